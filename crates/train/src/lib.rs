@@ -1,0 +1,1 @@
+//! tokenformer-train

@@ -1,0 +1,3 @@
+//! The `tokenformer` command line.
+
+fn main() {}
