@@ -1,1 +1,36 @@
-//! tokenformer-core
+//! TokenFormer: a Transformer whose projections are attention to learnable parameter tokens.
+//!
+//! Read [`model`] first: it is the network, forward only. [`site`] holds the parameter tokens, [`grow`]
+//! appends to them, [`graph`] replays operations backward, [`device`] is the seam behind which they are
+//! computed.
+
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod cpu;
+pub mod device;
+mod error;
+pub mod generate;
+pub mod graph;
+pub mod grow;
+pub mod init;
+pub mod model;
+pub mod optim;
+pub mod param;
+pub mod presets;
+pub mod reference;
+pub mod site;
+
+pub use config::{ModelConfig, ModelSpec, SiteKind};
+pub use cpu::Cpu;
+pub use device::Device;
+pub use error::{Error, Result};
+pub use graph::Graph;
+pub use model::{Cache, Model};
+
+/// The name among `known` that is nearest to `name`, if any is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |k: &str| strsim::damerau_levenshtein(name, k);
+    let best = known.into_iter().min_by_key(|k| distance(k))?;
+    (distance(best) <= 1 + name.chars().count() / 3).then_some(best)
+}

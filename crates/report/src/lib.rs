@@ -1,1 +1,40 @@
-//! tokenformer-report
+//! Turns a run's records into files that people look at.
+//!
+//! A run appends [`Record`]s to `metrics.jsonl` through [`MetricsWriter`]; everything else is derived from them:
+//!
+//! | file | made by |
+//! |---|---|
+//! | `metrics.csv` | [`metrics_csv`] |
+//! | `events.out.tfevents.*` | [`write_events`] |
+//! | `plots/*.svg` | [`plots`] |
+//! | `report.html` | [`render`] |
+//!
+//! [`write_report`] writes all but the event file. The crate knows nothing about models or training.
+
+mod csv;
+mod error;
+mod escape;
+mod files;
+mod html;
+mod plots;
+mod records;
+mod series;
+mod svg;
+pub mod table;
+mod tensorboard;
+mod timeline;
+mod write;
+
+pub use csv::metrics_csv;
+pub use error::Error;
+pub use html::{ReportInput, render};
+pub use plots::{Plot, plots};
+pub use records::{
+    EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, SampleRecord, SiteGrowth,
+    TrainRecord, read,
+};
+pub use tensorboard::{EVENT_FILE_NAME, write_events};
+pub use write::write_report;
+
+/// The result of this crate's fallible functions.
+pub type Result<T> = std::result::Result<T, Error>;

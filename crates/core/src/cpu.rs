@@ -1,0 +1,345 @@
+//! The CPU as a [`Device`]: f32 buffers and the kernels of `tokenformer-kernels`.
+
+use crate::device::{
+    AttentionShape, Buffer, BufferPool, Device, DeviceError, Kept, LossGradient, Result,
+    RotaryTable, SegmentGradRef, SiteRef, Update, Write,
+};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokenformer_kernels::pattention::{Saved, Segment, SegmentGrad, Site};
+use tokenformer_kernels::{
+    Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, embedding, layer_norm,
+    pattention, rotary, simd,
+};
+
+/// The processor, in f32. Results have the same bits for any number of threads.
+pub struct Cpu {
+    threads: Pool,
+    scratch: Mutex<Scratch>,
+    pool: BufferPool,
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+impl Cpu {
+    /// A device that computes on `threads` threads; `None` for one per available core.
+    pub fn new(threads: Option<usize>) -> Arc<Self> {
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self {
+            threads: Pool::new(threads.unwrap_or_else(available)),
+            scratch: Mutex::default(),
+            pool: BufferPool::default(),
+        })
+    }
+
+    /// Threads in use.
+    pub fn threads(&self) -> usize {
+        self.threads.threads()
+    }
+
+    fn exec<T>(&self, run: impl FnOnce(&mut Exec<'_>) -> T) -> Result<T> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(run(&mut Exec {
+            pool: &self.threads,
+            scratch: &mut scratch,
+        }))
+    }
+}
+
+fn floats(buffer: &Buffer) -> &[f32] {
+    buffer.storage::<Vec<f32>>()
+}
+
+fn floats_mut(buffer: &mut Buffer) -> &mut [f32] {
+    buffer.storage_mut::<Vec<f32>>()
+}
+
+/// Calls `run` with the site's buffers as slices.
+fn with_site<T>(site: &SiteRef<'_>, run: impl FnOnce(&Site<'_>) -> T) -> T {
+    let segments: Vec<Segment<'_>> = site
+        .segments
+        .iter()
+        .map(|s| Segment {
+            keys: floats(s.keys),
+            values: floats(s.values),
+            tokens: s.tokens,
+            tau: s.tau,
+        })
+        .collect();
+    run(&Site {
+        theta: site.theta,
+        norm: site.norm,
+        eps: site.eps,
+        segments: &segments,
+    })
+}
+
+impl Device for Cpu {
+    fn describe(&self) -> String {
+        format!(
+            "cpu, f32, {} threads, {}",
+            self.threads(),
+            simd::level().name()
+        )
+    }
+
+    fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
+    fn allocate(&self, len: usize) -> Result<Buffer> {
+        let mut floats: Vec<f32> = Vec::new();
+        floats
+            .try_reserve_exact(len)
+            .map_err(|_| DeviceError::OutOfMemory {
+                device: "cpu".into(),
+                needed_bytes: len.saturating_mul(size_of::<f32>()),
+            })?;
+        floats.resize(len, 0.0);
+        Ok(Buffer::new(floats, len))
+    }
+
+    fn upload(&self, from: &[f32], to: &mut Buffer) -> Result<()> {
+        floats_mut(to).copy_from_slice(from);
+        Ok(())
+    }
+
+    fn download(&self, from: &Buffer, to: &mut [f32]) -> Result<()> {
+        to.copy_from_slice(floats(from));
+        Ok(())
+    }
+
+    fn zero(&self, buffer: &mut Buffer) -> Result<()> {
+        floats_mut(buffer).fill(0.0);
+        Ok(())
+    }
+
+    fn copy(&self, from: &Buffer, to: &mut Buffer) -> Result<()> {
+        floats_mut(to).copy_from_slice(floats(from));
+        Ok(())
+    }
+
+    fn add(&self, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        self.exec(|exec| elementwise::add(exec, floats_mut(y), floats(x)))
+    }
+
+    fn embed(&self, table: &Buffer, tokens: &[u32], d: usize, y: &mut Buffer) -> Result<()> {
+        self.exec(|exec| embedding::forward(exec, floats(table), tokens, floats_mut(y), d))
+    }
+
+    fn embed_backward(
+        &self,
+        tokens: &[u32],
+        dy: &Buffer,
+        d: usize,
+        dtable: &mut Buffer,
+    ) -> Result<()> {
+        self.exec(|exec| embedding::backward(exec, floats_mut(dtable), tokens, floats(dy), d))
+    }
+
+    fn layer_norm(
+        &self,
+        x: &Buffer,
+        affine: Option<[&Buffer; 2]>,
+        eps: f32,
+        d: usize,
+        y: &mut Buffer,
+        stats: &mut Buffer,
+    ) -> Result<()> {
+        let affine = affine.map(|[gain, bias]| layer_norm::Affine {
+            gain: floats(gain),
+            bias: floats(bias),
+        });
+        let (y, stats) = (floats_mut(y), floats_mut(stats));
+        self.exec(|exec| layer_norm::forward(exec, floats(x), affine, eps, y, stats, d))
+    }
+
+    fn layer_norm_backward(
+        &self,
+        kept: Kept<'_>,
+        stats: &Buffer,
+        gain: Option<&Buffer>,
+        dy: &Buffer,
+        d: usize,
+        write: Write,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let kept = match kept {
+            Kept::Output(y) => layer_norm::Kept::Output(floats(y)),
+            Kept::Input(x) => layer_norm::Kept::Input(floats(x)),
+        };
+        let dx = (floats_mut(dx), write);
+        let (stats, gain, dy) = (floats(stats), gain.map(floats), floats(dy));
+        self.exec(|exec| layer_norm::backward(exec, kept, stats, gain, dy, dx, d))
+    }
+
+    fn layer_norm_backward_affine(
+        &self,
+        x: &Buffer,
+        stats: &Buffer,
+        dy: &Buffer,
+        dgain: &mut Buffer,
+        dbias: &mut Buffer,
+    ) -> Result<()> {
+        let (x, stats, dy) = (floats(x), floats(stats), floats(dy));
+        let (dgain, dbias) = (floats_mut(dgain), floats_mut(dbias));
+        self.exec(|exec| layer_norm::backward_affine(exec, x, stats, dy, dgain, dbias))
+    }
+
+    fn pattention(
+        &self,
+        site: &SiteRef<'_>,
+        x: &Buffer,
+        dims: [usize; 3],
+        y: &mut Buffer,
+        saved: Option<[&mut Buffer; 2]>,
+    ) -> Result<()> {
+        let saved = saved.map(|[scores, stats]| Saved {
+            scores: floats_mut(scores),
+            stats: floats_mut(stats),
+        });
+        with_site(site, |site| {
+            self.exec(|exec| pattention::forward(exec, site, floats(x), floats_mut(y), dims, saved))
+        })
+    }
+
+    fn pattention_backward(
+        &self,
+        site: &SiteRef<'_>,
+        x: &Buffer,
+        dy: &Buffer,
+        dims: [usize; 3],
+        [scores, stats]: [&mut Buffer; 2],
+        work: &mut Buffer,
+        dx: Option<(Write, &mut Buffer)>,
+        grads: &mut [SegmentGradRef<'_>],
+    ) -> Result<()> {
+        let saved = Saved {
+            scores: floats_mut(scores),
+            stats: floats_mut(stats),
+        };
+        let dx = dx.map(|(write, dx)| (floats_mut(dx), write));
+        let mut grads: Vec<Option<SegmentGrad<'_>>> = grads
+            .iter_mut()
+            .map(|grad| {
+                let [keys, values] = grad.as_mut()?;
+                Some(SegmentGrad {
+                    keys: floats_mut(keys),
+                    values: floats_mut(values),
+                })
+            })
+            .collect();
+        with_site(site, |site| {
+            self.exec(|exec| {
+                let (x, dy, work) = (floats(x), floats(dy), floats_mut(work));
+                pattention::backward(exec, site, x, dy, dims, saved, work, dx, &mut grads);
+            })
+        })
+    }
+
+    fn rotate(
+        &self,
+        table: &Arc<RotaryTable>,
+        dims: [usize; 3],
+        first: usize,
+        inverse: bool,
+        x: &mut Buffer,
+    ) -> Result<()> {
+        self.exec(|exec| rotary::rotate(exec, floats_mut(x), table, dims, first, inverse))
+    }
+
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        qkv: [&Buffer; 3],
+        o: &mut Buffer,
+        lse: Option<&mut Buffer>,
+    ) -> Result<()> {
+        let (o, lse) = (floats_mut(o), lse.map(floats_mut));
+        self.exec(|exec| attention::forward(exec, shape, qkv.map(floats), o, lse))
+    }
+
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        qkv: [&Buffer; 3],
+        o: &Buffer,
+        lse: &Buffer,
+        d_o: &Buffer,
+        dqkv: [&mut Buffer; 3],
+    ) -> Result<()> {
+        let (qkv, dqkv) = (qkv.map(floats), dqkv.map(floats_mut));
+        let (o, lse, d_o) = (floats(o), floats(lse), floats(d_o));
+        self.exec(|exec| attention::backward(exec, shape, qkv, o, lse, d_o, dqkv))
+    }
+
+    fn store_rows(
+        &self,
+        rows: &Buffer,
+        [b, t, d]: [usize; 3],
+        at: usize,
+        capacity: usize,
+        cache: &mut Buffer,
+    ) -> Result<()> {
+        let (rows, cache) = (floats(rows), floats_mut(cache));
+        for i in 0..b {
+            let to = (i * capacity + at) * d;
+            cache[to..to + t * d].copy_from_slice(&rows[i * t * d..(i + 1) * t * d]);
+        }
+        Ok(())
+    }
+
+    fn logits(
+        &self,
+        h: &Buffer,
+        table: &Buffer,
+        scale: f32,
+        d: usize,
+        logits: &mut Buffer,
+    ) -> Result<()> {
+        let (h, table, logits) = (floats(h), floats(table), floats_mut(logits));
+        self.exec(|exec| cross_entropy::logits(exec, h, table, scale, logits, d))
+    }
+
+    fn cross_entropy(
+        &self,
+        h: &Buffer,
+        table: &Buffer,
+        scale: f32,
+        targets: &[u32],
+        d: usize,
+        nll: &mut Buffer,
+        gradient: Option<LossGradient<'_>>,
+    ) -> Result<()> {
+        let gradient = gradient.map(|g| cross_entropy::Gradient {
+            weight: g.weight,
+            dh: floats_mut(g.dh),
+            dtable: g.dtable.map(floats_mut),
+        });
+        let (h, table, nll) = (floats(h), floats(table), floats_mut(nll));
+        self.exec(|exec| {
+            cross_entropy::forward(exec, h, table, scale, targets, nll, gradient, d);
+        })
+    }
+
+    fn sum_of_squares(&self, x: &Buffer) -> Result<f64> {
+        self.exec(|exec| elementwise::sum_of_squares(exec, floats(x)))
+    }
+
+    fn adamw(
+        &self,
+        update: Update,
+        p: &mut Buffer,
+        g: &Buffer,
+        m: &mut Buffer,
+        v: &mut Buffer,
+    ) -> Result<()> {
+        let (p, g) = (floats_mut(p), floats(g));
+        let (m, v) = (floats_mut(m), floats_mut(v));
+        self.exec(|exec| adamw::update(exec, update, p, g, m, v))
+    }
+}

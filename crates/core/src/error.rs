@@ -1,0 +1,93 @@
+//! What can go wrong with a model.
+
+use crate::device::DeviceError;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is impossible or contradicts another.
+    #[error(
+        "{field}: not a possible setting\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
+    )]
+    Config {
+        /// The setting, for example `model.heads`.
+        field: String,
+        /// What would be possible.
+        expected: String,
+        /// What was given.
+        got: String,
+        /// What to do.
+        help: String,
+    },
+    /// The text of a model configuration cannot be read.
+    #[error("{what}: {reason}\n  help:     {help}")]
+    Format {
+        /// What was being read.
+        what: String,
+        /// Why it failed.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// A named array is missing, or has another shape than the configuration says.
+    #[error(
+        "tensor {name}: {reason}\n  expected: shape {expected:?}\n  help:     the weights and the configuration belong to different models"
+    )]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+    },
+    /// A growth that promised to keep the function did not.
+    #[error(
+        "growth: the outputs moved\n  expected: the same logits bit for bit\n  got:      a largest difference of {max_logit_diff:e}\n  help:     this should not happen; please report it with the model's configuration"
+    )]
+    GrowthMoved {
+        /// Largest absolute difference of a logit.
+        max_logit_diff: f64,
+    },
+    /// The context window is full.
+    #[error(
+        "context: full\n  expected: at most {context} tokens\n  got:      {needed}\n  help:     shorten the prompt or ask for fewer new tokens"
+    )]
+    ContextFull {
+        /// Positions that the model has.
+        context: usize,
+        /// Positions that would be needed.
+        needed: usize,
+    },
+    /// A token number is not in the vocabulary.
+    #[error(
+        "token {token}: not in the vocabulary\n  expected: a number below {vocab}\n  help:     was the text made with another tokenizer than the model's?"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Tokens in the vocabulary.
+        vocab: usize,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Shorthand for [`Error::Config`].
+pub(crate) fn config_error(
+    field: impl Into<String>,
+    expected: impl Into<String>,
+    got: impl ToString,
+    help: impl Into<String>,
+) -> Error {
+    Error::Config {
+        field: field.into(),
+        expected: expected.into(),
+        got: got.to_string(),
+        help: help.into(),
+    }
+}

@@ -1,0 +1,234 @@
+//! Text generation: decoding with a cache, and choosing the next token.
+
+use crate::error::{Result, config_error};
+use crate::graph::Graph;
+use crate::init;
+use crate::model::{Cache, Model};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+/// How the next token is chosen. The steps apply in the order of the fields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides positive logits and multiplies negative ones of tokens that occurred before; 1 is off.
+    pub repetition_penalty: f32,
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Keeps the `k` likeliest tokens; 0 is off.
+    pub top_k: usize,
+    /// Keeps the likeliest tokens that together reach this probability; 1 is off.
+    pub top_p: f32,
+    /// Drops tokens less likely than this share of the likeliest; 0 is off.
+    pub min_p: f32,
+    /// Seed of the random numbers.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            repetition_penalty: 1.0,
+            temperature: 0.8,
+            top_k: 0,
+            top_p: 0.95,
+            min_p: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            ..Self::default()
+        }
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for the first setting out of range.
+    pub fn validate(&self) -> Result<()> {
+        let checks = [
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                self.repetition_penalty > 0.0,
+                "above 0",
+            ),
+            (
+                "temperature",
+                self.temperature,
+                self.temperature >= 0.0,
+                "0 or more",
+            ),
+            (
+                "top_p",
+                self.top_p,
+                self.top_p > 0.0 && self.top_p <= 1.0,
+                "above 0, at most 1",
+            ),
+            (
+                "min_p",
+                self.min_p,
+                (0.0..1.0).contains(&self.min_p),
+                "from 0 to below 1",
+            ),
+        ];
+        for (name, got, fine, expected) in checks {
+            if !fine || !got.is_finite() {
+                return Err(config_error(
+                    name,
+                    expected,
+                    got,
+                    "see `tokenformer generate --help`",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Chooses tokens from logits.
+#[derive(Debug)]
+pub struct Sampler {
+    settings: Sampling,
+    rng: ChaCha8Rng,
+    candidates: Vec<(f32, u32)>,
+}
+
+impl Sampler {
+    /// A sampler.
+    ///
+    /// # Errors
+    /// As [`Sampling::validate`].
+    pub fn new(settings: Sampling) -> Result<Self> {
+        settings.validate()?;
+        let rng = init::stream(settings.seed, "sampling");
+        Ok(Self {
+            settings,
+            rng,
+            candidates: Vec::new(),
+        })
+    }
+
+    /// Chooses a token from `logits` `[V]`; `seen` are the tokens so far. Ties go to the lower number.
+    pub fn choose(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
+        let s = &self.settings;
+        let found = &mut self.candidates;
+        found.clear();
+        found.extend(logits.iter().zip(0..).map(|(&l, i)| (l, i)));
+        if s.repetition_penalty != 1.0 {
+            let mut seen: Vec<u32> = seen.to_vec();
+            seen.sort_unstable();
+            seen.dedup();
+            for &token in &seen {
+                if let Some((logit, _)) = found.get_mut(token as usize) {
+                    *logit = if *logit > 0.0 {
+                        *logit / s.repetition_penalty
+                    } else {
+                        *logit * s.repetition_penalty
+                    };
+                }
+            }
+        }
+        let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if s.temperature == 0.0 {
+            return found
+                .iter()
+                .copied()
+                .min_by(|a, b| order(a, b))
+                .map_or(0, |(_, token)| token);
+        }
+        if s.top_k > 0 && s.top_k < found.len() {
+            found.select_nth_unstable_by(s.top_k - 1, order);
+            found.truncate(s.top_k);
+        }
+        found.sort_unstable_by(order);
+        let max = found.first().map_or(0.0, |f| f.0);
+        let mut total = 0.0f64;
+        for (logit, _) in found.iter_mut() {
+            *logit = ((*logit - max) / s.temperature).exp();
+            total += f64::from(*logit);
+        }
+        let (mut kept, mut mass) = (0, 0.0f64);
+        for &(p, _) in found.iter() {
+            let enough = mass >= f64::from(s.top_p) * total || p < s.min_p;
+            if kept > 0 && enough {
+                break;
+            }
+            mass += f64::from(p);
+            kept += 1;
+        }
+        found.truncate(kept);
+        let mut at = self.rng.next_u64() as f64 / (u64::MAX as f64 + 1.0) * mass;
+        for &(p, token) in found.iter() {
+            at -= f64::from(p);
+            if at < 0.0 {
+                return token;
+            }
+        }
+        found.last().map_or(0, |f| f.1)
+    }
+}
+
+/// A sequence being continued.
+#[derive(Debug)]
+pub struct Session<'m> {
+    model: &'m Model,
+    cache: Cache,
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+impl<'m> Session<'m> {
+    /// A session that can hold `capacity` tokens, at most the model's context.
+    ///
+    /// # Errors
+    /// If memory is short.
+    pub fn new(model: &'m Model, capacity: usize) -> Result<Self> {
+        let cache = model.cache(1, capacity.min(model.context()))?;
+        Ok(Self {
+            model,
+            cache,
+            tokens: Vec::new(),
+            logits: Vec::new(),
+        })
+    }
+
+    /// Takes in `tokens` in one pass; [`Session::logits`] are then those of the last.
+    ///
+    /// # Errors
+    /// If the context is full, a token is unknown, or the device fails.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let mut g = Graph::inference(self.model.device());
+        let hidden = self
+            .model
+            .hidden(&mut g, tokens, 1, Some(&mut self.cache))?;
+        let last = g.select_rows(&hidden, &[tokens.len() as u32 - 1])?;
+        let logits = self.model.logits(&mut g, &last)?;
+        self.logits = logits.to_host(&**self.model.device())?;
+        self.tokens.extend(tokens);
+        Ok(())
+    }
+
+    /// Logits `[V]` for the token that comes next; empty before the first [`Session::feed`].
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Tokens so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens that still fit.
+    pub fn room(&self) -> usize {
+        self.cache.capacity() - self.cache.len()
+    }
+}

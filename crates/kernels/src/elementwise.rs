@@ -1,0 +1,62 @@
+//! Sums over whole buffers.
+
+use crate::exec::{Disjoint, Exec, Pieces};
+use crate::simd::{lane_dot, simd};
+
+/// Elements per task.
+const PIECE: usize = 1 << 14;
+/// Elements whose squares are added in f32 before going on in f64.
+const F32_RUN: usize = 1 << 10;
+
+/// `y += x`.
+pub fn add(exec: &mut Exec<'_>, y: &mut [f32], x: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    let pieces = Pieces::new(x.len(), PIECE);
+    let y = Disjoint::new(y);
+    exec.run(pieces.count(), 0, |task, _| {
+        let part = pieces.range(task);
+        // SAFETY: tasks own disjoint parts.
+        add_part(unsafe { y.part(part.clone()) }, &x[part]);
+    });
+}
+
+/// `Σ x²`, in f64 over fixed runs.
+pub fn sum_of_squares(exec: &mut Exec<'_>, x: &[f32]) -> f64 {
+    let pieces = Pieces::new(x.len(), PIECE);
+    // Two f32 slots carry each piece's f64 from its task to the ordered sum below.
+    let mut sums = exec.scratch.take_shared(pieces.count() * 2);
+    {
+        let sums = Disjoint::new(&mut sums);
+        exec.run(pieces.count(), 0, |task, _| {
+            let part = &x[pieces.range(task)];
+            let sum: f64 = part
+                .chunks(F32_RUN)
+                .map(|run| f64::from(squares(run)))
+                .sum();
+            let bits = sum.to_bits();
+            // SAFETY: tasks own disjoint slots.
+            let slot = unsafe { sums.part(task * 2..task * 2 + 2) };
+            slot[0] = f32::from_bits((bits >> 32) as u32);
+            slot[1] = f32::from_bits(bits as u32);
+        });
+    }
+    let sum = sums
+        .chunks_exact(2)
+        .map(|s| f64::from_bits(u64::from(s[0].to_bits()) << 32 | u64::from(s[1].to_bits())))
+        .sum();
+    exec.scratch.give_shared(sums);
+    sum
+}
+
+simd! {
+    fn add_part(y: &mut [f32], x: &[f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+}
+simd! {
+    fn squares(x: &[f32]) -> f32 {
+        lane_dot(x, x)
+    }
+}

@@ -1,0 +1,342 @@
+//! Threads and scratch memory, handed to every kernel.
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// A pool of persistent threads that run numbered tasks.
+///
+/// The calling thread takes part, so `Pool::new(1)` starts none. Tasks are handed out by a shared
+/// counter; results must not depend on which thread runs a task.
+pub struct Pool {
+    shared: Arc<Shared>,
+    handles: Vec<JoinHandle<()>>,
+    threads: usize,
+    /// Held for the length of a run: one run at a time, whoever calls.
+    running: Mutex<()>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    start: Condvar,
+    done: Condvar,
+    next: AtomicUsize,
+    panicked: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    generation: u64,
+    job: Option<Job>,
+    /// Worker threads that have not finished the current job.
+    busy: usize,
+    stop: bool,
+}
+
+/// A task function `f(task, worker)` whose lifetime has been erased, and its number of tasks.
+#[derive(Clone, Copy)]
+struct Job {
+    run: *const (dyn Fn(usize, usize) + Sync),
+    tasks: usize,
+}
+
+// SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until every worker is done with it.
+unsafe impl Send for Job {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// A pool of `threads` threads in all (at least one: the caller's).
+    pub fn new(threads: usize) -> Self {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            start: Condvar::new(),
+            done: Condvar::new(),
+            next: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+        });
+        let handles = (1..threads)
+            .map_while(|worker| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("kernel-{worker}"))
+                    .spawn(move || worker_loop(&shared, worker))
+                    .ok()
+            })
+            .collect::<Vec<_>>();
+        let threads = handles.len() + 1;
+        Self {
+            shared,
+            handles,
+            threads,
+            running: Mutex::new(()),
+        }
+    }
+
+    /// Threads that take part in a run, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `f(task, worker)` for every task in `0..tasks` and returns when all are done.
+    /// `worker < self.threads()` is unique among the tasks that run at the same time.
+    pub fn run(&self, tasks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+        if self.handles.is_empty() || tasks <= 1 {
+            (0..tasks).for_each(|task| f(task, 0));
+            return;
+        }
+        let _running = lock(&self.running);
+        // SAFETY: only the lifetime changes. This function does not return before `busy` is 0, that
+        // is, before every worker has dropped its copy of the pointer.
+        let run = unsafe {
+            std::mem::transmute::<
+                *const (dyn Fn(usize, usize) + Sync),
+                *const (dyn Fn(usize, usize) + Sync + 'static),
+            >(f)
+        };
+        self.shared.next.store(0, Ordering::Relaxed);
+        {
+            let mut state = lock(&self.shared.state);
+            state.generation += 1;
+            state.job = Some(Job { run, tasks });
+            state.busy = self.handles.len();
+        }
+        self.shared.start.notify_all();
+        let mine = catch_unwind(AssertUnwindSafe(|| take_tasks(&self.shared, tasks, 0, f)));
+        let mut state = lock(&self.shared.state);
+        while state.busy > 0 {
+            state = self
+                .shared
+                .done
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.job = None;
+        drop(state);
+        if let Err(payload) = mine {
+            resume_unwind(payload);
+        }
+        if self.shared.panicked.swap(false, Ordering::Relaxed) {
+            panic!("a kernel task panicked on a worker thread");
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&self.shared.state).stop = true;
+        self.shared.start.notify_all();
+        for handle in self.handles.drain(..) {
+            // A worker cannot panic outside `catch_unwind`; nothing to report here.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn take_tasks(shared: &Shared, tasks: usize, worker: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+    loop {
+        let task = shared.next.fetch_add(1, Ordering::Relaxed);
+        if task >= tasks {
+            return;
+        }
+        f(task, worker);
+    }
+}
+
+fn worker_loop(shared: &Shared, worker: usize) {
+    let mut seen = 0;
+    loop {
+        let job = {
+            let mut state = lock(&shared.state);
+            loop {
+                if state.stop {
+                    return;
+                }
+                if state.generation != seen {
+                    seen = state.generation;
+                    if let Some(job) = state.job {
+                        break job;
+                    }
+                }
+                state = shared
+                    .start
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        // SAFETY: `Pool::run` waits for `busy == 0`, which this thread brings about only below.
+        let run = unsafe { &*job.run };
+        if catch_unwind(AssertUnwindSafe(|| {
+            take_tasks(shared, job.tasks, worker, run)
+        }))
+        .is_err()
+        {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        let mut state = lock(&shared.state);
+        state.busy -= 1;
+        if state.busy == 0 {
+            shared.done.notify_one();
+        }
+    }
+}
+
+/// One growing block of scratch memory per worker; nothing is allocated once the largest kernel has
+/// run once.
+#[derive(Default)]
+pub struct Scratch {
+    blocks: Vec<UnsafeCell<Vec<f32>>>,
+    shared: Vec<f32>,
+}
+
+// SAFETY: a block is reached only through `WorkerScratch::get`, whose contract is one user at a time.
+unsafe impl Sync for Scratch {}
+
+impl Scratch {
+    fn reserve(&mut self, workers: usize, len: usize) -> WorkerScratch<'_> {
+        self.blocks
+            .resize_with(self.blocks.len().max(workers), Default::default);
+        for block in &mut self.blocks[..workers] {
+            let block = block.get_mut();
+            if block.len() < len {
+                block.resize(len, 0.0);
+            }
+        }
+        WorkerScratch {
+            blocks: &self.blocks,
+            len,
+        }
+    }
+
+    /// A block for the calling kernel as a whole, `len` floats with arbitrary content; to be handed
+    /// back with [`Scratch::give_shared`], or the next call allocates anew.
+    pub fn take_shared(&mut self, len: usize) -> Vec<f32> {
+        let mut block = std::mem::take(&mut self.shared);
+        block.resize(len, 0.0);
+        block
+    }
+
+    /// Takes back a block of [`Scratch::take_shared`].
+    pub fn give_shared(&mut self, block: Vec<f32>) {
+        self.shared = block;
+    }
+
+    /// Bytes held.
+    pub fn bytes(&mut self) -> usize {
+        let floats: usize = self.blocks.iter_mut().map(|b| b.get_mut().capacity()).sum();
+        (floats + self.shared.capacity()) * size_of::<f32>()
+    }
+}
+
+struct WorkerScratch<'a> {
+    blocks: &'a [UnsafeCell<Vec<f32>>],
+    len: usize,
+}
+
+// SAFETY: see `Scratch`.
+unsafe impl Sync for WorkerScratch<'_> {}
+
+impl WorkerScratch<'_> {
+    /// # Safety
+    /// No two tasks that run at the same time may pass the same `worker`.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn get(&self, worker: usize) -> &mut [f32] {
+        // SAFETY: the caller has this worker's block to itself.
+        unsafe { &mut (&mut *self.blocks[worker].get())[..self.len] }
+    }
+}
+
+/// Where a kernel runs: its threads and its scratch memory.
+pub struct Exec<'a> {
+    /// Threads that share the tasks.
+    pub pool: &'a Pool,
+    /// Memory that the tasks may overwrite.
+    pub scratch: &'a mut Scratch,
+}
+
+impl Exec<'_> {
+    /// Runs `f(task, scratch)` for each task, `scratch` being `scratch_len` floats with arbitrary
+    /// content that the task has to itself.
+    pub fn run(&mut self, tasks: usize, scratch_len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        let blocks = self.scratch.reserve(self.pool.threads(), scratch_len);
+        self.pool.run(tasks, &|task, worker| {
+            // SAFETY: the pool gives a worker number to one running task at a time.
+            f(task, unsafe { blocks.get(worker) });
+        });
+    }
+}
+
+/// Cuts `len` items into pieces of `size`; the last one may be shorter.
+#[derive(Clone, Copy)]
+pub struct Pieces {
+    len: usize,
+    size: usize,
+}
+
+impl Pieces {
+    /// Pieces of at most `size > 0` items.
+    pub fn new(len: usize, size: usize) -> Self {
+        assert!(size > 0);
+        Self { len, size }
+    }
+
+    /// Number of pieces.
+    pub fn count(self) -> usize {
+        self.len.div_ceil(self.size)
+    }
+
+    /// The items of piece `index`.
+    pub fn range(self, index: usize) -> Range<usize> {
+        let start = index * self.size;
+        start..(start + self.size).min(self.len)
+    }
+}
+
+/// A mutable slice that tasks write disjoint parts of.
+pub struct Disjoint<'a, T> {
+    ptr: *mut T,
+    len: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access goes through unsafe functions whose contract is disjointness.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+
+impl<'a, T> Disjoint<'a, T> {
+    /// Takes the slice for the time of a parallel run.
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Self {
+            ptr: slice.as_mut_ptr(),
+            len: slice.len(),
+            life: PhantomData,
+        }
+    }
+
+    /// The part `range`.
+    ///
+    /// # Safety
+    /// Parts that are alive at the same time must not overlap.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: in bounds by the assertion, disjoint by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start), range.len()) }
+    }
+
+    /// Pointer to element `offset`, for a matrix block with strides.
+    ///
+    /// # Safety
+    /// Elements reached through it must be in bounds and not be reached by another running task.
+    pub unsafe fn pointer(&self, offset: usize) -> *mut T {
+        assert!(offset <= self.len);
+        // SAFETY: in bounds (or one past the end) by the assertion.
+        unsafe { self.ptr.add(offset) }
+    }
+}

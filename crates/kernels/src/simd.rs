@@ -1,0 +1,163 @@
+//! Run-time choice of the vector instruction set.
+//!
+//! Kernels are written as plain loops with a fixed lane structure and `mul_add`; [`simd!`] compiles
+//! each of them three times (AVX-512, AVX2 + FMA, and the target's baseline) and picks one when it is
+//! called. Since the lanes and the order of operations are in the source, the result has the same
+//! bits at every level.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Vector instruction sets, from narrowest to widest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the compilation target guarantees (SSE2 on x86-64, NEON on aarch64).
+    Baseline,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// 512-bit vectors.
+    Avx512,
+}
+
+impl Level {
+    /// The name printed by diagnostics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+const UNKNOWN: u8 = u8::MAX;
+static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// The widest level that this processor has.
+pub fn detected() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw");
+        match (avx2, avx512) {
+            (true, true) => Level::Avx512,
+            (true, false) => Level::Avx2,
+            _ => Level::Baseline,
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Level::Baseline
+}
+
+/// The level in use: the detected one, or the lower one that the environment variable
+/// `TOKENFORMER_SIMD` (`avx512`, `avx2` or `baseline`) asks for.
+pub fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => Level::Baseline,
+        1 => Level::Avx2,
+        2 => Level::Avx512,
+        _ => {
+            let wanted = match std::env::var("TOKENFORMER_SIMD").as_deref() {
+                Ok("baseline") => Level::Baseline,
+                Ok("avx2") => Level::Avx2,
+                _ => Level::Avx512,
+            };
+            set_level(wanted)
+        }
+    }
+}
+
+/// Lowers the level for the whole process (tests compare the levels); returns what is in use, which
+/// is never above [`detected`].
+pub fn set_level(wanted: Level) -> Level {
+    let level = wanted.min(detected());
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    level
+}
+
+/// Defines a function whose body is compiled for each [`Level`] and chosen at run time.
+macro_rules! simd {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $g:ident: $gt:ty>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name $(<const $g: $gt>)? ($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body $(<const $g: $gt>)? ($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512 $(<const $g: $gt>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$g>)? ($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2 $(<const $g: $gt>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$g>)? ($($arg),*) }
+                match $crate::simd::level() {
+                    // SAFETY: `level` is never above what the processor was detected to have.
+                    $crate::simd::Level::Avx512 => return unsafe { avx512 $(::<$g>)? ($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::simd::Level::Avx2 => return unsafe { avx2 $(::<$g>)? ($($arg),*) },
+                    $crate::simd::Level::Baseline => {}
+                }
+            }
+            body $(::<$g>)? ($($arg),*)
+        }
+    };
+}
+pub(crate) use simd;
+
+/// Lanes of every fixed-order sum: element `i` is always added into lane `i % LANES`, and lanes are
+/// added pairwise at the end. Trailing zeros therefore never change a sum.
+pub const LANES: usize = 16;
+
+/// Adds the lanes of a sum in a fixed pairwise order.
+#[inline(always)]
+pub fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `Σ f(i)` over `0..len` in the fixed lane order.
+#[inline(always)]
+pub fn lane_sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let whole = len / LANES * LANES;
+    let mut i = 0;
+    while i < whole {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(i + l);
+        }
+        i += LANES;
+    }
+    for (l, lane) in lanes.iter_mut().enumerate().take(len - whole) {
+        *lane += f(whole + l);
+    }
+    add_lanes(lanes)
+}
+
+/// `Σ a_i b_i` in the fixed lane order, with fused multiply-add.
+#[inline(always)]
+pub fn lane_dot(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let mut lanes = [0.0f32; LANES];
+    let (a16, a_tail) = a.as_chunks::<LANES>();
+    let (b16, b_tail) = b.as_chunks::<LANES>();
+    for (x, y) in a16.iter().zip(b16) {
+        for l in 0..LANES {
+            lanes[l] = x[l].mul_add(y[l], lanes[l]);
+        }
+    }
+    for l in 0..a_tail.len() {
+        lanes[l] = a_tail[l].mul_add(b_tail[l], lanes[l]);
+    }
+    add_lanes(lanes)
+}

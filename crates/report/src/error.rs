@@ -1,0 +1,33 @@
+//! The crate's one error type.
+
+use std::path::PathBuf;
+
+/// What can go wrong when records are read or files are written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused to read or write a file.
+    #[error("{}: cannot {action}\n  got:      {source}", path.display())]
+    Io {
+        /// What was attempted, such as `"read the records"`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A line of `metrics.jsonl` is no record.
+    #[error(
+        "{}:{line}: not a metrics record: {problem}\n  expected: one JSON object per line with \"kind\": \"train\", \"eval\", \"grow\", \"sample\" or \"note\"\n  got:      {got}\n  help:     repair or remove the line; only a torn last line is dropped by itself",
+        path.display()
+    )]
+    BadRecord {
+        /// The metrics file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What the parser found wrong.
+        problem: String,
+        /// The start of the line.
+        got: String,
+    },
+}

@@ -1,0 +1,277 @@
+//! The plots of a run.
+
+use crate::records::{EvalRecord, Record, TrainRecord};
+use crate::series::{Point, Range, plottable, smooth};
+use crate::svg::{Band, Chart, Layer, STYLE, Series, Size, Style};
+use crate::table::human_count;
+use crate::timeline::{Stage, stages};
+
+/// Names of the average and of the values it is made from, where held-out values stand beside them and where not.
+const TRAINING: [&str; 2] = ["training, smoothed", "training, each step"];
+const STEPS: [&str; 2] = ["smoothed", "each step"];
+
+/// A drawn plot.
+#[derive(Debug, Clone)]
+pub struct Plot {
+    /// The plot's name, which is also its file name without `.svg`.
+    pub name: &'static str,
+    svg: String,
+    full_width: bool,
+}
+
+impl Plot {
+    /// Whether the plot is laid out for a page's full width, not half of it.
+    pub(crate) fn full_width(&self) -> bool {
+        self.full_width
+    }
+
+    /// The `<svg>` element for a page that carries the style sheet itself.
+    pub(crate) fn inline(&self) -> &str {
+        &self.svg
+    }
+
+    /// The plot as an SVG file that follows the reader's light or dark setting.
+    #[must_use]
+    pub fn standalone(&self) -> String {
+        match self.svg.split_once('\n') {
+            Some((open, rest)) => format!("{open}\n<style>{STYLE}</style>\n{rest}"),
+            None => self.svg.clone(),
+        }
+    }
+}
+
+/// The plots of a run: `loss` always, then each of `bits_per_byte`, `parameters`, `throughput`, `learning_rate` and
+/// `gradient_norm` that has something to show.
+#[must_use]
+pub fn plots(records: &[Record]) -> Vec<Plot> {
+    let run = Run::new(records);
+    let mut charts = vec![run.loss()];
+    let others = [
+        run.bits_per_byte(),
+        run.parameters(),
+        run.throughput(),
+        run.learning_rate(),
+        run.gradient_norm(),
+    ];
+    charts.extend(others.into_iter().filter(Chart::has_data));
+    charts
+        .into_iter()
+        .map(|chart| Plot {
+            name: chart.name,
+            svg: chart.draw(),
+            full_width: chart.size != Size::Half,
+        })
+        .collect()
+}
+
+/// The records of a run by what the charts ask of them.
+struct Run<'a> {
+    records: &'a [Record],
+    stages: Vec<Stage<'a>>,
+    x_max: f64,
+}
+
+impl<'a> Run<'a> {
+    fn new(records: &'a [Record]) -> Self {
+        let stages = stages(records);
+        let last = stages.iter().map(|stage| stage.end_tokens).max();
+        Self {
+            records,
+            stages,
+            x_max: last.unwrap_or(0) as f64,
+        }
+    }
+
+    fn loss(&self) -> Chart {
+        let mut chart = self.chart("loss", "Loss", "nats per token, lower is better");
+        chart.size = Size::Large;
+        chart.clip = true;
+        chart.series = self.raw_and_smooth(TRAINING, |r| Some(r.loss));
+        chart
+            .series
+            .push(self.held_out(|r| Some((r.tokens as f64, r.loss))));
+        chart.series.push(Series {
+            name: "skipped step",
+            style: Style::Marks,
+            points: self
+                .train()
+                .filter(|r| r.skipped)
+                .map(|r| (r.tokens as f64, 0.0))
+                .collect(),
+        });
+        chart
+    }
+
+    fn bits_per_byte(&self) -> Chart {
+        let mut chart = self.chart("bits_per_byte", "Bits per byte", "lower is better");
+        chart.size = Size::Wide;
+        chart.clip = true;
+        chart.series = self.raw_and_smooth(TRAINING, |r| r.bits_per_byte);
+        chart
+            .series
+            .push(self.held_out(|r| Some((r.tokens as f64, r.bits_per_byte?))));
+        chart
+    }
+
+    /// What each stage added stays visible as a layer of its own.
+    fn parameters(&self) -> Chart {
+        let mut chart = self.chart("parameters", "Parameters", "one layer per stage");
+        chart.from_zero = true;
+        let mut below = 0.0;
+        for stage in &self.stages {
+            let (start, high) = (stage.start_tokens as f64, stage.params as f64);
+            chart.layers.push(Layer {
+                start,
+                low: below,
+                high,
+                stage: stage.index,
+            });
+            below = high;
+        }
+        chart.series.push(Series {
+            name: "parameters",
+            style: Style::Line,
+            points: self
+                .stages
+                .iter()
+                .flat_map(|stage| {
+                    let params = stage.params as f64;
+                    [
+                        (stage.start_tokens as f64, params),
+                        (stage.end_tokens as f64, params),
+                    ]
+                })
+                .collect(),
+        });
+        chart
+    }
+
+    fn throughput(&self) -> Chart {
+        let mut chart = self.chart("throughput", "Throughput", "training tokens per second");
+        chart.from_zero = true;
+        chart.series = self.raw_and_smooth(STEPS, |r| Some(r.tokens_per_s));
+        chart
+    }
+
+    fn learning_rate(&self) -> Chart {
+        let mut chart = self.chart("learning_rate", "Learning rate", "");
+        chart.from_zero = true;
+        chart.series.push(Series {
+            name: "learning rate",
+            style: Style::Line,
+            points: self.train_points(|r| Some(r.lr)),
+        });
+        chart
+    }
+
+    fn gradient_norm(&self) -> Chart {
+        let mut chart = self.chart("gradient_norm", "Gradient norm", "L2, before clipping");
+        chart.from_zero = true;
+        chart.clip = true;
+        chart.series = self.raw_and_smooth(STEPS, |r| Some(r.grad_norm));
+        chart
+    }
+
+    /// A half-width chart with the run's bands and no data.
+    fn chart(&self, name: &'static str, title: &'static str, unit: &'static str) -> Chart {
+        Chart {
+            name,
+            title,
+            unit,
+            size: Size::Half,
+            x_max: self.x_max,
+            bands: self.stages.iter().map(band).collect(),
+            layers: Vec::new(),
+            series: Vec::new(),
+            from_zero: false,
+            clip: false,
+        }
+    }
+
+    fn train(&self) -> impl Iterator<Item = &'a TrainRecord> {
+        self.records.iter().filter_map(|record| match record {
+            Record::Train(r) => Some(r),
+            _ => None,
+        })
+    }
+
+    fn train_points(&self, value: impl Fn(&TrainRecord) -> Option<f64>) -> Vec<Point> {
+        self.train()
+            .filter_map(|r| Some((r.tokens as f64, value(r)?)))
+            .filter(|&point| plottable(point))
+            .collect()
+    }
+
+    /// The values of every step and their moving average, which starts anew with each stage so that a jump stays a jump.
+    fn raw_and_smooth(
+        &self,
+        [smooth_name, raw_name]: [&'static str; 2],
+        value: impl Fn(&TrainRecord) -> Option<f64>,
+    ) -> Vec<Series> {
+        let points = self.train_points(&value);
+        let window = points.len() as f64 / 60.0;
+        let usual = Range::of(points.iter().map(|point| point.1).collect(), false, true);
+        let cap = usual.high + 2.0 * (usual.high - usual.low);
+        let mut smoothed = Vec::with_capacity(points.len());
+        let mut rest = points.as_slice();
+        for stage in &self.stages {
+            let inside = rest.partition_point(|point| point.0 <= stage.end_tokens as f64);
+            let (now, later) = rest.split_at(inside);
+            smoothed.extend(smooth(now, window, cap));
+            rest = later;
+        }
+        // The average of so few points is the points.
+        if window <= 1.0 {
+            return vec![Series {
+                name: "training",
+                style: Style::Line,
+                points,
+            }];
+        }
+        vec![
+            Series {
+                name: raw_name,
+                style: Style::Raw,
+                points,
+            },
+            Series {
+                name: smooth_name,
+                style: Style::Line,
+                points: smoothed,
+            },
+        ]
+    }
+
+    fn held_out(&self, point: impl Fn(&EvalRecord) -> Option<Point>) -> Series {
+        Series {
+            name: "held-out",
+            style: Style::Dots,
+            points: self
+                .records
+                .iter()
+                .filter_map(|record| match record {
+                    Record::Eval(r) => point(r),
+                    _ => None,
+                })
+                .filter(|&point| plottable(point))
+                .collect(),
+        }
+    }
+}
+
+fn band(stage: &Stage<'_>) -> Band {
+    let params = human_count(stage.params);
+    let mut labels = Vec::new();
+    if let Some(growth) = stage.growth.filter(|growth| !growth.summary.is_empty()) {
+        labels.push(format!("{params} params ({})", growth.summary));
+        labels.push(format!("{params} ({})", growth.summary));
+    }
+    labels.push(format!("{params} params"));
+    labels.push(params);
+    Band {
+        start: stage.start_tokens as f64,
+        end: stage.end_tokens as f64,
+        stage: stage.index,
+        labels,
+    }
+}

@@ -1,0 +1,24 @@
+//! TFRecord framing.
+//!
+//! A frame is the payload's length (u64), the masked CRC32C of those 8 bytes (u32), the payload, and the payload's masked
+//! CRC32C (u32), all little-endian. Format source: tensorflow/core/lib/io/record_writer.h and tsl/lib/hash/crc32c.h.
+
+use crc::{CRC_32_ISCSI, Crc};
+
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+pub(super) fn push(out: &mut Vec<u8>, payload: &[u8]) {
+    let length = (payload.len() as u64).to_le_bytes();
+    out.extend_from_slice(&length);
+    out.extend_from_slice(&masked_crc(&length).to_le_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(&masked_crc(payload).to_le_bytes());
+}
+
+/// The mask keeps the checksum of data that itself holds checksums from degenerating.
+fn masked_crc(bytes: &[u8]) -> u32 {
+    CRC32C
+        .checksum(bytes)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8)
+}

@@ -1,0 +1,95 @@
+//! Small records for tests.
+#![allow(dead_code)] // each test file uses its part
+
+use tokenformer_report::{
+    EvalRecord, GrowRecord, NoteRecord, Record, ReportInput, SampleRecord, SiteGrowth, TrainRecord,
+};
+
+pub fn train(step: u64, loss: f64) -> Record {
+    Record::Train(TrainRecord {
+        step,
+        tokens: step * 64,
+        loss,
+        bits_per_byte: Some(loss / std::f64::consts::LN_2),
+        grad_norm: 0.5,
+        lr: 1e-3,
+        stage: 0,
+        params: 12_800,
+        step_ms: 20.0,
+        tokens_per_s: 3200.0,
+        skipped: false,
+    })
+}
+
+pub fn eval(step: u64, stage: usize, loss: f64) -> Record {
+    Record::Eval(EvalRecord {
+        step,
+        tokens: step * 64,
+        stage,
+        params: 12_800,
+        loss,
+        bits_per_byte: None,
+        perplexity: loss.exp(),
+        eval_tokens: 1024,
+    })
+}
+
+pub fn grow(step: u64, stage: usize) -> Record {
+    Record::Grow(GrowRecord {
+        step,
+        tokens: step * 64,
+        stage,
+        params_before: 12_800,
+        params_after: 25_600,
+        summary: "+512 ffn".to_owned(),
+        max_logit_diff: 0.0,
+        sites: vec![SiteGrowth {
+            name: "ffn".to_owned(),
+            tokens_before: 512,
+            tokens_after: 1024,
+            params_before: 4096,
+            params_after: 8192,
+        }],
+        layers_before: 2,
+        layers_after: 2,
+    })
+}
+
+pub fn sample(step: u64, prompt: &str, text: &str) -> Record {
+    Record::Sample(SampleRecord {
+        step,
+        tokens: step * 64,
+        stage: 0,
+        prompt: prompt.to_owned(),
+        text: text.to_owned(),
+    })
+}
+
+pub fn note(step: u64, text: &str) -> Record {
+    Record::Note(NoteRecord {
+        step,
+        text: text.to_owned(),
+    })
+}
+
+pub fn every_kind() -> Vec<Record> {
+    vec![
+        eval(0, 0, 5.5),
+        train(1, 5.25),
+        train(2, 0.1 + 0.2),
+        sample(2, "a\n\"b\"", "c\u{2028}\u{0}é"),
+        grow(2, 1),
+        eval(2, 1, 5.0),
+        note(3, "interrupted"),
+    ]
+}
+
+pub fn input<'a>(title: &'a str, records: &'a [Record]) -> ReportInput<'a> {
+    ReportInput {
+        title,
+        records,
+        config_toml: "",
+        environment: &[],
+        notes: &[],
+    }
+}

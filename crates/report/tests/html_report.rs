@@ -1,0 +1,160 @@
+//! The report page and the files beside it.
+
+mod common;
+
+use common::{eval, every_kind, grow, input, note, sample, train};
+use tokenformer_report::{Record, ReportInput, render, write_report};
+
+const HOSTILE: &str =
+    "</pre></title></style><script>alert('1')</script>\"onload='x' & \u{1b}[31m\u{202e}\u{0}";
+
+#[test]
+fn hostile_text_is_escaped_wherever_it_appears() {
+    let Record::Grow(mut growth) = grow(2, 1) else {
+        unreachable!();
+    };
+    growth.summary = HOSTILE.to_owned();
+    growth.sites[0].name = HOSTILE.to_owned();
+    let records = [
+        train(1, 2.0),
+        Record::Grow(growth),
+        sample(2, HOSTILE, HOSTILE),
+        note(2, HOSTILE),
+        eval(1000, 1, 1.0),
+    ];
+    let page = render(&ReportInput {
+        title: HOSTILE,
+        records: &records,
+        config_toml: HOSTILE,
+        environment: &[(HOSTILE.to_owned(), HOSTILE.to_owned())],
+        notes: &[HOSTILE.to_owned()],
+    });
+    assert!(!page.contains("<script"), "a script got in");
+    assert!(!page.contains("onload='"), "an attribute got in");
+    assert!(
+        page.chars()
+            .all(|c| c == '\n' || c == '\t' || !(c.is_control() || c == '\u{202e}')),
+        "a control character got in"
+    );
+    let escaped = "&lt;/pre&gt;&lt;/title&gt;&lt;/style&gt;&lt;script&gt;alert(&#39;1&#39;)";
+    // Title twice, prompt, sample, growth (stages, growth, bar twice, plots), site, log, configuration, environment, note.
+    assert!(page.matches(escaped).count() >= 14);
+    assert!(page.contains("\\u{1b}[31m\\u{202e}\\u{0}"));
+}
+
+#[test]
+fn page_needs_nothing_from_outside() {
+    let page = render(&input("run", &every_kind()));
+    assert!(page.contains("default-src 'none'"));
+    let links = page.replace("http://www.w3.org/2000/svg", "");
+    for outside in ["http:", "https:", "src=", "href=", "@import", "url(h"] {
+        assert!(!links.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn headline_names_first_and_last_values() {
+    let records = [
+        eval(0, 0, 5.5),
+        train(1, 5.0),
+        train(3, 4.0),
+        eval(3, 0, 4.25),
+        grow(3, 1),
+        eval(3, 1, 4.25),
+        train(4, 3.0),
+        eval(4, 1, 1.5),
+    ];
+    let page = render(&input("run", &records));
+    assert!(page.contains("<b>12.8k to 25.6k parameters</b> in 2 stages"));
+    assert!(page.contains("held-out loss fell from <b>5.500 to 1.500</b>"));
+    assert!(page.contains("<b>5.500<i>→</i>1.500</b>"));
+    assert!(page.contains("4 steps"));
+    // Four steps of 20 ms, the third record of the mean of two.
+    assert!(page.contains("<b>80ms</b>"));
+    assert!(page.contains("median 3.2k tokens/s"));
+    assert!(page.contains("0 (exact)"));
+}
+
+#[test]
+fn stages_table_has_the_losses_of_each_stage() {
+    let records = [
+        eval(0, 0, 5.5),
+        eval(2, 0, 4.25),
+        grow(2, 1),
+        eval(2, 1, 4.125),
+        eval(3, 1, 3.5),
+    ];
+    let page = render(&input("run", &records));
+    let row = |first: &str, last: &str| format!("<td>{first}</td><td>{last}</td>");
+    assert!(page.contains(&row("5.500", "4.250")));
+    assert!(page.contains(&row("4.125", "3.500")));
+    assert!(!page.contains("Bits per byte"));
+}
+
+#[test]
+fn small_and_empty_runs_have_a_page() {
+    assert!(render(&input("", &[])).contains("Nothing has been recorded yet."));
+    let page = render(&input("one", &[train(1, 2.0)]));
+    assert!(page.contains("its training loss is <b>2.000</b>"));
+    assert!(!page.contains("<h2>Growth</h2>") && !page.contains("<h2>Samples</h2>"));
+}
+
+#[test]
+fn every_sample_is_on_the_page_with_its_prompt_told_apart() {
+    let records: Vec<Record> = (1..=5)
+        .map(|step| sample(step, "Once", &format!(" number {step}")))
+        .collect();
+    let page = render(&input("run", &records));
+    for step in 1..=5 {
+        assert!(page.contains(&format!(
+            "<span class=\"prompt\">Once</span> number {step}<"
+        )));
+    }
+    assert!(page.contains("3 more in between"));
+}
+
+#[test]
+fn report_is_written_beside_its_parts_and_can_be_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = every_kind();
+    for _ in 0..2 {
+        let path = write_report(dir.path(), &input("run", &records)).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            render(&input("run", &records))
+        );
+    }
+    let names = |dir: &std::path::Path| {
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(dir.path()), ["metrics.csv", "plots", "report.html"]);
+    assert_eq!(
+        names(&dir.path().join("plots")),
+        [
+            "bits_per_byte.svg",
+            "gradient_norm.svg",
+            "learning_rate.svg",
+            "loss.svg",
+            "parameters.svg",
+            "throughput.svg"
+        ]
+    );
+}
+
+#[test]
+fn unwritable_folder_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = write_report(&file, &input("run", &[])).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("plots: cannot create the folder")
+    );
+}

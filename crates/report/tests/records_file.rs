@@ -1,0 +1,172 @@
+//! `metrics.jsonl`: what is written is what is read, whatever happened in between.
+
+mod common;
+
+use common::{every_kind, note, train};
+use proptest::prelude::*;
+use tokenformer_report::{Error, MetricsWriter, Record, read};
+
+fn write(path: &std::path::Path, records: &[Record]) {
+    let mut writer = MetricsWriter::open(path, None).unwrap();
+    for record in records {
+        writer.write(record).unwrap();
+    }
+    writer.sync().unwrap();
+}
+
+#[test]
+fn records_read_back_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    write(&path, &every_kind());
+    assert_eq!(read(&path).unwrap(), every_kind());
+}
+
+#[test]
+fn field_order_and_float_form_are_fixed() {
+    let line = serde_json::to_string(&train(2, 0.1 + 0.2)).unwrap();
+    assert_eq!(
+        line,
+        r#"{"kind":"train","step":2,"tokens":128,"loss":0.30000000000000004,"bits_per_byte":0.4328085122666891,"grad_norm":0.5,"lr":0.001,"stage":0,"params":12800,"step_ms":20.0,"tokens_per_s":3200.0,"skipped":false}"#
+    );
+}
+
+#[test]
+fn non_finite_floats_are_null_and_read_back_as_nan() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    write(&path, &[train(1, f64::NAN), train(2, f64::NEG_INFINITY)]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    for line in text.lines() {
+        let json: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(json["loss"].is_null());
+    }
+    for record in read(&path).unwrap() {
+        let Record::Train(record) = record else {
+            panic!("not a train record: {record:?}");
+        };
+        assert!(record.loss.is_nan());
+    }
+}
+
+#[test]
+fn resumed_run_has_the_bytes_of_an_uninterrupted_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole: Vec<Record> = (1..=9)
+        .map(|step| train(step, 1.0 / step as f64 / 3.0))
+        .collect();
+    let (straight, killed) = (dir.path().join("straight"), dir.path().join("killed"));
+    write(&straight, &whole);
+    write(&killed, &whole[..7]);
+    let mut writer = MetricsWriter::open(&killed, Some(4)).unwrap();
+    for record in &whole[4..] {
+        writer.write(record).unwrap();
+    }
+    assert_eq!(
+        std::fs::read(&straight).unwrap(),
+        std::fs::read(&killed).unwrap()
+    );
+    let files = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(files, 2, "temporary files were left behind");
+}
+
+#[test]
+fn opening_without_a_resume_step_keeps_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    write(&path, &[train(1, 2.0), note(u64::MAX, "last")]);
+    write(&path, &[train(2, 1.0)]);
+    assert_eq!(
+        read(&path).unwrap(),
+        [train(1, 2.0), note(u64::MAX, "last"), train(2, 1.0)]
+    );
+}
+
+#[test]
+fn torn_last_line_is_dropped_at_any_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    write(&path, &[train(1, 2.0), train(2, 1.0)]);
+    let bytes = std::fs::read(&path).unwrap();
+    let first_end = bytes.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    // Up to the closing brace, which makes the record whole even without its line end.
+    for end in first_end..bytes.len() - 1 {
+        std::fs::write(&path, &bytes[..end]).unwrap();
+        assert_eq!(read(&path).unwrap(), [train(1, 2.0)], "cut at {end}");
+        let mut writer = MetricsWriter::open(&path, Some(1)).unwrap();
+        writer.write(&train(2, 1.0)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "cut at {end}");
+    }
+}
+
+#[test]
+fn last_line_that_lacks_only_its_end_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    write(&path, &[train(1, 2.0)]);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    write(&path, &[train(2, 1.0)]);
+    assert_eq!(read(&path).unwrap(), [train(1, 2.0), train(2, 1.0)]);
+}
+
+#[test]
+fn malformed_line_is_an_error_with_file_and_line_and_the_file_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    write(&path, &[train(1, 2.0)]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_slice(b"{\"kind\":\"dance\",\"step\":2}\x1b\n");
+    std::fs::write(&path, &bytes).unwrap();
+
+    let error = read(&path).unwrap_err();
+    assert!(matches!(error, Error::BadRecord { line: 2, .. }), "{error}");
+    let message = error.to_string();
+    assert!(message.contains("metrics.jsonl:2: "), "{message}");
+    assert!(
+        message.contains("help:") && message.contains("dance"),
+        "{message}"
+    );
+    assert!(!message.contains('\x1b'), "{message:?}");
+
+    assert!(MetricsWriter::open(&path, Some(0)).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn missing_required_key_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    std::fs::write(&path, "{\"kind\":\"note\",\"step\":2}\n").unwrap();
+    let message = read(&path).unwrap_err().to_string();
+    assert!(message.contains("missing field `text`"), "{message}");
+}
+
+#[test]
+fn missing_file_is_an_error_for_read_and_created_by_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    assert!(matches!(read(&path), Err(Error::Io { .. })));
+    MetricsWriter::open(&path, Some(3)).unwrap();
+    assert_eq!(read(&path).unwrap(), []);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_records_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        std::fs::write(&path, &bytes).unwrap();
+        let opened = MetricsWriter::open(&path, None).is_ok();
+        prop_assert_eq!(read(&path).is_ok(), opened);
+    }
+
+    #[test]
+    fn finite_losses_read_back_bit_for_bit(bits in any::<u64>()) {
+        let loss = f64::from_bits(bits);
+        prop_assume!(loss.is_finite());
+        let line = serde_json::to_string(&train(1, loss)).unwrap();
+        let Record::Train(read) = serde_json::from_str(&line).unwrap() else { unreachable!() };
+        prop_assert_eq!(read.loss.to_bits(), bits);
+    }
+}

@@ -1,0 +1,108 @@
+//! Operations that must survive a power cut, and names beside a path.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// `prefix` + the last name of `path`, in the same directory.
+pub(crate) fn sibling(path: &Path, prefix: &str) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| Error::NoFileName {
+        path: path.to_path_buf(),
+    })?;
+    let mut beside = OsString::from(prefix);
+    beside.push(name);
+    Ok(parent(path).join(beside))
+}
+
+/// The directory that holds `path`.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether something has this name, a dangling link included.
+pub(crate) fn exists(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(source) => Err(Error::io(path, "look at it")(source)),
+    }
+}
+
+/// Creates `dir` and what is missing above it, durably.
+pub(crate) fn create_dir_all(dir: &Path) -> Result<()> {
+    let missing: Vec<&Path> = dir
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
+    fs::create_dir_all(dir).map_err(Error::io(dir, "create the folder"))?;
+    missing
+        .into_iter()
+        .try_for_each(|created| sync_dir(parent(created)))
+}
+
+/// Renames and makes the new name durable. Both are in the same directory.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io(to, "rename to this name"))?;
+    sync_dir(parent(to))
+}
+
+/// Makes the names in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    // Only Unix opens a directory as a file; elsewhere the file system orders renames itself.
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match fs::File::open(dir).and_then(|handle| handle.sync_all()) {
+        // Some network file systems have no fsync for directories; there is nothing more to do there.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        result => result.map_err(Error::io(dir, "sync the folder")),
+    }
+}
+
+/// Removes a file, a link (not what it leads to) or a directory with all that is in it.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let found = fs::symlink_metadata(path).map_err(Error::io(path, "look at it"))?;
+    if found.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+    .map_err(Error::io(path, "remove it"))
+}
+
+/// Removes a directory so that a kill in between leaves nothing under its name.
+pub(crate) fn discard(dir: &Path) -> Result<()> {
+    let doomed = sibling(dir, DOOMED)?;
+    if exists(&doomed)? {
+        remove(&doomed)?;
+    }
+    rename(dir, &doomed)?;
+    remove(&doomed)
+}
+
+/// Prefix of what is being written.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+/// Prefix of what is being deleted.
+pub(crate) const DOOMED: &str = ".tmp-delete-";
+/// Prefix of what is being replaced.
+pub(crate) const ASIDE: &str = ".old-";

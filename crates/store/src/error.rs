@@ -1,0 +1,340 @@
+//! What can go wrong, told as where, what was expected, what was found and what helps.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::tensors::Dtype;
+
+/// Everything this crate refuses or fails at.
+///
+/// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation.
+    #[error("{}: cannot {action}\n  got:      {source}\n  help:     {}", path.display(), io_help(source))]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file system holds clearly less than what is about to be written.
+    #[error(
+        "{}: not enough free space\n  expected: {needed_bytes} bytes\n  got:      {available_bytes} bytes\n  \
+         help:     free space there, or choose another folder with --out",
+        path.display()
+    )]
+    NoSpace {
+        /// What was going to be written.
+        path: PathBuf,
+        /// Bytes it takes.
+        needed_bytes: u64,
+        /// Bytes there are.
+        available_bytes: u64,
+    },
+    /// A file that should be small is not.
+    #[error("{}: the file is too large\n  expected: at most {max_bytes} bytes\n  help:     check that this is the file you mean", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The largest size accepted.
+        max_bytes: u64,
+    },
+    /// Another process is writing the same file or directory right now.
+    #[error(
+        "{}: another process is writing this\n  help:     wait for it to end, or choose another folder with --out",
+        path.display()
+    )]
+    Busy {
+        /// What both want to write.
+        path: PathBuf,
+    },
+    /// Another process is working in the run directory.
+    #[error(
+        "{}: another process is using this run directory\n  \
+         help:     wait for it to end or stop it, or choose another folder with --out",
+        run_dir.display()
+    )]
+    RunLocked {
+        /// The run directory.
+        run_dir: PathBuf,
+    },
+    /// A name that is not the plain name of one file.
+    #[error(
+        "{}: the file name {} is refused\n  expected: a plain name: no folders, not empty, not {:?}, not starting with \".\"",
+        path.display(), shown(name), crate::MANIFEST_NAME
+    )]
+    FileName {
+        /// The directory, or the manifest that holds the name.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// A path that has no last name, such as `/` or `..`.
+    #[error("{}: the path does not end in a name\n  help:     give the folder by its name", path.display())]
+    NoFileName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The target exists and replacing it would delete what this crate did not write.
+    #[error(
+        "{}: the folder exists and holds other things\n  expected: nothing there, an empty folder, or one that was published whole\n  \
+         got:      {got}\n  help:     choose another folder with --out, or remove this one",
+        path.display()
+    )]
+    NotReplaceable {
+        /// The target.
+        path: PathBuf,
+        /// What was found there.
+        got: String,
+    },
+    /// A value could not be written as JSON.
+    #[error("{}: the value cannot be written as JSON\n  got:      {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the serialiser says.
+        source: serde_json::Error,
+    },
+    /// The directory has no manifest: it was never published, or not completely.
+    #[error(
+        "{}: {} is missing\n  expected: a folder that was published whole\n  help:     use an older checkpoint, or copy the folder again",
+        dir.display(), crate::MANIFEST_NAME
+    )]
+    ManifestMissing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The manifest is not one that this version reads, or was changed.
+    #[error(
+        "{}: the manifest is not valid\n  expected: {expected}\n  got:      {got}\n  help:     use an older checkpoint, or copy the folder again",
+        path.display()
+    )]
+    Manifest {
+        /// The manifest's path.
+        path: PathBuf,
+        /// What a valid one has.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// A file is not what the manifest says.
+    #[error(
+        "{}: {} is damaged\n  expected: {expected}\n  got:      {got}\n  help:     use an older checkpoint, or copy the folder again",
+        dir.display(), shown(name)
+    )]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// The file in it.
+        name: String,
+        /// What the manifest says.
+        expected: String,
+        /// What the file has.
+        got: String,
+    },
+    /// A run has checkpoints, and each of them is broken.
+    #[error(
+        "{}: none of the {count} checkpoints can be used\n  got:      {newest}\n  help:     start again in another folder with --out",
+        dir.display()
+    )]
+    NoGoodCheckpoint {
+        /// The folder of checkpoints.
+        dir: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// What is wrong with the newest, in one line.
+        newest: String,
+    },
+    /// The path leads to nothing that can be loaded.
+    #[error(
+        "{}: no model here\n  expected: a run folder, a checkpoint folder, or a folder with model.safetensors\n  got:      {got}\n  help:     {help}",
+        path.display()
+    )]
+    NoModel {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        got: String,
+        /// What to do.
+        help: String,
+    },
+    /// A pointer file (`latest`, `best`) holds something else than a checkpoint's name.
+    #[error(
+        "{}: the pointer is not valid\n  expected: the name of a checkpoint, such as step-00000500\n  got:      {}\n  \
+         help:     delete the file; the next checkpoint writes it anew",
+        path.display(), shown(got)
+    )]
+    Pointer {
+        /// The pointer file.
+        path: PathBuf,
+        /// Its content.
+        got: String,
+    },
+    /// A `.safetensors` file breaks the format.
+    #[error(
+        "{}: not a valid safetensors file: {what}\n  expected: {expected}\n  got:      {got}\n  help:     the file is incomplete or damaged; copy or export it again",
+        path.display()
+    )]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// The part of the file.
+        what: String,
+        /// What the format asks for.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// No tensor has this name.
+    #[error(
+        "{}: the tensor {} is missing\n  expected: one of {count} names{}\n  help:     check that this file belongs to the model",
+        path.display(), shown(name), near_list(near)
+    )]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// Names in the file that look alike, most alike first.
+        near: Vec<String>,
+        /// How many tensors the file has.
+        count: usize,
+    },
+    /// A tensor has another shape than asked for.
+    #[error(
+        "{}: the tensor {} has the wrong shape\n  expected: {expected:?}\n  got:      {}\n  help:     check that this file belongs to the configuration",
+        path.display(), shown(name), shown_shape(got)
+    )]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shape asked for.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        got: Vec<usize>,
+    },
+    /// A buffer or stream has another number of elements or bytes than its tensor.
+    #[error("{}: the tensor {} has the wrong size\n  expected: {expected} {unit}\n  got:      {got} {unit}", path.display(), shown(name))]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What is counted: `elements` or `bytes`.
+        unit: &'static str,
+        /// The tensor's own count.
+        expected: u64,
+        /// The count given.
+        got: u64,
+    },
+    /// A tensor's elements have a type that the reader cannot turn into the one asked for.
+    #[error("{}: the tensor {} has the wrong type\n  expected: {expected}\n  got:      {got}", path.display(), shown(name))]
+    WrongDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The types accepted.
+        expected: &'static str,
+        /// The type in the file.
+        got: Dtype,
+    },
+    /// An integer does not fit.
+    #[error(
+        "{}: the tensor {} holds a number out of range\n  expected: 0 to {}\n  got:      {value} at element {index}",
+        path.display(), shown(name), u32::MAX
+    )]
+    IntegerRange {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The element, counted from 0 in row-major order.
+        index: usize,
+        /// Its value.
+        value: i128,
+    },
+    /// Tensors that cannot be written together.
+    #[error("{}: the tensor {} cannot be written\n  got:      {got}", path.display(), shown(name))]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Why.
+        got: &'static str,
+    },
+}
+
+impl Error {
+    /// Pairs an I/O error with its path, for `map_err`.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io {
+            path,
+            action,
+            source,
+        }
+    }
+}
+
+fn io_help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free space there, or choose another folder with --out"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "check the permissions, or choose another folder with --out"
+        }
+        ErrorKind::NotFound => "check that the path exists",
+        ErrorKind::NotADirectory => "a part of the path is a file; choose another path",
+        ErrorKind::AlreadyExists => "choose another name",
+        _ => "check the path and its disk",
+    }
+}
+
+/// Quotes outside text: escapes what a terminal would obey and cuts what is too long.
+pub(crate) fn shown(text: &str) -> String {
+    const CHARS: usize = 100;
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
+/// A parser's message, which may repeat outside text, on one line.
+pub(crate) fn shown_json(error: &serde_json::Error) -> String {
+    const CHARS: usize = 300;
+    let text = error.to_string();
+    let mut line: String = text
+        .chars()
+        .take(CHARS)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if line.len() < text.len() {
+        line.push_str("...");
+    }
+    line
+}
+
+fn shown_shape(shape: &[usize]) -> String {
+    const AXES: usize = 16;
+    match shape.get(..AXES) {
+        Some(head) if shape.len() > AXES => format!("{} axes starting with {head:?}", shape.len()),
+        _ => format!("{shape:?}"),
+    }
+}
+
+fn near_list(near: &[String]) -> String {
+    if near.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = near.iter().map(|name| shown(name)).collect();
+    format!(", such as {}", names.join(", "))
+}

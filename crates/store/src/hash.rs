@@ -1,0 +1,104 @@
+//! Hashing of what is written and of what is on disk.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Large enough for blake3 to work on many chunks at once, small enough for the cache.
+pub(crate) const BUFFER_BYTES: usize = 1 << 20;
+
+/// Size and hash of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// blake3 of the content, 64 lower-case hexadecimal digits.
+    pub blake3: String,
+}
+
+impl Written {
+    pub(crate) fn of(bytes: &[u8]) -> Written {
+        Written {
+            bytes: bytes.len() as u64,
+            blake3: blake3::hash(bytes).to_string(),
+        }
+    }
+}
+
+/// Counts and hashes what passes through to `inner`.
+pub(crate) struct HashingWriter<W> {
+    inner: W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> HashingWriter<W> {
+    pub(crate) fn new(inner: W) -> HashingWriter<W> {
+        HashingWriter {
+            inner,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn written(&self) -> Written {
+        Written {
+            bytes: self.bytes,
+            blake3: self.hasher.finalize().to_string(),
+        }
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(buffer)?;
+        let passed = buffer.get(..count).ok_or(io::ErrorKind::InvalidData)?;
+        self.hasher.update(passed);
+        self.bytes += passed.len() as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Opens a regular file for reading; anything else (a pipe would block forever) is an error.
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
+    let found = std::fs::metadata(path).map_err(Error::io(path, "look at it"))?;
+    if !found.is_file() {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(Error::Io {
+            path: path.to_path_buf(),
+            action: "read it",
+            source,
+        });
+    }
+    let file = File::open(path).map_err(Error::io(path, "open it"))?;
+    let bytes = file
+        .metadata()
+        .map_err(Error::io(path, "look at it"))?
+        .len();
+    Ok((file, bytes))
+}
+
+/// Hashes the first `limit_bytes` of a file through a fixed buffer.
+pub(crate) fn hash_file(path: &Path, file: &File, limit_bytes: u64) -> Result<Written> {
+    let mut hashing = HashingWriter::new(io::sink());
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut limited = file.take(limit_bytes);
+    loop {
+        let count = match limited.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result.map_err(Error::io(path, "read it"))?,
+        };
+        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
+            return Ok(hashing.written());
+        };
+        hashing
+            .write_all(read)
+            .map_err(Error::io(path, "hash it"))?;
+    }
+}

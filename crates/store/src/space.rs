@@ -1,0 +1,35 @@
+//! Is there room for what is about to be written?
+
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Bytes that an ordinary user can still write on the file system of `path`.
+///
+/// For a path that does not exist yet, its nearest existing ancestor counts. `None` when the system does not tell.
+pub fn available_bytes(path: &Path) -> Option<u64> {
+    path.ancestors()
+        .map(|ancestor| {
+            if ancestor.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                ancestor
+            }
+        })
+        .find_map(|ancestor| fs4::available_space(ancestor).ok())
+}
+
+/// Refuses to start writing `needed_bytes` at `path` when there is clearly not enough room.
+///
+/// # Errors
+/// [`Error::NoSpace`] with both numbers.
+pub fn ensure_space(path: &Path, needed_bytes: u64) -> Result<()> {
+    match available_bytes(path) {
+        Some(available_bytes) if available_bytes < needed_bytes => Err(Error::NoSpace {
+            path: path.to_path_buf(),
+            needed_bytes,
+            available_bytes,
+        }),
+        _ => Ok(()),
+    }
+}

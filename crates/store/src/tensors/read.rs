@@ -1,0 +1,236 @@
+//! The memory-mapped reader.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::Dtype;
+use super::convert;
+use super::header::{self, Header, TensorInfo};
+use crate::hash::open_regular;
+use crate::{Error, Result};
+
+/// An open `.safetensors` file; nothing but its header is read until a tensor is asked for.
+pub struct SafetensorsFile {
+    path: PathBuf,
+    map: Mmap,
+    header: Header,
+}
+
+impl SafetensorsFile {
+    /// Maps the file and checks its header: every tensor's bytes are in the file, none overlap, no bytes are left over,
+    /// no name repeats.
+    ///
+    /// Whoever changes or shortens the file in place while it is open changes the numbers under the reader, or ends the
+    /// process. This crate never writes to a file under its final name.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`], [`Error::Io`].
+    pub fn open(path: &Path) -> Result<SafetensorsFile> {
+        let (file, _) = open_regular(path)?;
+        // SAFETY: the map is only read, as bytes, for which every value is valid. This crate replaces files by renaming
+        // and never changes one in place; that nobody else does is what the documentation above asks for.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map it into memory"))?;
+        let header = header::parse(path, &map)?;
+        Ok(SafetensorsFile {
+            path: path.to_path_buf(),
+            map,
+            header,
+        })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors' names, sorted.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.header.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether a tensor has this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.header.tensors.contains_key(name)
+    }
+
+    /// The free-form strings of the header.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.header.metadata
+    }
+
+    /// A tensor's shape; empty for a scalar.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.info(name)?.shape)
+    }
+
+    /// A tensor's element type in the file.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        Ok(self.info(name)?.dtype)
+    }
+
+    /// Refuses a tensor that has another shape than `expected`.
+    ///
+    /// # Errors
+    /// [`Error::WrongShape`], [`Error::MissingTensor`].
+    pub fn expect_shape(&self, name: &str, expected: &[usize]) -> Result<()> {
+        let got = self.shape(name)?;
+        if got == expected {
+            return Ok(());
+        }
+        Err(Error::WrongShape {
+            path: self.path.clone(),
+            name: name.to_string(),
+            expected: expected.to_vec(),
+            got: got.to_vec(),
+        })
+    }
+
+    /// A tensor's bytes as they are in the file: row-major, little-endian, not necessarily aligned.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        Ok(self.slice(self.info(name)?))
+    }
+
+    /// A floating-point tensor, row-major, from `F32`, `F16`, `BF16` or `F64` (rounded).
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`].
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
+        let info = self.info(name)?;
+        self.read_floats(name, info, convert::to_f32)
+    }
+
+    /// Like [`read_f32`](Self::read_f32), without rounding.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`].
+    pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+        let info = self.info(name)?;
+        self.read_floats(name, info, convert::to_f64)
+    }
+
+    /// Like [`read_f32`](Self::read_f32), into a buffer that has exactly the tensor's elements.
+    ///
+    /// # Errors
+    /// [`Error::WrongSize`], [`Error::MissingTensor`], [`Error::WrongDtype`].
+    pub fn read_f32_into(&self, name: &str, out: &mut [f32]) -> Result<()> {
+        let info = self.info(name)?;
+        let count = self.slice(info).len() / info.dtype.size_bytes();
+        if out.len() != count {
+            return Err(Error::WrongSize {
+                path: self.path.clone(),
+                name: name.to_string(),
+                unit: "elements",
+                expected: count as u64,
+                got: out.len() as u64,
+            });
+        }
+        self.require(
+            convert::to_f32(info.dtype, self.slice(info), out),
+            name,
+            info,
+            FLOATS,
+        )
+    }
+
+    /// An integer tensor, row-major, from any integer type; each number must be in the range of `u32`.
+    ///
+    /// # Errors
+    /// [`Error::IntegerRange`], [`Error::MissingTensor`], [`Error::WrongDtype`].
+    pub fn read_u32(&self, name: &str) -> Result<Vec<u32>> {
+        let info = self.info(name)?;
+        match convert::to_u32(info.dtype, self.slice(info)) {
+            Some(Ok(values)) => Ok(values),
+            Some(Err(convert::OutOfRange { index, value })) => Err(Error::IntegerRange {
+                path: self.path.clone(),
+                name: name.to_string(),
+                index,
+                value,
+            }),
+            None => Err(self.wrong_dtype(name, info, INTEGERS)),
+        }
+    }
+
+    fn read_floats<T: Clone + Default>(
+        &self,
+        name: &str,
+        info: &TensorInfo,
+        convert: impl Fn(Dtype, &[u8], &mut [T]) -> bool,
+    ) -> Result<Vec<T>> {
+        let bytes = self.slice(info);
+        let mut out = vec![T::default(); bytes.len() / info.dtype.size_bytes()];
+        self.require(convert(info.dtype, bytes, &mut out), name, info, FLOATS)?;
+        Ok(out)
+    }
+
+    fn require(
+        &self,
+        converted: bool,
+        name: &str,
+        info: &TensorInfo,
+        expected: &'static str,
+    ) -> Result<()> {
+        if converted {
+            Ok(())
+        } else {
+            Err(self.wrong_dtype(name, info, expected))
+        }
+    }
+
+    fn wrong_dtype(&self, name: &str, info: &TensorInfo, expected: &'static str) -> Error {
+        Error::WrongDtype {
+            path: self.path.clone(),
+            name: name.to_string(),
+            expected,
+            got: info.dtype,
+        }
+    }
+
+    fn slice(&self, info: &TensorInfo) -> &[u8] {
+        // In range for every header that `parse` lets through.
+        self.map.get(info.range.clone()).unwrap_or_default()
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.header
+            .tensors
+            .get(name)
+            .ok_or_else(|| Error::MissingTensor {
+                path: self.path.clone(),
+                name: name.to_string(),
+                near: self.near(name),
+                count: self.header.tensors.len(),
+            })
+    }
+
+    /// Up to three names that look like `name`.
+    fn near(&self, name: &str) -> Vec<String> {
+        const LENGTH_DIFFERENCE: usize = 32;
+        let mut alike: Vec<(usize, &str)> = self
+            .names()
+            // A hostile file may hold names of megabytes; comparing them would take minutes.
+            .filter(|other| other.len().abs_diff(name.len()) <= LENGTH_DIFFERENCE)
+            .map(|other| (strsim::levenshtein(name, other), other))
+            .filter(|&(distance, other)| distance <= name.len().max(other.len()) / 2)
+            .collect();
+        alike.sort_unstable();
+        alike
+            .into_iter()
+            .take(3)
+            .map(|(_, other)| other.to_string())
+            .collect()
+    }
+}
+
+const FLOATS: &str = "F32, F16, BF16 or F64";
+const INTEGERS: &str = "U8, I8, U16, I16, U32, I32, U64 or I64";
