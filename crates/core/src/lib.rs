@@ -18,6 +18,7 @@ pub mod model;
 pub mod optim;
 pub mod param;
 pub mod presets;
+pub mod published;
 pub mod reference;
 pub mod site;
 

@@ -12,15 +12,15 @@ use std::sync::Arc;
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
-    pub beta1: f32,
+    pub beta1: f64,
     /// Decay of the second moment.
-    pub beta2: f32,
+    pub beta2: f64,
     /// Added to the root of the second moment.
-    pub eps: f32,
+    pub eps: f64,
     /// Decoupled weight decay, on all parameters but norms.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Largest global L2 norm of the gradient; 0 for no limit.
-    pub clip: f32,
+    pub clip: f64,
 }
 
 impl Default for AdamWConfig {
@@ -124,7 +124,7 @@ impl AdamW {
                 updated: false,
             });
         }
-        let clip = f64::from(self.config.clip);
+        let clip = self.config.clip;
         let clips = clip > 0.0 && grad_norm > clip;
         let grad_scale = if clips {
             (clip / (grad_norm + 1e-6)) as f32
@@ -140,10 +140,10 @@ impl AdamW {
             let c = &self.config;
             let update = Update {
                 lr: (lr * f64::from(param.lr_scale)) as f32,
-                beta1: c.beta1,
-                beta2: c.beta2,
-                eps: c.eps,
-                weight_decay: if param.decays { c.weight_decay } else { 0.0 },
+                beta1: c.beta1 as f32,
+                beta2: c.beta2 as f32,
+                eps: c.eps as f32,
+                weight_decay: if param.decays { c.weight_decay as f32 } else { 0.0 },
                 grad_scale,
                 step: moments.step,
             };

@@ -1,1 +1,36 @@
-//! tokenformer-data
+//! From text to training batches.
+//!
+//! | module            | concern |
+//! |-------------------|---------|
+//! | [`corpus`]        | documents from files, folders, JSON Lines and compressed files |
+//! | [`tokenizer`]     | text to token ids and back: bytes or byte-pair encodings |
+//! | [`tokens`]        | `*.tokens`, the memory-mapped token file |
+//! | [`mod@prepare`]   | the whole way from documents to a dataset folder |
+//! | [`dataset`]       | opening a dataset folder, verified |
+//! | [`sampler`]       | shuffled training batches, a pure function of (seed, file, index) |
+//! | [`eval`]          | windows that score every token of a text exactly once |
+//! | [`crate_sources`] | real text that is always there: the sources of the crates in `Cargo.lock` |
+//!
+//! Everything is deterministic: the same documents, options and seed give the same bytes, for any
+//! number of threads.
+
+pub mod corpus;
+pub mod crate_sources;
+pub mod dataset;
+mod error;
+pub mod eval;
+mod permutation;
+pub mod prepare;
+pub mod sampler;
+mod text;
+pub mod tokenizer;
+pub mod tokens;
+
+pub use corpus::{Corpus, CorpusOptions, CorpusStats, Document};
+pub use dataset::{Dataset, inspect};
+pub use error::{Error, Result};
+pub use eval::{EvalWindow, EvalWindows};
+pub use prepare::{DocumentSource, PrepareOptions, Progress, Stage, Summary, prepare};
+pub use sampler::{Batch, TokenSource, WindowSampler};
+pub use tokenizer::{DecodeStream, Tokenizer, TokenizerSpec};
+pub use tokens::{TokenFile, TokenFileWriter};

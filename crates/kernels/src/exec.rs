@@ -1,6 +1,6 @@
 //! Threads and scratch memory, handed to every kernel.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -47,6 +47,11 @@ struct Job {
 // SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until every worker is done with it.
 unsafe impl Send for Job {}
 
+thread_local! {
+    /// The pool whose task this thread is running, if any.
+    static INSIDE: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -86,12 +91,20 @@ impl Pool {
     }
 
     /// Runs `f(task, worker)` for every task in `0..tasks` and returns when all are done.
-    /// `worker < self.threads()` is unique among the tasks that run at the same time.
+    /// `worker < self.threads()` is unique among the tasks of this run that run at the same time.
+    ///
+    /// # Panics
+    /// If a task panics, or starts another run of this pool, which would wait for itself.
     pub fn run(&self, tasks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
         if self.handles.is_empty() || tasks <= 1 {
             (0..tasks).for_each(|task| f(task, 0));
             return;
         }
+        let this = Arc::as_ptr(&self.shared);
+        assert!(
+            INSIDE.get() != this,
+            "a task runs tasks of its own pool in turn"
+        );
         let _running = lock(&self.running);
         // SAFETY: only the lifetime changes. This function does not return before `busy` is 0, that
         // is, before every worker has dropped its copy of the pointer.
@@ -109,7 +122,9 @@ impl Pool {
             state.busy = self.handles.len();
         }
         self.shared.start.notify_all();
+        let outside = INSIDE.replace(this);
         let mine = catch_unwind(AssertUnwindSafe(|| take_tasks(&self.shared, tasks, 0, f)));
+        INSIDE.set(outside);
         let mut state = lock(&self.shared.state);
         while state.busy > 0 {
             state = self
@@ -120,10 +135,11 @@ impl Pool {
         }
         state.job = None;
         drop(state);
+        let panicked = self.shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(payload) = mine {
             resume_unwind(payload);
         }
-        if self.shared.panicked.swap(false, Ordering::Relaxed) {
+        if panicked {
             panic!("a kernel task panicked on a worker thread");
         }
     }
@@ -151,6 +167,7 @@ fn take_tasks(shared: &Shared, tasks: usize, worker: usize, f: &(dyn Fn(usize, u
 }
 
 fn worker_loop(shared: &Shared, worker: usize) {
+    INSIDE.set(shared);
     let mut seen = 0;
     loop {
         let job = {

@@ -30,8 +30,8 @@ pub use error::Error;
 pub use html::{ReportInput, render};
 pub use plots::{Plot, plots};
 pub use records::{
-    EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, SampleRecord, SiteGrowth,
-    TrainRecord, read,
+    EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint, SampleRecord,
+    SiteGrowth, TrainRecord, read,
 };
 pub use tensorboard::{EVENT_FILE_NAME, write_events};
 pub use write::write_report;

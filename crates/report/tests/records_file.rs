@@ -4,7 +4,12 @@ mod common;
 
 use common::{every_kind, note, train};
 use proptest::prelude::*;
-use tokenformer_report::{Error, MetricsWriter, Record, read};
+use tokenformer_report::{Error, EvalRecord, MetricsWriter, Record, ResumePoint, read};
+
+/// A checkpoint of a step, in the last stage of any run here.
+fn at(step: u64) -> Option<ResumePoint> {
+    Some(ResumePoint { step, stage: 9 })
+}
 
 fn write(path: &std::path::Path, records: &[Record]) {
     let mut writer = MetricsWriter::open(path, None).unwrap();
@@ -58,7 +63,7 @@ fn resumed_run_has_the_bytes_of_an_uninterrupted_one() {
     let (straight, killed) = (dir.path().join("straight"), dir.path().join("killed"));
     write(&straight, &whole);
     write(&killed, &whole[..7]);
-    let mut writer = MetricsWriter::open(&killed, Some(4)).unwrap();
+    let mut writer = MetricsWriter::open(&killed, at(4)).unwrap();
     for record in &whole[4..] {
         writer.write(record).unwrap();
     }
@@ -93,7 +98,7 @@ fn torn_last_line_is_dropped_at_any_length() {
     for end in first_end..bytes.len() - 1 {
         std::fs::write(&path, &bytes[..end]).unwrap();
         assert_eq!(read(&path).unwrap(), [train(1, 2.0)], "cut at {end}");
-        let mut writer = MetricsWriter::open(&path, Some(1)).unwrap();
+        let mut writer = MetricsWriter::open(&path, at(1)).unwrap();
         writer.write(&train(2, 1.0)).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "cut at {end}");
     }
@@ -129,7 +134,7 @@ fn malformed_line_is_an_error_with_file_and_line_and_the_file_stays() {
     );
     assert!(!message.contains('\x1b'), "{message:?}");
 
-    assert!(MetricsWriter::open(&path, Some(0)).is_err());
+    assert!(MetricsWriter::open(&path, at(0)).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
 
@@ -147,7 +152,7 @@ fn missing_file_is_an_error_for_read_and_created_by_open() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metrics.jsonl");
     assert!(matches!(read(&path), Err(Error::Io { .. })));
-    MetricsWriter::open(&path, Some(3)).unwrap();
+    MetricsWriter::open(&path, at(3)).unwrap();
     assert_eq!(read(&path).unwrap(), []);
 }
 
@@ -169,4 +174,29 @@ proptest! {
         let Record::Train(read) = serde_json::from_str(&line).unwrap() else { unreachable!() };
         prop_assert_eq!(read.loss.to_bits(), bits);
     }
+}
+
+#[test]
+fn a_growth_after_the_checkpoint_of_its_step_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    let eval = |step, stage| {
+        Record::Eval(EvalRecord {
+            step,
+            tokens: 8 * step,
+            stage,
+            params: 1,
+            loss: 1.0,
+            bits_per_byte: None,
+            perplexity: 1f64.exp(),
+            eval_tokens: 4,
+        })
+    };
+    let mut writer = MetricsWriter::open(&path, None).unwrap();
+    for record in [eval(3, 0), eval(4, 0), eval(4, 1)] {
+        writer.write(&record).unwrap();
+    }
+    drop(writer);
+    MetricsWriter::open(&path, Some(ResumePoint { step: 4, stage: 0 })).unwrap();
+    assert_eq!(read(&path).unwrap(), [eval(3, 0), eval(4, 0)]);
 }

@@ -1,1 +1,21 @@
-//! tokenformer-train
+//! Training runs: recipes, the loop with growth and exact resume, checkpoints, evaluation.
+//!
+//! [`trainer`] is the loop; [`recipe`] decides everything it does; [`files`] is what it leaves.
+
+#![warn(missing_docs)]
+
+mod error;
+pub mod evaluate;
+pub mod files;
+pub mod memory;
+pub mod observer;
+pub mod recipe;
+pub mod sample;
+pub mod schedule;
+pub mod trainer;
+
+pub use error::{Error, Result};
+pub use evaluate::{EvalOptions, Evaluation, Protocol, evaluate};
+pub use observer::{Observer, Progress, Silent};
+pub use recipe::{Recipe, Resolved};
+pub use trainer::{Outcome, Resume, Trainer};

@@ -8,7 +8,7 @@ mod reader;
 mod writer;
 
 pub use reader::read;
-pub use writer::MetricsWriter;
+pub use writer::{MetricsWriter, ResumePoint};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -38,6 +38,18 @@ impl Record {
             Record::Grow(r) => r.step,
             Record::Sample(r) => r.step,
             Record::Note(r) => r.step,
+        }
+    }
+
+    /// The stage that the record belongs to; a remark belongs to none.
+    #[must_use]
+    pub fn stage(&self) -> Option<usize> {
+        match self {
+            Record::Train(r) => Some(r.stage),
+            Record::Eval(r) => Some(r.stage),
+            Record::Grow(r) => Some(r.stage),
+            Record::Sample(r) => Some(r.stage),
+            Record::Note(_) => None,
         }
     }
 }

@@ -9,10 +9,25 @@ use super::reader::lines;
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
+/// The checkpoint that a run goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumePoint {
+    /// Steps done.
+    pub step: u64,
+    /// Stage that it was in; a growth at the same step begins a later one.
+    pub stage: usize,
+}
+
+impl ResumePoint {
+    fn keeps(self, record: &Record) -> bool {
+        record.step() <= self.step && record.stage().is_none_or(|stage| stage <= self.stage)
+    }
+}
+
 /// Appends records to `metrics.jsonl`; each is handed to the operating system as one whole line.
 ///
 /// ```
-/// use tokenformer_report::{MetricsWriter, NoteRecord, Record, read};
+/// use tokenformer_report::{MetricsWriter, NoteRecord, Record, ResumePoint, read};
 ///
 /// let dir = tempfile::tempdir()?;
 /// let path = dir.path().join("metrics.jsonl");
@@ -23,7 +38,7 @@ use crate::{Error, Result};
 /// drop(writer);
 ///
 /// // Resumed from a checkpoint of step 1: what came later is dropped, to be made again.
-/// MetricsWriter::open(&path, Some(1))?;
+/// MetricsWriter::open(&path, Some(ResumePoint { step: 1, stage: 0 }))?;
 /// assert_eq!(read(&path)?, [note(1)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -36,16 +51,16 @@ pub struct MetricsWriter {
 impl MetricsWriter {
     /// Opens `path` for appending, creating it when it is missing.
     ///
-    /// With `resume_at_step`, every record of a later step is dropped first, so that a killed and resumed run leaves the
-    /// records of an uninterrupted one. For that, all records of a step must be written before its checkpoint is.
+    /// With `resume`, every record of a later step or stage is dropped first, so that a killed and resumed run leaves
+    /// the records of an uninterrupted one. For that, all records of a step and stage must be written before its
+    /// checkpoint is.
     /// A torn last line is dropped in any case. Kept lines keep their bytes; the file is replaced in one piece.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read or written, [`Error::BadRecord`] when it holds anything but records: it
     /// is then left as it is.
-    pub fn open(path: impl AsRef<Path>, resume_at_step: Option<u64>) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>, resume: Option<ResumePoint>) -> Result<Self> {
         let path = path.as_ref().to_owned();
-        let last_step = resume_at_step.unwrap_or(u64::MAX);
         let old = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -54,7 +69,7 @@ impl MetricsWriter {
         let mut kept = Vec::with_capacity(old.len());
         for line in lines(&path, &old) {
             let (record, text) = line?;
-            if record.step() <= last_step {
+            if resume.is_none_or(|point| point.keeps(&record)) {
                 kept.extend_from_slice(text);
                 kept.push(b'\n');
             }

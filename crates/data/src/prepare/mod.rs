@@ -1,0 +1,188 @@
+//! From documents to a dataset folder.
+//!
+//! The documents are read two or three times: a survey counts them and fixes the split, a BPE to be
+//! trained takes its sample of the training split, and the last pass writes the tokens. Memory is
+//! bounded by one document and the tokens of about 8 MB of text (of the whole document, for
+//! encodings that cannot be applied in parts).
+
+mod encode;
+mod out;
+mod source;
+mod split;
+mod summary;
+
+use std::path::PathBuf;
+
+use crate::corpus::CorpusStats;
+use crate::error::{Error, Result};
+use crate::tokenizer::{Tokenizer, TokenizerSpec, Trainer};
+use source::Opened;
+use split::{Split, Survey};
+
+pub use source::DocumentSource;
+pub(crate) use summary::SUMMARY_VERSION;
+pub use summary::{SplitSummary, Summary, TokenizerSummary};
+
+/// Names of the files in a dataset folder.
+pub(crate) mod file_names {
+    pub(crate) const TRAIN: &str = "train.tokens";
+    pub(crate) const VALID: &str = "valid.tokens";
+    pub(crate) const TOKENIZER: &str = "tokenizer.json";
+    /// Written last: a folder without it is no dataset.
+    pub(crate) const DATASET: &str = "dataset.json";
+    pub(crate) const ALL: [&str; 4] = [TRAIN, VALID, TOKENIZER, DATASET];
+}
+
+/// Training text from which a BPE is learned; more changes few merges and takes long.
+const BPE_SAMPLE_BYTES: u64 = 64 << 20;
+
+/// What to prepare, and where.
+#[derive(Debug, Clone)]
+pub struct PrepareOptions {
+    /// The documents.
+    pub source: DocumentSource,
+    /// The tokenizer; default bytes.
+    pub tokenizer: TokenizerSpec,
+    /// The dataset folder to make.
+    pub out: PathBuf,
+    /// Decides which documents validate, and the sample a BPE learns from; default 0.
+    pub seed: u64,
+    /// Share of the documents kept for validation, between 0 and 1; default 0.05.
+    pub valid_fraction: f64,
+    /// Replace a dataset that is in `out` already; default false.
+    pub force: bool,
+}
+
+impl PrepareOptions {
+    /// The defaults for these documents and this folder.
+    pub fn new(source: DocumentSource, out: PathBuf) -> Self {
+        Self {
+            source,
+            tokenizer: TokenizerSpec::Bytes,
+            out,
+            seed: 0,
+            valid_fraction: 0.05,
+            force: false,
+        }
+    }
+}
+
+/// Which pass is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Counting the documents; in bytes of text, the total unknown.
+    Survey,
+    /// Reading the sample a BPE learns from and counting its words; in bytes of text.
+    Sample,
+    /// Learning the BPE; in merges.
+    TrainTokenizer,
+    /// Writing the tokens; in bytes of text.
+    Encode,
+}
+
+/// How far [`prepare`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The pass.
+    pub stage: Stage,
+    /// Bytes or merges done.
+    pub done: u64,
+    /// Bytes or merges in all, where known.
+    pub total: Option<u64>,
+}
+
+/// Reads the documents, splits them, makes or loads the tokenizer and writes the dataset folder.
+///
+/// Whole documents go to one split, chosen by a hash of the seed and the text: the choice does not
+/// depend on the other documents or their order, and equal documents never part. With two documents
+/// or more each split has at least one. A single document is cut at a line end instead.
+///
+/// The four files get their names at the very end, `dataset.json` last.
+///
+/// # Errors
+/// Options out of range, a folder in use, everything [`Corpus`](crate::Corpus) and
+/// [`Tokenizer`] report, too little text for two splits, the disk.
+pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<Summary> {
+    let fraction = options.valid_fraction;
+    if !(fraction > 0.0 && fraction < 1.0) {
+        return Err(Error::Option {
+            option: "--valid-fraction",
+            expected: "more than 0 and less than 1",
+            got: fraction.to_string(),
+        });
+    }
+    let ready = match &options.tokenizer {
+        TokenizerSpec::Bytes => Some(Tokenizer::bytes()),
+        TokenizerSpec::File(path) => Some(Tokenizer::from_file(path)?),
+        TokenizerSpec::TrainBpe { .. } => None,
+    };
+    let documents = Opened::new(&options.source)?;
+    let out = out::Folder::claim(&options.out, options.force)?;
+
+    let (split, stats) = survey(options, &documents, &mut progress)?;
+    let tokenizer = match (ready, &options.tokenizer) {
+        (None, TokenizerSpec::TrainBpe { vocab_size }) => {
+            let trainer = Training {
+                vocab_size: *vocab_size,
+                split: &split,
+            };
+            trainer.run(&documents, &mut progress)?
+        }
+        (ready, _) => ready.unwrap_or_else(Tokenizer::bytes),
+    };
+    let written = encode::encode(&documents, &tokenizer, &split, &out, &stats, &mut progress)?;
+    let summary = Summary::new(options, &documents, &tokenizer, &split, stats, &written);
+    out.publish(written, &tokenizer, &summary)?;
+    Ok(summary)
+}
+
+fn survey(
+    options: &PrepareOptions,
+    documents: &Opened,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Split, CorpusStats)> {
+    let mut survey = Survey::new(options.seed, options.valid_fraction);
+    let stats = documents.visit(&mut |document| {
+        survey.add(&document.text);
+        progress(Progress {
+            stage: Stage::Survey,
+            done: survey.text_bytes(),
+            total: None,
+        });
+        Ok(())
+    })?;
+    Ok((survey.finish()?, stats))
+}
+
+struct Training<'a> {
+    vocab_size: usize,
+    split: &'a Split,
+}
+
+impl Training<'_> {
+    fn run(&self, documents: &Opened, progress: &mut dyn FnMut(Progress)) -> Result<Tokenizer> {
+        let mut sample = self.split.sample(BPE_SAMPLE_BYTES);
+        let mut trainer = Trainer::new(self.vocab_size)?;
+        let mut index = 0;
+        let mut done = 0;
+        documents.visit(&mut |document| {
+            let [train, _] = self.split.parts(index, &document.text);
+            sample.take(train, |text| trainer.add(text.to_owned()));
+            index += 1;
+            done += document.text.len() as u64;
+            progress(Progress {
+                stage: Stage::Sample,
+                done,
+                total: Some(self.split.text_bytes()),
+            });
+            Ok(())
+        })?;
+        trainer.finish(&mut |done, total| {
+            progress(Progress {
+                stage: Stage::TrainTokenizer,
+                done,
+                total: Some(total),
+            });
+        })
+    }
+}

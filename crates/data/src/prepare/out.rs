@@ -1,0 +1,110 @@
+//! The output folder: claimed early, filled at the end.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Summary, file_names};
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+use crate::tokens::{PARTIAL_PREFIX, Written, create_beside, publish};
+
+/// A folder that may be written to.
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Made by us and still empty: to be removed if nothing comes of it.
+    is_ours: bool,
+}
+
+impl Folder {
+    /// Makes the folder, or checks that it may be used.
+    pub(super) fn claim(path: &Path, force: bool) -> Result<Self> {
+        let folder = |is_ours| Self {
+            path: path.to_owned(),
+            is_ours,
+        };
+        let entries = match fs::read_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
+                return Ok(folder(true));
+            }
+            entries => entries.map_err(Error::io("use as a folder", path))?,
+        };
+        let mut leftovers = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io("read", path))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_leftover = name.starts_with(PARTIAL_PREFIX);
+            let is_replaceable = is_leftover || file_names::ALL.contains(&name.as_str());
+            if !force || !is_replaceable {
+                return Err(Error::OutputNotEmpty {
+                    path: path.to_owned(),
+                    found: name,
+                    help: match is_replaceable {
+                        true => "choose another --out, or replace the dataset with --force",
+                        false => "choose another --out; --force replaces a dataset, nothing else",
+                    },
+                });
+            }
+            if is_leftover {
+                leftovers.push(entry.path());
+            }
+        }
+        for leftover in leftovers {
+            fs::remove_file(&leftover).map_err(Error::io("remove", &leftover))?;
+        }
+        Ok(folder(false))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names all files. An old dataset stops being one first, and the new one is one last, so that
+    /// files of two datasets never pass for one.
+    pub(super) fn publish(
+        mut self,
+        tokens: [Written; 2],
+        tokenizer: &Tokenizer,
+        summary: &Summary,
+    ) -> Result<()> {
+        let dataset = self.path.join(file_names::DATASET);
+        let tokenizer_path = self.path.join(file_names::TOKENIZER);
+        let mut json = serde_json::to_vec_pretty(summary)
+            .map_err(|error| Error::io("write", &dataset)(error.into()))?;
+        json.push(b'\n');
+        let json = self.write_beside(&dataset, &json)?;
+        let tokenizer = self.write_beside(&tokenizer_path, tokenizer.json())?;
+        self.is_ours = false;
+        match fs::remove_file(&dataset) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("replace", &dataset)(error));
+            }
+            _ => {}
+        }
+        for file in tokens {
+            file.publish()?;
+        }
+        publish(tokenizer, &tokenizer_path)?;
+        publish(json, &dataset)
+    }
+
+    fn write_beside(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
+        let write = || {
+            let mut file = create_beside(&self.path)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        write().map_err(Error::io("write", path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // Succeeds only on an empty folder; the error that brought us here matters more.
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Where the documents of a dataset come from.
+
+use std::borrow::Cow;
+
+use crate::corpus::{Corpus, CorpusOptions, CorpusStats, Document};
+use crate::error::{Error, Result};
+
+/// Files to read, or documents at hand.
+#[derive(Debug, Clone)]
+pub enum DocumentSource {
+    /// Files and folders.
+    Paths(CorpusOptions),
+    /// Documents in memory.
+    Memory {
+        /// What they are, for the summary.
+        label: String,
+        /// The documents; empty ones are left out.
+        documents: Vec<Document>,
+    },
+}
+
+/// A source that can be read again and again.
+pub(super) enum Opened<'a> {
+    Paths(Corpus),
+    Memory {
+        label: &'a str,
+        documents: &'a [Document],
+    },
+}
+
+impl<'a> Opened<'a> {
+    pub(super) fn new(source: &'a DocumentSource) -> Result<Self> {
+        match source {
+            DocumentSource::Paths(options) => Corpus::open(options.clone()).map(Self::Paths),
+            DocumentSource::Memory { label, documents } => {
+                if documents.iter().all(|document| document.text.is_empty()) {
+                    return Err(Error::NoText {
+                        location: label.clone(),
+                        expected: "at least one document with text",
+                        got: format!("{} documents, all of them empty", documents.len()),
+                    });
+                }
+                Ok(Self::Memory { label, documents })
+            }
+        }
+    }
+
+    /// Gives every document with text to `visitor`, in the same order each time.
+    pub(super) fn visit(
+        &self,
+        visitor: &mut dyn FnMut(Cow<Document>) -> Result<()>,
+    ) -> Result<CorpusStats> {
+        match self {
+            Self::Paths(corpus) => corpus.visit(|document| visitor(Cow::Owned(document))),
+            Self::Memory { documents, .. } => {
+                let mut stats = CorpusStats::default();
+                for document in *documents {
+                    if document.text.is_empty() {
+                        stats.skipped_empty_documents += 1;
+                        continue;
+                    }
+                    stats.documents += 1;
+                    stats.text_bytes += document.text.len() as u64;
+                    visitor(Cow::Borrowed(document))?;
+                }
+                Ok(stats)
+            }
+        }
+    }
+
+    /// The inputs as the summary names them.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Paths(corpus) => {
+                let inputs = corpus.options().inputs.iter();
+                inputs.map(|path| path.display().to_string()).collect()
+            }
+            Self::Memory { label, .. } => vec![(*label).to_owned()],
+        }
+    }
+}

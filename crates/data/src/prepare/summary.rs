@@ -1,0 +1,172 @@
+//! `dataset.json`: what a dataset was made from and what it holds.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::PrepareOptions;
+use super::source::Opened;
+use super::split::{Split, TRAIN, VALID};
+use crate::corpus::CorpusStats;
+use crate::tokenizer::Tokenizer;
+use crate::tokens::Written;
+
+pub(crate) const SUMMARY_VERSION: u32 = 1;
+
+/// What a dataset holds; `Display` is for people, `serde` for programs and for `dataset.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Version of this structure, 1.
+    pub version: u32,
+    /// The inputs as they were named.
+    pub inputs: Vec<String>,
+    /// What was read and what was skipped.
+    pub read: CorpusStats,
+    /// The seed of the split.
+    pub seed: u64,
+    /// The share of the documents that was to validate.
+    pub valid_fraction: f64,
+    /// The tokenizer.
+    pub tokenizer: TokenizerSummary,
+    /// The training split.
+    pub train: SplitSummary,
+    /// The validation split.
+    pub valid: SplitSummary,
+    /// What a reader should know, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// The tokenizer of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSummary {
+    /// `bytes` or `bpe-4096`.
+    pub name: String,
+    /// BLAKE3 of `tokenizer.json`.
+    pub fingerprint: String,
+    /// Token ids are below this.
+    pub vocab_size: usize,
+    /// The end-of-document token.
+    pub eod: Option<u32>,
+}
+
+/// One split of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSummary {
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of UTF-8 text.
+    pub text_bytes: u64,
+    /// Tokens, the ends of documents included.
+    pub tokens: u64,
+    /// The hash of the token file.
+    pub hash: String,
+}
+
+impl SplitSummary {
+    fn new(written: &Written) -> Self {
+        Self {
+            documents: written.doc_count(),
+            text_bytes: written.text_bytes(),
+            tokens: written.token_count(),
+            hash: written.hash(),
+        }
+    }
+
+    /// Bytes of text per token.
+    pub fn bytes_per_token(&self) -> f64 {
+        self.text_bytes as f64 / self.tokens as f64
+    }
+}
+
+impl Summary {
+    pub(super) fn new(
+        options: &PrepareOptions,
+        documents: &Opened,
+        tokenizer: &Tokenizer,
+        split: &Split,
+        read: CorpusStats,
+        written: &[Written; 2],
+    ) -> Self {
+        let mut notes = Vec::new();
+        if split.is_cut() {
+            notes.push(
+                "There is only one document, so its end was cut off for validation.".to_owned(),
+            );
+        }
+        if tokenizer.eod().is_none() {
+            notes.push(
+                "The tokenizer has no end-of-document token, so documents run into each other."
+                    .to_owned(),
+            );
+        }
+        if let crate::TokenizerSpec::TrainBpe { vocab_size } = options.tokenizer
+            && tokenizer.vocab_size() < vocab_size
+        {
+            notes.push(format!(
+                "The text has only {} of the {vocab_size} tokens that were asked for.",
+                tokenizer.vocab_size(),
+            ));
+        }
+        Self {
+            version: SUMMARY_VERSION,
+            inputs: documents.names(),
+            read,
+            seed: options.seed,
+            valid_fraction: options.valid_fraction,
+            tokenizer: TokenizerSummary {
+                name: tokenizer.name(),
+                fingerprint: tokenizer.fingerprint(),
+                vocab_size: tokenizer.vocab_size(),
+                eod: tokenizer.eod(),
+            },
+            train: SplitSummary::new(&written[TRAIN]),
+            valid: SplitSummary::new(&written[VALID]),
+            notes,
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokenizer = &self.tokenizer;
+        let read = &self.read;
+        writeln!(f, "inputs      {}", self.inputs.join(", "))?;
+        writeln!(
+            f,
+            "tokenizer   {} ({} tokens, fingerprint {:.16})",
+            tokenizer.name, tokenizer.vocab_size, tokenizer.fingerprint,
+        )?;
+        writeln!(f, "seed        {}", self.seed)?;
+        writeln!(
+            f,
+            "{:<11} {:>12} {:>16} {:>16} {:>12}",
+            "split", "documents", "bytes", "tokens", "bytes/token"
+        )?;
+        for (name, split) in [("train", &self.train), ("valid", &self.valid)] {
+            writeln!(
+                f,
+                "{name:<11} {:>12} {:>16} {:>16} {:>12.3}",
+                split.documents,
+                split.text_bytes,
+                split.tokens,
+                split.bytes_per_token(),
+            )?;
+        }
+        let skipped = [
+            (read.skipped_binary_files, "binary files"),
+            (read.skipped_empty_files, "empty files"),
+            (read.skipped_links, "dangling links"),
+            (read.skipped_empty_documents, "empty documents"),
+        ];
+        for (count, what) in skipped.into_iter().filter(|&(count, _)| count > 0) {
+            writeln!(f, "skipped     {count} {what}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note        {note}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! Text to token ids and back.
+//!
+//! Two kinds: the bytes of UTF-8 themselves, and a byte-pair encoding in the Hugging Face
+//! `tokenizer.json` format, read from a file or trained here. Text never becomes the
+//! end-of-document token, even if it spells it: that token marks the ends of documents only.
+
+mod bpe;
+mod check;
+mod spec;
+mod stream;
+mod train;
+mod words;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use bpe::Bpe;
+
+pub(crate) use bpe::divide;
+pub use spec::TokenizerSpec;
+pub use stream::DecodeStream;
+pub use train::MIN_BPE_VOCAB_SIZE;
+pub(crate) use train::Trainer;
+
+/// What [`Tokenizer::save`] writes for the byte tokenizer.
+const BYTES_JSON: &str = "{\"version\":1,\"type\":\"bytes\"}\n";
+const BYTES_EOD: u32 = 256;
+
+/// The largest `tokenizer.json` that is read. The largest in use are around 30 MB.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// A way to write text as token ids. Cloning is cheap.
+///
+/// ```
+/// use tokenformer_data::Tokenizer;
+///
+/// let tokenizer = Tokenizer::bytes();
+/// let ids = tokenizer.encode("né")?;
+/// assert_eq!(ids, [0x6e, 0xc3, 0xa9]);
+/// assert_eq!(tokenizer.decode(&ids), "né");
+/// assert_eq!((tokenizer.vocab_size(), tokenizer.eod()), (257, Some(256)));
+/// # Ok::<(), tokenformer_data::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Tokenizer(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Bytes,
+    Bpe(Arc<Bpe>),
+}
+
+impl Tokenizer {
+    /// The 256 bytes as themselves, and 256 for the end of a document.
+    pub fn bytes() -> Self {
+        Self(Kind::Bytes)
+    }
+
+    /// Reads a Hugging Face `tokenizer.json` with a BPE model, or what [`save`](Self::save) wrote.
+    ///
+    /// Padding, truncation, BPE dropout and the post-processor of the file are not applied: a
+    /// training text is encoded whole, the same way each time, and without added tokens.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is larger than 256 MiB, is not such a JSON, is inconsistent, or
+    /// uses a part that is not supported.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(Error::io("read", path))?;
+        file.take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io("read", path))?;
+        Self::from_json(bytes, &path.display().to_string())
+    }
+
+    /// Trains a byte-level BPE on `texts`: id 0 is `<|endoftext|>`, then come the 256 bytes, then
+    /// the merges. `progress` is called with (merges found, merges wanted).
+    ///
+    /// The same texts give the same tokenizer, whatever the number of threads. A short text can
+    /// have fewer merges worth learning than asked for; then the vocabulary is smaller.
+    ///
+    /// # Errors
+    /// A vocabulary below [`MIN_BPE_VOCAB_SIZE`] or above 2^20.
+    pub fn train_bpe(
+        texts: impl IntoIterator<Item = String>,
+        vocab_size: usize,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        let mut trainer = train::Trainer::new(vocab_size)?;
+        for text in texts {
+            trainer.add(text);
+        }
+        trainer.finish(&mut progress)
+    }
+
+    /// Reads `bytes`, `bpe:SIZE` or `FILE.json` as on the command line.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse_spec(spec: &str) -> Result<TokenizerSpec> {
+        spec.parse()
+    }
+
+    fn from_json(bytes: Vec<u8>, location: &str) -> Result<Self> {
+        let value = check::parse(&bytes, MAX_FILE_BYTES, location)?;
+        if check::is_bytes(&value, location)? {
+            return Ok(Self::bytes());
+        }
+        let bpe = Bpe::new(bytes, value, location)?;
+        Ok(Self(Kind::Bpe(Arc::new(bpe))))
+    }
+
+    /// The ids of `text`, without an end-of-document token.
+    ///
+    /// # Errors
+    /// A BPE whose parts fail on this text, such as one that needs an unknown token it lacks.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.0 {
+            Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
+            Kind::Bpe(bpe) => bpe.encode(text),
+        }
+    }
+
+    /// `text` in parts of about `part_bytes` whose ids, one after the other, are those of the text;
+    /// in one part if the encoding has to see the whole.
+    pub(crate) fn parts<'a>(&self, text: &'a str, part_bytes: usize) -> Vec<&'a str> {
+        match &self.0 {
+            Kind::Bpe(bpe) if !bpe.is_divisible() => vec![text],
+            _ => divide(text, part_bytes),
+        }
+    }
+
+    /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD; special tokens, the end of a
+    /// document among them, and ids outside the vocabulary give no text.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let mut stream = self.decode_stream();
+        let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
+        text.push_str(&stream.finish());
+        text
+    }
+
+    /// Decodes ids as they are generated, never giving out half a character.
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        DecodeStream::new(self)
+    }
+
+    /// Number of token ids: every id is below it. It counts rows of an embedding, so ids that a
+    /// file leaves unused count too.
+    pub fn vocab_size(&self) -> usize {
+        match &self.0 {
+            Kind::Bytes => BYTES_EOD as usize + 1,
+            Kind::Bpe(bpe) => bpe.vocab_size(),
+        }
+    }
+
+    /// The end-of-document token: `<|endoftext|>`, `</s>` or `<eos>`, the first that there is.
+    pub fn eod(&self) -> Option<u32> {
+        match &self.0 {
+            Kind::Bytes => Some(BYTES_EOD),
+            Kind::Bpe(bpe) => bpe.eod(),
+        }
+    }
+
+    /// Writes the tokenizer so that [`from_file`](Self::from_file) reads it back: the byte tokenizer
+    /// as `{"version":1,"type":"bytes"}`, a BPE as the very bytes it was read from.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut file = fs::File::create(path).map_err(Error::io("write", path))?;
+        file.write_all(self.json())
+            .and_then(|()| file.sync_all())
+            .map_err(Error::io("write", path))
+    }
+
+    pub(crate) fn json(&self) -> &[u8] {
+        match &self.0 {
+            Kind::Bytes => BYTES_JSON.as_bytes(),
+            Kind::Bpe(bpe) => bpe.json(),
+        }
+    }
+
+    /// A short name: `bytes` or `bpe-4096`.
+    pub fn name(&self) -> String {
+        match &self.0 {
+            Kind::Bytes => "bytes".into(),
+            Kind::Bpe(bpe) => format!("bpe-{}", bpe.vocab_size()),
+        }
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        let kind = match &self.0 {
+            Kind::Bytes => "bytes of UTF-8",
+            Kind::Bpe(_) => "byte-pair encoding",
+        };
+        let eod = match self.eod() {
+            Some(id) => format!("end of document = {id}"),
+            None => "no end-of-document token".into(),
+        };
+        format!("{kind}, {} tokens, {eod}", self.vocab_size())
+    }
+
+    /// BLAKE3 of what [`save`](Self::save) writes, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        blake3::hash(self.json()).to_hex().to_string()
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({})", self.describe())
+    }
+}

@@ -1,0 +1,240 @@
+//! Writing a token file: beside the target, then renamed.
+
+use std::fs::File;
+use std::io::{BufWriter, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::header::{HEADER_BYTES, Header};
+use crate::error::{Error, Result};
+
+/// Writes documents to a new token file. Nothing appears under its name before
+/// [`Written::publish`]; a dropped writer leaves nothing behind.
+pub struct TokenFileWriter {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+    hasher: blake3::Hasher,
+    buffer: Vec<u8>,
+    doc_starts: Vec<u64>,
+    token_count: u64,
+    text_bytes: u64,
+    /// A document has begun; `open_bytes` of its text are in.
+    is_open: bool,
+    open_bytes: u64,
+    vocab_size: u32,
+    width: u32,
+}
+
+/// A complete token file that does not have its name yet.
+pub struct Written {
+    path: PathBuf,
+    file: NamedTempFile,
+    header: Header,
+    hash: [u8; 32],
+}
+
+impl TokenFileWriter {
+    /// Starts a file that will be called `path`; its folder must exist.
+    ///
+    /// # Errors
+    /// The folder cannot be written to; a vocabulary of 0 or above 32 bits.
+    pub fn create(path: &Path, vocab_size: usize) -> Result<Self> {
+        let vocab_size = u32::try_from(vocab_size)
+            .ok()
+            .filter(|&size| size > 0)
+            .ok_or_else(|| Error::Option {
+                option: "vocabulary size",
+                expected: "1 to 4294967295",
+                got: vocab_size.to_string(),
+            })?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let file = create_beside(folder).map_err(Error::io("write", path))?;
+        let mut writer = Self {
+            path: path.to_owned(),
+            file: BufWriter::with_capacity(1 << 20, file),
+            hasher: blake3::Hasher::new(),
+            buffer: Vec::new(),
+            doc_starts: Vec::new(),
+            token_count: 0,
+            text_bytes: 0,
+            is_open: false,
+            open_bytes: 0,
+            vocab_size,
+            width: if vocab_size <= 1 << 16 { 2 } else { 4 },
+        };
+        writer.put(&[0; HEADER_BYTES])?;
+        Ok(writer)
+    }
+
+    /// Appends one document: its ids, the end-of-document token included, and the bytes of UTF-8
+    /// text they came from. A document without ids is left out.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary; the disk.
+    pub fn push_document(&mut self, tokens: &[u32], text_bytes: u64) -> Result<()> {
+        self.append(tokens, text_bytes)?;
+        self.end_document(None)
+    }
+
+    /// Appends a part of a document that is too large to be held at once. The document goes on
+    /// until [`end_document`](Self::end_document).
+    ///
+    /// # Errors
+    /// An id outside the vocabulary; the disk.
+    pub fn append(&mut self, tokens: &[u32], text_bytes: u64) -> Result<()> {
+        if let Some(&token) = tokens.iter().find(|&&token| token >= self.vocab_size) {
+            return Err(Error::TokenRange {
+                path: self.path.clone(),
+                token,
+                vocab_size: self.vocab_size,
+            });
+        }
+        self.open_bytes += text_bytes;
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        if !self.is_open {
+            self.doc_starts.push(self.token_count);
+            self.is_open = true;
+        }
+        self.token_count += tokens.len() as u64;
+        for tokens in tokens.chunks(1 << 16) {
+            self.buffer.clear();
+            for token in tokens {
+                let bytes = token.to_le_bytes();
+                self.buffer.extend_from_slice(&bytes[..self.width as usize]);
+            }
+            self.hasher.update(&self.buffer);
+            let buffer = std::mem::take(&mut self.buffer);
+            self.put(&buffer)?;
+            self.buffer = buffer;
+        }
+        Ok(())
+    }
+
+    /// Ends a document, with this token if it has any others.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary; the disk.
+    pub fn end_document(&mut self, eod: Option<u32>) -> Result<()> {
+        if self.is_open {
+            if let Some(eod) = eod {
+                self.append(&[eod], 0)?;
+            }
+            self.text_bytes += self.open_bytes;
+        }
+        self.is_open = false;
+        self.open_bytes = 0;
+        Ok(())
+    }
+
+    /// Tokens so far.
+    pub fn token_count(&self) -> u64 {
+        self.token_count
+    }
+
+    /// Completes the file and brings it to the disk.
+    ///
+    /// # Errors
+    /// The disk. A file without tokens cannot be read back; the caller checks
+    /// [`token_count`](Self::token_count).
+    pub fn finish(mut self) -> Result<Written> {
+        self.end_document(None)?;
+        let token_bytes = self.token_count * u64::from(self.width);
+        let padding = (token_bytes.next_multiple_of(8) - token_bytes) as usize;
+        let mut tail = vec![0; padding];
+        tail.extend(self.doc_starts.iter().flat_map(|start| start.to_le_bytes()));
+        self.hasher.update(&tail);
+        self.put(&tail)?;
+        let header = Header {
+            width: self.width,
+            vocab_size: self.vocab_size,
+            token_count: self.token_count,
+            doc_count: self.doc_starts.len() as u64,
+            text_bytes: self.text_bytes,
+            body_hash: *self.hasher.finalize().as_bytes(),
+        };
+        let (bytes, hash) = header.to_bytes();
+        let io = || Error::io("write", &self.path);
+        let mut file = self.file.into_inner().map_err(|e| io()(e.into_error()))?;
+        file.rewind().map_err(io())?;
+        file.write_all(&bytes).map_err(io())?;
+        file.as_file().sync_all().map_err(io())?;
+        Ok(Written {
+            path: self.path,
+            file,
+            header,
+            hash,
+        })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(Error::io("write", &self.path))
+    }
+}
+
+impl Written {
+    /// Gives the file its name, replacing what had it before.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn publish(self) -> Result<()> {
+        publish(self.file, &self.path)
+    }
+
+    /// Tokens in the file.
+    pub fn token_count(&self) -> u64 {
+        self.header.token_count
+    }
+
+    /// Documents in the file.
+    pub fn doc_count(&self) -> u64 {
+        self.header.doc_count
+    }
+
+    /// Bytes of UTF-8 text behind the tokens.
+    pub fn text_bytes(&self) -> u64 {
+        self.header.text_bytes
+    }
+
+    /// The hash that stands for the whole file, in hexadecimal.
+    pub fn hash(&self) -> String {
+        blake3::Hash::from_bytes(self.hash).to_hex().to_string()
+    }
+}
+
+/// How the names of unfinished files begin.
+pub(crate) const PARTIAL_PREFIX: &str = ".partial-";
+
+/// A new hidden file in `folder`, readable as other new files are.
+pub(crate) fn create_beside(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PARTIAL_PREFIX);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// Renames a finished file and makes the new name durable.
+pub(crate) fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
+    file.persist(path)
+        .map_err(|error| Error::io("write", path)(error.error))?;
+    if cfg!(unix)
+        && let Some(folder) = path.parent()
+    {
+        let folder = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(Error::io("write", folder))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! What can go wrong, told as where, what was expected, what was found and what helps.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::Dtype;
+
+/// Everything this crate refuses or fails at.
+///
+/// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation.
+    #[error("{}: cannot {action}\n  got:      {source}\n  help:     {}", path.display(), io_help(source))]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file breaks its format.
+    #[error("{location}: {what}\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
+    Damaged {
+        /// The file, with the part of it where one is known.
+        location: String,
+        /// What is wrong.
+        what: String,
+        /// What the format asks for.
+        expected: String,
+        /// What was found.
+        got: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A file that may be whole but is of a kind that this crate does not read.
+    #[error("{location}: {what}\n  help:     {help}")]
+    Unsupported {
+        /// The file, with the part of it where one is known.
+        location: String,
+        /// What it is.
+        what: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A pickle asks for a function or class that has no place in a checkpoint.
+    #[error(
+        "{location}: the pickle asks for {}, which is refused; it has not been run\n  \
+         expected: tensors, numbers, strings and containers of them\n  \
+         help:     do not load this file elsewhere if you do not trust its source; otherwise save only the state dict: \
+         torch.save(model.state_dict(), path)",
+        shown(global)
+    )]
+    RefusedGlobal {
+        /// The file, with the part of it where one is known.
+        location: String,
+        /// The function or class, as `module.name`.
+        global: String,
+    },
+    /// No tensor has this name.
+    #[error(
+        "{}: the tensor {} is missing\n  expected: one of {count} names{}\n  help:     check that this file belongs to the model",
+        path.display(), shown(name), near_list(near)
+    )]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// Names in the file that look alike, most alike first.
+        near: Vec<String>,
+        /// Tensors in the file.
+        count: usize,
+    },
+    /// A tensor's elements are not floating-point numbers.
+    #[error(
+        "{}: the tensor {} has elements of another type\n  expected: F32, F16, BF16 or F64\n  got:      {got}",
+        path.display(), shown(name)
+    )]
+    WrongDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type in the file.
+        got: Dtype,
+    },
+    /// A buffer or a stream has another length than its tensor.
+    #[error("{}: the tensor {} has another size\n  expected: {expected} elements\n  got:      {got}", path.display(), shown(name))]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Elements that the shape asks for.
+        expected: u64,
+        /// Elements given.
+        got: u64,
+    },
+    /// What was to be written cannot be expressed in the format.
+    #[error("{}: {what}\n  expected: {expected}\n  got:      {got}", path.display())]
+    Unwritable {
+        /// The file to be written.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+        /// What the format asks for.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A configuration key has a value that cannot be used, or is missing.
+    #[error(
+        "{location}: the key {} {problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}",
+        shown(key)
+    )]
+    Config {
+        /// The file, with the line where one is known; all files where a key is in none.
+        location: String,
+        /// The key, dotted for nested ones.
+        key: String,
+        /// "is missing", "has another type" and the like.
+        problem: &'static str,
+        /// What can be used.
+        expected: String,
+        /// The value.
+        got: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A token outside the vocabulary.
+    #[error(
+        "{}: the token {token} at position {position_tokens} of sequence {sequence} is outside the vocabulary\n  \
+         expected: ids from 0 to below {vocab_size}\n  \
+         help:     check that the data and the model use the same tokenizer",
+        path.display()
+    )]
+    TokenRange {
+        /// The token file.
+        path: PathBuf,
+        /// The sequence.
+        sequence: usize,
+        /// Where in it.
+        position_tokens: u64,
+        /// The token.
+        token: i64,
+        /// The vocabulary's size.
+        vocab_size: u64,
+    },
+    /// A read outside a token file.
+    #[error("{}: tokens {start}..{start}+{len} of sequence {sequence} are outside the file\n  expected: at most {available} tokens", path.display())]
+    OutOfRange {
+        /// The token file.
+        path: PathBuf,
+        /// The sequence.
+        sequence: usize,
+        /// First token asked for.
+        start: usize,
+        /// Tokens asked for.
+        len: usize,
+        /// Tokens of the sequence, 0 where there is no such sequence.
+        available: usize,
+    },
+    /// A value given by the caller that cannot be used.
+    #[error("{name}: out of range\n  expected: {expected}\n  got:      {got}")]
+    Argument {
+        /// The value's name.
+        name: &'static str,
+        /// What can be used.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+}
+
+impl Error {
+    /// Pairs an I/O error with its path, for `map_err`.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io {
+            path,
+            action,
+            source,
+        }
+    }
+}
+
+fn io_help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull => "free space there, or choose another place",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "check the permissions, or choose another place"
+        }
+        ErrorKind::NotFound => "check that the path exists",
+        ErrorKind::IsADirectory | ErrorKind::InvalidInput => "give the path of a file",
+        _ => "check the path and its disk",
+    }
+}
+
+/// Quotes outside text: escapes what a terminal would obey and cuts what is too long.
+pub(crate) fn shown(text: &str) -> String {
+    const CHARS: usize = 100;
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
+fn near_list(near: &[String]) -> String {
+    if near.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = near.iter().map(|name| shown(name)).collect();
+    format!(", such as {}", names.join(", "))
+}

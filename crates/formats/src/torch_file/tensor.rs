@@ -1,0 +1,250 @@
+//! From a pickled call to a checked view into a storage.
+
+use std::ops::Range;
+
+use super::Archive;
+use crate::error::shown;
+use crate::pickle::{Object, Value};
+use crate::{Dtype, Error, Result};
+
+/// The most axes that PyTorch allows.
+const MAX_AXES: usize = 64;
+
+/// A view: element `[i, j, ..]` is at `offset + i·stride[0] + j·stride[1] + ..` of its storage.
+pub(crate) struct Strided {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) stride: Vec<usize>,
+    pub(crate) storage: String,
+    /// First element, in elements of the storage.
+    pub(crate) offset: usize,
+    /// Bytes of the map from the first element to the end of the last.
+    pub(crate) range: Range<usize>,
+}
+
+/// Elements of a shape; `None` when the product overflows.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape
+        .iter()
+        .try_fold(1usize, |product, &axis| product.checked_mul(axis))
+}
+
+/// The strides of a row-major tensor; those of one that cannot exist are saturated.
+pub(crate) fn contiguous(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; shape.len()];
+    let mut step = 1usize;
+    for (stride, &axis) in strides.iter_mut().zip(shape).rev() {
+        *stride = step;
+        step = step.saturating_mul(axis.max(1));
+    }
+    strides
+}
+
+/// The tensor that a value stands for; `None` for other values.
+pub(crate) fn strided(archive: &Archive, name: &str, value: Value<'_>) -> Result<Option<Strided>> {
+    let Some(object) = value.as_object() else {
+        return Ok(None);
+    };
+    let explicit_dtype = match object.class {
+        "torch._utils._rebuild_tensor_v2" => None,
+        "torch._utils._rebuild_tensor_v3" => object.args.element(6),
+        _ => return Ok(None),
+    };
+    let pickled = Pickled { archive, name };
+    pickled.view(&object, explicit_dtype).map(Some)
+}
+
+struct Pickled<'a> {
+    archive: &'a Archive,
+    name: &'a str,
+}
+
+impl Pickled<'_> {
+    fn view(&self, object: &Object<'_>, explicit_dtype: Option<Value<'_>>) -> Result<Strided> {
+        let argument = |index, what: &str| {
+            object.args.element(index).ok_or_else(|| {
+                self.damaged(
+                    format!("has no {what}"),
+                    "a whole record",
+                    format!("argument {index} is missing"),
+                )
+            })
+        };
+        let (key, kind) = self.storage(argument(0, "storage")?)?;
+        let dtype = match explicit_dtype {
+            Some(given) => self.dtype(
+                given
+                    .as_global()
+                    .and_then(|name| name.strip_prefix("torch."))
+                    .and_then(from_torch),
+                given,
+            )?,
+            None => {
+                let named = kind
+                    .as_global()
+                    .and_then(|name| name.strip_prefix("torch.")?.strip_suffix("Storage"));
+                self.dtype(named.and_then(Dtype::from_storage), kind)?
+            }
+        };
+        let offset = self.size(argument(1, "offset")?, "offset")?;
+        let shape = self.sizes(argument(2, "shape")?, "shape")?;
+        let stride = self.sizes(argument(3, "stride")?, "stride")?;
+        if shape.len() != stride.len() {
+            return Err(self.damaged(
+                "has a stride that does not fit its shape".into(),
+                "as many strides as axes",
+                format!("{} axes, {} strides", shape.len(), stride.len()),
+            ));
+        }
+        let range = self.range(&key, dtype, offset, &shape, &stride)?;
+        Ok(Strided {
+            dtype,
+            shape,
+            stride,
+            storage: key,
+            offset,
+            range,
+        })
+    }
+
+    /// A storage's key and its class, from `('storage', class, key, place, elements)`.
+    fn storage<'p>(&self, value: Value<'p>) -> Result<(String, Value<'p>)> {
+        let damaged = || {
+            self.damaged(
+                "has no storage".into(),
+                "('storage', class, key, place, elements)",
+                value.describe(),
+            )
+        };
+        let record = value.as_persistent().ok_or_else(damaged)?;
+        let field = |index| record.element(index);
+        if field(0).and_then(Value::as_str) != Some("storage") {
+            return Err(damaged());
+        }
+        let kind = field(1).ok_or_else(damaged)?;
+        let key = field(2).and_then(Value::as_str).ok_or_else(damaged)?;
+        Ok((key.into(), kind))
+    }
+
+    /// The bytes of the view, after checking that the storage has them.
+    fn range(
+        &self,
+        key: &str,
+        dtype: Dtype,
+        offset: usize,
+        shape: &[usize],
+        stride: &[usize],
+    ) -> Result<Range<usize>> {
+        let storage = self.archive.storages.get(key).ok_or_else(|| {
+            self.damaged(
+                "has no data".into(),
+                "an entry data/KEY for its storage",
+                format!("none for the key {}", shown(key)),
+            )
+        })?;
+        let available = storage.len() / dtype.size_bytes();
+        let too_large = || {
+            self.damaged(
+                "is larger than its storage".into(),
+                &format!("at most {available} elements"),
+                format!("shape {shape:?}, stride {stride:?}, offset {offset}"),
+            )
+        };
+        let count = elements(shape).ok_or_else(too_large)?;
+        if count == 0 {
+            return Ok(storage.start..storage.start);
+        }
+        let last = shape
+            .iter()
+            .zip(stride)
+            .try_fold(offset, |last, (&axis, &step)| {
+                // No axis is 0 here.
+                last.checked_add((axis - 1).checked_mul(step)?)
+            });
+        let end = last
+            .and_then(|last| last.checked_add(1))
+            .filter(|&end| end <= available)
+            .ok_or_else(too_large)?;
+        // Every element has a place of its own in all that a state dict holds; repeating some would unpack to any size.
+        if count > end - offset {
+            return Err(too_large());
+        }
+        let size = dtype.size_bytes();
+        Ok(storage.start + offset * size..storage.start + end * size)
+    }
+
+    fn sizes(&self, value: Value<'_>, what: &str) -> Result<Vec<usize>> {
+        // torch.Size is pickled as a call with one tuple.
+        let value = match value.as_object() {
+            Some(size) if size.class == "torch.Size" => size.args.element(0).unwrap_or(value),
+            _ => value,
+        };
+        let sizes = value
+            .elements()
+            .filter(|sizes| sizes.len() <= MAX_AXES)
+            .ok_or_else(|| {
+                self.damaged(
+                    format!("has no usable {what}"),
+                    &format!("a tuple of at most {MAX_AXES} integers"),
+                    value.describe(),
+                )
+            })?;
+        sizes.map(|size| self.size(size, what)).collect()
+    }
+
+    fn size(&self, value: Value<'_>, what: &str) -> Result<usize> {
+        value.as_usize().ok_or_else(|| {
+            self.damaged(
+                format!("has no usable {what}"),
+                "integers from 0",
+                value.describe(),
+            )
+        })
+    }
+
+    fn dtype(&self, known: Option<Dtype>, named: Value<'_>) -> Result<Dtype> {
+        known.ok_or_else(|| Error::Unsupported {
+            location: self.location(),
+            what: format!("its element type is not read: {}", named.describe()),
+            help: "convert the tensor in PyTorch, for example with .float(), and save it again",
+        })
+    }
+
+    fn location(&self) -> String {
+        format!(
+            "{}, tensor {}",
+            self.archive.path.display(),
+            shown(self.name)
+        )
+    }
+
+    fn damaged(&self, what: String, expected: &str, got: String) -> Error {
+        Error::Damaged {
+            location: self.location(),
+            what: format!("the tensor {what}"),
+            expected: expected.into(),
+            got,
+            help: "the file is damaged; copy or save it again",
+        }
+    }
+}
+
+/// The type behind `torch.<name>`.
+fn from_torch(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "bool" => Dtype::Bool,
+        "uint8" => Dtype::U8,
+        "int8" => Dtype::I8,
+        "int16" | "short" => Dtype::I16,
+        "int32" | "int" => Dtype::I32,
+        "int64" | "long" => Dtype::I64,
+        "float16" | "half" => Dtype::F16,
+        "bfloat16" => Dtype::BF16,
+        "float32" | "float" => Dtype::F32,
+        "float64" | "double" => Dtype::F64,
+        _ => return None,
+    })
+}

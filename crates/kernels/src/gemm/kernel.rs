@@ -1,0 +1,344 @@
+//! Micro-kernels: one tile of the output, at most [`STRIP`] rows by [`PANEL`] columns, over one block
+//! of the inner dimension.
+//!
+//! Operands are streams of 32-bit *words*: an f32, or two consecutive bfloat16 along the inner
+//! dimension (the first one in the lower half). Every kernel computes each element by the same chain
+//! of fused multiply-adds, starting from 0, so the instruction sets agree to the bit. Of two
+//! bfloat16 the upper one comes first, which is the order of AVX512-BF16.
+
+use super::Write;
+use crate::simd::{Level, level};
+
+/// Columns of a tile.
+pub(super) const PANEL: usize = 32;
+/// Rows of the tallest tile.
+pub(super) const STRIP: usize = 8;
+
+/// The operands of one tile.
+pub(super) struct Tile {
+    /// Words along the inner dimension.
+    pub words: usize,
+    /// First word of the first row of A.
+    pub a: *const u32,
+    /// Words from a row of A to the next.
+    pub a_row: usize,
+    /// Words from an inner position of A to the next.
+    pub a_word: usize,
+    /// First word of `PANEL` adjacent columns of B.
+    pub b: *const u32,
+    /// Words from an inner position of B to the next.
+    pub b_word: usize,
+    /// First element of `PANEL` adjacent columns of C.
+    pub c: *mut f32,
+    /// Elements from a row of C to the next.
+    pub c_row: usize,
+    /// Factor of the product.
+    pub scale: f32,
+    /// `C = scale · chain`, or `C = fma(scale, chain, C)`.
+    pub write: Write,
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// With the kernel's number of rows, all words and elements that [`Tile`] describes must be valid
+/// for reads (A, B) and writes (C; initialised), and no other thread may use those of C. The
+/// processor must have the kernel's instruction set.
+pub(super) type Kernel = unsafe fn(&Tile);
+
+/// Kernels for tiles of 8, 4, 2 and 1 rows.
+pub(super) type Kernels = [(usize, Kernel); 4];
+
+/// The kernels for f32 words at the level in use.
+pub(super) fn f32_kernels() -> &'static Kernels {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => &x86::F32_AVX512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &x86::F32_AVX2,
+        _ => &F32_PORTABLE,
+    }
+}
+
+/// The kernels for pairs of bfloat16 at the level in use.
+pub(super) fn bf16_kernels() -> &'static Kernels {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if is_x86_feature_detected!("avx512bf16") => &x86::BF16_NATIVE,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => &x86::BF16_AVX512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &x86::BF16_AVX2,
+        _ => &BF16_PORTABLE,
+    }
+}
+
+/// A vector register of 32-bit lanes.
+///
+/// # Safety
+/// All functions: the processor must have the register's instruction set; pointers must be valid
+/// for `LANES` (any alignment).
+trait Vector: Copy {
+    const LANES: usize;
+    unsafe fn splat(x: u32) -> Self;
+    unsafe fn load(from: *const u32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `self · b`.
+    unsafe fn mul(self, b: Self) -> Self;
+    /// `self · b + c`, rounded once.
+    unsafe fn fma(self, b: Self, c: Self) -> Self;
+    /// The bfloat16 in the lower half of each word, as f32.
+    unsafe fn lower(self) -> Self;
+    /// The bfloat16 in the upper half of each word, as f32.
+    unsafe fn upper(self) -> Self;
+}
+
+/// What words mean.
+///
+/// # Safety
+/// All functions: as for [`Vector`].
+trait Words<V: Vector> {
+    /// Words made ready for [`Words::step`].
+    type Operand: Copy;
+    unsafe fn ready(words: V) -> Self::Operand;
+    /// `acc + a·b`.
+    unsafe fn step(a: Self::Operand, b: Self::Operand, acc: V) -> V;
+}
+
+struct F32;
+impl<V: Vector> Words<V> for F32 {
+    type Operand = V;
+    #[inline(always)]
+    unsafe fn ready(words: V) -> V {
+        words
+    }
+    #[inline(always)]
+    unsafe fn step(a: V, b: V, acc: V) -> V {
+        // SAFETY: passed on to the caller.
+        unsafe { a.fma(b, acc) }
+    }
+}
+
+/// Pairs of bfloat16 without instructions of their own. A product of two is exact in f32, so
+/// two fused steps round as AVX512-BF16 does.
+struct Pairs;
+impl<V: Vector> Words<V> for Pairs {
+    type Operand = [V; 2];
+    #[inline(always)]
+    unsafe fn ready(words: V) -> [V; 2] {
+        // SAFETY: passed on to the caller.
+        unsafe { [words.upper(), words.lower()] }
+    }
+    #[inline(always)]
+    unsafe fn step(a: [V; 2], b: [V; 2], acc: V) -> V {
+        // SAFETY: passed on to the caller.
+        unsafe { a[1].fma(b[1], a[0].fma(b[0], acc)) }
+    }
+}
+
+/// `R` rows by `N` vectors of the tile, from column `col` on.
+///
+/// # Safety
+/// As for [`Kernel`].
+#[inline(always)]
+unsafe fn part<V: Vector, W: Words<V>, const R: usize, const N: usize>(
+    t: &Tile,
+    row: usize,
+    col: usize,
+) {
+    // SAFETY: all addresses lie in what the caller vouches for: words below `t.words`, rows below
+    // `row + R`, columns below `col + N · LANES`.
+    unsafe {
+        let mut acc = [[V::splat(0); N]; R];
+        let mut a = t.a.add(row * t.a_row);
+        let mut b = t.b.add(col);
+        for _ in 0..t.words {
+            let mut columns = [W::ready(V::splat(0)); N];
+            for (j, columns) in columns.iter_mut().enumerate() {
+                *columns = W::ready(V::load(b.add(j * V::LANES)));
+            }
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = W::ready(V::splat(a.add(i * t.a_row).read_unaligned()));
+                for (acc, columns) in acc.iter_mut().zip(columns) {
+                    *acc = W::step(x, columns, *acc);
+                }
+            }
+            a = a.wrapping_add(t.a_word);
+            b = b.wrapping_add(t.b_word);
+        }
+        let scale = V::splat(t.scale.to_bits());
+        for (i, acc) in acc.into_iter().enumerate() {
+            for (j, acc) in acc.into_iter().enumerate() {
+                let c = t.c.add((row + i) * t.c_row + col + j * V::LANES);
+                let value = match t.write {
+                    Write::Replace => scale.mul(acc),
+                    Write::Add => scale.fma(acc, V::load(c.cast())),
+                };
+                value.store(c);
+            }
+        }
+    }
+}
+
+/// `R` rows by a whole panel, in parts of `H` rows and `N` vectors that fit the registers.
+///
+/// # Safety
+/// As for [`Kernel`].
+#[inline(always)]
+unsafe fn tile<V: Vector, W: Words<V>, const R: usize, const H: usize, const N: usize>(t: &Tile) {
+    const { assert!(R.is_multiple_of(H) && PANEL.is_multiple_of(N * V::LANES)) };
+    for row in (0..R).step_by(H) {
+        for col in (0..PANEL).step_by(N * V::LANES) {
+            // SAFETY: passed on to the caller.
+            unsafe { part::<V, W, H, N>(t, row, col) };
+        }
+    }
+}
+
+/// Defines [`Kernels`] for one kind of register and word: the parts of the tallest tile have `$h` rows
+/// (at most 4 or 8), and `$n` vectors.
+macro_rules! kernels {
+    ($name:ident, $(#[$feature:meta])? $vector:ty, $words:ty, $h:literal, $n:literal) => {
+        pub(super) static $name: Kernels = {
+            $(#[$feature])?
+            unsafe fn rows<const R: usize, const H: usize>(t: &Tile) {
+                // SAFETY: passed on to the caller.
+                unsafe { tile::<$vector, $words, R, H, $n>(t) }
+            }
+            [(8, rows::<8, $h>), (4, rows::<4, 4>), (2, rows::<2, 2>), (1, rows::<1, 1>)]
+        };
+    };
+}
+
+/// Sixteen lanes that the compiler maps to whatever the target has.
+#[derive(Clone, Copy)]
+struct Portable([f32; 16]);
+
+impl Portable {
+    #[inline(always)]
+    fn bits(self, f: impl Fn(u32) -> u32) -> Self {
+        Self(self.0.map(|x| f32::from_bits(f(x.to_bits()))))
+    }
+}
+
+impl Vector for Portable {
+    const LANES: usize = 16;
+    #[inline(always)]
+    unsafe fn splat(x: u32) -> Self {
+        Self([f32::from_bits(x); 16])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> Self {
+        // SAFETY: passed on to the caller.
+        Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: passed on to the caller.
+        unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn lower(self) -> Self {
+        self.bits(|x| x << 16)
+    }
+    #[inline(always)]
+    unsafe fn upper(self) -> Self {
+        self.bits(|x| x & 0xffff_0000)
+    }
+}
+
+kernels!(F32_PORTABLE, Portable, F32, 4, 1);
+kernels!(BF16_PORTABLE, Portable, Pairs, 4, 1);
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{F32, Kernels, Pairs, Tile, Vector, Words, tile};
+    use std::arch::x86_64::*;
+
+    /// Implements [`Vector`] by intrinsics that map one to one.
+    macro_rules! vector {
+        ($vector:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $mul:ident, $fma:ident,
+         $from_bits:ident, $to_bits:ident, $shift:ident, $and:ident, $splat_bits:ident) => {
+            impl Vector for $vector {
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                unsafe fn splat(x: u32) -> Self {
+                    // SAFETY: passed on to the caller.
+                    unsafe { $splat(f32::from_bits(x)) }
+                }
+                #[inline(always)]
+                unsafe fn load(from: *const u32) -> Self {
+                    // SAFETY: passed on to the caller.
+                    unsafe { $load(from.cast()) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, to: *mut f32) {
+                    // SAFETY: passed on to the caller.
+                    unsafe { $store(to, self) }
+                }
+                #[inline(always)]
+                unsafe fn mul(self, b: Self) -> Self {
+                    // SAFETY: passed on to the caller.
+                    unsafe { $mul(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn fma(self, b: Self, c: Self) -> Self {
+                    // SAFETY: passed on to the caller.
+                    unsafe { $fma(self, b, c) }
+                }
+                #[inline(always)]
+                unsafe fn lower(self) -> Self {
+                    // SAFETY: passed on to the caller.
+                    unsafe { $from_bits($shift::<16>($to_bits(self))) }
+                }
+                #[inline(always)]
+                unsafe fn upper(self) -> Self {
+                    // SAFETY: passed on to the caller.
+                    unsafe { $from_bits($and($to_bits(self), $splat_bits(-0x1_0000))) }
+                }
+            }
+        };
+    }
+    vector!(
+        __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_mul_ps,
+        _mm512_fmadd_ps, _mm512_castsi512_ps, _mm512_castps_si512, _mm512_slli_epi32,
+        _mm512_and_si512, _mm512_set1_epi32
+    );
+    vector!(
+        __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_mul_ps,
+        _mm256_fmadd_ps, _mm256_castsi256_ps, _mm256_castps_si256, _mm256_slli_epi32,
+        _mm256_and_si256, _mm256_set1_epi32
+    );
+
+    /// Pairs of bfloat16 with AVX512-BF16.
+    struct NativePairs;
+    impl Words<__m512> for NativePairs {
+        type Operand = __m512;
+        #[inline(always)]
+        unsafe fn ready(words: __m512) -> __m512 {
+            words
+        }
+        #[inline(always)]
+        unsafe fn step(a: __m512, b: __m512, acc: __m512) -> __m512 {
+            // SAFETY: the types differ in name only; the rest is passed on to the caller.
+            unsafe {
+                let pairs = |x| std::mem::transmute::<__m512, __m512bh>(x);
+                _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
+            }
+        }
+    }
+
+    kernels!(F32_AVX512, #[target_feature(enable = "avx512f")] __m512, F32, 8, 2);
+    kernels!(F32_AVX2, #[target_feature(enable = "avx2,fma")] __m256, F32, 4, 2);
+    kernels!(BF16_NATIVE, #[target_feature(enable = "avx512f,avx512bf16")] __m512, NativePairs, 8, 2);
+    kernels!(BF16_AVX512, #[target_feature(enable = "avx512f")] __m512, Pairs, 8, 2);
+    kernels!(BF16_AVX2, #[target_feature(enable = "avx2,fma")] __m256, Pairs, 4, 2);
+}

@@ -1,0 +1,102 @@
+//! What can go wrong in a run.
+
+use std::path::PathBuf;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A recipe or setting cannot be used.
+    #[error("{place}: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
+    Recipe {
+        /// File and key.
+        place: String,
+        /// What is wrong.
+        problem: String,
+        /// What would be right.
+        expected: String,
+        /// What was found.
+        got: String,
+        /// What to do.
+        help: String,
+    },
+    /// A run cannot go on from a checkpoint.
+    #[error("{}: cannot go on from this checkpoint: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}", path.display())]
+    Resume {
+        /// The checkpoint or run directory.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What the checkpoint says.
+        expected: String,
+        /// What was asked for.
+        got: String,
+        /// What to do.
+        help: String,
+    },
+    /// There is not enough memory.
+    #[error("{what}: not enough memory\n  expected: {needed} available\n  got:      {available}\n  help:     {help}")]
+    Memory {
+        /// What was to be loaded or trained.
+        what: String,
+        /// Bytes needed, for people.
+        needed: String,
+        /// Bytes available, for people.
+        available: String,
+        /// What to do.
+        help: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: cannot {action}: {source}\n  help:     {help}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A file of a model or checkpoint does not say what it should.
+    #[error("{}: {problem}\n  help:     {help}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        help: String,
+    },
+    /// Models and growth.
+    #[error(transparent)]
+    Core(#[from] tokenformer_core::Error),
+    /// Data and tokenizers.
+    #[error(transparent)]
+    Data(#[from] tokenformer_data::Error),
+    /// Checkpoints.
+    #[error(transparent)]
+    Store(#[from] tokenformer_store::Error),
+    /// Records and reports.
+    #[error(transparent)]
+    Report(#[from] tokenformer_report::Error),
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Whether the user asked for something impossible (exit code 2), as opposed to a run that failed
+    /// (exit code 1).
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Recipe { .. } | Self::Core(tokenformer_core::Error::Config { .. })
+        )
+    }
+}
+
+impl From<tokenformer_core::device::DeviceError> for Error {
+    fn from(error: tokenformer_core::device::DeviceError) -> Self {
+        Self::Core(error.into())
+    }
+}

@@ -1,0 +1,292 @@
+//! Model directories and training state on disk. The formats are described in `docs/formats.md`.
+//!
+//! A model directory holds `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`; a
+//! checkpoint is a model directory with `optimizer.safetensors` and `state.json`, so every verb that reads a
+//! model also reads a checkpoint.
+
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::recipe::{GrowEvent, ModelTable};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use tokenformer_core::device::{Buffer, Device};
+use tokenformer_core::grow::GrowthReport;
+use tokenformer_core::optim::{AdamW, AdamWConfig};
+use tokenformer_core::{Model, ModelConfig};
+use tokenformer_data::Tokenizer;
+use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};
+
+/// `config.json`.
+pub const CONFIG: &str = "config.json";
+/// `model.safetensors`.
+pub const WEIGHTS: &str = "model.safetensors";
+/// `tokenizer.json`.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// `optimizer.safetensors`.
+pub const MOMENTS: &str = "optimizer.safetensors";
+/// `state.json`.
+pub const STATE: &str = "state.json";
+/// Kind of a model directory in its manifest.
+pub const KIND_MODEL: &str = "model";
+/// Kind of a checkpoint in its manifest.
+pub const KIND_CHECKPOINT: &str = "checkpoint";
+
+const STATE_VERSION: u32 = 1;
+const MAX_JSON_BYTES: u64 = 256 << 20;
+
+/// The best held-out loss so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// Step of its checkpoint.
+    pub step: u64,
+    /// Loss in nats per token.
+    pub loss: f64,
+}
+
+/// A growth that has happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastGrowth {
+    /// The event of the recipe that asked for it; `None` for the `grow` command.
+    pub event: Option<GrowEvent>,
+    /// What it did.
+    pub report: GrowthReport,
+}
+
+/// Everything of a run's state that is neither weights nor moments. No clock or host is in it, so that equal
+/// runs write equal bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainState {
+    /// Version of this format.
+    pub version: u32,
+    /// Updates done.
+    pub step: u64,
+    /// Stage: growths so far.
+    pub stage: u32,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Batches drawn; the position in the data is a function of it, the seed and the dataset.
+    pub batches: u64,
+    /// Updates skipped because of a gradient that was not finite.
+    pub skipped: u64,
+    /// Sum of the losses since the last record, and their number.
+    pub pending_loss: (f64, u64),
+    /// Best held-out loss so far.
+    pub best: Option<Best>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The recipe's model, before any growth.
+    pub model: ModelTable,
+    /// Hash of the training tokens.
+    pub data_hash: String,
+    /// Growths so far.
+    pub growths: Vec<PastGrowth>,
+    /// Updates of each parameter.
+    pub updates: BTreeMap<String, u64>,
+}
+
+impl TrainState {
+    /// The state before the first step.
+    pub fn new(seed: u64, model: ModelTable, data_hash: String) -> Self {
+        Self {
+            version: STATE_VERSION,
+            step: 0,
+            stage: 0,
+            tokens: 0,
+            batches: 0,
+            skipped: 0,
+            pending_loss: (0.0, 0),
+            best: None,
+            seed,
+            model,
+            data_hash,
+            growths: Vec::new(),
+            updates: BTreeMap::new(),
+        }
+    }
+}
+
+fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::Result<()> {
+    let mut host = vec![0.0f32; buffer.len()];
+    device.download(buffer, &mut host).map_err(std::io::Error::other)?;
+    const CHUNK: usize = 4096;
+    let mut bytes = [0u8; CHUNK * 4];
+    for chunk in host.chunks(CHUNK) {
+        for (to, x) in bytes.chunks_exact_mut(4).zip(chunk) {
+            to.copy_from_slice(&x.to_le_bytes());
+        }
+        to.write_all(&bytes[..chunk.len() * 4])?;
+    }
+    Ok(())
+}
+
+/// Writes named buffers as a safetensors file.
+fn write_buffers(
+    to: &mut DirWriter,
+    file: &str,
+    device: &dyn Device,
+    buffers: &[(String, Vec<usize>, &Buffer)],
+) -> Result<()> {
+    type Source<'a> = Box<dyn FnMut(&mut dyn Write) -> std::io::Result<()> + 'a>;
+    let mut sources: Vec<Source<'_>> = (buffers.iter())
+        .map(|(_, _, buffer)| {
+            let source: Source<'_> = Box::new(move |to: &mut dyn Write| stream(device, buffer, to));
+            source
+        })
+        .collect();
+    let tensors = buffers.iter().zip(&mut sources).map(|((name, shape, _), source)| {
+        TensorSource::stream(name.clone(), Dtype::F32, shape, source)
+    });
+    to.write_tensors(file, &BTreeMap::new(), tensors)?;
+    Ok(())
+}
+
+/// Writes `config.json`, `model.safetensors` and `tokenizer.json` into a directory that is being made.
+///
+/// # Errors
+/// If a file cannot be written or the device fails.
+pub fn write_model(to: &mut DirWriter, model: &Model, tokenizer: Option<&[u8]>) -> Result<()> {
+    to.write_bytes(CONFIG, model.config().to_json().as_bytes())?;
+    if let Some(tokenizer) = tokenizer {
+        to.write_bytes(TOKENIZER, tokenizer)?;
+    }
+    let params: Vec<_> = (model.params().into_iter())
+        .map(|p| (p.name().to_string(), p.shape().to_vec(), p.value()))
+        .collect();
+    write_buffers(to, WEIGHTS, &**model.device(), &params)
+}
+
+/// Writes a whole checkpoint into a directory that is being made.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_checkpoint(
+    to: &mut DirWriter,
+    model: &Model,
+    optimizer: &AdamW,
+    state: &TrainState,
+    tokenizer: &[u8],
+) -> Result<()> {
+    write_model(to, model, Some(tokenizer))?;
+    let mut moments = Vec::new();
+    let mut state = state.clone();
+    state.updates.clear();
+    for param in model.params() {
+        let Some(found) = optimizer.moments(param) else { continue };
+        state.updates.insert(param.name().into(), found.step);
+        for (part, buffer) in [("m", &found.m), ("v", &found.v)] {
+            moments.push((format!("{}.{part}", param.name()), param.shape().to_vec(), buffer));
+        }
+    }
+    write_buffers(to, MOMENTS, &**model.device(), &moments)?;
+    to.write_json(STATE, &state)?;
+    Ok(())
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let bytes = tokenformer_store::read_small(path, MAX_JSON_BYTES)?;
+    String::from_utf8(bytes).map_err(|e| Error::Damaged {
+        path: path.into(),
+        problem: format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()),
+        help: "restore the file, or use another checkpoint".into(),
+    })
+}
+
+/// Reads the configuration of a model directory.
+///
+/// # Errors
+/// If it is missing, malformed or impossible.
+pub fn read_config(dir: &Path) -> Result<ModelConfig> {
+    let path = dir.join(CONFIG);
+    Ok(ModelConfig::from_json(&read_text(&path)?, &path.display().to_string())?)
+}
+
+/// Loads the model of a directory that has been verified.
+///
+/// # Errors
+/// If files are missing or do not fit together, or memory is short.
+pub fn load_model(dir: &Path, device: &Arc<dyn Device>) -> Result<Model> {
+    let config = read_config(dir)?;
+    let path = dir.join(WEIGHTS);
+    let file = SafetensorsFile::open(&path)?;
+    let help = "close other programs, or use a smaller model";
+    memory::ensure(&dir.display().to_string(), config.params().saturating_mul(4), help)?;
+    let mut failed = None;
+    let built = Model::build(device, &config, &mut |name, shape| {
+        let numbers = file.expect_shape(name, shape).and_then(|()| file.read_f32(name));
+        numbers.map_err(|error| {
+            let reason = error.to_string();
+            failed = Some(error);
+            tokenformer_core::Error::Tensor { name: name.into(), reason, expected: shape.into() }
+        })
+    });
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(built?),
+    }
+}
+
+/// Reads the tokenizer of a model directory, as text and as a tokenizer.
+///
+/// # Errors
+/// If it is missing or malformed.
+pub fn load_tokenizer(dir: &Path) -> Result<(Vec<u8>, Tokenizer)> {
+    let path = dir.join(TOKENIZER);
+    let bytes = tokenformer_store::read_small(&path, MAX_JSON_BYTES)?;
+    Ok((bytes, Tokenizer::from_file(&path)?))
+}
+
+/// Reads `state.json` of a checkpoint.
+///
+/// # Errors
+/// If it is missing, malformed or of another version.
+pub fn read_state(dir: &Path) -> Result<TrainState> {
+    let path = dir.join(STATE);
+    let damaged = |problem: String| Error::Damaged {
+        path: path.clone(),
+        problem,
+        help: "only checkpoints of training runs can be trained or grown on".into(),
+    };
+    if !path.exists() {
+        return Err(damaged("there is no training state here".into()));
+    }
+    let state: TrainState =
+        serde_json::from_str(&read_text(&path)?).map_err(|e| damaged(e.to_string()))?;
+    if state.version != STATE_VERSION {
+        let problem = format!("format version {}, this program knows {STATE_VERSION}", state.version);
+        return Err(damaged(problem));
+    }
+    Ok(state)
+}
+
+/// Loads the moments of a checkpoint's optimizer.
+///
+/// # Errors
+/// If arrays are missing or have the wrong shape, or memory is short.
+pub fn load_optimizer(
+    dir: &Path,
+    model: &Model,
+    config: AdamWConfig,
+    state: &TrainState,
+) -> Result<AdamW> {
+    let path = dir.join(MOMENTS);
+    let file = SafetensorsFile::open(&path)?;
+    let mut optimizer = AdamW::new(config, model)?;
+    for param in model.params() {
+        let Some(&step) = state.updates.get(param.name()) else { continue };
+        // Moments of a frozen parameter stay on disk only while it is frozen.
+        let Some(moments) = optimizer.moments_mut(param) else { continue };
+        moments.step = step;
+        for (part, buffer) in [("m", &mut moments.m), ("v", &mut moments.v)] {
+            let name = format!("{}.{part}", param.name());
+            file.expect_shape(&name, param.shape())?;
+            model.device().upload(&file.read_f32(&name)?, buffer)?;
+        }
+    }
+    Ok(optimizer)
+}

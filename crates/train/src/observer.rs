@@ -1,0 +1,50 @@
+//! Who watches a run.
+
+use tokenformer_core::grow::GrowthReport;
+use tokenformer_report::Record;
+
+/// Where a run stands after a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Updates done.
+    pub step: u64,
+    /// Updates in all.
+    pub steps: u64,
+    /// Loss of this step's batch, in nats per token.
+    pub loss: f64,
+    /// The same in bits per byte, if the bytes are known.
+    pub bits_per_byte: Option<f64>,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Time of this step.
+    pub step_ms: f64,
+    /// Tokens of this step per second.
+    pub tokens_per_s: f64,
+    /// Stage.
+    pub stage: u32,
+    /// Parameters.
+    pub params: u64,
+}
+
+/// Is told what happens in a run; every method may be left out.
+pub trait Observer {
+    /// A step was done.
+    fn step(&mut self, _progress: &Progress) {}
+
+    /// A record was written.
+    fn record(&mut self, _record: &Record) {}
+
+    /// The model grew.
+    fn grown(&mut self, _report: &GrowthReport) {}
+
+    /// Something to tell a person: a resume, a skipped checkpoint.
+    fn note(&mut self, _text: &str) {}
+}
+
+/// Watches nothing.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}

@@ -1,0 +1,13 @@
+//! Recipes: everything that decides what a run computes, as one commented TOML file.
+//!
+//! A value comes from the defaults, the preset, the file, or `--set a.b=v`, each over the one before;
+//! [`Resolved`] remembers which. Unknown keys are errors that name the nearest key.
+
+mod resolve;
+mod tables;
+
+pub use resolve::{Resolved, resolve, resolve_table};
+pub use tables::{
+    CheckpointTable, DataTable, EvalTable, GrowEvent, LogTable, ModelTable, PositionKind, Recipe,
+    SampleTable, TrainTable,
+};

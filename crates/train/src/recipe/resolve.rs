@@ -1,0 +1,253 @@
+//! From defaults, preset, file and `--set` to one recipe, remembering where each value came from.
+
+use super::tables::{GrowEvent, ModelTable, Recipe};
+use crate::error::{Error, Result};
+use crate::schedule::Schedule;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokenformer_core::config::NormSpan;
+use tokenformer_core::grow::Fill;
+use tokenformer_core::nearest;
+use toml::{Table, Value};
+
+/// A recipe and the origin of its values.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The recipe.
+    pub recipe: Recipe,
+    origins: BTreeMap<String, String>,
+}
+
+impl Resolved {
+    /// The whole recipe as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.recipe).expect("a recipe is plain data with string keys")
+    }
+
+    /// The whole recipe as TOML, each value with a comment that tells where it came from.
+    pub fn explain(&self) -> String {
+        let mut table = String::new();
+        let mut lines = String::new();
+        for line in self.to_toml().lines() {
+            let key = line.split(" = ").next().unwrap_or_default();
+            if let Some(name) = line.strip_prefix('[') {
+                table = format!("{}.", name.trim_matches(['[', ']']));
+                lines += line;
+            } else if line.contains(" = ") {
+                let origin = self.origins.get(&format!("{table}{key}")).map_or("default", |o| o);
+                lines += &format!("{line:<44} # {origin}");
+            } else {
+                lines += line;
+            }
+            lines.push('\n');
+        }
+        lines
+    }
+}
+
+/// Resolves the recipe of a file (`None` for defaults alone) with `--set` assignments over it.
+///
+/// # Errors
+/// [`Error::Recipe`] for malformed TOML, unknown keys (naming the nearest), values of the wrong type or out
+/// of range; [`Error::Io`] if the file cannot be read.
+pub fn resolve(file: Option<&Path>, sets: &[String]) -> Result<Resolved> {
+    let (table, name) = match file {
+        Some(path) => (read_table(path)?, path.display().to_string()),
+        None => (Table::new(), "file".into()),
+    };
+    resolve_table(table, &name, sets)
+}
+
+/// As [`resolve`], for a table that was read already and is called `name`.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolved> {
+    let mut layers = vec![(name.to_string(), table)];
+    for set in sets {
+        layers.push(("--set".into(), parse_set(set)?));
+    }
+    let schema = schema();
+    for (origin, layer) in &layers {
+        check_keys(layer, &schema, origin, "")?;
+    }
+
+    let mut preset = "tiny".to_string();
+    for (origin, layer) in &layers {
+        match layer.get("model").and_then(|m| m.get("preset")) {
+            Some(Value::String(name)) => preset.clone_from(name),
+            Some(other) => {
+                let place = format!("{origin}: model.preset");
+                return Err(wrong(place, "not a name", "a string", other, "presets are listed by `config presets`"));
+            }
+            None => {}
+        }
+    }
+    let model = ModelTable::from_preset(&preset)?;
+    let defaults = Recipe { model, ..Recipe::default() };
+    let mut merged = Table::try_from(&defaults).expect("a recipe is plain data with string keys");
+    let mut origins = BTreeMap::new();
+    if let Some(Value::Table(model)) = merged.get("model") {
+        let model = model.clone();
+        note_origins(&model, "model.", &format!("preset {preset}"), &mut origins);
+    }
+    for (origin, layer) in layers {
+        note_origins(&layer, "", &origin, &mut origins);
+        merge(&mut merged, layer);
+    }
+    let recipe: Recipe = serde_path_to_error::deserialize(Value::Table(merged)).map_err(|e| {
+        let path = e.path().to_string();
+        let origin = origins.get(&path).cloned().unwrap_or_else(|| name.to_string());
+        Error::Recipe {
+            place: format!("{origin}: {path}"),
+            problem: "a value of the wrong kind".into(),
+            expected: expectation(&schema, &path),
+            got: e.into_inner().to_string().trim_end().replace('\n', " "),
+            help: "`config show` prints every key with its value".into(),
+        }
+    })?;
+    recipe.validate()?;
+    Ok(Resolved { recipe, origins })
+}
+
+fn read_table(path: &Path) -> Result<Table> {
+    const MAX_BYTES: u64 = 1 << 20;
+    let bytes = tokenformer_store::read_small(path, MAX_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|e| Error::Recipe {
+        place: path.display().to_string(),
+        problem: "not text".into(),
+        expected: "a TOML file in UTF-8".into(),
+        got: format!("a byte that is not UTF-8 at offset {}", e.utf8_error().valid_up_to()),
+        help: "is this the recipe?".into(),
+    })?;
+    text.parse::<Table>().map_err(|e| Error::Recipe {
+        place: path.display().to_string(),
+        problem: "not TOML".into(),
+        expected: "lines like `steps = 1000` under tables like [train]".into(),
+        got: e.to_string().trim_end().replace('\n', "\n            "),
+        help: "recipes/ has commented examples".into(),
+    })
+}
+
+/// `a.b=v` as nested tables; `v` is TOML, or else a string.
+fn parse_set(set: &str) -> Result<Table> {
+    let Some((path, value)) = set.split_once('=').filter(|(path, _)| !path.trim().is_empty()) else {
+        let help = "for example --set train.steps=500";
+        return Err(wrong(format!("--set {set}"), "not an assignment", "KEY=VALUE", set, help));
+    };
+    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    let mut value = parsed.unwrap_or_else(|| Value::String(value.into()));
+    let path = path.trim();
+    if path.starts_with("grow") {
+        let help = "write [[grow]] tables in a recipe file";
+        return Err(wrong(format!("--set {set}"), "growth is a list", "another key", path, help));
+    }
+    for key in path.rsplit('.') {
+        value = Value::Table(Table::from_iter([(key.to_string(), value)]));
+    }
+    match value {
+        Value::Table(table) => Ok(table),
+        _ => unreachable!("a path has at least one part, which made a table"),
+    }
+}
+
+/// A recipe with every optional key present: the keys that there are.
+fn schema() -> Table {
+    let grow = GrowEvent {
+        keys: Some(Fill::Zero),
+        values: Some(Fill::Zero),
+        norm: Some(NormSpan::Joint),
+        schedule: Some(Schedule::default()),
+        ..GrowEvent::default()
+    };
+    let full = Recipe { grow: vec![grow], ..Recipe::default() };
+    Table::try_from(&full).expect("a recipe is plain data with string keys")
+}
+
+fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result<()> {
+    for (key, value) in table {
+        let Some(known) = schema.get(key) else {
+            let near = nearest(key, schema.keys().map(String::as_str));
+            let keys: Vec<&str> = schema.keys().map(String::as_str).collect();
+            return Err(Error::Recipe {
+                place: format!("{origin}: {path}{key}"),
+                problem: "unknown key".into(),
+                expected: format!("one of {}", keys.join(", ")),
+                got: key.clone(),
+                help: near.map_or("`config show` prints every key".into(), |near| {
+                    format!("did you mean {path}{near}?")
+                }),
+            });
+        };
+        let inner = format!("{path}{key}.");
+        match (known, value) {
+            (Value::Table(known), Value::Table(value)) => check_keys(value, known, origin, &inner)?,
+            (Value::Array(known), Value::Array(values)) => {
+                let Some(Value::Table(known)) = known.first() else { continue };
+                for value in values.iter().filter_map(Value::as_table) {
+                    check_keys(value, known, origin, &inner)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn merge(into: &mut Table, layer: Table) {
+    for (key, value) in layer {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(into)), Value::Table(value)) => merge(into, value),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn note_origins(table: &Table, path: &str, origin: &str, origins: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => note_origins(inner, &format!("{path}{key}."), origin, origins),
+            _ => {
+                origins.insert(format!("{path}{key}"), origin.into());
+            }
+        }
+    }
+}
+
+/// The kind of value that the schema has at a path.
+fn expectation(schema: &Table, path: &str) -> String {
+    let mut at = Some(&Value::Table(schema.clone())).cloned();
+    for key in path.split(['.', '[']).filter(|k| !k.ends_with(']')) {
+        at = at.and_then(|value| match value {
+            Value::Array(items) => items.first().and_then(|i| i.get(key)).cloned(),
+            value => value.get(key).cloned(),
+        });
+    }
+    match at {
+        Some(Value::Integer(n)) => format!("a whole number from 0 on, such as {n}"),
+        Some(Value::Float(x)) => format!("a number such as {x}"),
+        Some(Value::String(s)) => format!("a string such as \"{s}\""),
+        Some(Value::Boolean(_)) => "true or false".into(),
+        Some(Value::Table(_)) => "a table".into(),
+        Some(Value::Array(_)) => "a list of tables".into(),
+        _ => "another kind of value".into(),
+    }
+}
+
+fn wrong(
+    place: String,
+    problem: &str,
+    expected: &str,
+    got: impl ToString,
+    help: &str,
+) -> Error {
+    Error::Recipe {
+        place,
+        problem: problem.into(),
+        expected: expected.into(),
+        got: got.to_string(),
+        help: help.into(),
+    }
+}

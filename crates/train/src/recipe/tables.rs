@@ -1,0 +1,401 @@
+//! The tables of a recipe and their defaults.
+
+use crate::error::{Error, Result};
+use crate::schedule::Schedule;
+use serde::{Deserialize, Serialize};
+use tokenformer_core::config::{
+    FinalNorm, Init, LogitScale, NormSpan, Positions, Slots, Theta,
+};
+use tokenformer_core::grow::{Amount, Fill, Growth, TauRule};
+use tokenformer_core::optim::AdamWConfig;
+use tokenformer_core::presets::Preset;
+use tokenformer_core::{ModelConfig, ModelSpec};
+
+/// A whole recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Seed of weights, data order and samples.
+    pub seed: u64,
+    /// What to train on.
+    pub data: DataTable,
+    /// What to train.
+    pub model: ModelTable,
+    /// How long, in which portions.
+    pub train: TrainTable,
+    /// AdamW.
+    pub optimizer: AdamWConfig,
+    /// Learning rate.
+    pub schedule: Schedule,
+    /// Held-out loss along the way.
+    pub eval: EvalTable,
+    /// Samples along the way.
+    pub sample: SampleTable,
+    /// Checkpoints.
+    pub checkpoint: CheckpointTable,
+    /// Records.
+    pub log: LogTable,
+    /// Growth along the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grow: Vec<GrowEvent>,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            seed: 1234,
+            data: DataTable::default(),
+            model: ModelTable::from_preset("tiny").expect("a preset of the library"),
+            train: TrainTable::default(),
+            optimizer: AdamWConfig::default(),
+            schedule: Schedule::default(),
+            eval: EvalTable::default(),
+            sample: SampleTable::default(),
+            checkpoint: CheckpointTable::default(),
+            log: LogTable::default(),
+            grow: Vec::new(),
+        }
+    }
+}
+
+/// `[data]`: what to train on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataTable {
+    /// A dataset folder made by `data prepare`.
+    pub dir: String,
+}
+
+/// How positions enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PositionKind {
+    /// Rotary embedding.
+    Rotary,
+    /// None.
+    None,
+}
+
+/// `[model]`: a preset, and what differs from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ModelTable {
+    /// The preset that gave the values that the recipe does not set.
+    pub preset: String,
+    /// Tokens of the vocabulary; 0 takes the tokenizer's.
+    pub vocab: usize,
+    pub width: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub context: usize,
+    pub slots: Slots,
+    pub theta: Theta,
+    pub norm: NormSpan,
+    pub positions: PositionKind,
+    pub rotary_fraction: f64,
+    pub rotary_base: f64,
+    pub final_norm: FinalNorm,
+    pub logit_scale: LogitScale,
+    pub init: Init,
+}
+
+impl ModelTable {
+    /// The values of a preset; its vocabulary is left to the tokenizer.
+    ///
+    /// # Errors
+    /// For an unknown name.
+    pub fn from_preset(name: &str) -> Result<Self> {
+        let spec = Preset::named(name)?.spec();
+        let (positions, rotary_fraction, rotary_base) = match spec.positions {
+            Positions::Rotary { fraction, base } => (PositionKind::Rotary, fraction, base),
+            Positions::None => (PositionKind::None, 0.25, 10_000.0),
+        };
+        Ok(Self {
+            preset: name.into(),
+            vocab: 0,
+            width: spec.width,
+            layers: spec.layers,
+            heads: spec.heads,
+            context: spec.context,
+            slots: spec.slots,
+            theta: spec.theta,
+            norm: spec.norm,
+            positions,
+            rotary_fraction,
+            rotary_base,
+            final_norm: spec.final_norm,
+            logit_scale: spec.logit_scale,
+            init: spec.init,
+        })
+    }
+
+    /// The fresh model for a tokenizer of `tokenizer_vocab` tokens.
+    ///
+    /// # Errors
+    /// If the sizes are impossible or the vocabulary is smaller than the tokenizer's.
+    pub fn build(&self, tokenizer_vocab: usize) -> Result<ModelConfig> {
+        let vocab = if self.vocab == 0 { tokenizer_vocab } else { self.vocab };
+        if vocab < tokenizer_vocab {
+            return Err(Error::Recipe {
+                place: "model.vocab".into(),
+                problem: "the dataset's tokenizer has more tokens than the model".into(),
+                expected: format!("at least {tokenizer_vocab}, or 0 to take the tokenizer's"),
+                got: vocab.to_string(),
+                help: "set model.vocab = 0, or prepare the data with another tokenizer".into(),
+            });
+        }
+        let positions = match self.positions {
+            PositionKind::Rotary => {
+                Positions::Rotary { fraction: self.rotary_fraction, base: self.rotary_base }
+            }
+            PositionKind::None => Positions::None,
+        };
+        let spec = ModelSpec {
+            vocab,
+            width: self.width,
+            layers: self.layers,
+            heads: self.heads,
+            context: self.context,
+            slots: self.slots,
+            theta: self.theta,
+            norm: self.norm,
+            positions,
+            final_norm: self.final_norm,
+            logit_scale: self.logit_scale,
+            init: self.init,
+        };
+        Ok(spec.build()?)
+    }
+}
+
+/// `[train]`: how long, in which portions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainTable {
+    /// Updates in all, over all stages.
+    pub steps: u64,
+    /// Sequences per micro-batch.
+    pub batch: usize,
+    /// Micro-batches per update.
+    pub accumulate: u64,
+}
+
+impl Default for TrainTable {
+    fn default() -> Self {
+        Self { steps: 1000, batch: 8, accumulate: 1 }
+    }
+}
+
+/// `[eval]`: held-out loss along the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalTable {
+    /// Steps between two evaluations; 0 for one at the end of each stage only.
+    pub every: u64,
+    /// Held-out tokens per evaluation, from the start of the split; 0 for all.
+    pub tokens: usize,
+}
+
+impl Default for EvalTable {
+    fn default() -> Self {
+        Self { every: 100, tokens: 65_536 }
+    }
+}
+
+/// `[sample]`: text that the model writes along the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleTable {
+    /// Steps between two samples; 0 for one at the end of each stage only.
+    pub every: u64,
+    /// What the model continues.
+    pub prompt: String,
+    /// Tokens to write; 0 for no samples.
+    pub tokens: usize,
+    /// Temperature.
+    pub temperature: f64,
+    /// Share of the probability that is kept.
+    pub top_p: f64,
+}
+
+impl Default for SampleTable {
+    fn default() -> Self {
+        Self { every: 0, prompt: String::new(), tokens: 120, temperature: 0.7, top_p: 0.95 }
+    }
+}
+
+/// `[checkpoint]`: what is kept of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointTable {
+    /// Steps between two checkpoints; 0 for one at the end of each stage only.
+    pub every: u64,
+    /// Checkpoints kept besides the best one.
+    pub keep: usize,
+}
+
+impl Default for CheckpointTable {
+    fn default() -> Self {
+        Self { every: 200, keep: 2 }
+    }
+}
+
+/// `[log]`: records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogTable {
+    /// Steps between two records of the training loss.
+    pub every: u64,
+}
+
+impl Default for LogTable {
+    fn default() -> Self {
+        Self { every: 10 }
+    }
+}
+
+/// `[[grow]]`: a growth after so many steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrowEvent {
+    /// Updates done before it.
+    pub at_step: u64,
+    /// New tokens of query, key and value each: `"+N"` or `"=N"`.
+    pub qkv: Amount,
+    /// New tokens of the output projection.
+    pub proj: Amount,
+    /// New tokens of the feed-forward network.
+    pub ffn: Amount,
+    /// New blocks.
+    pub layers: usize,
+    /// Start of new keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Fill>,
+    /// Start of new values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Fill>,
+    /// Span of the norm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<NormSpan>,
+    /// What happens to τ.
+    pub tau: TauRule,
+    /// Whether everything older stops training.
+    pub freeze_old: bool,
+    /// A learning-rate schedule of the stage's own, over its steps; without one the old goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+}
+
+impl GrowEvent {
+    /// What grows.
+    pub fn growth(&self) -> Growth {
+        Growth {
+            qkv: self.qkv,
+            proj: self.proj,
+            ffn: self.ffn,
+            layers: self.layers,
+            keys: self.keys,
+            values: self.values,
+            norm: self.norm,
+            tau: self.tau,
+            freeze_old: self.freeze_old,
+        }
+    }
+}
+
+impl Recipe {
+    /// Checks what the tables' types do not.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for the first impossible value.
+    pub fn validate(&self) -> Result<()> {
+        let bad = |key: &str, expected: &str, got: String, help: &str| {
+            Err(Error::Recipe {
+                place: key.into(),
+                problem: "not a possible value".into(),
+                expected: expected.into(),
+                got,
+                help: help.into(),
+            })
+        };
+        let t = &self.train;
+        if t.steps == 0 || t.batch == 0 || t.accumulate == 0 {
+            let got = format!("steps {}, batch {}, accumulate {}", t.steps, t.batch, t.accumulate);
+            return bad("train", "steps, batch and accumulate of at least 1", got, "see `config show`");
+        }
+        if t.steps > 1 << 40 || t.batch > 1 << 24 || t.accumulate > 1 << 24 {
+            let got = format!("steps {}, batch {}, accumulate {}", t.steps, t.batch, t.accumulate);
+            return bad("train", "sizes that a run can have", got, "is this what you meant?");
+        }
+        if self.log.every == 0 {
+            return bad("log.every", "at least 1", "0".into(), "10 is the default");
+        }
+        if self.checkpoint.keep == 0 {
+            return bad("checkpoint.keep", "at least 1", "0".into(), "a run must be able to go on");
+        }
+        let o = &self.optimizer;
+        for (key, beta) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return bad(key, "from 0 to below 1", beta.to_string(), "0.9 and 0.95 are usual");
+            }
+        }
+        for (key, value) in [
+            ("optimizer.eps", o.eps),
+            ("optimizer.weight_decay", o.weight_decay),
+            ("optimizer.clip", o.clip),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return bad(key, "a number from 0 on", value.to_string(), "see `config show`");
+            }
+        }
+        let grown = self.grow.iter().filter_map(|g| g.schedule.as_ref());
+        for schedule in std::iter::once(&self.schedule).chain(grown) {
+            let fine = schedule.lr.is_finite()
+                && schedule.lr > 0.0
+                && (0.0..=1.0).contains(&schedule.min_ratio)
+                && (0.0..=1.0).contains(&schedule.decay_share);
+            if !fine {
+                let expected = "lr above 0, min_ratio and decay_share between 0 and 1";
+                return bad("schedule", expected, format!("{schedule:?}"), "see `config show`");
+            }
+        }
+        for pair in self.grow.windows(2) {
+            if pair[0].at_step >= pair[1].at_step {
+                let got = format!("at_step {} then {}", pair[0].at_step, pair[1].at_step);
+                return bad("grow.at_step", "growing step numbers", got, "order the [[grow]] tables");
+            }
+        }
+        if let Some(event) = self.grow.iter().find(|g| g.at_step == 0 || g.at_step >= t.steps) {
+            let expected = format!("between 1 and train.steps - 1 = {}", t.steps - 1);
+            let help = "grow before the last step, so that the new tokens learn";
+            return bad("grow.at_step", &expected, event.at_step.to_string(), help);
+        }
+        let sampling = self.sampling();
+        sampling.validate().map_err(Error::Core)
+    }
+
+    /// Learning rate of update `step` (1 is the first): that of its stage's own schedule.
+    pub fn lr_at(&self, step: u64) -> f64 {
+        let restarts = self.grow.iter().filter_map(|g| Some((g.at_step, g.schedule.as_ref()?)));
+        let (mut start, mut schedule, mut end) = (0, &self.schedule, self.train.steps);
+        for (at_step, own) in restarts {
+            if step > at_step {
+                (start, schedule) = (at_step, own);
+            } else {
+                end = end.min(at_step);
+            }
+        }
+        schedule.at(step - start, end - start)
+    }
+
+    /// Settings of the samples along the way.
+    pub fn sampling(&self) -> tokenformer_core::generate::Sampling {
+        tokenformer_core::generate::Sampling {
+            temperature: self.sample.temperature as f32,
+            top_p: self.sample.top_p as f32,
+            seed: self.seed,
+            ..Default::default()
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Continuing a text.
+
+use crate::error::Result;
+use tokenformer_core::Model;
+use tokenformer_core::generate::{Sampler, Sampling, Session};
+use tokenformer_data::Tokenizer;
+
+/// Text of up to `max_tokens` new tokens after `prompt`; ends earlier at the end of a document or when the
+/// context is full. An empty prompt starts a document.
+///
+/// # Errors
+/// If the prompt cannot be encoded or is longer than the context, or the device fails.
+pub fn continue_text(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    max_tokens: usize,
+    sampling: Sampling,
+) -> Result<String> {
+    let eod = tokenizer.eod();
+    let mut tokens = tokenizer.encode(prompt)?;
+    if tokens.is_empty() {
+        tokens.push(eod.unwrap_or(0));
+    }
+    let mut sampler = Sampler::new(sampling)?;
+    let mut session = Session::new(model, model.context())?;
+    session.feed(&tokens)?;
+    let mut decoder = tokenizer.decode_stream();
+    let mut text = String::new();
+    for _ in 0..max_tokens {
+        let token = sampler.choose(session.logits(), session.tokens());
+        if Some(token) == eod {
+            break;
+        }
+        text += &decoder.push(token);
+        if session.room() == 0 {
+            break;
+        }
+        session.feed(&[token])?;
+    }
+    text += &decoder.finish();
+    Ok(text)
+}

@@ -1,0 +1,553 @@
+//! The training loop.
+//!
+//! One step of the loop: a growth that is due, an update, then what is due after the update — records,
+//! evaluation, a sample, a checkpoint. All of it is a function of the recipe and the dataset, so a run that
+//! was killed and goes on from its last checkpoint repeats exactly what it would have done.
+
+use crate::error::{Error, Result};
+use crate::evaluate::{EvalOptions, Evaluation, Protocol, evaluate};
+use crate::files::{self, Best, KIND_CHECKPOINT, PastGrowth, TrainState};
+use crate::memory::{self, TrainingPlan};
+use crate::observer::{Observer, Progress};
+use crate::recipe::{GrowEvent, Recipe, Resolved};
+use crate::sample;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokenformer_core::device::Device;
+use tokenformer_core::grow::{Birth, GrowthReport, grow};
+use tokenformer_core::optim::{AdamW, Applied};
+use tokenformer_core::param::Gradients;
+use tokenformer_core::{Graph, Model};
+use tokenformer_data::{Batch, Dataset, WindowSampler};
+use tokenformer_report::{
+    EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput, ResumePoint,
+    SampleRecord, SiteGrowth, TrainRecord,
+};
+use tokenformer_store::{CheckpointWriter, Checkpoints, Warning, Which};
+
+/// Where a run starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// From the newest good checkpoint of the run directory, if there is one.
+    #[default]
+    Auto,
+    /// From scratch; the run directory must not hold a run.
+    Never,
+    /// From the checkpoint (or run) at this path, into a run directory without one.
+    From(PathBuf),
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// It was asked to stop, and has saved its state.
+    Interrupted,
+}
+
+/// A run: its model, its data, its directory.
+pub struct Trainer<'a> {
+    recipe: Recipe,
+    config_toml: String,
+    out: PathBuf,
+    dataset: Dataset,
+    tokenizer: Vec<u8>,
+    model: Model,
+    optimizer: AdamW,
+    gradients: Gradients,
+    state: TrainState,
+    checkpoints: CheckpointWriter,
+    metrics: MetricsWriter,
+    observer: &'a mut dyn Observer,
+    environment: Vec<(String, String)>,
+    batch: Batch,
+    /// Time spent in steps, and steps, since the last train record.
+    pending_time: (Duration, u64),
+    last_checkpoint: Option<u64>,
+}
+
+impl<'a> Trainer<'a> {
+    /// Prepares a run in the directory `out`.
+    ///
+    /// # Errors
+    /// If recipe, data, directory or checkpoint do not fit together, or memory is short.
+    pub fn new(
+        resolved: &Resolved,
+        out: &Path,
+        resume: &Resume,
+        device: &Arc<dyn Device>,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self> {
+        let recipe = resolved.recipe.clone();
+        if recipe.data.dir.is_empty() {
+            return Err(Error::Recipe {
+                place: "data.dir".into(),
+                problem: "no data".into(),
+                expected: "a dataset folder".into(),
+                got: "nothing".into(),
+                help: "make one with `data prepare`, then set data.dir in the recipe or with --set".into(),
+            });
+        }
+        let dataset = Dataset::open(Path::new(&recipe.data.dir))?;
+        let config = recipe.model.build(dataset.tokenizer.vocab_size())?;
+        let context = config.context;
+        // The sampler's checks come before anything is allocated or written.
+        WindowSampler::new(&dataset.train, context, recipe.train.batch, recipe.seed)?;
+        let plan = TrainingPlan::new(&config, recipe.train.batch, context);
+        let help = "choose a smaller model, train.batch or model.context";
+        memory::ensure("this run", plan.total_bytes(), help)?;
+
+        let mut notes = Vec::new();
+        let mut warn = |warning: Warning| notes.push(warning.to_string());
+        let checkpoints = CheckpointWriter::open(out, &mut warn)?;
+        let found = find_start(&checkpoints, out, resume, &mut warn)?;
+        let tokenizer = files::load_tokenizer(Path::new(&recipe.data.dir))?.0;
+        let (model, optimizer, state) = match &found {
+            Some(dir) => {
+                let state = files::read_state(dir)?;
+                check_resume(dir, &state, &recipe, &dataset)?;
+                let model = files::load_model(dir, device)?;
+                let optimizer =
+                    files::load_optimizer(dir, &model, recipe.optimizer.clone(), &state)?;
+                notes.push(format!("going on from {} at step {}", dir.display(), state.step));
+                (model, optimizer, state)
+            }
+            None => {
+                let model = Model::fresh(device, &config, recipe.seed)?;
+                let optimizer = AdamW::new(recipe.optimizer.clone(), &model)?;
+                let table = recipe.model.clone();
+                (model, optimizer, TrainState::new(recipe.seed, table, dataset.train.hash()))
+            }
+        };
+        let gradients = Gradients::zeros(device, model.params())?;
+        let point = ResumePoint { step: state.step, stage: state.stage as usize };
+        let metrics = MetricsWriter::open(out.join("metrics.jsonl"), Some(point))?;
+        let config_toml = resolved.to_toml();
+        tokenformer_store::write_atomic(&out.join("config.toml"), config_toml.as_bytes())?;
+        let environment = vec![
+            ("program".into(), format!("tokenformer {}", env!("CARGO_PKG_VERSION"))),
+            ("computed on".into(), device.describe()),
+            ("data".into(), recipe.data.dir.clone()),
+            ("tokenizer".into(), dataset.tokenizer.describe()),
+        ];
+        let last_checkpoint = found.as_ref().map(|_| state.step);
+        let batch = Batch::new(recipe.train.batch, context);
+        let mut trainer = Self {
+            recipe,
+            config_toml,
+            out: out.into(),
+            dataset,
+            tokenizer,
+            model,
+            optimizer,
+            gradients,
+            state,
+            checkpoints,
+            metrics,
+            observer,
+            environment,
+            batch,
+            pending_time: (Duration::ZERO, 0),
+            last_checkpoint,
+        };
+        for note in notes {
+            trainer.note(note)?;
+        }
+        Ok(trainer)
+    }
+
+    /// The model as it stands.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The state as it stands.
+    pub fn state(&self) -> &TrainState {
+        &self.state
+    }
+
+    /// Trains to the end of the recipe, or until `stop` is set.
+    ///
+    /// # Errors
+    /// If a file cannot be written, memory is short, or a growth is impossible.
+    pub fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        if self.state.step == 0 && self.state.stage == 0 {
+            self.evaluate()?;
+        }
+        while self.state.step < self.recipe.train.steps {
+            if let Some(event) = self.due_growth() {
+                self.grow(&event)?;
+            }
+            self.update()?;
+            self.after_update()?;
+            if stop.load(Ordering::Relaxed) && self.state.step < self.recipe.train.steps {
+                self.note(format!("interrupted at step {}", self.state.step))?;
+                self.save()?;
+                self.write_report()?;
+                return Ok(Outcome::Interrupted);
+            }
+        }
+        self.write_report()?;
+        Ok(Outcome::Finished)
+    }
+
+    /// The growth of the recipe that is due now and has not happened.
+    fn due_growth(&self) -> Option<GrowEvent> {
+        let event = self.recipe.grow.iter().find(|g| g.at_step == self.state.step)?;
+        let done = self.state.growths.iter().any(|past| past.event.as_ref() == Some(event));
+        (!done).then(|| event.clone())
+    }
+
+    /// Whether the stage ends here: before a growth, or with the run.
+    fn stage_ends(&self) -> bool {
+        self.state.step == self.recipe.train.steps || self.due_growth().is_some()
+    }
+
+    fn grow(&mut self, event: &GrowEvent) -> Result<()> {
+        let growth = event.growth();
+        let device = Arc::clone(self.model.device());
+        let probe = probe_tokens(&self.dataset, self.model.context())?;
+        let birth =
+            Birth { stage: self.state.stage + 1, step: self.state.step, seed: self.recipe.seed };
+        let more = tokenformer_core::grow::params_after(&self.model, &growth)?
+            .saturating_sub(self.model.param_count());
+        if more == 0 {
+            return self.note(format!("the growth at step {} adds nothing", self.state.step));
+        }
+        memory::ensure("the growth", more.saturating_mul(16), "grow by fewer tokens")?;
+        let report = grow(&mut self.model, &growth, birth, &probe, 1)?;
+        self.optimizer.adopt(&self.model)?;
+        self.gradients = Gradients::zeros(&device, self.model.params())?;
+        self.state.stage += 1;
+        self.write(Record::Grow(grow_record(&report, self.state.tokens)))?;
+        self.observer.grown(&report);
+        self.state.growths.push(PastGrowth { event: Some(event.clone()), report });
+        self.evaluate()?;
+        Ok(())
+    }
+
+    /// One update: gradients of all micro-batches, clipping, AdamW.
+    fn update(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let step = self.state.step + 1;
+        self.model.set_step(self.state.step);
+        let device = Arc::clone(self.model.device());
+        self.gradients.reset(&device)?;
+        let (batch, context) = (self.batch.batch, self.batch.context);
+        let sampler =
+            WindowSampler::new(&self.dataset.train, context, batch, self.recipe.seed)?;
+        let tokens = (batch * context) as u64 * self.recipe.train.accumulate;
+        let mut sum = 0.0f64;
+        for _ in 0..self.recipe.train.accumulate {
+            sampler.fill(self.state.batches, &mut self.batch)?;
+            self.state.batches += 1;
+            let mut g = Graph::training(&device, &mut self.gradients);
+            let (inputs, targets) = (&self.batch.inputs, &self.batch.targets);
+            let nll = self.model.loss(&mut g, inputs, targets, batch, 1.0 / tokens as f32)?;
+            sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+            g.backward()?;
+        }
+        let loss = sum / tokens as f64;
+        let lr = self.recipe.lr_at(step);
+        let applied = if loss.is_finite() {
+            self.optimizer.step(&mut self.model, &self.gradients, lr)?
+        } else {
+            Applied { grad_norm: f64::NAN, updated: false }
+        };
+        self.state.step = step;
+        self.state.tokens += tokens;
+        let took = started.elapsed();
+        self.pending_time = (self.pending_time.0 + took, self.pending_time.1 + 1);
+        if applied.updated {
+            self.state.pending_loss.0 += loss;
+            self.state.pending_loss.1 += 1;
+        } else {
+            self.state.skipped += 1;
+            self.note(format!(
+                "step {step}: loss {loss}, gradient norm {}: not finite, the update is skipped",
+                applied.grad_norm
+            ))?;
+        }
+        let progress = Progress {
+            step,
+            steps: self.recipe.train.steps,
+            loss,
+            bits_per_byte: self.bits_per_byte(loss),
+            grad_norm: applied.grad_norm,
+            lr,
+            step_ms: took.as_secs_f64() * 1e3,
+            tokens_per_s: tokens as f64 / took.as_secs_f64(),
+            stage: self.state.stage,
+            params: self.model.param_count(),
+        };
+        self.observer.step(&progress);
+        if step % self.recipe.log.every == 0 || self.stage_ends() {
+            self.write_train_record(&progress, !applied.updated)?;
+        }
+        Ok(())
+    }
+
+    fn write_train_record(&mut self, progress: &Progress, skipped: bool) -> Result<()> {
+        let (sum, count) = std::mem::take(&mut self.state.pending_loss);
+        let loss = if count == 0 { f64::NAN } else { sum / count as f64 };
+        let (time, steps) = std::mem::take(&mut self.pending_time);
+        let step_s = time.as_secs_f64() / steps.max(1) as f64;
+        let step_tokens =
+            (self.batch.batch * self.batch.context) as u64 * self.recipe.train.accumulate;
+        self.write(Record::Train(TrainRecord {
+            step: progress.step,
+            tokens: self.state.tokens,
+            loss,
+            bits_per_byte: self.bits_per_byte(loss),
+            grad_norm: progress.grad_norm,
+            lr: progress.lr,
+            stage: self.state.stage as usize,
+            params: progress.params,
+            step_ms: step_s * 1e3,
+            tokens_per_s: step_tokens as f64 / step_s,
+            skipped,
+        }))
+    }
+
+    /// What is due between two updates. A checkpoint comes last, when all records of the step are written.
+    fn after_update(&mut self) -> Result<()> {
+        let (step, ends) = (self.state.step, self.stage_ends());
+        let due = |every: u64| ends || (every > 0 && step % every == 0);
+        let mut better = false;
+        if due(self.recipe.eval.every) {
+            let loss = self.evaluate()?.loss;
+            better = loss.is_finite() && self.state.best.is_none_or(|best| loss < best.loss);
+            if better {
+                self.state.best = Some(Best { step, loss });
+            }
+        }
+        if due(self.recipe.sample.every) && self.recipe.sample.tokens > 0 {
+            self.sample()?;
+        }
+        if due(self.recipe.checkpoint.every) || better {
+            self.save()?;
+            if better {
+                self.checkpoints.set_best(step)?;
+            }
+            self.checkpoints.retain(self.recipe.checkpoint.keep, &[])?;
+        }
+        if due(self.recipe.eval.every) {
+            self.write_report()?;
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<Evaluation> {
+        let options = EvalOptions {
+            protocol: Protocol::Chunked,
+            context: self.batch.context.min(self.dataset.valid.len().saturating_sub(1)),
+            batch: self.batch.batch,
+            max_tokens: self.recipe.eval.tokens,
+        };
+        let found = evaluate(&self.model, &self.dataset.valid, options, |_| {})?;
+        self.write(Record::Eval(EvalRecord {
+            step: self.state.step,
+            tokens: self.state.tokens,
+            stage: self.state.stage as usize,
+            params: self.model.param_count(),
+            loss: found.loss,
+            bits_per_byte: found.bits_per_byte,
+            perplexity: found.perplexity(),
+            eval_tokens: found.tokens,
+        }))?;
+        Ok(found)
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        let table = &self.recipe.sample;
+        let text = sample::continue_text(
+            &self.model,
+            &self.dataset.tokenizer,
+            &table.prompt,
+            table.tokens,
+            self.recipe.sampling(),
+        )?;
+        let prompt = table.prompt.clone();
+        let SampleState { step, tokens, stage } = self.position();
+        self.write(Record::Sample(SampleRecord { step, tokens, stage, prompt, text }))
+    }
+
+    fn position(&self) -> SampleState {
+        let TrainState { step, tokens, stage, .. } = self.state;
+        SampleState { step, tokens, stage: stage as usize }
+    }
+
+    /// Saves a checkpoint of this step, unless there is one.
+    fn save(&mut self) -> Result<()> {
+        if self.last_checkpoint == Some(self.state.step) {
+            return Ok(());
+        }
+        self.metrics.sync()?;
+        let (model, optimizer, state, tokenizer) =
+            (&self.model, &self.optimizer, &self.state, &self.tokenizer);
+        self.checkpoints.save(state.step, KIND_CHECKPOINT, |to| {
+            files::write_checkpoint(to, model, optimizer, state, tokenizer)
+        })?;
+        self.last_checkpoint = Some(self.state.step);
+        Ok(())
+    }
+
+    /// Writes plots, report, CSV and TensorBoard events from the records so far.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn write_report(&mut self) -> Result<()> {
+        let records = tokenformer_report::read(self.out.join("metrics.jsonl"))?;
+        let name = self.out.file_name().map_or("run".into(), |n| n.to_string_lossy());
+        tokenformer_report::write_report(
+            &self.out,
+            &ReportInput {
+                title: &format!("TokenFormer run {name}"),
+                records: &records,
+                config_toml: &self.config_toml,
+                environment: &self.environment,
+                notes: &[],
+            },
+        )?;
+        tokenformer_report::write_events(&self.out, &records)?;
+        Ok(())
+    }
+
+    fn bits_per_byte(&self, loss: f64) -> Option<f64> {
+        let train = &self.dataset.train;
+        (train.text_bytes() > 0).then(|| {
+            loss / std::f64::consts::LN_2 * train.len() as f64 / train.text_bytes() as f64
+        })
+    }
+
+    fn note(&mut self, text: String) -> Result<()> {
+        self.observer.note(&text);
+        self.write(Record::Note(NoteRecord { step: self.state.step, text }))
+    }
+
+    fn write(&mut self, record: Record) -> Result<()> {
+        self.metrics.write(&record)?;
+        self.observer.record(&record);
+        Ok(())
+    }
+}
+
+struct SampleState {
+    step: u64,
+    tokens: u64,
+    stage: usize,
+}
+
+/// Tokens on which a growth is verified: the beginning of the held-out text.
+pub fn probe_tokens(dataset: &Dataset, context: usize) -> Result<Vec<u32>> {
+    let mut probe = vec![0; dataset.valid.len().min(context)];
+    dataset.valid.read(0, &mut probe)?;
+    Ok(probe)
+}
+
+/// The record of a growth.
+pub fn grow_record(report: &GrowthReport, tokens: u64) -> GrowRecord {
+    GrowRecord {
+        step: report.step,
+        tokens,
+        stage: report.stage as usize,
+        params_before: report.params_before,
+        params_after: report.params_after,
+        summary: report.growth.summary(),
+        max_logit_diff: report.max_logit_diff,
+        sites: (report.sites.iter())
+            .map(|s| SiteGrowth {
+                name: s.site.name().into(),
+                tokens_before: s.tokens_before as u64,
+                tokens_after: s.tokens_after as u64,
+                params_before: s.params_before,
+                params_after: s.params_after,
+            })
+            .collect(),
+        layers_before: report.layers_before,
+        layers_after: report.layers_after,
+    }
+}
+
+/// The checkpoint to start from.
+fn find_start(
+    own: &Checkpoints,
+    out: &Path,
+    resume: &Resume,
+    warn: &mut dyn FnMut(Warning),
+) -> Result<Option<PathBuf>> {
+    let has_run = || Ok::<_, Error>(!own.list()?.is_empty() || out.join("metrics.jsonl").exists());
+    let occupied = |got: &str| Error::Resume {
+        path: out.into(),
+        problem: "there is a run here".into(),
+        expected: "a directory without a run".into(),
+        got: got.into(),
+        help: "choose another --out, or go on with --resume auto".into(),
+    };
+    match resume {
+        Resume::Auto => Ok(own.latest_good(warn)?.map(|(_, found)| found.dir)),
+        Resume::Never if has_run()? => Err(occupied("--resume never")),
+        Resume::Never => Ok(None),
+        Resume::From(path) => {
+            let found = tokenformer_store::resolve(path, Which::Latest, warn)?;
+            let inside = |dir: &Path| Some(dir.canonicalize().ok()?.starts_with(out.canonicalize().ok()?));
+            if has_run()? && inside(&found.dir) != Some(true) {
+                return Err(occupied(&format!("--resume {}", path.display())));
+            }
+            Ok(Some(found.dir))
+        }
+    }
+}
+
+/// Refuses to go on with another model, data, seed or past than the checkpoint's.
+fn check_resume(dir: &Path, state: &TrainState, recipe: &Recipe, dataset: &Dataset) -> Result<()> {
+    let differs = |problem: &str, expected: String, got: String| {
+        Err(Error::Resume {
+            path: dir.into(),
+            problem: problem.into(),
+            expected,
+            got,
+            help: "go on with the recipe in the run's config.toml, or start anew with another --out".into(),
+        })
+    };
+    if state.model != recipe.model {
+        let (old, new) = (format!("{:?}", state.model), format!("{:?}", recipe.model));
+        let (old, new) = first_difference(&old, &new);
+        return differs("the recipe's [model] has changed", old, new);
+    }
+    if state.seed != recipe.seed {
+        return differs("another seed", state.seed.to_string(), recipe.seed.to_string());
+    }
+    if state.data_hash != dataset.train.hash() {
+        return differs("other training data", state.data_hash.clone(), dataset.train.hash());
+    }
+    let past: Vec<&GrowEvent> = state.growths.iter().filter_map(|g| g.event.as_ref()).collect();
+    let planned = recipe.grow.iter().filter(|g| past.contains(g)).count();
+    let missed = recipe.grow.iter().find(|g| {
+        g.at_step < state.step && !past.contains(g) && g.growth().summary() != "nothing"
+    });
+    if planned < past.len() {
+        return differs("the recipe's past growths have changed", format!("{past:?}"), format!("{:?}", recipe.grow));
+    }
+    if let Some(missed) = missed {
+        let got = format!("a growth at step {}", missed.at_step);
+        return differs("the recipe has a growth in the past", format!("growths from step {} on", state.step), got);
+    }
+    Ok(())
+}
+
+/// The parts where two debug texts differ, with a little of what is before.
+fn first_difference(a: &str, b: &str) -> (String, String) {
+    let at = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let start = a[..at].rfind([',', '{']).map_or(0, |i| i + 1);
+    let cut = |s: &str| s[start..].split(',').next().unwrap_or_default().trim().to_string();
+    (cut(a), cut(b))
+}
