@@ -1,3 +1,50 @@
-//! The `tokenformer` command line.
+//! The `tokenformer` command line: thin verbs over the library crates.
 
-fn main() {}
+mod args;
+mod commands;
+mod ui;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+use tokenformer_train::{Error, Result};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Demo(args) => commands::demo::run(&args),
+        Command::Data(args) => commands::data::run(&args),
+        Command::Train(args) => commands::train::run(&args),
+        Command::Grow(args) => commands::grow::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Logits(args) => commands::logits::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Config(args) => commands::config::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Completions(args) => {
+            commands::completions(args.shell);
+            Ok(())
+        }
+    }
+}
+
+/// A flag whose value cannot be used.
+fn usage(flag: &str, expected: &str, got: impl ToString, help: &str) -> Error {
+    Error::Recipe {
+        place: flag.into(),
+        problem: "not a possible value".into(),
+        expected: expected.into(),
+        got: got.to_string(),
+        help: help.into(),
+    }
+}

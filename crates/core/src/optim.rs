@@ -143,7 +143,11 @@ impl AdamW {
                 beta1: c.beta1 as f32,
                 beta2: c.beta2 as f32,
                 eps: c.eps as f32,
-                weight_decay: if param.decays { c.weight_decay as f32 } else { 0.0 },
+                weight_decay: if param.decays {
+                    c.weight_decay as f32
+                } else {
+                    0.0
+                },
                 grad_scale,
                 step: moments.step,
             };

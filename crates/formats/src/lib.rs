@@ -13,12 +13,12 @@
 //! never in a panic, and never takes more than about twice its own size in memory (and 16 MiB for small ones). Large
 //! files are mapped: nobody should write into them while they are open.
 
-//pub mod deepspeed;
+pub mod deepspeed;
 mod dtype;
 mod error;
 mod file;
 //pub mod megatron;
-//pub mod neox_config;
+pub mod neox_config;
 //pub mod numpy_rng;
 pub mod pickle;
 //pub mod samples;

@@ -1,26 +1,40 @@
 //! Matrix products: a checked, strided view and `C = A·B (+ C)`.
 
+mod bf16;
+mod driver;
+mod kernel;
+mod pack;
+mod packed;
+
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::simd::{lane_dot, simd};
+use driver::{A_WORDS, B_LINES, Output, left, product, right};
+use pack::LINE;
+use packed::Grid;
+use std::cell::RefCell;
+
+pub use bf16::{Bf16, round_to_bf16, widen_bf16};
+pub use pack::{Line, Precision, Source};
+pub use packed::{Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_pack};
 
 /// A read-only matrix inside a slice.
 #[derive(Clone, Copy)]
-pub struct Mat<'a> {
-    data: &'a [f32],
+pub struct Mat<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     cols: usize,
     row_stride: usize,
     col_stride: usize,
 }
 
-impl<'a> Mat<'a> {
+impl<'a, T> Mat<'a, T> {
     /// `rows × cols`, row-major without gaps.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols)
     }
 
     /// `rows × cols`, row-major, rows `row_stride` apart.
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+    pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len());
         Self {
             data,
@@ -84,6 +98,32 @@ impl<'a> MatMut<'a> {
     }
 }
 
+impl MatMut<'_> {
+    fn output(self) -> Output {
+        Output {
+            first: self.data.as_mut_ptr(),
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+        }
+    }
+}
+
+fn words_of(lines: &[Line]) -> &[u32] {
+    // SAFETY: a line is `LINE` words without padding.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * LINE) }
+}
+
+fn words_of_mut(lines: &mut [Line]) -> &mut [u32] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * LINE) }
+}
+
+fn words_of_floats(floats: &mut [f32]) -> &mut [u32] {
+    // SAFETY: both have the same size and alignment, and no invalid bits.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
+}
+
 /// What happens to the old content of the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
@@ -100,57 +140,31 @@ impl Write {
     }
 }
 
+thread_local! {
+    /// A block of a panel of B for [`gemm`], which has no scratch memory.
+    static PANEL_BLOCK: RefCell<[Line; B_LINES]> = const { RefCell::new([Line::ZERO; B_LINES]) };
+}
+
 /// `C = scale · A·B (+ C)` on the calling thread.
 pub fn gemm(c: MatMut<'_>, write: Write, a: Mat<'_>, b: Mat<'_>, scale: f32) {
     assert_eq!((a.rows, a.cols, b.cols), (c.rows, b.rows, c.cols));
-    // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides.
-    unsafe { gemm_raw(c.data.as_mut_ptr(), c.row_stride, write, a, b, scale) }
+    let k = a.cols;
+    PANEL_BLOCK.with_borrow_mut(|work| {
+        let right = right::<f32, f32>(b, words_of_mut(work), a.rows);
+        // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides; the blocks lie
+        // in `a`, `b` and `work`.
+        unsafe {
+            product::<f32>(
+                c.output(),
+                write,
+                k,
+                left::<f32, f32>(a, None),
+                right,
+                scale,
+            )
+        };
+    });
 }
-
-/// As [`gemm`], into `a.rows × b.cols` elements at `c`, rows `c_row_stride` apart.
-///
-/// # Safety
-/// Those elements must be valid for writes (and initialised) and not be accessed meanwhile.
-unsafe fn gemm_raw(
-    c: *mut f32,
-    c_row_stride: usize,
-    write: Write,
-    a: Mat<'_>,
-    b: Mat<'_>,
-    scale: f32,
-) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    if m == 0 || n == 0 {
-        return;
-    }
-    // SAFETY: `Mat` guarantees that both inputs are in bounds, the caller the output.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c,
-            1,
-            c_row_stride as isize,
-            write == Write::Add,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
-/// Side of the output tiles that tasks of [`par_gemm`] own.
-const TILE: usize = 256;
 
 /// As [`gemm`], the output cut into tiles that threads share. `c` is row-major without gaps.
 pub fn par_gemm(
@@ -163,16 +177,30 @@ pub fn par_gemm(
 ) {
     let (m, n) = (a.rows, b.cols);
     assert_eq!((c.len(), a.cols), (m * n, b.rows));
-    let (rows, cols) = (Pieces::new(m, TILE), Pieces::new(n, TILE));
+    let grid = Grid::new(m, n, a.cols);
     let c = Disjoint::new(c);
-    exec.run(rows.count() * cols.count(), 0, |task, _| {
-        let r = rows.range(task / cols.count());
-        let j = cols.range(task % cols.count());
-        let a = a.row_block(r.start, r.len());
-        let b = b.t().row_block(j.start, j.len()).t();
-        // SAFETY: tiles of different tasks do not overlap.
-        unsafe { gemm_raw(c.pointer(r.start * n + j.start), n, write, a, b, scale) };
-    });
+    exec.run(
+        grid.count(),
+        A_WORDS + (B_LINES + 1) * LINE,
+        |task, scratch| {
+            let (rows, cols) = grid.tile(task);
+            let output = Output {
+                // SAFETY: tiles of different tasks do not overlap.
+                first: unsafe { c.pointer(rows.start * n + cols.start) },
+                rows: rows.len(),
+                cols: cols.len(),
+                row_stride: n,
+            };
+            let a = a.row_block(rows.start, rows.len());
+            let b = b.t().row_block(cols.start, cols.len()).t();
+            let (a_work, b_work) = words_of_floats(scratch).split_at_mut(A_WORDS);
+            let start = b_work.as_ptr().align_offset(align_of::<Line>());
+            let right = right::<f32, f32>(b, &mut b_work[start..], rows.len());
+            let left = left::<f32, f32>(a, Some(a_work));
+            // SAFETY: as above; the blocks lie in `a`, `b` and `scratch`.
+            unsafe { product::<f32>(output, write, a.cols, left, right, scale) };
+        },
+    );
 }
 
 /// Rows of weights per task of the few-row products below.

@@ -141,6 +141,9 @@ pub fn forward(
     let n = site.tokens();
     let groups = site.groups();
     assert_eq!((x.len(), y.len()), (r * d_in, r * d_out));
+    if r == 0 {
+        return;
+    }
     if let (true, None) = (r < FEW_ROWS, &saved) {
         return forward_few_rows(exec, site, x, y, [r, d_in, d_out]);
     }
@@ -268,6 +271,9 @@ pub fn backward(
     );
     assert_eq!((saved.scores.len(), saved.stats.len()), (r * n, r * groups));
     assert_eq!(grads.len(), site.segments.len());
+    if r == 0 {
+        return;
+    }
     let stats = &*saved.stats;
     {
         let scores = Disjoint::new(&mut *saved.scores);

@@ -88,17 +88,26 @@ impl Site<'_> {
                     *start += n;
                     *start - n..*start
                 };
-                self.segments.iter().map(|s| (range(s.tokens, &mut start), s.tau)).collect()
+                self.segments
+                    .iter()
+                    .map(|s| (range(s.tokens, &mut start), s.tau))
+                    .collect()
             }
         }
     }
 
     fn keys(&self, d_in: usize) -> Vec<&[f64]> {
-        self.segments.iter().flat_map(|s| s.keys.chunks_exact(d_in)).collect()
+        self.segments
+            .iter()
+            .flat_map(|s| s.keys.chunks_exact(d_in))
+            .collect()
     }
 
     fn values(&self, d_out: usize) -> Vec<&[f64]> {
-        self.segments.iter().flat_map(|s| s.values.chunks_exact(d_out)).collect()
+        self.segments
+            .iter()
+            .flat_map(|s| s.values.chunks_exact(d_out))
+            .collect()
     }
 }
 
@@ -138,14 +147,24 @@ fn theta_row_backward(site: &Site<'_>, a: &[f64], d_sigma: &[f64]) -> Vec<f64> {
             let norm = dot(u, u).sqrt();
             let inner = dot(u, dz);
             let total = norm + site.eps;
-            let along = if norm > 0.0 { inner / (norm * total) } else { 0.0 };
-            u.iter().zip(dz).map(|(u, dz)| tau / total * (dz - u * along)).collect()
+            let along = if norm > 0.0 {
+                inner / (norm * total)
+            } else {
+                0.0
+            };
+            u.iter()
+                .zip(dz)
+                .map(|(u, dz)| tau / total * (dz - u * along))
+                .collect()
         };
         match site.theta {
             Theta::L2NormGelu => {
                 let scale = tau / (dot(a, a).sqrt() + site.eps);
-                let dz: Vec<f64> =
-                    a.iter().zip(d_sigma).map(|(a, d)| d * gelu_derivative(a * scale)).collect();
+                let dz: Vec<f64> = a
+                    .iter()
+                    .zip(d_sigma)
+                    .map(|(a, d)| d * gelu_derivative(a * scale))
+                    .collect();
                 da.copy_from_slice(&unnormalise(a, &dz));
             }
             Theta::GeluL2Norm => {
@@ -203,16 +222,30 @@ pub fn pattention_backward(
         let da = theta_row_backward(site, &a, &d_sigma);
         let mut row = vec![0.0; d_in];
         for i in 0..keys.len() {
-            row.iter_mut().zip(keys[i]).for_each(|(dx, k)| *dx += da[i] * k);
-            dk[i * d_in..][..d_in].iter_mut().zip(x).for_each(|(d, x)| *d += da[i] * x);
-            dv[i * d_out..][..d_out].iter_mut().zip(dy).for_each(|(d, y)| *d += sigma[i] * y);
+            row.iter_mut()
+                .zip(keys[i])
+                .for_each(|(dx, k)| *dx += da[i] * k);
+            dk[i * d_in..][..d_in]
+                .iter_mut()
+                .zip(x)
+                .for_each(|(d, x)| *d += da[i] * x);
+            dv[i * d_out..][..d_out]
+                .iter_mut()
+                .zip(dy)
+                .for_each(|(d, y)| *d += sigma[i] * y);
         }
         dx.extend(row);
     }
     let mut segments = Vec::new();
     for s in site.segments {
-        let rest = (dk.split_off(s.tokens * d_in), dv.split_off(s.tokens * d_out));
-        segments.push((std::mem::replace(&mut dk, rest.0), std::mem::replace(&mut dv, rest.1)));
+        let rest = (
+            dk.split_off(s.tokens * d_in),
+            dv.split_off(s.tokens * d_out),
+        );
+        segments.push((
+            std::mem::replace(&mut dk, rest.0),
+            std::mem::replace(&mut dv, rest.1),
+        ));
     }
     SiteGrad { dx, segments }
 }
@@ -245,9 +278,15 @@ pub fn layer_norm_backward(
         let var = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d as f64;
         let rstd = 1.0 / (var + eps).sqrt();
         let unit: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
-        let du: Vec<f64> =
-            dy.iter().enumerate().map(|(i, dy)| dy * gain.map_or(1.0, |g| g[i])).collect();
-        let (mean_du, inner) = (du.iter().sum::<f64>() / d as f64, dot(&du, &unit) / d as f64);
+        let du: Vec<f64> = dy
+            .iter()
+            .enumerate()
+            .map(|(i, dy)| dy * gain.map_or(1.0, |g| g[i]))
+            .collect();
+        let (mean_du, inner) = (
+            du.iter().sum::<f64>() / d as f64,
+            dot(&du, &unit) / d as f64,
+        );
         for i in 0..d {
             dx.push(rstd * (du[i] - mean_du - unit[i] * inner));
             dgain[i] += dy[i] * unit[i];
@@ -266,7 +305,11 @@ fn head_row<'a>(
 ) -> (&'a [f64], Vec<f64>) {
     let (d, c) = (shape.heads * shape.channels, shape.channels);
     let q = &q[(b * shape.queries + i) * d + h * c..][..c];
-    let seen = if shape.causal { shape.keys - shape.queries + i + 1 } else { shape.keys };
+    let seen = if shape.causal {
+        shape.keys - shape.queries + i + 1
+    } else {
+        shape.keys
+    };
     let score = |j: usize| dot(q, &k[(b * shape.key_stride + j) * d + h * c..][..c]);
     let scores: Vec<f64> = (0..seen).map(|j| score(j) / (c as f64).sqrt()).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -8,13 +8,24 @@ fn floats(low: f32, high: f32, stride: usize) -> impl Iterator<Item = f32> {
     // Order-preserving numbering of the floats.
     let key = |x: f32| {
         let bits = x.to_bits() as i32;
-        i64::from(if bits < 0 { i32::MIN.wrapping_sub(bits) } else { bits })
+        i64::from(if bits < 0 {
+            i32::MIN.wrapping_sub(bits)
+        } else {
+            bits
+        })
     };
     let float = |key: i64| {
         let key = key as i32;
-        f32::from_bits(if key < 0 { i32::MIN.wrapping_sub(key) } else { key } as u32)
+        f32::from_bits(if key < 0 {
+            i32::MIN.wrapping_sub(key)
+        } else {
+            key
+        } as u32)
     };
-    (key(low)..=key(high)).step_by(stride).map(float).chain([high])
+    (key(low)..=key(high))
+        .step_by(stride)
+        .map(float)
+        .chain([high])
 }
 
 /// Distance of `got` from `want` in units of the last place of `want` as f32.
@@ -29,12 +40,18 @@ fn upper_tail(x: f64) -> f64 {
     if t < 2.0 {
         return 0.5 * (1.0 - reference::erf(t));
     }
-    let fraction = (1..=200).rev().fold(0.0, |f, k| f64::from(k) / 2.0 / (t + f));
+    let fraction = (1..=200)
+        .rev()
+        .fold(0.0, |f, k| f64::from(k) / 2.0 / (t + f));
     0.5 * (-t * t).exp() / std::f64::consts::PI.sqrt() / (t + fraction)
 }
 
 fn cdf(z: f64) -> f64 {
-    if z < 0.0 { upper_tail(-z) } else { 1.0 - upper_tail(z) }
+    if z < 0.0 {
+        upper_tail(-z)
+    } else {
+        1.0 - upper_tail(z)
+    }
 }
 
 fn density(z: f64) -> f64 {
@@ -49,14 +66,25 @@ fn worst(numbers: impl Iterator<Item = f64>) -> f64 {
 #[track_caller]
 fn within(what: &str, measured: f64, bound: f64) {
     println!("{what}: {measured:.3e}, documented {bound:.1e}");
-    assert!(measured <= bound, "{what}: {measured:e} is above the documented {bound:e}");
+    assert!(
+        measured <= bound,
+        "{what}: {measured:e} is above the documented {bound:e}"
+    );
 }
 
 #[test]
 fn exp_in_units_of_the_last_place() {
     let error = |x: f32| ulps(exp(x), f64::from(x).exp());
-    within("exp, normal results (ulp)", worst(floats(-87.3, 88.72, 1001).map(error)), 1.2);
-    within("exp, subnormal results (ulp)", worst(floats(-103.9, -87.3, 101).map(error)), 1.2);
+    within(
+        "exp, normal results (ulp)",
+        worst(floats(-87.3, 88.72, 1001).map(error)),
+        1.2,
+    );
+    within(
+        "exp, subnormal results (ulp)",
+        worst(floats(-103.9, -87.3, 101).map(error)),
+        1.2,
+    );
 }
 
 #[test]
@@ -78,29 +106,65 @@ fn exp_at_the_extremes() {
 #[test]
 fn normal_distribution() {
     let absolute = |z: f32| (f64::from(normal(z).0) - cdf(f64::from(z))).abs();
-    within("Φ, absolute", worst(floats(-14.0, 14.0, 997).map(absolute)), 2.5e-7);
+    within(
+        "Φ, absolute",
+        worst(floats(-14.0, 14.0, 997).map(absolute)),
+        2.5e-7,
+    );
     let relative = |z: f32| (f64::from(normal(z).0) / cdf(f64::from(z)) - 1.0).abs();
-    within("Φ, relative, z >= -2", worst(floats(-2.0, 14.0, 997).map(relative)), 6e-7);
-    within("Φ, relative, z >= -8", worst(floats(-8.0, -2.0, 97).map(relative)), 1.5e-6);
-    within("Φ, relative, z >= -13", worst(floats(-13.0, -8.0, 97).map(relative)), 5e-6);
+    within(
+        "Φ, relative, z >= -2",
+        worst(floats(-2.0, 14.0, 997).map(relative)),
+        6e-7,
+    );
+    within(
+        "Φ, relative, z >= -8",
+        worst(floats(-8.0, -2.0, 97).map(relative)),
+        1.5e-6,
+    );
+    within(
+        "Φ, relative, z >= -13",
+        worst(floats(-13.0, -8.0, 97).map(relative)),
+        5e-6,
+    );
     let absolute = |z: f32| (f64::from(normal(z).1) - density(f64::from(z))).abs();
-    within("φ, absolute", worst(floats(-14.0, 14.0, 997).map(absolute)), 5e-8);
+    within(
+        "φ, absolute",
+        worst(floats(-14.0, 14.0, 997).map(absolute)),
+        5e-8,
+    );
     let relative = |z: f32| (f64::from(normal(z).1) / density(f64::from(z)) - 1.0).abs();
-    within("φ, relative, |z| <= 8", worst(floats(-8.0, 8.0, 997).map(relative)), 1.5e-6);
+    within(
+        "φ, relative, |z| <= 8",
+        worst(floats(-8.0, 8.0, 997).map(relative)),
+        1.5e-6,
+    );
 }
 
 #[test]
 fn gelu_and_its_derivative() {
     let scaled = |got: f32, want: f64| (f64::from(got) - want).abs() / want.abs().max(1.0);
     let value = |z: f32| scaled(gelu(z), f64::from(z) * cdf(f64::from(z)));
-    within("gelu, |error| / max(1, |gelu|)", worst(floats(-20.0, 20.0, 997).map(value)), 1.5e-7);
+    within(
+        "gelu, |error| / max(1, |gelu|)",
+        worst(floats(-20.0, 20.0, 997).map(value)),
+        1.5e-7,
+    );
     let slope = |z: f32| {
         let z64 = f64::from(z);
         scaled(gelu_and_derivative(z).1, cdf(z64) + z64 * density(z64))
     };
-    within("gelu', |error|", worst(floats(-20.0, 20.0, 997).map(slope)), 2.5e-7);
+    within(
+        "gelu', |error|",
+        worst(floats(-20.0, 20.0, 997).map(slope)),
+        2.5e-7,
+    );
     for z in floats(-20.0, 20.0, 9973) {
-        assert_eq!(gelu(z).to_bits(), gelu_and_derivative(z).0.to_bits(), "two gelu({z})");
+        assert_eq!(
+            gelu(z).to_bits(),
+            gelu_and_derivative(z).0.to_bits(),
+            "two gelu({z})"
+        );
     }
 }
 
@@ -131,10 +195,17 @@ fn the_plain_version_is_precise() {
     for z in floats(-6.0, 6.0, 99_991).map(f64::from) {
         assert!((reference::gelu(z) - z * cdf(z)).abs() < 5e-14, "gelu({z})");
         let slope = cdf(z) + z * density(z);
-        assert!((reference::gelu_derivative(z) - slope).abs() < 5e-14, "gelu'({z})");
+        assert!(
+            (reference::gelu_derivative(z) - slope).abs() < 5e-14,
+            "gelu'({z})"
+        );
     }
     // Tables of the normal distribution.
-    let known = [(0.5, 0.691_462_461_274_013_1), (1.0, 0.841_344_746_068_542_9), (3.0, 0.998_650_101_968_369_9)];
+    let known = [
+        (0.5, 0.691_462_461_274_013_1),
+        (1.0, 0.841_344_746_068_542_9),
+        (3.0, 0.998_650_101_968_369_9),
+    ];
     for (z, phi) in known {
         assert!((cdf(z) - phi).abs() < 1e-15 && (cdf(-z) - (1.0 - phi)).abs() < 1e-15);
     }

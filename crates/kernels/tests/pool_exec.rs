@@ -11,7 +11,10 @@ fn runs_each_once(pool: &Pool, tasks: usize) {
         assert!(worker < pool.threads());
         counts[task].fetch_add(1, Ordering::Relaxed);
     });
-    assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{tasks} tasks");
+    assert!(
+        counts.iter().all(|c| c.load(Ordering::Relaxed) == 1),
+        "{tasks} tasks"
+    );
 }
 
 #[test]
@@ -67,7 +70,10 @@ fn a_panic_reaches_the_caller() {
         let pool = Pool::new(threads);
         for bad in [0, 5, 19] {
             let run = || pool.run(20, &|task, _| assert_ne!(task, bad, "task {task}"));
-            assert!(catch_unwind(AssertUnwindSafe(run)).is_err(), "{threads} threads, task {bad}");
+            assert!(
+                catch_unwind(AssertUnwindSafe(run)).is_err(),
+                "{threads} threads, task {bad}"
+            );
             runs_each_once(&pool, 20);
         }
     }
@@ -95,7 +101,10 @@ fn a_run_inside_a_task_is_refused() {
     for threads in [2, 4] {
         let pool = Pool::new(threads);
         let nested = || pool.run(8, &|_, _| pool.run(8, &|_, _| {}));
-        assert!(catch_unwind(AssertUnwindSafe(nested)).is_err(), "{threads} threads");
+        assert!(
+            catch_unwind(AssertUnwindSafe(nested)).is_err(),
+            "{threads} threads"
+        );
         runs_each_once(&pool, 8);
     }
 }
@@ -118,7 +127,10 @@ fn scratch_belongs_to_its_task_and_is_kept() {
     let (pool, mut scratch) = (Pool::new(3), Scratch::default());
     let mut sums = vec![0.0f32; 40];
     for len in [10, 1000, 10] {
-        let mut exec = Exec { pool: &pool, scratch: &mut scratch };
+        let mut exec = Exec {
+            pool: &pool,
+            scratch: &mut scratch,
+        };
         let out = Disjoint::new(&mut sums);
         exec.run(40, len, |task, scratch| {
             assert_eq!(scratch.len(), len);
@@ -134,8 +146,16 @@ fn scratch_belongs_to_its_task_and_is_kept() {
     }
     let held = scratch.bytes();
     assert!(held >= 3 * 1000 * 4);
-    Exec { pool: &pool, scratch: &mut scratch }.run(9, 1000, |_, _| {});
-    assert_eq!(scratch.bytes(), held, "nothing is allocated the second time");
+    Exec {
+        pool: &pool,
+        scratch: &mut scratch,
+    }
+    .run(9, 1000, |_, _| {});
+    assert_eq!(
+        scratch.bytes(),
+        held,
+        "nothing is allocated the second time"
+    );
 }
 
 #[test]

@@ -21,7 +21,9 @@ fn check_forward(shape: Shape, seed: u64, threads: usize) {
     let [q, k, v] = random_qkv(shape, seed);
     let want = reference::attention(shape, [&widen(&q), &widen(&k), &widen(&v)]);
     let mut o = vec![f32::NAN; q.len()];
-    exec(threads, |exec| forward(exec, shape, [&q, &k, &v], &mut o, None));
+    exec(threads, |exec| {
+        forward(exec, shape, [&q, &k, &v], &mut o, None)
+    });
     assert_near(&format!("o of {shape:?}"), &o, &want, BAR);
 }
 
@@ -29,12 +31,23 @@ fn check_backward(shape: Shape, seed: u64, threads: usize) {
     let [q, k, v] = random_qkv(shape, seed);
     let d_o = Random::new(seed ^ 1).normals(q.len(), 1.0);
     let wide = [&widen(&q)[..], &widen(&k), &widen(&v)];
-    let (want_o, want) = (reference::attention(shape, wide), reference::attention_backward(shape, wide, &widen(&d_o)));
+    let (want_o, want) = (
+        reference::attention(shape, wide),
+        reference::attention_backward(shape, wide, &widen(&d_o)),
+    );
     let (mut o, mut lse) = (vec![f32::NAN; q.len()], vec![f32::NAN; shape.stats_len()]);
     let mut grads = [(); 3].map(|()| vec![f32::NAN; q.len()]);
     exec(threads, |exec| {
         forward(exec, shape, [&q, &k, &v], &mut o, Some(&mut lse));
-        backward(exec, shape, [&q, &k, &v], &o, &lse, &d_o, grads.each_mut().map(|g| &mut g[..]));
+        backward(
+            exec,
+            shape,
+            [&q, &k, &v],
+            &o,
+            &lse,
+            &d_o,
+            grads.each_mut().map(|g| &mut g[..]),
+        );
     });
     assert_near(&format!("o of {shape:?}"), &o, &want_o, BAR);
     // With one visible position the probabilities are 1 and the gradients of q and k are 0.
@@ -50,7 +63,13 @@ fn check_backward(shape: Shape, seed: u64, threads: usize) {
 
 /// Batch, heads, channels, whether causal, seed.
 fn common_sizes() -> impl Strategy<Value = (usize, usize, usize, bool, u64)> {
-    (1..4usize, 1..4usize, 1..40usize, any::<bool>(), any::<u64>())
+    (
+        1..4usize,
+        1..4usize,
+        1..40usize,
+        any::<bool>(),
+        any::<u64>(),
+    )
 }
 
 proptest! {
@@ -82,7 +101,15 @@ proptest! {
 fn lengths_around_the_block() {
     for t in [1, 2, 63, 64, 65, 127, 128, 129, 200] {
         for causal in [true, false] {
-            let shape = Shape { batch: 2, queries: t, keys: t, key_stride: t, heads: 2, channels: 16, causal };
+            let shape = Shape {
+                batch: 2,
+                queries: t,
+                keys: t,
+                key_stride: t,
+                heads: 2,
+                channels: 16,
+                causal,
+            };
             check_backward(shape, t as u64, 2);
         }
     }
@@ -90,7 +117,15 @@ fn lengths_around_the_block() {
 
 #[test]
 fn large_scores_are_safe() {
-    let shape = Shape { batch: 1, queries: 70, keys: 70, key_stride: 70, heads: 1, channels: 8, causal: true };
+    let shape = Shape {
+        batch: 1,
+        queries: 70,
+        keys: 70,
+        key_stride: 70,
+        heads: 1,
+        channels: 8,
+        causal: true,
+    };
     let [mut q, k, v] = random_qkv(shape, 3);
     q.iter_mut().for_each(|q| *q *= 300.0);
     let mut o = vec![f32::NAN; q.len()];
@@ -101,7 +136,15 @@ fn large_scores_are_safe() {
 
 #[test]
 fn what_lies_behind_the_keys_is_not_read() {
-    let shape = Shape { batch: 2, queries: 3, keys: 10, key_stride: 16, heads: 2, channels: 5, causal: true };
+    let shape = Shape {
+        batch: 2,
+        queries: 3,
+        keys: 10,
+        key_stride: 16,
+        heads: 2,
+        channels: 5,
+        causal: true,
+    };
     let [q, mut k, mut v] = random_qkv(shape, 4);
     let run = |k: &[f32], v: &[f32]| {
         let mut o = vec![0.0; q.len()];
@@ -119,7 +162,15 @@ fn what_lies_behind_the_keys_is_not_read() {
 
 #[test]
 fn a_causal_query_sees_nothing_later() {
-    let shape = Shape { batch: 1, queries: 90, keys: 90, key_stride: 90, heads: 2, channels: 4, causal: true };
+    let shape = Shape {
+        batch: 1,
+        queries: 90,
+        keys: 90,
+        key_stride: 90,
+        heads: 2,
+        channels: 4,
+        causal: true,
+    };
     let [q, mut k, mut v] = random_qkv(shape, 5);
     let run = |k: &[f32], v: &[f32]| {
         let mut o = vec![0.0; q.len()];

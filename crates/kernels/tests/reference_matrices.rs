@@ -19,7 +19,9 @@ fn product(
     let mut out = Vec::with_capacity(m * n);
     for i in 0..m {
         for j in 0..n {
-            let sum: f64 = (0..k).map(|l| f64::from(a(i, l)) * f64::from(b(l, j))).sum();
+            let sum: f64 = (0..k)
+                .map(|l| f64::from(a(i, l)) * f64::from(b(l, j)))
+                .sum();
             out.push(f64::from(scale) * sum + f64::from(c(i, j)));
         }
     }
@@ -94,13 +96,34 @@ proptest! {
 
 #[test]
 fn several_tiles() {
-    for [m, k, n] in [[256, 40, 256], [257, 33, 513], [1, 300, 600], [600, 300, 1], [300, 1, 300]] {
+    for [m, k, n] in [
+        [256, 40, 256],
+        [257, 33, 513],
+        [1, 300, 600],
+        [600, 300, 1],
+        [300, 1, 300],
+    ] {
         let mut random = Random::new(n as u64);
         let (a, b) = (random.normals(m * k, 1.0), random.normals(n * k, 1.0));
         let start = random.normals(m * n, 1.0);
         let mut c = start.clone();
-        exec(3, |exec| par_gemm(exec, &mut c, Write::Add, Mat::new(&a, m, k), Mat::new(&b, n, k).t(), 0.5));
-        let want = product([m, k, n], |i, l| a[i * k + l], |l, j| b[j * k + l], |i, j| start[i * n + j], 0.5);
+        exec(3, |exec| {
+            par_gemm(
+                exec,
+                &mut c,
+                Write::Add,
+                Mat::new(&a, m, k),
+                Mat::new(&b, n, k).t(),
+                0.5,
+            )
+        });
+        let want = product(
+            [m, k, n],
+            |i, l| a[i * k + l],
+            |l, j| b[j * k + l],
+            |i, j| start[i * n + j],
+            0.5,
+        );
         assert_near(&format!("{m} {k} {n}"), &c, &want, BAR);
     }
 }
@@ -108,9 +131,21 @@ fn several_tiles() {
 #[test]
 fn a_sum_of_nothing_is_zero() {
     let mut c = vec![5.0; 6];
-    gemm(MatMut::new(&mut c, 2, 3), Write::Add, Mat::new(&[], 2, 0), Mat::new(&[], 0, 3), 1.0);
+    gemm(
+        MatMut::new(&mut c, 2, 3),
+        Write::Add,
+        Mat::new(&[], 2, 0),
+        Mat::new(&[], 0, 3),
+        1.0,
+    );
     assert_eq!(c, [5.0; 6]);
-    gemm(MatMut::new(&mut c, 2, 3), Write::Replace, Mat::new(&[], 2, 0), Mat::new(&[], 0, 3), 1.0);
+    gemm(
+        MatMut::new(&mut c, 2, 3),
+        Write::Replace,
+        Mat::new(&[], 2, 0),
+        Mat::new(&[], 0, 3),
+        1.0,
+    );
     assert_eq!(c, [0.0; 6]);
 }
 
@@ -120,7 +155,13 @@ fn row_blocks() {
     let mat = Mat::new(&data, 4, 3);
     let one = [1.0, 1.0, 1.0];
     let mut sums = vec![0.0; 2];
-    gemm(MatMut::new(&mut sums, 2, 1), Write::Replace, mat.row_block(1, 2), Mat::new(&one, 3, 1), 1.0);
+    gemm(
+        MatMut::new(&mut sums, 2, 1),
+        Write::Replace,
+        mat.row_block(1, 2),
+        Mat::new(&one, 3, 1),
+        1.0,
+    );
     assert_eq!(sums, [3.0 + 4.0 + 5.0, 6.0 + 7.0 + 8.0]);
     assert_eq!(Write::nth(0), Write::Replace);
     assert_eq!(Write::nth(1), Write::Add);

@@ -14,8 +14,18 @@ fn compare(case: &Case, got: &Found<f32>, want: &Found<f64>, bar: f64) {
     assert_near(&format!("y of {case:?}"), &got.y, &want.y, bar);
     assert_near(&format!("dx of {case:?}"), &got.dx, &want.dx, bar);
     for s in 0..case.tokens.len() {
-        assert_near(&format!("dkeys {s} of {case:?}"), &got.keys[s], &want.keys[s], bar);
-        assert_near(&format!("dvalues {s} of {case:?}"), &got.values[s], &want.values[s], bar);
+        assert_near(
+            &format!("dkeys {s} of {case:?}"),
+            &got.keys[s],
+            &want.keys[s],
+            bar,
+        );
+        assert_near(
+            &format!("dvalues {s} of {case:?}"),
+            &got.values[s],
+            &want.values[s],
+            bar,
+        );
     }
 }
 
@@ -58,20 +68,38 @@ fn smallest_norm(case: &Case, n: &common::sites::Numbers) -> f64 {
         let squares = n.keys.iter().map(|keys| -> f64 {
             keys.chunks(case.d_in)
                 .map(|k| k.iter().zip(x).map(|(k, x)| f64::from(k * x)).sum::<f64>())
-                .map(|a| if case.theta == Theta::GeluL2Norm { tokenformer_kernels::reference::gelu(a) } else { a })
+                .map(|a| {
+                    if case.theta == Theta::GeluL2Norm {
+                        tokenformer_kernels::reference::gelu(a)
+                    } else {
+                        a
+                    }
+                })
                 .map(|a| a * a)
                 .sum()
         });
-        let norm = if case.joint { squares.sum() } else { squares.fold(f64::INFINITY, f64::min) };
+        let norm = if case.joint {
+            squares.sum()
+        } else {
+            squares.fold(f64::INFINITY, f64::min)
+        };
         smallest = smallest.min(norm.sqrt());
     }
     smallest
 }
 
 fn every_kind(rows: usize, tokens: &[usize]) -> impl Iterator<Item = Case> {
-    let kinds = THETAS.into_iter().flat_map(|theta| [true, false].map(|joint| (theta, joint)));
-    kinds.map(move |(theta, joint)| {
-        Case { theta, joint, rows, d_in: 37, d_out: 51, tokens: tokens.to_vec(), seed: rows as u64 }
+    let kinds = THETAS
+        .into_iter()
+        .flat_map(|theta| [true, false].map(|joint| (theta, joint)));
+    kinds.map(move |(theta, joint)| Case {
+        theta,
+        joint,
+        rows,
+        d_in: 37,
+        d_out: 51,
+        tokens: tokens.to_vec(),
+        seed: rows as u64,
     })
 }
 
@@ -82,8 +110,18 @@ fn every_kind_at_every_row_count_around_the_paths() {
             for case in every_kind(rows, tokens) {
                 let numbers = case.numbers();
                 let want = case.plain(&numbers);
-                compare(&case, &case.fast(&numbers, 2, 0.0, Write::Replace, &[]), &want, BAR);
-                assert_near(&format!("inference of {case:?}"), &case.infer(&numbers, 2), &want.y, BAR);
+                compare(
+                    &case,
+                    &case.fast(&numbers, 2, 0.0, Write::Replace, &[]),
+                    &want,
+                    BAR,
+                );
+                assert_near(
+                    &format!("inference of {case:?}"),
+                    &case.infer(&numbers, 2),
+                    &want.y,
+                    BAR,
+                );
             }
         }
     }
@@ -92,10 +130,19 @@ fn every_kind_at_every_row_count_around_the_paths() {
 #[test]
 fn more_rows_and_tokens_than_one_tile() {
     for case in every_kind(300, &[500, 70]) {
-        let case = Case { d_in: 300, d_out: 270, ..case };
+        let case = Case {
+            d_in: 300,
+            d_out: 270,
+            ..case
+        };
         let numbers = case.numbers();
         let want = case.plain(&numbers);
-        compare(&case, &case.fast(&numbers, 2, 0.0, Write::Replace, &[]), &want, BAR);
+        compare(
+            &case,
+            &case.fast(&numbers, 2, 0.0, Write::Replace, &[]),
+            &want,
+            BAR,
+        );
     }
 }
 
@@ -104,9 +151,18 @@ fn gradients_are_added() {
     for case in every_kind(70, &[20, 30]) {
         let numbers = case.numbers();
         let mut want = case.plain(&numbers);
-        let all = want.keys.iter_mut().chain(&mut want.values).chain([&mut want.dx]);
+        let all = want
+            .keys
+            .iter_mut()
+            .chain(&mut want.values)
+            .chain([&mut want.dx]);
         all.flatten().for_each(|x| *x += 3.0);
-        compare(&case, &case.fast(&numbers, 2, 3.0, Write::Add, &[]), &want, BAR);
+        compare(
+            &case,
+            &case.fast(&numbers, 2, 3.0, Write::Add, &[]),
+            &want,
+            BAR,
+        );
     }
 }
 
@@ -121,7 +177,12 @@ fn a_frozen_segment_changes_no_other_gradient() {
             assert_eq!(bits(&all.keys[s]), bits(&some.keys[s]));
             assert_eq!(bits(&all.values[s]), bits(&some.values[s]));
         }
-        assert!(some.keys[1].iter().chain(&some.values[1]).all(|g| *g == 0.0));
+        assert!(
+            some.keys[1]
+                .iter()
+                .chain(&some.values[1])
+                .all(|g| *g == 0.0)
+        );
     }
 }
 
@@ -131,9 +192,15 @@ fn rows_without_scores_stay_finite() {
         for case in every_kind(rows, &[20, 30]) {
             let mut numbers = case.numbers();
             numbers.x.fill(0.0);
-            let (got, want) = (case.fast(&numbers, 1, 0.0, Write::Replace, &[]), case.plain(&numbers));
+            let (got, want) = (
+                case.fast(&numbers, 1, 0.0, Write::Replace, &[]),
+                case.plain(&numbers),
+            );
             let inferred = case.infer(&numbers, 1);
-            let all = [&got.y, &got.dx, &inferred].into_iter().chain(&got.keys).chain(&got.values);
+            let all = [&got.y, &got.dx, &inferred]
+                .into_iter()
+                .chain(&got.keys)
+                .chain(&got.values);
             assert!(all.into_iter().flatten().all(|x| x.is_finite()), "{case:?}");
             if case.theta == Theta::Softmax {
                 assert!(max_error(&got.y, &want.y) < BAR);
@@ -150,8 +217,20 @@ fn large_scores_do_not_overflow() {
         let mut numbers = case.numbers();
         // Beyond what exp can take, and with squares near the end of f32.
         numbers.x.iter_mut().for_each(|x| *x *= 1e4);
-        let (got, want) = (case.fast(&numbers, 1, 0.0, Write::Replace, &[]), case.plain(&numbers));
-        assert_near(&format!("y of {case:?}"), &got.y, &want.y, if case.theta == Theta::Softmax { 1e-2 } else { BAR });
+        let (got, want) = (
+            case.fast(&numbers, 1, 0.0, Write::Replace, &[]),
+            case.plain(&numbers),
+        );
+        assert_near(
+            &format!("y of {case:?}"),
+            &got.y,
+            &want.y,
+            if case.theta == Theta::Softmax {
+                1e-2
+            } else {
+                BAR
+            },
+        );
         assert!(got.dx.iter().all(|x| x.is_finite()));
     }
 }
@@ -160,16 +239,32 @@ fn large_scores_do_not_overflow() {
 fn zero_keys_behind_leave_every_bit() {
     for case in every_kind(70, &[40]).filter(|c| c.joint && c.theta != Theta::Softmax) {
         for rows in [5, 70] {
-            let case = Case { rows, ..case.clone() };
+            let case = Case {
+                rows,
+                ..case.clone()
+            };
             let numbers = case.numbers();
-            let grown = Case { tokens: vec![40, 25], ..case.clone() };
+            let grown = Case {
+                tokens: vec![40, 25],
+                ..case.clone()
+            };
             let mut more = grown.numbers();
-            (more.x, more.keys[0], more.values[0]) = (numbers.x.clone(), numbers.keys[0].clone(), numbers.values[0].clone());
+            (more.x, more.keys[0], more.values[0]) = (
+                numbers.x.clone(),
+                numbers.keys[0].clone(),
+                numbers.values[0].clone(),
+            );
             more.norm = numbers.norm;
             more.keys[1].fill(0.0);
-            assert_eq!(bits(&case.infer(&numbers, 1)), bits(&grown.infer(&more, 1)), "{case:?}");
-            let (before, after) =
-                (case.fast(&numbers, 1, 0.0, Write::Replace, &[]), grown.fast(&more, 1, 0.0, Write::Replace, &[]));
+            assert_eq!(
+                bits(&case.infer(&numbers, 1)),
+                bits(&grown.infer(&more, 1)),
+                "{case:?}"
+            );
+            let (before, after) = (
+                case.fast(&numbers, 1, 0.0, Write::Replace, &[]),
+                grown.fast(&more, 1, 0.0, Write::Replace, &[]),
+            );
             assert_eq!(bits(&before.y), bits(&after.y), "{case:?}");
         }
     }
@@ -179,13 +274,27 @@ fn zero_keys_behind_leave_every_bit() {
 fn zero_values_in_a_segment_of_its_own_leave_every_bit() {
     for case in every_kind(70, &[40]).filter(|c| !c.joint) {
         for rows in [5, 70] {
-            let case = Case { rows, ..case.clone() };
+            let case = Case {
+                rows,
+                ..case.clone()
+            };
             let numbers = case.numbers();
-            let grown = Case { tokens: vec![40, 25], ..case.clone() };
+            let grown = Case {
+                tokens: vec![40, 25],
+                ..case.clone()
+            };
             let mut more = grown.numbers();
-            (more.x, more.keys[0], more.values[0]) = (numbers.x.clone(), numbers.keys[0].clone(), numbers.values[0].clone());
+            (more.x, more.keys[0], more.values[0]) = (
+                numbers.x.clone(),
+                numbers.keys[0].clone(),
+                numbers.values[0].clone(),
+            );
             more.values[1].fill(0.0);
-            assert_eq!(bits(&case.infer(&numbers, 1)), bits(&grown.infer(&more, 1)), "{case:?}");
+            assert_eq!(
+                bits(&case.infer(&numbers, 1)),
+                bits(&grown.infer(&more, 1)),
+                "{case:?}"
+            );
         }
     }
 }
@@ -195,6 +304,10 @@ fn no_rows_are_no_work() {
     for case in every_kind(0, &[5, 6]) {
         let numbers = case.numbers();
         assert!(case.infer(&numbers, 2).is_empty());
-        assert!(case.fast(&numbers, 2, 0.0, Write::Replace, &[]).dx.is_empty());
+        assert!(
+            case.fast(&numbers, 2, 0.0, Write::Replace, &[])
+                .dx
+                .is_empty()
+        );
     }
 }

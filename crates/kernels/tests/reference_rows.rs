@@ -5,7 +5,9 @@ mod common;
 use common::{Random, assert_near, cases, exec, max_error, widen};
 use proptest::prelude::*;
 use tokenformer_kernels::gemm::Write;
-use tokenformer_kernels::{adamw, cross_entropy, elementwise, embedding, layer_norm, reference, rotary};
+use tokenformer_kernels::{
+    adamw, cross_entropy, elementwise, embedding, layer_norm, reference, rotary,
+};
 
 const BAR: f64 = 1e-5;
 
@@ -133,7 +135,10 @@ proptest! {
 
 fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: u64) {
     let mut random = Random::new(seed);
-    let (h, table) = (random.normals(rows * d, 1.0), random.normals(vocab * d, 1.0));
+    let (h, table) = (
+        random.normals(rows * d, 1.0),
+        random.normals(vocab * d, 1.0),
+    );
     let targets = random.tokens(rows, vocab);
     let (scale, weight) = (0.6f32, 1.0 / rows as f32);
     let (wide_h, wide_table) = (widen(&h), widen(&table));
@@ -150,26 +155,50 @@ fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: 
     want_dtable.iter_mut().for_each(|g| *g += 0.25);
     let mut logits = vec![f32::NAN; rows * vocab];
     exec(2, |exec| {
-        let gradient =
-            cross_entropy::Gradient { weight, dh: &mut dh, dtable: (!frozen).then_some(&mut dtable[..]) };
-        cross_entropy::forward(exec, &h, &table, scale, &targets, &mut nll, Some(gradient), d);
+        let gradient = cross_entropy::Gradient {
+            weight,
+            dh: &mut dh,
+            dtable: (!frozen).then_some(&mut dtable[..]),
+        };
+        cross_entropy::forward(
+            exec,
+            &h,
+            &table,
+            scale,
+            &targets,
+            &mut nll,
+            Some(gradient),
+            d,
+        );
         cross_entropy::forward(exec, &h, &table, scale, &targets, &mut evaluated, None, d);
         cross_entropy::logits(exec, &h, &table, scale, &mut logits, d);
     });
     let what = format!("{rows} rows, {vocab} tokens, width {d}");
     if vocab == 1 {
-        assert!(nll.iter().chain(&dh).all(|x| x.abs() < 1e-6), "{what}: the only token is certain");
+        assert!(
+            nll.iter().chain(&dh).all(|x| x.abs() < 1e-6),
+            "{what}: the only token is certain"
+        );
     } else {
         // A loss near 0 is a difference of two large numbers: the error counts against 1.
-        let off = nll.iter().zip(&want_nll).map(|(g, w)| (f64::from(*g) - w).abs() / w.abs().max(1.0));
+        let off = nll
+            .iter()
+            .zip(&want_nll)
+            .map(|(g, w)| (f64::from(*g) - w).abs() / w.abs().max(1.0));
         assert!(off.fold(0.0, f64::max) < 3e-6, "nll of {what}");
         // A token that is nearly certain leaves no gradient but rounding, which is relative to the weight.
         let off = max_error(&dh, &want_dh) * want_dh.iter().map(|w| w.abs()).fold(0.0, f64::max);
-        assert!(off < 3e-6 * f64::from(weight) * 4.0, "dh of {what}: {off:e}");
+        assert!(
+            off < 3e-6 * f64::from(weight) * 4.0,
+            "dh of {what}: {off:e}"
+        );
     }
     assert_eq!(nll, evaluated, "{what}");
     if frozen {
-        assert!(dtable.iter().all(|g| *g == 0.25), "{what}: a frozen table has no gradient");
+        assert!(
+            dtable.iter().all(|g| *g == 0.25),
+            "{what}: a frozen table has no gradient"
+        );
     } else {
         assert_near(&format!("dtable of {what}"), &dtable, &want_dtable, BAR);
     }
@@ -215,7 +244,9 @@ fn a_gradient_of_zero_moves_nothing_but_decay() {
         grad_scale: 1.0,
         step: 1,
     };
-    exec(1, |exec| adamw::update(exec, update, &mut p, &[0.0; 5], &mut m, &mut v));
+    exec(1, |exec| {
+        adamw::update(exec, update, &mut p, &[0.0; 5], &mut m, &mut v)
+    });
     assert_eq!(p, [2.0 * (1.0 - 0.05); 5]);
 }
 
@@ -231,6 +262,11 @@ fn the_first_update_has_the_size_of_the_rate() {
         grad_scale: 1.0,
         step: 1,
     };
-    exec(1, |exec| adamw::update(exec, update, &mut p, &[1e-3, -50.0], &mut m, &mut v));
-    assert!((p[0] + 0.01).abs() < 1e-6 && (p[1] - 0.01).abs() < 1e-6, "{p:?}");
+    exec(1, |exec| {
+        adamw::update(exec, update, &mut p, &[1e-3, -50.0], &mut m, &mut v)
+    });
+    assert!(
+        (p[0] + 0.01).abs() < 1e-6 && (p[1] - 0.01).abs() < 1e-6,
+        "{p:?}"
+    );
 }

@@ -34,7 +34,9 @@ pub enum Error {
         help: String,
     },
     /// There is not enough memory.
-    #[error("{what}: not enough memory\n  expected: {needed} available\n  got:      {available}\n  help:     {help}")]
+    #[error(
+        "{what}: not enough memory\n  expected: {needed} available\n  got:      {available}\n  help:     {help}"
+    )]
     Memory {
         /// What was to be loaded or trained.
         what: String,

@@ -61,13 +61,19 @@ pub fn evaluate(
         Protocol::Chunked => EvalWindows::chunked(text, options.context)?,
         Protocol::Sliding { stride } => EvalWindows::sliding(text, options.context, stride)?,
     };
-    let limit = if options.max_tokens == 0 { u64::MAX } else { options.max_tokens as u64 };
+    let limit = if options.max_tokens == 0 {
+        u64::MAX
+    } else {
+        options.max_tokens as u64
+    };
     let (mut sum, mut tokens) = (0.0f64, 0u64);
     let mut group: Vec<EvalWindow> = Vec::new();
     for window in windows {
         let window = window?;
         // Windows of one length share a forward pass.
-        let differs = group.first().is_some_and(|g| g.tokens.len() != window.tokens.len());
+        let differs = group
+            .first()
+            .is_some_and(|g| g.tokens.len() != window.tokens.len());
         if group.len() == options.batch || differs {
             score(model, &group, limit, &mut sum, &mut tokens)?;
             group.clear();
@@ -84,9 +90,13 @@ pub fn evaluate(
     progress(tokens);
     let loss = sum / tokens as f64;
     let bytes_per_token = text.text_bytes() as f64 / text.len() as f64;
-    let bits_per_byte = (text.text_bytes() > 0)
-        .then(|| loss / std::f64::consts::LN_2 / bytes_per_token);
-    Ok(Evaluation { loss, tokens, bits_per_byte })
+    let bits_per_byte =
+        (text.text_bytes() > 0).then(|| loss / std::f64::consts::LN_2 / bytes_per_token);
+    Ok(Evaluation {
+        loss,
+        tokens,
+        bits_per_byte,
+    })
 }
 
 /// Adds the losses of windows of one length, stopping at `limit` tokens.
@@ -97,7 +107,9 @@ fn score(
     sum: &mut f64,
     tokens: &mut u64,
 ) -> Result<()> {
-    let Some(first) = group.first() else { return Ok(()) };
+    let Some(first) = group.first() else {
+        return Ok(());
+    };
     let t = first.tokens.len() - 1;
     let inputs: Vec<u32> = group.iter().flat_map(|w| &w.tokens[..t]).copied().collect();
     let targets: Vec<u32> = group.iter().flat_map(|w| &w.tokens[1..]).copied().collect();

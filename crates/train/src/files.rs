@@ -113,7 +113,9 @@ impl TrainState {
 
 fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::Result<()> {
     let mut host = vec![0.0f32; buffer.len()];
-    device.download(buffer, &mut host).map_err(std::io::Error::other)?;
+    device
+        .download(buffer, &mut host)
+        .map_err(std::io::Error::other)?;
     const CHUNK: usize = 4096;
     let mut bytes = [0u8; CHUNK * 4];
     for chunk in host.chunks(CHUNK) {
@@ -139,9 +141,12 @@ fn write_buffers(
             source
         })
         .collect();
-    let tensors = buffers.iter().zip(&mut sources).map(|((name, shape, _), source)| {
-        TensorSource::stream(name.clone(), Dtype::F32, shape, source)
-    });
+    let tensors = buffers
+        .iter()
+        .zip(&mut sources)
+        .map(|((name, shape, _), source)| {
+            TensorSource::stream(name.clone(), Dtype::F32, shape, source)
+        });
     to.write_tensors(file, &BTreeMap::new(), tensors)?;
     Ok(())
 }
@@ -177,10 +182,16 @@ pub fn write_checkpoint(
     let mut state = state.clone();
     state.updates.clear();
     for param in model.params() {
-        let Some(found) = optimizer.moments(param) else { continue };
+        let Some(found) = optimizer.moments(param) else {
+            continue;
+        };
         state.updates.insert(param.name().into(), found.step);
         for (part, buffer) in [("m", &found.m), ("v", &found.v)] {
-            moments.push((format!("{}.{part}", param.name()), param.shape().to_vec(), buffer));
+            moments.push((
+                format!("{}.{part}", param.name()),
+                param.shape().to_vec(),
+                buffer,
+            ));
         }
     }
     write_buffers(to, MOMENTS, &**model.device(), &moments)?;
@@ -203,7 +214,10 @@ fn read_text(path: &Path) -> Result<String> {
 /// If it is missing, malformed or impossible.
 pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join(CONFIG);
-    Ok(ModelConfig::from_json(&read_text(&path)?, &path.display().to_string())?)
+    Ok(ModelConfig::from_json(
+        &read_text(&path)?,
+        &path.display().to_string(),
+    )?)
 }
 
 /// Loads the model of a directory that has been verified.
@@ -215,14 +229,24 @@ pub fn load_model(dir: &Path, device: &Arc<dyn Device>) -> Result<Model> {
     let path = dir.join(WEIGHTS);
     let file = SafetensorsFile::open(&path)?;
     let help = "close other programs, or use a smaller model";
-    memory::ensure(&dir.display().to_string(), config.params().saturating_mul(4), help)?;
+    memory::ensure(
+        &dir.display().to_string(),
+        config.params().saturating_mul(4),
+        help,
+    )?;
     let mut failed = None;
     let built = Model::build(device, &config, &mut |name, shape| {
-        let numbers = file.expect_shape(name, shape).and_then(|()| file.read_f32(name));
+        let numbers = file
+            .expect_shape(name, shape)
+            .and_then(|()| file.read_f32(name));
         numbers.map_err(|error| {
             let reason = error.to_string();
             failed = Some(error);
-            tokenformer_core::Error::Tensor { name: name.into(), reason, expected: shape.into() }
+            tokenformer_core::Error::Tensor {
+                name: name.into(),
+                reason,
+                expected: shape.into(),
+            }
         })
     });
     match failed {
@@ -258,7 +282,10 @@ pub fn read_state(dir: &Path) -> Result<TrainState> {
     let state: TrainState =
         serde_json::from_str(&read_text(&path)?).map_err(|e| damaged(e.to_string()))?;
     if state.version != STATE_VERSION {
-        let problem = format!("format version {}, this program knows {STATE_VERSION}", state.version);
+        let problem = format!(
+            "format version {}, this program knows {STATE_VERSION}",
+            state.version
+        );
         return Err(damaged(problem));
     }
     Ok(state)
@@ -278,9 +305,13 @@ pub fn load_optimizer(
     let file = SafetensorsFile::open(&path)?;
     let mut optimizer = AdamW::new(config, model)?;
     for param in model.params() {
-        let Some(&step) = state.updates.get(param.name()) else { continue };
+        let Some(&step) = state.updates.get(param.name()) else {
+            continue;
+        };
         // Moments of a frozen parameter stay on disk only while it is frozen.
-        let Some(moments) = optimizer.moments_mut(param) else { continue };
+        let Some(moments) = optimizer.moments_mut(param) else {
+            continue;
+        };
         moments.step = step;
         for (part, buffer) in [("m", &mut moments.m), ("v", &mut moments.v)] {
             let name = format!("{}.{part}", param.name());

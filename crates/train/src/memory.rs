@@ -25,7 +25,10 @@ impl TrainingPlan {
             let sites: u64 = SiteKind::ALL.map(|kind| tokens(kind, block)).iter().sum();
             // Two norms, query, key, value, attention output; and the scores of the five sites.
             per_row += 6 * d + sites + 10;
-            largest = SiteKind::ALL.map(|kind| tokens(kind, block)).into_iter().fold(largest, u64::max);
+            largest = SiteKind::ALL
+                .map(|kind| tokens(kind, block))
+                .into_iter()
+                .fold(largest, u64::max);
         }
         let work = rows * (largest + 4 * d) + (4 << 20).max(32 * config.vocab as u64);
         Self {
@@ -44,7 +47,9 @@ impl TrainingPlan {
 pub fn available_bytes() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
-    let free = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    let free = system
+        .cgroup_limits()
+        .map_or(u64::MAX, |limits| limits.free_memory);
     Some(system.available_memory().min(free)).filter(|&bytes| bytes > 0)
 }
 

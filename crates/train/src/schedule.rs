@@ -33,7 +33,13 @@ pub struct Schedule {
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { shape: Shape::Cosine, lr: 1e-3, warmup_steps: 50, min_ratio: 0.1, decay_share: 0.2 }
+        Self {
+            shape: Shape::Cosine,
+            lr: 1e-3,
+            warmup_steps: 50,
+            min_ratio: 0.1,
+            decay_share: 0.2,
+        }
     }
 }
 
@@ -61,7 +67,11 @@ impl Schedule {
 }
 
 fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) }
+    if whole == 0 {
+        0.0
+    } else {
+        (part as f64 / whole as f64).min(1.0)
+    }
 }
 
 #[cfg(test)]
@@ -70,17 +80,37 @@ mod tests {
 
     #[test]
     fn cosine_gives_the_released_rates_of_the_pile_recipe() {
-        let pile = Schedule { lr: 6e-4, warmup_steps: 1430, ..Schedule::default() };
-        for (step, lr) in [(500, 2.098e-4), (10_000, 5.951e-4), (71_500, 3.343e-4), (143_000, 6.0e-5)] {
+        let pile = Schedule {
+            lr: 6e-4,
+            warmup_steps: 1430,
+            ..Schedule::default()
+        };
+        for (step, lr) in [
+            (500, 2.098e-4),
+            (10_000, 5.951e-4),
+            (71_500, 3.343e-4),
+            (143_000, 6.0e-5),
+        ] {
             let got = pile.at(step, 143_000);
-            assert!((got / lr - 1.0).abs() < 2e-4, "step {step}: {got} instead of {lr}");
+            assert!(
+                (got / lr - 1.0).abs() < 2e-4,
+                "step {step}: {got} instead of {lr}"
+            );
         }
     }
 
     #[test]
     fn wsd_holds_then_falls_to_the_minimum() {
-        let wsd = Schedule { shape: Shape::Wsd, lr: 1.0, warmup_steps: 10, ..Schedule::default() };
-        assert_eq!((wsd.at(5, 100), wsd.at(10, 100), wsd.at(80, 100)), (0.5, 1.0, 1.0));
+        let wsd = Schedule {
+            shape: Shape::Wsd,
+            lr: 1.0,
+            warmup_steps: 10,
+            ..Schedule::default()
+        };
+        assert_eq!(
+            (wsd.at(5, 100), wsd.at(10, 100), wsd.at(80, 100)),
+            (0.5, 1.0, 1.0)
+        );
         assert!((wsd.at(90, 100) - 0.55).abs() < 1e-12);
         assert!((wsd.at(100, 100) - 0.1).abs() < 1e-12);
     }
@@ -88,7 +118,11 @@ mod tests {
     #[test]
     fn degenerate_lengths_are_finite() {
         for shape in [Shape::Cosine, Shape::Constant, Shape::Wsd] {
-            let schedule = Schedule { shape, warmup_steps: 50, ..Schedule::default() };
+            let schedule = Schedule {
+                shape,
+                warmup_steps: 50,
+                ..Schedule::default()
+            };
             for steps in 1..60 {
                 assert!((1..=steps).all(|s| schedule.at(s, steps).is_finite()));
             }

@@ -88,7 +88,8 @@ impl<'a> Trainer<'a> {
                 problem: "no data".into(),
                 expected: "a dataset folder".into(),
                 got: "nothing".into(),
-                help: "make one with `data prepare`, then set data.dir in the recipe or with --set".into(),
+                help: "make one with `data prepare`, then set data.dir in the recipe or with --set"
+                    .into(),
             });
         }
         let dataset = Dataset::open(Path::new(&recipe.data.dir))?;
@@ -112,23 +113,37 @@ impl<'a> Trainer<'a> {
                 let model = files::load_model(dir, device)?;
                 let optimizer =
                     files::load_optimizer(dir, &model, recipe.optimizer.clone(), &state)?;
-                notes.push(format!("going on from {} at step {}", dir.display(), state.step));
+                notes.push(format!(
+                    "going on from {} at step {}",
+                    dir.display(),
+                    state.step
+                ));
                 (model, optimizer, state)
             }
             None => {
                 let model = Model::fresh(device, &config, recipe.seed)?;
                 let optimizer = AdamW::new(recipe.optimizer.clone(), &model)?;
                 let table = recipe.model.clone();
-                (model, optimizer, TrainState::new(recipe.seed, table, dataset.train.hash()))
+                (
+                    model,
+                    optimizer,
+                    TrainState::new(recipe.seed, table, dataset.train.hash()),
+                )
             }
         };
         let gradients = Gradients::zeros(device, model.params())?;
-        let point = ResumePoint { step: state.step, stage: state.stage as usize };
+        let point = ResumePoint {
+            step: state.step,
+            stage: state.stage as usize,
+        };
         let metrics = MetricsWriter::open(out.join("metrics.jsonl"), Some(point))?;
         let config_toml = resolved.to_toml();
         tokenformer_store::write_atomic(&out.join("config.toml"), config_toml.as_bytes())?;
         let environment = vec![
-            ("program".into(), format!("tokenformer {}", env!("CARGO_PKG_VERSION"))),
+            (
+                "program".into(),
+                format!("tokenformer {}", env!("CARGO_PKG_VERSION")),
+            ),
             ("computed on".into(), device.describe()),
             ("data".into(), recipe.data.dir.clone()),
             ("tokenizer".into(), dataset.tokenizer.describe()),
@@ -201,8 +216,16 @@ impl<'a> Trainer<'a> {
 
     /// The growth of the recipe that is due now and has not happened.
     fn due_growth(&self) -> Option<GrowEvent> {
-        let event = self.recipe.grow.iter().find(|g| g.at_step == self.state.step)?;
-        let done = self.state.growths.iter().any(|past| past.event.as_ref() == Some(event));
+        let event = self
+            .recipe
+            .grow
+            .iter()
+            .find(|g| g.at_step == self.state.step)?;
+        let done = self
+            .state
+            .growths
+            .iter()
+            .any(|past| past.event.as_ref() == Some(event));
         (!done).then(|| event.clone())
     }
 
@@ -215,21 +238,34 @@ impl<'a> Trainer<'a> {
         let growth = event.growth();
         let device = Arc::clone(self.model.device());
         let probe = probe_tokens(&self.dataset, self.model.context())?;
-        let birth =
-            Birth { stage: self.state.stage + 1, step: self.state.step, seed: self.recipe.seed };
+        let birth = Birth {
+            stage: self.state.stage + 1,
+            step: self.state.step,
+            seed: self.recipe.seed,
+        };
         let more = tokenformer_core::grow::params_after(&self.model, &growth)?
             .saturating_sub(self.model.param_count());
         if more == 0 {
-            return self.note(format!("the growth at step {} adds nothing", self.state.step));
+            return self.note(format!(
+                "the growth at step {} adds nothing",
+                self.state.step
+            ));
         }
-        memory::ensure("the growth", more.saturating_mul(16), "grow by fewer tokens")?;
+        memory::ensure(
+            "the growth",
+            more.saturating_mul(16),
+            "grow by fewer tokens",
+        )?;
         let report = grow(&mut self.model, &growth, birth, &probe, 1)?;
         self.optimizer.adopt(&self.model)?;
         self.gradients = Gradients::zeros(&device, self.model.params())?;
         self.state.stage += 1;
         self.write(Record::Grow(grow_record(&report, self.state.tokens)))?;
         self.observer.grown(&report);
-        self.state.growths.push(PastGrowth { event: Some(event.clone()), report });
+        self.state.growths.push(PastGrowth {
+            event: Some(event.clone()),
+            report,
+        });
         self.evaluate()?;
         Ok(())
     }
@@ -242,8 +278,7 @@ impl<'a> Trainer<'a> {
         let device = Arc::clone(self.model.device());
         self.gradients.reset(&device)?;
         let (batch, context) = (self.batch.batch, self.batch.context);
-        let sampler =
-            WindowSampler::new(&self.dataset.train, context, batch, self.recipe.seed)?;
+        let sampler = WindowSampler::new(&self.dataset.train, context, batch, self.recipe.seed)?;
         let tokens = (batch * context) as u64 * self.recipe.train.accumulate;
         let mut sum = 0.0f64;
         for _ in 0..self.recipe.train.accumulate {
@@ -251,7 +286,9 @@ impl<'a> Trainer<'a> {
             self.state.batches += 1;
             let mut g = Graph::training(&device, &mut self.gradients);
             let (inputs, targets) = (&self.batch.inputs, &self.batch.targets);
-            let nll = self.model.loss(&mut g, inputs, targets, batch, 1.0 / tokens as f32)?;
+            let nll = self
+                .model
+                .loss(&mut g, inputs, targets, batch, 1.0 / tokens as f32)?;
             sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
             g.backward()?;
         }
@@ -260,7 +297,10 @@ impl<'a> Trainer<'a> {
         let applied = if loss.is_finite() {
             self.optimizer.step(&mut self.model, &self.gradients, lr)?
         } else {
-            Applied { grad_norm: f64::NAN, updated: false }
+            Applied {
+                grad_norm: f64::NAN,
+                updated: false,
+            }
         };
         self.state.step = step;
         self.state.tokens += tokens;
@@ -297,7 +337,11 @@ impl<'a> Trainer<'a> {
 
     fn write_train_record(&mut self, progress: &Progress, skipped: bool) -> Result<()> {
         let (sum, count) = std::mem::take(&mut self.state.pending_loss);
-        let loss = if count == 0 { f64::NAN } else { sum / count as f64 };
+        let loss = if count == 0 {
+            f64::NAN
+        } else {
+            sum / count as f64
+        };
         let (time, steps) = std::mem::take(&mut self.pending_time);
         let step_s = time.as_secs_f64() / steps.max(1) as f64;
         let step_tokens =
@@ -348,7 +392,10 @@ impl<'a> Trainer<'a> {
     fn evaluate(&mut self) -> Result<Evaluation> {
         let options = EvalOptions {
             protocol: Protocol::Chunked,
-            context: self.batch.context.min(self.dataset.valid.len().saturating_sub(1)),
+            context: self
+                .batch
+                .context
+                .min(self.dataset.valid.len().saturating_sub(1)),
             batch: self.batch.batch,
             max_tokens: self.recipe.eval.tokens,
         };
@@ -376,13 +423,32 @@ impl<'a> Trainer<'a> {
             self.recipe.sampling(),
         )?;
         let prompt = table.prompt.clone();
-        let SampleState { step, tokens, stage } = self.position();
-        self.write(Record::Sample(SampleRecord { step, tokens, stage, prompt, text }))
+        let SampleState {
+            step,
+            tokens,
+            stage,
+        } = self.position();
+        self.write(Record::Sample(SampleRecord {
+            step,
+            tokens,
+            stage,
+            prompt,
+            text,
+        }))
     }
 
     fn position(&self) -> SampleState {
-        let TrainState { step, tokens, stage, .. } = self.state;
-        SampleState { step, tokens, stage: stage as usize }
+        let TrainState {
+            step,
+            tokens,
+            stage,
+            ..
+        } = self.state;
+        SampleState {
+            step,
+            tokens,
+            stage: stage as usize,
+        }
     }
 
     /// Saves a checkpoint of this step, unless there is one.
@@ -406,7 +472,10 @@ impl<'a> Trainer<'a> {
     /// If a file cannot be read or written.
     pub fn write_report(&mut self) -> Result<()> {
         let records = tokenformer_report::read(self.out.join("metrics.jsonl"))?;
-        let name = self.out.file_name().map_or("run".into(), |n| n.to_string_lossy());
+        let name = self
+            .out
+            .file_name()
+            .map_or("run".into(), |n| n.to_string_lossy());
         tokenformer_report::write_report(
             &self.out,
             &ReportInput {
@@ -423,14 +492,16 @@ impl<'a> Trainer<'a> {
 
     fn bits_per_byte(&self, loss: f64) -> Option<f64> {
         let train = &self.dataset.train;
-        (train.text_bytes() > 0).then(|| {
-            loss / std::f64::consts::LN_2 * train.len() as f64 / train.text_bytes() as f64
-        })
+        (train.text_bytes() > 0)
+            .then(|| loss / std::f64::consts::LN_2 * train.len() as f64 / train.text_bytes() as f64)
     }
 
     fn note(&mut self, text: String) -> Result<()> {
         self.observer.note(&text);
-        self.write(Record::Note(NoteRecord { step: self.state.step, text }))
+        self.write(Record::Note(NoteRecord {
+            step: self.state.step,
+            text,
+        }))
     }
 
     fn write(&mut self, record: Record) -> Result<()> {
@@ -498,7 +569,13 @@ fn find_start(
         Resume::Never => Ok(None),
         Resume::From(path) => {
             let found = tokenformer_store::resolve(path, Which::Latest, warn)?;
-            let inside = |dir: &Path| Some(dir.canonicalize().ok()?.starts_with(out.canonicalize().ok()?));
+            let inside = |dir: &Path| {
+                Some(
+                    dir.canonicalize()
+                        .ok()?
+                        .starts_with(out.canonicalize().ok()?),
+                )
+            };
             if has_run()? && inside(&found.dir) != Some(true) {
                 return Err(occupied(&format!("--resume {}", path.display())));
             }
@@ -515,7 +592,9 @@ fn check_resume(dir: &Path, state: &TrainState, recipe: &Recipe, dataset: &Datas
             problem: problem.into(),
             expected,
             got,
-            help: "go on with the recipe in the run's config.toml, or start anew with another --out".into(),
+            help:
+                "go on with the recipe in the run's config.toml, or start anew with another --out"
+                    .into(),
         })
     };
     if state.model != recipe.model {
@@ -524,22 +603,43 @@ fn check_resume(dir: &Path, state: &TrainState, recipe: &Recipe, dataset: &Datas
         return differs("the recipe's [model] has changed", old, new);
     }
     if state.seed != recipe.seed {
-        return differs("another seed", state.seed.to_string(), recipe.seed.to_string());
+        return differs(
+            "another seed",
+            state.seed.to_string(),
+            recipe.seed.to_string(),
+        );
     }
     if state.data_hash != dataset.train.hash() {
-        return differs("other training data", state.data_hash.clone(), dataset.train.hash());
+        return differs(
+            "other training data",
+            state.data_hash.clone(),
+            dataset.train.hash(),
+        );
     }
-    let past: Vec<&GrowEvent> = state.growths.iter().filter_map(|g| g.event.as_ref()).collect();
+    let past: Vec<&GrowEvent> = state
+        .growths
+        .iter()
+        .filter_map(|g| g.event.as_ref())
+        .collect();
     let planned = recipe.grow.iter().filter(|g| past.contains(g)).count();
-    let missed = recipe.grow.iter().find(|g| {
-        g.at_step < state.step && !past.contains(g) && g.growth().summary() != "nothing"
-    });
+    let missed = recipe
+        .grow
+        .iter()
+        .find(|g| g.at_step < state.step && !past.contains(g) && g.growth().summary() != "nothing");
     if planned < past.len() {
-        return differs("the recipe's past growths have changed", format!("{past:?}"), format!("{:?}", recipe.grow));
+        return differs(
+            "the recipe's past growths have changed",
+            format!("{past:?}"),
+            format!("{:?}", recipe.grow),
+        );
     }
     if let Some(missed) = missed {
         let got = format!("a growth at step {}", missed.at_step);
-        return differs("the recipe has a growth in the past", format!("growths from step {} on", state.step), got);
+        return differs(
+            "the recipe has a growth in the past",
+            format!("growths from step {} on", state.step),
+            got,
+        );
     }
     Ok(())
 }
@@ -548,6 +648,13 @@ fn check_resume(dir: &Path, state: &TrainState, recipe: &Recipe, dataset: &Datas
 fn first_difference(a: &str, b: &str) -> (String, String) {
     let at = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     let start = a[..at].rfind([',', '{']).map_or(0, |i| i + 1);
-    let cut = |s: &str| s[start..].split(',').next().unwrap_or_default().trim().to_string();
+    let cut = |s: &str| {
+        s[start..]
+            .split(',')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_string()
+    };
     (cut(a), cut(b))
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use archive::Archive;
-pub(crate) use tensor::{Strided, contiguous, elements};
+pub(crate) use tensor::{Strided, contiguous, elements, shape_of};
 pub(crate) use tensors::{Piece, Source};
 pub use tensors::{TensorInfo, Tensors};
 pub use write::{TensorSink, TensorSpec, write_torch};

@@ -43,6 +43,17 @@ pub(crate) fn contiguous(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// The integers of a pickled shape or stride.
+pub(crate) fn shape_of(value: Value<'_>) -> Option<Vec<usize>> {
+    // torch.Size is pickled as a call with one tuple.
+    let sizes = match value.as_object() {
+        Some(size) if size.class == "torch.Size" => size.args.element(0)?,
+        _ => value,
+    };
+    let sizes = sizes.elements().filter(|sizes| sizes.len() <= MAX_AXES)?;
+    sizes.map(Value::as_usize).collect()
+}
+
 /// The tensor that a value stands for; `None` for other values.
 pub(crate) fn strided(archive: &Archive, name: &str, value: Value<'_>) -> Result<Option<Strided>> {
     let Some(object) = value.as_object() else {
@@ -177,22 +188,13 @@ impl Pickled<'_> {
     }
 
     fn sizes(&self, value: Value<'_>, what: &str) -> Result<Vec<usize>> {
-        // torch.Size is pickled as a call with one tuple.
-        let value = match value.as_object() {
-            Some(size) if size.class == "torch.Size" => size.args.element(0).unwrap_or(value),
-            _ => value,
-        };
-        let sizes = value
-            .elements()
-            .filter(|sizes| sizes.len() <= MAX_AXES)
-            .ok_or_else(|| {
-                self.damaged(
-                    format!("has no usable {what}"),
-                    &format!("a tuple of at most {MAX_AXES} integers"),
-                    value.describe(),
-                )
-            })?;
-        sizes.map(|size| self.size(size, what)).collect()
+        shape_of(value).ok_or_else(|| {
+            self.damaged(
+                format!("has no usable {what}"),
+                &format!("a tuple of at most {MAX_AXES} integers from 0"),
+                value.describe(),
+            )
+        })
     }
 
     fn size(&self, value: Value<'_>, what: &str) -> Result<usize> {

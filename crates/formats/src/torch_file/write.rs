@@ -202,9 +202,7 @@ fn integer(out: &mut Vec<u8>, number: usize) {
         out.push(b'J');
         out.extend(small.to_le_bytes());
     } else {
-        // One byte more than 64 bits, so that the highest bit is not taken for a sign.
-        out.extend([0x8a, 9]);
+        out.extend([0x8a, 8]);
         out.extend((number as u64).to_le_bytes());
-        out.push(0);
     }
 }

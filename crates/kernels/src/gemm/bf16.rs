@@ -44,7 +44,11 @@ pub(super) fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();
     let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
     // A NaN could be rounded up to infinity: keep its upper half and make it quiet instead.
-    if x.is_nan() { bits | 0x40_0000 } else { nearest }
+    if x.is_nan() {
+        bits | 0x40_0000
+    } else {
+        nearest
+    }
 }
 
 simd! {

@@ -1,92 +1,195 @@
 //! The loops around the micro-kernels.
 
-use super::kernel::{Kernels, PANEL, STRIP, Tile};
-use super::pack::{LINE, Line, Precision, Source, pack_columns};
+use super::kernel::{PANEL, STRIP, Tile};
+use super::pack::{LINE, Precision, Source, pack_columns};
 use super::{Mat, Write};
 use std::ops::Range;
 
 /// Words of the inner dimension in a block: part of the contract on rounding, see [`super`]. A
-/// panel of B fills 32 KiB of the first-level cache with it.
+/// block of a panel of B fills 32 KiB of the first-level cache.
 pub(super) const BLOCK: usize = 256;
 /// Rows that share a block of A in the second-level cache.
-const ROWS: usize = 128;
+pub(super) const ROWS: usize = 128;
 /// Elements of C that stay in the second-level cache from one block to the next.
 const TILE_C: usize = 64 << 10;
 
-/// Words for a block of A.
+/// Words of a block of A.
 pub(super) const A_WORDS: usize = ROWS * BLOCK;
-/// Lines for a block of a panel of B.
+/// Lines of a block of a panel of B.
 pub(super) const B_LINES: usize = PANEL * BLOCK / LINE;
 
-/// A block of up to [`ROWS`] rows of A.
+/// Where a block of A lies: strips of [`STRIP`] rows.
 #[derive(Clone, Copy)]
 pub(super) struct Left {
     first: *const u32,
-    /// Words from a strip of [`STRIP`] rows to the next, from a row to the next within it, and from
-    /// an inner position to the next.
+    /// Words from a strip to the next.
     strip: usize,
+    /// Words from a row to the next within a strip.
     row: usize,
+    /// Words from an inner position to the next.
     word: usize,
 }
 
-/// Where blocks of A come from.
-pub(super) trait Lefts {
-    /// The block of `rows` at `words`.
-    fn block(&mut self, rows: Range<usize>, words: Range<usize>) -> Left;
+/// Where a block of a panel of B lies.
+#[derive(Clone, Copy)]
+pub(super) struct Right {
+    pub first: *const u32,
+    /// Words from an inner position to the next.
+    pub word: usize,
 }
 
-/// Where blocks of panels of B come from.
-pub(super) trait Rights {
-    /// The first word, and the words from an inner position to the next, of the panel of columns `cols`
-    /// at `words`.
-    fn block(&mut self, cols: Range<usize>, words: Range<usize>) -> (*const u32, usize);
+/// The output: `rows × cols` elements, rows `row_stride` apart.
+pub(super) struct Output {
+    pub first: *mut f32,
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: usize,
 }
 
-/// f32 rows (or columns) as they lie.
-pub(super) struct Direct<'a>(pub Mat<'a>);
-
-impl Lefts for Direct<'_> {
-    fn block(&mut self, rows: Range<usize>, words: Range<usize>) -> Left {
-        let a = &self.0;
-        let first = rows.start * a.row_stride + words.start * a.col_stride;
-        Left {
-            first: a.data[first..].as_ptr().cast(),
-            strip: STRIP * a.row_stride,
-            row: a.row_stride,
-            word: a.col_stride,
+/// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` hand
+/// out blocks of at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words.
+///
+/// # Safety
+/// The elements of `c` must be valid for reads and writes and be used by nobody else meanwhile. A
+/// block must be valid for reads (of whole panels in the case of B) until the next one is asked for.
+pub(super) unsafe fn product<P: Precision>(
+    c: Output,
+    write: Write,
+    k: usize,
+    mut left: impl FnMut(Range<usize>, Range<usize>) -> Left,
+    mut right: impl FnMut(Range<usize>, Range<usize>) -> Right,
+    scale: f32,
+) {
+    let kernels = P::kernels();
+    let words = k.div_ceil(P::PER_WORD);
+    if words == 0 && write == Write::Replace {
+        for row in 0..c.rows {
+            // SAFETY: a row of the output.
+            unsafe { c.first.add(row * c.row_stride).write_bytes(0, c.cols) };
+        }
+    }
+    for rows in pieces(0..c.rows, ROWS) {
+        let width = (TILE_C / rows.len()).next_multiple_of(PANEL);
+        for tile in pieces(0..c.cols, width) {
+            for words in pieces(0..words, BLOCK) {
+                let write = if words.start == 0 { write } else { Write::Add };
+                let a = left(rows.clone(), words.clone());
+                for cols in pieces(tile.clone(), PANEL) {
+                    let b = right(cols.clone(), words.clone());
+                    let mut row = rows.start;
+                    for &(height, kernel) in kernels {
+                        while rows.end - row >= height {
+                            let (strip, within) =
+                                ((row - rows.start) / STRIP, (row - rows.start) % STRIP);
+                            let tile = Tile {
+                                words: words.len(),
+                                a: a.first.wrapping_add(strip * a.strip + within * a.row),
+                                a_row: a.row,
+                                a_word: a.word,
+                                b: b.first,
+                                b_word: b.word,
+                                c: c.first.wrapping_add(row * c.row_stride + cols.start),
+                                c_row: c.row_stride,
+                                scale,
+                                write,
+                            };
+                            // SAFETY: rows, columns and words are within what the caller vouches for.
+                            unsafe {
+                                if cols.len() == PANEL {
+                                    kernel(&tile);
+                                } else {
+                                    narrow(kernel, tile, height, cols.len());
+                                }
+                            }
+                            row += height;
+                        }
+                    }
+                }
+            }
         }
     }
 }
 
-/// A copied to a work area of [`A_WORDS`], block by block.
-pub(super) struct Copied<'a, S>(pub Mat<'a, S>, pub &'a mut [u32]);
+/// Runs a kernel of `rows` rows whose C has less than [`PANEL`] columns.
+///
+/// # Safety
+/// As for the kernel, but for `cols` columns of C.
+unsafe fn narrow(kernel: super::kernel::Kernel, tile: Tile, rows: usize, cols: usize) {
+    let mut whole = [[0.0f32; PANEL]; STRIP];
+    for (row, whole) in whole[..rows].iter_mut().enumerate() {
+        // SAFETY: `cols` columns of a row of C.
+        unsafe {
+            tile.c
+                .add(row * tile.c_row)
+                .copy_to_nonoverlapping(whole.as_mut_ptr(), cols)
+        };
+    }
+    let inner = Tile {
+        c: whole.as_mut_ptr().cast(),
+        c_row: PANEL,
+        ..tile
+    };
+    // SAFETY: the copy has whole panels.
+    unsafe { kernel(&inner) };
+    for (row, whole) in whole[..rows].iter().enumerate() {
+        // SAFETY: as above.
+        unsafe {
+            tile.c
+                .add(row * tile.c_row)
+                .copy_from_nonoverlapping(whole.as_ptr(), cols)
+        };
+    }
+}
 
-impl<'a, S> Copied<'a, S> {
-    fn fill<P: Precision>(&mut self, rows: Range<usize>, words: Range<usize>) -> Left
-    where
-        S: Source<P>,
-    {
-        let (a, to) = (self.0, &mut *self.1);
+/// `range` in pieces of at most `size`.
+pub(super) fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range
+        .step_by(size)
+        .map(move |start| start..end.min(start + size))
+}
+
+/// Blocks of `a`: where they lie if the kernels can read them there, or copied to `work`
+/// ([`A_WORDS`]). Without a work area `a` must be of f32.
+pub(super) fn left<'a, P: Precision, S: Source<P>>(
+    a: Mat<'a, S>,
+    mut work: Option<&'a mut [u32]>,
+) -> impl FnMut(Range<usize>, Range<usize>) -> Left + 'a {
+    let in_place = S::in_place(a);
+    move |rows, words| {
+        if let Some((row, word)) = in_place
+            && (word == 1 || work.is_none())
+        {
+            let first = a.data.as_ptr().cast::<u32>();
+            return Left {
+                first: first.wrapping_add(rows.start * row + words.start * word),
+                strip: STRIP * row,
+                row,
+                word,
+            };
+        }
+        let Some(work) = &mut work else {
+            unreachable!("only f32 comes without a work area, and is read in place");
+        };
         let depth = words.len();
         if a.col_stride == 1 {
             let k = words.start * P::PER_WORD..(words.end * P::PER_WORD).min(a.cols);
-            for (row, to) in rows.clone().zip(to.chunks_exact_mut(depth)) {
+            for (row, to) in rows.zip(work.chunks_exact_mut(depth)) {
                 S::along(to, &a.data[row * a.row_stride..][k.clone()]);
             }
             return Left {
-                first: to.as_ptr(),
+                first: work.as_ptr(),
                 strip: STRIP * depth,
                 row: depth,
                 word: 1,
             };
         }
-        let strips = to.chunks_exact_mut(STRIP * depth);
-        for (first, to) in rows.clone().step_by(STRIP).zip(strips) {
-            let strip = first..rows.end.min(first + STRIP);
+        let strips = work.chunks_exact_mut(STRIP * depth);
+        for (strip, to) in pieces(rows, STRIP).zip(strips) {
             pack_columns::<P, S>(to, STRIP, a.t(), strip, words.clone());
         }
         Left {
-            first: to.as_ptr(),
+            first: work.as_ptr(),
             strip: STRIP * depth,
             row: 1,
             word: STRIP,
@@ -94,11 +197,31 @@ impl<'a, S> Copied<'a, S> {
     }
 }
 
-/// [`Copied`] in a given precision.
-pub(super) struct As<P, T>(pub T, pub std::marker::PhantomData<P>);
+/// Rows of A for which it pays to copy rows of B that could be read where they are.
+const DIRECT_ROWS: usize = 128;
 
-impl<P: Precision, S: Source<P>> Lefts for As<P, Copied<'_, S>> {
-    fn block(&mut self, rows: Range<usize>, words: Range<usize>) -> Left {
-        self.0.fill::<P>(rows, words)
+/// Blocks of `b`, copied to `work` ([`B_LINES`]) unless the kernels can read whole panels where they are.
+pub(super) fn right<'a, P: Precision, S: Source<P>>(
+    b: Mat<'a, S>,
+    work: &'a mut [u32],
+    rows: usize,
+) -> impl FnMut(Range<usize>, Range<usize>) -> Right + 'a {
+    let in_place = S::in_place(b.t()).filter(|_| rows <= DIRECT_ROWS);
+    move |cols, words| {
+        if let Some((1, word)) = in_place
+            && cols.len() == PANEL
+        {
+            let first = b.data.as_ptr().cast::<u32>();
+            return Right {
+                first: first.wrapping_add(words.start * word + cols.start),
+                word,
+            };
+        }
+        let to = &mut work[..words.len() * PANEL];
+        pack_columns::<P, S>(to, PANEL, b, cols, words);
+        Right {
+            first: to.as_ptr(),
+            word: PANEL,
+        }
     }
 }

@@ -308,14 +308,32 @@ mod x86 {
         };
     }
     vector!(
-        __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_mul_ps,
-        _mm512_fmadd_ps, _mm512_castsi512_ps, _mm512_castps_si512, _mm512_slli_epi32,
-        _mm512_and_si512, _mm512_set1_epi32
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_mul_ps,
+        _mm512_fmadd_ps,
+        _mm512_castsi512_ps,
+        _mm512_castps_si512,
+        _mm512_slli_epi32,
+        _mm512_and_si512,
+        _mm512_set1_epi32
     );
     vector!(
-        __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_mul_ps,
-        _mm256_fmadd_ps, _mm256_castsi256_ps, _mm256_castps_si256, _mm256_slli_epi32,
-        _mm256_and_si256, _mm256_set1_epi32
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_mul_ps,
+        _mm256_fmadd_ps,
+        _mm256_castsi256_ps,
+        _mm256_castps_si256,
+        _mm256_slli_epi32,
+        _mm256_and_si256,
+        _mm256_set1_epi32
     );
 
     /// Pairs of bfloat16 with AVX512-BF16.
@@ -336,9 +354,44 @@ mod x86 {
         }
     }
 
-    kernels!(F32_AVX512, #[target_feature(enable = "avx512f")] __m512, F32, 8, 2);
-    kernels!(F32_AVX2, #[target_feature(enable = "avx2,fma")] __m256, F32, 4, 2);
-    kernels!(BF16_NATIVE, #[target_feature(enable = "avx512f,avx512bf16")] __m512, NativePairs, 8, 2);
-    kernels!(BF16_AVX512, #[target_feature(enable = "avx512f")] __m512, Pairs, 8, 2);
-    kernels!(BF16_AVX2, #[target_feature(enable = "avx2,fma")] __m256, Pairs, 4, 2);
+    kernels!(
+        F32_AVX512,
+        #[target_feature(enable = "avx512f")]
+        __m512,
+        F32,
+        8,
+        2
+    );
+    kernels!(
+        F32_AVX2,
+        #[target_feature(enable = "avx2,fma")]
+        __m256,
+        F32,
+        4,
+        2
+    );
+    kernels!(
+        BF16_NATIVE,
+        #[target_feature(enable = "avx512f,avx512bf16")]
+        __m512,
+        NativePairs,
+        8,
+        2
+    );
+    kernels!(
+        BF16_AVX512,
+        #[target_feature(enable = "avx512f")]
+        __m512,
+        Pairs,
+        8,
+        2
+    );
+    kernels!(
+        BF16_AVX2,
+        #[target_feature(enable = "avx2,fma")]
+        __m256,
+        Pairs,
+        4,
+        2
+    );
 }

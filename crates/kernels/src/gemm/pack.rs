@@ -48,6 +48,10 @@ impl Precision for Bf16 {
 
 /// Elements that a product of precision `P` takes: f32 for both, [`Bf16`] for `Bf16`.
 pub trait Source<P: Precision>: Copy + Send + Sync + 'static {
+    /// If the elements of `a` are words already: how many from a row and from a column to the next.
+    #[doc(hidden)]
+    fn in_place(a: Mat<'_, Self>) -> Option<(usize, usize)>;
+
     /// Word `w` of `to` = positions `PER_WORD·w..` of `from`; positions past its end count as 0.
     #[doc(hidden)]
     fn along(to: &mut [u32], from: &[Self]);
@@ -64,8 +68,11 @@ pub trait Source<P: Precision>: Copy + Send + Sync + 'static {
 
 /// Implements [`Source`] by a function that makes a word of its elements.
 macro_rules! source {
-    ($source:ty, $precision:ty, $word:expr) => {
+    ($source:ty, $precision:ty, $in_place:expr, $word:expr) => {
         impl Source<$precision> for $source {
+            fn in_place(a: Mat<'_, Self>) -> Option<(usize, usize)> {
+                $in_place(a)
+            }
             fn along(to: &mut [u32], from: &[Self]) {
                 simd! {
                     fn run(to: &mut [u32], from: &[$source]) {
@@ -96,11 +103,23 @@ macro_rules! source {
     };
 }
 
-source!(f32, f32, |[x]: [f32; 1]| x.to_bits());
-source!(f32, Bf16, |[x, y]: [f32; 2]| (rounded(x) >> 16)
+source!(
+    f32,
+    f32,
+    |a: Mat<'_, f32>| Some((a.row_stride, a.col_stride)),
+    |[x]: [f32; 1]| x.to_bits()
+);
+source!(f32, Bf16, |_| None, |[x, y]: [f32; 2]| (rounded(x) >> 16)
     | (rounded(y) & 0xffff_0000));
-source!(Bf16, Bf16, |[x, y]: [Bf16; 2]| u32::from(x.to_bits())
-    | u32::from(y.to_bits()) << 16);
+source!(
+    Bf16,
+    Bf16,
+    |a: Mat<'_, Bf16>| {
+        let whole = a.cols.is_multiple_of(2) && a.row_stride.is_multiple_of(2);
+        (whole && a.col_stride == 1).then_some((a.row_stride / 2, 1))
+    },
+    |[x, y]: [Bf16; 2]| u32::from(x.to_bits()) | u32::from(y.to_bits()) << 16
+);
 
 #[inline(always)]
 fn along<S: Copy + Default, const P: usize>(
@@ -134,7 +153,11 @@ fn across<S: Copy + Default, const P: usize>(
     for (w, to) in to.chunks_exact_mut(width).enumerate() {
         let lines: [&[S]; P] = std::array::from_fn(|p| {
             let row = w * P + p;
-            if row < rows { &from[row * stride..][..cols] } else { &zero[..cols] }
+            if row < rows {
+                &from[row * stride..][..cols]
+            } else {
+                &zero[..cols]
+            }
         });
         let (to, padding) = to.split_at_mut(cols);
         for (j, to) in to.iter_mut().enumerate() {

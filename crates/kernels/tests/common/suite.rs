@@ -5,7 +5,9 @@ use super::sites::{Case, THETAS};
 use tokenformer_kernels::attention::Shape;
 use tokenformer_kernels::gemm::{Mat, Write, few_rows_dot, few_rows_sum, par_gemm};
 use tokenformer_kernels::{Exec, Pool, Scratch};
-use tokenformer_kernels::{adamw, attention, cross_entropy, elementwise, embedding, layer_norm, rotary};
+use tokenformer_kernels::{
+    adamw, attention, cross_entropy, elementwise, embedding, layer_norm, rotary,
+};
 
 /// The output of a kernel.
 pub struct Output {
@@ -19,14 +21,21 @@ struct Outputs(Vec<Output>);
 
 impl Outputs {
     fn put(&mut self, name: impl Into<String>, has_product: bool, numbers: Vec<f32>) {
-        self.0.push(Output { name: name.into(), numbers, has_product });
+        self.0.push(Output {
+            name: name.into(),
+            numbers,
+            has_product,
+        });
     }
 }
 
 /// Runs every kernel with so many threads.
 pub fn every_kernel(threads: usize) -> Vec<Output> {
     let (pool, mut scratch) = (Pool::new(threads), Scratch::default());
-    let mut exec = Exec { pool: &pool, scratch: &mut scratch };
+    let mut exec = Exec {
+        pool: &pool,
+        scratch: &mut scratch,
+    };
     let mut out = Outputs(Vec::new());
     pattention(threads, &mut out);
     token_attention(&mut exec, &mut out);
@@ -40,7 +49,15 @@ pub fn every_kernel(threads: usize) -> Vec<Output> {
 fn pattention(threads: usize, out: &mut Outputs) {
     for (i, theta) in THETAS.into_iter().enumerate() {
         for joint in [true, false] {
-            let case = Case { theta, joint, rows: 150, d_in: 80, d_out: 72, tokens: vec![300, 70], seed: i as u64 };
+            let case = Case {
+                theta,
+                joint,
+                rows: 150,
+                d_in: 80,
+                d_out: 72,
+                tokens: vec![300, 70],
+                seed: i as u64,
+            };
             let numbers = case.numbers();
             let name = |part: &str| format!("pattention {theta:?} joint={joint} {part}");
             out.put(name("infer"), true, case.infer(&numbers, threads));
@@ -57,14 +74,30 @@ fn pattention(threads: usize, out: &mut Outputs) {
 
 fn token_attention(exec: &mut Exec<'_>, out: &mut Outputs) {
     for causal in [true, false] {
-        let shape = Shape { batch: 2, queries: 150, keys: 150, key_stride: 150, heads: 3, channels: 20, causal };
+        let shape = Shape {
+            batch: 2,
+            queries: 150,
+            keys: 150,
+            key_stride: 150,
+            heads: 3,
+            channels: 20,
+            causal,
+        };
         let mut random = Random::new(7);
         let len = 2 * 150 * 60;
         let [q, k, v, d_o] = [(); 4].map(|()| random.normals(len, 1.0));
         let (mut o, mut lse) = (vec![0.0; len], vec![0.0; shape.stats_len()]);
         attention::forward(exec, shape, [&q, &k, &v], &mut o, Some(&mut lse));
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; len]);
-        attention::backward(exec, shape, [&q, &k, &v], &o, &lse, &d_o, [&mut dq, &mut dk, &mut dv]);
+        attention::backward(
+            exec,
+            shape,
+            [&q, &k, &v],
+            &o,
+            &lse,
+            &d_o,
+            [&mut dq, &mut dk, &mut dv],
+        );
         for (part, numbers) in [("o", o), ("lse", lse), ("dq", dq), ("dk", dk), ("dv", dv)] {
             out.put(format!("attention causal={causal} {part}"), true, numbers);
         }
@@ -76,7 +109,13 @@ fn layer_norms(exec: &mut Exec<'_>, out: &mut Outputs) {
     let mut random = Random::new(8);
     let [x, dy] = [(); 2].map(|()| random.normals(r * d, 1.0));
     let [gain, bias] = [(); 2].map(|()| random.normals(d, 1.0));
-    for affine in [None, Some(layer_norm::Affine { gain: &gain, bias: &bias })] {
+    for affine in [
+        None,
+        Some(layer_norm::Affine {
+            gain: &gain,
+            bias: &bias,
+        }),
+    ] {
         let (mut y, mut stats) = (vec![0.0; r * d], vec![0.0; r * 2]);
         layer_norm::forward(exec, &x, affine, 1e-5, &mut y, &mut stats, d);
         let kept = match affine {
@@ -84,7 +123,15 @@ fn layer_norms(exec: &mut Exec<'_>, out: &mut Outputs) {
             None => layer_norm::Kept::Output(&y),
         };
         let mut dx = vec![0.5; r * d];
-        layer_norm::backward(exec, kept, &stats, affine.map(|a| a.gain), &dy, (&mut dx, Write::Add), d);
+        layer_norm::backward(
+            exec,
+            kept,
+            &stats,
+            affine.map(|a| a.gain),
+            &dy,
+            (&mut dx, Write::Add),
+            d,
+        );
         let name = |part: &str| format!("layer norm affine={} {part}", affine.is_some());
         out.put(name("y"), false, y);
         out.put(name("dx"), false, dx);
@@ -104,13 +151,22 @@ fn losses(exec: &mut Exec<'_>, out: &mut Outputs) {
     let (h, table) = (random.normals(r * d, 1.0), random.normals(v * d, 0.3));
     let targets = random.tokens(r, v);
     let [mut nll, mut dh, mut dtable] = [r, r * d, v * d].map(|len| vec![0.0; len]);
-    let gradient = cross_entropy::Gradient { weight: 0.01, dh: &mut dh, dtable: Some(&mut dtable) };
+    let gradient = cross_entropy::Gradient {
+        weight: 0.01,
+        dh: &mut dh,
+        dtable: Some(&mut dtable),
+    };
     cross_entropy::forward(exec, &h, &table, 0.7, &targets, &mut nll, Some(gradient), d);
     let mut logits = vec![0.0; r * v];
     cross_entropy::logits(exec, &h, &table, 0.7, &mut logits, d);
     let mut few = vec![0.0; 3 * v];
     cross_entropy::logits(exec, &h[..3 * d], &table, 0.7, &mut few, d);
-    for (part, numbers) in [("nll", nll), ("dh", dh), ("dtable", dtable), ("logits", logits)] {
+    for (part, numbers) in [
+        ("nll", nll),
+        ("dh", dh),
+        ("dtable", dtable),
+        ("logits", logits),
+    ] {
         out.put(format!("cross-entropy {part}"), true, numbers);
     }
     out.put("few logits", false, few);
@@ -121,7 +177,14 @@ fn products(exec: &mut Exec<'_>, out: &mut Outputs) {
     let mut random = Random::new(10);
     let (a, b) = (random.normals(m * k, 1.0), random.normals(n * k, 1.0));
     let mut c = random.normals(m * n, 1.0);
-    par_gemm(exec, &mut c, Write::Add, Mat::new(&a, m, k), Mat::new(&b, n, k).t(), 0.3);
+    par_gemm(
+        exec,
+        &mut c,
+        Write::Add,
+        Mat::new(&a, m, k),
+        Mat::new(&b, n, k).t(),
+        0.3,
+    );
     out.put("matrix product", true, c);
     let rows = 6;
     let mut y = vec![0.0; rows * n];
@@ -149,7 +212,14 @@ fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
     adamw::update(exec, update, &mut p, &g, &mut m, &mut v);
     elementwise::add(exec, &mut m, &v);
     let squares = elementwise::sum_of_squares(exec, &p).to_bits();
-    out.put("sum of squares", false, vec![f32::from_bits((squares >> 32) as u32), f32::from_bits(squares as u32)]);
+    out.put(
+        "sum of squares",
+        false,
+        vec![
+            f32::from_bits((squares >> 32) as u32),
+            f32::from_bits(squares as u32),
+        ],
+    );
     out.put("adamw p", false, p);
     out.put("adamw m + v", false, m);
 
@@ -159,7 +229,14 @@ fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
     let (mut y, mut dtable) = (vec![0.0; r * d], vec![0.0; vocab * d]);
     embedding::forward(exec, &table, &tokens, &mut y, d);
     embedding::backward(exec, &mut dtable, &tokens, &dy, d);
-    rotary::rotate(exec, &mut y, &rotary::Table::new(100, 8, 1e4), [100, 10, 13], 0, false);
+    rotary::rotate(
+        exec,
+        &mut y,
+        &rotary::Table::new(100, 8, 1e4),
+        [100, 10, 13],
+        0,
+        false,
+    );
     out.put("embedding, then rotary", false, y);
     out.put("embedding backward", false, dtable);
 }

@@ -34,7 +34,10 @@ impl Resolved {
                 table = format!("{}.", name.trim_matches(['[', ']']));
                 lines += line;
             } else if line.contains(" = ") {
-                let origin = self.origins.get(&format!("{table}{key}")).map_or("default", |o| o);
+                let origin = self
+                    .origins
+                    .get(&format!("{table}{key}"))
+                    .map_or("default", |o| o);
                 lines += &format!("{line:<44} # {origin}");
             } else {
                 lines += line;
@@ -78,13 +81,22 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
             Some(Value::String(name)) => preset.clone_from(name),
             Some(other) => {
                 let place = format!("{origin}: model.preset");
-                return Err(wrong(place, "not a name", "a string", other, "presets are listed by `config presets`"));
+                return Err(wrong(
+                    place,
+                    "not a name",
+                    "a string",
+                    other,
+                    "presets are listed by `config presets`",
+                ));
             }
             None => {}
         }
     }
     let model = ModelTable::from_preset(&preset)?;
-    let defaults = Recipe { model, ..Recipe::default() };
+    let defaults = Recipe {
+        model,
+        ..Recipe::default()
+    };
     let mut merged = Table::try_from(&defaults).expect("a recipe is plain data with string keys");
     let mut origins = BTreeMap::new();
     if let Some(Value::Table(model)) = merged.get("model") {
@@ -97,7 +109,10 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
     }
     let recipe: Recipe = serde_path_to_error::deserialize(Value::Table(merged)).map_err(|e| {
         let path = e.path().to_string();
-        let origin = origins.get(&path).cloned().unwrap_or_else(|| name.to_string());
+        let origin = origins
+            .get(&path)
+            .cloned()
+            .unwrap_or_else(|| name.to_string());
         Error::Recipe {
             place: format!("{origin}: {path}"),
             problem: "a value of the wrong kind".into(),
@@ -117,7 +132,10 @@ fn read_table(path: &Path) -> Result<Table> {
         place: path.display().to_string(),
         problem: "not text".into(),
         expected: "a TOML file in UTF-8".into(),
-        got: format!("a byte that is not UTF-8 at offset {}", e.utf8_error().valid_up_to()),
+        got: format!(
+            "a byte that is not UTF-8 at offset {}",
+            e.utf8_error().valid_up_to()
+        ),
         help: "is this the recipe?".into(),
     })?;
     text.parse::<Table>().map_err(|e| Error::Recipe {
@@ -131,16 +149,34 @@ fn read_table(path: &Path) -> Result<Table> {
 
 /// `a.b=v` as nested tables; `v` is TOML, or else a string.
 fn parse_set(set: &str) -> Result<Table> {
-    let Some((path, value)) = set.split_once('=').filter(|(path, _)| !path.trim().is_empty()) else {
+    let Some((path, value)) = set
+        .split_once('=')
+        .filter(|(path, _)| !path.trim().is_empty())
+    else {
         let help = "for example --set train.steps=500";
-        return Err(wrong(format!("--set {set}"), "not an assignment", "KEY=VALUE", set, help));
+        return Err(wrong(
+            format!("--set {set}"),
+            "not an assignment",
+            "KEY=VALUE",
+            set,
+            help,
+        ));
     };
-    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    let parsed = format!("v = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"));
     let mut value = parsed.unwrap_or_else(|| Value::String(value.into()));
     let path = path.trim();
     if path.starts_with("grow") {
         let help = "write [[grow]] tables in a recipe file";
-        return Err(wrong(format!("--set {set}"), "growth is a list", "another key", path, help));
+        return Err(wrong(
+            format!("--set {set}"),
+            "growth is a list",
+            "another key",
+            path,
+            help,
+        ));
     }
     for key in path.rsplit('.') {
         value = Value::Table(Table::from_iter([(key.to_string(), value)]));
@@ -160,7 +196,10 @@ fn schema() -> Table {
         schedule: Some(Schedule::default()),
         ..GrowEvent::default()
     };
-    let full = Recipe { grow: vec![grow], ..Recipe::default() };
+    let full = Recipe {
+        grow: vec![grow],
+        ..Recipe::default()
+    };
     Table::try_from(&full).expect("a recipe is plain data with string keys")
 }
 
@@ -183,7 +222,9 @@ fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result
         match (known, value) {
             (Value::Table(known), Value::Table(value)) => check_keys(value, known, origin, &inner)?,
             (Value::Array(known), Value::Array(values)) => {
-                let Some(Value::Table(known)) = known.first() else { continue };
+                let Some(Value::Table(known)) = known.first() else {
+                    continue;
+                };
                 for value in values.iter().filter_map(Value::as_table) {
                     check_keys(value, known, origin, &inner)?;
                 }
@@ -236,13 +277,7 @@ fn expectation(schema: &Table, path: &str) -> String {
     }
 }
 
-fn wrong(
-    place: String,
-    problem: &str,
-    expected: &str,
-    got: impl ToString,
-    help: &str,
-) -> Error {
+fn wrong(place: String, problem: &str, expected: &str, got: impl ToString, help: &str) -> Error {
     Error::Recipe {
         place,
         problem: problem.into(),

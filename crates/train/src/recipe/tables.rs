@@ -3,9 +3,7 @@
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use serde::{Deserialize, Serialize};
-use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, NormSpan, Positions, Slots, Theta,
-};
+use tokenformer_core::config::{FinalNorm, Init, LogitScale, NormSpan, Positions, Slots, Theta};
 use tokenformer_core::grow::{Amount, Fill, Growth, TauRule};
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_core::presets::Preset;
@@ -135,7 +133,11 @@ impl ModelTable {
     /// # Errors
     /// If the sizes are impossible or the vocabulary is smaller than the tokenizer's.
     pub fn build(&self, tokenizer_vocab: usize) -> Result<ModelConfig> {
-        let vocab = if self.vocab == 0 { tokenizer_vocab } else { self.vocab };
+        let vocab = if self.vocab == 0 {
+            tokenizer_vocab
+        } else {
+            self.vocab
+        };
         if vocab < tokenizer_vocab {
             return Err(Error::Recipe {
                 place: "model.vocab".into(),
@@ -146,9 +148,10 @@ impl ModelTable {
             });
         }
         let positions = match self.positions {
-            PositionKind::Rotary => {
-                Positions::Rotary { fraction: self.rotary_fraction, base: self.rotary_base }
-            }
+            PositionKind::Rotary => Positions::Rotary {
+                fraction: self.rotary_fraction,
+                base: self.rotary_base,
+            },
             PositionKind::None => Positions::None,
         };
         let spec = ModelSpec {
@@ -183,7 +186,11 @@ pub struct TrainTable {
 
 impl Default for TrainTable {
     fn default() -> Self {
-        Self { steps: 1000, batch: 8, accumulate: 1 }
+        Self {
+            steps: 1000,
+            batch: 8,
+            accumulate: 1,
+        }
     }
 }
 
@@ -199,7 +206,10 @@ pub struct EvalTable {
 
 impl Default for EvalTable {
     fn default() -> Self {
-        Self { every: 100, tokens: 65_536 }
+        Self {
+            every: 100,
+            tokens: 65_536,
+        }
     }
 }
 
@@ -221,7 +231,13 @@ pub struct SampleTable {
 
 impl Default for SampleTable {
     fn default() -> Self {
-        Self { every: 0, prompt: String::new(), tokens: 120, temperature: 0.7, top_p: 0.95 }
+        Self {
+            every: 0,
+            prompt: String::new(),
+            tokens: 120,
+            temperature: 0.7,
+            top_p: 0.95,
+        }
     }
 }
 
@@ -237,7 +253,10 @@ pub struct CheckpointTable {
 
 impl Default for CheckpointTable {
     fn default() -> Self {
-        Self { every: 200, keep: 2 }
+        Self {
+            every: 200,
+            keep: 2,
+        }
     }
 }
 
@@ -321,23 +340,49 @@ impl Recipe {
         };
         let t = &self.train;
         if t.steps == 0 || t.batch == 0 || t.accumulate == 0 {
-            let got = format!("steps {}, batch {}, accumulate {}", t.steps, t.batch, t.accumulate);
-            return bad("train", "steps, batch and accumulate of at least 1", got, "see `config show`");
+            let got = format!(
+                "steps {}, batch {}, accumulate {}",
+                t.steps, t.batch, t.accumulate
+            );
+            return bad(
+                "train",
+                "steps, batch and accumulate of at least 1",
+                got,
+                "see `config show`",
+            );
         }
         if t.steps > 1 << 40 || t.batch > 1 << 24 || t.accumulate > 1 << 24 {
-            let got = format!("steps {}, batch {}, accumulate {}", t.steps, t.batch, t.accumulate);
-            return bad("train", "sizes that a run can have", got, "is this what you meant?");
+            let got = format!(
+                "steps {}, batch {}, accumulate {}",
+                t.steps, t.batch, t.accumulate
+            );
+            return bad(
+                "train",
+                "sizes that a run can have",
+                got,
+                "is this what you meant?",
+            );
         }
         if self.log.every == 0 {
             return bad("log.every", "at least 1", "0".into(), "10 is the default");
         }
         if self.checkpoint.keep == 0 {
-            return bad("checkpoint.keep", "at least 1", "0".into(), "a run must be able to go on");
+            return bad(
+                "checkpoint.keep",
+                "at least 1",
+                "0".into(),
+                "a run must be able to go on",
+            );
         }
         let o = &self.optimizer;
         for (key, beta) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
             if !(0.0..1.0).contains(&beta) {
-                return bad(key, "from 0 to below 1", beta.to_string(), "0.9 and 0.95 are usual");
+                return bad(
+                    key,
+                    "from 0 to below 1",
+                    beta.to_string(),
+                    "0.9 and 0.95 are usual",
+                );
             }
         }
         for (key, value) in [
@@ -346,7 +391,12 @@ impl Recipe {
             ("optimizer.clip", o.clip),
         ] {
             if !(value.is_finite() && value >= 0.0) {
-                return bad(key, "a number from 0 on", value.to_string(), "see `config show`");
+                return bad(
+                    key,
+                    "a number from 0 on",
+                    value.to_string(),
+                    "see `config show`",
+                );
             }
         }
         let grown = self.grow.iter().filter_map(|g| g.schedule.as_ref());
@@ -357,16 +407,30 @@ impl Recipe {
                 && (0.0..=1.0).contains(&schedule.decay_share);
             if !fine {
                 let expected = "lr above 0, min_ratio and decay_share between 0 and 1";
-                return bad("schedule", expected, format!("{schedule:?}"), "see `config show`");
+                return bad(
+                    "schedule",
+                    expected,
+                    format!("{schedule:?}"),
+                    "see `config show`",
+                );
             }
         }
         for pair in self.grow.windows(2) {
             if pair[0].at_step >= pair[1].at_step {
                 let got = format!("at_step {} then {}", pair[0].at_step, pair[1].at_step);
-                return bad("grow.at_step", "growing step numbers", got, "order the [[grow]] tables");
+                return bad(
+                    "grow.at_step",
+                    "growing step numbers",
+                    got,
+                    "order the [[grow]] tables",
+                );
             }
         }
-        if let Some(event) = self.grow.iter().find(|g| g.at_step == 0 || g.at_step >= t.steps) {
+        if let Some(event) = self
+            .grow
+            .iter()
+            .find(|g| g.at_step == 0 || g.at_step >= t.steps)
+        {
             let expected = format!("between 1 and train.steps - 1 = {}", t.steps - 1);
             let help = "grow before the last step, so that the new tokens learn";
             return bad("grow.at_step", &expected, event.at_step.to_string(), help);
@@ -377,7 +441,10 @@ impl Recipe {
 
     /// Learning rate of update `step` (1 is the first): that of its stage's own schedule.
     pub fn lr_at(&self, step: u64) -> f64 {
-        let restarts = self.grow.iter().filter_map(|g| Some((g.at_step, g.schedule.as_ref()?)));
+        let restarts = self
+            .grow
+            .iter()
+            .filter_map(|g| Some((g.at_step, g.schedule.as_ref()?)));
         let (mut start, mut schedule, mut end) = (0, &self.schedule, self.train.steps);
         for (at_step, own) in restarts {
             if step > at_step {

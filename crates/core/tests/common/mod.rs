@@ -1,0 +1,116 @@
+//! Shared by the tests: small models, and what is done with them again and again.
+#![allow(dead_code)]
+
+use proptest::test_runner::{Config, RngSeed};
+use rand::Rng;
+use std::sync::Arc;
+use tokenformer_core::config::{
+    FinalNorm, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
+};
+use tokenformer_core::optim::{AdamW, Applied};
+use tokenformer_core::param::Gradients;
+use tokenformer_core::reference::Reference;
+use tokenformer_core::{Cpu, Device, Graph, Model, init};
+
+pub const THETAS: [Theta; 3] = [Theta::L2NormGelu, Theta::GeluL2Norm, Theta::Softmax];
+pub const ROTARY: Positions = Positions::Rotary { fraction: 0.5, base: 10_000.0 };
+
+pub fn cpu() -> Arc<dyn Device> {
+    Cpu::new(Some(2))
+}
+
+pub fn reference() -> Arc<dyn Device> {
+    Reference::new()
+}
+
+/// A model of two blocks that takes a moment to train.
+pub fn spec() -> ModelSpec {
+    ModelSpec {
+        vocab: 29,
+        width: 16,
+        layers: 2,
+        heads: 2,
+        context: 24,
+        slots: Slots { qkv: 12, proj: 10, ffn: 20 },
+        theta: Theta::L2NormGelu,
+        norm: NormSpan::Joint,
+        positions: ROTARY,
+        final_norm: FinalNorm::Affine,
+        logit_scale: LogitScale::One,
+        init: Init::FanIn,
+    }
+}
+
+pub fn fresh(device: &Arc<dyn Device>, spec: &ModelSpec, seed: u64) -> Model {
+    Model::fresh(device, &spec.build().unwrap(), seed).unwrap()
+}
+
+/// Random tokens below `vocab`.
+pub fn tokens(seed: u64, len: usize, vocab: usize) -> Vec<u32> {
+    let mut rng = init::stream(seed, "tokens");
+    (0..len).map(|_| (rng.next_u64() % vocab as u64) as u32).collect()
+}
+
+pub fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Every array's name and bits.
+pub fn weights(model: &Model) -> Vec<(String, Vec<u32>)> {
+    let host = |p: &tokenformer_core::param::Param| {
+        let mut host = vec![0.0; p.len()];
+        model.device().download(p.value(), &mut host).unwrap();
+        (p.name().to_string(), bits(&host))
+    };
+    model.params().into_iter().map(host).collect()
+}
+
+/// The gradients of the mean loss, by name, and that loss.
+pub fn gradients(model: &Model, inputs: &[u32], targets: &[u32], batch: usize) -> (f64, Gradients) {
+    let mut gradients = Gradients::zeros(model.device(), model.params()).unwrap();
+    let mut g = Graph::training(model.device(), &mut gradients);
+    let weight = 1.0 / inputs.len() as f32;
+    let nll = model.loss(&mut g, inputs, targets, batch, weight).unwrap();
+    g.backward().unwrap();
+    (mean(&nll), gradients)
+}
+
+pub fn mean(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x)).sum::<f64>() / x.len() as f64
+}
+
+/// One update on the mean loss.
+pub fn train_step(
+    model: &mut Model,
+    optimizer: &mut AdamW,
+    [inputs, targets]: [&[u32]; 2],
+    batch: usize,
+    lr: f64,
+) -> (f64, Applied) {
+    let (loss, gradients) = gradients(model, inputs, targets, batch);
+    (loss, optimizer.step(model, &gradients, lr).unwrap())
+}
+
+pub fn max_abs_difference(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let larger = |m: f64, x: f64| if x > m || x.is_nan() { x } else { m };
+    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()).fold(0.0, larger)
+}
+
+/// `‖got − want‖ / ‖want‖`.
+pub fn l2_error(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let off: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).powi(2)).sum();
+    let all: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
+    if off == 0.0 { 0.0 } else { (off / all).sqrt() }
+}
+
+/// The same cases in every run.
+pub fn cases(cases: u32) -> Config {
+    Config {
+        cases,
+        rng_seed: RngSeed::Fixed(0x7070),
+        failure_persistence: None,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,497 @@
+//! DeepSpeed training folders (ZeRO stages 0 to 2, no pipeline or model parallelism).
+//!
+//! ```text
+//! checkpoints/
+//!   latest                                            the newest tag, such as global_step600000
+//!   global_step600000/
+//!     mp_rank_00_model_states.pt                      "module": the half-precision weights, and much else
+//!     zero_pp_rank_{r}_mp_rank_00_optim_states.pt     rank r's slice of the 32-bit weights, for each parameter group
+//! ```
+//!
+//! The 32-bit weights of a group are the ranks' slices one after the other, cut into tensors in the order of
+//! `param_shapes`; what is left at the end is padding. Source: DeepSpeed's `utils/zero_to_fp32.py`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::shown;
+use crate::pickle::Value;
+use crate::torch_file::{Piece, Source, contiguous, elements, shape_of};
+use crate::{Dtype, Error, Result, TensorInfo, Tensors, TorchFile, file};
+
+const STATES: &str = "mp_rank_00_model_states.pt";
+const SHARD_END: &str = "_mp_rank_00_optim_states.pt";
+
+/// One checkpoint of a DeepSpeed training folder.
+pub struct DeepSpeedFolder {
+    folder: PathBuf,
+    states: TorchFile,
+    ranks: usize,
+    shards: BTreeMap<usize, PathBuf>,
+}
+
+/// The best weights of a checkpoint.
+pub struct Weights {
+    /// The tensors, by their names in the model.
+    pub tensors: Tensors,
+    /// Where they come from.
+    pub precision: Precision,
+}
+
+/// Where weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// The optimizer's 32-bit weights, merged.
+    Full,
+    /// The module's half-precision weights, because not all of the 32-bit ones are there.
+    Half {
+        /// Files with slices of the 32-bit weights that are there.
+        shards: usize,
+        /// Files that there should be.
+        ranks: usize,
+    },
+}
+
+impl DeepSpeedFolder {
+    /// Opens a training folder at its `latest` checkpoint, or the folder of one checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Unsupported`] (weights split over several files), [`Error::RefusedGlobal`],
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<DeepSpeedFolder> {
+        let folder = checkpoint_folder(path)?;
+        let states = TorchFile::open(&folder.join(STATES))?;
+        let unsupported = |what: String| Error::Unsupported {
+            location: folder.display().to_string(),
+            what,
+            help: "merge the checkpoint with the tools of its training code first",
+        };
+        if folder.join("mp_rank_01_model_states.pt").exists() {
+            return Err(unsupported(
+                "the weights are split over several files by model parallelism".into(),
+            ));
+        }
+        let count = |key: &str| match states.root().get(key) {
+            None => Ok(1),
+            Some(value) => value.as_usize().filter(|&count| count > 0).ok_or_else(|| {
+                damaged(
+                    states.path(),
+                    format!("{key} cannot be read"),
+                    "an integer from 1",
+                    value.describe(),
+                )
+            }),
+        };
+        let split = count("mp_world_size")?;
+        if split != 1 {
+            return Err(unsupported(format!(
+                "the weights are split over {split} processes by model parallelism"
+            )));
+        }
+        let ranks = count("dp_world_size")?;
+        let shards = shards(&folder)?;
+        if let Some((rank, path)) = shards.iter().find(|&(&rank, _)| rank >= ranks) {
+            return Err(damaged(
+                path,
+                format!("the file belongs to rank {rank}, which the checkpoint does not have"),
+                &format!("ranks below {ranks}"),
+                "files of several checkpoints in one folder".into(),
+            ));
+        }
+        Ok(DeepSpeedFolder {
+            folder,
+            states,
+            ranks,
+            shards,
+        })
+    }
+
+    /// The folder of the checkpoint.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Everything beside the 32-bit weights: `iteration`, `args` and more.
+    pub fn states(&self) -> &TorchFile {
+        &self.states
+    }
+
+    /// The training step, where the checkpoint tells it.
+    pub fn iteration(&self) -> Option<u64> {
+        ["iteration", "global_steps"]
+            .iter()
+            .find_map(|key| self.states.root().get(key)?.as_i64())
+            .and_then(|step| step.try_into().ok())
+    }
+
+    /// The 32-bit weights where all of them are there, else those of the module.
+    ///
+    /// # Errors
+    /// Those of [`masters`](Self::masters) and [`module`](Self::module).
+    pub fn weights(&self) -> Result<Weights> {
+        Ok(match self.masters()? {
+            Some(tensors) => Weights {
+                tensors,
+                precision: Precision::Full,
+            },
+            None => Weights {
+                tensors: self.module()?,
+                precision: Precision::Half {
+                    shards: self.shards.len(),
+                    ranks: self.ranks,
+                },
+            },
+        })
+    }
+
+    /// The module's weights, in the precision of training.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn module(&self) -> Result<Tensors> {
+        self.states.tensors_at(&["module"])
+    }
+
+    /// The 32-bit weights, in the order of the module; what has none (buffers, frozen parameters) is the module's own.
+    /// `None` when not every rank's file is there.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the files do not fit together, [`Error::Unsupported`] for ZeRO stage 3.
+    pub fn masters(&self) -> Result<Option<Tensors>> {
+        if self.shards.len() < self.ranks {
+            return Ok(None);
+        }
+        let module = self.module()?;
+        let mut masters = self.merged()?;
+        let aliases = self.aliases();
+        let mut tensors = Tensors::new(&self.folder);
+        for info in module.list() {
+            let name = info.name.as_str();
+            let master = masters.remove(name).or_else(|| {
+                aliases
+                    .get(name)
+                    .and_then(|&other| tensors.source(other))
+                    .map(clone)
+            });
+            let (found, source) = match master {
+                Some(master) => master,
+                None => module
+                    .source(name)
+                    .map(clone)
+                    .ok_or_else(|| Error::MissingTensor {
+                        path: self.folder.clone(),
+                        name: name.into(),
+                        near: Vec::new(),
+                        count: module.list().len(),
+                    })?,
+            };
+            if found.shape != info.shape {
+                return Err(damaged(
+                    self.states.path(),
+                    format!("param_shapes and the module disagree about {}", shown(name)),
+                    &format!("{:?}", info.shape),
+                    format!("{:?}", found.shape),
+                ));
+            }
+            tensors.push(
+                TensorInfo {
+                    name: name.into(),
+                    ..found
+                },
+                source,
+            )?;
+        }
+        if let Some(name) = masters.keys().next() {
+            return Err(damaged(
+                self.states.path(),
+                format!("param_shapes has {}, which the module has not", shown(name)),
+                "the same names in both",
+                format!("{} more", masters.len()),
+            ));
+        }
+        Ok(Some(tensors))
+    }
+
+    /// Names of parameters that share the weights of another name.
+    fn aliases(&self) -> HashMap<&str, &str> {
+        let shared = self.states.root().get("shared_params");
+        shared
+            .and_then(Value::entries)
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, other)| Some((name.as_str()?, other.as_str()?)))
+            .collect()
+    }
+
+    /// The tensors of `param_shapes`, cut from the joined slices.
+    fn merged(&self) -> Result<HashMap<String, (TensorInfo, Source)>> {
+        let groups = self.param_shapes()?;
+        let slices = self.slices(groups.len())?;
+        let mut merged = HashMap::new();
+        for (index, (group, slices)) in groups.into_iter().zip(slices).enumerate() {
+            let storage = format!("fp32 group {index}");
+            let mut joined = Joined::new(slices);
+            for (name, shape) in group {
+                let missing = |joined: &Joined| {
+                    damaged(
+                        &self.folder,
+                        format!(
+                            "the 32-bit weights of group {index} end before {}",
+                            shown(&name)
+                        ),
+                        &format!("{shape:?} after {} elements", joined.taken),
+                        format!("{} elements", joined.total),
+                    )
+                };
+                let count = elements(&shape).ok_or_else(|| missing(&joined))?;
+                let offset = joined.taken;
+                let pieces = joined.take(count).ok_or_else(|| missing(&joined))?;
+                let info = TensorInfo {
+                    name: name.clone(),
+                    dtype: Dtype::F32,
+                    stride: contiguous(&shape),
+                    shape,
+                    storage: storage.clone(),
+                    offset,
+                };
+                if merged
+                    .insert(name.clone(), (info, Source::Joined(pieces)))
+                    .is_some()
+                {
+                    return Err(damaged(
+                        self.states.path(),
+                        format!("param_shapes has {} twice", shown(&name)),
+                        "each name once",
+                        "two".into(),
+                    ));
+                }
+            }
+            let padded = joined
+                .taken
+                .checked_next_multiple_of(2 * self.ranks)
+                .unwrap_or(usize::MAX);
+            if joined.total > padded {
+                return Err(damaged(
+                    &self.folder,
+                    format!("the 32-bit weights of group {index} are longer than its parameters"),
+                    &format!("{} elements, at most {padded} with padding", joined.taken),
+                    format!("{}", joined.total),
+                ));
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Names and shapes of each parameter group.
+    fn param_shapes(&self) -> Result<Vec<Vec<(String, Vec<usize>)>>> {
+        let bad = |got: String| {
+            damaged(
+                self.states.path(),
+                "param_shapes cannot be read".into(),
+                "a list with one dict from names to shapes per parameter group",
+                got,
+            )
+        };
+        let value = self
+            .states
+            .root()
+            .get("param_shapes")
+            .ok_or_else(|| bad("no such key".into()))?;
+        let groups: Vec<Value<'_>> = match value.elements() {
+            Some(groups) => groups.collect(),
+            None => vec![value],
+        };
+        groups
+            .into_iter()
+            .map(|group| {
+                let entries = group.entries().ok_or_else(|| bad(group.describe()))?;
+                entries
+                    .map(|(name, shape)| {
+                        let name = name.as_str().ok_or_else(|| bad(name.describe()))?;
+                        let shape = shape_of(shape).ok_or_else(|| bad(shape.describe()))?;
+                        Ok((name.into(), shape))
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// For each group, the ranks' slices in order.
+    fn slices(&self, groups: usize) -> Result<Vec<Vec<Piece>>> {
+        let mut slices: Vec<Vec<Piece>> = vec![Vec::new(); groups];
+        for path in self.shards.values() {
+            let shard = TorchFile::open(path)?;
+            let state = shard.root().get("optimizer_state_dict").ok_or_else(|| {
+                damaged(
+                    path,
+                    "the key \"optimizer_state_dict\" is missing".into(),
+                    "a dict that has it",
+                    shard.root().describe(),
+                )
+            })?;
+            if state
+                .get("zero_stage")
+                .and_then(|stage| stage.as_i64())
+                .is_some_and(|stage| stage > 2)
+            {
+                return Err(Error::Unsupported {
+                    location: path.display().to_string(),
+                    what: "the weights were split by ZeRO stage 3".into(),
+                    help: "merge them first with the zero_to_fp32.py that lies beside the checkpoint",
+                });
+            }
+            const KEY: &str = "single_partition_of_fp32_groups";
+            let bad = |got: String| {
+                damaged(
+                    path,
+                    format!("{KEY} cannot be read"),
+                    &format!("a list of {groups} flat 32-bit tensors"),
+                    got,
+                )
+            };
+            let flat = state.get(KEY).ok_or_else(|| bad("no such key".into()))?;
+            let flat = flat.elements().ok_or_else(|| bad(flat.describe()))?;
+            if flat.len() != groups {
+                return Err(bad(format!("{} tensors", flat.len())));
+            }
+            for (value, group) in flat.zip(&mut slices) {
+                let view = shard
+                    .strided(KEY, value)?
+                    .ok_or_else(|| bad(value.describe()))?;
+                if view.dtype != Dtype::F32 || view.shape.len() != 1 || !matches!(*view.stride, [1])
+                {
+                    return Err(bad(format!(
+                        "{} of shape {:?}, stride {:?}",
+                        view.dtype, view.shape, view.stride
+                    )));
+                }
+                group.push(Piece {
+                    archive: Arc::clone(shard.archive()),
+                    range: view.range,
+                });
+            }
+        }
+        Ok(slices)
+    }
+}
+
+fn clone((info, source): (&TensorInfo, &Source)) -> (TensorInfo, Source) {
+    (info.clone(), source.clone())
+}
+
+/// Slices of 32-bit numbers as if they were one, taken from the front.
+struct Joined {
+    slices: std::vec::IntoIter<Piece>,
+    current: Option<Piece>,
+    /// Elements of all slices.
+    total: usize,
+    /// Elements taken so far.
+    taken: usize,
+}
+
+const F32_BYTES: usize = size_of::<f32>();
+
+impl Joined {
+    fn new(slices: Vec<Piece>) -> Joined {
+        let total = slices
+            .iter()
+            .map(|slice| slice.range.len() / F32_BYTES)
+            .sum();
+        Joined {
+            slices: slices.into_iter(),
+            current: None,
+            total,
+            taken: 0,
+        }
+    }
+
+    /// The next `count` elements, when there are so many.
+    fn take(&mut self, count: usize) -> Option<Vec<Piece>> {
+        if count > self.total - self.taken {
+            return None;
+        }
+        let mut pieces = Vec::new();
+        let mut left_bytes = count * F32_BYTES;
+        while left_bytes > 0 {
+            let mut piece = match self.current.take() {
+                Some(piece) => piece,
+                None => self.slices.next()?,
+            };
+            if piece.range.len() > left_bytes {
+                let cut = piece.range.start + left_bytes;
+                self.current = Some(Piece {
+                    archive: Arc::clone(&piece.archive),
+                    range: cut..piece.range.end,
+                });
+                piece.range.end = cut;
+            }
+            left_bytes -= piece.range.len();
+            pieces.push(piece);
+        }
+        self.taken += count;
+        Some(pieces)
+    }
+}
+
+/// The folder of one checkpoint: the one that was given, or the one that its `latest` names.
+fn checkpoint_folder(path: &Path) -> Result<PathBuf> {
+    if path.join(STATES).is_file() {
+        return Ok(path.into());
+    }
+    let latest = path.join("latest");
+    if !latest.is_file() {
+        return Err(Error::Unsupported {
+            location: path.display().to_string(),
+            what: format!("not a DeepSpeed checkpoint: neither {STATES} nor latest is there"),
+            help: "give the folder that holds the file latest, or one global_step folder in it",
+        });
+    }
+    const MAX_TAG_BYTES: u64 = 255;
+    let bytes = file::read_small(&latest, MAX_TAG_BYTES)?;
+    let tag = std::str::from_utf8(&bytes).unwrap_or_default().trim();
+    let plain = !tag.is_empty() && !tag.starts_with('.') && !tag.contains(['/', '\\', ':', '\0']);
+    if !plain {
+        return Err(damaged(
+            &latest,
+            "the file names no folder".into(),
+            "a name such as global_step600000",
+            shown(&String::from_utf8_lossy(&bytes)),
+        ));
+    }
+    Ok(path.join(tag))
+}
+
+/// The files with slices, by rank.
+fn shards(folder: &Path) -> Result<BTreeMap<usize, PathBuf>> {
+    let mut shards = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {
+        let path = entry.map_err(Error::io(folder, "list it"))?.path();
+        let rank = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .map(|name| name.strip_prefix("bf16_").unwrap_or(name))
+            .and_then(|name| name.strip_prefix("zero_pp_rank_")?.strip_suffix(SHARD_END))
+            .and_then(|rank| rank.parse().ok());
+        let Some(rank) = rank else { continue };
+        if let Some(other) = shards.insert(rank, path) {
+            return Err(damaged(
+                &other,
+                format!("two files belong to rank {rank}"),
+                "one file per rank",
+                "files of several checkpoints in one folder".into(),
+            ));
+        }
+    }
+    Ok(shards)
+}
+
+fn damaged(path: &Path, what: String, expected: &str, got: String) -> Error {
+    Error::Damaged {
+        location: path.display().to_string(),
+        what,
+        expected: expected.into(),
+        got,
+        help: "the checkpoint is incomplete or damaged; copy it again",
+    }
+}

@@ -1,0 +1,249 @@
+//! Matrices packed once and multiplied with many times.
+
+use super::driver::{A_WORDS, BLOCK, Output, ROWS, Right, left, product};
+use super::kernel::PANEL;
+use super::pack::{LINE, Line, Precision, Source, pack_columns};
+use super::{Mat, MatMut, Write, words_of, words_of_mut};
+use crate::exec::{Disjoint, Exec, Pieces};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// The right factor `B` `[K, N]` of a product, packed in precision `P` (f32 or [`super::Bf16`]).
+///
+/// A weight `[N, D]` has two uses: as `Kᵀ` in `X·Kᵀ`, packed from `Mat::new(w, n, d).t()`, and as `V`
+/// in `Σ·V`, packed from `Mat::new(w, n, d)`.
+pub struct Packed<'a, P> {
+    lines: &'a [Line],
+    k: usize,
+    n: usize,
+    precision: PhantomData<P>,
+}
+
+impl<P> Clone for Packed<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P> Copy for Packed<'_, P> {}
+
+/// Lines of one panel.
+fn panel_lines<P: Precision>(k: usize) -> usize {
+    k.div_ceil(P::PER_WORD) * (PANEL / LINE)
+}
+
+/// Lines that a packed `[k, n]` takes.
+pub fn packed_lines<P: Precision>(k: usize, n: usize) -> usize {
+    n.div_ceil(PANEL) * panel_lines::<P>(k)
+}
+
+impl<'a, P: Precision> Packed<'a, P> {
+    /// What [`pack`] has written to `lines`.
+    pub fn new(lines: &'a [Line], k: usize, n: usize) -> Self {
+        assert_eq!(lines.len(), packed_lines::<P>(k, n));
+        Self {
+            lines,
+            k,
+            n,
+            precision: PhantomData,
+        }
+    }
+
+    /// Inner dimension `K` and columns `N`.
+    pub fn shape(self) -> [usize; 2] {
+        [self.k, self.n]
+    }
+
+    /// The columns `cols`, which start at a multiple of [`Packed::COLS`].
+    pub fn columns(self, cols: Range<usize>) -> Self {
+        assert!(cols.start.is_multiple_of(PANEL) && cols.start <= cols.end && cols.end <= self.n);
+        let lines = panel_lines::<P>(self.k);
+        let panels = cols.start / PANEL..cols.end.div_ceil(PANEL);
+        Self {
+            lines: &self.lines[panels.start * lines..panels.end * lines],
+            n: cols.len(),
+            ..self
+        }
+    }
+
+    /// Columns that are packed together.
+    pub const COLS: usize = PANEL;
+
+    fn right(self) -> impl FnMut(Range<usize>, Range<usize>) -> Right {
+        let panel = panel_lines::<P>(self.k);
+        move |cols, words| {
+            let words = &words_of(&self.lines[cols.start / PANEL * panel..][..panel])
+                [words.start * PANEL..];
+            Right {
+                first: words.as_ptr(),
+                word: PANEL,
+            }
+        }
+    }
+}
+
+/// Packs `b` `[K, N]` into `to` ([`packed_lines`]) on the calling thread.
+pub fn pack<'a, P: Precision, S: Source<P>>(to: &'a mut [Line], b: Mat<'_, S>) -> Packed<'a, P> {
+    let (k, n) = (b.rows, b.cols);
+    assert_eq!(to.len(), packed_lines::<P>(k, n));
+    pack_panels::<P, S>(to, b);
+    Packed::new(to, k, n)
+}
+
+fn pack_panels<P: Precision, S: Source<P>>(to: &mut [Line], b: Mat<'_, S>) {
+    let words = b.rows.div_ceil(P::PER_WORD);
+    let panels = to.chunks_exact_mut(panel_lines::<P>(b.rows).max(1));
+    for (cols, to) in super::driver::pieces(0..b.cols, PANEL).zip(panels) {
+        pack_columns::<P, S>(words_of_mut(to), PANEL, b, cols, 0..words);
+    }
+}
+
+/// Columns per task of [`par_pack`].
+const PACK_COLS: usize = 4 * PANEL;
+
+/// As [`pack`], shared by the threads.
+pub fn par_pack<'a, P: Precision, S: Source<P>>(
+    exec: &mut Exec<'_>,
+    to: &'a mut [Line],
+    b: Mat<'_, S>,
+) -> Packed<'a, P> {
+    let (k, n) = (b.rows, b.cols);
+    assert_eq!(to.len(), packed_lines::<P>(k, n));
+    let pieces = Pieces::new(n, PACK_COLS);
+    let panel = panel_lines::<P>(k);
+    {
+        let to = Disjoint::new(&mut *to);
+        exec.run(pieces.count(), 0, |task, _| {
+            let cols = pieces.range(task);
+            let panels = cols.start / PANEL..cols.end.div_ceil(PANEL);
+            // SAFETY: tasks own disjoint panels.
+            let to = unsafe { to.part(panels.start * panel..panels.end * panel) };
+            pack_panels::<P, S>(to, b.t().row_block(cols.start, cols.len()).t());
+        });
+    }
+    Packed::new(to, k, n)
+}
+
+/// Floats of scratch that [`gemm_packed`] takes.
+pub const SCRATCH: usize = A_WORDS;
+
+/// `C = scale · A·B (+ C)` on the calling thread, with [`SCRATCH`] floats to overwrite.
+pub fn gemm_packed<P: Precision, S: Source<P>>(
+    c: MatMut<'_>,
+    write: Write,
+    a: Mat<'_, S>,
+    b: Packed<'_, P>,
+    scale: f32,
+    scratch: &mut [f32],
+) {
+    assert_eq!((a.rows, a.cols, b.n), (c.rows, b.k, c.cols));
+    // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides.
+    unsafe { packed_product(c.output(), write, a, b, scale, scratch) }
+}
+
+/// # Safety
+/// The elements of `c` must be valid for reads and writes and be used by nobody else meanwhile.
+unsafe fn packed_product<P: Precision, S: Source<P>>(
+    c: Output,
+    write: Write,
+    a: Mat<'_, S>,
+    b: Packed<'_, P>,
+    scale: f32,
+    scratch: &mut [f32],
+) {
+    let work = super::words_of_floats(&mut scratch[..SCRATCH]);
+    // SAFETY: `left` and `right` hand out blocks inside of `a`, `work` and `b`, which are borrowed here.
+    unsafe {
+        product::<P>(
+            c,
+            write,
+            a.cols,
+            left::<P, S>(a, Some(work)),
+            b.right(),
+            scale,
+        )
+    }
+}
+
+/// As [`gemm_packed`], the output cut into tiles that threads share.
+pub fn par_gemm_packed<P: Precision, S: Source<P>>(
+    exec: &mut Exec<'_>,
+    c: MatMut<'_>,
+    write: Write,
+    a: Mat<'_, S>,
+    b: Packed<'_, P>,
+    scale: f32,
+) {
+    assert_eq!((a.rows, a.cols, b.n), (c.rows, b.k, c.cols));
+    let grid = Grid::new(a.rows, b.n, a.cols);
+    let row_stride = c.row_stride;
+    let c = Disjoint::new(c.data);
+    exec.run(grid.count(), SCRATCH, |task, scratch| {
+        let (rows, cols) = grid.tile(task);
+        let output = Output {
+            // SAFETY: tiles of different tasks do not overlap.
+            first: unsafe { c.pointer(rows.start * row_stride + cols.start) },
+            rows: rows.len(),
+            cols: cols.len(),
+            row_stride,
+        };
+        let a = a.row_block(rows.start, rows.len());
+        // SAFETY: as above; `MatMut` guarantees that the tile is in bounds.
+        unsafe { packed_product(output, write, a, b.columns(cols), scale, scratch) };
+    });
+}
+
+/// How a product is cut into tasks, by its shape alone.
+pub(super) struct Grid {
+    rows: Pieces,
+    cols: Pieces,
+    rows_first: bool,
+}
+
+impl Grid {
+    /// Tasks that keep many threads busy.
+    const TASKS: usize = 32;
+    /// Multiply-adds below which cutting further does not pay.
+    const WORK: usize = 1 << 20;
+    /// Widest tile.
+    const COLS: usize = 16 * PANEL;
+
+    pub fn new(m: usize, n: usize, k: usize) -> Self {
+        let fit = |len: usize, most: usize, unit: usize| {
+            len.div_ceil(len.div_ceil(most).max(1))
+                .next_multiple_of(unit)
+                .max(unit)
+        };
+        let (mut rows, mut cols) = (fit(m, ROWS, 8), fit(n, Self::COLS, PANEL));
+        while m.div_ceil(rows) * n.div_ceil(cols) < Self::TASKS
+            && rows * cols * k.min(8 * BLOCK) > Self::WORK
+        {
+            if rows > cols / 2 && rows > 16 {
+                rows = (rows / 2).next_multiple_of(8);
+            } else if cols > PANEL {
+                cols = (cols / 2).next_multiple_of(PANEL);
+            } else {
+                break;
+            }
+        }
+        Self {
+            rows: Pieces::new(m, rows),
+            cols: Pieces::new(n, cols),
+            // Neighbouring tasks share what is longer in the cache.
+            rows_first: n > m,
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.rows.count() * self.cols.count()
+    }
+
+    /// Rows and columns of a task.
+    pub fn tile(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let (row, col) = if self.rows_first {
+            (task % self.rows.count(), task / self.rows.count())
+        } else {
+            (task / self.cols.count(), task % self.cols.count())
+        };
+        (self.rows.range(row), self.cols.range(col))
+    }
+}

@@ -1,0 +1,353 @@
+//! Flags. They read the same across verbs.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use tokenformer_core::grow::{Amount, TauRule};
+
+/// Train, grow, measure and run TokenFormer models.
+///
+/// A TokenFormer is a Transformer whose projections are attention to learnable parameter tokens, so a
+/// trained model grows by appending tokens. See it happen in a few minutes:
+///
+///     tokenformer demo
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, verbatim_doc_comment)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a small model on text that is already here, grow it, train on, and leave a report.
+    Demo(DemoArgs),
+    /// Prepare and inspect datasets.
+    Data(DataArgs),
+    /// Train by a recipe, growing where it says so.
+    Train(TrainArgs),
+    /// Append parameter tokens or blocks to a checkpoint, with its whole training state.
+    Grow(GrowArgs),
+    /// Measure the loss of a model on a dataset.
+    Eval(EvalArgs),
+    /// Continue a text.
+    Generate(GenerateArgs),
+    /// Write the logits and per-token losses of given tokens.
+    Logits(LogitsArgs),
+    /// Describe a model, checkpoint, run or dataset.
+    Inspect(InspectArgs),
+    /// Show the recipe that a run would use, or the presets.
+    Config(ConfigArgs),
+    /// Show what this machine has and what will be used of it.
+    Doctor(DoctorArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Args)]
+pub struct ComputeArgs {
+    /// Threads to use [default: one per core]. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Files or folders to train on instead of the sources of this program's crates.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub data: Vec<PathBuf>,
+    /// Time for training in all; longer looks better.
+    #[arg(
+        long,
+        value_name = "M",
+        default_value_t = 3.0,
+        conflicts_with = "steps"
+    )]
+    pub minutes: f64,
+    /// Training steps in all, instead of a time.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Run directory [default: runs/demo, or the next free runs/demo-2, ...].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of weights, data order and samples.
+    #[arg(long, value_name = "N", default_value_t = 1234)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Turn text into a dataset of tokens.
+    Prepare(PrepareArgs),
+    /// Check a dataset and describe it.
+    Inspect {
+        /// The dataset folder.
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// Files or folders: text, Markdown, source code, JSON Lines, each also .gz or .zst.
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    pub input: Vec<PathBuf>,
+    /// `bytes`, a Hugging Face tokenizer.json, or `bpe:SIZE` to train one on the text.
+    #[arg(
+        long,
+        value_name = "bytes|FILE.json|bpe:SIZE",
+        default_value = "bpe:4096"
+    )]
+    pub tokenizer: String,
+    /// Dataset folder to make.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Key of the text in JSON Lines.
+    #[arg(long, value_name = "KEY", default_value = "text")]
+    pub text_key: String,
+    /// Share of the documents that is held out for validation.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    pub valid: f64,
+    /// Seed of the split.
+    #[arg(long, value_name = "N", default_value_t = 1234)]
+    pub seed: u64,
+    /// Replace an older dataset in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A recipe file and what is set over it.
+#[derive(Debug, Clone, Args)]
+pub struct RecipeArgs {
+    /// Recipe file (TOML); recipes/ has commented examples.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set a value of the recipe, for example --set train.steps=500. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Run directory [default: runs/NAME-OF-THE-RECIPE].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where to start: `auto` goes on with the run in --out if there is one, `never` refuses to, a path
+    /// starts from that checkpoint.
+    #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
+    pub resume: String,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FillArg {
+    Zero,
+    Random,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum NormArg {
+    Joint,
+    Segment,
+}
+
+#[derive(Debug, Args)]
+pub struct GrowArgs {
+    /// Checkpoint, run or model directory to grow.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Directory to write.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Tokens of query, key and value each: +N more, or =N in all.
+    #[arg(
+        long,
+        value_name = "+N|=N",
+        default_value = "+0",
+        allow_hyphen_values = true
+    )]
+    pub qkv: Amount,
+    /// Tokens of the output projection.
+    #[arg(long, value_name = "+N|=N", default_value = "+0")]
+    pub proj: Amount,
+    /// Tokens of the feed-forward network.
+    #[arg(long, value_name = "+N|=N", default_value = "+0")]
+    pub ffn: Amount,
+    /// Blocks to append: +N.
+    #[arg(long, value_name = "+N", default_value = "+0")]
+    pub layers: Amount,
+    /// Start of new keys [default: what keeps the function: zero under joint, random under segment].
+    #[arg(long, value_name = "zero|random")]
+    pub keys: Option<FillArg>,
+    /// Start of new values [default: random under joint, zero under segment].
+    #[arg(long, value_name = "random|zero")]
+    pub values: Option<FillArg>,
+    /// What the norm of a grown site spans [default: as it was].
+    #[arg(long, value_name = "joint|segment")]
+    pub norm: Option<NormArg>,
+    /// What happens to tau under a joint norm: `pinned`, `sqrt-n` (as the released code does), or
+    /// `anneal:STEPS`.
+    #[arg(
+        long,
+        value_name = "pinned|sqrt-n|anneal:STEPS",
+        default_value = "pinned"
+    )]
+    pub tau: TauRule,
+    /// Stop training everything that is there now.
+    #[arg(long)]
+    pub freeze_old: bool,
+    /// Seed of the new tokens, for a model without training state.
+    #[arg(long, value_name = "N", default_value_t = 1234)]
+    pub seed: u64,
+    /// Print the growth report as JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Model, checkpoint or run directory (a run's best checkpoint is taken).
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Dataset folder made by `data prepare`.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Which part of it.
+    #[arg(long, value_name = "valid|train", default_value = "valid")]
+    pub split: Split,
+    /// Tokens of a window [default: the model's context].
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// Slide windows by N tokens and score only what is new [default: windows side by side].
+    #[arg(long, value_name = "N")]
+    pub stride: Option<usize>,
+    /// Score at most so many tokens; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub tokens: usize,
+    /// Windows per forward pass.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Split {
+    Valid,
+    Train,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Model, checkpoint or run directory (a run's latest checkpoint is taken).
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Text to continue; `-` reads it from standard input.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub prompt: String,
+    /// New tokens, at most.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub tokens: usize,
+    /// 0 takes the likeliest token; higher is more varied.
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    pub temperature: f32,
+    /// Keep the K likeliest tokens; 0 is off.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Keep the likeliest tokens that together reach this probability; 1 is off.
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub top_p: f32,
+    /// Drop tokens less likely than this share of the likeliest; 0 is off.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Make tokens that occurred before less likely; 1 is off.
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Seed of the random numbers.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// End when this text appears; it is not printed. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct LogitsArgs {
+    /// Model, checkpoint or run directory (a run's latest checkpoint is taken).
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Tokens [B, T]: JSON lists of numbers, or a safetensors file with an integer array `tokens`.
+    #[arg(long, value_name = "FILE.json|FILE.safetensors")]
+    pub tokens: PathBuf,
+    /// Safetensors file to write: `logits` [B, T, V] and `nll` [B, T-1], the loss of each next token.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Model, checkpoint, run or dataset directory.
+    pub dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every value of a recipe and where it came from.
+    Show(RecipeArgs),
+    /// List the presets.
+    Presets,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,70 @@
+//! `data prepare` and `data inspect`.
+
+use super::print_json;
+use crate::args::{DataArgs, DataCommand, PrepareArgs};
+use crate::ui;
+use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Stage, Tokenizer, prepare};
+use tokenformer_train::Result;
+
+/// Runs the verb.
+pub fn run(args: &DataArgs) -> Result<()> {
+    match &args.command {
+        DataCommand::Prepare(args) => prepare_dataset(args),
+        DataCommand::Inspect { dir, json } => {
+            let summary = tokenformer_data::inspect(dir)?;
+            match json {
+                true => print_json(&summary),
+                false => print!("{summary}"),
+            }
+            Ok(())
+        }
+    }
+}
+
+fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
+    let mut corpus = CorpusOptions::new(args.input.clone());
+    corpus.text_key.clone_from(&args.text_key);
+    let mut options = PrepareOptions::new(DocumentSource::Paths(corpus), args.out.clone());
+    options.tokenizer = Tokenizer::parse_spec(&args.tokenizer)?;
+    options.seed = args.seed;
+    options.valid_fraction = args.valid;
+    options.force = args.force;
+    let summary = prepare_with_progress(&options)?;
+    match args.json {
+        true => print_json(&summary),
+        false => {
+            print!("{summary}");
+            println!(
+                "train on it with: tokenformer train --set data.dir={}",
+                args.out.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Prepares a dataset under a bar per stage.
+pub fn prepare_with_progress(options: &PrepareOptions) -> Result<tokenformer_data::Summary> {
+    let mut now: Option<(Stage, indicatif::ProgressBar)> = None;
+    let summary = prepare(options, |progress| {
+        if now
+            .as_ref()
+            .is_none_or(|(stage, _)| *stage != progress.stage)
+        {
+            let what = match progress.stage {
+                Stage::Survey => "reading",
+                Stage::Sample => "sampling text for the tokenizer",
+                Stage::TrainTokenizer => "training the tokenizer",
+                Stage::Encode => "encoding",
+            };
+            now = Some((progress.stage, ui::bar(progress.total.unwrap_or(0), what)));
+        }
+        if let Some((_, bar)) = &now {
+            bar.set_position(progress.done);
+        }
+    })?;
+    if let Some((_, bar)) = now {
+        bar.finish_and_clear();
+    }
+    Ok(summary)
+}

@@ -1,0 +1,57 @@
+//! `doctor`: what this machine has, and what will be used of it.
+
+use super::{device, print_json};
+use crate::args::DoctorArgs;
+use tokenformer_kernels::simd;
+use tokenformer_report::table::human_bytes;
+use tokenformer_train::{Result, memory};
+
+#[derive(serde::Serialize)]
+struct Output {
+    version: &'static str,
+    target: String,
+    cores: usize,
+    simd_detected: &'static str,
+    simd_used: &'static str,
+    precision: &'static str,
+    compute: String,
+    memory_available_bytes: Option<u64>,
+}
+
+/// Runs the verb.
+pub fn run(args: &DoctorArgs) -> Result<()> {
+    let device = device(&args.compute)?;
+    let output = Output {
+        version: env!("CARGO_PKG_VERSION"),
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        simd_detected: simd::detected().name(),
+        simd_used: simd::level().name(),
+        precision: "f32",
+        compute: device.describe(),
+        memory_available_bytes: memory::available_bytes(),
+    };
+    if args.json {
+        print_json(&output);
+        return Ok(());
+    }
+    println!("tokenformer {} for {}", output.version, output.target);
+    println!("cores          {}", output.cores);
+    println!(
+        "vector units   {} (detected {})",
+        output.simd_used, output.simd_detected
+    );
+    println!(
+        "precision      {}: the same bits for any number of threads",
+        output.precision
+    );
+    println!("computes on    {}", output.compute);
+    match output.memory_available_bytes {
+        Some(bytes) => println!("memory         {} available", human_bytes(bytes)),
+        None => println!("memory         unknown"),
+    }
+    if output.simd_used != output.simd_detected {
+        println!("note: TOKENFORMER_SIMD lowers the vector units in use");
+    }
+    Ok(())
+}

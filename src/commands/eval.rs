@@ -1,0 +1,122 @@
+//! `eval`: loss, perplexity and bits per byte on a dataset.
+
+use super::{device, load_model, print_json};
+use crate::args::{EvalArgs, Split};
+use crate::{ui, usage};
+use tokenformer_data::Dataset;
+use tokenformer_store::Which;
+use tokenformer_train::{Error, EvalOptions, Protocol, Result, evaluate, files};
+
+#[derive(serde::Serialize)]
+struct Output {
+    model: String,
+    data: String,
+    protocol: String,
+    context: usize,
+    tokens: u64,
+    loss: f64,
+    perplexity: f64,
+    bits_per_byte: Option<f64>,
+}
+
+/// Runs the verb.
+pub fn run(args: &EvalArgs) -> Result<()> {
+    let device = device(&args.compute)?;
+    if args.batch == 0 || args.batch > 1 << 16 {
+        return Err(usage(
+            "--batch",
+            "between 1 and 65536",
+            args.batch,
+            "8 is the default",
+        ));
+    }
+    let dataset = Dataset::open(&args.data)?;
+    let (found, model) = load_model(&args.model, Which::Best, &device)?;
+    if found.dir.join(files::TOKENIZER).exists() {
+        let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
+        if tokenizer.fingerprint() != dataset.tokenizer.fingerprint() {
+            return Err(Error::Damaged {
+                path: args.data.clone(),
+                problem: format!(
+                    "another tokenizer than the model's\n  expected: {}\n  got:      {}",
+                    tokenizer.describe(),
+                    dataset.tokenizer.describe()
+                ),
+                help: format!(
+                    "prepare the data with --tokenizer {}",
+                    found.dir.join(files::TOKENIZER).display()
+                ),
+            });
+        }
+    }
+    let context = args.context.unwrap_or(model.context());
+    if context == 0 || context > model.context() {
+        let expected = format!("between 1 and the model's context {}", model.context());
+        return Err(usage(
+            "--context",
+            &expected,
+            context,
+            "leave it out for the model's context",
+        ));
+    }
+    let text = match args.split {
+        Split::Valid => &dataset.valid,
+        Split::Train => &dataset.train,
+    };
+    let protocol = match args.stride {
+        Some(stride) if stride == 0 || stride > context => {
+            let expected = format!("between 1 and the context {context}");
+            return Err(usage(
+                "--stride",
+                &expected,
+                stride,
+                "leave it out for windows side by side",
+            ));
+        }
+        Some(stride) => Protocol::Sliding { stride },
+        None => Protocol::Chunked,
+    };
+    let options = EvalOptions {
+        protocol,
+        context,
+        batch: args.batch,
+        max_tokens: args.tokens,
+    };
+    let total = text.len().saturating_sub(1).min(match args.tokens {
+        0 => usize::MAX,
+        n => n,
+    });
+    let bar = ui::bar(total as u64, "scoring");
+    let result = evaluate(&model, text, options, |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let output = Output {
+        model: found.dir.display().to_string(),
+        data: text.path().display().to_string(),
+        protocol: match protocol {
+            Protocol::Chunked => "windows side by side".into(),
+            Protocol::Sliding { stride } => format!("windows sliding by {stride}"),
+        },
+        context,
+        tokens: result.tokens,
+        loss: result.loss,
+        perplexity: result.perplexity(),
+        bits_per_byte: result.bits_per_byte,
+    };
+    if args.json {
+        print_json(&output);
+        return Ok(());
+    }
+    println!("model          {}", output.model);
+    println!("data           {}", output.data);
+    println!(
+        "protocol       {} of {} tokens",
+        output.protocol, output.context
+    );
+    println!("tokens         {}", output.tokens);
+    println!("loss           {:.4} nats per token", output.loss);
+    println!("perplexity     {:.3} per token", output.perplexity);
+    if let Some(bpb) = output.bits_per_byte {
+        println!("bits per byte  {bpb:.4}");
+    }
+    Ok(())
+}

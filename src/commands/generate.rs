@@ -1,0 +1,210 @@
+//! `generate`: continue a text, streaming it to the terminal.
+
+use super::{device, load_model, stop_flag};
+use crate::args::GenerateArgs;
+use crate::ui::printable;
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokenformer_core::generate::{Sampler, Sampling, Session};
+use tokenformer_store::Which;
+use tokenformer_train::{Error, Result, files};
+
+/// Most text that is read from standard input.
+const MAX_PROMPT_BYTES: u64 = 64 << 20;
+
+/// Runs the verb.
+pub fn run(args: &GenerateArgs) -> Result<()> {
+    let sampling = Sampling {
+        repetition_penalty: args.repetition_penalty,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        seed: args.seed,
+    };
+    let mut sampler = Sampler::new(sampling)?;
+    let prompt = match args.prompt.as_str() {
+        "-" => read_stdin()?,
+        text => text.to_string(),
+    };
+    let device = device(&args.compute)?;
+    let (found, model) = load_model(&args.model, Which::Latest, &device)?;
+    let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
+    let eod = tokenizer.eod();
+    let mut tokens = tokenizer.encode(&prompt)?;
+    if tokens.is_empty() {
+        tokens.push(eod.unwrap_or(0));
+    }
+    let mut session = Session::new(&model, model.context())?;
+    let started = Instant::now();
+    session.feed(&tokens)?;
+    let prefill_s = started.elapsed().as_secs_f64();
+
+    let stop = stop_flag();
+    let mut out = Output {
+        filter: StopFilter::new(&args.stop),
+        raw: !std::io::stdout().is_terminal(),
+    };
+    out.print(&prompt);
+    let mut decoder = tokenizer.decode_stream();
+    let (mut new, mut full) = (0, false);
+    let started = Instant::now();
+    while new < args.tokens && !stop.load(Ordering::Relaxed) {
+        let token = sampler.choose(session.logits(), session.tokens());
+        if Some(token) == eod {
+            break;
+        }
+        new += 1;
+        if out.push(&decoder.push(token)) {
+            break;
+        }
+        if new == args.tokens {
+            break;
+        }
+        if session.room() == 0 {
+            full = true;
+            break;
+        }
+        session.feed(&[token])?;
+    }
+    let decode_s = started.elapsed().as_secs_f64();
+    out.push(&decoder.finish());
+    out.finish();
+    if full {
+        eprintln!(
+            "note: the context of {} tokens is full; the text ends here",
+            model.context()
+        );
+    }
+    eprintln!(
+        "{} prompt tokens in {:.2} s, {new} new tokens at {:.1} tokens/s",
+        tokens.len(),
+        prefill_s,
+        new as f64 / decode_s.max(1e-9)
+    );
+    Ok(())
+}
+
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    let failed = |source| Error::Io {
+        action: "read",
+        path: Path::new("standard input").into(),
+        source,
+        help: "the prompt must be text in UTF-8",
+    };
+    std::io::stdin()
+        .take(MAX_PROMPT_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    String::from_utf8(bytes).map_err(|e| failed(std::io::Error::other(e)))
+}
+
+struct Output {
+    filter: StopFilter,
+    raw: bool,
+}
+
+impl Output {
+    fn print(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        // A closed pipe ends the reader, not the text: nothing to tell anyone.
+        let _ = if self.raw {
+            out.write_all(text.as_bytes())
+        } else {
+            out.write_all(printable(text).as_bytes())
+        };
+        let _ = out.flush();
+    }
+
+    /// Prints what is certain; true when a stop text was found.
+    fn push(&mut self, text: &str) -> bool {
+        let (ready, found) = self.filter.push(text);
+        self.print(&ready);
+        found
+    }
+
+    fn finish(&mut self) {
+        let rest = self.filter.finish();
+        self.print(&rest);
+        self.print("\n");
+    }
+}
+
+/// Holds text back for as long as it could be the beginning of a stop text.
+#[derive(Debug, Default)]
+struct StopFilter {
+    stops: Vec<String>,
+    held: String,
+    found: bool,
+}
+
+impl StopFilter {
+    fn new(stops: &[String]) -> Self {
+        let stops = stops.iter().filter(|s| !s.is_empty()).cloned().collect();
+        Self {
+            stops,
+            ..Self::default()
+        }
+    }
+
+    /// Text to print now, and whether a stop text was found.
+    fn push(&mut self, text: &str) -> (String, bool) {
+        if self.found {
+            return (String::new(), true);
+        }
+        self.held += text;
+        if let Some(at) = self
+            .stops
+            .iter()
+            .filter_map(|s| self.held.find(s.as_str()))
+            .min()
+        {
+            self.found = true;
+            self.held.truncate(at);
+            return (std::mem::take(&mut self.held), true);
+        }
+        let longest = |stop: &String| {
+            (1..stop.len())
+                .rev()
+                .find(|&n| stop.is_char_boundary(n) && self.held.ends_with(&stop[..n]))
+                .unwrap_or(0)
+        };
+        let keep = self.stops.iter().map(longest).max().unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - keep);
+        (std::mem::replace(&mut self.held, rest), false)
+    }
+
+    fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StopFilter;
+
+    fn run(stops: &[&str], parts: &[&str]) -> String {
+        let stops: Vec<String> = stops.iter().map(ToString::to_string).collect();
+        let mut filter = StopFilter::new(&stops);
+        let mut out = String::new();
+        for part in parts {
+            let (ready, found) = filter.push(part);
+            out += &ready;
+            if found {
+                return out;
+            }
+        }
+        out + &filter.finish()
+    }
+
+    #[test]
+    fn a_stop_text_split_over_tokens_is_found_and_not_printed() {
+        assert_eq!(run(&["END"], &["abc E", "N", "D more"]), "abc ");
+        assert_eq!(run(&["END"], &["abc EN", "E", "x"]), "abc ENEx");
+        assert_eq!(run(&["é!", "b"], &["aé", "?é", "!z"]), "aé?");
+        assert_eq!(run(&[], &["a", "b"]), "ab");
+    }
+}

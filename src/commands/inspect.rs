@@ -1,0 +1,147 @@
+//! `inspect`: describe a model, checkpoint, run or dataset.
+
+use super::{find_model, print_json};
+use crate::args::InspectArgs;
+use tokenformer_core::ModelConfig;
+use tokenformer_core::config::{NormSpan, SiteKind};
+use tokenformer_report::table::{Table, human_bytes, human_count};
+use tokenformer_store::Which;
+use tokenformer_train::Result;
+use tokenformer_train::files::{self, TrainState};
+
+#[derive(serde::Serialize)]
+struct Output {
+    dir: String,
+    params: u64,
+    body_params: u64,
+    weight_bytes: u64,
+    forward_flops_per_token: f64,
+    verified: bool,
+    config: ModelConfig,
+    state: Option<TrainState>,
+}
+
+/// Runs the verb.
+pub fn run(args: &InspectArgs) -> Result<()> {
+    if args.dir.join("dataset.json").exists() {
+        let summary = tokenformer_data::inspect(&args.dir)?;
+        match args.json {
+            true => print_json(&summary),
+            false => print!("{summary}"),
+        }
+        return Ok(());
+    }
+    let found = find_model(&args.dir, Which::Latest)?;
+    let config = files::read_config(&found.dir)?;
+    let state = match found.dir.join(files::STATE).exists() {
+        true => Some(files::read_state(&found.dir)?),
+        false => None,
+    };
+    let output = Output {
+        dir: found.dir.display().to_string(),
+        params: config.params(),
+        body_params: config.body_params(),
+        weight_bytes: config.params() * 4,
+        forward_flops_per_token: config.forward_flops_per_token(config.context),
+        verified: found.manifest.is_some(),
+        config,
+        state,
+    };
+    match args.json {
+        true => print_json(&output),
+        false => print(&output),
+    }
+    Ok(())
+}
+
+fn print(output: &Output) {
+    let c = &output.config;
+    println!("{}", output.dir);
+    println!(
+        "{} parameters ({} in parameter tokens), {} in f32, {:.3} GFLOP per token forward at {} tokens",
+        output.params,
+        output.body_params,
+        human_bytes(output.weight_bytes),
+        output.forward_flops_per_token / 1e9,
+        c.context
+    );
+    println!(
+        "{} layers, width {}, {} heads, vocabulary {}, context {}, theta {:?}, {:?}, final norm {:?}, logits x {:.4}",
+        c.layers(),
+        c.width,
+        c.heads,
+        c.vocab,
+        c.context,
+        c.theta,
+        c.positions,
+        c.final_norm,
+        c.logit_factor()
+    );
+    if let Some(state) = &output.state {
+        println!(
+            "trained for {} steps on {} tokens, stage {}, {} growths, {} updates skipped",
+            state.step,
+            human_count(state.tokens),
+            state.stage + 1,
+            state.growths.len(),
+            state.skipped
+        );
+    }
+    let mut table = Table::new([
+        "site",
+        "blocks",
+        "segments",
+        "tokens",
+        "tau",
+        "norm",
+        "parameters",
+    ]);
+    for kind in SiteKind::ALL {
+        // Blocks with the same site share a row.
+        let mut from = 0;
+        while from < c.layers() {
+            let site = c.blocks[from].site(kind);
+            let same = c.blocks[from..]
+                .iter()
+                .take_while(|b| b.site(kind) == site)
+                .count();
+            let segments: Vec<String> = (site.segments.iter())
+                .map(|s| format!("{}{}", s.tokens, if s.trainable { "" } else { " frozen" }))
+                .collect();
+            let tau = match site.norm {
+                NormSpan::Joint => format!("{:.3}", site.tau),
+                NormSpan::Segment => {
+                    let taus: Vec<String> = site
+                        .segments
+                        .iter()
+                        .map(|s| format!("{:.3}", s.tau))
+                        .collect();
+                    taus.join(" + ")
+                }
+            };
+            table.row([
+                kind.name().to_string(),
+                if same == 1 {
+                    from.to_string()
+                } else {
+                    format!("{from}-{}", from + same - 1)
+                },
+                segments.join(" + "),
+                site.tokens().to_string(),
+                tau,
+                format!("{:?}", site.norm).to_lowercase(),
+                human_count((2 * c.width * site.tokens() * same) as u64),
+            ]);
+            from += same;
+        }
+    }
+    print!("{table}");
+    println!(
+        "{}",
+        if output.verified {
+            "every file matches the manifest"
+        } else {
+            "no manifest: files are not verified"
+        }
+    );
+}

@@ -1,0 +1,104 @@
+//! `logits`: numbers for other programs.
+
+use super::{device, load_model};
+use crate::args::LogitsArgs;
+use crate::usage;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokenformer_core::Graph;
+use tokenformer_store::{SafetensorsFile, TensorSource, Which, write_safetensors};
+use tokenformer_train::{Error, Result, memory};
+
+const MAX_JSON_BYTES: u64 = 256 << 20;
+
+/// Runs the verb.
+pub fn run(args: &LogitsArgs) -> Result<()> {
+    let device = device(&args.compute)?;
+    let (tokens, batch) = read_tokens(&args.tokens)?;
+    let (_, model) = load_model(&args.model, Which::Latest, &device)?;
+    let (t, v) = (tokens.len() / batch, model.vocab());
+    if t > model.context() {
+        return Err(tokenformer_core::Error::ContextFull {
+            context: model.context(),
+            needed: t,
+        }
+        .into());
+    }
+    let logit_bytes = (tokens.len() as u64)
+        .saturating_mul(v as u64)
+        .saturating_mul(4);
+    memory::ensure(
+        "the logits",
+        logit_bytes.saturating_mul(2),
+        "give fewer tokens at a time",
+    )?;
+    tokenformer_store::ensure_space(&args.out, logit_bytes)?;
+
+    let logits = model.infer(&tokens, batch)?;
+    let mut nll = Vec::with_capacity(batch * (t - 1));
+    if t > 1 {
+        let rows = tokens.chunks_exact(t);
+        let inputs: Vec<u32> = rows
+            .clone()
+            .flat_map(|row| &row[..t - 1])
+            .copied()
+            .collect();
+        let targets: Vec<u32> = rows.flat_map(|row| &row[1..]).copied().collect();
+        let mut g = Graph::inference(&device);
+        nll = model.loss(&mut g, &inputs, &targets, batch, 0.0)?;
+    }
+    let tensors = [
+        TensorSource::f32("logits", &[batch, t, v], &logits),
+        TensorSource::f32("nll", &[batch, t - 1], &nll),
+    ];
+    write_safetensors(&args.out, &BTreeMap::new(), tensors)?;
+    println!(
+        "logits [{batch}, {t}, {v}] and nll [{batch}, {}] written to {}",
+        t - 1,
+        args.out.display()
+    );
+    Ok(())
+}
+
+/// Tokens `[B, T]` flat, and `B`.
+fn read_tokens(path: &Path) -> Result<(Vec<u32>, usize)> {
+    let place = format!("--tokens {}", path.display());
+    let expected = "a non-empty rectangle [B, T] of token numbers";
+    let help = "for example [[1, 2, 3], [4, 5, 6]] in a .json file, or an integer array `tokens` in a .safetensors file";
+    let bad = |got: String| usage(&place, expected, got, help);
+    if path.extension().is_some_and(|e| e == "safetensors") {
+        let file = SafetensorsFile::open(path)?;
+        let shape = file.shape("tokens")?.to_vec();
+        let batch = match shape[..] {
+            [t] if t > 0 => 1,
+            [b, t] if b > 0 && t > 0 => b,
+            _ => return Err(bad(format!("an array of shape {shape:?}"))),
+        };
+        return Ok((file.read_u32("tokens")?, batch));
+    }
+    let bytes = tokenformer_store::read_small(path, MAX_JSON_BYTES)?;
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Tokens {
+        One(Vec<u32>),
+        Many(Vec<Vec<u32>>),
+    }
+    let rows = match serde_json::from_slice(&bytes) {
+        Ok(Tokens::One(row)) => vec![row],
+        Ok(Tokens::Many(rows)) => rows,
+        Err(error) => {
+            return Err(Error::Damaged {
+                path: path.into(),
+                problem: format!("not {expected}: {error}"),
+                help: help.into(),
+            });
+        }
+    };
+    let t = rows.first().map_or(0, Vec::len);
+    if t == 0 || rows.iter().any(|row| row.len() != t) {
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).take(8).collect();
+        return Err(bad(format!("rows of lengths {lengths:?}")));
+    }
+    let batch = rows.len();
+    Ok((rows.concat(), batch))
+}

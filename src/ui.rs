@@ -1,0 +1,189 @@
+//! What a person sees while something runs. Progress goes to standard error, results to standard output.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+use tokenformer_core::grow::GrowthReport;
+use tokenformer_report::Record;
+use tokenformer_report::table::{human_count, human_duration};
+use tokenformer_train::{Observer, Progress};
+
+/// Time between two progress lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A live bar on a terminal; nothing elsewhere.
+pub fn bar(total: u64, what: &str) -> ProgressBar {
+    let target = match std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let style = ProgressStyle::with_template("{prefix} {wide_bar:.cyan/blue} {percent}% eta {eta}");
+    let bar = ProgressBar::with_draw_target(Some(total), target).with_prefix(what.to_string());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Watches a training run from a terminal or a log.
+pub struct TrainingView {
+    bar: Option<ProgressBar>,
+    started: Option<(Instant, u64)>,
+    last_line: Option<Instant>,
+    stage_note: String,
+}
+
+impl TrainingView {
+    /// A view for a run of `steps` steps.
+    pub fn new(steps: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+            match ProgressStyle::with_template("{bar:24.cyan/blue} {msg}") {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self {
+            bar,
+            started: None,
+            last_line: None,
+            stage_note: String::new(),
+        }
+    }
+
+    /// Prints a line that stays.
+    pub fn print(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `step 120/2000 | loss 4.3124 | bpb 1.92 | ...`
+fn progress_line(p: &Progress, stage_note: &str, eta_s: f64) -> String {
+    let bpb = p
+        .bits_per_byte
+        .map_or(String::new(), |b| format!(" | bpb {b:.3}"));
+    format!(
+        "step {}/{} | loss {:.4}{bpb} | grad {:.2} | lr {:.1e} | {:.0} ms | {} tok/s | stage {}{stage_note} | eta {}",
+        p.step,
+        p.steps,
+        p.loss,
+        p.grad_norm,
+        p.lr,
+        p.step_ms,
+        human_count(p.tokens_per_s as u64),
+        p.stage + 1,
+        human_duration(eta_s),
+    )
+}
+
+impl Observer for TrainingView {
+    fn step(&mut self, p: &Progress) {
+        let now = Instant::now();
+        let (start, first) = *self.started.get_or_insert((now, p.step));
+        let done = p.step - first;
+        let per_step_s = match done {
+            0 => p.step_ms / 1e3,
+            _ => start.elapsed().as_secs_f64() / done as f64,
+        };
+        let line = progress_line(p, &self.stage_note, (p.steps - p.step) as f64 * per_step_s);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(p.step);
+                bar.set_message(line);
+            }
+            None => {
+                if self.last_line.is_none_or(|t| now - t >= LINE_INTERVAL) || p.step == p.steps {
+                    self.last_line = Some(now);
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        match record {
+            Record::Eval(e) => {
+                let bpb = e
+                    .bits_per_byte
+                    .map_or(String::new(), |b| format!(" | {b:.3} bits per byte"));
+                self.print(&format!(
+                    "held out at step {}: loss {:.4}{bpb} | perplexity {:.1} | {} parameters",
+                    e.step,
+                    e.loss,
+                    e.perplexity,
+                    human_count(e.params),
+                ));
+            }
+            Record::Sample(s) => {
+                self.print(&format!("--- the model at step {} writes ---", s.step));
+                self.print(&format!("{}{}", s.prompt, printable(&s.text)));
+                self.print("---");
+            }
+            Record::Train(_) | Record::Grow(_) | Record::Note(_) => {}
+        }
+    }
+
+    fn grown(&mut self, report: &GrowthReport) {
+        self.stage_note = format!(" ({})", report.growth.summary());
+        self.print(&growth_text(report));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.print(&format!("note: {text}"));
+    }
+}
+
+/// A growth as a table: tokens and parameters per site before and after, and how far the function moved.
+pub fn growth_text(report: &GrowthReport) -> String {
+    use tokenformer_report::table::Table;
+    let mut table = Table::new(["site", "tokens", "->", "parameters", "->"]);
+    for site in &report.sites {
+        table.row([
+            site.site.name().to_string(),
+            site.tokens_before.to_string(),
+            site.tokens_after.to_string(),
+            human_count(site.params_before),
+            human_count(site.params_after),
+        ]);
+    }
+    let layers = match report.layers_after - report.layers_before {
+        0 => String::new(),
+        n => format!(", {n} more layers"),
+    };
+    let moved = match (report.max_logit_diff, report.preserving) {
+        (0.0, _) => {
+            "largest logit difference 0: the grown model computes exactly what it did".into()
+        }
+        (diff, _) => format!(
+            "largest logit difference {diff:.3e} ({:.1} % of the logits' size)",
+            100.0 * report.relative_logit_diff
+        ),
+    };
+    format!(
+        "=== grown at step {} by {}: {} -> {} parameters{layers}\n{table}{moved}",
+        report.step,
+        report.growth.summary(),
+        human_count(report.params_before),
+        human_count(report.params_after),
+    )
+}
+
+/// Text from a model, safe to print: control characters other than line breaks and tabs are shown.
+pub fn printable(text: &str) -> String {
+    let show = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(show).collect()
+}
