@@ -39,6 +39,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Show what this machine has and what will be used of it.
     Doctor(DoctorArgs),
+    /// Measure speed and memory, beside what the machine can do at most.
+    Bench(BenchArgs),
     /// Print completions for a shell.
     Completions(CompletionsArgs),
 }
@@ -339,6 +341,33 @@ pub enum ConfigCommand {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum BenchWhat {
+    /// Training steps: forward, backward, AdamW.
+    Train,
+    /// Taking in a prompt in one pass.
+    Prefill,
+    /// Writing one token after the other.
+    Decode,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure.
+    pub what: BenchWhat,
+    /// Model; `config presets` lists them.
+    #[arg(long, value_name = "NAME", default_value = "tiny")]
+    pub preset: String,
+    /// Timed steps, after one that is not.
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub steps: usize,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -31,6 +31,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Config(args) => commands::config::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Completions(args) => {
             commands::completions(args.shell);
             Ok(())

@@ -1,5 +1,6 @@
 //! The verbs.
 
+pub mod bench;
 pub mod config;
 pub mod data;
 pub mod demo;

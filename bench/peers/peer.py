@@ -1,0 +1,106 @@
+"""Times the PyTorch peer: prints one JSON object like `tokenformer bench --json`.
+
+    python peer.py train|prefill|decode --preset tiny --mode eager|fused|compile|autocast|autocast-compile|bf16
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+
+import torch
+
+from model import PRESETS, build
+
+DECODE_CONTEXT, DECODE_PROMPT = 128, 16
+
+
+def data(preset, extra=0):
+    vocab, batch, context = PRESETS[preset][0], PRESETS[preset][7], PRESETS[preset][8]
+    ids = torch.tensor([i * 7919 % vocab for i in range(batch * context + 1)])
+    return ids[:-1].view(batch, context), ids[1:].view(batch, context)
+
+
+def train(preset, mode, steps):
+    model = build(preset)
+    decay = [p for p in model.parameters() if p.dim() == 2]
+    rest = [p for p in model.parameters() if p.dim() < 2]
+    fused = mode in ("fused", "compile", "autocast", "autocast-compile")
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), eps=1e-8, fused=fused)
+    loss_of = torch.compile(model.loss) if "compile" in mode else model.loss
+    inputs, targets = data(preset)
+
+    def step():
+        start = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled="autocast" in mode):
+            loss = loss_of(inputs, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return time.perf_counter() - start
+
+    for _ in range(3 if "compile" in mode else 1):
+        step()
+    return [inputs.numel() / step() for _ in range(steps)]
+
+
+@torch.inference_mode()
+def prefill(preset, mode, steps):
+    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    model = build(preset).to(dtype)
+    inputs, _ = data(preset)
+    caches = make_caches(preset, model, inputs.shape[0], inputs.shape[1], dtype)
+
+    def step():
+        start = time.perf_counter()
+        hidden = model.hidden(inputs, caches)
+        hidden[:, -1] @ model.embedding.t()
+        return time.perf_counter() - start
+
+    step()
+    return [inputs.numel() / step() for _ in range(steps)]
+
+
+@torch.inference_mode()
+def decode(preset, mode, steps):
+    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    model = build(preset).to(dtype)
+    ids = torch.tensor([[i * 7919 % PRESETS[preset][0] for i in range(DECODE_CONTEXT)]])
+    caches = make_caches(preset, model, 1, DECODE_CONTEXT, dtype)
+
+    def run():
+        model.hidden(ids[:, :DECODE_PROMPT], caches)
+        start = time.perf_counter()
+        for at in range(DECODE_PROMPT, DECODE_CONTEXT):
+            hidden = model.hidden(ids[:, at : at + 1], caches, at)
+            (hidden[:, -1] @ model.embedding.t()).float()
+        return (DECODE_CONTEXT - DECODE_PROMPT) / (time.perf_counter() - start)
+
+    run()
+    return [run() for _ in range(steps)]
+
+
+def make_caches(preset, model, batch, context, dtype):
+    heads, channels = PRESETS[preset][3], PRESETS[preset][2] // PRESETS[preset][3]
+    make = lambda: torch.zeros(batch, heads, context, channels, dtype=dtype)
+    return [(make(), make()) for _ in model.blocks]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "prefill", "decode"])
+    parser.add_argument("--preset", choices=PRESETS, default="tiny")
+    parser.add_argument("--mode", default="eager")
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rates = {"train": train, "prefill": prefill, "decode": decode}[args.what](args.preset, args.mode, args.steps)
+    print(json.dumps({
+        "what": args.what, "preset": args.preset, "mode": args.mode, "torch": torch.__version__,
+        "tokens_per_s": statistics.median(rates), "min": min(rates), "max": max(rates),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }))

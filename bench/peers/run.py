@@ -1,0 +1,72 @@
+"""Runs ours and the PyTorch peer in turn and prints the table of ratios for BENCHMARKS.md.
+
+    python run.py path/to/tokenformer [--pairs 5] [--only train:tiny:f32 ...]
+
+For each row every PyTorch mode of the same precision runs once; the fastest then alternates with ours.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODES = {
+    ("train", "f32"): ["eager", "fused", "compile"],
+    ("train", "bf16"): ["autocast", "autocast-compile"],
+    ("prefill", "f32"): ["eager"],
+    ("prefill", "bf16"): ["bf16"],
+    ("decode", "f32"): ["eager"],
+    ("decode", "bf16"): ["bf16"],
+}
+ROWS = [f"train:{preset}:f32" for preset in ("tiny", "small", "150m")] + ["prefill:150m:f32", "decode:150m:f32"]
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def steps(what, preset):
+    return {"tiny": 9, "small": 5}.get(preset, 3) if what == "train" else 3
+
+
+def ours(binary, what, preset, precision, threads):
+    command = [binary, "bench", what, "--preset", preset, "--steps", str(steps(what, preset)), "--threads", str(threads), "--json"]
+    return run(command + ([] if precision == "f32" else ["--precision", precision]))
+
+
+def theirs(what, preset, mode, threads):
+    return run([sys.executable, os.path.join(HERE, "peer.py"), what, "--preset", preset, "--mode", mode,
+                "--steps", str(steps(what, preset)), "--threads", str(threads)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=ROWS, metavar="WHAT:PRESET:PRECISION")
+    args = parser.parse_args()
+    print(f"{platform.machine()}, {args.threads} threads, {args.pairs} alternating pairs, medians (lowest to highest)\n")
+    print("| what | ours tokens/s | PyTorch tokens/s | its mode | ratio | ours peak | PyTorch peak | memory ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in args.only:
+        what, preset, precision = row.split(":")
+        trial = {mode: theirs(what, preset, mode, args.threads)["tokens_per_s"] for mode in MODES[what, precision]}
+        mode = max(trial, key=trial.get)
+        pairs = []
+        for _ in range(args.pairs):
+            pairs.append((ours(args.binary, what, preset, precision, args.threads), theirs(what, preset, mode, args.threads)))
+        spread = lambda xs, f: f"{f(statistics.median(xs))} ({f(min(xs))} to {f(max(xs))})"
+        rate = lambda x: f"{x:,.0f}" if x >= 100 else f"{x:.1f}"
+        a, b = [p[0]["tokens_per_s"] for p in pairs], [p[1]["tokens_per_s"] for p in pairs]
+        ratios = [x / y for x, y in zip(a, b)]
+        memory = [statistics.median(p[i]["peak_rss_bytes"] for p in pairs) / 2**30 for i in (0, 1)]
+        print(f"| {what} {preset} {precision} | {spread(a, rate)} | {spread(b, rate)} | {mode} | "
+              f"{spread(ratios, lambda x: f'{x:.2f}x')} | {memory[0]:.2f} GiB | {memory[1]:.2f} GiB | {memory[0] / memory[1]:.2f} |", flush=True)
