@@ -118,9 +118,9 @@ pub enum Error {
     )]
     Config {
         /// The file, with the line where one is known; all files where a key is in none.
-        location: String,
+        location: Box<str>,
         /// The key, dotted for nested ones.
-        key: String,
+        key: Box<str>,
         /// "is missing", "has another type" and the like.
         problem: &'static str,
         /// What can be used.

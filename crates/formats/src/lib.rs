@@ -10,18 +10,19 @@
 //!   [`numpy_rng`], the generator behind that order.
 //!
 //! Files may come from anywhere. A malformed or hostile one ends in an [`Error`] that names the file and what is wrong,
-//! never in a panic, and never takes more than about twice its own size in memory (and 16 MiB for small ones). Large
-//! files are mapped: nobody should write into them while they are open.
+//! never in a panic. Opening a file takes at most twice its size in memory and 16 MiB; numbers take memory when they are
+//! read, never more than the file has of them. Large files are mapped: nobody should write into them while they are
+//! open.
 
 pub mod deepspeed;
 mod dtype;
 mod error;
 mod file;
-//pub mod megatron;
+pub mod megatron;
 pub mod neox_config;
-//pub mod numpy_rng;
+pub mod numpy_rng;
 pub mod pickle;
-//pub mod samples;
+pub mod samples;
 mod torch_file;
 mod zip;
 

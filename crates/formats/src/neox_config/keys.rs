@@ -30,8 +30,8 @@ impl Keys {
             let location = format!("{location}:{line}");
             if here.contains_key(&key) {
                 return Err(Error::Config {
-                    location,
-                    key,
+                    location: location.into(),
+                    key: key.into(),
                     problem: "is given twice, with - and with _",
                     expected: "one of the two".into(),
                     got: value.describe(),
@@ -65,12 +65,12 @@ impl Keys {
         match read(&value) {
             Some(read) => Ok(Some(read)),
             None => Err(Error::Config {
-                location,
+                location: location.into(),
                 key: key.into(),
                 problem: "has a value that cannot be used",
                 expected: expected.into(),
                 got: value.describe(),
-                help: "correct the value; a list of what is read stands in the documentation of formats",
+                help: "correct the value, or give the configuration that the model was trained with",
             }),
         }
     }
@@ -100,7 +100,7 @@ impl Keys {
         Error::Config {
             location: match &*self.files {
                 [] => "configuration".into(),
-                files => files.join(", "),
+                files => files.join(", ").into(),
             },
             key: key.into(),
             problem: "is missing",
@@ -144,7 +144,7 @@ impl Keys {
         match self.found.remove(key) {
             Some(Found { value, location }) if value != ConfigValue::Null && !fits(&value) => {
                 Err(Error::Config {
-                    location,
+                    location: location.into(),
                     key: key.into(),
                     problem: "asks for something that is not supported",
                     expected: expected.into(),

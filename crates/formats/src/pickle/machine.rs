@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::globals;
 use super::input::{Fault, Input, text};
+use super::literal::{decimal, long, raw_unicode, unquote};
 use super::opcode as op;
 use super::value::{Id, Node, Pickle};
 use crate::error::shown;
@@ -11,11 +12,11 @@ use crate::{Error, Result};
 
 /// What a node is charged for: its place in a vector that doubles as it grows.
 const NODE_BYTES: usize = 2 * size_of::<Node>();
-const ID_BYTES: usize = 2 * size_of::<Id>();
+pub(super) const ID_BYTES: usize = 2 * size_of::<Id>();
 const MEMO_BYTES: usize = 4 * size_of::<(u32, Id)>();
 
 /// Why reading ends early.
-enum Stop {
+pub(super) enum Stop {
     Fault(Fault),
     Refused(String),
 }
@@ -26,7 +27,7 @@ impl From<Fault> for Stop {
     }
 }
 
-type Step<T = ()> = Result<T, Stop>;
+pub(super) type Step<T = ()> = Result<T, Stop>;
 
 pub(super) fn read(location: &str, bytes: &[u8], budget_bytes: usize) -> Result<Pickle> {
     let mut machine = Machine {
@@ -47,6 +48,7 @@ pub(super) fn read(location: &str, bytes: &[u8], budget_bytes: usize) -> Result<
         Ok(root) => Ok(Pickle {
             nodes: machine.nodes,
             root,
+            spent_bytes: machine.spent_bytes,
         }),
         Err(Stop::Refused(global)) => Err(Error::RefusedGlobal {
             location: location.into(),
@@ -62,9 +64,9 @@ pub(super) fn read(location: &str, bytes: &[u8], budget_bytes: usize) -> Result<
     }
 }
 
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     input: Input<'a>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     stack: Vec<Id>,
     /// Heights of the stack at which marks were set.
     marks: Vec<usize>,
@@ -291,12 +293,14 @@ impl Machine<'_> {
     }
 
     fn text_line(&mut self, code: u8) -> Step {
+        if code == op::UNICODE {
+            let string = raw_unicode(self.input.line()?);
+            return self.push_str(&string);
+        }
         let line = self.input.text_line()?;
-        let quoted = match code {
-            op::UNICODE => line,
-            _ => unquote(line).ok_or_else(|| Fault::new("a string has no quotes", shown(line)))?,
-        };
-        // Escapes stay as they are: names in checkpoints have none.
+        // Escapes stay as they are: strings of Python 2 in checkpoints are names, which have none.
+        let quoted =
+            unquote(line).ok_or_else(|| Fault::new("a string has no quotes", shown(line)))?;
         self.push_str(quoted)
     }
 
@@ -415,150 +419,19 @@ impl Machine<'_> {
         self.push(Node::Global(full.into()))
     }
 
-    fn call_with(&mut self, class: Id, args: Vec<Id>) -> Step {
-        self.charge(args.len() * ID_BYTES)?;
-        let args = self.add(Node::Tuple(args.into()))?;
-        self.call(class, args)
-    }
-
-    /// Records a call. The few calls that only rearrange values that are already here are carried out.
-    fn call(&mut self, class: Id, args: Id) -> Step {
-        let Some(Node::Global(name)) = self.nodes.get(class.0 as usize) else {
-            return Err(Fault::new(
-                "something else than a function or class is called",
-                "a value",
-            )
-            .into());
-        };
-        let Some(Node::Tuple(given)) = self.nodes.get(args.0 as usize) else {
-            return Err(Fault::new("a call's arguments are not a tuple", shown(name)).into());
-        };
-        let node = match (&**name, &**given) {
-            (
-                "collections.OrderedDict" | "collections.defaultdict" | "collections.Counter",
-                given,
-            ) => self.dict(given.last().copied())?,
-            (
-                "builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset",
-                [given],
-            ) => {
-                let ids = self.list(*given)?;
-                self.charge(ids.len() * ID_BYTES)?;
-                Node::Set(ids)
-            }
-            ("_codecs.encode", [given, ..]) => {
-                let bytes = self.latin1(*given)?;
-                self.charge(bytes.len())?;
-                Node::Bytes(bytes)
-            }
-            (
-                "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
-                [tensor, ..],
-            ) => {
-                let tensor = *tensor;
-                return self.push_id(tensor);
-            }
-            _ => Node::Object {
-                class,
-                args,
-                state: Id::NONE,
-                content: Id::NONE,
-            },
-        };
-        self.push(node)
-    }
-
-    /// The dict that `OrderedDict([[key, value], ...])` makes; empty for no argument or a factory.
-    fn dict(&mut self, given: Option<Id>) -> Step<Node> {
-        let pairs = match given.map(|id| (id, self.nodes.get(id.0 as usize))) {
-            Some((id, Some(Node::List(_)))) => self.list(id)?,
-            Some((_, Some(Node::Dict(entries)))) => {
-                let entries = entries.clone();
-                self.charge(2 * entries.len() * ID_BYTES)?;
-                return Ok(Node::Dict(entries));
-            }
-            _ => Vec::new(),
-        };
-        self.charge(2 * pairs.len() * ID_BYTES)?;
-        let mut entries = Vec::new();
-        for pair in pairs {
-            match *self.list(pair)? {
-                [key, value] => entries.push((key, value)),
-                _ => {
-                    return Err(Fault::new("a dict's entry is not a pair", "something else").into());
-                }
-            }
-        }
-        Ok(Node::Dict(entries))
-    }
-
-    fn list(&self, id: Id) -> Step<Vec<Id>> {
-        let ids: &[Id] = match self.nodes.get(id.0 as usize) {
-            Some(Node::List(ids) | Node::Set(ids)) => ids,
-            Some(Node::Tuple(ids)) => ids,
-            _ => {
-                return Err(Fault::new(
-                    "a collection is made from something else than a list",
-                    "a value",
-                )
-                .into());
-            }
-        };
-        // The copy is charged by whoever keeps it; it is never longer than what is here already.
-        Ok(ids.to_vec())
-    }
-
-    /// Python 3 writes byte strings for old protocols as Latin-1 text.
-    fn latin1(&self, id: Id) -> Step<Box<[u8]>> {
-        let Some(Node::Str(string)) = self.nodes.get(id.0 as usize) else {
-            return Err(Fault::new(
-                "bytes are made from something else than a string",
-                "a value",
-            )
-            .into());
-        };
-        string
-            .chars()
-            .map(|c| {
-                u8::try_from(c).map_err(|_| {
-                    Fault::new("a byte string has a wide character", format!("{c:?}")).into()
-                })
-            })
-            .collect()
-    }
-
-    /// Keeps what was to be set on an object.
-    fn build(&mut self) -> Step {
-        let given = self.pop()?;
-        let top = self.top()?;
-        match self.nodes.get_mut(top.0 as usize) {
-            Some(Node::Object { state, .. }) => {
-                *state = given;
-                Ok(())
-            }
-            // Attributes of an OrderedDict, such as a state dict's `_metadata`, say nothing about its entries.
-            Some(Node::Dict(_)) => Ok(()),
-            _ => Err(Fault::new(
-                "attributes are set on something else than an object",
-                "a value",
-            )
-            .into()),
-        }
-    }
-
     /// The height below which values are out of reach, because a mark stands there.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn top(&self) -> Step<Id> {
+    pub(super) fn top(&self) -> Step<Id> {
         match self.stack.last() {
             Some(&id) if self.stack.len() > self.floor() => Ok(id),
             _ => Err(empty().into()),
         }
     }
 
-    fn pop(&mut self) -> Step<Id> {
+    pub(super) fn pop(&mut self) -> Step<Id> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
@@ -571,18 +444,18 @@ impl Machine<'_> {
         }
     }
 
-    fn push_id(&mut self, id: Id) -> Step {
+    pub(super) fn push_id(&mut self, id: Id) -> Step {
         self.charge(ID_BYTES)?;
         self.stack.push(id);
         Ok(())
     }
 
-    fn push(&mut self, node: Node) -> Step {
+    pub(super) fn push(&mut self, node: Node) -> Step {
         let id = self.add(node)?;
         self.push_id(id)
     }
 
-    fn add(&mut self, node: Node) -> Step<Id> {
+    pub(super) fn add(&mut self, node: Node) -> Step<Id> {
         self.charge(NODE_BYTES)?;
         let id = u32::try_from(self.nodes.len())
             .map_err(|_| Fault::new("the pickle has too many values", "2^32"))?;
@@ -590,7 +463,7 @@ impl Machine<'_> {
         Ok(Id(id))
     }
 
-    fn charge(&mut self, bytes: usize) -> Step {
+    pub(super) fn charge(&mut self, bytes: usize) -> Step {
         self.spent_bytes = self.spent_bytes.saturating_add(bytes);
         if self.spent_bytes > self.budget_bytes {
             return Err(Fault::new(
@@ -620,34 +493,4 @@ fn pairs(ids: &[Id]) -> Step<Vec<(Id, Id)>> {
         .into());
     }
     Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
-}
-
-/// A little-endian two's complement integer.
-fn long(bytes: &[u8]) -> Node {
-    match bytes.len() {
-        0 => Node::Int(0),
-        length @ 1..=8 => {
-            let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
-            let mut wide = [if negative { 0xff } else { 0 }; 8];
-            if let Some(low) = wide.get_mut(..length) {
-                low.copy_from_slice(bytes);
-            }
-            Node::Int(i64::from_le_bytes(wide))
-        }
-        _ => Node::BigInt,
-    }
-}
-
-fn decimal(line: &str) -> Result<Node, Fault> {
-    let digits = line.strip_prefix('-').unwrap_or(line);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Fault::new("an integer cannot be read", shown(line)));
-    }
-    Ok(line.parse().map_or(Node::BigInt, Node::Int))
-}
-
-fn unquote(line: &str) -> Option<&str> {
-    ['"', '\'']
-        .iter()
-        .find_map(|&quote| line.strip_prefix(quote)?.strip_suffix(quote))
 }

@@ -25,8 +25,10 @@
 //!
 //! Source of the format: the comments of CPython's `Lib/pickletools.py`.
 
+mod call;
 pub mod globals;
 mod input;
+mod literal;
 mod machine;
 mod number;
 mod opcode;

@@ -43,6 +43,8 @@ pub(super) enum Node {
 pub struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Id,
+    /// Memory that was accounted for while reading.
+    pub(crate) spent_bytes: usize,
 }
 
 impl Pickle {

@@ -11,8 +11,8 @@ use crate::error::shown;
 use crate::pickle::Pickle;
 use crate::{Error, Result, file, zip};
 
-/// Memory for the pickle of a small file; a large one gets twice its size more.
-const PICKLE_BYTES: usize = 16 << 20;
+/// What even a small file may take.
+const SMALL_FILE_BYTES: usize = 16 << 20;
 
 pub(crate) struct Archive {
     pub(crate) path: PathBuf,
@@ -50,7 +50,7 @@ impl Archive {
                 });
             }
         }
-        let budget_bytes = map.len().saturating_mul(2).saturating_add(PICKLE_BYTES);
+        let budget_bytes = total_budget_bytes(&map);
         let pickle = Pickle::read(
             &format!("{location}, {root}data.pkl"),
             pickle.unwrap_or_default(),
@@ -64,12 +64,9 @@ impl Archive {
         })
     }
 
-    /// What walking the pickle may take, in the same measure as reading it.
+    /// What listing the tensors may take: what reading the pickle left.
     pub(super) fn budget_bytes(&self) -> usize {
-        self.map
-            .len()
-            .saturating_mul(2)
-            .saturating_add(PICKLE_BYTES)
+        total_budget_bytes(&self.map).saturating_sub(self.pickle.spent_bytes)
     }
 
     /// Bytes of the map; empty for a range that no checked tensor has.
@@ -86,6 +83,11 @@ impl Archive {
             help: "the file is damaged or not a checkpoint; copy or save it again",
         }
     }
+}
+
+/// Memory that the file justifies, for its pickle and the listing of its tensors together.
+fn total_budget_bytes(map: &Mmap) -> usize {
+    map.len().saturating_mul(2).saturating_add(SMALL_FILE_BYTES)
 }
 
 /// The folder, with its slash, in which everything lies.

@@ -6,7 +6,9 @@
 //! and `caffe2/serialize/inline_container.h`.
 
 mod archive;
+mod collect;
 mod recognise;
+mod runs;
 mod tensor;
 mod tensors;
 mod write;
@@ -73,7 +75,7 @@ impl TorchFile {
                 self.root().describe(),
             )
         })?;
-        Tensors::collect(&self.archive, value)
+        collect::collect(&self.archive, value)
     }
 
     /// The tensor that a value of [`root`](Self::root) stands for.

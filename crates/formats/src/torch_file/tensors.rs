@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Archive, Strided, contiguous, elements, tensor};
+use super::runs::for_each_run;
+use super::{Archive, Strided, elements};
 use crate::error::shown;
-use crate::pickle::Value;
 use crate::{Dtype, Error, Result};
 
 /// One tensor of a file.
@@ -61,10 +61,6 @@ pub struct Tensors {
     index: HashMap<String, usize>,
 }
 
-/// Containers inside containers that are followed.
-const MAX_DEPTH: usize = 32;
-const MAX_NAME_BYTES: usize = 1024;
-
 impl Tensors {
     pub(crate) fn new(path: &Path) -> Tensors {
         Tensors {
@@ -73,17 +69,6 @@ impl Tensors {
             sources: Vec::new(),
             index: HashMap::new(),
         }
-    }
-
-    /// Lists the tensors under a value.
-    pub(super) fn collect(archive: &Arc<Archive>, value: Value<'_>) -> Result<Tensors> {
-        let mut collector = Collector {
-            archive,
-            tensors: Tensors::new(&archive.path),
-            budget_bytes: archive.budget_bytes(),
-        };
-        collector.visit(&mut String::new(), value, 0)?;
-        Ok(collector.tensors)
     }
 
     /// Adds a tensor under a name that is new.
@@ -257,9 +242,12 @@ impl Tensors {
 
     /// Up to three names that look like `name`.
     fn near(&self, name: &str) -> Vec<String> {
+        // A hostile file may hold many long names; comparing them all would take minutes.
+        const LENGTH_DIFFERENCE: usize = 32;
         let mut alike: Vec<(usize, &str)> = self
             .infos
             .iter()
+            .filter(|info| info.name.len().abs_diff(name.len()) <= LENGTH_DIFFERENCE)
             .map(|info| (strsim::levenshtein(name, &info.name), info.name.as_str()))
             .filter(|&(distance, other)| distance <= name.len().max(other.len()) / 2)
             .collect();
@@ -269,140 +257,5 @@ impl Tensors {
             .take(3)
             .map(|(_, other)| other.into())
             .collect()
-    }
-}
-
-/// Passes on the bytes of consecutive elements, all of them in row-major order.
-fn for_each_run<E>(
-    info: &TensorInfo,
-    source: &Source,
-    mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    if info.elements() == 0 {
-        return Ok(());
-    }
-    let piece = match source {
-        Source::Joined(pieces) => {
-            return pieces
-                .iter()
-                .try_for_each(|piece| take(piece.archive.bytes(piece.range.clone())));
-        }
-        Source::View(piece) => piece,
-    };
-    let bytes = piece.archive.bytes(piece.range.clone());
-    let size = info.dtype.size_bytes();
-    // Trailing axes without gaps form one run.
-    let dense = info
-        .shape
-        .iter()
-        .zip(&info.stride)
-        .zip(contiguous(&info.shape))
-        .rev()
-        .take_while(|&((&axis, &stride), dense)| axis == 1 || stride == dense)
-        .count();
-    let (outer, inner) = info.shape.split_at(info.shape.len() - dense);
-    let run = elements(inner).unwrap_or(0) * size;
-    let mut position = vec![0usize; outer.len()];
-    let mut start = 0;
-    loop {
-        take(
-            bytes
-                .get(start * size..start * size + run)
-                .unwrap_or_default(),
-        )?;
-        // The next position of the outer axes, the last one fastest.
-        let mut axes = position.iter_mut().zip(outer).zip(&info.stride).rev();
-        loop {
-            let Some(((at, &axis), &stride)) = axes.next() else {
-                return Ok(());
-            };
-            *at += 1;
-            // The stride of an axis of 1 is never used and may be any number; what is added here is taken back.
-            start = start.wrapping_add(stride);
-            if *at < axis {
-                break;
-            }
-            start = start.wrapping_sub(stride.wrapping_mul(*at));
-            *at = 0;
-        }
-    }
-}
-
-struct Collector<'a> {
-    archive: &'a Arc<Archive>,
-    tensors: Tensors,
-    budget_bytes: usize,
-}
-
-impl Collector<'_> {
-    fn visit(&mut self, name: &mut String, value: Value<'_>, depth: usize) -> Result<()> {
-        // Shared parts may be reached in more ways than there are parts: each visit is paid for.
-        const VISIT_BYTES: usize = 64;
-        self.charge(VISIT_BYTES)?;
-        if let Some(view) = tensor::strided(self.archive, name, value)? {
-            if name.len() > MAX_NAME_BYTES {
-                return Err(self.archive.damaged(
-                    "a tensor's name is too long".into(),
-                    format!("at most {MAX_NAME_BYTES} bytes"),
-                    shown(name),
-                ));
-            }
-            self.charge(
-                2 * name.len()
-                    + size_of::<TensorInfo>()
-                    + 2 * size_of::<usize>() * view.shape.len(),
-            )?;
-            return self.tensors.push_strided(self.archive, name.clone(), view);
-        }
-        let children = value
-            .entries()
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, value)| {
-                Some((
-                    key.as_str()
-                        .map(str::to_owned)
-                        .or_else(|| Some(key.as_i64()?.to_string()))?,
-                    value,
-                ))
-            });
-        let elements = value
-            .elements()
-            .into_iter()
-            .flatten()
-            .enumerate()
-            .map(|(index, value)| (index.to_string(), value));
-        for (key, child) in children.chain(elements) {
-            let length = name.len();
-            if depth == MAX_DEPTH {
-                return Err(self.archive.damaged(
-                    "the values are nested too deeply".into(),
-                    format!("at most {MAX_DEPTH} levels"),
-                    format!("more at {}", shown(name)),
-                ));
-            }
-            self.charge(key.len())?;
-            if !name.is_empty() {
-                name.push('.');
-            }
-            name.push_str(&key);
-            self.visit(name, child, depth + 1)?;
-            name.truncate(length);
-        }
-        Ok(())
-    }
-
-    fn charge(&mut self, bytes: usize) -> Result<()> {
-        match self.budget_bytes.checked_sub(bytes) {
-            Some(left) => {
-                self.budget_bytes = left;
-                Ok(())
-            }
-            None => Err(self.archive.damaged(
-                "listing the tensors takes more memory than the file justifies".into(),
-                format!("{} bytes at most", self.archive.budget_bytes()),
-                "more, by values that share parts".into(),
-            )),
-        }
     }
 }

@@ -146,8 +146,11 @@ fn check(path: &Path, tensors: &[TensorSpec]) -> Result<()> {
         }
         let bytes =
             elements(&spec.shape).and_then(|count| count.checked_mul(spec.dtype.size_bytes()));
-        // PyTorch counts in signed 64 bits.
-        if bytes.is_none_or(|bytes| i64::try_from(bytes).is_err())
+        // PyTorch counts in signed 64 bits, the axes beside an empty one too.
+        let axes = spec.shape.iter().copied();
+        if axes
+            .chain([bytes.unwrap_or(usize::MAX)])
+            .any(|size| i64::try_from(size).is_err())
             || u32::try_from(spec.name.len()).is_err()
         {
             return Err(refused(

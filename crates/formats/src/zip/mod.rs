@@ -1,6 +1,8 @@
 //! As much of the ZIP format as `torch.save` uses: stored entries, ZIP64 (PKWARE APPNOTE 6.3.9).
 
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub(crate) use read::{Entry, entries};

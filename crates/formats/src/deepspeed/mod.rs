@@ -11,17 +11,25 @@
 //! The 32-bit weights of a group are the ranks' slices one after the other, cut into tensors in the order of
 //! `param_shapes`; what is left at the end is padding. Source: DeepSpeed's `utils/zero_to_fp32.py`.
 
+mod joined;
+mod layout;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use joined::Joined;
+use layout::{checkpoint_folder, shards};
+
 use crate::error::shown;
 use crate::pickle::Value;
 use crate::torch_file::{Piece, Source, contiguous, elements, shape_of};
-use crate::{Dtype, Error, Result, TensorInfo, Tensors, TorchFile, file};
+use crate::{Dtype, Error, Result, TensorInfo, Tensors, TorchFile};
+
+/// A parameter's name and shape.
+type NamedShape = (String, Vec<usize>);
 
 const STATES: &str = "mp_rank_00_model_states.pt";
-const SHARD_END: &str = "_mp_rank_00_optim_states.pt";
 
 /// One checkpoint of a DeepSpeed training folder.
 pub struct DeepSpeedFolder {
@@ -284,7 +292,7 @@ impl DeepSpeedFolder {
     }
 
     /// Names and shapes of each parameter group.
-    fn param_shapes(&self) -> Result<Vec<Vec<(String, Vec<usize>)>>> {
+    fn param_shapes(&self) -> Result<Vec<Vec<NamedShape>>> {
         let bad = |got: String| {
             damaged(
                 self.states.path(),
@@ -378,112 +386,6 @@ impl DeepSpeedFolder {
 
 fn clone((info, source): (&TensorInfo, &Source)) -> (TensorInfo, Source) {
     (info.clone(), source.clone())
-}
-
-/// Slices of 32-bit numbers as if they were one, taken from the front.
-struct Joined {
-    slices: std::vec::IntoIter<Piece>,
-    current: Option<Piece>,
-    /// Elements of all slices.
-    total: usize,
-    /// Elements taken so far.
-    taken: usize,
-}
-
-const F32_BYTES: usize = size_of::<f32>();
-
-impl Joined {
-    fn new(slices: Vec<Piece>) -> Joined {
-        let total = slices
-            .iter()
-            .map(|slice| slice.range.len() / F32_BYTES)
-            .sum();
-        Joined {
-            slices: slices.into_iter(),
-            current: None,
-            total,
-            taken: 0,
-        }
-    }
-
-    /// The next `count` elements, when there are so many.
-    fn take(&mut self, count: usize) -> Option<Vec<Piece>> {
-        if count > self.total - self.taken {
-            return None;
-        }
-        let mut pieces = Vec::new();
-        let mut left_bytes = count * F32_BYTES;
-        while left_bytes > 0 {
-            let mut piece = match self.current.take() {
-                Some(piece) => piece,
-                None => self.slices.next()?,
-            };
-            if piece.range.len() > left_bytes {
-                let cut = piece.range.start + left_bytes;
-                self.current = Some(Piece {
-                    archive: Arc::clone(&piece.archive),
-                    range: cut..piece.range.end,
-                });
-                piece.range.end = cut;
-            }
-            left_bytes -= piece.range.len();
-            pieces.push(piece);
-        }
-        self.taken += count;
-        Some(pieces)
-    }
-}
-
-/// The folder of one checkpoint: the one that was given, or the one that its `latest` names.
-fn checkpoint_folder(path: &Path) -> Result<PathBuf> {
-    if path.join(STATES).is_file() {
-        return Ok(path.into());
-    }
-    let latest = path.join("latest");
-    if !latest.is_file() {
-        return Err(Error::Unsupported {
-            location: path.display().to_string(),
-            what: format!("not a DeepSpeed checkpoint: neither {STATES} nor latest is there"),
-            help: "give the folder that holds the file latest, or one global_step folder in it",
-        });
-    }
-    const MAX_TAG_BYTES: u64 = 255;
-    let bytes = file::read_small(&latest, MAX_TAG_BYTES)?;
-    let tag = std::str::from_utf8(&bytes).unwrap_or_default().trim();
-    let plain = !tag.is_empty() && !tag.starts_with('.') && !tag.contains(['/', '\\', ':', '\0']);
-    if !plain {
-        return Err(damaged(
-            &latest,
-            "the file names no folder".into(),
-            "a name such as global_step600000",
-            shown(&String::from_utf8_lossy(&bytes)),
-        ));
-    }
-    Ok(path.join(tag))
-}
-
-/// The files with slices, by rank.
-fn shards(folder: &Path) -> Result<BTreeMap<usize, PathBuf>> {
-    let mut shards = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {
-        let path = entry.map_err(Error::io(folder, "list it"))?.path();
-        let rank = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .map(|name| name.strip_prefix("bf16_").unwrap_or(name))
-            .and_then(|name| name.strip_prefix("zero_pp_rank_")?.strip_suffix(SHARD_END))
-            .and_then(|rank| rank.parse().ok());
-        let Some(rank) = rank else { continue };
-        if let Some(other) = shards.insert(rank, path) {
-            return Err(damaged(
-                &other,
-                format!("two files belong to rank {rank}"),
-                "one file per rank",
-                "files of several checkpoints in one folder".into(),
-            ));
-        }
-    }
-    Ok(shards)
 }
 
 fn damaged(path: &Path, what: String, expected: &str, got: String) -> Error {

@@ -1,0 +1,177 @@
+//! Small files built by hand, and an allocator that remembers.
+
+#![allow(dead_code, reason = "each test program uses a part of this module")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+/// Remembers how much memory each thread holds at most.
+pub struct Watching;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
+}
+
+fn watch(change: isize) {
+    // Memory may be freed while a thread ends, when there is nothing left to remember it.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get() + change);
+        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+    });
+}
+
+// SAFETY: every call goes unchanged to the system allocator; the bookkeeping allocates nothing.
+unsafe impl GlobalAlloc for Watching {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        watch(layout.size() as isize);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        watch(-(layout.size() as isize));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // Old and new may exist at the same time.
+        watch(new_size as isize);
+        watch(-(layout.size() as isize));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+/// Runs something and returns with it the most memory that it held on this thread.
+pub fn held<T>(run: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.get();
+    MOST.set(before);
+    let result = run();
+    (result, (MOST.get() - before) as usize)
+}
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+pub fn workspace_fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(name)
+}
+
+/// A stored ZIP entry, with everything that a test may want to falsify.
+#[derive(Clone)]
+pub struct Entry {
+    pub name: String,
+    pub data: Vec<u8>,
+    pub method: u16,
+    pub claimed_bytes: Option<u32>,
+    pub claimed_offset: Option<u32>,
+}
+
+impl Entry {
+    pub fn new(name: &str, data: impl Into<Vec<u8>>) -> Entry {
+        Entry {
+            name: name.into(),
+            data: data.into(),
+            method: 0,
+            claimed_bytes: None,
+            claimed_offset: None,
+        }
+    }
+}
+
+pub fn zip(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut directory = Vec::new();
+    for entry in entries {
+        let offset = entry.claimed_offset.unwrap_or(out.len() as u32);
+        let size = entry.claimed_bytes.unwrap_or(entry.data.len() as u32);
+        let name = entry.name.len() as u16;
+        out.extend(b"PK\x03\x04\x14\0\0\0");
+        out.extend(entry.method.to_le_bytes());
+        out.extend([0; 8]);
+        out.extend(size.to_le_bytes());
+        out.extend(size.to_le_bytes());
+        out.extend(name.to_le_bytes());
+        out.extend([0; 2]);
+        out.extend(entry.name.bytes());
+        out.extend(&entry.data);
+        directory.extend(b"PK\x01\x02\x14\0\x14\0\0\0");
+        directory.extend(entry.method.to_le_bytes());
+        directory.extend([0; 8]);
+        directory.extend(size.to_le_bytes());
+        directory.extend(size.to_le_bytes());
+        directory.extend(name.to_le_bytes());
+        directory.extend([0; 12]);
+        directory.extend(offset.to_le_bytes());
+        directory.extend(entry.name.bytes());
+    }
+    let start = out.len() as u32;
+    out.extend(&directory);
+    out.extend(b"PK\x05\x06\0\0\0\0");
+    out.extend((entries.len() as u16).to_le_bytes());
+    out.extend((entries.len() as u16).to_le_bytes());
+    out.extend((directory.len() as u32).to_le_bytes());
+    out.extend(start.to_le_bytes());
+    out.extend([0; 2]);
+    out
+}
+
+/// The pickled record of one tensor: `name`, storage "0" of 4-byte floats.
+pub fn tensor(name: &str, offset: &[u8], shape: &[u8], stride: &[u8]) -> Vec<u8> {
+    let mut out = text(name);
+    out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+    out.extend(text("storage"));
+    out.extend(b"ctorch\nFloatStorage\n");
+    out.extend(text("0"));
+    out.extend(text("cpu"));
+    out.extend(b"K\x04tQ");
+    out.extend(offset);
+    for sizes in [shape, stride] {
+        out.push(b'(');
+        out.extend(sizes);
+        out.push(b't');
+    }
+    out.extend(b"\x89}tR");
+    out
+}
+
+pub fn text(text: &str) -> Vec<u8> {
+    let mut out = vec![b'X'];
+    out.extend((text.len() as u32).to_le_bytes());
+    out.extend(text.bytes());
+    out
+}
+
+/// A pickled integer of 8 bytes.
+pub fn long(number: i64) -> Vec<u8> {
+    let mut out = vec![0x8a, 8];
+    out.extend(number.to_le_bytes());
+    out
+}
+
+/// A pickled dict of tensors.
+pub fn dict(tensors: &[Vec<u8>]) -> Vec<u8> {
+    [b"\x80\x02}(".as_slice(), &tensors.concat(), b"u."].concat()
+}
+
+/// An archive of a pickle and one storage of 16 bytes: 0.0, 1.0, 2.0, 3.0.
+pub fn archive(pickle: &[u8]) -> Vec<u8> {
+    let storage: Vec<u8> = [0.0f32, 1.0, 2.0, 3.0]
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    zip(&[
+        Entry::new("a/data.pkl", pickle),
+        Entry::new("a/byteorder", "little"),
+        Entry::new("a/data/0", storage),
+        Entry::new("a/version", "3\n"),
+    ])
+}

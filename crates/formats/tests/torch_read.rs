@@ -1,0 +1,241 @@
+//! Files that PyTorch wrote.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::fixture;
+use safetensors::SafeTensors;
+use tokenformer_formats::{Dtype, Error, TorchFile};
+
+/// The fixtures' numbers: `0.5·i + start`.
+fn numbers(count: usize, start: f32) -> Vec<f32> {
+    (0..count).map(|i| i as f32 * 0.5 + start).collect()
+}
+
+#[test]
+fn views_types_and_nesting_are_read() {
+    for name in ["views.pt", "views_protocol_5.pt"] {
+        let file = TorchFile::open(&fixture(name)).unwrap();
+        let tensors = file.tensors().unwrap();
+        let names: Vec<&str> = tensors.list().iter().map(|info| &*info.name).collect();
+        assert_eq!(
+            names,
+            [
+                "matrix",
+                "transposed",
+                "column",
+                "steps",
+                "cube",
+                "scalar",
+                "empty",
+                "half",
+                "bfloat",
+                "double",
+                "long",
+                "flags",
+                "parameter",
+                "nested.list.0",
+                "nested.list.1.deep",
+                "nested.5"
+            ]
+        );
+        let read = |name: &str| tensors.read_f32(name).unwrap();
+        let matrix = numbers(12, 2.0);
+        assert_eq!(read("matrix"), matrix);
+        let transposed: Vec<f32> = (0..4)
+            .flat_map(|j| (0..3).map(move |i| i * 4 + j))
+            .map(|at| matrix[at])
+            .collect();
+        assert_eq!(read("transposed"), transposed);
+        assert_eq!(read("column"), [matrix[2], matrix[6], matrix[10]]);
+        assert_eq!(read("steps"), [0.5, 2.0, 3.5, 5.0, 6.5, 8.0, 9.5]);
+        // permute(2, 0, 1) of [2, 3, 4]: element [k, i, j] is [i, j, k] of the original.
+        let cube: Vec<f32> = (0..4)
+            .flat_map(|k| (0..6).map(move |ij| (16 + ij * 4 + k) as f32 * 0.5))
+            .collect();
+        assert_eq!(read("cube"), cube);
+        assert_eq!(read("scalar"), [2.5]);
+        assert!(read("empty").is_empty());
+        for name in ["half", "bfloat", "double"] {
+            assert_eq!(read(name), numbers(5, 0.0), "{name}");
+        }
+        assert_eq!(read("parameter"), numbers(4, 0.0));
+        assert_eq!(read("nested.list.1.deep"), numbers(3, 7.0));
+        assert_eq!(read("nested.5"), [9.0]);
+        let info = tensors.get("transposed").unwrap();
+        assert_eq!(
+            (info.dtype, &*info.shape, &*info.stride, info.offset),
+            (Dtype::F32, &[4, 3][..], &[1, 4][..], 4)
+        );
+        assert_eq!(info.storage, tensors.get("matrix").unwrap().storage);
+        assert_eq!(tensors.get("bfloat").unwrap().dtype, Dtype::BF16);
+        assert_eq!(tensors.get("flags").unwrap().dtype, Dtype::Bool);
+        assert!(matches!(
+            tensors.read_f32("long"),
+            Err(Error::WrongDtype {
+                got: Dtype::I64,
+                ..
+            })
+        ));
+        assert_eq!(file.root().get("step").unwrap().as_i64(), Some(12));
+        assert_eq!(file.root().get("rate").unwrap().as_f64(), Some(0.25));
+        assert_eq!(
+            file.root().at(&["note"]).unwrap().as_str(),
+            Some("a string")
+        );
+    }
+}
+
+#[test]
+fn chunks_are_the_tensor_in_pieces() {
+    let tensors = TorchFile::open(&fixture("views.pt"))
+        .unwrap()
+        .tensors()
+        .unwrap();
+    for name in ["matrix", "transposed", "cube", "scalar", "empty", "half"] {
+        let whole = tensors.read_f32(name).unwrap();
+        for chunk in [1, 2, 5, 7, 1000] {
+            let mut joined = Vec::new();
+            let mut sizes = Vec::new();
+            tensors
+                .for_each_chunk(name, chunk, |part| {
+                    joined.extend_from_slice(part);
+                    sizes.push(part.len());
+                    Ok::<(), Error>(())
+                })
+                .unwrap();
+            assert_eq!(joined, whole, "{name} by {chunk}");
+            if let Some((last, full)) = sizes.split_last() {
+                assert!(full.iter().all(|&size| size == chunk) && *last <= chunk && *last > 0);
+            }
+        }
+    }
+    let zero = tensors.for_each_chunk("matrix", 0, |_| Ok::<(), Error>(()));
+    assert!(matches!(zero, Err(Error::Argument { .. })));
+    let stop = tensors.for_each_chunk("matrix", 5, |_| Err(std::io::Error::other("stop").into()));
+    assert_eq!(stop.map_err(|error: Stop| error.0), Err("stop".to_string()));
+}
+
+#[derive(Debug)]
+struct Stop(String);
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Stop {
+        Stop(error.to_string())
+    }
+}
+
+#[test]
+fn a_wrong_buffer_or_name_is_told() {
+    let tensors = TorchFile::open(&fixture("views.pt"))
+        .unwrap()
+        .tensors()
+        .unwrap();
+    let wrong = tensors.read_into("matrix", &mut [0.0; 11]);
+    assert!(matches!(
+        wrong,
+        Err(Error::WrongSize {
+            expected: 12,
+            got: 11,
+            ..
+        })
+    ));
+    let missing = tensors.read_f32("matrx").unwrap_err().to_string();
+    assert!(
+        missing.contains("the tensor \"matrx\" is missing")
+            && missing.contains("such as \"matrix\""),
+        "{missing}"
+    );
+    let file = TorchFile::open(&fixture("views.pt")).unwrap();
+    assert_eq!(
+        file.tensors_at(&["nested", "list"]).unwrap().list()[1].name,
+        "1.deep"
+    );
+    let missing = file.tensors_at(&["module"]).err().unwrap().to_string();
+    assert!(
+        missing.contains("the key \"module\" is missing"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn other_formats_are_recognised() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = |bytes: &[u8]| {
+        let path = dir.path().join("file.bin");
+        std::fs::write(&path, bytes).unwrap();
+        TorchFile::open(&path).err().unwrap().to_string()
+    };
+    let legacy = TorchFile::open(&fixture("legacy.pt"))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        legacy.contains("before version 1.6") && legacy.contains("torch.save("),
+        "{legacy}"
+    );
+    assert!(message(b"").contains("the file is empty"));
+    assert!(message(b"\x80\x02N.").contains("a plain pickle"));
+    assert!(message(b"\x02\0\0\0\0\0\0\0{} ").contains("a safetensors file"));
+    assert!(message(b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
+    assert!(message(b"\n<!DOCTYPE html>").contains("a web page"));
+    assert!(message(b"hello").contains("not a torch.save archive"));
+    assert!(TorchFile::open(dir.path()).is_err());
+    assert!(
+        TorchFile::open(&dir.path().join("absent"))
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("check that the path exists")
+    );
+}
+
+/// Compares with the same weights in another format, made by an independent program.
+///
+/// The files are not part of the repository: `TOKENFORMER_GOLDEN` names their folder.
+#[test]
+#[ignore = "needs the folder TOKENFORMER_GOLDEN"]
+fn golden_files_hold_the_same_numbers() {
+    let folder = PathBuf::from(
+        std::env::var_os("TOKENFORMER_GOLDEN").expect("TOKENFORMER_GOLDEN names the folder"),
+    );
+    for model in ["lm0", "lm1", "lm2"] {
+        let bytes = std::fs::read(folder.join(model).join("model.safetensors")).unwrap();
+        let expected = SafeTensors::deserialize(&bytes).unwrap();
+        compare(
+            &folder.join(model).join("pytorch_model.bin"),
+            &expected,
+            |value| value,
+        );
+        compare(
+            &folder.join(model).join("pytorch_model_fp16.bin"),
+            &expected,
+            |value| half::f16::from_f32(value).to_f32(),
+        );
+    }
+}
+
+fn compare(path: &Path, expected: &SafeTensors<'_>, rounded: impl Fn(f32) -> f32) {
+    let tensors = TorchFile::open(path).unwrap().tensors().unwrap();
+    assert_eq!(tensors.list().len(), expected.len());
+    for (name, view) in expected.iter() {
+        assert_eq!(tensors.get(name).unwrap().shape, view.shape());
+        let values = view
+            .data()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|&b| rounded(f32::from_le_bytes(b)));
+        assert!(
+            tensors.read_f32(name).unwrap().into_iter().eq(values),
+            "{name}"
+        );
+    }
+}
