@@ -73,7 +73,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Seed of weights, data order and samples.
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    // A recipe is TOML, whose numbers are signed.
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: u64,
     #[command(flatten)]
     pub compute: ComputeArgs,

@@ -1,4 +1,11 @@
 //! The `tokenformer` command line: thin verbs over the library crates.
+#![allow(
+    clippy::result_large_err,
+    reason = "an error ends the program, so its size costs nothing"
+)]
+
+#[macro_use]
+mod output;
 
 mod args;
 mod commands;
@@ -13,7 +20,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            errln!("error: {}", with_help(&error));
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }
@@ -37,6 +44,20 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// The message of an error; one without advice of its own gets the general one.
+fn with_help(error: &Error) -> String {
+    let mut text = error.to_string();
+    if !text.contains("help: ") {
+        text += match error {
+            Error::Data(tokenformer_data::Error::Io { .. }) | Error::Report(_) => {
+                "\n  help:     check the path, its permissions and its disk"
+            }
+            _ => "\n  help:     `--help` after a command explains its flags",
+        };
+    }
+    text
 }
 
 /// A flag whose value cannot be used.

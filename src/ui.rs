@@ -55,7 +55,7 @@ impl TrainingView {
     pub fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => errln!("{line}"),
         }
     }
 
@@ -104,7 +104,7 @@ impl Observer for TrainingView {
             None => {
                 if self.last_line.is_none_or(|t| now - t >= LINE_INTERVAL) || p.step == p.steps {
                     self.last_line = Some(now);
-                    eprintln!("{line}");
+                    errln!("{line}");
                 }
             }
         }
@@ -140,6 +140,10 @@ impl Observer for TrainingView {
 
     fn note(&mut self, text: &str) {
         self.print(&format!("note: {text}"));
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.print(&format!("warning: {text}"));
     }
 }
 

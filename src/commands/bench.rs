@@ -133,29 +133,32 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         print_json(&output);
         return Ok(());
     }
-    println!(
+    outln!(
         "{what} {}: {} parameters, batch {batch} x {context}, {}",
         output.preset,
         human_count(output.params),
         output.computed_on
     );
-    println!(
+    outln!(
         "tokens/s       {:.1} (median of {}; {:.1} to {:.1})",
-        output.tokens_per_s, output.steps, output.min, output.max
+        output.tokens_per_s,
+        output.steps,
+        output.min,
+        output.max
     );
-    println!("step           {:.2} ms", output.step_ms);
+    outln!("step           {:.2} ms", output.step_ms);
     if let Some(bytes) = output.peak_rss_bytes {
-        println!("peak memory    {}", human_bytes(bytes));
+        outln!("peak memory    {}", human_bytes(bytes));
     }
     let m = &output.machine;
     match what {
-        "decode" => println!(
+        "decode" => outln!(
             "weights read   {:.1} GB/s, {:.0} % of the {:.1} GB/s that the machine reads",
             read,
             100.0 * share,
             m.read_gb_per_s
         ),
-        _ => println!(
+        _ => outln!(
             "computes       {gflops:.0} GFLOP/s, {:.0} % of the {:.0} GFLOP/s that its units do",
             100.0 * share,
             m.peak_gflops

@@ -10,7 +10,7 @@ use tokenformer_train::recipe::resolve;
 pub fn run(args: &ConfigArgs) -> Result<()> {
     match &args.command {
         ConfigCommand::Show(args) => {
-            print!("{}", resolve(args.config.as_deref(), &args.sets)?.explain());
+            out!("{}", resolve(args.config.as_deref(), &args.sets)?.explain());
         }
         ConfigCommand::Presets => {
             let headers = [
@@ -41,7 +41,7 @@ pub fn run(args: &ConfigArgs) -> Result<()> {
                     spec.build()?.params().to_string(),
                 ]);
             }
-            print!("{table}");
+            out!("{table}");
         }
     }
     Ok(())

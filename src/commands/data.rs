@@ -2,7 +2,7 @@
 
 use super::print_json;
 use crate::args::{DataArgs, DataCommand, PrepareArgs};
-use crate::ui;
+use crate::{ui, usage};
 use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Stage, Tokenizer, prepare};
 use tokenformer_train::Result;
 
@@ -14,7 +14,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
             let summary = tokenformer_data::inspect(dir)?;
             match json {
                 true => print_json(&summary),
-                false => print!("{summary}"),
+                false => out!("{summary}"),
             }
             Ok(())
         }
@@ -22,6 +22,14 @@ pub fn run(args: &DataArgs) -> Result<()> {
 }
 
 fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
+    if !(args.valid > 0.0 && args.valid < 1.0) {
+        return Err(usage(
+            "--valid",
+            "above 0 and below 1",
+            args.valid,
+            "0.05 is the default",
+        ));
+    }
     let mut corpus = CorpusOptions::new(args.input.clone());
     corpus.text_key.clone_from(&args.text_key);
     let mut options = PrepareOptions::new(DocumentSource::Paths(corpus), args.out.clone());
@@ -33,8 +41,8 @@ fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
     match args.json {
         true => print_json(&summary),
         false => {
-            print!("{summary}");
-            println!(
+            out!("{summary}");
+            outln!(
                 "train on it with: tokenformer train --set data.dir={}",
                 args.out.display()
             );

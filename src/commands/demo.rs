@@ -12,12 +12,14 @@ use tokenformer_core::config::NormSpan;
 use tokenformer_core::grow::Amount;
 use tokenformer_core::optim::AdamW;
 use tokenformer_core::param::Gradients;
-use tokenformer_core::{Device, Graph, Model, ModelConfig};
+use tokenformer_core::{Device, Graph, Model, ModelConfig, SiteKind};
 use tokenformer_data::crate_sources::{CrateSourcesOptions, crate_sources};
-use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Summary, TokenizerSpec};
+use tokenformer_data::{
+    CorpusOptions, Dataset, DocumentSource, PrepareOptions, Summary, TokenizerSpec,
+};
 use tokenformer_report::Record;
 use tokenformer_report::table::{Table, human_bytes, human_count, human_duration};
-use tokenformer_train::recipe::{GrowEvent, resolve_table};
+use tokenformer_train::recipe::{GrowEvent, resolve, resolve_table};
 use tokenformer_train::schedule::{Schedule, Shape};
 use tokenformer_train::{Outcome, Recipe, Resolved, Result, Resume};
 
@@ -25,6 +27,10 @@ use tokenformer_train::{Outcome, Recipe, Resolved, Result, Resume};
 const VOCAB: usize = 2048;
 /// Text taken, at most.
 const MAX_TEXT_BYTES: u64 = 12_000_000;
+/// Tokens that the growth adds to query, key, value and output projection each.
+const NEW_ATTENTION: usize = 128;
+/// Tokens that the growth adds to the feed-forward network.
+const NEW_FFN: usize = 1024;
 /// Share of the steps before the growth.
 const FIRST_STAGE: f64 = 0.5;
 
@@ -50,33 +56,43 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
     let device = device(&args.compute)?;
     let out = out_dir(args);
-    println!(
+    outln!(
         "TokenFormer demo: a model learns to write, grows, and learns on. Everything goes to {}.\n",
         out.display()
     );
 
-    let data = prepare_data(args, &out)?;
-    let recipe = recipe(args, &data, &out, &device)?;
+    // A demo that was stopped goes on by its own recipe: a time fits another number of steps each time.
+    let earlier = out.join("config.toml");
+    let (recipe, vocab) = if earlier.exists() {
+        outln!("going on with the demo that is there, by its own settings");
+        let recipe = resolve(Some(&earlier), &[])?;
+        let data = Dataset::open(Path::new(&recipe.recipe.data.dir))?;
+        (recipe, data.tokenizer.vocab_size())
+    } else {
+        let data = prepare_data(args, &out)?;
+        let recipe = recipe(args, &data, &out, &device)?;
+        (recipe, data.tokenizer.vocab_size)
+    };
     let steps = recipe.recipe.train.steps;
-    let config = recipe.recipe.model.build(data.tokenizer.vocab_size)?;
-    println!(
+    let config = recipe.recipe.model.build(vocab)?;
+    outln!(
         "model: {} parameters, {} layers of width {}; {} steps of {} tokens, growing after {}\n",
         human_count(config.params()),
         config.layers(),
         config.width,
         steps,
         recipe.recipe.train.batch * config.context,
-        recipe.recipe.grow[0].at_step,
+        recipe.recipe.grow.first().map_or(0, |grow| grow.at_step),
     );
     let outcome = train(&recipe, &out, &Resume::Auto, &device)?;
     if outcome == Outcome::Finished {
         summary(&out)?;
-        println!("\nlook at     {}", out.join("report.html").display());
-        println!(
+        outln!("\nlook at     {}", out.join("report.html").display());
+        outln!(
             "talk to it  tokenformer generate --model {} --prompt \"fn main() {{\"",
             out.display()
         );
-        println!(
+        outln!(
             "took        {}",
             human_duration(started.elapsed().as_secs_f64())
         );
@@ -109,7 +125,7 @@ fn prepare_data(args: &DemoArgs, out: &Path) -> Result<Summary> {
         let mut options = CrateSourcesOptions::new(here);
         options.max_total_bytes = MAX_TEXT_BYTES;
         let sources = crate_sources(&options)?;
-        println!(
+        outln!(
             "text: {} source files of the {} crates that this program is built from (--data PATH takes your own)",
             sources.documents.len(),
             sources.crates.iter().filter(|c| c.files > 0).count()
@@ -126,7 +142,7 @@ fn prepare_data(args: &DemoArgs, out: &Path) -> Result<Summary> {
     options.seed = args.seed;
     options.force = true;
     let summary = prepare_with_progress(&options)?;
-    println!(
+    outln!(
         "data: {} to train on, {} held out in whole files; {:.2} bytes per token with a vocabulary of {}",
         human_bytes(summary.train.text_bytes),
         human_bytes(summary.valid.text_bytes),
@@ -152,16 +168,19 @@ fn recipe(
     recipe.model.norm = NormSpan::Segment;
     recipe.train.batch = 16;
     let grow = GrowEvent {
-        qkv: Amount::Add(128),
-        proj: Amount::Add(128),
-        ffn: Amount::Add(1024),
+        qkv: Amount::Add(NEW_ATTENTION),
+        proj: Amount::Add(NEW_ATTENTION),
+        ffn: Amount::Add(NEW_FFN),
         ..GrowEvent::default()
     };
     let base = recipe.model.build(data.tokenizer.vocab_size)?;
     let mut grown = base.clone();
     for block in &mut grown.blocks {
-        for (kind, amount) in [(tokenformer_core::SiteKind::Ffn, 1024)] {
-            block.site_mut(kind).segments[0].tokens += amount;
+        for kind in SiteKind::ALL {
+            block.site_mut(kind).segments[0].tokens += match kind {
+                SiteKind::Ffn => NEW_FFN,
+                _ => NEW_ATTENTION,
+            };
         }
     }
     let steps = match args.steps {
@@ -194,12 +213,9 @@ fn recipe(
     };
     recipe.log.every = (steps / 200).clamp(1, 50);
     recipe.grow = vec![GrowEvent { at_step, ..grow }];
-    let table = toml_of(&recipe);
+    let table = toml::Table::try_from(&recipe)
+        .map_err(|e| usage("demo", "a recipe", e, "choose smaller numbers"))?;
     resolve_table(table, "demo", &[])
-}
-
-fn toml_of(recipe: &Recipe) -> toml::Table {
-    toml::Table::try_from(recipe).unwrap_or_default()
 }
 
 /// Time of a training step, from a few steps on made-up tokens.
@@ -252,6 +268,6 @@ fn summary(out: &Path) -> Result<()> {
             ]);
         }
     }
-    print!("\n{table}");
+    out!("\n{table}");
     Ok(())
 }

@@ -35,23 +35,24 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         print_json(&output);
         return Ok(());
     }
-    println!("tokenformer {} for {}", output.version, output.target);
-    println!("cores          {}", output.cores);
-    println!(
+    outln!("tokenformer {} for {}", output.version, output.target);
+    outln!("cores          {}", output.cores);
+    outln!(
         "vector units   {} (detected {})",
-        output.simd_used, output.simd_detected
+        output.simd_used,
+        output.simd_detected
     );
-    println!(
+    outln!(
         "precision      {}: the same bits for any number of threads",
         output.precision
     );
-    println!("computes on    {}", output.compute);
+    outln!("computes on    {}", output.compute);
     match output.memory_available_bytes {
-        Some(bytes) => println!("memory         {} available", human_bytes(bytes)),
-        None => println!("memory         unknown"),
+        Some(bytes) => outln!("memory         {} available", human_bytes(bytes)),
+        None => outln!("memory         unknown"),
     }
     if output.simd_used != output.simd_detected {
-        println!("note: TOKENFORMER_SIMD lowers the vector units in use");
+        outln!("note: TOKENFORMER_SIMD lowers the vector units in use");
     }
     Ok(())
 }

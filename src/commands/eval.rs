@@ -5,7 +5,7 @@ use crate::args::{EvalArgs, Split};
 use crate::{ui, usage};
 use tokenformer_data::Dataset;
 use tokenformer_store::Which;
-use tokenformer_train::{Error, EvalOptions, Protocol, Result, evaluate, files};
+use tokenformer_train::{Error, EvalOptions, Protocol, Result, evaluate, files, memory};
 
 #[derive(serde::Serialize)]
 struct Output {
@@ -76,6 +76,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         Some(stride) => Protocol::Sliding { stride },
         None => Protocol::Chunked,
     };
+    let windows = text.len().div_ceil(args.stride.unwrap_or(context));
+    let rows = (args.batch.min(windows) * context) as u64;
+    memory::ensure(
+        "the evaluation",
+        memory::inference_bytes(&model.config(), rows),
+        "choose a smaller --batch",
+    )?;
     let options = EvalOptions {
         protocol,
         context,
@@ -106,17 +113,18 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         print_json(&output);
         return Ok(());
     }
-    println!("model          {}", output.model);
-    println!("data           {}", output.data);
-    println!(
+    outln!("model          {}", output.model);
+    outln!("data           {}", output.data);
+    outln!(
         "protocol       {} of {} tokens",
-        output.protocol, output.context
+        output.protocol,
+        output.context
     );
-    println!("tokens         {}", output.tokens);
-    println!("loss           {:.4} nats per token", output.loss);
-    println!("perplexity     {:.3} per token", output.perplexity);
+    outln!("tokens         {}", output.tokens);
+    outln!("loss           {:.4} nats per token", output.loss);
+    outln!("perplexity     {:.3} per token", output.perplexity);
     if let Some(bpb) = output.bits_per_byte {
-        println!("bits per byte  {bpb:.4}");
+        outln!("bits per byte  {bpb:.4}");
     }
     Ok(())
 }

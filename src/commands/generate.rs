@@ -3,7 +3,7 @@
 use super::{device, load_model, stop_flag};
 use crate::args::GenerateArgs;
 use crate::ui::printable;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -73,12 +73,12 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     out.push(&decoder.finish());
     out.finish();
     if full {
-        eprintln!(
+        errln!(
             "note: the context of {} tokens is full; the text ends here",
             model.context()
         );
     }
-    eprintln!(
+    errln!(
         "{} prompt tokens in {:.2} s, {new} new tokens at {:.1} tokens/s",
         tokens.len(),
         prefill_s,
@@ -109,14 +109,11 @@ struct Output {
 
 impl Output {
     fn print(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        // A closed pipe ends the reader, not the text: nothing to tell anyone.
-        let _ = if self.raw {
-            out.write_all(text.as_bytes())
+        if self.raw {
+            out!("{text}");
         } else {
-            out.write_all(printable(text).as_bytes())
-        };
-        let _ = out.flush();
+            out!("{}", printable(text));
+        }
     }
 
     /// Prints what is certain; true when a stop text was found.

@@ -10,12 +10,17 @@ use tokenformer_core::init;
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_store::{DirWriter, Which};
 use tokenformer_train::files::{self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth};
+use tokenformer_train::recipe::MAX_NEW_LAYERS;
 use tokenformer_train::{Result, memory};
 
 /// Runs the verb.
 pub fn run(args: &GrowArgs) -> Result<()> {
     let layers = match args.layers {
-        Amount::Add(n) => n,
+        Amount::Add(n) if n <= MAX_NEW_LAYERS => n,
+        Amount::Add(n) => {
+            let expected = format!("at most +{MAX_NEW_LAYERS}");
+            return Err(usage("--layers", &expected, n, "is this what you meant?"));
+        }
         Amount::To(_) => return Err(usage("--layers", "+N", args.layers, "blocks are appended")),
     };
     let fill = |arg: FillArg| match arg {
@@ -107,10 +112,10 @@ pub fn run(args: &GrowArgs) -> Result<()> {
     match args.json {
         true => print_json(&report),
         false => {
-            println!("{}", growth_text(&report));
-            println!("written to {}", args.to.display());
+            outln!("{}", growth_text(&report));
+            outln!("written to {}", args.to.display());
             if state.is_some() {
-                println!(
+                outln!(
                     "train on with: tokenformer train --config RECIPE --resume {} --out NEW-RUN",
                     args.to.display()
                 );

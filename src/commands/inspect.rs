@@ -27,7 +27,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         let summary = tokenformer_data::inspect(&args.dir)?;
         match args.json {
             true => print_json(&summary),
-            false => print!("{summary}"),
+            false => out!("{summary}"),
         }
         return Ok(());
     }
@@ -56,8 +56,8 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 
 fn print(output: &Output) {
     let c = &output.config;
-    println!("{}", output.dir);
-    println!(
+    outln!("{}", output.dir);
+    outln!(
         "{} parameters ({} in parameter tokens), {} in f32, {:.3} GFLOP per token forward at {} tokens",
         output.params,
         output.body_params,
@@ -65,7 +65,7 @@ fn print(output: &Output) {
         output.forward_flops_per_token / 1e9,
         c.context
     );
-    println!(
+    outln!(
         "{} layers, width {}, {} heads, vocabulary {}, context {}, theta {:?}, {:?}, final norm {:?}, logits x {:.4}",
         c.layers(),
         c.width,
@@ -78,7 +78,7 @@ fn print(output: &Output) {
         c.logit_factor()
     );
     if let Some(state) = &output.state {
-        println!(
+        outln!(
             "trained for {} steps on {} tokens, stage {}, {} growths, {} updates skipped",
             state.step,
             human_count(state.tokens),
@@ -135,8 +135,8 @@ fn print(output: &Output) {
             from += same;
         }
     }
-    print!("{table}");
-    println!(
+    out!("{table}");
+    outln!(
         "{}",
         if output.verified {
             "every file matches the manifest"

@@ -14,6 +14,16 @@ const MAX_JSON_BYTES: u64 = 256 << 20;
 /// Runs the verb.
 pub fn run(args: &LogitsArgs) -> Result<()> {
     let device = device(&args.compute)?;
+    // The file is replaced as a whole, which would turn a device into a plain file.
+    if args.out.exists() && !args.out.is_file() {
+        let got = format!("{}, which is no plain file", args.out.display());
+        return Err(usage(
+            "--out",
+            "a file to write",
+            got,
+            "choose another name",
+        ));
+    }
     let (tokens, batch) = read_tokens(&args.tokens)?;
     let (_, model) = load_model(&args.model, Which::Latest, &device)?;
     let (t, v) = (tokens.len() / batch, model.vocab());
@@ -29,7 +39,8 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
         .saturating_mul(4);
     memory::ensure(
         "the logits",
-        logit_bytes.saturating_mul(2),
+        memory::inference_bytes(&model.config(), tokens.len() as u64)
+            .saturating_add(logit_bytes.saturating_mul(2)),
         "give fewer tokens at a time",
     )?;
     tokenformer_store::ensure_space(&args.out, logit_bytes)?;
@@ -52,7 +63,7 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
         TensorSource::f32("nll", &[batch, t - 1], &nll),
     ];
     write_safetensors(&args.out, &BTreeMap::new(), tensors)?;
-    println!(
+    outln!(
         "logits [{batch}, {t}, {v}] and nll [{batch}, {}] written to {}",
         t - 1,
         args.out.display()

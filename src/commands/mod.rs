@@ -42,14 +42,14 @@ pub fn stop_flag() -> &'static AtomicBool {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step (once more to stop at once)");
+        errln!("stopping after this step (once more to stop at once)");
     });
     &STOP
 }
 
 /// Finds the model that a path means, verifies it, and says what was skipped.
 pub fn find_model(path: &Path, which: Which) -> Result<Resolved> {
-    let mut warn = |warning: Warning| eprintln!("warning: {warning}");
+    let mut warn = |warning: Warning| errln!("warning: {warning}");
     let found = tokenformer_store::resolve(path, which, &mut warn)?;
     if found.manifest.is_none() && found.dir.join(tokenformer_store::MANIFEST_NAME).exists() {
         verify(&found.dir)?;
@@ -70,18 +70,15 @@ pub fn load_model(
 
 /// Prints the completions of a shell.
 pub fn completions(shell: clap_complete::Shell) {
-    clap_complete::generate(
-        shell,
-        &mut Cli::command(),
-        "tokenformer",
-        &mut std::io::stdout(),
-    );
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tokenformer", &mut text);
+    out!("{}", String::from_utf8_lossy(&text));
 }
 
 /// Prints a value as JSON.
 pub fn print_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
-        Err(error) => eprintln!("warning: {error}"),
+        Ok(text) => outln!("{text}"),
+        Err(error) => errln!("warning: {error}"),
     }
 }

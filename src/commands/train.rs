@@ -37,11 +37,11 @@ pub fn train(
     drop(trainer);
     view.finish();
     match outcome {
-        Outcome::Finished => println!(
+        Outcome::Finished => outln!(
             "done after {step} steps; report: {}",
             out.join("report.html").display()
         ),
-        Outcome::Interrupted => println!(
+        Outcome::Interrupted => outln!(
             "stopped after {step} steps; nothing is lost. Go on with:\n  tokenformer train --config {} --out {}",
             out.join("config.toml").display(),
             out.display()

@@ -282,10 +282,15 @@ pub struct ModelConfig {
     pub blocks: Vec<BlockConfig>,
 }
 
-/// Largest value of any single size: keeps every product below within a `u64`.
-const MAX_SIZE: usize = 1 << 24;
+/// Largest value of any single size.
+pub(crate) const MAX_SIZE: usize = 1 << 24;
 /// Most blocks.
-const MAX_LAYERS: usize = 1 << 14;
+pub(crate) const MAX_LAYERS: usize = 1 << 14;
+/// Most learnable numbers.
+const MAX_PARAMS: u128 = 1 << 50;
+/// Largest table of rotary angles, positions times rotated channels: 64 MB, made before any weight of as
+/// many positions vouches for it.
+const MAX_ANGLES: usize = 1 << 24;
 
 impl ModelConfig {
     /// Reads and checks `config.json` text; `origin` names it in messages.
@@ -352,7 +357,7 @@ impl ModelConfig {
         for (name, size, max) in sizes {
             check_size(name, size, max)?;
         }
-        if self.width % self.heads != 0 {
+        if !self.width.is_multiple_of(self.heads) {
             let help = "choose a width that is a multiple of the heads";
             let expected = format!("a divisor of the width {}", self.width);
             return Err(config_error("heads", expected, self.heads, help));
@@ -377,13 +382,21 @@ impl ModelConfig {
                 ));
             }
             let dims = self.rotary_dims();
-            if dims == 0 || dims % 2 != 0 {
+            if dims == 0 || !dims.is_multiple_of(2) {
                 let channels = self.width / self.heads;
                 let expected = "an even number of rotated channels per head, at least 2";
                 let got =
                     format!("{dims} (= {channels} channels per head x {fraction}, rounded down)");
                 let help = "change the width, the heads or the fraction";
                 return Err(config_error("positions.fraction", expected, got, help));
+            }
+            if self.context > MAX_ANGLES / dims {
+                let expected = format!(
+                    "at most {} positions, with {dims} rotated channels",
+                    MAX_ANGLES / dims
+                );
+                let help = "choose a shorter context, or a smaller positions.fraction";
+                return Err(config_error("context", expected, self.context, help));
             }
         }
         for (name, eps, max) in [
@@ -399,6 +412,18 @@ impl ModelConfig {
             for kind in SiteKind::ALL {
                 validate_site(block.site(kind), &format!("blocks.{b}.{}", kind.name()))?;
             }
+        }
+        // Each size is small enough; so must be their products, which the counts below rely on.
+        let tokens: u128 = self.site_tokens().map(|n| n as u128).sum();
+        let params = self.width as u128 * (2 * tokens + self.vocab as u128);
+        if params > MAX_PARAMS {
+            let expected = format!("at most {MAX_PARAMS} learnable numbers");
+            return Err(config_error(
+                "model",
+                expected,
+                params,
+                "are these the sizes you meant?",
+            ));
         }
         Ok(())
     }
@@ -428,12 +453,14 @@ impl ModelConfig {
 
     /// Learnable numbers in all key and value tokens: `2·D·ΣN`.
     pub fn body_params(&self) -> u64 {
-        let tokens: u64 = self
-            .blocks
-            .iter()
-            .flat_map(|b| SiteKind::ALL.map(|kind| b.site(kind).tokens() as u64))
-            .sum();
+        let tokens: u64 = self.site_tokens().map(|n| n as u64).sum();
         2 * self.width as u64 * tokens
+    }
+
+    /// Parameter tokens of each site.
+    fn site_tokens(&self) -> impl Iterator<Item = usize> {
+        let sites = |b| SiteKind::ALL.map(|kind| BlockConfig::site(b, kind).tokens());
+        self.blocks.iter().flat_map(sites)
     }
 
     /// Learnable numbers in all: body, embedding (tied with the head) and final norm.

@@ -203,7 +203,7 @@ impl Device for Cpu {
             stats: floats_mut(stats),
         });
         with_site(site, |site| {
-            self.exec(|exec| pattention::forward(exec, site, floats(x), floats_mut(y), dims, saved))
+            self.exec(|exec| pattention::forward::<f32>(exec, site, floats(x), floats_mut(y), dims, saved))
         })
     }
 
@@ -236,7 +236,7 @@ impl Device for Cpu {
         with_site(site, |site| {
             self.exec(|exec| {
                 let (x, dy, work) = (floats(x), floats(dy), floats_mut(work));
-                pattention::backward(exec, site, x, dy, dims, saved, work, dx, &mut grads);
+                pattention::backward::<f32>(exec, site, x, dy, dims, saved, work, dx, &mut grads);
             })
         })
     }

@@ -11,7 +11,9 @@
 //! The released code's way (random keys and values, τ = √N of the grown site) is `joint`, `random`,
 //! `random`, `sqrt-n`; it moves the function, and the report says how far.
 
-use crate::config::{Anneal, NormSpan, SegmentConfig, SiteConfig, SiteKind, Theta};
+use crate::config::{
+    Anneal, MAX_LAYERS, MAX_SIZE, NormSpan, SegmentConfig, SiteConfig, SiteKind, Theta,
+};
 use crate::error::{Error, Result, config_error};
 use crate::init;
 use crate::model::{Builder, Model, fresh_weights, site_name};
@@ -292,14 +294,7 @@ pub fn grow(
     let mut next_id = *model.next_id_mut();
     for b in 0..config.layers() {
         let mut weights = |name: &str, shape: &[usize]| {
-            Ok(new_weights(
-                &config,
-                growth,
-                birth,
-                name,
-                shape,
-                before.layers(),
-            ))
+            new_weights(&config, growth, birth, name, shape, before.layers())
         };
         let mut builder = Builder {
             device: &device,
@@ -392,6 +387,17 @@ struct Plan {
 impl Plan {
     fn new(model: &Model, growth: &Growth) -> Result<Self> {
         let config = model.config();
+        let room = MAX_LAYERS.saturating_sub(config.layers());
+        if growth.layers > room {
+            let expected = format!("at most {room} more");
+            let help = "is this the number you meant?";
+            return Err(config_error(
+                "growth of layers",
+                expected,
+                growth.layers,
+                help,
+            ));
+        }
         let mut preserving = true;
         let mut added = Vec::new();
         for (b, block) in config.blocks.iter().enumerate() {
@@ -419,21 +425,19 @@ impl Plan {
 
     /// Writes the grown sites and blocks into `config`.
     fn apply(&self, config: &mut crate::ModelConfig, growth: &Growth, birth: Birth) {
+        if growth.freeze_old && self.grows() {
+            config.trunk_trainable = false;
+            for block in &mut config.blocks {
+                for kind in SiteKind::ALL {
+                    let old = &mut block.site_mut(kind).segments;
+                    old.iter_mut().for_each(|s| s.trainable = false);
+                }
+            }
+        }
         for (block, added) in config.blocks.iter_mut().zip(&self.added) {
             for (kind, &added) in SiteKind::ALL.into_iter().zip(added) {
                 if added > 0 {
                     grow_site(block.site_mut(kind), added, growth, birth);
-                }
-            }
-        }
-        if growth.freeze_old && self.grows() {
-            config.trunk_trainable = false;
-            for (block, _) in config.blocks.iter_mut().zip(&self.added) {
-                for kind in SiteKind::ALL {
-                    let old = block.site_mut(kind).segments.iter_mut();
-                    old.for_each(|s| {
-                        s.trainable &= s.stage == birth.stage && s.born_step == birth.step
-                    });
                 }
             }
         }
@@ -453,20 +457,23 @@ impl Plan {
 
 fn new_tokens(site: &SiteConfig, amount: Amount, kind: SiteKind) -> Result<usize> {
     let now = site.tokens();
-    match amount {
-        Amount::Add(n) => Ok(n),
-        Amount::To(n) if n >= now => Ok(n - now),
-        Amount::To(n) => {
-            let expected = format!("at least the {now} tokens that the site has");
-            let help = "growing cannot take tokens away";
-            Err(config_error(
-                format!("growth of {}", kind.name()),
-                expected,
-                format!("={n}"),
-                help,
-            ))
-        }
-    }
+    let added = match amount {
+        Amount::Add(n) => Some(n),
+        Amount::To(n) => n.checked_sub(now),
+    };
+    let (expected, help) = match added {
+        Some(n) if n <= MAX_SIZE => return Ok(n),
+        Some(_) => (
+            format!("at most {MAX_SIZE} more tokens"),
+            "is this the number you meant?",
+        ),
+        None => (
+            format!("at least the {now} tokens that the site has"),
+            "growing cannot take tokens away",
+        ),
+    };
+    let field = format!("growth of {}", kind.name());
+    Err(config_error(field, expected, amount, help))
 }
 
 /// The span of the norm that the grown site will have, if the growth is possible there.
@@ -554,7 +561,7 @@ fn new_weights(
     name: &str,
     shape: &[usize],
     old_layers: usize,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     let mut path = name.split('.');
     let block = path.nth(1).and_then(|b| b.parse().ok()).unwrap_or(0);
     let kind = path
@@ -572,16 +579,12 @@ fn new_weights(
         let (keys, values) = growth.fills(site.norm);
         (if is_keys { keys } else { values }) == Fill::Random
     };
-    match (random, is_keys) {
-        (false, _) => vec![0.0; len],
-        (true, true) => init::normal(birth.seed, name, len, init::key_std(config)),
-        (true, false) => init::normal(
-            birth.seed,
-            name,
-            len,
-            init::value_std(config, site.tokens()),
-        ),
-    }
+    let std = match (random, is_keys) {
+        (false, _) => return init::constant_array(len, 0.0),
+        (true, true) => init::key_std(config),
+        (true, false) => init::value_std(config, site.tokens()),
+    };
+    init::normal_array(birth.seed, name, len, std)
 }
 
 /// Largest absolute difference, and RMS of the difference over RMS of `a`.

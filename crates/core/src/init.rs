@@ -2,6 +2,8 @@
 //! no array depends on the order in which others are made.
 
 use crate::config::{Init, ModelConfig};
+use crate::device::DeviceError;
+use crate::error::Result;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -15,11 +17,40 @@ pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     rng
 }
 
+/// Numbers from N(0, std²), without end.
+fn normals(seed: u64, name: &str, std: f64) -> impl Iterator<Item = f32> {
+    let mut rng = stream(seed, name);
+    std::iter::repeat_with(move || {
+        let draw: f64 = StandardNormal.sample(&mut rng);
+        (draw * std) as f32
+    })
+}
+
 /// `len` numbers from N(0, std²).
 pub fn normal(seed: u64, name: &str, len: usize, std: f64) -> Vec<f32> {
-    let mut rng = stream(seed, name);
-    let mut draw = || -> f64 { StandardNormal.sample(&mut rng) };
-    (0..len).map(|_| (draw() * std) as f32).collect()
+    normals(seed, name, std).take(len).collect()
+}
+
+/// As [`normal`], but an error if there is not enough memory for an array as large as a setting asks for.
+pub(crate) fn normal_array(seed: u64, name: &str, len: usize, std: f64) -> Result<Vec<f32>> {
+    array(len, normals(seed, name, std))
+}
+
+/// `len` times the same number; an error if there is not enough memory.
+pub(crate) fn constant_array(len: usize, value: f32) -> Result<Vec<f32>> {
+    array(len, std::iter::repeat(value))
+}
+
+fn array(len: usize, numbers: impl Iterator<Item = f32>) -> Result<Vec<f32>> {
+    let mut array = Vec::new();
+    array
+        .try_reserve_exact(len)
+        .map_err(|_| DeviceError::OutOfMemory {
+            device: "host".into(),
+            needed_bytes: len.saturating_mul(size_of::<f32>()),
+        })?;
+    array.extend(numbers.take(len));
+    Ok(array)
 }
 
 /// Standard deviation of fresh keys.

@@ -90,6 +90,43 @@ impl Cache {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
+
+    /// A cache of `sequences.len()` sequences with room for `capacity` positions: the `i`-th has seen what
+    /// sequence `sequences[i]` of this one has. Texts that begin alike are so computed once.
+    ///
+    /// # Errors
+    /// If memory is short.
+    ///
+    /// # Panics
+    /// If a sequence is not in this cache, nothing has been seen, or `capacity` is below what was seen.
+    pub fn fork(
+        &self,
+        device: &Arc<dyn Device>,
+        sequences: &[usize],
+        capacity: usize,
+    ) -> Result<Self> {
+        assert!(sequences.iter().all(|&s| s < self.batch) && (1..=capacity).contains(&self.len));
+        // Positions beyond those seen hold copies of the last until they are written.
+        let rows: Vec<u32> = (sequences.iter())
+            .flat_map(|s| (0..capacity).map(move |t| s * self.capacity + t.min(self.len - 1)))
+            .map(|row| row as u32)
+            .collect();
+        let copy = |from: &Temp| -> Result<Temp> {
+            let width = from.len() / (self.batch * self.capacity);
+            let mut to = Temp::new(device, rows.len() * width)?;
+            device.embed(from, &rows, width, &mut to)?;
+            Ok(to)
+        };
+        let layers = (self.layers.iter())
+            .map(|[keys, values]| Ok([copy(keys)?, copy(values)?]))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            layers,
+            batch: sequences.len(),
+            capacity,
+            len: self.len,
+        })
+    }
 }
 
 impl Block {
@@ -216,7 +253,7 @@ impl Model {
     pub fn fresh(device: &Arc<dyn Device>, config: &ModelConfig, seed: u64) -> Result<Self> {
         config.validate()?;
         Self::build(device, config, &mut |name, shape| {
-            Ok(fresh_weights(config, seed, name, shape))
+            fresh_weights(config, seed, name, shape)
         })
     }
 
@@ -458,7 +495,10 @@ impl Model {
         mut cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
         self.check_tokens(tokens)?;
-        assert!(batch > 0 && tokens.len() % batch == 0, "tokens are [B, T]");
+        assert!(
+            batch > 0 && tokens.len().is_multiple_of(batch),
+            "tokens are [B, T]"
+        );
         let t = tokens.len() / batch;
         let seen = cache.as_ref().map_or(0, |c| c.len);
         let room = cache.as_ref().map_or(self.spec.context, |c| c.capacity);
@@ -550,13 +590,24 @@ impl Model {
     ) -> Result<Vec<f32>> {
         self.check_tokens(targets)?;
         let hidden = self.hidden(g, tokens, batch, None)?;
-        Ok(g.cross_entropy(
-            &hidden,
-            &self.embedding,
-            self.logit_factor(),
-            targets,
-            weight,
-        )?)
+        self.cross_entropy(g, &hidden, targets, weight)
+    }
+
+    /// Cross-entropy (nats) of each row of hidden states `[R, D]` against `targets` `[R]`. In a training
+    /// graph the objective grows by `weight · Σ`.
+    ///
+    /// # Errors
+    /// If a target is not in the vocabulary, or the device fails.
+    pub fn cross_entropy<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        hidden: &Tensor,
+        targets: &[u32],
+        weight: f32,
+    ) -> Result<Vec<f32>> {
+        self.check_tokens(targets)?;
+        let scale = self.logit_factor();
+        Ok(g.cross_entropy(hidden, &self.embedding, scale, targets, weight)?)
     }
 
     /// Logits `[B·T, V]` of `tokens` `[B, T]` on the host, in one pass without a tape.
@@ -583,13 +634,14 @@ pub(crate) fn fresh_weights(
     seed: u64,
     name: &str,
     shape: &[usize],
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     let len = shape.iter().product();
-    match name {
-        "final_norm.gain" => vec![1.0; len],
-        "final_norm.bias" => vec![0.0; len],
-        "embedding" => init::normal(seed, name, len, init::embedding_std(config)),
-        keys if keys.ends_with(".keys") => init::normal(seed, name, len, init::key_std(config)),
-        _ => init::normal(seed, name, len, init::value_std(config, shape[0])),
-    }
+    let std = match name {
+        "final_norm.gain" => return init::constant_array(len, 1.0),
+        "final_norm.bias" => return init::constant_array(len, 0.0),
+        "embedding" => init::embedding_std(config),
+        keys if keys.ends_with(".keys") => init::key_std(config),
+        _ => init::value_std(config, shape[0]),
+    };
+    init::normal_array(seed, name, len, std)
 }

@@ -166,7 +166,7 @@ impl Site {
     pub(crate) fn set_step(&mut self, step: u64) {
         let Some(anneal) = &self.anneal else { return };
         self.tau = anneal.at(step);
-        if step >= anneal.start_step + anneal.steps {
+        if step.saturating_sub(anneal.start_step) >= anneal.steps {
             self.anneal = None;
         }
     }

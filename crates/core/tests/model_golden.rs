@@ -36,14 +36,21 @@ fn load(root: &Path, name: &str) -> Golden {
         layers: size("layers"),
         heads: size("heads"),
         context: size("seq"),
-        slots: Slots { qkv: size("n_qkv"), proj: size("n_proj"), ffn: size("n_ffn") },
+        slots: Slots {
+            qkv: size("n_qkv"),
+            proj: size("n_proj"),
+            ffn: size("n_ffn"),
+        },
         theta: match about["config"]["theta"].as_str().unwrap() {
             "l2_norm_gelu" => Theta::L2NormGelu,
             "gelu_l2_norm" => Theta::GeluL2Norm,
             other => panic!("unknown theta {other}"),
         },
         norm: NormSpan::Joint,
-        positions: Positions::Rotary { fraction: number("rotary_pct"), base: number("rope_base") },
+        positions: Positions::Rotary {
+            fraction: number("rotary_pct"),
+            base: number("rope_base"),
+        },
         final_norm: FinalNorm::Affine,
         logit_scale: LogitScale::One,
         init: Init::Released,
@@ -64,7 +71,11 @@ fn load(root: &Path, name: &str) -> Golden {
 impl Golden {
     fn published(&self, ours: &str) -> String {
         let names = published::names(&self.config);
-        names.into_iter().find(|(here, _)| here == ours).unwrap_or_else(|| panic!("{ours} has no name")).1
+        names
+            .into_iter()
+            .find(|(here, _)| here == ours)
+            .unwrap_or_else(|| panic!("{ours} has no name"))
+            .1
     }
 
     fn build(&self, device: &Arc<dyn Device>) -> Model {
@@ -88,7 +99,12 @@ impl Golden {
 
     fn numbers(&self, path: &[&str]) -> Vec<f64> {
         let found = path.iter().fold(&self.about, |at, key| &at[*key]);
-        found.as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect()
+        found
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n.as_f64().unwrap())
+            .collect()
     }
 }
 
@@ -98,7 +114,10 @@ fn host(model: &Model, buffer: &tokenformer_core::device::Buffer) -> Vec<f32> {
     host
 }
 
-fn check(golden: &Golden, device: &Arc<dyn Device>) {
+/// `weight_bar` is for the trained weights. A number whose first gradient is near AdamW's epsilon (1e-8)
+/// moves by rounding alone: with more of them, a few end up far from where PyTorch's rounding takes them,
+/// on the f64 device too.
+fn check(golden: &Golden, device: &Arc<dyn Device>, weight_bar: f64) {
     let who = format!("{} on {}", golden.name, device.describe());
     let mut model = golden.build(device);
     assert_eq!(published::names(&golden.config).len(), model.params().len());
@@ -106,14 +125,23 @@ fn check(golden: &Golden, device: &Arc<dyn Device>) {
 
     let logits = model.infer(&inputs, batch).unwrap();
     let logits_error = max_abs_difference(&logits, &golden.expected.read_f32("logits").unwrap());
-    assert!(logits_error <= 1e-4, "{who}: logits are off by {logits_error:e}");
+    assert!(
+        logits_error <= 1e-4,
+        "{who}: logits are off by {logits_error:e}"
+    );
 
     let mut g = Graph::inference(device);
     let nll = model.loss(&mut g, &inputs, &targets, batch, 1.0).unwrap();
     let nll_error = max_abs_difference(&nll, &golden.expected.read_f32("nll").unwrap());
-    assert!(nll_error <= 1e-4, "{who}: losses of tokens are off by {nll_error:e}");
+    assert!(
+        nll_error <= 1e-4,
+        "{who}: losses of tokens are off by {nll_error:e}"
+    );
     let loss_error = (mean(&nll) - golden.about["loss"].as_f64().unwrap()).abs();
-    assert!(loss_error <= 1e-5, "{who}: the loss is off by {loss_error:e}");
+    assert!(
+        loss_error <= 1e-5,
+        "{who}: the loss is off by {loss_error:e}"
+    );
 
     let (_, grads) = gradients(&model, &inputs, &targets, batch);
     let mut gradient_error = 0.0f64;
@@ -121,7 +149,10 @@ fn check(golden: &Golden, device: &Arc<dyn Device>) {
         let name = golden.published(param.name());
         let want = golden.expected.read_f32(&format!("grad.{name}")).unwrap();
         let error = l2_error(&host(&model, grads.get(param).unwrap()), &want);
-        assert!(error <= 1e-4, "{who}: the gradient of {name} is off by {error:e}");
+        assert!(
+            error <= 1e-4,
+            "{who}: the gradient of {name} is off by {error:e}"
+        );
         gradient_error = gradient_error.max(error);
     }
 
@@ -140,30 +171,39 @@ fn check(golden: &Golden, device: &Arc<dyn Device>) {
     let norms = golden.numbers(&["train", "grad_norms_before_clip"]);
     let (mut train_loss_error, mut norm_error) = (0.0f64, 0.0f64);
     for (step, lr) in golden.numbers(&["train", "lrs"]).into_iter().enumerate() {
-        let (loss, applied) = train_step(&mut model, &mut optimizer, [&inputs, &targets], batch, lr);
+        let (loss, applied) =
+            train_step(&mut model, &mut optimizer, [&inputs, &targets], batch, lr);
         assert!(applied.updated);
-        let (off, norm_off) = ((loss - losses[step]).abs(), (applied.grad_norm / norms[step] - 1.0).abs());
-        assert!(off <= 2e-4, "{who}: the loss of step {step} is off by {off:e}");
-        assert!(norm_off <= 1e-3, "{who}: the gradient norm of step {step} is off by {norm_off:e}");
+        let (off, norm_off) = (
+            (loss - losses[step]).abs(),
+            (applied.grad_norm / norms[step] - 1.0).abs(),
+        );
+        assert!(
+            off <= 2e-4,
+            "{who}: the loss of step {step} is off by {off:e}"
+        );
+        assert!(
+            norm_off <= 1e-3,
+            "{who}: the gradient norm of step {step} is off by {norm_off:e}"
+        );
         (train_loss_error, norm_error) = (train_loss_error.max(off), norm_error.max(norm_off));
     }
-    let mut weight_error = 0.0f64;
+    let (mut weight_error, mut weight_l2) = (0.0f64, 0.0f64);
     for param in model.params() {
         let name = golden.published(param.name());
         let want = golden.trained.read_f32(&name).unwrap();
-        let error = max_abs_difference(&host(&model, param.value()), &want);
         let got = host(&model, param.value());
-        let start = golden.model.read_f32(&name).unwrap();
-        let moved = l2_error(&got.iter().zip(&start).map(|(a,b)| a-b).collect::<Vec<_>>(), &want.iter().zip(&start).map(|(a,b)| a-b).collect::<Vec<_>>());
-        let g = golden.expected.read_f32(&format!("grad.{name}")).unwrap();
-        let big: Vec<_> = (0..got.len()).filter(|&i| (got[i]-want[i]).abs() > 5e-5).map(|i| (i, got[i], want[i], g[i])).collect();
-        if error > 5e-5 { println!("{who} {name} max {error:.2e} l2rel {:.2e} of movement {moved:.2e} n>5e-5 {} of {}: {:?}", l2_error(&got,&want), big.len(), got.len(), &big[..big.len().min(4)]); }
-        weight_error = weight_error.max(error);
+        let (error, l2) = (max_abs_difference(&got, &want), l2_error(&got, &want));
+        assert!(
+            error <= weight_bar && l2 <= 2e-4,
+            "{who}: {name} after training: {error:e}, {l2:e} (L2)"
+        );
+        (weight_error, weight_l2) = (weight_error.max(error), weight_l2.max(l2));
     }
     println!(
         "{who}: logits {logits_error:.1e}, nll {nll_error:.1e}, gradients {gradient_error:.1e} (relative), \
          training losses {train_loss_error:.1e}, gradient norms {norm_error:.1e} (relative), trained weights \
-         {weight_error:.1e}"
+         {weight_error:.1e}, {weight_l2:.1e} (relative L2)"
     );
 }
 
@@ -173,22 +213,23 @@ fn fixtures() -> PathBuf {
 
 #[test]
 fn small_model_on_the_cpu() {
-    check(&load(&fixtures(), "lm0"), &cpu());
+    check(&load(&fixtures(), "lm0"), &cpu(), 1e-4);
 }
 
 #[test]
 fn small_model_on_the_plain_device() {
-    check(&load(&fixtures(), "lm0"), &reference());
+    check(&load(&fixtures(), "lm0"), &reference(), 1e-4);
 }
 
 /// The larger golden models, from the directory that `TOKENFORMER_GOLDEN` names.
 #[test]
 #[ignore = "needs TOKENFORMER_GOLDEN=DIR with lm.json and lm0, lm1, lm2"]
 fn larger_models() {
-    let root = std::env::var_os("TOKENFORMER_GOLDEN").expect("TOKENFORMER_GOLDEN names the directory");
+    let root =
+        std::env::var_os("TOKENFORMER_GOLDEN").expect("TOKENFORMER_GOLDEN names the directory");
     for name in ["lm0", "lm1", "lm2"] {
         for device in [cpu(), reference()] {
-            check(&load(Path::new(&root), name), &device);
+            check(&load(Path::new(&root), name), &device, 1e-3);
         }
     }
 }

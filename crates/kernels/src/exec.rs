@@ -1,5 +1,6 @@
 //! Threads and scratch memory, handed to every kernel.
 
+use crate::gemm::Line;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -211,6 +212,7 @@ fn worker_loop(shared: &Shared, worker: usize) {
 pub struct Scratch {
     blocks: Vec<UnsafeCell<Vec<f32>>>,
     shared: Vec<f32>,
+    lines: Vec<Line>,
 }
 
 // SAFETY: a block is reached only through `WorkerScratch::get`, whose contract is one user at a time.
@@ -245,10 +247,23 @@ impl Scratch {
         self.shared = block;
     }
 
+    /// As [`Scratch::take_shared`], for `len` lines of packed matrices.
+    pub fn take_lines(&mut self, len: usize) -> Vec<Line> {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.resize(len, Line::ZERO);
+        lines
+    }
+
+    /// Takes back lines of [`Scratch::take_lines`].
+    pub fn give_lines(&mut self, lines: Vec<Line>) {
+        self.lines = lines;
+    }
+
     /// Bytes held.
     pub fn bytes(&mut self) -> usize {
         let floats: usize = self.blocks.iter_mut().map(|b| b.get_mut().capacity()).sum();
         (floats + self.shared.capacity()) * size_of::<f32>()
+            + self.lines.capacity() * size_of::<Line>()
     }
 }
 

@@ -6,8 +6,7 @@ mod kernel;
 mod pack;
 mod packed;
 
-use crate::exec::{Disjoint, Exec, Pieces};
-use crate::simd::{lane_dot, simd};
+use crate::exec::{Disjoint, Exec};
 use driver::{A_WORDS, B_LINES, Output, left, product, right};
 use pack::LINE;
 use packed::Grid;
@@ -43,6 +42,11 @@ impl<'a, T> Mat<'a, T> {
             row_stride,
             col_stride: 1,
         }
+    }
+
+    /// Rows and columns.
+    pub fn shape(self) -> [usize; 2] {
+        [self.rows, self.cols]
     }
 
     /// The transpose, without moving anything.
@@ -175,10 +179,22 @@ pub fn par_gemm(
     b: Mat<'_>,
     scale: f32,
 ) {
-    let (m, n) = (a.rows, b.cols);
-    assert_eq!((c.len(), a.cols), (m * n, b.rows));
-    let grid = Grid::new(m, n, a.cols);
-    let c = Disjoint::new(c);
+    assert_eq!(c.len(), a.rows * b.cols);
+    par_product(exec, MatMut::new(c, a.rows, b.cols), write, a, b, scale);
+}
+
+fn par_product(
+    exec: &mut Exec<'_>,
+    c: MatMut<'_>,
+    write: Write,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    scale: f32,
+) {
+    assert_eq!((a.rows, a.cols, b.cols), (c.rows, b.rows, c.cols));
+    let grid = Grid::new(a.rows, b.cols, a.cols);
+    let row_stride = c.row_stride;
+    let c = Disjoint::new(c.data);
     exec.run(
         grid.count(),
         A_WORDS + (B_LINES + 1) * LINE,
@@ -186,10 +202,10 @@ pub fn par_gemm(
             let (rows, cols) = grid.tile(task);
             let output = Output {
                 // SAFETY: tiles of different tasks do not overlap.
-                first: unsafe { c.pointer(rows.start * n + cols.start) },
+                first: unsafe { c.pointer(rows.start * row_stride + cols.start) },
                 rows: rows.len(),
                 cols: cols.len(),
-                row_stride: n,
+                row_stride,
             };
             let a = a.row_block(rows.start, rows.len());
             let b = b.t().row_block(cols.start, cols.len()).t();
@@ -203,11 +219,7 @@ pub fn par_gemm(
     );
 }
 
-/// Rows of weights per task of the few-row products below.
-const FEW_ROWS_TASK: usize = 64;
-
-/// `Y[R, N] = scale · X[R, D] · W[N, D]ᵀ` for few rows `R`: each row of `W` is read once, as dot
-/// products. `Y` has rows `y_stride` apart, starting at `y[0]`.
+/// `Y[R, N] = scale · X[R, D] · W[N, D]ᵀ`, rows of `Y` being `y_stride` apart, starting at `y[0]`.
 pub fn few_rows_dot(
     exec: &mut Exec<'_>,
     y: &mut [f32],
@@ -218,38 +230,12 @@ pub fn few_rows_dot(
     scale: f32,
 ) {
     let (r, n) = (x.len() / d, w.len() / d);
-    assert!(r == 0 || (r - 1) * y_stride + n <= y.len());
-    let pieces = Pieces::new(n, FEW_ROWS_TASK);
-    let y = Disjoint::new(y);
-    exec.run(pieces.count(), 0, |task, _| {
-        let range = pieces.range(task);
-        for row in 0..r {
-            let start = row * y_stride;
-            // SAFETY: each task owns its own columns of every row.
-            let out = unsafe { y.part(start + range.start..start + range.end) };
-            dots(
-                out,
-                &x[row * d..(row + 1) * d],
-                &w[range.start * d..range.end * d],
-                scale,
-            );
-        }
-    });
+    let (x, w) = (Mat::new(x, r, d), Mat::new(w, n, d));
+    let y = MatMut::strided(y, r, n, y_stride);
+    par_product(exec, y, Write::Replace, x, w.t(), scale);
 }
 
-simd! {
-    /// `out_i = scale · x·w_i` for the rows `w_i` of `w`.
-    fn dots(out: &mut [f32], x: &[f32], w: &[f32], scale: f32) {
-        for (out, w) in out.iter_mut().zip(w.chunks_exact(x.len())) {
-            *out = scale * lane_dot(x, w);
-        }
-    }
-}
-
-/// Columns of weights per task of [`few_rows_sum`].
-const FEW_ROWS_COLS: usize = 64;
-
-/// `Y[R, D] = S[R, N] · W[N, D] (+ Y)` for few rows `R`; `S` has rows `s_stride` apart.
+/// `Y[R, D] = S[R, N] · W[N, D] (+ Y)`, rows of `S` being `s_stride` apart.
 pub fn few_rows_sum(
     exec: &mut Exec<'_>,
     y: &mut [f32],
@@ -260,49 +246,6 @@ pub fn few_rows_sum(
     d: usize,
 ) {
     let (r, n) = (y.len() / d, w.len() / d);
-    assert!(r == 0 || (r - 1) * s_stride + n <= s.len());
-    let pieces = Pieces::new(d, FEW_ROWS_COLS);
-    let y = Disjoint::new(y);
-    exec.run(pieces.count(), 0, |task, _| {
-        let cols = pieces.range(task);
-        for row in 0..r {
-            // SAFETY: each task owns its own columns of every row.
-            let out = unsafe { y.part(row * d + cols.start..row * d + cols.end) };
-            if write == Write::Replace {
-                out.fill(0.0);
-            }
-            weighted_sum(
-                out,
-                &s[row * s_stride..row * s_stride + n],
-                w,
-                d,
-                cols.start,
-            );
-        }
-    });
-}
-
-simd! {
-    /// `out += Σ_i s_i · w_i[first..first + out.len()]` for the rows `w_i` (width `d`) of `w`.
-    fn weighted_sum(out: &mut [f32], s: &[f32], w: &[f32], d: usize, first: usize) {
-        const BLOCK: usize = FEW_ROWS_COLS;
-        let mut sum = [0.0f32; BLOCK];
-        if out.len() == BLOCK {
-            for (&s, w) in s.iter().zip(w.chunks_exact(d)) {
-                let w = &w[first..first + BLOCK];
-                for j in 0..BLOCK {
-                    sum[j] = s.mul_add(w[j], sum[j]);
-                }
-            }
-        } else {
-            for (&s, w) in s.iter().zip(w.chunks_exact(d)) {
-                for (sum, &w) in sum.iter_mut().zip(&w[first..first + out.len()]) {
-                    *sum = s.mul_add(w, *sum);
-                }
-            }
-        }
-        for (out, sum) in out.iter_mut().zip(sum) {
-            *out += sum;
-        }
-    }
+    let s = Mat::strided(s, r, n, s_stride);
+    par_gemm(exec, y, write, s, Mat::new(w, n, d), 1.0);
 }

@@ -23,6 +23,7 @@ pub mod gemm;
 pub mod layer_norm;
 pub mod math;
 pub mod pattention;
+pub mod probe;
 pub mod reference;
 pub mod rotary;
 pub mod simd;

@@ -41,7 +41,7 @@ pub fn exp(x: f32) -> f32 {
 /// `(Φ(z), φ(z))`: the standard normal distribution function and density, sharing one exponential.
 #[inline(always)]
 pub fn normal(z: f32) -> (f32, f32) {
-    const INV_SQRT_2PI: f32 = 0.398_942_28;
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
     // Φ(-x) = e^(-x²/2) · Q(x) for x >= 0. Q is a polynomial of degree 9 in 1/(1 + p·x), fitted to
     // erfcx(x/√2)/2 by iteratively reweighted least squares. Rounding, of t above all, adds 3e-7.
     let x = z.abs();
@@ -50,7 +50,7 @@ pub fn normal(z: f32) -> (f32, f32) {
     let mut q = 0.032_548_867f32;
     q = q.mul_add(t, -0.158_033_28);
     q = q.mul_add(t, 0.255_120_25);
-    q = q.mul_add(t, -0.158_802_81);
+    q = q.mul_add(t, -0.158_802_8);
     q = q.mul_add(t, 0.168_867_87);
     q = q.mul_add(t, 0.045_983_56);
     q = q.mul_add(t, 0.105_991_86);

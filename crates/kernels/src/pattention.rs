@@ -28,7 +28,10 @@
 //! segment whose contribution is zero leaves every bit of the output as it was.
 
 use crate::exec::{Disjoint, Exec, Pieces};
-use crate::gemm::{Mat, MatMut, Write, few_rows_dot, few_rows_sum, gemm, par_gemm};
+use crate::gemm::{
+    Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, few_rows_dot, few_rows_sum,
+    gemm_packed, packed_lines, par_gemm, par_pack,
+};
 use crate::math::{exp, gelu, gelu_and_derivative};
 use crate::simd::{lane_dot, lane_sum, simd};
 
@@ -129,15 +132,51 @@ const ROW_BLOCK: usize = 64;
 /// Below this many rows, threads share the tokens of a site instead of its rows.
 const FEW_ROWS: usize = 8;
 
+/// One weight matrix per segment, which is packed before the rows are handed out.
+struct Weights<'a> {
+    segments: &'a [Segment<'a>],
+    of: &'a (dyn Fn(&Segment<'a>) -> Mat<'a> + Sync),
+}
+
+impl<'a> Weights<'a> {
+    /// Lines that the packed matrices of the first `count` segments take.
+    fn lines<P: Precision>(&self, count: usize) -> usize {
+        let lines = |segment| {
+            let [k, n] = (self.of)(segment).shape();
+            packed_lines::<P>(k, n)
+        };
+        self.segments[..count].iter().map(lines).sum()
+    }
+
+    /// Packs the matrices into `lines`, one after the other.
+    fn pack<P: Precision>(&self, exec: &mut Exec<'_>, lines: &mut [Line])
+    where
+        f32: Source<P>,
+    {
+        for (s, segment) in self.segments.iter().enumerate() {
+            let block = &mut lines[self.lines::<P>(s)..self.lines::<P>(s + 1)];
+            par_pack::<P, f32>(exec, block, (self.of)(segment));
+        }
+    }
+
+    /// The packed matrix of segment `s`.
+    fn block<'l, P: Precision>(&self, lines: &'l [Line], s: usize) -> Packed<'l, P> {
+        let [k, n] = (self.of)(&self.segments[s]).shape();
+        Packed::new(&lines[self.lines::<P>(s)..self.lines::<P>(s + 1)], k, n)
+    }
+}
+
 /// `Y = Θ(X·Kᵀ)·V`: `x` `[R, d_in]` to `y` `[R, d_out]`; with `saved`, what [`backward`] needs is kept.
-pub fn forward(
+pub fn forward<P: Precision>(
     exec: &mut Exec<'_>,
     site: &Site<'_>,
     x: &[f32],
     y: &mut [f32],
     [r, d_in, d_out]: [usize; 3],
     saved: Option<Saved<'_>>,
-) {
+) where
+    f32: Source<P>,
+{
     let n = site.tokens();
     let groups = site.groups();
     assert_eq!((x.len(), y.len()), (r * d_in, r * d_out));
@@ -154,56 +193,86 @@ pub fn forward(
         }
         None => (false, &mut [][..], &mut [][..]),
     };
+    let segments = site.segments;
+    let keys = Weights {
+        segments,
+        of: &|s| Mat::new(s.keys, s.tokens, d_in).t(),
+    };
+    let values = Weights {
+        segments,
+        of: &|s| Mat::new(s.values, s.tokens, d_out),
+    };
+    let [key_lines, value_lines] = [
+        keys.lines::<P>(segments.len()),
+        values.lines::<P>(segments.len()),
+    ];
+    let mut lines = exec.scratch.take_lines(key_lines + value_lines);
+    keys.pack::<P>(exec, &mut lines[..key_lines]);
+    values.pack::<P>(exec, &mut lines[key_lines..]);
+    let (key_lines, value_lines) = lines.split_at(key_lines);
+
     let (scores, stats, y) = (
         Disjoint::new(scores),
         Disjoint::new(stats),
         Disjoint::new(y),
     );
     let blocks = Pieces::new(r, ROW_BLOCK);
-    exec.run(blocks.count(), ROW_BLOCK * (n + groups), |task, scratch| {
-        let rows = blocks.range(task);
-        let x = Mat::new(&x[rows.start * d_in..rows.end * d_in], rows.len(), d_in);
-        let (weights, scratch) = scratch.split_at_mut(ROW_BLOCK * n);
-        let weights = &mut weights[..rows.len() * n];
-        for (s, segment) in site.segments.iter().enumerate() {
-            let keys = Mat::new(segment.keys, segment.tokens, d_in);
-            let a = &mut weights[site.offset(s)..];
-            gemm(
-                MatMut::strided(a, rows.len(), segment.tokens, n),
-                Write::Replace,
-                x,
-                keys.t(),
-                1.0,
-            );
-        }
-        let stats = if keep {
+    exec.run(
+        blocks.count(),
+        ROW_BLOCK * (n + groups) + SCRATCH,
+        |task, scratch| {
+            let rows = blocks.range(task);
+            let x = Mat::new(&x[rows.start * d_in..rows.end * d_in], rows.len(), d_in);
+            let (work, scratch) = scratch.split_at_mut(SCRATCH);
+            let (weights, scratch) = scratch.split_at_mut(ROW_BLOCK * n);
+            let weights = &mut weights[..rows.len() * n];
+            for (s, segment) in site.segments.iter().enumerate() {
+                let a = MatMut::strided(
+                    &mut weights[site.offset(s)..],
+                    rows.len(),
+                    segment.tokens,
+                    n,
+                );
+                gemm_packed(
+                    a,
+                    Write::Replace,
+                    x,
+                    keys.block::<P>(key_lines, s),
+                    1.0,
+                    work,
+                );
+            }
+            let stats = if keep {
+                // SAFETY: tasks own disjoint rows.
+                unsafe { scores.part(rows.start * n..rows.end * n) }.copy_from_slice(weights);
+                // SAFETY: as above.
+                unsafe { stats.part(rows.start * groups..rows.end * groups) }
+            } else {
+                &mut scratch[..rows.len() * groups]
+            };
+            for (row, stats) in weights
+                .chunks_exact_mut(n)
+                .zip(stats.chunks_exact_mut(groups))
+            {
+                theta_row(site, row, stats);
+            }
             // SAFETY: tasks own disjoint rows.
-            unsafe { scores.part(rows.start * n..rows.end * n) }.copy_from_slice(weights);
-            // SAFETY: as above.
-            unsafe { stats.part(rows.start * groups..rows.end * groups) }
-        } else {
-            &mut scratch[..rows.len() * groups]
-        };
-        for (row, stats) in weights
-            .chunks_exact_mut(n)
-            .zip(stats.chunks_exact_mut(groups))
-        {
-            theta_row(site, row, stats);
-        }
-        // SAFETY: tasks own disjoint rows.
-        let y = unsafe { y.part(rows.start * d_out..rows.end * d_out) };
-        for (s, segment) in site.segments.iter().enumerate() {
-            let sigma = Mat::strided(&weights[site.offset(s)..], rows.len(), segment.tokens, n);
-            let values = Mat::new(segment.values, segment.tokens, d_out);
-            gemm(
-                MatMut::new(y, rows.len(), d_out),
-                Write::nth(s),
-                sigma,
-                values,
-                1.0,
-            );
-        }
-    });
+            let y = unsafe { y.part(rows.start * d_out..rows.end * d_out) };
+            for (s, segment) in site.segments.iter().enumerate() {
+                let sigma = Mat::strided(&weights[site.offset(s)..], rows.len(), segment.tokens, n);
+                let y = MatMut::new(y, rows.len(), d_out);
+                gemm_packed(
+                    y,
+                    Write::nth(s),
+                    sigma,
+                    values.block::<P>(value_lines, s),
+                    1.0,
+                    work,
+                );
+            }
+        },
+    );
+    exec.scratch.give_lines(lines);
 }
 
 /// The same for a handful of rows (decoding): every weight is read once, by one thread.
@@ -252,7 +321,7 @@ fn forward_few_rows(
 /// Gradients of [`forward`]. `saved` is consumed: its scores are overwritten. `scratch` `[R, N]` is a
 /// work area. `dx` is written according to `dx_write`; gradients of segments are added to.
 #[allow(clippy::too_many_arguments)]
-pub fn backward(
+pub fn backward<P: Precision>(
     exec: &mut Exec<'_>,
     site: &Site<'_>,
     x: &[f32],
@@ -262,7 +331,9 @@ pub fn backward(
     work: &mut [f32],
     dx: Option<(&mut [f32], Write)>,
     grads: &mut [Option<SegmentGrad<'_>>],
-) {
+) where
+    f32: Source<P>,
+{
     let n = site.tokens();
     let groups = site.groups();
     assert_eq!(
@@ -275,7 +346,24 @@ pub fn backward(
         return;
     }
     let stats = &*saved.stats;
+    let segments = site.segments;
+    let values = Weights {
+        segments,
+        of: &|s| Mat::new(s.values, s.tokens, d_out).t(),
+    };
+    let keys = Weights {
+        segments,
+        of: &|s| Mat::new(s.keys, s.tokens, d_in),
+    };
+    let [value_lines, key_lines] = [
+        values.lines::<P>(segments.len()),
+        keys.lines::<P>(segments.len()),
+    ];
+    let mut lines = exec.scratch.take_lines(value_lines + key_lines);
+    values.pack::<P>(exec, &mut lines[..value_lines]);
+    keys.pack::<P>(exec, &mut lines[value_lines..]);
     {
+        let (value_lines, key_lines) = lines.split_at(value_lines);
         let scores = Disjoint::new(&mut *saved.scores);
         let work = Disjoint::new(&mut *work);
         let dx = dx.map(|(dx, write)| {
@@ -283,7 +371,7 @@ pub fn backward(
             (Disjoint::new(dx), write)
         });
         let blocks = Pieces::new(r, ROW_BLOCK);
-        exec.run(blocks.count(), 0, |task, _| {
+        exec.run(blocks.count(), SCRATCH, |task, scratch| {
             let rows = blocks.range(task);
             let dy = Mat::new(&dy[rows.start * d_out..rows.end * d_out], rows.len(), d_out);
             // SAFETY: tasks own disjoint rows.
@@ -291,14 +379,14 @@ pub fn backward(
             // SAFETY: as above.
             let da = unsafe { work.part(rows.start * n..rows.end * n) };
             for (s, segment) in site.segments.iter().enumerate() {
-                let values = Mat::new(segment.values, segment.tokens, d_out);
-                let out = &mut da[site.offset(s)..];
-                gemm(
-                    MatMut::strided(out, rows.len(), segment.tokens, n),
+                let out = MatMut::strided(&mut da[site.offset(s)..], rows.len(), segment.tokens, n);
+                gemm_packed(
+                    out,
                     Write::Replace,
                     dy,
-                    values.t(),
+                    values.block::<P>(value_lines, s),
                     1.0,
+                    scratch,
                 );
             }
             let stats = &stats[rows.start * groups..rows.end * groups];
@@ -312,12 +400,13 @@ pub fn backward(
                 for (s, segment) in site.segments.iter().enumerate() {
                     let write = if s == 0 { *write } else { Write::Add };
                     let da = Mat::strided(&da[site.offset(s)..], rows.len(), segment.tokens, n);
-                    let keys = Mat::new(segment.keys, segment.tokens, d_in);
-                    gemm(MatMut::new(dx, rows.len(), d_in), write, da, keys, 1.0);
+                    let dx = MatMut::new(dx, rows.len(), d_in);
+                    gemm_packed(dx, write, da, keys.block::<P>(key_lines, s), 1.0, scratch);
                 }
             }
         });
     }
+    exec.scratch.give_lines(lines);
     for (s, (segment, grad)) in site.segments.iter().zip(grads).enumerate() {
         let Some(grad) = grad else { continue };
         let columns = |m| Mat::strided(m, r, segment.tokens, n).t(); // [N_s, R]

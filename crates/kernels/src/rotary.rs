@@ -21,7 +21,7 @@ pub struct Table {
 impl Table {
     /// Angles `position · base^(−2i/dims)`, the product rounded to f32 as in the released code.
     pub fn new(len: usize, dims: usize, base: f64) -> Self {
-        assert!(dims % 2 == 0);
+        assert!(dims.is_multiple_of(2));
         let half = dims / 2;
         let frequency = |i: usize| (1.0 / base.powf(2.0 * i as f64 / dims as f64)) as f32;
         let angles = (0..len * half).map(|at| f64::from((at / half) as f32 * frequency(at % half)));

@@ -75,7 +75,7 @@ fn fast(case: &Golden, norm: Norm, [x, key, value, dy]: [&[f32]; 4]) -> [Vec<f32
             scores: &mut scores,
             stats: &mut stats,
         };
-        forward(exec, &site, x, &mut y, case.dims, Some(saved));
+        forward::<f32>(exec, &site, x, &mut y, case.dims, Some(saved));
         let saved = Saved {
             scores: &mut scores,
             stats: &mut stats,
@@ -85,7 +85,7 @@ fn fast(case: &Golden, norm: Norm, [x, key, value, dy]: [&[f32]; 4]) -> [Vec<f32
             values: &mut dvalue,
         })];
         let dx = Some((&mut dx[..], Write::Replace));
-        backward(
+        backward::<f32>(
             exec, &site, x, dy, case.dims, saved, &mut work, dx, &mut grads,
         );
     });

@@ -92,7 +92,14 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Recipe { .. } | Self::Core(tokenformer_core::Error::Config { .. })
+            Self::Recipe { .. }
+                | Self::Resume { .. }
+                | Self::Core(tokenformer_core::Error::Config { .. })
+                | Self::Data(
+                    tokenformer_data::Error::Option { .. }
+                        | tokenformer_data::Error::TokenizerSpec { .. }
+                        | tokenformer_data::Error::NoInput
+                )
         )
     }
 }

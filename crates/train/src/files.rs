@@ -181,7 +181,8 @@ pub fn write_checkpoint(
     let mut moments = Vec::new();
     let mut state = state.clone();
     state.updates.clear();
-    for param in model.params() {
+    // A frozen parameter has no use for its moments, and a resumed run has none to write.
+    for param in model.params().into_iter().filter(|p| p.trainable) {
         let Some(found) = optimizer.moments(param) else {
             continue;
         };
@@ -308,7 +309,6 @@ pub fn load_optimizer(
         let Some(&step) = state.updates.get(param.name()) else {
             continue;
         };
-        // Moments of a frozen parameter stay on disk only while it is frozen.
         let Some(moments) = optimizer.moments_mut(param) else {
             continue;
         };

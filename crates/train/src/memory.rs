@@ -1,6 +1,7 @@
 //! Memory, planned before it is taken.
 
 use crate::error::{Error, Result};
+use tokenformer_core::config::BlockConfig;
 use tokenformer_core::{ModelConfig, SiteKind};
 use tokenformer_report::table::human_bytes;
 
@@ -17,7 +18,10 @@ impl TrainingPlan {
     /// The plan for micro-batches of `batch` sequences of `context` tokens.
     pub fn new(config: &ModelConfig, batch: usize, context: usize) -> Self {
         let float = size_of::<f32>() as u64;
-        let (rows, d) = (batch as u64 * context as u64, config.width as u64);
+        let (rows, d) = (
+            (batch as u64).saturating_mul(context as u64),
+            config.width as u64,
+        );
         let tokens = |kind, block: usize| config.blocks[block].site(kind).tokens() as u64;
         let mut per_row = 4 * d;
         let mut largest = 0;
@@ -30,10 +34,13 @@ impl TrainingPlan {
                 .into_iter()
                 .fold(largest, u64::max);
         }
-        let work = rows * (largest + 4 * d) + (4 << 20).max(32 * config.vocab as u64);
+        let work = (4 << 20).max(32 * config.vocab as u64);
         Self {
-            state_bytes: config.params() * 4 * float,
-            activation_bytes: (rows * per_row + work) * float,
+            state_bytes: config.params().saturating_mul(4 * float),
+            activation_bytes: rows
+                .saturating_mul(per_row + largest + 4 * d)
+                .saturating_add(work)
+                .saturating_mul(float),
         }
     }
 
@@ -67,4 +74,12 @@ pub fn ensure(what: &str, needed_bytes: u64, help: &str) -> Result<()> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Bytes of the work areas of a forward pass over `rows` tokens that nothing is learned from.
+pub fn inference_bytes(config: &ModelConfig, rows: u64) -> u64 {
+    let tokens = |block: &BlockConfig| SiteKind::ALL.map(|kind| block.site(kind).tokens());
+    let largest = (config.blocks.iter()).flat_map(tokens).fold(0, usize::max) as u64;
+    rows.saturating_mul(largest + 8 * config.width as u64)
+        .saturating_mul(size_of::<f32>() as u64)
 }

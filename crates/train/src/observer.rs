@@ -39,8 +39,11 @@ pub trait Observer {
     /// The model grew.
     fn grown(&mut self, _report: &GrowthReport) {}
 
-    /// Something to tell a person: a resume, a skipped checkpoint.
+    /// Something to tell a person: a resume, an interruption.
     fn note(&mut self, _text: &str) {}
+
+    /// Something that is not as it should be, although the run goes on: a skipped checkpoint.
+    fn warning(&mut self, _text: &str) {}
 }
 
 /// Watches nothing.

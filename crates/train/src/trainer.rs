@@ -16,16 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokenformer_core::device::Device;
-use tokenformer_core::grow::{Birth, GrowthReport, grow};
+use tokenformer_core::grow::{Amount, Birth, GrowthReport, grow};
 use tokenformer_core::optim::{AdamW, Applied};
 use tokenformer_core::param::Gradients;
-use tokenformer_core::{Graph, Model};
+use tokenformer_core::{Graph, Model, SiteKind};
 use tokenformer_data::{Batch, Dataset, WindowSampler};
 use tokenformer_report::{
     EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput, ResumePoint,
     SampleRecord, SiteGrowth, TrainRecord,
 };
-use tokenformer_store::{CheckpointWriter, Checkpoints, Warning, Which};
+use tokenformer_store::{CheckpointWriter, Checkpoints, DirWriter, Warning, Which};
 
 /// Where a run starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,9 +101,9 @@ impl<'a> Trainer<'a> {
         let help = "choose a smaller model, train.batch or model.context";
         memory::ensure("this run", plan.total_bytes(), help)?;
 
-        let mut notes = Vec::new();
-        let mut warn = |warning: Warning| notes.push(warning.to_string());
-        let checkpoints = CheckpointWriter::open(out, &mut warn)?;
+        let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+        let mut warn = |warning: Warning| warnings.push(warning.to_string());
+        let mut checkpoints = CheckpointWriter::open(out, &mut warn)?;
         let found = find_start(&checkpoints, out, resume, &mut warn)?;
         let tokenizer = files::load_tokenizer(Path::new(&recipe.data.dir))?.0;
         let (model, optimizer, state) = match &found {
@@ -131,12 +131,29 @@ impl<'a> Trainer<'a> {
                 )
             }
         };
+        check_next_growth(&model, &recipe, &state)?;
         let gradients = Gradients::zeros(device, model.params())?;
+        let records = out.join("metrics.jsonl");
+        match &found {
+            Some(_) => settle(&mut checkpoints, &recipe, &state, |to| {
+                files::write_checkpoint(to, &model, &optimizer, &state, &tokenizer)
+            })?,
+            // A run killed before its first checkpoint begins again, records included.
+            None if records.exists() => {
+                std::fs::remove_file(&records).map_err(|source| Error::Io {
+                    action: "remove the old records",
+                    path: records.clone(),
+                    source,
+                    help: "check the permissions, or choose another --out",
+                })?
+            }
+            None => {}
+        }
         let point = ResumePoint {
             step: state.step,
             stage: state.stage as usize,
         };
-        let metrics = MetricsWriter::open(out.join("metrics.jsonl"), Some(point))?;
+        let metrics = MetricsWriter::open(records, Some(point))?;
         let config_toml = resolved.to_toml();
         tokenformer_store::write_atomic(&out.join("config.toml"), config_toml.as_bytes())?;
         let environment = vec![
@@ -168,6 +185,11 @@ impl<'a> Trainer<'a> {
             pending_time: (Duration::ZERO, 0),
             last_checkpoint,
         };
+        for warning in warnings {
+            trainer.observer.warning(&warning);
+            let text = one_line(&format!("warning: {warning}"));
+            trainer.write_note(text)?;
+        }
         for note in notes {
             trainer.note(note)?;
         }
@@ -198,8 +220,14 @@ impl<'a> Trainer<'a> {
             self.evaluate()?;
         }
         while self.state.step < self.recipe.train.steps {
-            if let Some(event) = self.due_growth() {
-                self.grow(&event)?;
+            if let Some(event) = self.planned_growth() {
+                match self.adds(&event)? {
+                    0 => self.note(format!(
+                        "the growth at step {} adds nothing",
+                        self.state.step
+                    ))?,
+                    more => self.grow(&event, more)?,
+                }
             }
             self.update()?;
             self.after_update()?;
@@ -214,8 +242,8 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Finished)
     }
 
-    /// The growth of the recipe that is due now and has not happened.
-    fn due_growth(&self) -> Option<GrowEvent> {
+    /// The growth of the recipe that is planned for now and has not happened.
+    fn planned_growth(&self) -> Option<GrowEvent> {
         let event = self
             .recipe
             .grow
@@ -229,12 +257,24 @@ impl<'a> Trainer<'a> {
         (!done).then(|| event.clone())
     }
 
-    /// Whether the stage ends here: before a growth, or with the run.
-    fn stage_ends(&self) -> bool {
-        self.state.step == self.recipe.train.steps || self.due_growth().is_some()
+    /// Parameters that a growth adds.
+    fn adds(&self, event: &GrowEvent) -> Result<u64> {
+        let after = tokenformer_core::grow::params_after(&self.model, &event.growth())?;
+        Ok(after.saturating_sub(self.model.param_count()))
     }
 
-    fn grow(&mut self, event: &GrowEvent) -> Result<()> {
+    /// Whether the stage ends here: before a growth that adds something, or with the run.
+    fn stage_ends(&self) -> Result<bool> {
+        if self.state.step == self.recipe.train.steps {
+            return Ok(true);
+        }
+        match self.planned_growth() {
+            Some(event) => Ok(self.adds(&event)? > 0),
+            None => Ok(false),
+        }
+    }
+
+    fn grow(&mut self, event: &GrowEvent, more: u64) -> Result<()> {
         let growth = event.growth();
         let device = Arc::clone(self.model.device());
         let probe = probe_tokens(&self.dataset, self.model.context())?;
@@ -243,19 +283,7 @@ impl<'a> Trainer<'a> {
             step: self.state.step,
             seed: self.recipe.seed,
         };
-        let more = tokenformer_core::grow::params_after(&self.model, &growth)?
-            .saturating_sub(self.model.param_count());
-        if more == 0 {
-            return self.note(format!(
-                "the growth at step {} adds nothing",
-                self.state.step
-            ));
-        }
-        memory::ensure(
-            "the growth",
-            more.saturating_mul(16),
-            "grow by fewer tokens",
-        )?;
+        ensure_growth(more)?;
         let report = grow(&mut self.model, &growth, birth, &probe, 1)?;
         self.optimizer.adopt(&self.model)?;
         self.gradients = Gradients::zeros(&device, self.model.params())?;
@@ -329,7 +357,7 @@ impl<'a> Trainer<'a> {
             params: self.model.param_count(),
         };
         self.observer.step(&progress);
-        if step % self.recipe.log.every == 0 || self.stage_ends() {
+        if step.is_multiple_of(self.recipe.log.every) || self.stage_ends()? {
             self.write_train_record(&progress, !applied.updated)?;
         }
         Ok(())
@@ -363,7 +391,7 @@ impl<'a> Trainer<'a> {
 
     /// What is due between two updates. A checkpoint comes last, when all records of the step are written.
     fn after_update(&mut self) -> Result<()> {
-        let (step, ends) = (self.state.step, self.stage_ends());
+        let (step, ends) = (self.state.step, self.stage_ends()?);
         let due = |every: u64| ends || (every > 0 && step % every == 0);
         let mut better = false;
         if due(self.recipe.eval.every) {
@@ -498,6 +526,10 @@ impl<'a> Trainer<'a> {
 
     fn note(&mut self, text: String) -> Result<()> {
         self.observer.note(&text);
+        self.write_note(text)
+    }
+
+    fn write_note(&mut self, text: String) -> Result<()> {
         self.write(Record::Note(NoteRecord {
             step: self.state.step,
             text,
@@ -569,17 +601,26 @@ fn find_start(
         Resume::Never => Ok(None),
         Resume::From(path) => {
             let found = tokenformer_store::resolve(path, Which::Latest, warn)?;
-            let inside = |dir: &Path| {
-                Some(
-                    dir.canonicalize()
-                        .ok()?
-                        .starts_with(out.canonicalize().ok()?),
-                )
-            };
-            if has_run()? && inside(&found.dir) != Some(true) {
+            if !has_run()? {
+                return Ok(Some(found.dir));
+            }
+            let own_dir = found.step.map(|step| own.dir_for(step).canonicalize());
+            if !matches!((own_dir, found.dir.canonicalize()), (Some(Ok(a)), Ok(b)) if a == b) {
                 return Err(occupied(&format!("--resume {}", path.display())));
             }
-            Ok(Some(found.dir))
+            // What comes after would be taken up by the next `--resume auto`.
+            match own.latest_good(warn)? {
+                Some((newest, _)) if Some(newest) > found.step => Err(Error::Resume {
+                    path: found.dir,
+                    problem: "the run has a later one".into(),
+                    expected: "the newest checkpoint of the run in --out".into(),
+                    got: format!("one before step {newest}"),
+                    help:
+                        "go on from the newest with --resume auto, or branch off with another --out"
+                            .into(),
+                }),
+                _ => Ok(Some(found.dir)),
+            }
         }
     }
 }
@@ -625,7 +666,7 @@ fn check_resume(dir: &Path, state: &TrainState, recipe: &Recipe, dataset: &Datas
     let missed = recipe
         .grow
         .iter()
-        .find(|g| g.at_step < state.step && !past.contains(g) && g.growth().summary() != "nothing");
+        .find(|g| g.at_step < state.step && !past.contains(g) && !added_nothing(g, state));
     if planned < past.len() {
         return differs(
             "the recipe's past growths have changed",
@@ -642,6 +683,71 @@ fn check_resume(dir: &Path, state: &TrainState, recipe: &Recipe, dataset: &Datas
         );
     }
     Ok(())
+}
+
+/// Whether a growth of the past would have found every site as large as it asks for.
+fn added_nothing(event: &GrowEvent, state: &TrainState) -> bool {
+    let slots = &state.model.slots;
+    let asked = [
+        (SiteKind::Query, event.qkv, slots.qkv),
+        (SiteKind::Proj, event.proj, slots.proj),
+        (SiteKind::Ffn, event.ffn, slots.ffn),
+    ];
+    let before = (state.growths.iter())
+        .rev()
+        .find(|g| g.report.step <= event.at_step);
+    event.layers == 0
+        && asked.into_iter().all(|(kind, amount, fresh)| {
+            let site = before.and_then(|g| g.report.sites.iter().find(|s| s.site == kind));
+            let tokens = site.map_or(fresh, |s| s.tokens_after);
+            matches!(amount, Amount::Add(0)) || amount == Amount::To(tokens)
+        })
+}
+
+/// Refuses a run whose next growth cannot be done, before anything is trained.
+fn check_next_growth(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
+    let next = recipe.grow.iter().find(|g| {
+        let done = state.growths.iter().any(|p| p.event.as_ref() == Some(g));
+        g.at_step >= state.step && !done
+    });
+    match next {
+        Some(event) => {
+            let after = tokenformer_core::grow::params_after(model, &event.growth())?;
+            ensure_growth(after.saturating_sub(model.param_count()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn ensure_growth(more_params: u64) -> Result<()> {
+    // Weights, gradients and two moments.
+    let bytes = more_params.saturating_mul(16);
+    memory::ensure("the growth", bytes, "grow by fewer tokens")
+}
+
+/// Brings the checkpoints of a run directory to what they are right after the checkpoint that `state` came
+/// from: a kill may have come between it and the pointers, and a run that branches off starts with its own.
+fn settle(
+    checkpoints: &mut CheckpointWriter,
+    recipe: &Recipe,
+    state: &TrainState,
+    fill: impl FnOnce(&mut DirWriter) -> Result<()>,
+) -> Result<()> {
+    if checkpoints.latest().ok().flatten() != Some(state.step) {
+        checkpoints.save(state.step, KIND_CHECKPOINT, fill)?;
+    }
+    if let Some(best) = state.best
+        && checkpoints.dir_for(best.step).exists()
+    {
+        checkpoints.set_best(best.step)?;
+    }
+    checkpoints.retain(recipe.checkpoint.keep, &[])?;
+    Ok(())
+}
+
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.join("; ")
 }
 
 /// The parts where two debug texts differ, with a little of what is before.

@@ -13,7 +13,10 @@ use tokenformer_core::reference::Reference;
 use tokenformer_core::{Cpu, Device, Graph, Model, init};
 
 pub const THETAS: [Theta; 3] = [Theta::L2NormGelu, Theta::GeluL2Norm, Theta::Softmax];
-pub const ROTARY: Positions = Positions::Rotary { fraction: 0.5, base: 10_000.0 };
+pub const ROTARY: Positions = Positions::Rotary {
+    fraction: 0.5,
+    base: 10_000.0,
+};
 
 pub fn cpu() -> Arc<dyn Device> {
     Cpu::new(Some(2))
@@ -31,7 +34,11 @@ pub fn spec() -> ModelSpec {
         layers: 2,
         heads: 2,
         context: 24,
-        slots: Slots { qkv: 12, proj: 10, ffn: 20 },
+        slots: Slots {
+            qkv: 12,
+            proj: 10,
+            ffn: 20,
+        },
         theta: Theta::L2NormGelu,
         norm: NormSpan::Joint,
         positions: ROTARY,
@@ -48,7 +55,9 @@ pub fn fresh(device: &Arc<dyn Device>, spec: &ModelSpec, seed: u64) -> Model {
 /// Random tokens below `vocab`.
 pub fn tokens(seed: u64, len: usize, vocab: usize) -> Vec<u32> {
     let mut rng = init::stream(seed, "tokens");
-    (0..len).map(|_| (rng.next_u64() % vocab as u64) as u32).collect()
+    (0..len)
+        .map(|_| (rng.next_u64() % vocab as u64) as u32)
+        .collect()
 }
 
 pub fn bits(x: &[f32]) -> Vec<u32> {
@@ -94,13 +103,20 @@ pub fn train_step(
 pub fn max_abs_difference(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let larger = |m: f64, x: f64| if x > m || x.is_nan() { x } else { m };
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()).fold(0.0, larger)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs())
+        .fold(0.0, larger)
 }
 
 /// `‖got − want‖ / ‖want‖`.
 pub fn l2_error(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
-    let off: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).powi(2)).sum();
+    let off: f64 = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| (f64::from(*g) - f64::from(*w)).powi(2))
+        .sum();
     let all: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
     if off == 0.0 { 0.0 } else { (off / all).sqrt() }
 }

@@ -1,7 +1,7 @@
 //! The loops around the micro-kernels.
 
 use super::kernel::{PANEL, STRIP, Tile};
-use super::pack::{LINE, Precision, Source, pack_columns};
+use super::pack::{LINE, Precision, Source, pack_panels};
 use super::{Mat, Write};
 use std::ops::Range;
 
@@ -184,10 +184,8 @@ pub(super) fn left<'a, P: Precision, S: Source<P>>(
                 word: 1,
             };
         }
-        let strips = work.chunks_exact_mut(STRIP * depth);
-        for (strip, to) in pieces(rows, STRIP).zip(strips) {
-            pack_columns::<P, S>(to, STRIP, a.t(), strip, words.clone());
-        }
+        let to = &mut work[..rows.len().div_ceil(STRIP) * STRIP * depth];
+        pack_panels::<P, S, STRIP>(to, a.t(), rows, words);
         Left {
             first: work.as_ptr(),
             strip: STRIP * depth,
@@ -218,7 +216,7 @@ pub(super) fn right<'a, P: Precision, S: Source<P>>(
             };
         }
         let to = &mut work[..words.len() * PANEL];
-        pack_columns::<P, S>(to, PANEL, b, cols, words);
+        pack_panels::<P, S, PANEL>(to, b, cols, words);
         Right {
             first: to.as_ptr(),
             word: PANEL,

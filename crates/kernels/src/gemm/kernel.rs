@@ -83,6 +83,8 @@ trait Vector: Copy {
     unsafe fn splat(x: u32) -> Self;
     unsafe fn load(from: *const u32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// Asks for a line that will be read or written soon; a hint at most.
+    fn prefetch(at: *const f32);
     /// `self · b`.
     unsafe fn mul(self, b: Self) -> Self;
     /// `self · b + c`, rounded once.
@@ -149,6 +151,11 @@ unsafe fn part<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     // SAFETY: all addresses lie in what the caller vouches for: words below `t.words`, rows below
     // `row + R`, columns below `col + N · LANES`.
     unsafe {
+        for i in 0..R {
+            for j in 0..N {
+                V::prefetch(t.c.add((row + i) * t.c_row + col + j * V::LANES));
+            }
+        }
         let mut acc = [[V::splat(0); N]; R];
         let mut a = t.a.add(row * t.a_row);
         let mut b = t.b.add(col);
@@ -238,6 +245,8 @@ impl Vector for Portable {
         unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
     }
     #[inline(always)]
+    fn prefetch(_: *const f32) {}
+    #[inline(always)]
     unsafe fn mul(self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
     }
@@ -283,6 +292,11 @@ mod x86 {
                 unsafe fn store(self, to: *mut f32) {
                     // SAFETY: passed on to the caller.
                     unsafe { $store(to, self) }
+                }
+                #[inline(always)]
+                fn prefetch(at: *const f32) {
+                    // SAFETY: a prefetch of any address is harmless.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
                 }
                 #[inline(always)]
                 unsafe fn mul(self, b: Self) -> Self {

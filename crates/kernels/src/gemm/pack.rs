@@ -1,14 +1,15 @@
 //! Rearranging a matrix into the words that the micro-kernels read.
 
+use super::Mat;
 use super::bf16::{Bf16, rounded};
+use super::driver::pieces;
 use super::kernel::{Kernels, bf16_kernels, f32_kernels};
-use super::{Mat, kernel};
 use crate::simd::simd;
 use std::ops::Range;
 
 /// One cache line of packed words. Packed matrices live in slices of lines that the caller owns,
 /// which aligns them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Line(pub(super) [u32; LINE]);
 
@@ -56,19 +57,35 @@ pub trait Source<P: Precision>: Copy + Send + Sync + 'static {
     #[doc(hidden)]
     fn along(to: &mut [u32], from: &[Self]);
 
-    /// Rows of `to` = the words along rows of `from` (`stride` apart, `len` elements each).
+    /// Columns `col..col + rows` of `to` = the words along `rows <= LINE` rows of `from` (`stride` apart,
+    /// `len` elements each); further columns up to `col + LINE` become 0.
     #[doc(hidden)]
-    fn block(to: &mut [[u32; LINE]], from: &[Self], stride: usize, len: usize);
+    fn transpose<const W: usize>(
+        to: &mut [[u32; W]],
+        col: usize,
+        from: &[Self],
+        stride: usize,
+        rows: usize,
+        len: usize,
+    );
 
-    /// Row `w` of `to` (`width` words) = the rows `PER_WORD·w..` of `from` (`rows` rows, `stride` apart,
-    /// `cols` elements each) combined; what lies outside counts as 0.
+    /// Panels of `words × W` words: row `w` of panel `p` = columns `W·p..W·(p+1)` of the rows
+    /// `PER_WORD·w..` of `from` (`rows` rows, `stride` apart, `cols` elements each) combined; what lies
+    /// outside counts as 0.
     #[doc(hidden)]
-    fn across(to: &mut [u32], width: usize, from: &[Self], stride: usize, rows: usize, cols: usize);
+    fn across<const W: usize>(
+        to: &mut [[u32; W]],
+        words: usize,
+        from: &[Self],
+        stride: usize,
+        rows: usize,
+        cols: usize,
+    );
 }
 
 /// Implements [`Source`] by a function that makes a word of its elements.
 macro_rules! source {
-    ($source:ty, $precision:ty, $in_place:expr, $word:expr) => {
+    ($source:ty, $precision:ty, $load:ident, $in_place:expr, $word:expr) => {
         impl Source<$precision> for $source {
             fn in_place(a: Mat<'_, Self>) -> Option<(usize, usize)> {
                 $in_place(a)
@@ -81,23 +98,51 @@ macro_rules! source {
                 }
                 run(to, from);
             }
-            fn block(to: &mut [[u32; LINE]], from: &[Self], stride: usize, len: usize) {
-                simd! {
-                    fn run(to: &mut [[u32; LINE]], from: &[$source], stride: usize, len: usize) {
-                        for (row, to) in to.iter_mut().enumerate() {
-                            along(to, &from[row * stride..][..len], $word);
+            fn transpose<const W: usize>(
+                to: &mut [[u32; W]],
+                col: usize,
+                from: &[Self],
+                stride: usize,
+                rows: usize,
+                len: usize,
+            ) {
+                assert!(to.len() <= LINE && len <= to.len() * <$precision>::PER_WORD);
+                assert!(rows > 0 && rows <= LINE && (rows - 1) * stride + len <= from.len());
+                #[cfg(target_arch = "x86_64")]
+                if crate::simd::level() == crate::simd::Level::Avx512 && col + LINE <= W {
+                    let row = |row: usize| {
+                        let from: *const $source = from.as_ptr().wrapping_add(row * stride);
+                        // SAFETY: `len` elements of an existing row, by the assertions.
+                        unsafe { avx512::$load(from, len) }
+                    };
+                    // SAFETY: the level is never above what the processor has.
+                    return unsafe { avx512::transpose(to, col, rows, row) };
+                }
+                for (w, to) in to.iter_mut().enumerate() {
+                    for (row, to) in to[col..].iter_mut().take(LINE).enumerate() {
+                        let mut elements = Default::default();
+                        let k = w * <$precision>::PER_WORD..len.min((w + 1) * <$precision>::PER_WORD);
+                        if row < rows {
+                            fill(&mut elements, &from[row * stride..][k]);
                         }
+                        *to = $word(elements);
                     }
                 }
-                run(to, from, stride, len);
             }
-            fn across(to: &mut [u32], width: usize, from: &[Self], stride: usize, rows: usize, cols: usize) {
+            fn across<const W: usize>(
+                to: &mut [[u32; W]],
+                words: usize,
+                from: &[Self],
+                stride: usize,
+                rows: usize,
+                cols: usize,
+            ) {
                 simd! {
-                    fn run(to: &mut [u32], width: usize, from: &[$source], stride: usize, rows: usize, cols: usize) {
-                        across(to, width, from, [stride, rows, cols], $word);
+                    fn run<const W: usize>(to: &mut [[u32; W]], words: usize, from: &[$source], stride: usize, rows: usize, cols: usize) {
+                        across(to, words, from, [stride, rows, cols], $word);
                     }
                 }
-                run(to, width, from, stride, rows, cols);
+                run(to, words, from, stride, rows, cols);
             }
         }
     };
@@ -106,20 +151,32 @@ macro_rules! source {
 source!(
     f32,
     f32,
+    load_f32,
     |a: Mat<'_, f32>| Some((a.row_stride, a.col_stride)),
     |[x]: [f32; 1]| x.to_bits()
 );
-source!(f32, Bf16, |_| None, |[x, y]: [f32; 2]| (rounded(x) >> 16)
-    | (rounded(y) & 0xffff_0000));
+source!(
+    f32,
+    Bf16,
+    load_rounded,
+    |_| None,
+    |[x, y]: [f32; 2]| (rounded(x) >> 16) | (rounded(y) & 0xffff_0000)
+);
 source!(
     Bf16,
     Bf16,
+    load_bf16,
     |a: Mat<'_, Bf16>| {
         let whole = a.cols.is_multiple_of(2) && a.row_stride.is_multiple_of(2);
         (whole && a.col_stride == 1).then_some((a.row_stride / 2, 1))
     },
     |[x, y]: [Bf16; 2]| u32::from(x.to_bits()) | u32::from(y.to_bits()) << 16
 );
+
+/// As many elements of `to` as `from` has.
+fn fill<S: Copy, const P: usize>(to: &mut [S; P], from: &[S]) {
+    to[..from.len()].copy_from_slice(from);
+}
 
 #[inline(always)]
 fn along<S: Copy + Default, const P: usize>(
@@ -141,115 +198,193 @@ fn along<S: Copy + Default, const P: usize>(
     }
 }
 
+/// Words that are packed for all panels before the next ones: the lines of the rows they come from
+/// stay in the first-level cache although each panel takes only a part of them.
+const ACROSS: usize = 4;
+
 #[inline(always)]
-fn across<S: Copy + Default, const P: usize>(
-    to: &mut [u32],
-    width: usize,
+fn across<S: Copy + Default, const P: usize, const W: usize>(
+    to: &mut [[u32; W]],
+    words: usize,
     from: &[S],
     [stride, rows, cols]: [usize; 3],
     word: impl Fn([S; P]) -> u32,
 ) {
-    let zero = [S::default(); kernel::PANEL];
-    for (w, to) in to.chunks_exact_mut(width).enumerate() {
-        let lines: [&[S]; P] = std::array::from_fn(|p| {
-            let row = w * P + p;
-            if row < rows {
-                &from[row * stride..][..cols]
-            } else {
-                &zero[..cols]
+    let mut padded = [[S::default(); W]; P];
+    for block in pieces(0..words, ACROSS) {
+        for (panel, to) in to.chunks_exact_mut(words).enumerate() {
+            let cols = panel * W..cols.min((panel + 1) * W);
+            for w in block.clone() {
+                let first = w * P;
+                let lines: [&[S; W]; P] = if cols.len() == W && first + P <= rows {
+                    std::array::from_fn(|p| {
+                        let line = &from[(first + p) * stride + cols.start..];
+                        line.first_chunk().expect("all columns exist")
+                    })
+                } else {
+                    for (row, padded) in (first..).zip(&mut padded) {
+                        padded.fill(S::default());
+                        if row < rows {
+                            fill(padded, &from[row * stride..][cols.clone()]);
+                        }
+                    }
+                    padded.each_ref()
+                };
+                to[w] = std::array::from_fn(|j| word(std::array::from_fn(|p| lines[p][j])));
             }
-        });
-        let (to, padding) = to.split_at_mut(cols);
-        for (j, to) in to.iter_mut().enumerate() {
-            *to = word(std::array::from_fn(|p| lines[p][j]));
         }
-        padding.fill(0);
     }
 }
 
-/// Columns `cols` (at most `width`) of `b` at the words `words`, as `words.len()` rows of `width`
-/// words; missing columns become 0.
-pub(super) fn pack_columns<P: Precision, S: Source<P>>(
+/// Columns `cols` of `b` at the words `words`, as panels of `words.len()` rows of `W` words; missing
+/// columns of the last panel become 0.
+pub(super) fn pack_panels<P: Precision, S: Source<P>, const W: usize>(
     to: &mut [u32],
-    width: usize,
     b: Mat<'_, S>,
     cols: Range<usize>,
     words: Range<usize>,
 ) {
-    assert_eq!(to.len(), words.len() * width);
+    let (to, []) = to.as_chunks_mut::<W>() else {
+        panic!("rows of {W} words");
+    };
+    assert_eq!(to.len(), cols.len().div_ceil(W) * words.len());
     let k = words.start * P::PER_WORD..(words.end * P::PER_WORD).min(b.rows);
     if k.is_empty() || cols.is_empty() {
-        return to.fill(0);
+        return;
     }
     if b.col_stride == 1 {
         let from = &b.data[k.start * b.row_stride + cols.start..];
-        return S::across(to, width, from, b.row_stride, k.len(), cols.len());
+        return S::across(to, words.len(), from, b.row_stride, k.len(), cols.len());
     }
     assert_eq!(b.row_stride, 1);
-    let mut block = [[0; LINE]; LINE];
-    for first in (0..words.len()).step_by(LINE) {
-        let to = &mut to[first * width..];
-        let count = LINE.min(words.len() - first);
-        let k = k.start + first * P::PER_WORD..k.end.min(k.start + (first + count) * P::PER_WORD);
-        for col in (0..width).step_by(LINE) {
-            let rows = LINE.min(cols.len().saturating_sub(col));
-            if rows < LINE {
-                block = [[0; LINE]; LINE];
-            }
-            if rows > 0 {
-                let at = (cols.start + col) * b.col_stride + k.start;
-                S::block(&mut block[..rows], &b.data[at..], b.col_stride, k.len());
-            }
-            if count == LINE && width - col >= LINE {
-                transpose(&mut to[col..], width, &block);
-            } else {
-                for (w, to) in to.chunks_mut(width).take(count).enumerate() {
-                    for (to, row) in to[col..].iter_mut().zip(&block) {
-                        *to = row[w];
-                    }
+    for (to, cols) in to.chunks_exact_mut(words.len()).zip(pieces(cols, W)) {
+        for (to, k) in to
+            .chunks_mut(LINE)
+            .zip(pieces(k.clone(), LINE * P::PER_WORD))
+        {
+            for col in (0..W).step_by(LINE) {
+                let rows = LINE.min(cols.len().saturating_sub(col));
+                if rows == 0 {
+                    to.iter_mut().for_each(|to| to[col..].fill(0));
+                    break;
                 }
+                let at = (cols.start + col) * b.col_stride + k.start;
+                S::transpose(to, col, &b.data[at..], b.col_stride, rows, k.len());
             }
         }
     }
 }
 
-/// Writes the transpose of `block`, rows `stride` apart.
-fn transpose(to: &mut [u32], stride: usize, block: &[[u32; LINE]; LINE]) {
-    assert!(stride >= LINE && to.len() >= (LINE - 1) * stride + LINE);
-    #[cfg(target_arch = "x86_64")]
-    if crate::simd::level() == crate::simd::Level::Avx512 {
-        // SAFETY: the level is never above what the processor has; in bounds by the assertion.
-        return unsafe { transpose_avx512(to.as_mut_ptr(), stride, block) };
-    }
-    for (w, to) in to.chunks_mut(stride).take(LINE).enumerate() {
-        for (to, row) in to.iter_mut().zip(block) {
-            *to = row[w];
-        }
-    }
-}
-
-/// # Safety
-/// `to` must be valid for writes of `LINE` rows of `LINE` words, `stride` apart.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn transpose_avx512(to: *mut u32, stride: usize, block: &[[u32; LINE]; LINE]) {
+mod avx512 {
+    use super::LINE;
+    use crate::gemm::Bf16;
     use std::arch::x86_64::*;
-    let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    // SAFETY: a row is one vector.
-    let mut rows = block.map(|row| unsafe { _mm512_loadu_epi32(row.as_ptr().cast()) });
-    // Interleaving rows i and i + 8 moves one bit of the row number into the column number: four
-    // rounds swap them.
-    for _ in 0..4 {
-        let mut next = rows;
-        for i in 0..LINE / 2 {
-            next[2 * i] = _mm512_permutex2var_epi32(rows[i], low, rows[i + LINE / 2]);
-            next[2 * i + 1] = _mm512_permutex2var_epi32(rows[i], high, rows[i + LINE / 2]);
-        }
-        rows = next;
+
+    /// A mask of the first `len` of 16 lanes.
+    #[inline(always)]
+    fn first16(len: usize) -> u16 {
+        if len < 16 { (1 << len) - 1 } else { u16::MAX }
     }
-    for (w, row) in rows.into_iter().enumerate() {
-        // SAFETY: in bounds by the contract.
-        unsafe { _mm512_storeu_epi32(to.add(w * stride).cast(), row) };
+
+    /// Up to 16 f32.
+    ///
+    /// # Safety
+    /// `len` elements must be readable.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn load_f32(from: *const f32, len: usize) -> __m512i {
+        // SAFETY: only lanes below `len` are read.
+        unsafe { _mm512_maskz_loadu_epi32(first16(len), from.cast()) }
+    }
+
+    /// Up to 32 f32 rounded to bfloat16.
+    ///
+    /// # Safety
+    /// `len` elements must be readable.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn load_rounded(from: *const f32, len: usize) -> __m512i {
+        // The arithmetic of `bf16::rounded`.
+        let rounded = |x: __m512i| {
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
+            let nearest = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let float = _mm512_castsi512_ps(x);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(float, float);
+            _mm512_mask_or_epi32(nearest, nan, x, _mm512_set1_epi32(0x40_0000))
+        };
+        // SAFETY: passed on to the caller.
+        let [low, high] = [(0, len), (16, len.saturating_sub(16))]
+            .map(|(at, len)| rounded(unsafe { load_f32(from.wrapping_add(at), len) }));
+        // The upper halves of all lanes: 16-bit elements 1, 3, 5, ... of both.
+        let evens = _mm512_set_epi16(
+            62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24, 22, 20,
+            18, 16, 14, 12, 10, 8, 6, 4, 2, 0,
+        );
+        let uppers = _mm512_or_si512(evens, _mm512_set1_epi16(1));
+        _mm512_permutex2var_epi16(low, uppers, high)
+    }
+
+    /// Up to 32 bfloat16.
+    ///
+    /// # Safety
+    /// `len` elements must be readable.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn load_bf16(from: *const Bf16, len: usize) -> __m512i {
+        let mask = if len < 32 { (1 << len) - 1 } else { u32::MAX };
+        // SAFETY: only lanes below `len` are read.
+        unsafe { _mm512_maskz_loadu_epi16(mask, from.cast()) }
+    }
+
+    /// Columns `col..col + 16` of `to` (up to 16 rows) = the rows `load(0), load(1), ...`; those from
+    /// `rows` on count as 0.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn transpose<const W: usize>(
+        to: &mut [[u32; W]],
+        col: usize,
+        rows: usize,
+        load: impl Fn(usize) -> __m512i,
+    ) {
+        let mut r = [_mm512_setzero_si512(); LINE];
+        for (row, r) in r.iter_mut().enumerate() {
+            if row < rows {
+                *r = load(row);
+            }
+        }
+        // Four rounds, each of which swaps one bit of the row number with one of the column number.
+        let mut s = r;
+        for i in 0..8 {
+            let (a, b) = (r[2 * i], r[2 * i + 1]);
+            s[2 * i] = _mm512_unpacklo_epi32(a, b);
+            s[2 * i + 1] = _mm512_unpackhi_epi32(a, b);
+        }
+        for i in 0..4 {
+            for j in 0..2 {
+                let (a, b) = (s[4 * i + j], s[4 * i + j + 2]);
+                r[4 * i + 2 * j] = _mm512_unpacklo_epi64(a, b);
+                r[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(a, b);
+            }
+        }
+        // r[4i + j] holds, in 128-bit lane l, column 4l + j of the rows 4i..4i + 4.
+        for i in [0, 8] {
+            for j in 0..4 {
+                let (a, b) = (r[i + j], r[i + 4 + j]);
+                s[i + j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+                s[i + 4 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b);
+            }
+        }
+        // s[i + j] holds lanes 0 and 2, s[i + 4 + j] lanes 1 and 3, of the rows i..i + 8.
+        for j in 0..8 {
+            let (a, b) = (s[j], s[8 + j]);
+            r[j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+            r[8 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b);
+        }
+        for (to, r) in to.iter_mut().zip(r) {
+            let to = &mut to[col..col + LINE];
+            // SAFETY: the slice has 16 words.
+            unsafe { _mm512_storeu_epi32(to.as_mut_ptr().cast(), r) };
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Matrices packed once and multiplied with many times.
 
-use super::driver::{A_WORDS, BLOCK, Output, ROWS, Right, left, product};
+use super::driver::{A_WORDS, Output, ROWS, Right, left, product};
 use super::kernel::PANEL;
-use super::pack::{LINE, Line, Precision, Source, pack_columns};
+use super::pack::{LINE, Line, Precision, Source, pack_panels};
 use super::{Mat, MatMut, Write, words_of, words_of_mut};
 use crate::exec::{Disjoint, Exec, Pieces};
 use std::marker::PhantomData;
@@ -85,16 +85,8 @@ impl<'a, P: Precision> Packed<'a, P> {
 pub fn pack<'a, P: Precision, S: Source<P>>(to: &'a mut [Line], b: Mat<'_, S>) -> Packed<'a, P> {
     let (k, n) = (b.rows, b.cols);
     assert_eq!(to.len(), packed_lines::<P>(k, n));
-    pack_panels::<P, S>(to, b);
+    pack_panels::<P, S, PANEL>(words_of_mut(to), b, 0..n, 0..k.div_ceil(P::PER_WORD));
     Packed::new(to, k, n)
-}
-
-fn pack_panels<P: Precision, S: Source<P>>(to: &mut [Line], b: Mat<'_, S>) {
-    let words = b.rows.div_ceil(P::PER_WORD);
-    let panels = to.chunks_exact_mut(panel_lines::<P>(b.rows).max(1));
-    for (cols, to) in super::driver::pieces(0..b.cols, PANEL).zip(panels) {
-        pack_columns::<P, S>(words_of_mut(to), PANEL, b, cols, 0..words);
-    }
 }
 
 /// Columns per task of [`par_pack`].
@@ -117,7 +109,8 @@ pub fn par_pack<'a, P: Precision, S: Source<P>>(
             let panels = cols.start / PANEL..cols.end.div_ceil(PANEL);
             // SAFETY: tasks own disjoint panels.
             let to = unsafe { to.part(panels.start * panel..panels.end * panel) };
-            pack_panels::<P, S>(to, b.t().row_block(cols.start, cols.len()).t());
+            let words = 0..k.div_ceil(P::PER_WORD);
+            pack_panels::<P, S, PANEL>(words_of_mut(to), b, cols, words);
         });
     }
     Packed::new(to, k, n)
@@ -214,9 +207,7 @@ impl Grid {
                 .max(unit)
         };
         let (mut rows, mut cols) = (fit(m, ROWS, 8), fit(n, Self::COLS, PANEL));
-        while m.div_ceil(rows) * n.div_ceil(cols) < Self::TASKS
-            && rows * cols * k.min(8 * BLOCK) > Self::WORK
-        {
+        while m.div_ceil(rows) * n.div_ceil(cols) < Self::TASKS && rows * cols * k > Self::WORK {
             if rows > cols / 2 && rows > 16 {
                 rows = (rows / 2).next_multiple_of(8);
             } else if cols > PANEL {

@@ -124,7 +124,7 @@ impl Case {
         let mut y = vec![f32::NAN; self.rows * self.d_out];
         self.with_site(n, |site| {
             exec(threads, |exec| {
-                forward(exec, site, &n.x, &mut y, self.dims(), None)
+                forward::<f32>(exec, site, &n.x, &mut y, self.dims(), None)
             })
         });
         y
@@ -162,7 +162,7 @@ impl Case {
                     scores: &mut scores,
                     stats: &mut stats,
                 };
-                forward(exec, site, &n.x, &mut y, self.dims(), Some(saved));
+                forward::<f32>(exec, site, &n.x, &mut y, self.dims(), Some(saved));
                 let saved = Saved {
                     scores: &mut scores,
                     stats: &mut stats,
@@ -174,7 +174,7 @@ impl Case {
                         })
                         .collect();
                 let dx = Some((&mut dx[..], write));
-                backward(
+                backward::<f32>(
                     exec,
                     site,
                     &n.x,

@@ -13,18 +13,15 @@ use tokenformer_kernels::{
 pub struct Output {
     pub name: String,
     pub numbers: Vec<f32>,
-    /// Whether a general matrix product is part of it.
-    pub has_product: bool,
 }
 
 struct Outputs(Vec<Output>);
 
 impl Outputs {
-    fn put(&mut self, name: impl Into<String>, has_product: bool, numbers: Vec<f32>) {
+    fn put(&mut self, name: impl Into<String>, numbers: Vec<f32>) {
         self.0.push(Output {
             name: name.into(),
             numbers,
-            has_product,
         });
     }
 }
@@ -60,14 +57,14 @@ fn pattention(threads: usize, out: &mut Outputs) {
             };
             let numbers = case.numbers();
             let name = |part: &str| format!("pattention {theta:?} joint={joint} {part}");
-            out.put(name("infer"), true, case.infer(&numbers, threads));
+            out.put(name("infer"), case.infer(&numbers, threads));
             let found = case.fast(&numbers, threads, 0.0, Write::Replace, &[]);
-            out.put(name("y"), true, found.y);
-            out.put(name("dx"), true, found.dx);
-            out.put(name("dkeys"), true, found.keys.concat());
-            out.put(name("dvalues"), true, found.values.concat());
+            out.put(name("y"), found.y);
+            out.put(name("dx"), found.dx);
+            out.put(name("dkeys"), found.keys.concat());
+            out.put(name("dvalues"), found.values.concat());
             let few = Case { rows: 5, ..case };
-            out.put(name("few rows"), false, few.infer(&few.numbers(), threads));
+            out.put(name("few rows"), few.infer(&few.numbers(), threads));
         }
     }
 }
@@ -99,7 +96,7 @@ fn token_attention(exec: &mut Exec<'_>, out: &mut Outputs) {
             [&mut dq, &mut dk, &mut dv],
         );
         for (part, numbers) in [("o", o), ("lse", lse), ("dq", dq), ("dk", dk), ("dv", dv)] {
-            out.put(format!("attention causal={causal} {part}"), true, numbers);
+            out.put(format!("attention causal={causal} {part}"), numbers);
         }
     }
 }
@@ -133,15 +130,15 @@ fn layer_norms(exec: &mut Exec<'_>, out: &mut Outputs) {
             d,
         );
         let name = |part: &str| format!("layer norm affine={} {part}", affine.is_some());
-        out.put(name("y"), false, y);
-        out.put(name("dx"), false, dx);
+        out.put(name("y"), y);
+        out.put(name("dx"), dx);
         if affine.is_some() {
             let [mut dgain, mut dbias] = [(); 2].map(|()| vec![0.0; d]);
             layer_norm::backward_affine(exec, &x, &stats, &dy, &mut dgain, &mut dbias);
-            out.put(name("dgain"), false, dgain);
-            out.put(name("dbias"), false, dbias);
+            out.put(name("dgain"), dgain);
+            out.put(name("dbias"), dbias);
         }
-        out.put(name("stats"), false, stats);
+        out.put(name("stats"), stats);
     }
 }
 
@@ -167,9 +164,9 @@ fn losses(exec: &mut Exec<'_>, out: &mut Outputs) {
         ("dtable", dtable),
         ("logits", logits),
     ] {
-        out.put(format!("cross-entropy {part}"), true, numbers);
+        out.put(format!("cross-entropy {part}"), numbers);
     }
-    out.put("few logits", false, few);
+    out.put("few logits", few);
 }
 
 fn products(exec: &mut Exec<'_>, out: &mut Outputs) {
@@ -185,14 +182,14 @@ fn products(exec: &mut Exec<'_>, out: &mut Outputs) {
         Mat::new(&b, n, k).t(),
         0.3,
     );
-    out.put("matrix product", true, c);
+    out.put("matrix product", c);
     let rows = 6;
     let mut y = vec![0.0; rows * n];
     few_rows_dot(exec, &mut y, n, &a[..rows * k], &b, k, 0.3);
     let mut sum = random.normals(rows * k, 1.0);
     few_rows_sum(exec, &mut sum, Write::Add, &y, n, &b, k);
-    out.put("few rows dot", false, y);
-    out.put("few rows sum", false, sum);
+    out.put("few rows dot", y);
+    out.put("few rows sum", sum);
 }
 
 fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
@@ -214,14 +211,13 @@ fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
     let squares = elementwise::sum_of_squares(exec, &p).to_bits();
     out.put(
         "sum of squares",
-        false,
         vec![
             f32::from_bits((squares >> 32) as u32),
             f32::from_bits(squares as u32),
         ],
     );
-    out.put("adamw p", false, p);
-    out.put("adamw m + v", false, m);
+    out.put("adamw p", p);
+    out.put("adamw m + v", m);
 
     let (vocab, d, r) = (50, 130, 200);
     let tokens = random.tokens(r, vocab);
@@ -237,6 +233,6 @@ fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
         0,
         false,
     );
-    out.put("embedding, then rotary", false, y);
-    out.put("embedding backward", false, dtable);
+    out.put("embedding, then rotary", y);
+    out.put("embedding backward", dtable);
 }

@@ -206,7 +206,10 @@ fn schema() -> Table {
 fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result<()> {
     for (key, value) in table {
         let Some(known) = schema.get(key) else {
-            let near = nearest(key, schema.keys().map(String::as_str));
+            let near = nearest(key, schema.keys().map(String::as_str)).or_else(|| {
+                let starts = |known: &&str| known.starts_with(key.as_str());
+                schema.keys().map(String::as_str).find(starts)
+            });
             let keys: Vec<&str> = schema.keys().map(String::as_str).collect();
             return Err(Error::Recipe {
                 place: format!("{origin}: {path}{key}"),

@@ -9,6 +9,9 @@ use tokenformer_core::optim::AdamWConfig;
 use tokenformer_core::presets::Preset;
 use tokenformer_core::{ModelConfig, ModelSpec};
 
+/// Most blocks that one growth may append.
+pub const MAX_NEW_LAYERS: usize = 1 << 14;
+
 /// A whole recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +149,18 @@ impl ModelTable {
                 got: vocab.to_string(),
                 help: "set model.vocab = 0, or prepare the data with another tokenizer".into(),
             });
+        }
+        let Slots { qkv, proj, ffn } = self.slots;
+        for (key, tokens) in [("qkv", qkv), ("proj", proj), ("ffn", ffn)] {
+            if tokens == 0 {
+                return Err(Error::Recipe {
+                    place: format!("model.slots.{key}"),
+                    problem: "a site without tokens computes nothing".into(),
+                    expected: "at least 1".into(),
+                    got: "0".into(),
+                    help: "`config presets` lists sizes that work".into(),
+                });
+            }
         }
         let positions = match self.positions {
             PositionKind::Rotary => Positions::Rotary {
@@ -434,6 +449,11 @@ impl Recipe {
             let expected = format!("between 1 and train.steps - 1 = {}", t.steps - 1);
             let help = "grow before the last step, so that the new tokens learn";
             return bad("grow.at_step", &expected, event.at_step.to_string(), help);
+        }
+        if let Some(event) = self.grow.iter().find(|g| g.layers > MAX_NEW_LAYERS) {
+            let expected = format!("at most {MAX_NEW_LAYERS}");
+            let help = "is this the number you meant?";
+            return bad("grow.layers", &expected, event.layers.to_string(), help);
         }
         let sampling = self.sampling();
         sampling.validate().map_err(Error::Core)

@@ -1,0 +1,187 @@
+//! From a published checkpoint to a model directory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokenformer_core::{Device, ModelConfig};
+use tokenformer_data::Tokenizer;
+use tokenformer_store::DirWriter;
+use tokenformer_train::files::{CONFIG, KIND_MODEL, TOKENIZER, WEIGHTS};
+
+use crate::check::check;
+use crate::find::find;
+use crate::fingerprint::{FILE, Fingerprint};
+use crate::layout::elements;
+use crate::pipe::{Pipe, Planned, WeightType};
+use crate::shards::Shards;
+use crate::source::Source;
+use crate::{Error, Result};
+
+/// What to convert, and where to.
+#[derive(Clone, Debug)]
+pub struct ConvertOptions {
+    /// A file, a folder, or the name `OWNER/NAME` of a repository on the Hugging Face Hub.
+    pub from: PathBuf,
+    /// Configurations with the published keys, later ones winning; none takes what lies with the weights.
+    pub configs: Vec<PathBuf>,
+    /// A `tokenizer.json`; none takes the one that lies with the weights.
+    pub tokenizer: Option<PathBuf>,
+    /// The model directory to write.
+    pub to: PathBuf,
+}
+
+/// What was converted.
+#[derive(Clone, Debug)]
+pub struct Converted {
+    /// The model.
+    pub config: ModelConfig,
+    /// Where its weights came from.
+    pub weights: PathBuf,
+    /// Arrays.
+    pub tensors: usize,
+    /// Whether a tokenizer was there.
+    pub has_tokenizer: bool,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Converts a checkpoint. `progress` is told (bytes written, bytes in all); the device computes the fingerprint.
+///
+/// The directory appears whole or not at all. Weights pass through in chunks: memory stays near the largest tensor.
+///
+/// # Errors
+/// When there is no checkpoint or no configuration, a file is damaged or hostile, tensors are missing, unexpected or of
+/// another shape, a setting is not supported, the tokenizer is larger than the vocabulary, the logits are not finite, or
+/// the directory cannot be written.
+pub fn convert(
+    options: &ConvertOptions,
+    device: &Arc<dyn Device>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Converted> {
+    let mut found = find(&local(&options.from)?)?;
+    if !options.configs.is_empty() {
+        found.configs.clone_from(&options.configs);
+    }
+    if found.configs.is_empty() {
+        return Err(Error::NoConfig {
+            path: options.from.clone(),
+        });
+    }
+    let mut source = Source::open(&found.weights)?;
+    let (config, arrays) = check(&source, &found.configs)?;
+    let tokenizer = options.tokenizer.as_ref().or(found.tokenizer.as_ref());
+    let tokenizer = tokenizer.map(|path| read_tokenizer(path, config.vocab)).transpose()?;
+    let (weights, mut notes) = (source.path().to_path_buf(), Vec::from_iter(source.note()));
+
+    let mut writer = DirWriter::begin(&options.to, KIND_MODEL)?;
+    writer.write_bytes(CONFIG, config.to_json().as_bytes())?;
+    if let Some(tokenizer) = &tokenizer {
+        writer.write_bytes(TOKENIZER, tokenizer)?;
+    } else {
+        notes.push("no tokenizer is there: give one with --tokenizer to use the model on text".into());
+    }
+    let planned: Vec<Planned> = arrays
+        .iter()
+        .map(|array| Planned {
+            name: array.ours.clone(),
+            shape: array.shape.clone(),
+            sources: vec![array.published.clone()],
+        })
+        .collect();
+    let total: u64 = planned.iter().map(|tensor| tensor.bytes(WeightType::F32)).sum();
+    let mut done = 0;
+    let mut count = |more| {
+        done += more;
+        progress(done, total);
+    };
+    Pipe::new(&mut source, WeightType::F32, &mut count).safetensors(&planned, |tensors| {
+        writer.write_tensors(WEIGHTS, &BTreeMap::new(), tensors)
+    })?;
+    drop(source);
+    write_fingerprint(&mut writer, device, &config, &weights)?;
+    writer.commit()?;
+    Ok(Converted {
+        config,
+        weights,
+        tensors: arrays.len(),
+        has_tokenizer: tokenizer.is_some(),
+        notes,
+    })
+}
+
+/// Computes the fingerprint of the weights that were written just now.
+fn write_fingerprint(
+    writer: &mut DirWriter,
+    device: &Arc<dyn Device>,
+    config: &ModelConfig,
+    origin: &Path,
+) -> Result<()> {
+    let path = writer.file(FILE)?;
+    let weights = path.with_file_name(WEIGHTS);
+    let mut shards = Shards::open(&[weights])?;
+    let fingerprint = Fingerprint::make(device, config, origin, &mut |name, rows| {
+        let numbers = shards.rows(name, rows)?;
+        shards.passed(elements(&[numbers.len(), size_of::<f32>()]))?;
+        Ok(numbers)
+    })?;
+    fingerprint.write(&path)
+}
+
+/// The bytes of a tokenizer that the vocabulary has room for.
+pub(crate) fn read_tokenizer(path: &Path, rows: usize) -> Result<Vec<u8>> {
+    const MAX_BYTES: u64 = 256 << 20;
+    let tokens = Tokenizer::from_file(path)?.vocab_size();
+    if tokens > rows {
+        return Err(Error::Vocabulary {
+            path: path.into(),
+            tokens,
+            rows,
+        });
+    }
+    Ok(tokenformer_store::read_small(path, MAX_BYTES)?)
+}
+
+/// The path itself where it leads somewhere; else the folder of a downloaded repository.
+fn local(from: &Path) -> Result<PathBuf> {
+    match from.exists() {
+        true => Ok(from.into()),
+        false => match repository(from) {
+            Some(name) => download(name),
+            None => Err(Error::NoCheckpoint {
+                path: from.into(),
+                got: "no such file or folder".into(),
+                help: "check the path".into(),
+            }),
+        },
+    }
+}
+
+/// `OWNER/NAME`, as repositories on the Hugging Face Hub are called.
+fn repository(from: &Path) -> Option<&str> {
+    let name = from.to_str()?;
+    let (owner, repository) = name.split_once('/')?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with(['.', '-'])
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    (plain(owner) && plain(repository)).then_some(name)
+}
+
+#[cfg(feature = "hub")]
+fn download(name: &str) -> Result<PathBuf> {
+    crate::hub::download(name)
+}
+
+#[cfg(not(feature = "hub"))]
+fn download(name: &str) -> Result<PathBuf> {
+    Err(Error::NoCheckpoint {
+        path: name.into(),
+        got: "no such file or folder".into(),
+        help: format!(
+            "if this is a repository on the Hugging Face Hub, download it first, for example with \
+             `hf download {name} --local-dir DIR`, and give that folder; or build this program with --features hub"
+        ),
+    })
+}

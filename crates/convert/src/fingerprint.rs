@@ -1,0 +1,107 @@
+//! What a model computes, kept beside its weights: the logits of a few tokens.
+//!
+//! `fingerprint.safetensors` holds `tokens` [1, T], at most 16 of them drawn from the whole vocabulary, and `logits`
+//! [1, V] after the last of them, made in f32 from the weights beside it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokenformer_core::{Device, ModelConfig, init};
+use tokenformer_store::{Dtype, SafetensorsFile, TensorSource, write_safetensors};
+
+use crate::forward::{Rows, last_logits};
+use crate::{Error, Result};
+
+/// The file's name.
+pub const FILE: &str = "fingerprint.safetensors";
+
+/// Largest difference of a logit that other hardware may make.
+pub const TOLERANCE: f32 = 1e-4;
+
+/// Tokens and the logits after the last of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fingerprint {
+    /// Token numbers `[T]`.
+    pub tokens: Vec<u32>,
+    /// Logits `[V]`.
+    pub logits: Vec<f32>,
+}
+
+impl Fingerprint {
+    /// Computes the fingerprint of a model whose arrays `rows` reads.
+    pub(crate) fn make(
+        device: &Arc<dyn Device>,
+        config: &ModelConfig,
+        path: &Path,
+        rows: &mut Rows<'_>,
+    ) -> Result<Fingerprint> {
+        const TOKENS: usize = 16;
+        let draws = init::normal(0, "fingerprint", TOKENS.min(config.context), 1e6);
+        let tokens: Vec<u32> = draws
+            .iter()
+            .map(|x| (x.abs() as usize % config.vocab) as u32)
+            .collect();
+        let logits = last_logits(device, config, &tokens, rows)?;
+        match logits.iter().position(|x| !x.is_finite()) {
+            None => Ok(Fingerprint { tokens, logits }),
+            Some(at) => Err(Error::NotFinite {
+                path: path.into(),
+                got: format!("{} for the token {at}", logits.get(at).copied().unwrap_or(f32::NAN)),
+            }),
+        }
+    }
+
+    /// Computes the logits again and returns the largest difference.
+    pub(crate) fn difference(
+        &self,
+        device: &Arc<dyn Device>,
+        config: &ModelConfig,
+        rows: &mut Rows<'_>,
+    ) -> Result<f32> {
+        let logits = last_logits(device, config, &self.tokens, rows)?;
+        let differences = logits.iter().zip(&self.logits).map(|(a, b)| (a - b).abs());
+        // A NaN is the largest difference there is; `max` would pass over it.
+        Ok(differences.fold(0.0, |most, d| if d <= most { most } else { d }))
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let mut tokens = |to: &mut dyn Write| {
+            self.tokens
+                .iter()
+                .try_for_each(|&token| to.write_all(&i64::from(token).to_le_bytes()))
+        };
+        let tensors = [
+            TensorSource::stream("tokens", Dtype::I64, &[1, self.tokens.len()], &mut tokens),
+            TensorSource::f32("logits", &[1, self.logits.len()], &self.logits),
+        ];
+        write_safetensors(path, &BTreeMap::new(), tensors)?;
+        Ok(())
+    }
+
+    /// Reads the fingerprint of a model.
+    ///
+    /// # Errors
+    /// If it is damaged or belongs to a model of other sizes.
+    pub fn read(path: &Path, config: &ModelConfig) -> Result<Fingerprint> {
+        let file = SafetensorsFile::open(path)?;
+        let tokens = file.read_u32("tokens")?;
+        let known = |token: &u32| (*token as usize) < config.vocab;
+        if tokens.is_empty() || tokens.len() > config.context || !tokens.iter().all(known) {
+            return Err(Error::Damaged {
+                path: path.into(),
+                what: "the fingerprint belongs to another model",
+                expected: format!("1 to {} tokens below {}", config.context, config.vocab),
+                got: format!("{} tokens up to {:?}", tokens.len(), tokens.iter().max()),
+                help: "convert or export the model again",
+            });
+        }
+        file.expect_shape("tokens", &[1, tokens.len()])?;
+        file.expect_shape("logits", &[1, config.vocab])?;
+        Ok(Fingerprint {
+            tokens,
+            logits: file.read_f32("logits")?,
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! Arrays of a model under their own and their published names.
+
+use tokenformer_core::ModelConfig;
+use tokenformer_core::config::FinalNorm;
+use tokenformer_core::model::site_name;
+use tokenformer_core::{SiteKind, published};
+
+/// One array of a model whose sites have one segment each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Array {
+    /// Its name in a model directory.
+    pub(crate) ours: String,
+    /// Its name in published checkpoints.
+    pub(crate) published: String,
+    /// Its shape.
+    pub(crate) shape: Vec<usize>,
+}
+
+/// All arrays, in the order of published checkpoints.
+pub(crate) fn arrays(config: &ModelConfig) -> Vec<Array> {
+    let d = config.width;
+    let mut shapes = vec![vec![config.vocab, d]];
+    for block in &config.blocks {
+        for kind in SiteKind::ALL {
+            let tokens = block.site(kind).tokens();
+            shapes.extend([vec![tokens, d], vec![tokens, d]]);
+        }
+    }
+    if config.final_norm == FinalNorm::Affine {
+        shapes.extend([vec![d], vec![d]]);
+    }
+    // `names` ends with the final norm, which a plain one has not.
+    let named = published::names(config).into_iter().zip(shapes);
+    named
+        .map(|((ours, published), shape)| Array { ours, published, shape })
+        .collect()
+}
+
+/// Names in a model directory of the arrays that together make `array`: one for each segment of its site.
+pub(crate) fn segments(config: &ModelConfig, array: &Array) -> Vec<String> {
+    for (b, block) in config.blocks.iter().enumerate() {
+        for kind in SiteKind::ALL {
+            let first = format!("{}.segments.0.", site_name(b, kind));
+            if let Some(part) = array.ours.strip_prefix(&first) {
+                let segments = 0..block.site(kind).segments.len();
+                return segments
+                    .map(|s| format!("{}.segments.{s}.{part}", site_name(b, kind)))
+                    .collect();
+            }
+        }
+    }
+    vec![array.ours.clone()]
+}
+
+/// Numbers of a shape.
+pub(crate) fn elements(shape: &[usize]) -> u64 {
+    // No product of a checked configuration overflows.
+    shape.iter().map(|&axis| axis as u64).product()
+}

@@ -1,0 +1,34 @@
+//! Models and token data from and to the formats of the published TokenFormer.
+//!
+//! * [`convert()`]: published checkpoints, Hugging Face folders and DeepSpeed training folders become model directories;
+//! * [`export()`]: a model directory becomes safetensors or a PyTorch state dict with the published names;
+//! * [`verify()`]: a model directory against its manifest and its fingerprint;
+//! * [`corpus`]: datasets from and to the token data of Megatron-LM and GPT-NeoX.
+//!
+//! Weights stream: whatever a file's size, memory stays near that of its largest tensor. What a model computes is kept
+//! with it as a [`Fingerprint`](fingerprint::Fingerprint), the logits of a few tokens.
+
+mod check;
+mod config;
+mod convert;
+pub mod corpus;
+mod error;
+mod export;
+mod find;
+pub mod fingerprint;
+mod forward;
+#[cfg(feature = "hub")]
+mod hub;
+mod layout;
+mod pipe;
+mod shards;
+mod source;
+mod verify;
+
+pub use convert::{ConvertOptions, Converted, convert};
+pub use error::{Error, TensorMismatch};
+pub use export::{ExportOptions, Exported, WeightType, export};
+pub use verify::{Check, verify};
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

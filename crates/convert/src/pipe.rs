@@ -1,0 +1,252 @@
+//! Weights on their way from one file to another: one thread reads and rounds, the other hashes and writes.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
+
+use half::{bf16, f16};
+use tokenformer_store::TensorSource;
+
+use crate::layout::elements;
+use crate::source::Source;
+use crate::{Error, Result};
+
+/// Numbers that travel together: 4 MiB of `f32`.
+pub(crate) const CHUNK_ELEMENTS: usize = 1 << 20;
+
+/// The type of weights in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightType {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an `F32`.
+    BF16,
+}
+
+impl WeightType {
+    pub(crate) fn of_store(self) -> tokenformer_store::Dtype {
+        match self {
+            Self::F32 => tokenformer_store::Dtype::F32,
+            Self::F16 => tokenformer_store::Dtype::F16,
+            Self::BF16 => tokenformer_store::Dtype::BF16,
+        }
+    }
+
+    pub(crate) fn of_torch(self) -> tokenformer_formats::Dtype {
+        match self {
+            Self::F32 => tokenformer_formats::Dtype::F32,
+            Self::F16 => tokenformer_formats::Dtype::F16,
+            Self::BF16 => tokenformer_formats::Dtype::BF16,
+        }
+    }
+
+    /// Its name in `torch_dtype`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::BF16 => "bfloat16",
+        }
+    }
+
+    /// Bytes of a number.
+    pub(crate) fn size_bytes(self) -> u64 {
+        self.of_store().size_bytes() as u64
+    }
+
+    fn append(self, numbers: &[f32], out: &mut Vec<u8>) {
+        match self {
+            Self::F32 => out.extend(numbers.iter().flat_map(|x| x.to_le_bytes())),
+            Self::F16 => out.extend(numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes())),
+            Self::BF16 => out.extend(numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes())),
+        }
+    }
+
+    /// The first number that becomes infinite when it is rounded.
+    pub(crate) fn overflow(self, numbers: &[f32]) -> Option<f32> {
+        // Halfway between the largest half-precision number and the next power of two.
+        const F16_LIMIT: f32 = 65_520.0;
+        const BF16_LIMIT: f32 = 3.3961775e38;
+        let limit = match self {
+            Self::F32 => return None,
+            Self::F16 => F16_LIMIT,
+            Self::BF16 => BF16_LIMIT,
+        };
+        numbers.iter().copied().find(|x| x.is_finite() && x.abs() >= limit)
+    }
+}
+
+/// A tensor to be written.
+pub(crate) struct Planned {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    /// Names of the tensors whose rows it has, one after the other.
+    pub(crate) sources: Vec<String>,
+}
+
+impl Planned {
+    pub(crate) fn bytes(&self, kind: WeightType) -> u64 {
+        elements(&self.shape) * kind.size_bytes()
+    }
+}
+
+/// Copies tensors.
+pub(crate) struct Pipe<'a> {
+    source: RefCell<&'a mut Source>,
+    kind: WeightType,
+    /// Told how many bytes more were written.
+    progress: RefCell<&'a mut dyn FnMut(u64)>,
+    failed: RefCell<Option<Error>>,
+}
+
+impl<'a> Pipe<'a> {
+    pub(crate) fn new(
+        source: &'a mut Source,
+        kind: WeightType,
+        progress: &'a mut dyn FnMut(u64),
+    ) -> Pipe<'a> {
+        Pipe {
+            source: RefCell::new(source),
+            kind,
+            progress: RefCell::new(progress),
+            failed: RefCell::new(None),
+        }
+    }
+
+    /// Gives `write` the tensors as sources that read when their turn comes.
+    pub(crate) fn safetensors<T>(
+        &self,
+        planned: &[Planned],
+        write: impl FnOnce(Vec<TensorSource<'_>>) -> tokenformer_store::Result<T>,
+    ) -> Result<T> {
+        type Stream<'s> = Box<dyn FnMut(&mut dyn Write) -> io::Result<()> + 's>;
+        let mut streams: Vec<Stream<'_>> = planned
+            .iter()
+            .map(|tensor| Box::new(|to: &mut dyn Write| self.copy(tensor, to)) as Stream<'_>)
+            .collect();
+        let dtype = self.kind.of_store();
+        let sources = planned.iter().zip(&mut streams).map(|(tensor, stream)| {
+            TensorSource::stream(tensor.name.clone(), dtype, &tensor.shape, stream)
+        });
+        let written = write(sources.collect());
+        // What went wrong while reading says more than that writing was given up.
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(written?),
+        }
+    }
+
+    /// Copies the numbers of a tensor; a failure to read is kept for [`Pipe::safetensors`].
+    fn copy(&self, tensor: &Planned, to: &mut dyn Write) -> io::Result<()> {
+        self.each_source(tensor, |source, name| {
+            self.pass(source, name, to)
+        })
+        .or_else(|error| match error {
+            Failure::Write(error) => Err(error),
+            Failure::Read(error) => {
+                *self.failed.borrow_mut() = Some(error);
+                Err(io::Error::other("the weights cannot be read"))
+            }
+        })
+    }
+
+    fn each_source(
+        &self,
+        tensor: &Planned,
+        mut run: impl FnMut(&Source, &str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut source = self.source.borrow_mut();
+        for name in &tensor.sources {
+            run(&source, name)?;
+            // Sources hold at most eight bytes for a number; pages are what is counted.
+            let numbers = source.shape(name).map_or(0, elements);
+            source.passed(numbers * size_of::<f32>() as u64).map_err(Failure::Read)?;
+        }
+        Ok(())
+    }
+
+    /// One thread reads and converts into buffers that the other, this one, empties.
+    fn pass(&self, source: &Source, name: &str, to: &mut dyn Write) -> Result<(), Failure> {
+        const BUFFERS: usize = 2;
+        let kind = self.kind;
+        thread::scope(|scope| {
+            let (full, filled) = sync_channel::<Vec<u8>>(BUFFERS);
+            let (empty, emptied) = channel::<Vec<u8>>();
+            let reader = scope.spawn(move || {
+                source.for_each_chunk(name, CHUNK_ELEMENTS, &mut |numbers| {
+                    check(kind, source, name, numbers)?;
+                    let mut bytes = emptied.try_recv().unwrap_or_default();
+                    bytes.clear();
+                    kind.append(numbers, &mut bytes);
+                    // The other thread stops taking only when it cannot write, which it tells itself.
+                    let gone = || Error::io(source.path(), "pass it on")(io::ErrorKind::BrokenPipe.into());
+                    full.send(bytes).map_err(|_| gone())
+                })
+            });
+            let written = filled.iter().try_for_each(|bytes| {
+                to.write_all(&bytes)?;
+                (self.progress.borrow_mut())(bytes.len() as u64);
+                // Nobody needs the buffer when reading has ended.
+                let _ = empty.send(bytes);
+                Ok(())
+            });
+            drop(filled);
+            let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            written.map_err(Failure::Write)?;
+            read.map_err(Failure::Read)
+        })
+    }
+
+    /// Writes the tensors as a `torch.save` archive.
+    pub(crate) fn torch(&self, planned: &[Planned], path: &std::path::Path) -> Result<()> {
+        let specs: Vec<tokenformer_formats::TensorSpec> = planned
+            .iter()
+            .map(|tensor| tokenformer_formats::TensorSpec {
+                name: tensor.name.clone(),
+                dtype: self.kind.of_torch(),
+                shape: tensor.shape.clone(),
+            })
+            .collect();
+        tokenformer_formats::write_torch(path, &specs, |index, sink| {
+            let Some(tensor) = planned.get(index) else {
+                return Ok(());
+            };
+            let copied = self.each_source(tensor, |source, name| {
+                let take = &mut |numbers: &[f32]| {
+                    check(self.kind, source, name, numbers)?;
+                    sink.write(numbers)?;
+                    (self.progress.borrow_mut())(numbers.len() as u64 * self.kind.size_bytes());
+                    Ok(())
+                };
+                source.for_each_chunk(name, CHUNK_ELEMENTS, take).map_err(Failure::Read)
+            });
+            copied.map_err(|error| match error {
+                Failure::Read(error) => error,
+                Failure::Write(error) => Error::io(path, "write it")(error),
+            })
+        })
+    }
+}
+
+enum Failure {
+    Read(Error),
+    Write(io::Error),
+}
+
+/// Refuses numbers that a type has no room for.
+fn check(kind: WeightType, source: &Source, name: &str, numbers: &[f32]) -> Result<()> {
+    match kind.overflow(numbers) {
+        None => Ok(()),
+        Some(number) => Err(Error::Damaged {
+            path: source.path().into(),
+            what: "a number is too large for the type",
+            expected: format!("numbers that {} can hold", kind.name()),
+            got: format!("{number:e} in {name}"),
+            help: "export with --dtype bf16 or f32",
+        }),
+    }
+}

@@ -1,0 +1,167 @@
+//! Named arrays in one or several safetensors files.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use tokenformer_store::{Dtype, SafetensorsFile};
+
+use crate::error::shown;
+use crate::{Error, Result};
+
+/// Open safetensors files as one.
+pub(crate) struct Shards {
+    paths: Vec<PathBuf>,
+    files: Vec<SafetensorsFile>,
+    /// File of each array.
+    place: BTreeMap<String, usize>,
+    /// Bytes read since the files were mapped.
+    read_bytes: u64,
+}
+
+impl Shards {
+    /// Opens the files; no two may have an array of the same name.
+    pub(crate) fn open(paths: &[PathBuf]) -> Result<Shards> {
+        let files = open(paths)?;
+        let mut place = BTreeMap::new();
+        for (index, file) in files.iter().enumerate() {
+            for name in file.names() {
+                if place.insert(name.to_string(), index).is_some() {
+                    return Err(Error::Damaged {
+                        path: file.path().into(),
+                        what: "a tensor is in two files",
+                        expected: "each name once".into(),
+                        got: shown(name),
+                        help: "the files do not belong together; copy them again",
+                    });
+                }
+            }
+        }
+        Ok(Shards {
+            paths: paths.to_vec(),
+            files,
+            place,
+            read_bytes: 0,
+        })
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.place.keys().map(String::as_str)
+    }
+
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.file(name)?.shape(name).ok()
+    }
+
+    fn file(&self, name: &str) -> Option<&SafetensorsFile> {
+        self.files.get(*self.place.get(name)?)
+    }
+
+    /// Passes an array's elements on in row-major order, at most `chunk` at a time.
+    pub(crate) fn for_each_chunk(
+        &self,
+        name: &str,
+        chunk: usize,
+        take: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (bytes, to_f32) = self.floats(name)?;
+        let mut numbers = Vec::with_capacity(chunk.min(bytes.len()));
+        for part in bytes.chunks(chunk * to_f32.size) {
+            numbers.clear();
+            (to_f32.append)(part, &mut numbers);
+            take(&numbers)?;
+        }
+        Ok(())
+    }
+
+    /// Rows of an array, that is elements of a vector: from `rows.start` to before `rows.end` along the first axis.
+    pub(crate) fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>> {
+        let (bytes, to_f32) = self.floats(name)?;
+        let count = self.shape(name).and_then(|shape| shape.first()).copied().unwrap_or(0);
+        let row = bytes.len() / count.max(1);
+        let wanted = bytes.get(rows.start.saturating_mul(row)..rows.end.saturating_mul(row));
+        let Some(wanted) = wanted else {
+            return Err(tokenformer_core::Error::Tensor {
+                name: name.into(),
+                reason: format!("rows {rows:?} were asked for, there are {count}"),
+                expected: vec![rows.end],
+            }
+            .into());
+        };
+        let mut numbers = Vec::with_capacity(wanted.len() / to_f32.size);
+        (to_f32.append)(wanted, &mut numbers);
+        Ok(numbers)
+    }
+
+    fn floats(&self, name: &str) -> Result<(&[u8], ToF32)> {
+        let missing = || tokenformer_store::Error::MissingTensor {
+            path: self.paths.first().cloned().unwrap_or_default(),
+            name: name.into(),
+            near: Vec::new(),
+            count: self.place.len(),
+        };
+        let file = self.file(name).ok_or_else(missing)?;
+        let got = file.dtype(name)?;
+        let to_f32 = ToF32::new(got).ok_or_else(|| tokenformer_store::Error::WrongDtype {
+            path: file.path().into(),
+            name: name.into(),
+            expected: "F32, F16, BF16 or F64",
+            got,
+        })?;
+        Ok((file.bytes(name)?, to_f32))
+    }
+
+    /// Notes that so many bytes were read, and gives their memory back when it is time.
+    pub(crate) fn passed(&mut self, bytes: u64) -> Result<()> {
+        self.read_bytes += bytes;
+        if self.read_bytes > MAX_MAPPED_BYTES {
+            self.files.clear();
+            self.files = open(&self.paths)?;
+            self.read_bytes = 0;
+        }
+        Ok(())
+    }
+}
+
+/// Pages of a mapped file that have been read count as memory of this process until the file is unmapped: after so
+/// many bytes it is mapped anew.
+pub(crate) const MAX_MAPPED_BYTES: u64 = 256 << 20;
+
+fn open(paths: &[PathBuf]) -> Result<Vec<SafetensorsFile>> {
+    let open = |path: &PathBuf| Ok(SafetensorsFile::open(path)?);
+    paths.iter().map(open).collect()
+}
+
+/// How elements of a type become `f32`.
+struct ToF32 {
+    /// Bytes of an element.
+    size: usize,
+    append: fn(&[u8], &mut Vec<f32>),
+}
+
+impl ToF32 {
+    fn new(dtype: Dtype) -> Option<ToF32> {
+        fn all<const N: usize>(bytes: &[u8], out: &mut Vec<f32>, number: fn([u8; N]) -> f32) {
+            out.extend(bytes.as_chunks().0.iter().map(|&bytes| number(bytes)));
+        }
+        let append: fn(&[u8], &mut Vec<f32>) = match dtype {
+            Dtype::F32 => |bytes, out| all(bytes, out, f32::from_le_bytes),
+            Dtype::F16 => |bytes, out| all(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => |bytes, out| all(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F64 => |bytes, out| all(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            _ => return None,
+        };
+        Some(ToF32 {
+            size: dtype.size_bytes(),
+            append,
+        })
+    }
+}
+
+impl Shards {
+    /// The first file, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        self.paths.first().map_or(Path::new(""), PathBuf::as_path)
+    }
+}

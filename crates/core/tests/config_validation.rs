@@ -1,0 +1,604 @@
+//! What a model configuration may say, what it is told when it contradicts itself, and what the presets are.
+
+mod common;
+
+use common::{cpu, spec};
+use tokenformer_core::config::{
+    Anneal, Init, ModelConfig, ModelSpec, NormSpan, Positions, SegmentConfig, SiteConfig, SiteKind,
+    Slots, Theta,
+};
+use tokenformer_core::presets::{PRESETS, Preset};
+use tokenformer_core::{Error, Model, init, published};
+
+/// Field, expected and got of the first contradiction.
+#[track_caller]
+fn contradiction<T: std::fmt::Debug>(found: tokenformer_core::Result<T>) -> [String; 3] {
+    match found {
+        Err(Error::Config {
+            field,
+            expected,
+            got,
+            help,
+        }) => {
+            assert!(!help.is_empty());
+            [field, expected, got]
+        }
+        other => panic!("not a contradiction: {other:?}"),
+    }
+}
+
+fn changed(change: impl FnOnce(&mut ModelConfig)) -> tokenformer_core::Result<()> {
+    let mut config = spec().build().unwrap();
+    change(&mut config);
+    config.validate()
+}
+
+#[test]
+fn heads_divide_the_width() {
+    let found = contradiction(ModelSpec { heads: 3, ..spec() }.build());
+    assert_eq!(found, ["heads", "a divisor of the width 16", "3"]);
+    let text = ModelSpec { heads: 3, ..spec() }
+        .build()
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        text,
+        "heads: not a possible setting\n  expected: a divisor of the width 16\n  got:      3\n  help:     \
+         choose a width that is a multiple of the heads"
+    );
+}
+
+#[test]
+fn rotated_channels_are_pairs() {
+    let with = |fraction| {
+        ModelSpec {
+            positions: Positions::Rotary {
+                fraction,
+                base: 1e4,
+            },
+            ..spec()
+        }
+        .build()
+    };
+    // 8 channels per head.
+    for (fraction, dims) in [(0.25, 2), (0.3, 2), (0.5, 4), (1.0, 8)] {
+        assert_eq!(with(fraction).unwrap().rotary_dims(), dims);
+    }
+    for (fraction, dims) in [(0.1, 0), (0.4, 3), (0.9, 7)] {
+        let [field, expected, got] = contradiction(with(fraction));
+        assert_eq!(field, "positions.fraction");
+        assert!(expected.contains("even"), "{expected}");
+        assert!(
+            got.starts_with(&format!("{dims} (= 8 channels per head x {fraction}")),
+            "{got}"
+        );
+    }
+    for fraction in [0.0, -0.5, 1.01, f64::NAN, f64::INFINITY] {
+        assert_eq!(contradiction(with(fraction))[1], "above 0, at most 1");
+    }
+    for base in [1.0, 0.0, -5.0, f64::NAN, f64::INFINITY] {
+        let positions = Positions::Rotary {
+            fraction: 0.5,
+            base,
+        };
+        assert_eq!(
+            contradiction(
+                ModelSpec {
+                    positions,
+                    ..spec()
+                }
+                .build()
+            )[0],
+            "positions.base"
+        );
+    }
+    let none = ModelSpec {
+        positions: Positions::None,
+        width: 6,
+        ..spec()
+    }
+    .build()
+    .unwrap();
+    assert_eq!(none.rotary_dims(), 0);
+}
+
+#[test]
+fn sizes_are_neither_zero_nor_absurd() {
+    type Change = fn(&mut ModelSpec, usize);
+    let sizes: [(&str, Change); 8] = [
+        ("vocab", |s, n| s.vocab = n),
+        ("width", |s, n| s.width = n),
+        ("heads", |s, n| s.heads = n),
+        ("context", |s, n| s.context = n),
+        ("layers", |s, n| s.layers = n),
+        ("blocks.0.query.segments.0.tokens", |s, n| s.slots.qkv = n),
+        ("blocks.0.proj.segments.0.tokens", |s, n| s.slots.proj = n),
+        ("blocks.0.ffn.segments.0.tokens", |s, n| s.slots.ffn = n),
+    ];
+    for (name, change) in sizes {
+        for n in [0, (1 << 24) + 1, usize::MAX] {
+            let mut spec = spec();
+            change(&mut spec, n);
+            let found = contradiction(spec.build());
+            // A site of 0 tokens has τ = 0, which is found first.
+            let tau = name.replace("segments.0.tokens", "tau");
+            assert!(
+                found[0] == name || (n == 0 && found[0] == tau),
+                "{found:?} for {name} = {n}"
+            );
+        }
+    }
+}
+
+#[test]
+fn products_of_sizes_are_not_absurd() {
+    // Each size is possible, together they are not; nothing is allocated to find out.
+    let huge = ModelSpec {
+        vocab: 1 << 24,
+        width: 1 << 24,
+        heads: 1,
+        layers: 1 << 14,
+        slots: Slots {
+            qkv: 1 << 24,
+            proj: 1 << 24,
+            ffn: 1 << 24,
+        },
+        positions: Positions::None,
+        ..spec()
+    };
+    assert_eq!(contradiction(huge.build())[0], "model");
+    // The table of angles is made from the context alone, which no weights vouch for.
+    let long = ModelSpec {
+        width: 4096,
+        heads: 1,
+        context: 1 << 24,
+        positions: Positions::Rotary {
+            fraction: 1.0,
+            base: 1e4,
+        },
+        ..spec()
+    };
+    assert_eq!(contradiction(long.build())[0], "context");
+    let usual = ModelSpec {
+        width: 128,
+        heads: 1,
+        context: 1 << 17,
+        ..long.clone()
+    };
+    usual.build().unwrap();
+    ModelSpec {
+        positions: Positions::None,
+        ..long
+    }
+    .build()
+    .unwrap();
+}
+
+#[test]
+fn a_fresh_model_too_large_for_memory_is_an_error() {
+    // 2^48 numbers.
+    let large = ModelSpec {
+        vocab: 1 << 24,
+        width: 1 << 24,
+        positions: Positions::None,
+        ..spec()
+    };
+    let large = large.build().unwrap();
+    let error = Model::fresh(&cpu(), &large, 1).unwrap_err();
+    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert!(error.to_string().contains("out of memory"), "{error}");
+}
+
+#[test]
+fn small_numbers_have_bounds() {
+    for eps in [0.0, -1e-6, 2e-3, f64::NAN] {
+        assert_eq!(
+            contradiction(changed(|c| c.theta_eps = eps))[0],
+            "theta_eps"
+        );
+    }
+    for eps in [0.0, -1e-6, 1.5, f64::NAN] {
+        assert_eq!(contradiction(changed(|c| c.norm_eps = eps))[0], "norm_eps");
+    }
+    for tau in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert_eq!(
+            contradiction(changed(|c| c.blocks[1].ffn.tau = tau))[0],
+            "blocks.1.ffn.tau"
+        );
+        let found = contradiction(changed(|c| c.blocks[0].key.segments[0].tau = tau));
+        assert_eq!(found[0], "blocks.0.key.segments.0.tau");
+        let anneal = |from, to| {
+            Some(Anneal {
+                from,
+                to,
+                start_step: 0,
+                steps: 1,
+            })
+        };
+        let found = contradiction(changed(|c| c.blocks[0].key.anneal = anneal(tau, 1.0)));
+        assert_eq!(found[0], "blocks.0.key.anneal.from");
+        let found = contradiction(changed(|c| c.blocks[0].key.anneal = anneal(1.0, tau)));
+        assert_eq!(found[0], "blocks.0.key.anneal.to");
+    }
+    for scale in [-1.0, f32::NAN, f32::INFINITY] {
+        let found = contradiction(changed(|c| c.blocks[0].proj.segments[0].lr_scale = scale));
+        assert_eq!(found[0], "blocks.0.proj.segments.0.lr_scale");
+    }
+    changed(|c| c.blocks[0].proj.segments[0].lr_scale = 0.0).unwrap();
+    let found = contradiction(changed(|c| c.blocks[0].value.segments.clear()));
+    assert_eq!(found[0], "blocks.0.value.segments");
+}
+
+#[test]
+fn an_anneal_at_the_end_of_time_is_safe() {
+    let mut config = spec().build().unwrap();
+    let anneal = Anneal {
+        from: 1.0,
+        to: 2.0,
+        start_step: u64::MAX - 1,
+        steps: u64::MAX,
+    };
+    config.blocks[0].ffn.anneal = Some(anneal);
+    let mut model = Model::fresh(&cpu(), &config, 1).unwrap();
+    for step in [0, 5, u64::MAX] {
+        model.set_step(step);
+        assert!((1.0..=2.0).contains(&model.config().blocks[0].ffn.tau));
+    }
+}
+
+#[test]
+fn json_there_and_back() {
+    let mut config = spec().build().unwrap();
+    assert_eq!(
+        ModelConfig::from_json(&config.to_json(), "x").unwrap(),
+        config
+    );
+    // Everything that growth leaves behind.
+    config.positions = Positions::None;
+    config.trunk_trainable = false;
+    for (i, kind) in SiteKind::ALL.into_iter().enumerate() {
+        let site = config.blocks[1].site_mut(kind);
+        site.tau = 2f64.sqrt() * (i + 1) as f64 / 3.0;
+        site.norm = if i % 2 == 0 {
+            NormSpan::Segment
+        } else {
+            NormSpan::Joint
+        };
+        site.segments.push(SegmentConfig {
+            tokens: 7,
+            tau: 7f64.sqrt(),
+            stage: 3,
+            born_step: 1 << 60,
+            trainable: false,
+            lr_scale: 0.1,
+        });
+        site.anneal = Some(Anneal {
+            from: 1.1,
+            to: 23f64.sqrt(),
+            start_step: 5,
+            steps: 77,
+        });
+    }
+    let text = config.to_json();
+    let read = ModelConfig::from_json(&text, "x").unwrap();
+    assert_eq!(read, config);
+    assert_eq!(read.to_json(), text);
+}
+
+#[test]
+fn roots_survive_json_to_the_last_bit() {
+    let mut config = spec().build().unwrap();
+    for n in 1..3000 {
+        config.blocks[0].ffn.tau = f64::from(n).sqrt();
+        config.blocks[0].ffn.segments[0].tau = f64::from(n).sqrt() / 7.0;
+        let read = ModelConfig::from_json(&config.to_json(), "x").unwrap();
+        assert_eq!(read.blocks[0].ffn, config.blocks[0].ffn);
+    }
+}
+
+#[test]
+fn a_built_model_describes_itself() {
+    let mut config = spec().build().unwrap();
+    let site = &mut config.blocks[0].ffn;
+    site.segments.push(SegmentConfig {
+        stage: 2,
+        ..site.segments[0].clone()
+    });
+    let model = Model::fresh(&cpu(), &config, 1).unwrap();
+    assert_eq!(model.config(), config);
+    assert_eq!(model.param_count(), config.params());
+}
+
+#[track_caller]
+fn unreadable(text: &str, words: &[&str]) {
+    let error = ModelConfig::from_json(text, "dir/config.json").unwrap_err();
+    assert!(matches!(error, Error::Format { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("dir/config.json: ") && text.contains("\n  help:"),
+        "{text}"
+    );
+    assert!(words.iter().all(|w| text.contains(w)), "{text}");
+}
+
+#[test]
+fn unreadable_json_is_an_error() {
+    let good = spec().build().unwrap().to_json();
+    unreadable("", &[]);
+    unreadable("{", &[]);
+    unreadable("[1, 2]", &["version"]);
+    unreadable("{}", &["expected: version 1", "no version"]);
+    unreadable(
+        &good.replace("\"version\": 1", "\"version\": 2"),
+        &["expected: version 1", "got:      version 2"],
+    );
+    unreadable(
+        &good.replace("\"version\": 1", "\"version\": \"1\""),
+        &["no version"],
+    );
+    unreadable(
+        &good.replace("\"vocab\"", "\"vocabulary\""),
+        &["vocabulary"],
+    );
+    unreadable(&good.replace("\"width\": 16,", ""), &["width"]);
+    unreadable(&good.replace("\"width\": 16", "\"width\": -16"), &["-16"]);
+    unreadable(&good.replace("\"width\": 16", "\"width\": 1e400"), &[]);
+    unreadable(&good.replace("l2-norm-gelu", "relu"), &["relu"]);
+    unreadable(&good.replace("\"fraction\"", "\"share\""), &["share"]);
+    unreadable(&good.replace("\"tokens\"", "\"slots\""), &["slots"]);
+    unreadable(&"[".repeat(100_000), &[]);
+    let other = good.replace("\"tokenformer\"", "\"llama\"");
+    assert_eq!(
+        contradiction(ModelConfig::from_json(&other, "x")),
+        ["format", "\"tokenformer\"", "llama"]
+    );
+    let absurd = good.replace("\"width\": 16", "\"width\": 18446744073709551615");
+    assert_eq!(
+        contradiction(ModelConfig::from_json(&absurd, "x"))[0],
+        "width"
+    );
+}
+
+#[test]
+fn presets_have_the_published_totals() {
+    for (name, total) in [
+        ("150m", 151_881_216),
+        ("450m", 454_166_528),
+        ("900m", 903_252_480),
+        ("1.5b", 1_587_219_456),
+        ("124m", 123_569_664),
+        ("354m", 354_190_848),
+        ("757m", 753_796_608),
+        ("1.4b", 1_309_705_728),
+    ] {
+        let config = Preset::named(name).unwrap().spec().build().unwrap();
+        assert_eq!(config.params(), total, "{name}");
+    }
+}
+
+#[test]
+fn presets_are_what_the_papers_say() {
+    for preset in PRESETS {
+        let config = preset.spec().build().unwrap();
+        config.validate().unwrap();
+        let growth = ["124m", "354m", "757m", "1.4b"].contains(&preset.name);
+        assert_eq!(
+            config.positions == Positions::None,
+            growth,
+            "{}",
+            preset.name
+        );
+        assert_eq!(
+            config.logit_factor(),
+            if growth { 1.0 / 768f32.sqrt() } else { 1.0 },
+            "{}",
+            preset.name
+        );
+        assert_eq!(config.theta, Theta::L2NormGelu);
+        if preset.name.ends_with(['m', 'b']) {
+            let slots = preset.spec().slots;
+            assert_eq!(
+                (slots.proj, slots.ffn),
+                (slots.qkv, 4 * slots.qkv),
+                "{}",
+                preset.name
+            );
+        }
+    }
+    let rotary = |name| {
+        Preset::named(name)
+            .unwrap()
+            .spec()
+            .build()
+            .unwrap()
+            .rotary_dims()
+    };
+    assert_eq!(
+        ["150m", "450m", "900m", "1.5b", "124m"].map(rotary),
+        [16, 16, 20, 24, 0]
+    );
+}
+
+#[test]
+fn an_unknown_preset_names_the_nearest() {
+    let error = Preset::named("150M").unwrap_err().to_string();
+    assert!(
+        error.contains("did you mean \"150m\"?") && error.contains("nano, tiny, small"),
+        "{error}"
+    );
+    assert!(
+        Preset::named("enormous")
+            .unwrap_err()
+            .to_string()
+            .contains("tokenformer config presets")
+    );
+}
+
+#[test]
+fn floating_point_operations_of_a_token() {
+    // 150M at its context: 2·113,246,208 + 4·12·768·2048 + 2·50304·768.
+    let config = Preset::named("150m").unwrap().spec().build().unwrap();
+    assert_eq!(config.body_params(), 113_246_208);
+    let want = 2.0 * 113_246_208.0 + 4.0 * 12.0 * 768.0 * 2048.0 + 2.0 * 50_304.0 * 768.0;
+    assert_eq!(config.forward_flops_per_token(2048), want);
+}
+
+/// Standard deviation of an array, which must have enough numbers to tell.
+fn spread(model: &Model, name: &str) -> f64 {
+    let param = model
+        .params()
+        .into_iter()
+        .find(|p| p.name() == name)
+        .unwrap();
+    let mut host = vec![0.0; param.len()];
+    model.device().download(param.value(), &mut host).unwrap();
+    assert!(host.len() > 10_000);
+    let mean = common::mean(&host);
+    assert!(mean.abs() < 0.05 * host.iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max));
+    (host
+        .iter()
+        .map(|x| (f64::from(*x) - mean).powi(2))
+        .sum::<f64>()
+        / host.len() as f64)
+        .sqrt()
+}
+
+#[test]
+fn fresh_weights_have_the_spread_of_their_scheme() {
+    let base = ModelSpec {
+        vocab: 300,
+        width: 64,
+        layers: 3,
+        slots: Slots {
+            qkv: 200,
+            proj: 240,
+            ffn: 400,
+        },
+        ..spec()
+    };
+    let released = 2.0 / (3.0 * 8.0);
+    for (scheme, want) in [
+        (
+            Init::Released,
+            [0.02, 0.02, 0.02, released, released, released],
+        ),
+        (
+            Init::FanIn,
+            [
+                1.0,
+                0.125,
+                0.125,
+                1.0 / 200f64.sqrt(),
+                1.0 / 240f64.sqrt(),
+                0.05,
+            ],
+        ),
+    ] {
+        let config = ModelSpec {
+            init: scheme,
+            ..base.clone()
+        }
+        .build()
+        .unwrap();
+        let model = Model::fresh(&cpu(), &config, 1).unwrap();
+        let names = [
+            "embedding",
+            "blocks.0.query.segments.0.keys",
+            "blocks.2.ffn.segments.0.keys",
+            "blocks.1.value.segments.0.values",
+            "blocks.1.proj.segments.0.values",
+            "blocks.2.ffn.segments.0.values",
+        ];
+        for (name, want) in names.into_iter().zip(want) {
+            let got = spread(&model, name);
+            assert!(
+                (got / want - 1.0).abs() < 0.03,
+                "{name}: {got} is not {want} ({scheme:?})"
+            );
+        }
+        for param in model
+            .params()
+            .into_iter()
+            .filter(|p| p.name().starts_with("final_norm"))
+        {
+            let mut host = vec![0.5; param.len()];
+            model.device().download(param.value(), &mut host).unwrap();
+            let want = if param.name().ends_with("gain") {
+                1.0
+            } else {
+                0.0
+            };
+            assert!(host.iter().all(|x| *x == want), "{}", param.name());
+        }
+    }
+}
+
+#[test]
+fn fresh_weights_depend_on_seed_and_name_alone() {
+    let draw = |seed, name| init::normal(seed, name, 50, 1.0);
+    assert_eq!(draw(1, "a"), draw(1, "a"));
+    assert_ne!(draw(1, "a"), draw(2, "a"));
+    assert_ne!(draw(1, "a"), draw(1, "b"));
+    // More blocks leave the first ones as they are.
+    let [two, three] = [2, 3].map(|layers| {
+        let config = ModelSpec {
+            layers,
+            init: Init::FanIn,
+            ..spec()
+        }
+        .build()
+        .unwrap();
+        common::weights(&Model::fresh(&cpu(), &config, 1).unwrap())
+    });
+    assert!(two.iter().all(|array| three.contains(array)));
+}
+
+#[test]
+fn every_array_has_a_published_name() {
+    let config = spec().build().unwrap();
+    let model = Model::fresh(&cpu(), &config, 1).unwrap();
+    let names = published::names(&config);
+    let ours: Vec<&str> = names.iter().map(|(ours, _)| ours.as_str()).collect();
+    assert_eq!(
+        ours,
+        model.params().iter().map(|p| p.name()).collect::<Vec<_>>()
+    );
+    let theirs = |ours: &str| names.iter().find(|(n, _)| n == ours).unwrap().1.as_str();
+    assert_eq!(theirs("embedding"), "sequential.0.word_embeddings.weight");
+    assert_eq!(
+        theirs("blocks.1.key.segments.0.values"),
+        "sequential.3.attention.key.value_param_tokens"
+    );
+    assert_eq!(
+        theirs("blocks.0.ffn.segments.0.keys"),
+        "sequential.2.mlp.key_param_tokens"
+    );
+    assert_eq!(theirs("final_norm.bias"), "sequential.5.norm.bias");
+}
+
+#[test]
+fn weights_of_another_size_are_refused() {
+    let config = spec().build().unwrap();
+    let error = Model::build(&cpu(), &config, &mut |_, _| Ok(vec![0.0; 3])).unwrap_err();
+    assert!(
+        matches!(&error, Error::Tensor { name, .. } if name == "embedding"),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("expected: shape [29, 16]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_fresh_site_has_the_root_of_its_tokens() {
+    let site = SiteConfig::fresh(50, NormSpan::Segment, 2, 30);
+    assert_eq!(
+        (site.tau, site.segments[0].tau, site.tokens()),
+        (50f64.sqrt(), 50f64.sqrt(), 50)
+    );
+    assert_eq!(
+        (site.segments[0].stage, site.segments[0].born_step),
+        (2, 30)
+    );
+}

@@ -1,0 +1,880 @@
+//! What is wrong is said: file or key, what was expected, what was found, what helps; with exit code 2 for
+//! flags and recipes that cannot be, 1 for what fails; never with a panic.
+
+mod common;
+
+use common::{CONTEXT, Lab, fail, newest, succeed, text_of};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn prepare(lab: &Lab, input: &str) -> Command {
+    lab.command(&[
+        "data",
+        "prepare",
+        "--tokenizer",
+        "bytes",
+        "--input",
+        input,
+        "--out",
+        "made",
+    ])
+}
+
+#[test]
+fn bad_texts_are_refused() {
+    let lab = Lab::empty();
+    lab.file("empty.txt", "");
+    lab.file("latin1.txt", b"caf\xe9 au lait\n".repeat(20));
+    lab.file(
+        "bad.jsonl",
+        "{\"text\": \"fine\"}\n{\"title\": \"no text\"}\n",
+    );
+    fs::create_dir(lab.path("empty")).expect("a folder");
+    let refused = [
+        ("missing.txt", "missing.txt"),
+        ("empty.txt", "empty.txt"),
+        ("latin1.txt", "latin1.txt"),
+        ("latin1.txt", "0xe9"),
+        ("bad.jsonl", "bad.jsonl:2"),
+        ("empty", "empty"),
+    ];
+    for (input, part) in refused {
+        fail(prepare(&lab, input), 1, &[part]);
+        assert!(!lab.path("made").exists(), "{input}: an output is left");
+    }
+    fail(
+        lab.command(&[
+            "demo",
+            "--steps",
+            "4",
+            "--out",
+            "demo",
+            "--data",
+            "empty.txt",
+        ]),
+        1,
+        &["empty.txt"],
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn an_unreadable_text_is_refused() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    let lab = Lab::empty();
+    lab.file("secret.txt", common::text(1, 1000));
+    // To root nothing is unreadable: then the program runs as nobody, from a place that nobody may read.
+    let is_root = fs::metadata(lab.path("secret.txt")).expect("a file").uid() == 0;
+    let program = lab.path("tokenformer");
+    fs::copy(common::BIN, &program).expect("a copy");
+    let allow = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our file");
+    };
+    allow(&lab.path("."), 0o755);
+    allow(&lab.path("secret.txt"), 0o000);
+    let mut command = Command::new(&program);
+    command.current_dir(lab.path("."));
+    command.args([
+        "data",
+        "prepare",
+        "--tokenizer",
+        "bytes",
+        "--input",
+        "secret.txt",
+        "--out",
+        "/tmp/never-made",
+    ]);
+    if is_root {
+        command.uid(65534).gid(65534);
+    }
+    fail(command, 1, &["secret.txt", "ermission"]);
+}
+
+#[test]
+fn files_in_the_place_of_folders_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    lab.file("file", "x");
+    fail(lab.train(&recipe, "file", &[]), 1, &["file"]);
+    fail(lab.train(&recipe, "file/run", &[]), 1, &["file"]);
+    fail(lab.command(&["train", "--config", "."]), 1, &["."]);
+    fail(
+        lab.command(&["inspect", "file"]),
+        1,
+        &["file", "no model here"],
+    );
+    fail(
+        lab.command(&["eval", "--model", "file", "--data", "file"]),
+        1,
+        &["file"],
+    );
+    fail(lab.command(&["data", "inspect", "file"]), 1, &["file"]);
+    fail(
+        lab.command(&[
+            "data",
+            "prepare",
+            "--tokenizer",
+            "bytes",
+            "--input",
+            "data.txt",
+            "--out",
+            "file",
+        ]),
+        1,
+        &["file"],
+    );
+    fail(
+        lab.command(&[
+            "data",
+            "prepare",
+            "--tokenizer",
+            "bytes",
+            "--input",
+            "data.txt",
+            "--out",
+            "data",
+        ]),
+        1,
+        &["data", "--force"],
+    );
+}
+
+#[test]
+fn a_text_shorter_than_a_context_is_refused() {
+    let lab = Lab::empty();
+    lab.file("short.txt", "just\na few\nwords\n");
+    succeed(lab.command(&[
+        "data",
+        "prepare",
+        "--tokenizer",
+        "bytes",
+        "--input",
+        "short.txt",
+        "--out",
+        "data",
+    ]));
+    let recipe = lab.recipe("recipe.toml", "");
+    let expected = format!("at least {} tokens", CONTEXT + 1);
+    fail(
+        lab.train(&recipe, "run", &[]),
+        1,
+        &["too few tokens", &expected],
+    );
+    assert!(!lab.path("run").exists());
+}
+
+/// Puts a token into a token file that its vocabulary does not have, with all hashes made to fit.
+fn forge(dir: &Path) {
+    let path = dir.join("train.tokens");
+    let mut bytes = fs::read(&path).expect("a token file");
+    bytes[128..130].copy_from_slice(&60_000u16.to_le_bytes());
+    let body = *blake3::hash(&bytes[128..]).as_bytes();
+    bytes[64..96].copy_from_slice(&body);
+    let old = blake3::hash(&fs::read(&path).expect("a file")[..96]).to_hex();
+    let seal = blake3::hash(&bytes[..96]);
+    bytes[96..128].copy_from_slice(seal.as_bytes());
+    fs::write(&path, bytes).expect("a file");
+    let summary = fs::read_to_string(dir.join("dataset.json")).expect("a summary");
+    assert!(summary.contains(old.as_str()), "the summary holds the hash");
+    let forged = summary.replace(old.as_str(), seal.to_hex().as_str());
+    fs::write(dir.join("dataset.json"), forged).expect("a file");
+}
+
+#[test]
+fn tokens_beyond_the_vocabulary_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    for tokens in ["[257]", "[[1, 2], [3, 4294967295]]"] {
+        let file = lab.file("tokens.json", tokens);
+        let logits = [
+            "logits",
+            "--model",
+            "run",
+            "--tokens",
+            &file,
+            "--out",
+            "x.safetensors",
+        ];
+        fail(
+            lab.command(&logits),
+            1,
+            &["not in the vocabulary", "below 257"],
+        );
+    }
+    forge(&lab.path("data"));
+    fail(
+        lab.train(&recipe, "new", &[]),
+        1,
+        &["train.tokens", "60000"],
+    );
+    fail(
+        lab.command(&["eval", "--model", "run", "--data", "data"]),
+        1,
+        &["train.tokens", "60000"],
+    );
+}
+
+#[test]
+fn token_files_of_other_shapes_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    let logits = |tokens: &str| {
+        lab.command(&[
+            "logits",
+            "--model",
+            "run",
+            "--tokens",
+            tokens,
+            "--out",
+            "x.safetensors",
+        ])
+    };
+    let bad: [(&str, i32); 10] = [
+        ("", 1),
+        ("{}", 1),
+        ("[1, \"two\"]", 1),
+        ("[1, -2]", 1),
+        ("[1, 4294967296]", 1),
+        ("[1.5]", 1),
+        ("[]", 2),
+        ("[[]]", 2),
+        ("[[1, 2], [3]]", 2),
+        ("[[1], 2]", 1),
+    ];
+    for (content, code) in bad {
+        let file = lab.file("tokens.json", content);
+        fail(logits(&file), code, &["tokens.json", "rectangle"]);
+    }
+    let long: Vec<usize> = (0..=CONTEXT).map(|i| i % 7).collect();
+    let file = lab.file("tokens.json", format!("{long:?}"));
+    fail(logits(&file), 1, &["at most 32 tokens", "33"]);
+    let deep = lab.file("tokens.json", "[".repeat(100_000));
+    fail(logits(&deep), 1, &["tokens.json"]);
+    let not_safetensors = lab.file(
+        "tokens.safetensors",
+        "\u{ff}\u{ff}\u{ff}\u{ff}\u{ff}\u{ff}\u{ff}\u{ff}",
+    );
+    fail(logits(&not_safetensors), 1, &["tokens.safetensors"]);
+    fail(logits("missing.json"), 1, &["missing.json"]);
+}
+
+#[test]
+fn contradictions_of_a_model_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let contradictions: [(&str, &[&str]); 12] = [
+        (
+            "model.heads=3",
+            &["heads", "a divisor of the width 32", "3"],
+        ),
+        (
+            "model.rotary_fraction=0.2",
+            &["fraction", "an even number", "3"],
+        ),
+        ("model.rotary_fraction=2.0", &["fraction", "at most 1"]),
+        ("model.vocab=100", &["model.vocab", "at least 257", "100"]),
+        ("model.width=0", &["width", "between 1 and"]),
+        ("model.slots.ffn=0", &["model.slots.ffn", "at least 1", "0"]),
+        ("model.context=0", &["context", "between 1 and", "0"]),
+        ("train.batch=0", &["train", "at least 1"]),
+        ("optimizer.beta1=1.0", &["optimizer.beta1", "below 1"]),
+        ("schedule.lr=-1.0", &["schedule", "above 0"]),
+        ("sample.temperature=-1.0", &["temperature", "0 or more"]),
+        ("log.every=0", &["log.every", "at least 1"]),
+    ];
+    for (set, parts) in contradictions {
+        fail(lab.train(&recipe, "run", &["--set", set]), 2, parts);
+    }
+    assert!(!lab.path("run").exists());
+}
+
+#[test]
+fn growths_that_cannot_be_are_refused_before_the_first_step() {
+    let lab = Lab::new();
+    let growths: [(&str, &[&str]); 8] = [
+        ("at_step = 0", &["grow.at_step", "between 1 and"]),
+        (
+            "at_step = 30\nffn = \"+1\"",
+            &["grow.at_step", "between 1 and"],
+        ),
+        ("at_step = 5\nffn = \"8\"", &["ffn", "neither +N"]),
+        (
+            "at_step = 5\nffn = \"=8\"",
+            &["ffn", "at least the 48 tokens"],
+        ),
+        (
+            "at_step = 5\nlayers = 1000000000000",
+            &["grow.layers", "at most"],
+        ),
+        (
+            "at_step = 5\nffn = \"+8\"\nkeys = \"zero\"\nvalues = \"zero\"",
+            &["keys and values", "never learn"],
+        ),
+        ("at_step = 5\ntau = \"anneal\"", &["anneal:STEPS"]),
+        (
+            "at_step = 9\n[[grow]]\nat_step = 9",
+            &["grow.at_step", "9 then 9"],
+        ),
+    ];
+    for (growth, parts) in growths {
+        let recipe = lab.recipe("recipe.toml", &format!("\n[[grow]]\n{growth}\n"));
+        fail(lab.train(&recipe, "run", &[]), 2, parts);
+        let records = lab.path("run").join("metrics.jsonl");
+        assert!(!records.exists(), "{growth}: a run has begun");
+    }
+}
+
+#[test]
+fn absurd_sizes_are_refused_with_both_amounts_of_memory() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let memory = ["not enough memory", "available", "B"];
+    let absurd: [&[&str]; 4] = [
+        &["--set", "model.width=1048576"],
+        &["--set", "train.batch=16777216"],
+        &[
+            "--set",
+            "train.batch=16777216",
+            "--set",
+            "model.layers=16384",
+        ],
+        &[
+            "--set",
+            "model.slots.ffn=16777216",
+            "--set",
+            "model.layers=100",
+        ],
+    ];
+    for sets in absurd {
+        fail(lab.train(&recipe, "run", sets), 1, &memory);
+    }
+    // Beyond what 64 bits count.
+    let largest = [
+        "--set",
+        "model.width=16777216",
+        "--set",
+        "model.heads=1048576",
+        "--set",
+        "model.slots={qkv=16777216, proj=16777216, ffn=16777216}",
+        "--set",
+        "model.layers=16384",
+    ];
+    fail(
+        lab.train(&recipe, "run", &largest),
+        2,
+        &["model: ", "at most", "numbers"],
+    );
+    let numbers = [
+        "model.width=17000000",
+        "model.layers=1000000000",
+        "train.batch=9223372036854775807",
+        "train.steps=9223372036854775807",
+        "model.context=9223372036854775807",
+    ];
+    for set in numbers {
+        fail(lab.train(&recipe, "run", &["--set", set]), 2, &[]);
+    }
+    assert!(!lab.path("run").exists());
+
+    // In a recipe, as a command, as an evaluation.
+    let growth = "\n[[grow]]\nat_step = 5\nffn = \"+16000000\"\nlayers = 16000\n";
+    let growing = lab.recipe("growing.toml", growth);
+    fail(lab.train(&growing, "growing", &[]), 1, &memory);
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    let grow = |amount: &[&str], code: i32| {
+        let args = ["grow", "--from", "run", "--to", "grown"];
+        fail(lab.command(&[&args[..], amount].concat()), code, &[]);
+        assert!(!lab.path("grown").exists());
+    };
+    grow(&["--ffn", "+16000000", "--layers", "+16000"], 1);
+    grow(&["--ffn", "+18446744073709551615"], 2);
+    grow(&["--ffn", "+99999999999999999999"], 2);
+    grow(&["--layers", "+18446744073709551615"], 2);
+    grow(&["--qkv", "=5"], 2);
+    for tokenizer in ["bpe:99999999999", "bpe:0", "bpe:", "word"] {
+        let args = [
+            "data",
+            "prepare",
+            "--input",
+            "data.txt",
+            "--out",
+            "made",
+            "--tokenizer",
+            tokenizer,
+        ];
+        fail(lab.command(&args), 2, &["--tokenizer", tokenizer]);
+    }
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "\n[[grow]]\nat_step = 5\nfnn = \"+8\"\n");
+    fail(
+        lab.train(&recipe, "run", &[]),
+        2,
+        &["recipe.toml: grow.fnn", "did you mean grow.ffn?"],
+    );
+    let recipe = lab.recipe("recipe.toml", "");
+    let typos = [
+        ("train.step=5", "train.steps"),
+        ("optimiser.clip=1", "optimizer"),
+        ("model.contxt=5", "model.context"),
+        ("schedule.warmup=5", "schedule.warmup_steps"),
+        ("sed=5", "seed"),
+    ];
+    for (set, near) in typos {
+        let hint = format!("did you mean {near}?");
+        fail(
+            lab.train(&recipe, "run", &["--set", set]),
+            2,
+            &["--set: ", "unknown key", &hint],
+        );
+    }
+    fail(
+        lab.train(&recipe, "run", &["--set", "model.preset=nanno"]),
+        2,
+        &["nanno", "nano"],
+    );
+    fail(lab.command(&["trian"]), 2, &["trian", "train"]);
+    fail(
+        lab.command(&["train", "--confg", "x"]),
+        2,
+        &["--confg", "--config"],
+    );
+}
+
+#[test]
+fn malformed_recipes_and_values_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let wrong: [(&str, &[&str]); 8] = [
+        (
+            "train.steps=many",
+            &["train.steps", "a whole number", "many"],
+        ),
+        ("train.steps=-1", &["train.steps", "a whole number", "-1"]),
+        ("train.steps=1.5", &["train.steps", "a whole number", "1.5"]),
+        ("train=5", &["train", "a table"]),
+        ("model.theta=gelu", &["model.theta", "gelu"]),
+        ("train.steps", &["KEY=VALUE"]),
+        ("=5", &["KEY=VALUE"]),
+        ("grow.ffn=5", &["[[grow]]"]),
+    ];
+    for (set, parts) in wrong {
+        fail(lab.train(&recipe, "run", &["--set", set]), 2, parts);
+    }
+    let not_toml = lab.file("not.toml", "seed = \n[data\n");
+    fail(
+        lab.train(&not_toml, "run", &[]),
+        2,
+        &["not.toml", "not TOML"],
+    );
+    let not_text = lab.file("binary.toml", b"seed = \xff\xfe");
+    fail(
+        lab.train(&not_text, "run", &[]),
+        2,
+        &["binary.toml", "UTF-8"],
+    );
+    fail(lab.train("missing.toml", "run", &[]), 1, &["missing.toml"]);
+    fail(
+        lab.command(&["train", "--out", "run"]),
+        2,
+        &["data.dir", "data prepare"],
+    );
+    fail(
+        lab.train(&recipe, "run", &["--set", "data.dir=nowhere"]),
+        1,
+        &["nowhere"],
+    );
+    assert!(!lab.path("run").exists());
+}
+
+#[test]
+fn flags_out_of_range_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    let flags: [(&[&str], &str); 20] = [
+        (&["train", "--threads", "0"], "--threads"),
+        (&["train", "--threads", "1000000"], "--threads"),
+        (&["train", "--threads", "two"], "--threads"),
+        (&["demo", "--steps", "1"], "--steps"),
+        (&["demo", "--minutes", "0"], "--minutes"),
+        (&["demo", "--minutes", "NaN"], "--minutes"),
+        (&["demo", "--seed", "18446744073709551615"], "--seed"),
+        (
+            &[
+                "data", "prepare", "--input", "data.txt", "--out", "x", "--valid", "1",
+            ],
+            "--valid",
+        ),
+        (
+            &[
+                "data", "prepare", "--input", "data.txt", "--out", "x", "--valid", "NaN",
+            ],
+            "--valid",
+        ),
+        (&["data", "prepare", "--out", "x"], "--input"),
+        (
+            &["eval", "--model", "run", "--data", "data", "--batch", "0"],
+            "--batch",
+        ),
+        (
+            &[
+                "eval",
+                "--model",
+                "run",
+                "--data",
+                "data",
+                "--context",
+                "33",
+            ],
+            "--context",
+        ),
+        (
+            &["eval", "--model", "run", "--data", "data", "--stride", "0"],
+            "--stride",
+        ),
+        (
+            &["eval", "--model", "run", "--data", "data", "--stride", "33"],
+            "--stride",
+        ),
+        (
+            &[
+                "eval", "--model", "run", "--data", "data", "--split", "test",
+            ],
+            "--split",
+        ),
+        (
+            &["generate", "--model", "run", "--temperature=-1"],
+            "temperature",
+        ),
+        (
+            &["generate", "--model", "run", "--temperature", "NaN"],
+            "temperature",
+        ),
+        (&["generate", "--model", "run", "--top-p", "0"], "top_p"),
+        (
+            &["grow", "--from", "run", "--to", "x", "--layers", "=3"],
+            "--layers",
+        ),
+        (
+            &["grow", "--from", "run", "--to", "x", "--tau", "free"],
+            "--tau",
+        ),
+    ];
+    for (args, part) in flags {
+        fail(lab.command(args), 2, &[part]);
+        assert!(!lab.path("x").exists());
+    }
+}
+
+#[test]
+fn a_resume_under_other_conditions_is_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", common::GROWTH);
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=20"]));
+    lab.prepare("other", 2);
+    let more = ["--set", "train.steps=30"];
+    let changed: [(&str, &[&str]); 4] = [
+        ("model.slots.ffn=56", &["[model]", "48", "56"]),
+        ("model.init=fan-in", &["[model]", "Released", "FanIn"]),
+        ("seed=8", &["another seed", "7", "8"]),
+        ("data.dir=other", &["other training data"]),
+    ];
+    let before = common::files(&lab.path("run/checkpoints"));
+    for (set, parts) in changed {
+        let sets = [&more[..], &["--set", set]].concat();
+        fail(lab.train(&recipe, "run", &sets), 2, parts);
+    }
+    let without = lab.recipe("without.toml", "");
+    fail(
+        lab.train(&without, "run", &more),
+        2,
+        &["past growths have changed"],
+    );
+    let earlier = lab.recipe(
+        "earlier.toml",
+        &format!("\n[[grow]]\nat_step = 5\nffn = \"+8\"\n{}", common::GROWTH),
+    );
+    fail(
+        lab.train(&earlier, "run", &more),
+        2,
+        &["a growth in the past", "step 5"],
+    );
+    assert!(
+        common::files(&lab.path("run/checkpoints")) == before,
+        "the run is as it was"
+    );
+
+    // Where to start is looked at as closely.
+    fail(
+        lab.train(&recipe, "run", &["--resume", "never"]),
+        2,
+        &["there is a run here"],
+    );
+    fail(
+        lab.train(&recipe, "new", &["--resume", "nowhere"]),
+        1,
+        &["nowhere", "no model here"],
+    );
+    lab.recipe("plain.toml", "");
+    succeed(lab.train(&without, "plain", &[]));
+    let other = newest(&lab.path("plain"));
+    fail(
+        lab.train(&recipe, "run", &["--resume", text_of(&other)]),
+        2,
+        &["there is a run here"],
+    );
+    let earlier = lab.path("plain/checkpoints/step-00000028");
+    fail(
+        lab.train(&without, "plain", &["--resume", text_of(&earlier)]),
+        2,
+        &["a later one", "step 30", "another --out"],
+    );
+}
+
+#[test]
+fn another_tokenizer_is_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    succeed(lab.command(&[
+        "data",
+        "prepare",
+        "--tokenizer",
+        "bpe:300",
+        "--input",
+        "data.txt",
+        "--out",
+        "bpe",
+    ]));
+    fail(
+        lab.command(&["eval", "--model", "run", "--data", "bpe"]),
+        1,
+        &["another tokenizer", "--tokenizer"],
+    );
+}
+
+#[test]
+fn models_that_are_none_are_refused() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("empty")).expect("a folder");
+    fs::create_dir(lab.path("half")).expect("a folder");
+    lab.file("half/model.safetensors", "not really");
+    for (dir, part) in [
+        ("missing", "no model here"),
+        ("empty", "no model here"),
+        ("half", "half"),
+        ("data.txt", "a file"),
+    ] {
+        fail(lab.command(&["inspect", dir]), 1, &[dir, part]);
+        fail(lab.command(&["generate", "--model", dir]), 1, &[dir, part]);
+        fail(
+            lab.command(&["eval", "--model", dir, "--data", "data"]),
+            1,
+            &[dir, part],
+        );
+        fail(
+            lab.command(&["grow", "--from", dir, "--to", "x", "--ffn", "+1"]),
+            1,
+            &[dir, part],
+        );
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn prompts_that_are_no_text_or_too_long_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    lab.file("latin1", b"caf\xe9");
+    let mut command = lab.command(&["generate", "--model", "run", "--prompt", "-"]);
+    command.stdin(fs::File::open(lab.path("latin1")).expect("a file"));
+    fail(command, 1, &["standard input", "UTF-8"]);
+    let long = "x".repeat(CONTEXT + 1);
+    fail(
+        lab.command(&["generate", "--model", "run", "--prompt", &long]),
+        1,
+        &["context", "at most 32"],
+    );
+}
+
+/// Runs where no file can grow beyond so many blocks of 512 bytes: what a full disk looks like.
+#[cfg(unix)]
+fn limited(lab: &Lab, blocks: u32, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.current_dir(lab.path("."));
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    shell.args(["-c", &script]).arg(command.get_program());
+    shell.args(command.get_args());
+    shell
+}
+
+#[test]
+#[cfg(unix)]
+fn a_full_disk_ends_a_run_that_goes_on_when_there_is_room() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", common::GROWTH);
+    succeed(lab.train(&recipe, "whole", &[]));
+    // Less than the weights, then more than those but less than the grown moments, then less than the report.
+    let largest = common::files(&newest(&lab.path("whole")));
+    let moments = largest["optimizer.safetensors"].len() as u32 / 512;
+    for blocks in [1, 30, moments - 8] {
+        let out = format!("run-{blocks}");
+        fail(
+            limited(&lab, blocks, &lab.train(&recipe, &out, &[])),
+            1,
+            &[&out, "File too large"],
+        );
+        let half = |name: &String| name.contains(".tmp-step");
+        assert!(
+            !common::files(&lab.path(&out)).keys().any(half),
+            "a half-written checkpoint is left"
+        );
+        succeed(lab.train(&recipe, &out, &[]));
+        common::Remains::of(&lab.path(&out))
+            .assert_equal(&common::Remains::of(&lab.path("whole")), &out);
+    }
+    fail(
+        limited(&lab, 20, &prepare(&lab, "data.txt")),
+        1,
+        &["made", "File too large"],
+    );
+    assert!(!lab.path("made/dataset.json").exists());
+    let grow = lab.command(&["grow", "--from", "whole", "--to", "grown", "--ffn", "+64"]);
+    fail(limited(&lab, 100, &grow), 1, &["grown"]);
+    assert!(!lab.path("grown").exists());
+    let tokens = lab.file("tokens.json", "[[1, 2, 3, 4, 5, 6, 7, 8, 9]]");
+    let logits = lab.command(&[
+        "logits",
+        "--model",
+        "whole",
+        "--tokens",
+        &tokens,
+        "--out",
+        "x.safetensors",
+    ]);
+    fail(limited(&lab, 2, &logits), 1, &["x.safetensors"]);
+    assert!(!lab.path("x.safetensors").exists());
+}
+
+/// Runs with a file system of its own mounted at `dir`, if this machine lets us; else `None`.
+#[cfg(target_os = "linux")]
+fn mounted(lab: &Lab, options: &str, dir: &str, command: &Command) -> Option<Command> {
+    let script =
+        format!("mount -t tmpfs -o {options} tmpfs {dir} || exit 77; shift; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("unshare");
+    shell.current_dir(lab.path("."));
+    shell.args(["-m", "sh", "-c"]);
+    fs::create_dir_all(lab.path(dir)).expect("a folder");
+    let mut probe = Command::new("unshare");
+    probe.current_dir(lab.path("."));
+    let possible = probe
+        .args(["-m", "sh", "-c", &format!("mount -t tmpfs tmpfs {dir}")])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    shell
+        .arg(script)
+        .arg(command.get_program())
+        .arg("-")
+        .args(command.get_args());
+    possible.then_some(shell)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn small_and_read_only_disks_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let train = lab.train(&recipe, "disk/run", &[]);
+    let Some(small) = mounted(&lab, "size=200k", "disk", &train) else {
+        eprintln!("not tested: mounting is not allowed here");
+        return;
+    };
+    fail(small, 1, &["disk/run", "space"]);
+    let read_only = mounted(&lab, "ro", "disk", &train).expect("as before");
+    fail(read_only, 1, &["disk/run", "Read-only"]);
+    let grow = [
+        "data",
+        "prepare",
+        "--tokenizer",
+        "bytes",
+        "--input",
+        "data.txt",
+        "--out",
+        "disk/data",
+    ];
+    let prepare = lab.command(&grow);
+    let small = mounted(&lab, "size=16k", "disk", &prepare).expect("as before");
+    fail(small, 1, &["disk/data", "space"]);
+    let read_only = mounted(&lab, "ro", "disk", &prepare).expect("as before");
+    fail(read_only, 1, &["disk/data", "Read-only"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn outputs_that_are_full_or_closed_do_no_harm() {
+    use std::process::Stdio;
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    let full = || {
+        fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("Linux has it")
+    };
+    let verbs: [&[&str]; 6] = [
+        &["config", "presets"],
+        &["config", "show"],
+        &["inspect", "run", "--json"],
+        &["doctor"],
+        &["generate", "--model", "run"],
+        &["completions", "bash"],
+    ];
+    for verb in verbs {
+        let mut command = lab.command(verb);
+        command.stdout(full());
+        fail(command, 1, &["standard output", "space"]);
+
+        let mut command = lab.command(verb);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        command.stdout(writer);
+        succeed(command);
+    }
+    // A log on a full disk does not end the run.
+    let mut command = lab.train(&recipe, "quiet", &[]);
+    command.stderr(full());
+    succeed(command);
+    common::Remains::of(&lab.path("quiet"));
+
+    // What is no plain file is not replaced by one.
+    let status = Command::new("mkfifo")
+        .arg(lab.path("fifo"))
+        .stdin(Stdio::null())
+        .status();
+    assert!(status.expect("mkfifo runs").success());
+    let tokens = lab.file("tokens.json", "[1, 2]");
+    fail(
+        lab.command(&[
+            "logits", "--model", "run", "--tokens", &tokens, "--out", "fifo",
+        ]),
+        2,
+        &["--out", "fifo"],
+    );
+    use std::os::unix::fs::FileTypeExt;
+    assert!(
+        fs::metadata(lab.path("fifo"))
+            .expect("it is there")
+            .file_type()
+            .is_fifo()
+    );
+}

@@ -1,0 +1,416 @@
+//! Every verb on a run, a checkpoint and a plain model folder; growth as a command beside growth in a recipe.
+
+mod common;
+
+use common::{CONTEXT, GROWTH, Lab, files, json, loss_columns, newest, run, succeed, text_of};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+/// What `GROWTH` does, as flags; the schedule of the stage is the recipe's.
+const GROWTH_FLAGS: [&str; 8] = [
+    "--qkv", "+8", "--proj", "+8", "--ffn", "+24", "--layers", "+1",
+];
+
+/// A model folder without training state and manifest, as another program would make it.
+fn plain_model(lab: &Lab, checkpoint: &Path) -> String {
+    let dir = lab.path("plain");
+    fs::create_dir(&dir).expect("a folder");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(checkpoint.join(name), dir.join(name)).expect("a copy");
+    }
+    "plain".into()
+}
+
+/// A trained run, and the names of its folder, its newest checkpoint and a plain copy of the model.
+fn trained(lab: &Lab) -> [String; 3] {
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &[]));
+    let checkpoint = newest(&lab.path("run"));
+    let plain = plain_model(lab, &checkpoint);
+    ["run".into(), text_of(&checkpoint).into(), plain]
+}
+
+#[test]
+fn every_verb_reads_runs_checkpoints_and_model_folders_alike() {
+    let lab = Lab::new();
+    let places = trained(&lab);
+    let tokens = lab.file("tokens.json", "[[1, 2, 3, 4], [250, 5, 6, 7]]");
+    let all = |args: &[&str]| {
+        let mut outputs = places.iter().map(|place| {
+            let args: Vec<&str> = args
+                .iter()
+                .map(|a| if *a == "PLACE" { place.as_str() } else { a })
+                .collect();
+            succeed(lab.command(&args))
+        });
+        let [run, checkpoint, model] =
+            std::array::from_fn(|_| outputs.next().expect("three places"));
+        [run, checkpoint, model]
+    };
+    let equal = |values: [serde_json::Value; 3], key: &str| {
+        assert!(!values[0][key].is_null(), "{key}: {}", values[0]);
+        assert_eq!(
+            values[0][key], values[1][key],
+            "{key} of run and checkpoint"
+        );
+        assert_eq!(values[0][key], values[2][key], "{key} of run and model");
+    };
+
+    let eval = all(&["eval", "--model", "PLACE", "--data", "data", "--json"]);
+    equal(eval.map(|ran| json(&ran)), "loss");
+    let inspect = all(&["inspect", "PLACE", "--json"]).map(|ran| json(&ran));
+    assert_eq!(inspect[0]["state"]["step"], 30);
+    assert_eq!(inspect[1]["verified"], true);
+    assert_eq!(inspect[2]["verified"], false);
+    equal(inspect, "config");
+    let [a, b, c] = all(&[
+        "generate", "--model", "PLACE", "--prompt", "ka", "--seed", "3",
+    ]);
+    assert!(a.out.starts_with("ka") && a.out.len() > 12, "{a:#?}");
+    assert_eq!((&a.out, &a.out), (&b.out, &c.out));
+
+    let logits = places.each_ref().map(|place| {
+        let args = [
+            "logits",
+            "--model",
+            place,
+            "--tokens",
+            &tokens,
+            "--out",
+            "x.safetensors",
+        ];
+        succeed(lab.command(&args));
+        fs::read(lab.path("x.safetensors")).expect("logits")
+    });
+    assert!(logits[0] == logits[1] && logits[0] == logits[2]);
+    // 8 bytes, a header, then 2·4·257 logits and 2·3 losses.
+    let header = u64::from_le_bytes(logits[0][..8].try_into().expect("8 bytes")) as usize;
+    assert_eq!(logits[0].len(), 8 + header + 4 * (2 * 4 * 257 + 2 * 3));
+
+    for (i, place) in places.iter().enumerate() {
+        let to = format!("grown-{i}");
+        let mut args = vec!["grow", "--from", place, "--to", &to, "--json"];
+        args.extend(GROWTH_FLAGS);
+        let report = json(&succeed(lab.command(&args)));
+        assert_eq!(report["max_logit_diff"], 0.0);
+        assert_eq!(
+            (&report["layers_before"], &report["layers_after"]),
+            (&2.into(), &3.into())
+        );
+    }
+    // From run and checkpoint come the same checkpoints; the plain model has no state to go on with.
+    assert!(files(&lab.path("grown-0")) == files(&lab.path("grown-1")));
+    assert!(lab.path("grown-0/optimizer.safetensors").exists());
+    assert!(!lab.path("grown-2/state.json").exists());
+    let eval = |place: &str| {
+        let args = [
+            "eval", "--model", place, "--data", "data", "--stride", "8", "--tokens", "500",
+            "--json",
+        ];
+        json(&succeed(lab.command(&args)))
+    };
+    let before = eval("run");
+    for grown in ["grown-0", "grown-1", "grown-2"] {
+        assert_eq!(eval(grown)["loss"], before["loss"], "{grown}");
+    }
+}
+
+#[test]
+fn growth_as_a_command_is_growth_in_the_recipe() {
+    let lab = Lab::new();
+    // A checkpoint at step 12 in both; the old schedule goes on, as the command knows of no other.
+    let growth = GROWTH
+        .split("\n[grow.schedule]")
+        .next()
+        .expect("a part")
+        .replace("13", "12");
+    let inside = lab.recipe("inside.toml", &growth);
+    succeed(lab.train(&inside, "inside", &[]));
+
+    let plain = lab.recipe("plain.toml", "");
+    succeed(lab.train(&plain, "plain", &["--set", "checkpoint.keep=100"]));
+    let mut grow = vec![
+        "grow",
+        "--from",
+        "plain/checkpoints/step-00000012",
+        "--to",
+        "grown",
+    ];
+    grow.extend(GROWTH_FLAGS);
+    let said = succeed(lab.command(&grow)).out;
+    assert!(said.contains("largest logit difference 0"), "{said}");
+    assert!(said.contains("--resume grown"), "{said}");
+    let trained = succeed(lab.train(&plain, "command", &["--resume", "grown"]));
+    assert!(
+        trained.err.contains("going on from grown at step 12"),
+        "{}",
+        trained.err
+    );
+
+    let [a, b] = ["inside", "command"].map(|out| files(&newest(&lab.path(out))));
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "tokenizer.json",
+    ] {
+        assert!(a[name] == b[name], "{name} differs");
+    }
+    // The state differs in who asked for the growth, and by nothing else.
+    let state = |files: &std::collections::BTreeMap<String, Vec<u8>>| {
+        let mut state: serde_json::Value =
+            serde_json::from_slice(&files["state.json"]).expect("JSON");
+        let growth = &mut state["growths"][0];
+        growth["event"] = serde_json::Value::Null;
+        // Measured on other tokens.
+        growth["report"]["relative_logit_diff"] = serde_json::Value::Null;
+        state
+    };
+    assert_eq!(state(&a), state(&b));
+    // Losses of the steps after the growth.
+    let after = |out: &str| {
+        let lines = loss_columns(&lab.path(out)).into_iter();
+        lines
+            .filter(|l| l.contains(r#""kind":"train""#) && l.contains(r#""stage":1"#))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(after("inside").len(), 6);
+    assert_eq!(after("inside"), after("command"));
+}
+
+#[test]
+fn growing_by_nothing_keeps_every_byte_of_the_weights() {
+    let lab = Lab::new();
+    let [run, checkpoint, _] = trained(&lab);
+    let report =
+        json(&succeed(lab.command(&[
+            "grow", "--from", &run, "--to", "same", "--json",
+        ])));
+    assert_eq!(report["params_before"], report["params_after"]);
+    let (old, new) = (files(Path::new(&checkpoint)), files(&lab.path("same")));
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "tokenizer.json",
+    ] {
+        assert!(old[name] == new[name], "{name} differs");
+    }
+}
+
+#[test]
+fn generation_is_deterministic_streams_and_stops() {
+    let lab = Lab::new();
+    trained(&lab);
+    let generate = |args: &[&str]| {
+        let all = [&["generate", "--model", "run", "--prompt", "ka"], args].concat();
+        succeed(lab.command(&all))
+    };
+    // Greedy: no seed, no number of threads matters.
+    let greedy = generate(&["--temperature", "0", "--tokens", "20"]);
+    let again = generate(&[
+        "--temperature",
+        "0",
+        "--tokens",
+        "20",
+        "--seed",
+        "9",
+        "--threads",
+        "2",
+    ]);
+    assert_eq!(greedy.out, again.out);
+    // Sampled: the seed does.
+    let sampled =
+        |seed: &str| generate(&["--temperature", "1", "--tokens", "20", "--seed", seed]).out;
+    assert_eq!(sampled("1"), sampled("1"));
+    assert!((2..9).any(|seed| sampled(&seed.to_string()) != sampled("1")));
+
+    // A stop text ends it, and is not printed.
+    let text = greedy.out.trim_end_matches('\n');
+    let stop = text.chars().nth(8).expect("a text").to_string();
+    let end = 2 + text[2..].find(&stop).expect("it is there");
+    let stopped = generate(&["--temperature", "0", "--tokens", "20", "--stop", &stop]);
+    assert_eq!(stopped.out, format!("{}\n", &text[..end]));
+
+    // The context ends it, with a note.
+    let full = generate(&["--temperature", "0", "--tokens", "100"]);
+    assert!(
+        full.err.contains("the context of 32 tokens is full"),
+        "{}",
+        full.err
+    );
+    // The token that fills the context is followed by one more.
+    assert!(
+        full.err
+            .contains(&format!("{} new tokens", CONTEXT - 2 + 1)),
+        "{}",
+        full.err
+    );
+    let none = generate(&["--tokens", "0"]);
+    assert_eq!(none.out, "ka\n");
+}
+
+#[test]
+fn a_prompt_comes_from_standard_input() {
+    let lab = Lab::new();
+    trained(&lab);
+    let flags = ["generate", "--model", "run", "--tokens", "9", "--prompt"];
+    let mut command = lab.command(&[&flags[..], &["-"]].concat());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all("kaé to".as_bytes()).expect("it reads");
+    drop(input);
+    let piped: common::Ran = child.wait_with_output().expect("a child").into();
+    assert_eq!(piped.code, Some(0), "{piped:#?}");
+    let given = succeed(lab.command(&[&flags[..], &["kaé to"]].concat()));
+    assert_eq!(piped.out, given.out);
+    assert!(piped.out.starts_with("kaé to"), "{piped:#?}");
+    // No prompt at all begins a document; one that looks like a flag is still a prompt.
+    succeed(lab.command(&["generate", "--model", "run", "--tokens", "3"]));
+    let dashes = succeed(lab.command(&[&flags[..], &["--ka"]].concat()));
+    assert!(dashes.out.starts_with("--ka"), "{dashes:#?}");
+}
+
+#[test]
+fn outputs_for_programs_parse() {
+    let lab = Lab::new();
+    let args = [
+        "data",
+        "prepare",
+        "--input",
+        "data.txt",
+        "--tokenizer",
+        "bpe:300",
+        "--out",
+        "bpe",
+        "--json",
+    ];
+    let prepared = json(&succeed(lab.command(&args)));
+    assert_eq!(prepared["tokenizer"]["vocab_size"], 300);
+    let inspected = json(&succeed(lab.command(&["data", "inspect", "bpe", "--json"])));
+    assert_eq!(inspected, prepared);
+    assert_eq!(
+        json(&succeed(lab.command(&["inspect", "bpe", "--json"]))),
+        prepared
+    );
+    let doctor = json(&succeed(lab.command(&["doctor", "--json"])));
+    assert!(doctor["cores"].as_u64() > Some(0), "{doctor}");
+    // People's forms of the same.
+    for args in [
+        &["data", "inspect", "bpe"][..],
+        &["inspect", "bpe"],
+        &["doctor"],
+        &["config", "presets"],
+    ] {
+        assert!(
+            succeed(lab.command(args)).out.lines().count() > 3,
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn a_recipe_is_shown_with_the_origin_of_its_values_and_reads_back() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", GROWTH);
+    let shown = succeed(lab.command(&[
+        "config",
+        "show",
+        "--config",
+        &recipe,
+        "--set",
+        "train.steps=17",
+    ]))
+    .out;
+    let origin = |line: &str| {
+        let found = shown
+            .lines()
+            .find(|l| l.starts_with(line))
+            .unwrap_or_else(|| panic!("{line}: {shown}"));
+        found
+            .split('#')
+            .nth(1)
+            .expect("an origin")
+            .trim()
+            .to_string()
+    };
+    assert_eq!(origin("steps = 17"), "--set");
+    assert!(origin("width = 32").ends_with("recipe.toml"));
+    assert_eq!(origin("theta ="), "preset nano");
+    assert_eq!(
+        origin("keep = 2").split('/').next_back(),
+        Some("recipe.toml")
+    );
+    assert_eq!(origin("clip ="), "default");
+    let again = lab.file("again.toml", &shown);
+    let twice = succeed(lab.command(&["config", "show", "--config", &again])).out;
+    let values = |text: &str| {
+        text.lines()
+            .map(|l| l.split('#').next().unwrap_or("").trim_end().to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values(&shown), values(&twice));
+}
+
+#[test]
+fn the_recipes_that_come_along_are_possible() {
+    let lab = Lab::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    let recipes = fs::read_dir(folder)
+        .expect("recipes")
+        .map(|r| r.expect("a recipe").path());
+    let mut count = 0;
+    for recipe in recipes.filter(|path| path.extension() == Some("toml".as_ref())) {
+        succeed(lab.command(&["config", "show", "--config", text_of(&recipe)]));
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn completions_are_made_for_each_shell() {
+    let lab = Lab::empty();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let made = succeed(lab.command(&["completions", shell])).out;
+        for verb in ["generate", "prepare", "freeze-old"] {
+            assert!(made.contains(verb), "{shell}: {verb}");
+        }
+    }
+    assert_eq!(run(lab.command(&["completions", "csh"])).code, Some(2));
+}
+
+#[test]
+fn help_is_there_for_every_verb() {
+    let lab = Lab::empty();
+    let verbs: [&[&str]; 14] = [
+        &[],
+        &["demo"],
+        &["bench"],
+        &["data"],
+        &["data", "prepare"],
+        &["data", "inspect"],
+        &["train"],
+        &["grow"],
+        &["eval"],
+        &["generate"],
+        &["logits"],
+        &["inspect"],
+        &["config", "show"],
+        &["doctor"],
+    ];
+    for verb in verbs {
+        let help = succeed(lab.command(&[verb, &["--help"]].concat())).out;
+        assert!(help.contains("Usage: tokenformer"), "{verb:?}: {help}");
+    }
+    assert!(
+        succeed(lab.command(&["--version"]))
+            .out
+            .starts_with("tokenformer ")
+    );
+}
