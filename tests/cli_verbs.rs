@@ -201,7 +201,7 @@ fn growing_by_nothing_keeps_every_byte_of_the_weights() {
 }
 
 #[test]
-fn generation_is_deterministic_streams_and_stops() {
+fn generation_is_deterministic_and_stops() {
     let lab = Lab::new();
     trained(&lab);
     let generate = |args: &[&str]| {

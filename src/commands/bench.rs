@@ -38,13 +38,13 @@ struct Output {
     peak_rss_bytes: Option<u64>,
     gflops: f64,
     read_gb_per_s: f64,
-    share_of_limit: f64,
+    share_of_limit: Option<f64>,
     machine: Machine,
 }
 
 #[derive(serde::Serialize)]
 struct Machine {
-    peak_gflops: f64,
+    peak_gflops: Option<f64>,
     read_gb_per_s: f64,
 }
 
@@ -106,8 +106,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let gflops = median * forward * if what == "train" { 3.0 } else { 1.0 } / 1e9;
     let read = median / batch as f64 * config.params() as f64 * 4.0 / 1e9;
     let share = match what {
-        "decode" => read / machine.read_gb_per_s,
-        _ => gflops / machine.peak_gflops,
+        "decode" => Some(read / machine.read_gb_per_s),
+        _ => machine.peak_gflops.map(|peak| gflops / peak),
     };
     let output = Output {
         what,
@@ -151,18 +151,27 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         outln!("peak memory    {}", human_bytes(bytes));
     }
     let m = &output.machine;
+    let of = |limit: String| match share {
+        Some(share) => format!(", {:.0} % of the {limit}", 100.0 * share),
+        None => String::new(),
+    };
     match what {
-        "decode" => outln!(
-            "weights read   {:.1} GB/s, {:.0} % of the {:.1} GB/s that the machine reads",
-            read,
-            100.0 * share,
-            m.read_gb_per_s
-        ),
-        _ => outln!(
-            "computes       {gflops:.0} GFLOP/s, {:.0} % of the {:.0} GFLOP/s that its units do",
-            100.0 * share,
-            m.peak_gflops
-        ),
+        "decode" => {
+            println!(
+                "weights read   {read:.1} GB/s{}",
+                of(format!(
+                    "{:.1} GB/s that the machine reads",
+                    m.read_gb_per_s
+                ))
+            );
+        }
+        _ => {
+            let peak = m.peak_gflops.unwrap_or_default();
+            println!(
+                "computes       {gflops:.0} GFLOP/s{}",
+                of(format!("{peak:.0} GFLOP/s that its units do"))
+            );
+        }
     }
     Ok(())
 }
@@ -257,7 +266,7 @@ fn measure_machine(threads: usize) -> Machine {
         pool: &pool,
         scratch: &mut scratch,
     };
-    let peak_gflops = probe::peak_flops(&mut exec) / 1e9;
+    let peak_gflops = probe::peak_flops(&mut exec).map(|flops| flops / 1e9);
     let memory = vec![1.0f32; FLOATS];
     Machine {
         peak_gflops,

@@ -302,7 +302,7 @@ impl Device for Cpu {
         logits: &mut Buffer,
     ) -> Result<()> {
         let (h, table, logits) = (floats(h), floats(table), floats_mut(logits));
-        self.exec(|exec| cross_entropy::logits(exec, h, table, scale, logits, d))
+        self.exec(|exec| cross_entropy::logits::<f32>(exec, h, table, scale, logits, d))
     }
 
     fn cross_entropy(
@@ -322,7 +322,7 @@ impl Device for Cpu {
         });
         let (h, table, nll) = (floats(h), floats(table), floats_mut(nll));
         self.exec(|exec| {
-            cross_entropy::forward(exec, h, table, scale, targets, nll, gradient, d);
+            cross_entropy::forward::<f32>(exec, h, table, scale, targets, nll, gradient, d);
         })
     }
 

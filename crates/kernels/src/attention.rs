@@ -6,7 +6,7 @@
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{Mat, MatMut, Write, gemm};
 use crate::math::exp;
-use crate::simd::{lane_dot, lane_sum, simd};
+use crate::simd::{lane_dot, lane_max, lane_sum, simd};
 
 /// The sizes of one attention call. Queries are the last `queries` of `keys` positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,7 +243,7 @@ simd! {
     fn softmax(p: &mut [f32], visible: usize) -> f32 {
         let (seen, hidden) = p.split_at_mut(visible);
         hidden.fill(0.0);
-        let max = seen.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
+        let max = lane_max(seen);
         seen.iter_mut().for_each(|p| *p = exp(*p - max));
         let sum = lane_sum(seen.len(), |i| seen[i]);
         let scale = 1.0 / sum;

@@ -5,13 +5,19 @@
 //! training step produces it at once, one chunk of rows at a time, instead of computing logits twice.
 
 use crate::exec::{Disjoint, Exec, Pieces};
-use crate::gemm::{Mat, Write, few_rows_dot, par_gemm};
+use crate::gemm::{
+    Mat, MatMut, Packed, Precision, Source, Write, few_rows_dot, packed_lines, par_gemm_packed,
+    par_pack,
+};
 use crate::math::exp;
-use crate::simd::{lane_sum, simd};
+use crate::simd::{lane_max, lane_sum, simd};
 
-/// Rows per chunk: about 16 MB of logits, so that the chunk count depends on the vocabulary alone.
+/// Fewer rows than these are not worth packing the table for.
+const FEW_ROWS: usize = 8;
+
+/// Rows per chunk: about 64 MB of logits, so that the chunk count depends on the vocabulary alone.
 pub fn chunk_rows(vocab: usize) -> usize {
-    ((4 << 20) / vocab.max(1)).clamp(32, 1024)
+    ((16 << 20) / vocab.max(1)).clamp(64, 1024)
 }
 
 /// Gradients that [`forward`] writes.
@@ -24,35 +30,47 @@ pub struct Gradient<'a> {
     pub dtable: Option<&'a mut [f32]>,
 }
 
+/// Elements of the table that are packed at a time.
+const STRIPE: usize = 1 << 21;
+
+/// The rows of the table in pieces that are packed at a time.
+fn stripes<P: Precision>(v: usize, d: usize) -> Pieces {
+    let columns = Packed::<P>::COLS;
+    Pieces::new(v, (STRIPE / d / columns).max(1) * columns)
+}
+
 /// `logits` `[R, V] = scale · h[R, D] · table[V, D]ᵀ`.
-pub fn logits(
+pub fn logits<P: Precision>(
     exec: &mut Exec<'_>,
     h: &[f32],
     table: &[f32],
     scale: f32,
     logits: &mut [f32],
     d: usize,
-) {
+) where
+    f32: Source<P>,
+{
     let (r, v) = (h.len() / d, table.len() / d);
     assert_eq!(logits.len(), r * v);
-    if r < 8 {
-        few_rows_dot(exec, logits, v, h, table, d, scale);
-    } else {
-        par_gemm(
-            exec,
-            logits,
-            Write::Replace,
-            Mat::new(h, r, d),
-            Mat::new(table, v, d).t(),
-            scale,
-        );
+    if r < FEW_ROWS {
+        return few_rows_dot(exec, logits, v, h, table, d, scale);
+    }
+    let (h, table) = (Mat::new(h, r, d), Mat::new(table, v, d));
+    let stripes = stripes::<P>(v, d);
+    for cols in (0..stripes.count()).map(|i| stripes.range(i)) {
+        let mut lines = exec.scratch.take_lines(packed_lines::<P>(d, cols.len()));
+        let block = table.row_block(cols.start, cols.len()).t();
+        let packed = par_pack::<P, f32>(exec, &mut lines, block);
+        let out = MatMut::strided(&mut logits[cols.start..], r, cols.len(), v);
+        par_gemm_packed(exec, out, Write::Replace, h, packed, scale);
+        exec.scratch.give_lines(lines);
     }
 }
 
 /// Per-row loss `nll` `[R]` (nats) of `targets` `[R]`, and with `gradient` the gradients of
 /// `weight · Σ nll`.
 #[allow(clippy::too_many_arguments)]
-pub fn forward(
+pub fn forward<P: Precision>(
     exec: &mut Exec<'_>,
     h: &[f32],
     table: &[f32],
@@ -61,21 +79,21 @@ pub fn forward(
     nll: &mut [f32],
     mut gradient: Option<Gradient<'_>>,
     d: usize,
-) {
+) where
+    f32: Source<P>,
+{
     let (r, v) = (targets.len(), table.len() / d);
     assert_eq!((h.len(), nll.len()), (r * d, r));
     let chunks = Pieces::new(r, chunk_rows(v));
-    let embedding = Mat::new(table, v, d);
     let mut work = exec.scratch.take_shared(chunk_rows(v).min(r) * v);
     for chunk in (0..chunks.count()).map(|i| chunks.range(i)) {
         let n = chunk.len();
         let rows = chunk.start * d..chunk.end * d;
-        let h = Mat::new(&h[rows.clone()], n, d);
-        let logits = &mut work[..n * v];
-        par_gemm(exec, logits, Write::Replace, h, embedding.t(), scale);
+        let probabilities = &mut work[..n * v];
+        logits::<P>(exec, &h[rows.clone()], table, scale, probabilities, d);
         let weight = gradient.as_ref().map(|g| g.weight);
         {
-            let (logits, nll) = (Disjoint::new(&mut *logits), Disjoint::new(&mut *nll));
+            let (logits, nll) = (Disjoint::new(&mut *probabilities), Disjoint::new(&mut *nll));
             let (targets, start) = (&targets[chunk.clone()], chunk.start);
             exec.run(n, 0, |row, _| {
                 // SAFETY: each task owns one row.
@@ -91,27 +109,55 @@ pub fn forward(
             });
         }
         if let Some(gradient) = &mut gradient {
-            let d_logits = Mat::new(logits, n, v);
-            par_gemm(
-                exec,
-                &mut gradient.dh[rows],
-                Write::Replace,
-                d_logits,
-                embedding,
-                scale,
-            );
+            let d_logits = Mat::new(probabilities, n, v);
+            let h = Mat::new(&h[rows.clone()], n, d);
+            head_gradient::<P>(exec, probabilities, table, scale, &mut gradient.dh[rows], d);
             if let Some(dtable) = &mut gradient.dtable {
-                par_gemm(exec, dtable, Write::Add, d_logits.t(), h, scale);
+                let mut lines = exec.scratch.take_lines(packed_lines::<P>(n, d));
+                let packed = par_pack::<P, f32>(exec, &mut lines, h);
+                let out = MatMut::new(dtable, v, d);
+                par_gemm_packed(exec, out, Write::Add, d_logits.t(), packed, scale);
+                exec.scratch.give_lines(lines);
             }
         }
     }
     exec.scratch.give_shared(work);
 }
 
+/// `dh` `[R, D] = scale · d_logits[R, V] · table[V, D]`.
+fn head_gradient<P: Precision>(
+    exec: &mut Exec<'_>,
+    d_logits: &[f32],
+    table: &[f32],
+    scale: f32,
+    dh: &mut [f32],
+    d: usize,
+) where
+    f32: Source<P>,
+{
+    let (r, v) = (dh.len() / d, table.len() / d);
+    let stripes = stripes::<P>(v, d);
+    for (i, rows) in (0..stripes.count()).map(|i| stripes.range(i)).enumerate() {
+        let mut lines = exec.scratch.take_lines(packed_lines::<P>(rows.len(), d));
+        let block = Mat::new(table, v, d).row_block(rows.start, rows.len());
+        let packed = par_pack::<P, f32>(exec, &mut lines, block);
+        let d_logits = Mat::strided(&d_logits[rows.start..], r, rows.len(), v);
+        par_gemm_packed(
+            exec,
+            MatMut::new(dh, r, d),
+            Write::nth(i),
+            d_logits,
+            packed,
+            scale,
+        );
+        exec.scratch.give_lines(lines);
+    }
+}
+
 simd! {
     /// −log softmax(logits)[target]; with `differentiate`, logits become their gradient times `weight`.
     fn row_loss(logits: &mut [f32], target: usize, weight: f32, differentiate: bool) -> f32 {
-        let max = logits.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
+        let max = lane_max(logits);
         let own = logits[target];
         logits.iter_mut().for_each(|l| *l = exp(*l - max));
         let sum = lane_sum(logits.len(), |i| logits[i]);

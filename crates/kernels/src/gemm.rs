@@ -7,14 +7,17 @@ mod pack;
 mod packed;
 
 use crate::exec::{Disjoint, Exec};
-use driver::{A_WORDS, B_LINES, Output, left, product, right};
+use driver::{B_LINES, Output, left, product, right};
+use kernel::STRIP;
 use pack::LINE;
 use packed::Grid;
 use std::cell::RefCell;
 
 pub use bf16::{Bf16, round_to_bf16, widen_bf16};
 pub use pack::{Line, Precision, Source};
-pub use packed::{Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_pack};
+pub use packed::{
+    Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_gemm_packed_t, par_pack,
+};
 
 /// A read-only matrix inside a slice.
 #[derive(Clone, Copy)]
@@ -162,7 +165,7 @@ pub fn gemm(c: MatMut<'_>, write: Write, a: Mat<'_>, b: Mat<'_>, scale: f32) {
                 c.output(),
                 write,
                 k,
-                left::<f32, f32>(a, None),
+                left::<f32, f32>(a, &mut []),
                 right,
                 scale,
             )
@@ -192,31 +195,27 @@ fn par_product(
     scale: f32,
 ) {
     assert_eq!((a.rows, a.cols, b.cols), (c.rows, b.rows, c.cols));
-    let grid = Grid::new(a.rows, b.cols, a.cols);
+    let grid = Grid::new(a.rows, b.cols, a.cols, STRIP);
     let row_stride = c.row_stride;
     let c = Disjoint::new(c.data);
-    exec.run(
-        grid.count(),
-        A_WORDS + (B_LINES + 1) * LINE,
-        |task, scratch| {
-            let (rows, cols) = grid.tile(task);
-            let output = Output {
-                // SAFETY: tiles of different tasks do not overlap.
-                first: unsafe { c.pointer(rows.start * row_stride + cols.start) },
-                rows: rows.len(),
-                cols: cols.len(),
-                row_stride,
-            };
-            let a = a.row_block(rows.start, rows.len());
-            let b = b.t().row_block(cols.start, cols.len()).t();
-            let (a_work, b_work) = words_of_floats(scratch).split_at_mut(A_WORDS);
-            let start = b_work.as_ptr().align_offset(align_of::<Line>());
-            let right = right::<f32, f32>(b, &mut b_work[start..], rows.len());
-            let left = left::<f32, f32>(a, Some(a_work));
-            // SAFETY: as above; the blocks lie in `a`, `b` and `scratch`.
-            unsafe { product::<f32>(output, write, a.cols, left, right, scale) };
-        },
-    );
+    exec.run(grid.count(), (B_LINES + 1) * LINE, |task, scratch| {
+        let (rows, cols) = grid.tile(task);
+        let output = Output {
+            // SAFETY: tiles of different tasks do not overlap.
+            first: unsafe { c.pointer(rows.start * row_stride + cols.start) },
+            rows: rows.len(),
+            cols: cols.len(),
+            row_stride,
+        };
+        let a = a.row_block(rows.start, rows.len());
+        let b = b.t().row_block(cols.start, cols.len()).t();
+        let work = words_of_floats(scratch);
+        let start = work.as_ptr().align_offset(align_of::<Line>());
+        let right = right::<f32, f32>(b, &mut work[start..], rows.len());
+        let left = left::<f32, f32>(a, &mut []);
+        // SAFETY: as above; the blocks lie in `a`, `b` and `scratch`.
+        unsafe { product::<f32>(output, write, a.cols, left, right, scale) };
+    });
 }
 
 /// `Y[R, N] = scale · X[R, D] · W[N, D]ᵀ`, rows of `Y` being `y_stride` apart, starting at `y[0]`.

@@ -30,10 +30,10 @@
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{
     Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, few_rows_dot, few_rows_sum,
-    gemm_packed, packed_lines, par_gemm, par_pack,
+    gemm_packed, packed_lines, par_gemm_packed, par_pack,
 };
 use crate::math::{exp, gelu, gelu_and_derivative};
-use crate::simd::{lane_dot, lane_sum, simd};
+use crate::simd::{lane_dot, lane_max, lane_sum, simd};
 
 /// The nonlinearity along the parameter tokens of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,21 +407,27 @@ pub fn backward<P: Precision>(
         });
     }
     exec.scratch.give_lines(lines);
-    for (s, (segment, grad)) in site.segments.iter().zip(grads).enumerate() {
-        let Some(grad) = grad else { continue };
-        let columns = |m| Mat::strided(m, r, segment.tokens, n).t(); // [N_s, R]
-        let sigma = columns(&saved.scores[site.offset(s)..]);
-        par_gemm(
-            exec,
-            grad.values,
-            Write::Add,
-            sigma,
-            Mat::new(dy, r, d_out),
-            1.0,
-        );
-        let da = columns(&work[site.offset(s)..]);
-        par_gemm(exec, grad.keys, Write::Add, da, Mat::new(x, r, d_in), 1.0);
+    if grads.iter().all(Option::is_none) {
+        return;
     }
+    let (dy_lines, x_lines) = (packed_lines::<P>(r, d_out), packed_lines::<P>(r, d_in));
+    let mut lines = exec.scratch.take_lines(dy_lines + x_lines);
+    {
+        let (dy_lines, x_lines) = lines.split_at_mut(dy_lines);
+        let dy = par_pack::<P, f32>(exec, dy_lines, Mat::new(dy, r, d_out));
+        let x = par_pack::<P, f32>(exec, x_lines, Mat::new(x, r, d_in));
+        for (s, (segment, grad)) in site.segments.iter().zip(grads).enumerate() {
+            let Some(grad) = grad else { continue };
+            let columns = |m| Mat::strided(m, r, segment.tokens, n).t(); // [N_s, R]
+            let sigma = columns(&saved.scores[site.offset(s)..]);
+            let values = MatMut::new(grad.values, segment.tokens, d_out);
+            par_gemm_packed(exec, values, Write::Add, sigma, dy, 1.0);
+            let da = columns(&work[site.offset(s)..]);
+            let keys = MatMut::new(grad.keys, segment.tokens, d_in);
+            par_gemm_packed(exec, keys, Write::Add, da, x, 1.0);
+        }
+    }
+    exec.scratch.give_lines(lines);
 }
 
 /// Scores of a row to weights, in place; `stats` receives what the backward pass needs per group.
@@ -518,7 +524,7 @@ simd! {
 }
 simd! {
     fn max(a: &[f32]) -> f32 {
-        a.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
+        lane_max(a)
     }
 }
 simd! {

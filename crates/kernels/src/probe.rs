@@ -2,24 +2,44 @@
 //! nothing else.
 
 use crate::exec::{Disjoint, Exec};
-use crate::simd::{LANES, simd};
+use crate::simd::{self, LANES, simd};
 use std::time::Instant;
 
 /// Accumulators in flight: enough to hide the latency of a fused multiply-add.
+#[cfg(target_arch = "x86_64")]
 const CHAINS: usize = 12;
+#[cfg(target_arch = "x86_64")]
 const ROUNDS: usize = 200_000;
 
-simd! {
-    fn multiply_add(rounds: usize, by: f32) -> f32 {
-        let mut sums = [[0.0f32; LANES]; CHAINS];
-        for _ in 0..rounds {
+/// One thread's chains of multiply-adds between registers; returns something that depends on all of them.
+/// Only the instruction sets that the matrix kernels are written for are measured.
+#[cfg(target_arch = "x86_64")]
+mod chains {
+    use super::{CHAINS, ROUNDS};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f")]
+    pub fn avx512(by: f32) -> f32 {
+        let by = _mm512_set1_ps(by);
+        let mut sums = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..ROUNDS {
             for sum in &mut sums {
-                for lane in sum.iter_mut() {
-                    *lane = lane.mul_add(by, by);
-                }
+                *sum = _mm512_fmadd_ps(*sum, by, by);
             }
         }
-        sums.iter().flatten().sum()
+        sums.iter().map(|&sum| _mm512_reduce_add_ps(sum)).sum()
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn avx2(by: f32) -> f32 {
+        let by = _mm256_set1_ps(by);
+        let mut sums = [_mm256_setzero_ps(); CHAINS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, by, by);
+            }
+        }
+        sums.iter().map(|&sum| _mm256_cvtss_f32(sum)).sum()
     }
 }
 
@@ -55,12 +75,25 @@ fn best_rate(exec: &mut Exec<'_>, work: f64, f: impl Fn(usize) -> f32 + Sync) ->
     best
 }
 
-/// Single-precision floating-point operations per second, two per multiply-add, on all threads.
-pub fn peak_flops(exec: &mut Exec<'_>) -> f64 {
-    let work = (2 * CHAINS * LANES * ROUNDS) as f64;
-    best_rate(exec, work, |_| {
-        multiply_add(ROUNDS, std::hint::black_box(0.5))
-    })
+/// Single-precision floating-point operations per second, two per multiply-add, on all threads; `None`
+/// on processors whose vector units this does not know.
+pub fn peak_flops(exec: &mut Exec<'_>) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let by = std::hint::black_box(0.5);
+        let work = |lanes: usize| (2 * CHAINS * lanes * ROUNDS) as f64;
+        match simd::level() {
+            // SAFETY: `level` is never above what the processor was detected to have.
+            simd::Level::Avx512 => {
+                Some(best_rate(exec, work(16), |_| unsafe { chains::avx512(by) }))
+            }
+            // SAFETY: as above.
+            simd::Level::Avx2 => Some(best_rate(exec, work(8), |_| unsafe { chains::avx2(by) })),
+            simd::Level::Baseline => None,
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 /// Bytes per second that all threads read together from `memory`, which must be much larger than the

@@ -161,3 +161,20 @@ pub fn lane_dot(a: &[f32], b: &[f32]) -> f32 {
     }
     add_lanes(lanes)
 }
+
+/// The largest element; −∞ if there is none. NaN is passed over.
+#[inline(always)]
+pub fn lane_max(a: &[f32]) -> f32 {
+    let larger = |m: f32, x: f32| if x > m { x } else { m };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, tail) = a.as_chunks::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            lanes[l] = larger(lanes[l], chunk[l]);
+        }
+    }
+    lanes
+        .iter()
+        .chain(tail)
+        .fold(f32::NEG_INFINITY, |m, &x| larger(m, x))
+}

@@ -18,16 +18,39 @@ pub(super) const A_WORDS: usize = ROWS * BLOCK;
 /// Lines of a block of a panel of B.
 pub(super) const B_LINES: usize = PANEL * BLOCK / LINE;
 
-/// Where a block of A lies: strips of [`STRIP`] rows.
+/// Where a block of A lies: panels of [`PANEL`] rows that are made of strips of [`STRIP`].
 #[derive(Clone, Copy)]
 pub(super) struct Left {
-    first: *const u32,
-    /// Words from a strip to the next.
-    strip: usize,
+    pub first: *const u32,
+    /// Words from a panel of rows to the next.
+    pub panel: usize,
+    /// Words from a strip to the next within a panel.
+    pub strip: usize,
     /// Words from a row to the next within a strip.
-    row: usize,
+    pub row: usize,
     /// Words from an inner position to the next.
-    word: usize,
+    pub word: usize,
+}
+
+impl Left {
+    /// Rows at equal distances.
+    fn even(first: *const u32, row: usize, word: usize) -> Self {
+        let (panel, strip) = (PANEL * row, STRIP * row);
+        Self {
+            first,
+            panel,
+            strip,
+            row,
+            word,
+        }
+    }
+
+    /// The first word of a row of the block.
+    fn at(&self, row: usize) -> *const u32 {
+        let (panel, strip, row) = (row / PANEL, row % PANEL / STRIP, row % STRIP);
+        self.first
+            .wrapping_add(panel * self.panel + strip * self.strip + row * self.row)
+    }
 }
 
 /// Where a block of a panel of B lies.
@@ -79,11 +102,9 @@ pub(super) unsafe fn product<P: Precision>(
                     let mut row = rows.start;
                     for &(height, kernel) in kernels {
                         while rows.end - row >= height {
-                            let (strip, within) =
-                                ((row - rows.start) / STRIP, (row - rows.start) % STRIP);
                             let tile = Tile {
                                 words: words.len(),
-                                a: a.first.wrapping_add(strip * a.strip + within * a.row),
+                                a: a.at(row - rows.start),
                                 a_row: a.row,
                                 a_word: a.word,
                                 b: b.first,
@@ -149,48 +170,37 @@ pub(super) fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = R
         .map(move |start| start..end.min(start + size))
 }
 
-/// Blocks of `a`: where they lie if the kernels can read them there, or copied to `work`
-/// ([`A_WORDS`]). Without a work area `a` must be of f32.
+/// Blocks of `a`: where they lie if the kernels can read them there, which holds for f32, or else
+/// copied to `work` ([`A_WORDS`]).
+///
+/// Columns of f32 are not copied either: the kernels wait less for them than a copy would.
 pub(super) fn left<'a, P: Precision, S: Source<P>>(
     a: Mat<'a, S>,
-    mut work: Option<&'a mut [u32]>,
+    work: &'a mut [u32],
 ) -> impl FnMut(Range<usize>, Range<usize>) -> Left + 'a {
     let in_place = S::in_place(a);
     move |rows, words| {
-        if let Some((row, word)) = in_place
-            && (word == 1 || work.is_none())
-        {
-            let first = a.data.as_ptr().cast::<u32>();
-            return Left {
-                first: first.wrapping_add(rows.start * row + words.start * word),
-                strip: STRIP * row,
-                row,
-                word,
-            };
-        }
-        let Some(work) = &mut work else {
-            unreachable!("only f32 comes without a work area, and is read in place");
-        };
         let depth = words.len();
-        if a.col_stride == 1 {
+        if let Some((row, word)) = in_place {
+            let first = a.data.as_ptr().cast::<u32>();
+            let first = first.wrapping_add(rows.start * row + words.start * word);
+            Left::even(first, row, word)
+        } else if a.col_stride == 1 {
             let k = words.start * P::PER_WORD..(words.end * P::PER_WORD).min(a.cols);
             for (row, to) in rows.zip(work.chunks_exact_mut(depth)) {
                 S::along(to, &a.data[row * a.row_stride..][k.clone()]);
             }
-            return Left {
-                first: work.as_ptr(),
+            Left::even(work.as_ptr(), depth, 1)
+        } else {
+            let to = &mut work[..rows.len().next_multiple_of(STRIP) * depth];
+            pack_panels::<P, S, STRIP>(to, a.t(), rows, words);
+            Left {
+                first: to.as_ptr(),
+                panel: PANEL * depth,
                 strip: STRIP * depth,
-                row: depth,
-                word: 1,
-            };
-        }
-        let to = &mut work[..rows.len().div_ceil(STRIP) * STRIP * depth];
-        pack_panels::<P, S, STRIP>(to, a.t(), rows, words);
-        Left {
-            first: work.as_ptr(),
-            strip: STRIP * depth,
-            row: 1,
-            word: STRIP,
+                row: 1,
+                word: STRIP,
+            }
         }
     }
 }

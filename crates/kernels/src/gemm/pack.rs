@@ -85,12 +85,23 @@ pub trait Source<P: Precision>: Copy + Send + Sync + 'static {
 
 /// Implements [`Source`] by a function that makes a word of its elements.
 macro_rules! source {
-    ($source:ty, $precision:ty, $load:ident, $in_place:expr, $word:expr) => {
+    ($source:ty, $precision:ty, $load:ident, $combine:ident, $in_place:expr, $word:expr) => {
         impl Source<$precision> for $source {
             fn in_place(a: Mat<'_, Self>) -> Option<(usize, usize)> {
                 $in_place(a)
             }
             fn along(to: &mut [u32], from: &[Self]) {
+                #[cfg(target_arch = "x86_64")]
+                if crate::simd::level() == crate::simd::Level::Avx512 {
+                    assert_eq!(to.len(), from.len().div_ceil(<$precision>::PER_WORD));
+                    let load = |at: usize| {
+                        let rest = &from[at * <$precision>::PER_WORD..];
+                        // SAFETY: all elements of a slice.
+                        unsafe { avx512::$load(rest.as_ptr(), rest.len()) }
+                    };
+                    // SAFETY: the level is never above what the processor has.
+                    return unsafe { avx512::along(to, load) };
+                }
                 simd! {
                     fn run(to: &mut [u32], from: &[$source]) {
                         along(to, from, $word);
@@ -137,6 +148,21 @@ macro_rules! source {
                 rows: usize,
                 cols: usize,
             ) {
+                #[cfg(target_arch = "x86_64")]
+                if crate::simd::level() == crate::simd::Level::Avx512 {
+                    assert!(rows > 0 && (rows - 1) * stride + cols <= from.len());
+                    let combine = |w: usize, col: usize| {
+                        let len = cols.saturating_sub(col);
+                        let lines = std::array::from_fn(|p| {
+                            let row = w * <$precision>::PER_WORD + p;
+                            (row < rows && len > 0).then(|| &raw const from[row * stride + col])
+                        });
+                        // SAFETY: `len` elements of existing rows, by the assertion.
+                        unsafe { avx512::$combine(lines, len) }
+                    };
+                    // SAFETY: the level is never above what the processor has.
+                    return unsafe { avx512::across(to, words, combine) };
+                }
                 simd! {
                     fn run<const W: usize>(to: &mut [[u32; W]], words: usize, from: &[$source], stride: usize, rows: usize, cols: usize) {
                         across(to, words, from, [stride, rows, cols], $word);
@@ -152,6 +178,7 @@ source!(
     f32,
     f32,
     load_f32,
+    combine_f32,
     |a: Mat<'_, f32>| Some((a.row_stride, a.col_stride)),
     |[x]: [f32; 1]| x.to_bits()
 );
@@ -159,6 +186,7 @@ source!(
     f32,
     Bf16,
     load_rounded,
+    combine_rounded,
     |_| None,
     |[x, y]: [f32; 2]| (rounded(x) >> 16) | (rounded(y) & 0xffff_0000)
 );
@@ -166,6 +194,7 @@ source!(
     Bf16,
     Bf16,
     load_bf16,
+    combine_bf16,
     |a: Mat<'_, Bf16>| {
         let whole = a.cols.is_multiple_of(2) && a.row_stride.is_multiple_of(2);
         (whole && a.col_stride == 1).then_some((a.row_stride / 2, 1))
@@ -277,8 +306,9 @@ pub(super) fn pack_panels<P: Precision, S: Source<P>, const W: usize>(
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::LINE;
+    use super::{ACROSS, LINE};
     use crate::gemm::Bf16;
+    use crate::gemm::driver::pieces;
     use std::arch::x86_64::*;
 
     /// A mask of the first `len` of 16 lanes.
@@ -298,6 +328,17 @@ mod avx512 {
         unsafe { _mm512_maskz_loadu_epi32(first16(len), from.cast()) }
     }
 
+    /// The arithmetic of `bf16::rounded`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn rounded(x: __m512i) -> __m512i {
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
+        let nearest = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let float = _mm512_castsi512_ps(x);
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(float, float);
+        _mm512_mask_or_epi32(nearest, nan, x, _mm512_set1_epi32(0x40_0000))
+    }
+
     /// Up to 32 f32 rounded to bfloat16.
     ///
     /// # Safety
@@ -305,14 +346,6 @@ mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn load_rounded(from: *const f32, len: usize) -> __m512i {
-        // The arithmetic of `bf16::rounded`.
-        let rounded = |x: __m512i| {
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
-            let nearest = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-            let float = _mm512_castsi512_ps(x);
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(float, float);
-            _mm512_mask_or_epi32(nearest, nan, x, _mm512_set1_epi32(0x40_0000))
-        };
         // SAFETY: passed on to the caller.
         let [low, high] = [(0, len), (16, len.saturating_sub(16))]
             .map(|(at, len)| rounded(unsafe { load_f32(from.wrapping_add(at), len) }));
@@ -335,6 +368,81 @@ mod avx512 {
         let mask = if len < 32 { (1 << len) - 1 } else { u32::MAX };
         // SAFETY: only lanes below `len` are read.
         unsafe { _mm512_maskz_loadu_epi16(mask, from.cast()) }
+    }
+
+    /// Words that hold one element each of a row.
+    ///
+    /// # Safety
+    /// `len` elements must be readable.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn combine_f32([row]: [Option<*const f32>; 1], len: usize) -> __m512i {
+        // SAFETY: passed on to the caller.
+        row.map_or(_mm512_setzero_si512(), |row| unsafe { load_f32(row, len) })
+    }
+
+    /// Words that hold one element of each of two rows, rounded to bfloat16; without a row, 0.
+    ///
+    /// # Safety
+    /// `len` elements must be readable.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn combine_rounded(rows: [Option<*const f32>; 2], len: usize) -> __m512i {
+        // SAFETY: passed on to the caller.
+        let [lower, upper] = rows.map(|row| rounded(unsafe { combine_f32([row], len) }));
+        _mm512_mask_mov_epi16(_mm512_srli_epi32::<16>(lower), 0xaaaa_aaaa, upper)
+    }
+
+    /// Words that hold one element of each of two rows; without a row, 0.
+    ///
+    /// # Safety
+    /// `len` elements must be readable.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn combine_bf16(rows: [Option<*const Bf16>; 2], len: usize) -> __m512i {
+        let [lower, upper] = rows.map(|row| {
+            let row = row.map_or(_mm512_setzero_si512(), |row| {
+                // SAFETY: passed on to the caller.
+                unsafe { load_bf16(row, len.min(LINE)) }
+            });
+            _mm512_cvtepu16_epi32(_mm512_castsi512_si256(row))
+        });
+        _mm512_or_si512(lower, _mm512_slli_epi32::<16>(upper))
+    }
+
+    /// Words `at..` of `to` = `load(at)`, for every 16th `at`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn along(to: &mut [u32], load: impl Fn(usize) -> __m512i) {
+        for (chunk, to) in to.chunks_mut(LINE).enumerate() {
+            let words = load(chunk * LINE);
+            // SAFETY: only lanes of the chunk are written.
+            unsafe { _mm512_mask_storeu_epi32(to.as_mut_ptr().cast(), first16(to.len()), words) };
+        }
+    }
+
+    /// See `Source::across`: `combine(w, col)` makes the words `w` of the columns from `col` on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn across<const W: usize>(
+        to: &mut [[u32; W]],
+        words: usize,
+        combine: impl Fn(usize, usize) -> __m512i,
+    ) {
+        for block in pieces(0..words, ACROSS) {
+            for (panel, to) in to.chunks_exact_mut(words).enumerate() {
+                for w in block.clone() {
+                    for (part, to) in to[w].chunks_mut(LINE).enumerate() {
+                        let words = combine(w, panel * W + part * LINE);
+                        // SAFETY: only lanes of the chunk are written.
+                        unsafe {
+                            let mask = first16(to.len());
+                            _mm512_mask_storeu_epi32(to.as_mut_ptr().cast(), mask, words);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Columns `col..col + 16` of `to` (up to 16 rows) = the rows `load(0), load(1), ...`; those from

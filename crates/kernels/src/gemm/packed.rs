@@ -1,9 +1,9 @@
 //! Matrices packed once and multiplied with many times.
 
-use super::driver::{A_WORDS, Output, ROWS, Right, left, product};
-use super::kernel::PANEL;
+use super::driver::{A_WORDS, Left, Output, ROWS, Right, left, product};
+use super::kernel::{PANEL, STRIP};
 use super::pack::{LINE, Line, Precision, Source, pack_panels};
-use super::{Mat, MatMut, Write, words_of, words_of_mut};
+use super::{Mat, MatMut, Write, words_of, words_of_floats, words_of_mut};
 use crate::exec::{Disjoint, Exec, Pieces};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -68,15 +68,27 @@ impl<'a, P: Precision> Packed<'a, P> {
     /// Columns that are packed together.
     pub const COLS: usize = PANEL;
 
+    /// The words of the panel that column `col` is in.
+    fn panel(&self, col: usize) -> &'a [u32] {
+        let lines = panel_lines::<P>(self.k);
+        words_of(&self.lines[col / PANEL * lines..][..lines])
+    }
+
     fn right(self) -> impl FnMut(Range<usize>, Range<usize>) -> Right {
-        let panel = panel_lines::<P>(self.k);
-        move |cols, words| {
-            let words = &words_of(&self.lines[cols.start / PANEL * panel..][..panel])
-                [words.start * PANEL..];
-            Right {
-                first: words.as_ptr(),
-                word: PANEL,
-            }
+        move |cols, words| Right {
+            first: self.panel(cols.start)[words.start * PANEL..].as_ptr(),
+            word: PANEL,
+        }
+    }
+
+    /// Blocks of the transpose as a left factor; they start at a panel because [`ROWS`] are panels.
+    fn left_transposed(self) -> impl FnMut(Range<usize>, Range<usize>) -> Left {
+        move |rows, words| Left {
+            first: self.panel(rows.start)[words.start * PANEL..].as_ptr(),
+            panel: panel_lines::<P>(self.k) * LINE,
+            strip: STRIP,
+            row: 1,
+            word: PANEL,
         }
     }
 }
@@ -143,18 +155,9 @@ unsafe fn packed_product<P: Precision, S: Source<P>>(
     scale: f32,
     scratch: &mut [f32],
 ) {
-    let work = super::words_of_floats(&mut scratch[..SCRATCH]);
+    let work = words_of_floats(&mut scratch[..SCRATCH]);
     // SAFETY: `left` and `right` hand out blocks inside of `a`, `work` and `b`, which are borrowed here.
-    unsafe {
-        product::<P>(
-            c,
-            write,
-            a.cols,
-            left::<P, S>(a, Some(work)),
-            b.right(),
-            scale,
-        )
-    }
+    unsafe { product::<P>(c, write, a.cols, left::<P, S>(a, work), b.right(), scale) }
 }
 
 /// As [`gemm_packed`], the output cut into tiles that threads share.
@@ -167,7 +170,7 @@ pub fn par_gemm_packed<P: Precision, S: Source<P>>(
     scale: f32,
 ) {
     assert_eq!((a.rows, a.cols, b.n), (c.rows, b.k, c.cols));
-    let grid = Grid::new(a.rows, b.n, a.cols);
+    let grid = Grid::new(a.rows, b.n, a.cols, STRIP);
     let row_stride = c.row_stride;
     let c = Disjoint::new(c.data);
     exec.run(grid.count(), SCRATCH, |task, scratch| {
@@ -185,6 +188,35 @@ pub fn par_gemm_packed<P: Precision, S: Source<P>>(
     });
 }
 
+/// `C = scale · Aᵀ·B (+ C)` of two packed factors `A` `[K, M]` and `B` `[K, N]`, the output cut into
+/// tiles that threads share. Gradients of weights are sums over rows like this.
+pub fn par_gemm_packed_t<P: Precision>(
+    exec: &mut Exec<'_>,
+    c: MatMut<'_>,
+    write: Write,
+    a: Packed<'_, P>,
+    b: Packed<'_, P>,
+    scale: f32,
+) {
+    assert_eq!((a.n, a.k, b.n), (c.rows, b.k, c.cols));
+    let grid = Grid::new(a.n, b.n, a.k, PANEL);
+    let row_stride = c.row_stride;
+    let c = Disjoint::new(c.data);
+    exec.run(grid.count(), 0, |task, _| {
+        let (rows, cols) = grid.tile(task);
+        let output = Output {
+            // SAFETY: tiles of different tasks do not overlap.
+            first: unsafe { c.pointer(rows.start * row_stride + cols.start) },
+            rows: rows.len(),
+            cols: cols.len(),
+            row_stride,
+        };
+        let (left, right) = (a.columns(rows).left_transposed(), b.columns(cols).right());
+        // SAFETY: as above; the blocks lie in `a` and `b`, whose panels are whole.
+        unsafe { product::<P>(output, write, a.k, left, right, scale) };
+    });
+}
+
 /// How a product is cut into tasks, by its shape alone.
 pub(super) struct Grid {
     rows: Pieces,
@@ -194,28 +226,26 @@ pub(super) struct Grid {
 
 impl Grid {
     /// Tasks that keep many threads busy.
-    const TASKS: usize = 32;
-    /// Multiply-adds below which cutting further does not pay.
+    const TASKS: usize = 16;
+    /// Multiply-adds below which cutting further does not pay; few rows take as long as 16.
     const WORK: usize = 1 << 20;
     /// Widest tile.
     const COLS: usize = 16 * PANEL;
 
-    pub fn new(m: usize, n: usize, k: usize) -> Self {
-        let fit = |len: usize, most: usize, unit: usize| {
+    /// For a product `[m, k]·[k, n]` whose tiles start at multiples of `unit` rows.
+    pub fn new(m: usize, n: usize, k: usize, unit: usize) -> Self {
+        let even = |len: usize, most: usize, unit: usize| {
             len.div_ceil(len.div_ceil(most).max(1))
                 .next_multiple_of(unit)
                 .max(unit)
         };
-        let (mut rows, mut cols) = (fit(m, ROWS, 8), fit(n, Self::COLS, PANEL));
-        while m.div_ceil(rows) * n.div_ceil(cols) < Self::TASKS && rows * cols * k > Self::WORK {
-            if rows > cols / 2 && rows > 16 {
-                rows = (rows / 2).next_multiple_of(8);
-            } else if cols > PANEL {
-                cols = (cols / 2).next_multiple_of(PANEL);
-            } else {
-                break;
-            }
-        }
+        let (mut rows, mut cols) = (even(m, ROWS, unit), even(n, Self::COLS, PANEL));
+        // Rows first: all of them read B, which is packed, but each of the columns reads A as it lies.
+        let least = |other: usize| (Self::WORK / (other.max(16) * k.max(1))).max(PANEL);
+        let wanted = Self::TASKS.div_ceil(n.div_ceil(cols).max(1));
+        rows = rows.min(even(m, m.div_ceil(wanted).max(least(cols)), unit));
+        let wanted = Self::TASKS.div_ceil(m.div_ceil(rows).max(1));
+        cols = cols.min(even(n, n.div_ceil(wanted).max(least(rows.min(m))), PANEL));
         Self {
             rows: Pieces::new(m, rows),
             cols: Pieces::new(n, cols),

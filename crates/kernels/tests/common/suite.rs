@@ -153,11 +153,11 @@ fn losses(exec: &mut Exec<'_>, out: &mut Outputs) {
         dh: &mut dh,
         dtable: Some(&mut dtable),
     };
-    cross_entropy::forward(exec, &h, &table, 0.7, &targets, &mut nll, Some(gradient), d);
+    cross_entropy::forward::<f32>(exec, &h, &table, 0.7, &targets, &mut nll, Some(gradient), d);
     let mut logits = vec![0.0; r * v];
-    cross_entropy::logits(exec, &h, &table, 0.7, &mut logits, d);
+    cross_entropy::logits::<f32>(exec, &h, &table, 0.7, &mut logits, d);
     let mut few = vec![0.0; 3 * v];
-    cross_entropy::logits(exec, &h[..3 * d], &table, 0.7, &mut few, d);
+    cross_entropy::logits::<f32>(exec, &h[..3 * d], &table, 0.7, &mut few, d);
     for (part, numbers) in [
         ("nll", nll),
         ("dh", dh),
