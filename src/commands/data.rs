@@ -1,17 +1,20 @@
-//! `data prepare` and `data inspect`.
+//! `data`: datasets from text, and what they hold.
 
-use super::print_json;
+use super::{corpus, print_json, tasks};
 use crate::args::{DataArgs, DataCommand, PrepareArgs};
-use crate::{ui, usage};
+use crate::{Failure, ui, usage};
 use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Stage, Tokenizer, prepare};
 use tokenformer_train::Result;
 
 /// Runs the verb.
-pub fn run(args: &DataArgs) -> Result<()> {
+pub fn run(args: &DataArgs) -> std::result::Result<(), Failure> {
     match &args.command {
-        DataCommand::Prepare(args) => prepare_dataset(args),
+        DataCommand::Prepare(args) => Ok(prepare_dataset(args)?),
+        DataCommand::Fetch(args) => tasks::fetch_tasks(args),
+        DataCommand::Import(args) => corpus::import(args),
+        DataCommand::Export(args) => corpus::export(args),
         DataCommand::Inspect { dir, json } => {
-            let summary = tokenformer_data::inspect(dir)?;
+            let summary = tokenformer_data::inspect(dir).map_err(tokenformer_train::Error::from)?;
             match json {
                 true => print_json(&summary),
                 false => out!("{summary}"),

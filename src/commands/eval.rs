@@ -1,8 +1,9 @@
 //! `eval`: loss, perplexity and bits per byte on a dataset.
 
-use super::{device, load_model, print_json};
+use super::{device, load_model, print_json, tasks};
 use crate::args::{EvalArgs, Split};
-use crate::{ui, usage};
+use crate::{Failure, ui, usage};
+use std::path::Path;
 use tokenformer_data::Dataset;
 use tokenformer_store::Which;
 use tokenformer_train::{Error, EvalOptions, Protocol, Result, evaluate, files, memory};
@@ -20,7 +21,21 @@ struct Output {
 }
 
 /// Runs the verb.
-pub fn run(args: &EvalArgs) -> Result<()> {
+pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
+    match (&args.tasks, &args.data) {
+        (Some(list), _) => tasks::eval(args, list),
+        (None, Some(data)) => Ok(dataset(args, data)?),
+        (None, None) => Err(usage(
+            "--data",
+            "a dataset folder, or --tasks",
+            "neither",
+            "see --help",
+        )
+        .into()),
+    }
+}
+
+fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     let device = device(&args.compute)?;
     if args.batch == 0 || args.batch > 1 << 16 {
         return Err(usage(
@@ -30,13 +45,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             "8 is the default",
         ));
     }
-    let dataset = Dataset::open(&args.data)?;
+    let dataset = Dataset::open(data)?;
     let (found, model) = load_model(&args.model, Which::Best, &device)?;
     if found.dir.join(files::TOKENIZER).exists() {
         let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
         if tokenizer.fingerprint() != dataset.tokenizer.fingerprint() {
             return Err(Error::Damaged {
-                path: args.data.clone(),
+                path: data.into(),
                 problem: format!(
                     "another tokenizer than the model's\n  expected: {}\n  got:      {}",
                     tokenizer.describe(),

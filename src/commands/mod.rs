@@ -2,15 +2,20 @@
 
 pub mod bench;
 pub mod config;
+pub mod convert;
+pub mod corpus;
 pub mod data;
 pub mod demo;
 pub mod doctor;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod grow;
 pub mod inspect;
 pub mod logits;
+pub mod tasks;
 pub mod train;
+pub mod verify;
 
 use crate::args::{Cli, ComputeArgs};
 use crate::usage;

@@ -16,7 +16,10 @@ const EMBEDDING: &str = "sequential.0.word_embeddings.weight";
 
 /// A configuration and the arrays that it asks for, each of which the weights have in its shape.
 pub(crate) fn check(source: &Source, configs: &[PathBuf]) -> Result<(ModelConfig, Vec<Array>)> {
-    let place: Vec<String> = configs.iter().map(|path| path.display().to_string()).collect();
+    let place: Vec<String> = configs
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     let place = place.join(", ");
     let neox = NeoxConfig::load(configs)?;
     let vocab = match source.shape(EMBEDDING) {
@@ -37,12 +40,17 @@ pub(crate) fn check(source: &Source, configs: &[PathBuf]) -> Result<(ModelConfig
             None => mismatch.missing.push(array.published.clone()),
             Some(shape) if *shape != array.shape => {
                 let name = array.published.clone();
-                mismatch.shapes.push((name, array.shape.clone(), shape.into()));
+                mismatch
+                    .shapes
+                    .push((name, array.shape.clone(), shape.into()));
             }
             Some(_) => {}
         }
     }
-    let wanted: BTreeSet<&str> = arrays.iter().map(|array| array.published.as_str()).collect();
+    let wanted: BTreeSet<&str> = arrays
+        .iter()
+        .map(|array| array.published.as_str())
+        .collect();
     mismatch.unexpected = source
         .names()
         .filter(|name| !wanted.contains(name) && !is_table(name))

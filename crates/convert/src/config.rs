@@ -56,7 +56,9 @@ pub(crate) fn from_neox(place: &str, neox: &NeoxConfig, vocab: usize) -> Result<
         },
         norm: NormSpan::Joint,
         positions: match neox.positions {
-            neox_config::Positions::Rotary { fraction, base } => Positions::Rotary { fraction, base },
+            neox_config::Positions::Rotary { fraction, base } => {
+                Positions::Rotary { fraction, base }
+            }
             neox_config::Positions::None => Positions::None,
         },
         final_norm: match neox.final_norm {
@@ -66,10 +68,15 @@ pub(crate) fn from_neox(place: &str, neox: &NeoxConfig, vocab: usize) -> Result<
         logit_scale: LogitScale::One,
         init: Init::Released,
     };
-    let mut config = spec.build()?;
-    config.norm_eps = neox.layernorm_epsilon;
-    config.validate()?;
-    Ok(config)
+    let built = spec.build().and_then(|mut config| {
+        config.norm_eps = neox.layernorm_epsilon;
+        config.validate()?;
+        Ok(config)
+    });
+    built.map_err(|source| Error::Setting {
+        place: place.into(),
+        source,
+    })
 }
 
 /// The keys of a published `config.json`.
@@ -116,8 +123,14 @@ pub(crate) fn to_published(
         help,
     };
     if config.logit_scale != LogitScale::One {
-        let help = "published models do not scale their logits; the model can be used here as it is";
-        return Err(refuse("logit_scale", "one", "inverse-sqrt-width".into(), help));
+        let help =
+            "published models do not scale their logits; the model can be used here as it is";
+        return Err(refuse(
+            "logit_scale",
+            "one",
+            "inverse-sqrt-width".into(),
+            help,
+        ));
     }
     let mut slots = [0; 5];
     for (b, block) in config.blocks.iter().enumerate() {
@@ -125,9 +138,15 @@ pub(crate) fn to_published(
             let site = block.site(kind);
             check_site(&site_name(b, kind), site)?;
             if b > 0 && site.tokens() != *slots {
-                let help = "published models have equal blocks; grow the smaller ones to the same size";
+                let help =
+                    "published models have equal blocks; grow the smaller ones to the same size";
                 let expected = format!("{slots} tokens, as in the blocks before");
-                return Err(refuse(&site_name(b, kind), &expected, site.tokens().to_string(), help));
+                return Err(refuse(
+                    &site_name(b, kind),
+                    &expected,
+                    site.tokens().to_string(),
+                    help,
+                ));
             }
             *slots = site.tokens();
         }
@@ -136,7 +155,12 @@ pub(crate) fn to_published(
     if query != key || query != value {
         let help = "published models give query, key and value the same number of tokens";
         let got = format!("{query}, {key} and {value} tokens");
-        return Err(refuse("query, key, value", "equal numbers of tokens", got, help));
+        return Err(refuse(
+            "query, key, value",
+            "equal numbers of tokens",
+            got,
+            help,
+        ));
     }
     let (pos_emb, rotary_pct, rotary_emb_base) = match config.positions {
         Positions::Rotary { fraction, base } => ("rotary", Some(fraction), Some(base)),

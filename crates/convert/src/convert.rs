@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use tokenformer_core::{Device, ModelConfig};
 use tokenformer_data::Tokenizer;
@@ -10,11 +11,11 @@ use tokenformer_store::DirWriter;
 use tokenformer_train::files::{CONFIG, KIND_MODEL, TOKENIZER, WEIGHTS};
 
 use crate::check::check;
-use crate::find::find;
+use crate::find::{Weights, find};
 use crate::fingerprint::{FILE, Fingerprint};
-use crate::layout::elements;
+use crate::forward::Arrays;
+use crate::layout::{Array, by_published_name};
 use crate::pipe::{Pipe, Planned, WeightType};
-use crate::shards::Shards;
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -71,7 +72,9 @@ pub fn convert(
     let mut source = Source::open(&found.weights)?;
     let (config, arrays) = check(&source, &found.configs)?;
     let tokenizer = options.tokenizer.as_ref().or(found.tokenizer.as_ref());
-    let tokenizer = tokenizer.map(|path| read_tokenizer(path, config.vocab)).transpose()?;
+    let tokenizer = tokenizer
+        .map(|path| read_tokenizer(path, config.vocab))
+        .transpose()?;
     let (weights, mut notes) = (source.path().to_path_buf(), Vec::from_iter(source.note()));
 
     let mut writer = DirWriter::begin(&options.to, KIND_MODEL)?;
@@ -79,7 +82,9 @@ pub fn convert(
     if let Some(tokenizer) = &tokenizer {
         writer.write_bytes(TOKENIZER, tokenizer)?;
     } else {
-        notes.push("no tokenizer is there: give one with --tokenizer to use the model on text".into());
+        notes.push(
+            "no tokenizer is there: give one with --tokenizer to use the model on text".into(),
+        );
     }
     let planned: Vec<Planned> = arrays
         .iter()
@@ -89,17 +94,26 @@ pub fn convert(
             sources: vec![array.published.clone()],
         })
         .collect();
-    let total: u64 = planned.iter().map(|tensor| tensor.bytes(WeightType::F32)).sum();
+    let total: u64 = planned
+        .iter()
+        .map(|tensor| tensor.bytes(WeightType::F32))
+        .sum();
     let mut done = 0;
     let mut count = |more| {
         done += more;
         progress(done, total);
     };
-    Pipe::new(&mut source, WeightType::F32, &mut count).safetensors(&planned, |tensors| {
-        writer.write_tensors(WEIGHTS, &BTreeMap::new(), tensors)
+    // The fingerprint needs the weights in another order than the file; it reads them from the cache of the system.
+    let fingerprint = thread::scope(|scope| {
+        let fingerprint = scope.spawn(|| fingerprint(&found.weights, device, &config, &arrays));
+        Pipe::new(&mut source, WeightType::F32, &mut count).safetensors(&planned, |tensors| {
+            writer.write_tensors(WEIGHTS, &BTreeMap::new(), tensors)
+        })?;
+        fingerprint
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    drop(source);
-    write_fingerprint(&mut writer, device, &config, &weights)?;
+    fingerprint.write(&writer.file(FILE)?)?;
     writer.commit()?;
     Ok(Converted {
         config,
@@ -110,22 +124,19 @@ pub fn convert(
     })
 }
 
-/// Computes the fingerprint of the weights that were written just now.
-fn write_fingerprint(
-    writer: &mut DirWriter,
+fn fingerprint(
+    weights: &Weights,
     device: &Arc<dyn Device>,
     config: &ModelConfig,
-    origin: &Path,
-) -> Result<()> {
-    let path = writer.file(FILE)?;
-    let weights = path.with_file_name(WEIGHTS);
-    let mut shards = Shards::open(&[weights])?;
-    let fingerprint = Fingerprint::make(device, config, origin, &mut |name, rows| {
-        let numbers = shards.rows(name, rows)?;
-        shards.passed(elements(&[numbers.len(), size_of::<f32>()]))?;
-        Ok(numbers)
-    })?;
-    fingerprint.write(&path)
+    arrays: &[Array],
+) -> Result<Fingerprint> {
+    let mut source = Source::open(weights)?;
+    let path = source.path().to_path_buf();
+    let arrays = Arrays {
+        source: &mut source,
+        named: &by_published_name(arrays),
+    };
+    Fingerprint::make(device, config, &path, arrays)
 }
 
 /// The bytes of a tokenizer that the vocabulary has room for.
@@ -157,16 +168,18 @@ fn local(from: &Path) -> Result<PathBuf> {
     }
 }
 
-/// `OWNER/NAME`, as repositories on the Hugging Face Hub are called.
+/// `OWNER/NAME`, as repositories on the Hugging Face Hub are called; not a path that begins in a folder here.
 fn repository(from: &Path) -> Option<&str> {
     let name = from.to_str()?;
     let (owner, repository) = name.split_once('/')?;
     let plain = |part: &str| {
         !part.is_empty()
             && !part.starts_with(['.', '-'])
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
-    (plain(owner) && plain(repository)).then_some(name)
+    (plain(owner) && plain(repository) && !Path::new(owner).exists()).then_some(name)
 }
 
 #[cfg(feature = "hub")]

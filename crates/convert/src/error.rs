@@ -63,7 +63,9 @@ pub enum Error {
         help: &'static str,
     },
     /// A setting for which this program has no model.
-    #[error("{place}: {what} cannot be converted\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
+    #[error(
+        "{place}: {what} cannot be converted\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
+    )]
     Unsupported {
         /// The configuration.
         place: String,
@@ -75,6 +77,14 @@ pub enum Error {
         got: String,
         /// What to do.
         help: &'static str,
+    },
+    /// A setting that no model can have.
+    #[error("{place}: {source}")]
+    Setting {
+        /// The configuration.
+        place: String,
+        /// What is wrong with it.
+        source: tokenformer_core::Error,
     },
     /// A tokenizer with more tokens than the embedding has rows.
     #[error(
@@ -103,7 +113,9 @@ pub enum Error {
         got: String,
     },
     /// A model that the published layout has no words for.
-    #[error("{place}: the published layout cannot express this\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
+    #[error(
+        "{place}: the published layout cannot express this\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
+    )]
     NotPublishable {
         /// The setting or site.
         place: String,
@@ -125,7 +137,10 @@ pub enum Error {
         help: &'static str,
     },
     /// A repository that could not be downloaded.
-    #[error("{repository}: cannot download {what}\n  got:      {got}\n  help:     {help}")]
+    #[error(
+        "{repository}: no such file or folder, and the repository of this name on the Hugging Face Hub did not give {what}\n  \
+         got:      {got}\n  help:     {help}"
+    )]
     Hub {
         /// The repository.
         repository: String,
@@ -200,13 +215,21 @@ impl fmt::Display for TensorMismatch {
             self.config,
             self.unexpected.len()
         )?;
-        writeln!(f, "  expected: {} tensors with the published names and shapes", self.wanted)?;
+        writeln!(
+            f,
+            "  expected: {} tensors with the published names and shapes",
+            self.wanted
+        )?;
         // What is missing is told in full: its names come from the configuration, not from the file.
         for name in &self.missing {
             writeln!(f, "  missing:  {name}")?;
         }
         for (name, wanted, got) in &self.shapes {
-            writeln!(f, "  shape:    {name}: {wanted:?} expected, {} found", shape(got))?;
+            writeln!(
+                f,
+                "  shape:    {name}: {wanted:?} expected, {} found",
+                shape(got)
+            )?;
         }
         const UNEXPECTED: usize = 50;
         for name in self.unexpected.iter().take(UNEXPECTED) {

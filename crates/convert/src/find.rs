@@ -55,13 +55,18 @@ pub(crate) fn find(from: &Path) -> Result<Found> {
 }
 
 fn in_folder(folder: &Path) -> Result<Found> {
-    const INDEXES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+    const INDEXES: [&str; 2] = [
+        "model.safetensors.index.json",
+        "pytorch_model.bin.index.json",
+    ];
     const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
     if is_ours(folder) {
         return Err(Error::NoCheckpoint {
             path: folder.into(),
             got: "a model of this program".into(),
-            help: "use it as it is, or turn it into a published checkpoint with `tokenformer export`".into(),
+            help:
+                "use it as it is, or turn it into a published checkpoint with `tokenformer export`"
+                    .into(),
         });
     }
     if let Some(deepspeed) = deepspeed(folder) {
@@ -105,7 +110,8 @@ fn is_ours(folder: &Path) -> bool {
 /// The DeepSpeed folder that `folder` is or holds.
 fn deepspeed(folder: &Path) -> Option<PathBuf> {
     let inner = folder.join("checkpoints");
-    let is_checkpoint = |dir: &Path| dir.join(MODEL_STATES).is_file() || dir.join("latest").is_file();
+    let is_checkpoint =
+        |dir: &Path| dir.join(MODEL_STATES).is_file() || dir.join("latest").is_file();
     match () {
         () if is_checkpoint(folder) => Some(folder.into()),
         () if is_checkpoint(&inner) => Some(inner),
@@ -117,7 +123,11 @@ fn beside(folder: &Path, weights: Weights) -> Found {
     let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     Found {
         weights,
-        configs: ["config.json", "config.yml"].into_iter().find_map(file).into_iter().collect(),
+        configs: ["config.json", "config.yml"]
+            .into_iter()
+            .find_map(file)
+            .into_iter()
+            .collect(),
         tokenizer: file("tokenizer.json"),
     }
 }
@@ -130,7 +140,10 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {
         let path = entry.map_err(Error::io(folder, "list it"))?.path();
-        if path.extension().is_some_and(|end| end == "yml" || end == "yaml") {
+        if path
+            .extension()
+            .is_some_and(|end| end == "yml" || end == "yaml")
+        {
             files.push(path);
         }
     }
@@ -162,7 +175,8 @@ fn sharded(index: &Path) -> Result<Weights> {
     let damaged = |what, got: String| Error::Damaged {
         path: index.into(),
         what,
-        expected: "JSON whose weight_map gives each tensor the plain name of a file beside it".into(),
+        expected: "JSON whose weight_map gives each tensor the plain name of a file beside it"
+            .into(),
         got,
         help: "the file is damaged or not the index of a checkpoint; copy it again",
     };
@@ -170,19 +184,31 @@ fn sharded(index: &Path) -> Result<Weights> {
     let Index { weight_map } = serde_json::from_slice(&text)
         .map_err(|error| damaged("the index cannot be read", error.to_string()))?;
     let names: BTreeSet<String> = weight_map.into_values().collect();
-    let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0']);
+    let plain = |name: &str| {
+        !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
+    };
     if let Some(name) = names.iter().find(|name| !plain(name)) {
         return Err(damaged("a file name leads elsewhere", shown(name)));
     }
     let folder = index.parent().unwrap_or(Path::new("."));
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     let Some(first) = paths.first() else {
-        return Err(damaged("the index names no file", "an empty weight_map".into()));
+        return Err(damaged(
+            "the index names no file",
+            "an empty weight_map".into(),
+        ));
     };
-    let mixed = paths.iter().any(|path| path.extension() != first.extension());
-    match (mixed, of_file(first)?) {
-        (true, _) => Err(damaged("files of several kinds", format!("{} files", paths.len()))),
-        (false, Weights::Safetensors(_)) => Ok(Weights::Safetensors(paths)),
-        (false, _) => Ok(Weights::Torch(paths)),
+    if paths
+        .iter()
+        .any(|path| path.extension() != first.extension())
+    {
+        return Err(damaged(
+            "files of several kinds",
+            format!("{} files", paths.len()),
+        ));
     }
+    Ok(match of_file(first)? {
+        Weights::Safetensors(_) => Weights::Safetensors(paths),
+        _ => Weights::Torch(paths),
+    })
 }

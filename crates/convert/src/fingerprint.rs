@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokenformer_core::{Device, ModelConfig, init};
 use tokenformer_store::{Dtype, SafetensorsFile, TensorSource, write_safetensors};
 
-use crate::forward::{Rows, last_logits};
+use crate::forward::{Arrays, last_logits};
 use crate::{Error, Result};
 
 /// The file's name.
@@ -19,6 +19,9 @@ pub const FILE: &str = "fingerprint.safetensors";
 
 /// Largest difference of a logit that other hardware may make.
 pub const TOLERANCE: f32 = 1e-4;
+
+/// Most tokens of a fingerprint.
+const TOKENS: usize = 16;
 
 /// Tokens and the logits after the last of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,25 +33,27 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Computes the fingerprint of a model whose arrays `rows` reads.
+    /// Computes the fingerprint of a model of these arrays.
     pub(crate) fn make(
         device: &Arc<dyn Device>,
         config: &ModelConfig,
         path: &Path,
-        rows: &mut Rows<'_>,
+        mut arrays: Arrays<'_>,
     ) -> Result<Fingerprint> {
-        const TOKENS: usize = 16;
         let draws = init::normal(0, "fingerprint", TOKENS.min(config.context), 1e6);
         let tokens: Vec<u32> = draws
             .iter()
             .map(|x| (x.abs() as usize % config.vocab) as u32)
             .collect();
-        let logits = last_logits(device, config, &tokens, rows)?;
+        let logits = last_logits(device, config, &tokens, &mut arrays)?;
         match logits.iter().position(|x| !x.is_finite()) {
             None => Ok(Fingerprint { tokens, logits }),
             Some(at) => Err(Error::NotFinite {
                 path: path.into(),
-                got: format!("{} for the token {at}", logits.get(at).copied().unwrap_or(f32::NAN)),
+                got: format!(
+                    "{} for the token {at}",
+                    logits.get(at).copied().unwrap_or(f32::NAN)
+                ),
             }),
         }
     }
@@ -58,9 +63,12 @@ impl Fingerprint {
         &self,
         device: &Arc<dyn Device>,
         config: &ModelConfig,
-        rows: &mut Rows<'_>,
+        mut arrays: Arrays<'_>,
     ) -> Result<f32> {
-        let logits = last_logits(device, config, &self.tokens, rows)?;
+        let logits = last_logits(device, config, &self.tokens, &mut arrays)?;
+        if logits.len() != self.logits.len() {
+            return Ok(f32::INFINITY);
+        }
         let differences = logits.iter().zip(&self.logits).map(|(a, b)| (a - b).abs());
         // A NaN is the largest difference there is; `max` would pass over it.
         Ok(differences.fold(0.0, |most, d| if d <= most { most } else { d }))
@@ -88,11 +96,12 @@ impl Fingerprint {
         let file = SafetensorsFile::open(path)?;
         let tokens = file.read_u32("tokens")?;
         let known = |token: &u32| (*token as usize) < config.vocab;
-        if tokens.is_empty() || tokens.len() > config.context || !tokens.iter().all(known) {
+        let most = TOKENS.min(config.context);
+        if tokens.is_empty() || tokens.len() > most || !tokens.iter().all(known) {
             return Err(Error::Damaged {
                 path: path.into(),
                 what: "the fingerprint belongs to another model",
-                expected: format!("1 to {} tokens below {}", config.context, config.vocab),
+                expected: format!("1 to {most} tokens below {}", config.vocab),
                 got: format!("{} tokens up to {:?}", tokens.len(), tokens.iter().max()),
                 help: "convert or export the model again",
             });

@@ -1,47 +1,118 @@
 //! The network block by block, for models larger than memory: what [`Model::infer`] computes, while no more than one
 //! block is in memory.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use tokenformer_core::config::{FinalNorm, Positions};
 use tokenformer_core::device::{AttentionShape, RotaryTable};
 use tokenformer_core::{Device, Graph, Model, ModelConfig, SiteKind};
 
+use crate::layout::elements;
+use crate::pipe::CHUNK_ELEMENTS;
+use crate::source::Source;
 use crate::{Error, Result};
 
-/// Reads rows of an array by its name in a model directory.
-pub(crate) type Rows<'a> = dyn FnMut(&str, Range<usize>) -> Result<Vec<f32>> + 'a;
+const EMBEDDING: &str = "embedding";
+
+/// The arrays of a model, read when they are needed.
+pub(crate) struct Arrays<'a> {
+    pub(crate) source: &'a mut Source,
+    /// From the name of an array in a model directory to its name in the source.
+    pub(crate) named: &'a dyn Fn(&str) -> String,
+}
+
+impl Arrays<'_> {
+    /// Passes the elements of an array of this shape on, at most `chunk` at a time.
+    fn for_each_chunk(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        chunk: usize,
+        take: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        let name = (self.named)(name);
+        // Sizes of a configuration are believed, and memory is taken for them, only when the weights have them too.
+        let got = self.source.shape(&name);
+        if got != Some(shape) {
+            return Err(Error::Damaged {
+                path: self.source.path().into(),
+                what: "the weights and the configuration belong to different models",
+                expected: format!("{name} of shape {shape:?}"),
+                got: got.map_or("no such array".into(), |got| format!("{got:?}")),
+                help: "convert or train the model again",
+            });
+        }
+        self.source.for_each_chunk(&name, chunk, &mut |numbers| {
+            take(numbers);
+            Ok(())
+        })?;
+        self.source
+            .passed(elements(shape) * size_of::<f32>() as u64)
+    }
+
+    /// A whole array.
+    fn whole(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        self.for_each_chunk(name, shape, CHUNK_ELEMENTS, &mut |numbers| {
+            // Known to be as many as the file has.
+            all.reserve_exact(elements(shape) as usize - all.len());
+            all.extend_from_slice(numbers)
+        })?;
+        Ok(all)
+    }
+}
 
 /// Logits `[V]` after the last of `tokens`, which are at most as many as the context.
 pub(crate) fn last_logits(
     device: &Arc<dyn Device>,
     config: &ModelConfig,
     tokens: &[u32],
-    rows: &mut Rows<'_>,
+    arrays: &mut Arrays<'_>,
 ) -> Result<Vec<f32>> {
-    let mut h = Vec::with_capacity(tokens.len() * config.width);
-    for &token in tokens {
-        let token = token as usize;
-        h.extend(rows("embedding", token..token + 1)?);
-    }
+    let mut h = embed(config, tokens, arrays)?;
     for block in 0..config.layers() {
-        h = run_block(device, config, block, &h, rows)?;
+        h = run_block(device, config, block, &h, arrays)?;
     }
     let last = h.split_off(h.len().saturating_sub(config.width));
 
-    // A row of the head at a time would be many reads, all of them the largest array of the model.
-    const HEAD_ROWS: usize = 4096;
     let factor = f64::from(config.logit_factor());
     let mut logits = Vec::with_capacity(config.vocab);
-    for from in (0..config.vocab).step_by(HEAD_ROWS) {
-        let part = rows("embedding", from..config.vocab.min(from + HEAD_ROWS))?;
-        logits.extend(part.chunks_exact(config.width).map(|row| {
-            let products = row.iter().zip(&last).map(|(&e, &x)| f64::from(e) * f64::from(x));
-            (factor * products.sum::<f64>()) as f32
-        }));
-    }
+    for_each_row(config, arrays, &mut |row| {
+        let products = row
+            .iter()
+            .zip(&last)
+            .map(|(&e, &x)| f64::from(e) * f64::from(x));
+        logits.push((factor * products.sum::<f64>()) as f32);
+    })?;
     Ok(logits)
+}
+
+/// Passes the rows of the embedding on.
+fn for_each_row(
+    config: &ModelConfig,
+    arrays: &mut Arrays<'_>,
+    take: &mut dyn FnMut(&[f32]),
+) -> Result<()> {
+    const ROWS: usize = 1024;
+    let shape = [config.vocab, config.width];
+    arrays.for_each_chunk(EMBEDDING, &shape, ROWS * config.width, &mut |numbers| {
+        numbers.chunks_exact(config.width).for_each(&mut *take);
+    })
+}
+
+/// Rows of the embedding `[T, D]`.
+fn embed(config: &ModelConfig, tokens: &[u32], arrays: &mut Arrays<'_>) -> Result<Vec<f32>> {
+    let mut h = Vec::new();
+    let mut index = 0;
+    for_each_row(config, arrays, &mut |row| {
+        h.resize(tokens.len() * config.width, 0.0);
+        let slots = tokens.iter().zip(h.chunks_exact_mut(config.width));
+        for (_, slot) in slots.filter(|&(&token, _)| token == index) {
+            slot.copy_from_slice(row);
+        }
+        index += 1;
+    })?;
+    Ok(h)
 }
 
 /// Hidden states `[T, D]` after a block, after the final norm too if it is the last one.
@@ -52,7 +123,7 @@ fn run_block(
     config: &ModelConfig,
     block: usize,
     h: &[f32],
-    rows: &mut Rows<'_>,
+    arrays: &mut Arrays<'_>,
 ) -> Result<Vec<f32>> {
     let t = h.len() / config.width;
     let is_last = block + 1 == config.layers();
@@ -64,14 +135,14 @@ fn run_block(
     }
     let mut failed = None;
     let built = Model::build(device, &alone, &mut |name, shape| {
-        if name == "embedding" {
+        if name == EMBEDDING {
             return Ok(h.to_vec());
         }
         let name = match name.strip_prefix("blocks.0.") {
             Some(rest) => format!("blocks.{block}.{rest}"),
             None => name.to_string(),
         };
-        rows(&name, 0..shape.first().copied().unwrap_or(0)).map_err(|error| {
+        arrays.whole(&name, shape).map_err(|error| {
             let reason = error.to_string();
             failed = Some(error);
             tokenformer_core::Error::Tensor {
@@ -91,7 +162,8 @@ fn run_block(
         true => model.hidden(&mut g, &tokens, 1, None)?,
         false => through(&model, config, &mut g, &tokens)?,
     };
-    Ok(h.to_host(&**device).map_err(tokenformer_core::Error::from)?)
+    Ok(h.to_host(&**device)
+        .map_err(tokenformer_core::Error::from)?)
 }
 
 /// Hidden states after the only block of `model`, before any final norm; [`Model::hidden`] goes on to it.
@@ -101,7 +173,8 @@ fn through<'m>(
     g: &mut Graph<'m>,
     tokens: &[u32],
 ) -> Result<tokenformer_core::graph::Tensor> {
-    let (Some(block), Some(embedding)) = (model.blocks().first(), model.params().first().copied()) else {
+    let (Some(block), Some(embedding)) = (model.blocks().first(), model.params().first().copied())
+    else {
         return Err(Error::Core(tokenformer_core::Error::Config {
             field: "layers".into(),
             expected: "at least 1".into(),

@@ -19,9 +19,12 @@ pub(crate) fn download(repository: &str) -> Result<PathBuf> {
     let api = ApiBuilder::from_env()
         .with_progress(true)
         .build()
-        .map_err(|error| failed("anything", error))?;
+        .map_err(|error| failed("an answer", error))?;
     let model = api.model(repository.into());
-    let files = model.info().map_err(|error| failed("the list of files", error))?.siblings;
+    let files = model
+        .info()
+        .map_err(|error| failed("the list of files", error))?
+        .siblings;
     let named = |name: &str| files.iter().any(|file| file.rfilename == name);
     let fetch = |name: &str| model.get(name).map_err(|error| failed(name, error));
 

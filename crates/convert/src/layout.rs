@@ -1,5 +1,7 @@
 //! Arrays of a model under their own and their published names.
 
+use std::collections::BTreeMap;
+
 use tokenformer_core::ModelConfig;
 use tokenformer_core::config::FinalNorm;
 use tokenformer_core::model::site_name;
@@ -32,8 +34,21 @@ pub(crate) fn arrays(config: &ModelConfig) -> Vec<Array> {
     // `names` ends with the final norm, which a plain one has not.
     let named = published::names(config).into_iter().zip(shapes);
     named
-        .map(|((ours, published), shape)| Array { ours, published, shape })
+        .map(|((ours, published), shape)| Array {
+            ours,
+            published,
+            shape,
+        })
         .collect()
+}
+
+/// From the name of an array in a model directory to its published one.
+pub(crate) fn by_published_name(arrays: &[Array]) -> impl Fn(&str) -> String {
+    let names: BTreeMap<String, String> = arrays
+        .iter()
+        .map(|array| (array.ours.clone(), array.published.clone()))
+        .collect();
+    move |name| names.get(name).map_or(name, String::as_str).into()
 }
 
 /// Names in a model directory of the arrays that together make `array`: one for each segment of its site.

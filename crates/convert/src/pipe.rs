@@ -12,8 +12,8 @@ use crate::layout::elements;
 use crate::source::Source;
 use crate::{Error, Result};
 
-/// Numbers that travel together: 4 MiB of `f32`.
-pub(crate) const CHUNK_ELEMENTS: usize = 1 << 20;
+/// Numbers that travel together: 1 MiB of `f32`, so that they are still in the cache when they are hashed.
+pub(crate) const CHUNK_ELEMENTS: usize = 1 << 18;
 
 /// The type of weights in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,11 @@ impl WeightType {
         match self {
             Self::F32 => out.extend(numbers.iter().flat_map(|x| x.to_le_bytes())),
             Self::F16 => out.extend(numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes())),
-            Self::BF16 => out.extend(numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes())),
+            Self::BF16 => out.extend(
+                numbers
+                    .iter()
+                    .flat_map(|&x| bf16::from_f32(x).to_le_bytes()),
+            ),
         }
     }
 
@@ -76,7 +80,10 @@ impl WeightType {
             Self::F16 => F16_LIMIT,
             Self::BF16 => BF16_LIMIT,
         };
-        numbers.iter().copied().find(|x| x.is_finite() && x.abs() >= limit)
+        numbers
+            .iter()
+            .copied()
+            .find(|x| x.is_finite() && x.abs() >= limit)
     }
 }
 
@@ -142,16 +149,14 @@ impl<'a> Pipe<'a> {
 
     /// Copies the numbers of a tensor; a failure to read is kept for [`Pipe::safetensors`].
     fn copy(&self, tensor: &Planned, to: &mut dyn Write) -> io::Result<()> {
-        self.each_source(tensor, |source, name| {
-            self.pass(source, name, to)
-        })
-        .or_else(|error| match error {
-            Failure::Write(error) => Err(error),
-            Failure::Read(error) => {
-                *self.failed.borrow_mut() = Some(error);
-                Err(io::Error::other("the weights cannot be read"))
-            }
-        })
+        self.each_source(tensor, |source, name| self.pass(source, name, to))
+            .or_else(|error| match error {
+                Failure::Write(error) => Err(error),
+                Failure::Read(error) => {
+                    *self.failed.borrow_mut() = Some(error);
+                    Err(io::Error::other("the weights cannot be read"))
+                }
+            })
     }
 
     fn each_source(
@@ -164,7 +169,9 @@ impl<'a> Pipe<'a> {
             run(&source, name)?;
             // Sources hold at most eight bytes for a number; pages are what is counted.
             let numbers = source.shape(name).map_or(0, elements);
-            source.passed(numbers * size_of::<f32>() as u64).map_err(Failure::Read)?;
+            source
+                .passed(numbers * size_of::<f32>() as u64)
+                .map_err(Failure::Read)?;
         }
         Ok(())
     }
@@ -183,7 +190,8 @@ impl<'a> Pipe<'a> {
                     bytes.clear();
                     kind.append(numbers, &mut bytes);
                     // The other thread stops taking only when it cannot write, which it tells itself.
-                    let gone = || Error::io(source.path(), "pass it on")(io::ErrorKind::BrokenPipe.into());
+                    let gone =
+                        || Error::io(source.path(), "pass it on")(io::ErrorKind::BrokenPipe.into());
                     full.send(bytes).map_err(|_| gone())
                 })
             });
@@ -195,7 +203,9 @@ impl<'a> Pipe<'a> {
                 Ok(())
             });
             drop(filled);
-            let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let read = reader
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             written.map_err(Failure::Write)?;
             read.map_err(Failure::Read)
         })
@@ -222,7 +232,9 @@ impl<'a> Pipe<'a> {
                     (self.progress.borrow_mut())(numbers.len() as u64 * self.kind.size_bytes());
                     Ok(())
                 };
-                source.for_each_chunk(name, CHUNK_ELEMENTS, take).map_err(Failure::Read)
+                source
+                    .for_each_chunk(name, CHUNK_ELEMENTS, take)
+                    .map_err(Failure::Read)
             });
             copied.map_err(|error| match error {
                 Failure::Read(error) => error,

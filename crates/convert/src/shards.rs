@@ -1,7 +1,6 @@
 //! Named arrays in one or several safetensors files.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -46,6 +45,11 @@ impl Shards {
         })
     }
 
+    /// The first file, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        self.paths.first().map_or(Path::new(""), PathBuf::as_path)
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.place.keys().map(String::as_str)
     }
@@ -73,25 +77,6 @@ impl Shards {
             take(&numbers)?;
         }
         Ok(())
-    }
-
-    /// Rows of an array, that is elements of a vector: from `rows.start` to before `rows.end` along the first axis.
-    pub(crate) fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>> {
-        let (bytes, to_f32) = self.floats(name)?;
-        let count = self.shape(name).and_then(|shape| shape.first()).copied().unwrap_or(0);
-        let row = bytes.len() / count.max(1);
-        let wanted = bytes.get(rows.start.saturating_mul(row)..rows.end.saturating_mul(row));
-        let Some(wanted) = wanted else {
-            return Err(tokenformer_core::Error::Tensor {
-                name: name.into(),
-                reason: format!("rows {rows:?} were asked for, there are {count}"),
-                expected: vec![rows.end],
-            }
-            .into());
-        };
-        let mut numbers = Vec::with_capacity(wanted.len() / to_f32.size);
-        (to_f32.append)(wanted, &mut numbers);
-        Ok(numbers)
     }
 
     fn floats(&self, name: &str) -> Result<(&[u8], ToF32)> {
@@ -126,7 +111,7 @@ impl Shards {
 
 /// Pages of a mapped file that have been read count as memory of this process until the file is unmapped: after so
 /// many bytes it is mapped anew.
-pub(crate) const MAX_MAPPED_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_MAPPED_BYTES: u64 = 128 << 20;
 
 fn open(paths: &[PathBuf]) -> Result<Vec<SafetensorsFile>> {
     let open = |path: &PathBuf| Ok(SafetensorsFile::open(path)?);
@@ -156,12 +141,5 @@ impl ToF32 {
             size: dtype.size_bytes(),
             append,
         })
-    }
-}
-
-impl Shards {
-    /// The first file, for messages.
-    pub(crate) fn path(&self) -> &Path {
-        self.paths.first().map_or(Path::new(""), PathBuf::as_path)
     }
 }

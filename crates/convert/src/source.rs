@@ -78,8 +78,13 @@ impl Source {
             Source::Safetensors(shards) => shards.for_each_chunk(name, chunk, take),
             Source::Torch(archives) => match archives.part(name) {
                 Some(part) => part.for_each_chunk(name, chunk, take),
-                // Names are those that `check` found.
-                None => Ok(()),
+                None => Err(tokenformer_formats::Error::MissingTensor {
+                    path: archives.path.clone(),
+                    name: name.into(),
+                    near: Vec::new(),
+                    count: archives.place.len(),
+                }
+                .into()),
             },
         }
     }
@@ -112,7 +117,10 @@ impl Archives {
         }
         Ok(Archives {
             weights: weights.clone(),
-            path: parts.first().map(|part| part.path().into()).unwrap_or_default(),
+            path: parts
+                .first()
+                .map(|part| part.path().into())
+                .unwrap_or_default(),
             parts,
             place,
             note,

@@ -276,3 +276,29 @@ fn a_forked_cache_goes_on_where_the_first_one_was() {
         assert_eq!(shared.len(), 7, "the first cache stays as it was");
     }
 }
+
+#[test]
+fn a_fork_goes_on_from_what_was_seen() {
+    let model = fresh(&cpu(), &spec(), 9);
+    let heads = tokens(4, 2 * 6, model.vocab());
+    let tails = tokens(5, 3 * 5, model.vocab());
+    let mut cache = model.cache(2, 8).unwrap();
+    step(&model, &heads, 2, &mut cache);
+    let sequences = [1, 0, 1];
+    let mut forked = cache.fork(model.device(), &sequences, 11).unwrap();
+    assert_eq!((forked.len(), forked.capacity()), (6, 11));
+    let got = step(&model, &tails, 3, &mut forked);
+    for (i, &s) in sequences.iter().enumerate() {
+        let text = [&heads[s * 6..(s + 1) * 6], &tails[i * 5..(i + 1) * 5]].concat();
+        let want = model.infer(&text, 1).unwrap();
+        let rows = 5 * model.vocab();
+        let error = max_abs_difference(&got[i * rows..(i + 1) * rows], &want[want.len() - rows..]);
+        assert!(error <= 1e-5, "sequence {i} is off by {error:e}");
+    }
+    // The original is as it was.
+    let again = step(&model, &tails[..4], 2, &mut cache);
+    let text = [&heads[..6], &tails[..2]].concat();
+    let want = model.infer(&text, 1).unwrap();
+    let rows = 2 * model.vocab();
+    assert!(max_abs_difference(&again[..rows], &want[want.len() - rows..]) <= 1e-5);
+}

@@ -30,7 +30,9 @@ pub use corpus::{Corpus, CorpusOptions, CorpusStats, Document};
 pub use dataset::{Dataset, inspect};
 pub use error::{Error, Result};
 pub use eval::{EvalWindow, EvalWindows};
-pub use prepare::{DocumentSource, PrepareOptions, Progress, Stage, Summary, prepare};
+pub use prepare::{
+    DocumentSource, ImportOptions, PrepareOptions, Progress, Stage, Summary, import, prepare,
+};
 pub use sampler::{Batch, TokenSource, WindowSampler};
 pub use tokenizer::{DecodeStream, Tokenizer, TokenizerSpec};
 pub use tokens::{TokenFile, TokenFileWriter};

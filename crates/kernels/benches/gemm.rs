@@ -5,12 +5,14 @@
 //! ```
 //!
 //! A cell is the median rate of runs that alternate between all contenders, in GFLOP/s, with the least and
-//! greatest in brackets, and its share of the peak. Packing the weights is not timed where they are
-//! packed once per step (`packed`, `bf16`), and timed in `pack+` columns and in `gemm`'s own.
+//! greatest in brackets, and its share of the peak. In the columns `packed` the right factor has been packed
+//! before, as weights are once per step; `pack+` times the packing of all that is packed, which is both factors
+//! for a gradient; `from bf16` does so from factors that are bfloat16 already. Rates of one thread are per
+//! second of processor time on Linux.
 
 use tokenformer_kernels::gemm::{
-    Bf16, Line, Mat, MatMut, Packed, Precision, Write, gemm, pack, packed_lines, par_gemm,
-    par_gemm_packed, par_pack,
+    Bf16, Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, gemm, gemm_packed, pack,
+    packed_lines, par_gemm, par_gemm_packed, par_gemm_packed_t, par_pack,
 };
 use tokenformer_kernels::{Exec, Pool, Scratch};
 
@@ -70,7 +72,7 @@ fn main() {
         "f32 pack+",
         "bf16 packed",
         "bf16 pack+",
-        "bf16 A+B",
+        "from bf16",
     ];
     print!("{:30}", "");
     names.iter().for_each(|name| print!("{name:>24}"));
@@ -158,8 +160,8 @@ fn measure(pool: &Pool, layout: Layout, [m, k, n]: [usize; 3]) -> Vec<Vec<f64>> 
         };
         (a_view, b_view)
     }
-    let (a_view, b_view) = views(layout, &a, &b, [m, k, n]);
-    let (a16_view, b16_view) = views(layout, &a16, &b16, [m, k, n]);
+    let both @ (a_view, b_view) = views(layout, &a, &b, [m, k, n]);
+    let both16 = views(layout, &a16, &b16, [m, k, n]);
     let write = if layout == Gradient {
         Write::Add
     } else {
@@ -167,7 +169,9 @@ fn measure(pool: &Pool, layout: Layout, [m, k, n]: [usize; 3]) -> Vec<Vec<f64>> 
     };
     let mut lines = vec![Line::ZERO; packed_lines::<f32>(k, n)];
     let mut lines16 = vec![Line::ZERO; packed_lines::<Bf16>(k, n)];
-    let (mut spare, mut spare16) = (lines.clone(), lines16.clone());
+    let (b_lines, b_lines16) = (&mut *lines.clone(), &mut *lines16.clone());
+    let a_lines = &mut *vec![Line::ZERO; packed_lines::<f32>(k, m)];
+    let a_lines16 = &mut *vec![Line::ZERO; packed_lines::<Bf16>(k, m)];
     let packed: Packed<'_, f32> = pack(&mut lines, b_view);
     let packed16: Packed<'_, Bf16> = pack(&mut lines16, b_view);
     let mut scratch = Scratch::default();
@@ -183,65 +187,25 @@ fn measure(pool: &Pool, layout: Layout, [m, k, n]: [usize; 3]) -> Vec<Vec<f64>> 
         for (which, rates) in rates.iter_mut().enumerate() {
             let start = clock::seconds(pool.threads());
             for _ in 0..repeat {
+                let spare = [&mut *a_lines, &mut *b_lines];
+                let spare16 = [&mut *a_lines16, &mut *b_lines16];
+                if which == 0 {
+                    let add = write == Write::Add;
+                    crate_gemm(pool.threads(), &mut c, add, layout, &a, &b, [m, k, n]);
+                    continue;
+                }
+                if which == 1 && pool.threads() > 1 {
+                    par_gemm(&mut exec, &mut c, write, a_view, b_view, 1.0);
+                    continue;
+                }
+                let c = MatMut::new(&mut c, m, n);
                 match which {
-                    0 => crate_gemm(
-                        pool.threads(),
-                        &mut c,
-                        write == Write::Add,
-                        layout,
-                        &a,
-                        &b,
-                        [m, k, n],
-                    ),
-                    1 if pool.threads() == 1 => {
-                        gemm(MatMut::new(&mut c, m, n), write, a_view, b_view, 1.0)
-                    }
-                    1 => par_gemm(&mut exec, &mut c, write, a_view, b_view, 1.0),
-                    2 => par_gemm_packed(
-                        &mut exec,
-                        MatMut::new(&mut c, m, n),
-                        write,
-                        a_view,
-                        packed,
-                        1.0,
-                    ),
-                    3 => with_pack::<f32>(
-                        &mut exec,
-                        &mut c,
-                        write,
-                        a_view,
-                        b_view,
-                        &mut spare,
-                        [m, n],
-                    ),
-                    4 => par_gemm_packed(
-                        &mut exec,
-                        MatMut::new(&mut c, m, n),
-                        write,
-                        a_view,
-                        packed16,
-                        1.0,
-                    ),
-                    5 => with_pack::<Bf16>(
-                        &mut exec,
-                        &mut c,
-                        write,
-                        a_view,
-                        b_view,
-                        &mut spare16,
-                        [m, n],
-                    ),
-                    _ => {
-                        let b = par_pack::<Bf16, Bf16>(&mut exec, &mut spare16, b16_view);
-                        par_gemm_packed(
-                            &mut exec,
-                            MatMut::new(&mut c, m, n),
-                            write,
-                            a16_view,
-                            b,
-                            1.0,
-                        );
-                    }
+                    1 => gemm(c, write, a_view, b_view, 1.0),
+                    2 => with_packed(&mut exec, c, write, a_view, packed),
+                    3 => with_pack::<f32, f32>(&mut exec, c, write, both, layout, spare),
+                    4 => with_packed(&mut exec, c, write, a_view, packed16),
+                    5 => with_pack::<Bf16, f32>(&mut exec, c, write, both, layout, spare16),
+                    _ => with_pack::<Bf16, Bf16>(&mut exec, c, write, both16, layout, spare16),
                 }
             }
             if round > 0 {
@@ -253,19 +217,40 @@ fn measure(pool: &Pool, layout: Layout, [m, k, n]: [usize; 3]) -> Vec<Vec<f64>> 
     rates
 }
 
-fn with_pack<P: Precision>(
+/// The product with `B` packed before.
+fn with_packed<P: Precision>(
     exec: &mut Exec<'_>,
-    c: &mut [f32],
+    c: MatMut<'_>,
     write: Write,
     a: Mat<'_>,
-    b: Mat<'_>,
-    lines: &mut [Line],
-    [m, n]: [usize; 2],
+    b: Packed<'_, P>,
 ) where
-    f32: tokenformer_kernels::gemm::Source<P>,
+    f32: Source<P>,
 {
-    let b = par_pack::<P, f32>(exec, lines, b);
-    par_gemm_packed(exec, MatMut::new(c, m, n), write, a, b, 1.0);
+    if exec.pool.threads() > 1 {
+        return par_gemm_packed(exec, c, write, a, b, 1.0);
+    }
+    let mut scratch = exec.scratch.take_shared(SCRATCH);
+    gemm_packed(c, write, a, b, 1.0, &mut scratch);
+    exec.scratch.give_shared(scratch);
+}
+
+/// The product with all packing that it needs: of `B`, and of both factors for a gradient.
+fn with_pack<P: Precision, S: Source<P>>(
+    exec: &mut Exec<'_>,
+    c: MatMut<'_>,
+    write: Write,
+    (a, b): (Mat<'_, S>, Mat<'_, S>),
+    layout: Layout,
+    [a_lines, b_lines]: [&mut [Line]; 2],
+) {
+    let b: Packed<'_, P> = par_pack(exec, b_lines, b);
+    if layout == Gradient {
+        let a: Packed<'_, P> = par_pack(exec, a_lines, a.t());
+        par_gemm_packed_t(exec, c, write, a, b, 1.0);
+    } else {
+        par_gemm_packed(exec, c, write, a, b, 1.0);
+    }
 }
 
 /// The product by the `gemm` crate, rows shared by `threads` of its own.

@@ -1,4 +1,28 @@
-//! Matrix products: a checked, strided view and `C = A·B (+ C)`.
+//! Matrix products: checked, strided views, `C = scale · A·B (+ C)`, and factors that are packed once and
+//! multiplied with many times.
+//!
+//! | | |
+//! |---|---|
+//! | [`gemm`], [`par_gemm`] | f32 factors as they lie; B is copied block by block if it is a transpose |
+//! | [`gemm_packed`], [`par_gemm_packed`] | B packed beforehand by [`pack`] or [`par_pack`], in f32 or [`Bf16`] |
+//! | [`par_gemm_packed_t`] | both packed, `Aᵀ·B`: gradients of weights |
+//! | [`few_rows_dot`], [`few_rows_sum`] | [`par_gemm`] for weights and a handful of rows |
+//!
+//! # Rounding
+//!
+//! Every element of `C` is computed alone, in an order that its inner dimension `K` fixes:
+//!
+//! 1. `K` is cut into blocks of 256 (f32) or 512 (bfloat16) positions.
+//! 2. In a block, products are added one after the other to a sum that starts at 0, each by one fused
+//!    multiply-add in f32. f32 goes in ascending order; of each pair of bfloat16 `2i, 2i + 1` the second
+//!    comes first, as AVX512-BF16 has it.
+//! 3. Sums of blocks are added to `C` in order, as `C = fma(scale, sum, C)`. With [`Write::Replace`] the first
+//!    block sets `C = scale · sum`, and `K = 0` sets 0.
+//!
+//! So the bits depend neither on the other rows and columns, nor on layouts, packing, tiles and threads: a
+//! token that is decoded alone gets what it would get in a prefill. Nor do they depend on the instruction set
+//! (AVX-512, AVX2 with FMA, or portable code), with one exception: AVX512-BF16 takes bfloat16 inputs and
+//! running sums that are not zero but below 2⁻¹²⁶ in magnitude as 0.
 
 mod bf16;
 mod driver;
@@ -157,7 +181,7 @@ pub fn gemm(c: MatMut<'_>, write: Write, a: Mat<'_>, b: Mat<'_>, scale: f32) {
     assert_eq!((a.rows, a.cols, b.cols), (c.rows, b.rows, c.cols));
     let k = a.cols;
     PANEL_BLOCK.with_borrow_mut(|work| {
-        let right = right::<f32, f32>(b, words_of_mut(work), a.rows);
+        let right = right::<f32, f32>(b, words_of_mut(work));
         // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides; the blocks lie
         // in `a`, `b` and `work`.
         unsafe {
@@ -211,7 +235,7 @@ fn par_product(
         let b = b.t().row_block(cols.start, cols.len()).t();
         let work = words_of_floats(scratch);
         let start = work.as_ptr().align_offset(align_of::<Line>());
-        let right = right::<f32, f32>(b, &mut work[start..], rows.len());
+        let right = right::<f32, f32>(b, &mut work[start..]);
         let left = left::<f32, f32>(a, &mut []);
         // SAFETY: as above; the blocks lie in `a`, `b` and `scratch`.
         unsafe { product::<f32>(output, write, a.cols, left, right, scale) };

@@ -83,8 +83,8 @@ pub fn peak_flops(exec: &mut Exec<'_>) -> Option<f64> {
         let by = std::hint::black_box(0.5);
         let work = |lanes: usize| (2 * CHAINS * lanes * ROUNDS) as f64;
         match simd::level() {
-            // SAFETY: `level` is never above what the processor was detected to have.
             simd::Level::Avx512 => {
+                // SAFETY: `level` is never above what the processor was detected to have.
                 Some(best_rate(exec, work(16), |_| unsafe { chains::avx512(by) }))
             }
             // SAFETY: as above.

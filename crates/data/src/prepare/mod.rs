@@ -6,6 +6,7 @@
 //! encodings that cannot be applied in parts).
 
 mod encode;
+mod import;
 mod out;
 mod source;
 mod split;
@@ -19,6 +20,7 @@ use crate::tokenizer::{Tokenizer, TokenizerSpec, Trainer};
 use source::Opened;
 use split::{Split, Survey};
 
+pub use import::{ImportOptions, import};
 pub use source::DocumentSource;
 pub(crate) use summary::SUMMARY_VERSION;
 pub use summary::{SplitSummary, Summary, TokenizerSummary};
@@ -103,14 +105,7 @@ pub struct Progress {
 /// Options out of range, a folder in use, everything [`Corpus`](crate::Corpus) and
 /// [`Tokenizer`] report, too little text for two splits, the disk.
 pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<Summary> {
-    let fraction = options.valid_fraction;
-    if !(fraction > 0.0 && fraction < 1.0) {
-        return Err(Error::Option {
-            option: "--valid-fraction",
-            expected: "more than 0 and less than 1",
-            got: fraction.to_string(),
-        });
-    }
+    check_fraction(options.valid_fraction)?;
     let ready = match &options.tokenizer {
         TokenizerSpec::Bytes => Some(Tokenizer::bytes()),
         TokenizerSpec::File(path) => Some(Tokenizer::from_file(path)?),
@@ -134,6 +129,17 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     let summary = Summary::new(options, &documents, &tokenizer, &split, stats, &written);
     out.publish(written, &tokenizer, &summary)?;
     Ok(summary)
+}
+
+fn check_fraction(fraction: f64) -> Result<()> {
+    if fraction > 0.0 && fraction < 1.0 {
+        return Ok(());
+    }
+    Err(Error::Option {
+        option: "--valid-fraction",
+        expected: "more than 0 and less than 1",
+        got: fraction.to_string(),
+    })
 }
 
 fn survey(

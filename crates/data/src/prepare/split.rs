@@ -45,12 +45,20 @@ enum Rule {
     Cut(usize),
 }
 
-/// 64 bits that depend on the seed and the text alone.
-fn hash(purpose: u8, seed: u64, text: &str) -> u64 {
+/// Where a document goes.
+pub(super) enum Choice {
+    /// To one split.
+    Whole(usize),
+    /// Up to here to training, the rest to validation.
+    Cut(usize),
+}
+
+/// 64 bits that depend on the seed and the document alone.
+fn hash(purpose: u8, seed: u64, document: &[u8]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[purpose]);
     hasher.update(&seed.to_le_bytes());
-    hasher.update(text.as_bytes());
+    hasher.update(document);
     let hash = hasher.finalize();
     let (numbers, _) = hash.as_bytes().as_chunks();
     u64::from_le_bytes(numbers[0])
@@ -80,8 +88,14 @@ impl Survey {
     }
 
     pub(super) fn add(&mut self, text: &str) {
-        let bytes = text.len() as u64;
-        let hash = hash(CHOOSE_SPLIT, self.seed, text);
+        let fraction = self.valid_fraction;
+        self.add_document(text.as_bytes(), || cut(text, fraction));
+    }
+
+    /// Adds a document of any kind; `cut` is where it would be cut if it were the only one.
+    pub(super) fn add_document(&mut self, document: &[u8], cut: impl FnOnce() -> Option<usize>) {
+        let bytes = document.len() as u64;
+        let hash = hash(CHOOSE_SPLIT, self.seed, document);
         let entry = (hash, self.documents, bytes);
         self.lowest = Some(self.lowest.map_or(entry, |lowest| lowest.min(entry)));
         self.highest = Some(self.highest.map_or(entry, |highest| highest.max(entry)));
@@ -92,7 +106,7 @@ impl Survey {
             self.train_bytes += bytes;
         }
         if self.documents == 0 {
-            self.cut = cut(text, self.valid_fraction);
+            self.cut = cut();
         }
         self.documents += 1;
         self.text_bytes += bytes;
@@ -134,24 +148,35 @@ impl Survey {
 }
 
 impl Split {
-    /// The text of document `index` for each split; empty for the one it does not belong to.
-    pub(super) fn parts<'a>(&self, index: u64, text: &'a str) -> [&'a str; 2] {
-        let split = match self.rule {
-            // A text that changed since the survey may be shorter; the pass will notice at its end.
-            Rule::Cut(cut) => {
-                let (train, valid) = text.split_at_checked(cut).unwrap_or((text, ""));
-                return [train, valid];
-            }
+    /// Where document `index` goes.
+    pub(super) fn choose(&self, index: u64, document: &[u8]) -> Choice {
+        match self.rule {
+            Rule::Cut(cut) => Choice::Cut(cut),
             Rule::Forced {
                 index: forced,
                 split,
-            } if forced == index => split,
-            _ if share(hash(CHOOSE_SPLIT, self.seed, text)) < self.valid_fraction => VALID,
-            _ => TRAIN,
-        };
-        let mut parts = [""; 2];
-        parts[split] = text;
-        parts
+            } if forced == index => Choice::Whole(split),
+            _ if share(hash(CHOOSE_SPLIT, self.seed, document)) < self.valid_fraction => {
+                Choice::Whole(VALID)
+            }
+            _ => Choice::Whole(TRAIN),
+        }
+    }
+
+    /// The text of document `index` for each split; empty for the one it does not belong to.
+    pub(super) fn parts<'a>(&self, index: u64, text: &'a str) -> [&'a str; 2] {
+        match self.choose(index, text.as_bytes()) {
+            // A text that changed since the survey may be shorter; the pass will notice at its end.
+            Choice::Cut(cut) => {
+                let (train, valid) = text.split_at_checked(cut).unwrap_or((text, ""));
+                [train, valid]
+            }
+            Choice::Whole(split) => {
+                let mut parts = [""; 2];
+                parts[split] = text;
+                parts
+            }
+        }
     }
 
     /// A sample of the training text of about `max_bytes`.
@@ -186,8 +211,8 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn take(&mut self, text: &str, mut visit: impl FnMut(&str)) {
         for piece in divide(text, SAMPLE_PIECE_BYTES) {
-            let is_chosen =
-                self.rate >= 1.0 || share(hash(CHOOSE_SAMPLE, self.seed, piece)) < self.rate;
+            let is_chosen = self.rate >= 1.0
+                || share(hash(CHOOSE_SAMPLE, self.seed, piece.as_bytes())) < self.rate;
             if piece.is_empty() || !is_chosen {
                 continue;
             }

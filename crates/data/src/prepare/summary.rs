@@ -51,6 +51,17 @@ pub struct TokenizerSummary {
     pub eod: Option<u32>,
 }
 
+impl TokenizerSummary {
+    pub(super) fn new(tokenizer: &Tokenizer) -> Self {
+        Self {
+            name: tokenizer.name(),
+            fingerprint: tokenizer.fingerprint(),
+            vocab_size: tokenizer.vocab_size(),
+            eod: tokenizer.eod(),
+        }
+    }
+}
+
 /// One split of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +77,7 @@ pub struct SplitSummary {
 }
 
 impl SplitSummary {
-    fn new(written: &Written) -> Self {
+    pub(super) fn new(written: &Written) -> Self {
         Self {
             documents: written.doc_count(),
             text_bytes: written.text_bytes(),
@@ -116,12 +127,7 @@ impl Summary {
             read,
             seed: options.seed,
             valid_fraction: options.valid_fraction,
-            tokenizer: TokenizerSummary {
-                name: tokenizer.name(),
-                fingerprint: tokenizer.fingerprint(),
-                vocab_size: tokenizer.vocab_size(),
-                eod: tokenizer.eod(),
-            },
+            tokenizer: TokenizerSummary::new(tokenizer),
             train: SplitSummary::new(&written[TRAIN]),
             valid: SplitSummary::new(&written[VALID]),
             notes,

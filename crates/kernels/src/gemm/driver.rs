@@ -1,7 +1,7 @@
 //! The loops around the micro-kernels.
 
 use super::kernel::{PANEL, STRIP, Tile};
-use super::pack::{LINE, Precision, Source, pack_panels};
+use super::pack::{LINE, Panels, Precision, Source, pack_panels};
 use super::{Mat, Write};
 use std::ops::Range;
 
@@ -193,9 +193,14 @@ pub(super) fn left<'a, P: Precision, S: Source<P>>(
             Left::even(work.as_ptr(), depth, 1)
         } else {
             let to = &mut work[..rows.len().next_multiple_of(STRIP) * depth];
-            pack_panels::<P, S, STRIP>(to, a.t(), rows, words);
+            let to = Panels {
+                first: to.as_mut_ptr().cast(),
+                panel: depth,
+            };
+            // SAFETY: `work` has that many rows of words.
+            unsafe { pack_panels::<P, S, STRIP>(to, a.t(), rows, words) };
             Left {
-                first: to.as_ptr(),
+                first: work.as_ptr(),
                 panel: PANEL * depth,
                 strip: STRIP * depth,
                 row: 1,
@@ -205,16 +210,12 @@ pub(super) fn left<'a, P: Precision, S: Source<P>>(
     }
 }
 
-/// Rows of A for which it pays to copy rows of B that could be read where they are.
-const DIRECT_ROWS: usize = 128;
-
 /// Blocks of `b`, copied to `work` ([`B_LINES`]) unless the kernels can read whole panels where they are.
 pub(super) fn right<'a, P: Precision, S: Source<P>>(
     b: Mat<'a, S>,
     work: &'a mut [u32],
-    rows: usize,
 ) -> impl FnMut(Range<usize>, Range<usize>) -> Right + 'a {
-    let in_place = S::in_place(b.t()).filter(|_| rows <= DIRECT_ROWS);
+    let in_place = S::in_place(b.t());
     move |cols, words| {
         if let Some((1, word)) = in_place
             && cols.len() == PANEL
@@ -226,7 +227,12 @@ pub(super) fn right<'a, P: Precision, S: Source<P>>(
             };
         }
         let to = &mut work[..words.len() * PANEL];
-        pack_panels::<P, S, PANEL>(to, b, cols, words);
+        let panels = Panels {
+            first: to.as_mut_ptr().cast(),
+            panel: words.len(),
+        };
+        // SAFETY: one panel of `to`.
+        unsafe { pack_panels::<P, S, PANEL>(panels, b, cols, words) };
         Right {
             first: to.as_ptr(),
             word: PANEL,

@@ -15,7 +15,7 @@ pub(super) const PANEL: usize = 32;
 pub(super) const STRIP: usize = 8;
 
 /// The operands of one tile.
-pub(super) struct Tile {
+pub struct Tile {
     /// Words along the inner dimension.
     pub words: usize,
     /// First word of the first row of A.
@@ -44,10 +44,10 @@ pub(super) struct Tile {
 /// With the kernel's number of rows, all words and elements that [`Tile`] describes must be valid
 /// for reads (A, B) and writes (C; initialised), and no other thread may use those of C. The
 /// processor must have the kernel's instruction set.
-pub(super) type Kernel = unsafe fn(&Tile);
+pub type Kernel = unsafe fn(&Tile);
 
 /// Kernels for tiles of 8, 4, 2 and 1 rows.
-pub(super) type Kernels = [(usize, Kernel); 4];
+pub type Kernels = [(usize, Kernel); 4];
 
 /// The kernels for f32 words at the level in use.
 pub(super) fn f32_kernels() -> &'static Kernels {

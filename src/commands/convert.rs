@@ -1,0 +1,56 @@
+//! `convert`: a model directory from a published checkpoint.
+
+use super::device;
+use crate::args::{ConvertArgs, StoredArg};
+use crate::{Failure, ui};
+use std::time::Instant;
+use tokenformer_convert::{ConvertOptions, convert};
+use tokenformer_report::table::{human_bytes, human_count};
+
+/// Runs the verb.
+pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
+    // The only type so far; the match is where another one would be chosen.
+    let StoredArg::F32 = args.dtype;
+    let device = device(&args.compute)?;
+    let options = ConvertOptions {
+        from: args.from.clone(),
+        configs: args.config.clone(),
+        tokenizer: args.tokenizer.clone(),
+        to: args.to.clone(),
+    };
+    let started = Instant::now();
+    let bar = ui::bar(0, "converting");
+    let converted = convert(&options, &device, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let converted = converted?;
+    let config = &converted.config;
+    outln!(
+        "{}: {} tensors, {} parameters, {} layers of width {}, vocabulary {}, context {}",
+        converted.weights.display(),
+        converted.tensors,
+        human_count(config.params()),
+        config.layers(),
+        config.width,
+        config.vocab,
+        config.context
+    );
+    for note in &converted.notes {
+        outln!("note: {note}");
+    }
+    outln!(
+        "{} in f32 written to {} in {:.1} s",
+        human_bytes(4 * config.params()),
+        args.to.display(),
+        started.elapsed().as_secs_f64()
+    );
+    if converted.has_tokenizer {
+        outln!(
+            "try it with: tokenformer generate --model {} --prompt \"Once\"",
+            args.to.display()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! `data import` and `data export`: token data of other programs.
+
+use super::print_json;
+use crate::args::{ExportDataArgs, ImportArgs, Split};
+use crate::{Failure, ui};
+use tokenformer_convert::corpus::{self, ImportCorpus, Part};
+use tokenformer_data::Tokenizer;
+use tokenformer_report::table::human_count;
+use tokenformer_train::Error;
+
+/// Runs `data import`.
+pub fn import(args: &ImportArgs) -> Result<(), Failure> {
+    let options = ImportCorpus {
+        prefix: args.megatron.clone(),
+        tokenizer: Tokenizer::parse_spec(&args.tokenizer).map_err(Error::from)?,
+        out: args.out.clone(),
+        valid_fraction: args.valid,
+        seed: args.seed,
+        force: args.force,
+    };
+    let bar = ui::bar(0, "reading");
+    let summary = corpus::import(&options, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let summary = summary?;
+    match args.json {
+        true => print_json(&summary),
+        false => out!("{summary}"),
+    }
+    Ok(())
+}
+
+/// Runs `data export`.
+pub fn export(args: &ExportDataArgs) -> Result<(), Failure> {
+    let part = match args.split {
+        Some(Split::Train) => Part::Train,
+        Some(Split::Valid) => Part::Valid,
+        None => Part::All,
+    };
+    let bar = ui::bar(0, "writing");
+    let exported = corpus::export(&args.data, &args.out, part, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let exported = exported?;
+    outln!(
+        "{} documents ({} for training, then {} for validation), {} tokens",
+        exported.train_documents + exported.valid_documents,
+        exported.train_documents,
+        exported.valid_documents,
+        human_count(exported.tokens)
+    );
+    outln!("written to {0}.bin and {0}.idx", args.out.display());
+    Ok(())
+}
