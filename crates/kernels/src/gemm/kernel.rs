@@ -7,6 +7,7 @@
 //! bfloat16 the upper one comes first, which is the order of AVX512-BF16.
 
 use super::Write;
+#[cfg(target_arch = "x86_64")]
 use crate::simd::{Level, level};
 
 /// Columns of a tile.
@@ -51,26 +52,25 @@ pub type Kernels = [(usize, Kernel); 4];
 
 /// The kernels for f32 words at the level in use.
 pub(super) fn f32_kernels() -> &'static Kernels {
+    #[cfg(target_arch = "x86_64")]
     match level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => &x86::F32_AVX512,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => &x86::F32_AVX2,
-        _ => &F32_PORTABLE,
+        Level::Avx512 => return &x86::F32_AVX512,
+        Level::Avx2 => return &x86::F32_AVX2,
+        Level::Baseline => {}
     }
+    &F32_PORTABLE
 }
 
 /// The kernels for pairs of bfloat16 at the level in use.
 pub(super) fn bf16_kernels() -> &'static Kernels {
+    #[cfg(target_arch = "x86_64")]
     match level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if is_x86_feature_detected!("avx512bf16") => &x86::BF16_NATIVE,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => &x86::BF16_AVX512,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => &x86::BF16_AVX2,
-        _ => &BF16_PORTABLE,
+        Level::Avx512 if is_x86_feature_detected!("avx512bf16") => return &x86::BF16_NATIVE,
+        Level::Avx512 => return &x86::BF16_AVX512,
+        Level::Avx2 => return &x86::BF16_AVX2,
+        Level::Baseline => {}
     }
+    &BF16_PORTABLE
 }
 
 /// A vector register of 32-bit lanes.
@@ -203,7 +203,7 @@ unsafe fn tile<V: Vector, W: Words<V>, const R: usize, const H: usize, const N: 
 }
 
 /// Defines [`Kernels`] for one kind of register and word: the parts of the tallest tile have `$h` rows
-/// (at most 4 or 8), and `$n` vectors.
+/// (4 or 8) and `$n` vectors.
 macro_rules! kernels {
     ($name:ident, $(#[$feature:meta])? $vector:ty, $words:ty, $h:literal, $n:literal) => {
         pub(super) static $name: Kernels = {
