@@ -1,9 +1,4 @@
 //! The `tokenformer` command line: thin verbs over the library crates.
-#![allow(
-    clippy::result_large_err,
-    reason = "an error ends the program, so its size costs nothing"
-)]
-
 #[macro_use]
 mod output;
 

@@ -150,11 +150,11 @@ impl<'a> Pipe<'a> {
     /// Copies the numbers of a tensor; a failure to read is kept for [`Pipe::safetensors`].
     fn copy(&self, tensor: &Planned, to: &mut dyn Write) -> io::Result<()> {
         self.each_source(tensor, |source, name| self.pass(source, name, to))
-            .or_else(|error| match error {
-                Failure::Write(error) => Err(error),
+            .map_err(|error| match error {
+                Failure::Write(error) => error,
                 Failure::Read(error) => {
                     *self.failed.borrow_mut() = Some(error);
-                    Err(io::Error::other("the weights cannot be read"))
+                    io::Error::other("the weights cannot be read")
                 }
             })
     }

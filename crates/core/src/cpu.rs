@@ -203,7 +203,9 @@ impl Device for Cpu {
             stats: floats_mut(stats),
         });
         with_site(site, |site| {
-            self.exec(|exec| pattention::forward::<f32>(exec, site, floats(x), floats_mut(y), dims, saved))
+            self.exec(|exec| {
+                pattention::forward::<f32>(exec, site, floats(x), floats_mut(y), dims, saved)
+            })
         })
     }
 
