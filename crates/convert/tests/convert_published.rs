@@ -59,7 +59,8 @@ fn containers_do_not_matter() {
 #[test]
 fn half_precision_becomes_the_same_numbers_in_f32() {
     let lab = Lab::new();
-    let rounded: [(Dtype, fn(f32) -> f32); 2] = [
+    type Round = fn(f32) -> f32;
+    let rounded: [(Dtype, Round); 2] = [
         (Dtype::F16, |x| half::f16::from_f32(x).to_f32()),
         (Dtype::BF16, |x| half::bf16::from_f32(x).to_f32()),
     ];

@@ -107,7 +107,8 @@ fn a_folder_keeps_the_tokenizer_and_a_fingerprint_of_the_rounded_weights() {
 fn half_precision_is_rounded_to_nearest() {
     let lab = Lab::new();
     let model = lab.model();
-    let cases: [(WeightType, fn(f32) -> f32); 2] = [
+    type Round = fn(f32) -> f32;
+    let cases: [(WeightType, Round); 2] = [
         (WeightType::F16, |x| half::f16::from_f32(x).to_f32()),
         (WeightType::BF16, |x| half::bf16::from_f32(x).to_f32()),
     ];

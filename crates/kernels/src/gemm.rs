@@ -43,6 +43,12 @@ pub use packed::{
     Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_gemm_packed_t, par_pack,
 };
 
+/// Whether `len` elements hold a matrix; false rather than an overflow for absurd sizes.
+fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
+    let end = |last: usize| last.checked_mul(row_stride)?.checked_add(cols);
+    rows == 0 || cols == 0 || end(rows - 1).is_some_and(|end| end <= len)
+}
+
 /// A read-only matrix inside a slice.
 #[derive(Clone, Copy)]
 pub struct Mat<'a, T = f32> {
@@ -61,7 +67,7 @@ impl<'a, T> Mat<'a, T> {
 
     /// `rows × cols`, row-major, rows `row_stride` apart.
     pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len());
+        assert!(fits(data.len(), rows, cols, row_stride));
         Self {
             data,
             rows,
@@ -90,11 +96,9 @@ impl<'a, T> Mat<'a, T> {
     /// Rows `start..start + rows`.
     pub fn row_block(self, start: usize, rows: usize) -> Self {
         assert!(start + rows <= self.rows);
-        let offset = if rows == 0 {
-            0
-        } else {
-            start * self.row_stride
-        };
+        // An empty matrix may have less data than the rows would start at.
+        let empty = rows == 0 || self.cols == 0;
+        let offset = if empty { 0 } else { start * self.row_stride };
         Self {
             data: &self.data[offset..],
             rows,
@@ -119,7 +123,7 @@ impl<'a> MatMut<'a> {
 
     /// `rows × cols`, row-major, rows `row_stride` apart.
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len());
+        assert!(fits(data.len(), rows, cols, row_stride));
         Self {
             data,
             rows,

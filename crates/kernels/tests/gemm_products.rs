@@ -246,6 +246,29 @@ fn levels(shape: [usize; 3]) -> Vec<Level> {
     levels
 }
 
+/// Tiles that start in the middle of a matrix without elements used to be out of bounds.
+#[test]
+fn sums_of_nothing_in_many_tiles_are_zero() {
+    for transposed in [false, true] {
+        let case = Case {
+            shape: [300, 0, 700],
+            a_transposed: transposed,
+            b_transposed: transposed,
+            write: Write::Replace,
+            scale: 1.0,
+            seed: 1,
+        };
+        let c = numbers(300 * 700, 2);
+        let pool = Pool::new(2);
+        for c in [
+            case.packed::<f32, f32>(&[], &[], &c, &pool),
+            case.packed::<Bf16, f32>(&[], &[], &c, &pool),
+        ] {
+            assert!(c.iter().all(|&c| c.to_bits() == 0));
+        }
+    }
+}
+
 #[test]
 fn column_ranges_of_a_packed_matrix_are_products_of_their_own() {
     let [m, k, n] = [5, 300, 100];
