@@ -40,12 +40,14 @@ class ScoredOnly(HFLM):
             longest = max(map(len, kept)) - 1
             inputs = torch.tensor([tokens[:-1] + [0] * (longest - len(tokens) + 1) for tokens in kept])
             hidden = self.model.hidden(inputs)
-            for i, tokens, h in zip(part, kept, hidden):
-                targets = torch.tensor(requests[i][2])
-                logits = self.model.head(h[len(tokens) - 1 - len(targets) : len(tokens) - 1])
-                scores = logits.log_softmax(-1)
-                picked = scores.gather(1, targets[:, None]).sum()
-                answers[i] = float(picked), bool((scores.argmax(-1) == targets).all())
+            counts = [len(requests[i][2]) for i in part]
+            rows = [h[len(t) - 1 - n : len(t) - 1] for t, n, h in zip(kept, counts, hidden)]
+            targets = torch.tensor([token for i in part for token in requests[i][2]])
+            scores = self.model.head(torch.cat(rows)).log_softmax(-1)
+            picked = scores.gather(1, targets[:, None])[:, 0].split(counts)
+            greedy = (scores.argmax(-1) == targets).split(counts)
+            for i, own, right in zip(part, picked, greedy):
+                answers[i] = float(own.sum()), bool(right.all())
         return answers
 
 

@@ -191,7 +191,13 @@ fn recipe(
             let second = step_seconds(&grown, batch, device)?;
             // A tenth for evaluation, samples and files.
             let mean = FIRST_STAGE * first + (1.0 - FIRST_STAGE) * second;
-            ((args.minutes * 60.0 * 0.9 / mean) as u64).max(2)
+            let steps = (args.minutes * 60.0 * 0.9 / mean) as u64;
+            // A multiple of ten, so that the growth falls on an evaluation.
+            if steps < 20 {
+                steps.max(2)
+            } else {
+                steps / 10 * 10
+            }
         }
     };
     let at_step = ((steps as f64 * FIRST_STAGE) as u64).clamp(1, steps - 1);

@@ -1,6 +1,6 @@
 //! Run-time choice of the vector instruction set.
 //!
-//! Kernels are written as plain loops with a fixed lane structure and `mul_add`; [`simd!`] compiles
+//! Kernels are written as plain loops with a fixed lane structure and `mul_add`; the macro `simd!` compiles
 //! each of them three times (AVX-512, AVX2 + FMA, and the target's baseline) and picks one when it is
 //! called. Since the lanes and the order of operations are in the source, the result has the same
 //! bits at every level.

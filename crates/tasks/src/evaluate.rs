@@ -85,10 +85,11 @@ pub fn evaluate(
     let mut items = Vec::new();
     for (task, path) in &options.tasks {
         let rows = rows::read(path, options.limit)?;
-        let made = rows
-            .par_iter()
-            .map(|row| item(options, &encoder, *task, row));
-        items.extend(made.collect::<Result<Vec<_>>>()?);
+        let made: Vec<Result<Item>> = (rows.par_iter())
+            .map(|row| item(options, &encoder, *task, row))
+            .collect();
+        // In the order of rows, so that it is always the first wrong one that is named.
+        items.extend(made.into_iter().collect::<Result<Vec<_>>>()?);
     }
     let mut partial = options.partial.as_deref().map(Partial::open).transpose()?;
     if let Some(partial) = &mut partial {
