@@ -7,6 +7,7 @@ use tokenformer_core::config::{FinalNorm, Positions};
 use tokenformer_core::device::{AttentionShape, RotaryTable};
 use tokenformer_core::{Device, Graph, Model, ModelConfig, SiteKind};
 
+use crate::layout::elements;
 use crate::pipe::CHUNK_ELEMENTS;
 use crate::source::Source;
 use crate::{Error, Result};
@@ -21,36 +22,43 @@ pub(crate) struct Arrays<'a> {
 }
 
 impl Arrays<'_> {
-    /// Sizes of a configuration are believed, and memory is taken for them, only when the weights have them too.
-    fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+    /// Passes the elements of an array of this shape on, at most `chunk` at a time.
+    fn for_each_chunk(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        chunk: usize,
+        take: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
         let name = (self.named)(name);
-        match self.source.shape(&name) {
-            Some(got) if got == shape => Ok(()),
-            got => Err(Error::Damaged {
+        // Sizes of a configuration are believed, and memory is taken for them, only when the weights have them too.
+        let got = self.source.shape(&name);
+        if got != Some(shape) {
+            return Err(Error::Damaged {
                 path: self.source.path().into(),
                 what: "the weights and the configuration belong to different models",
                 expected: format!("{name} of shape {shape:?}"),
                 got: got.map_or("no such array".into(), |got| format!("{got:?}")),
                 help: "convert or train the model again",
-            }),
+            });
         }
-    }
-
-    /// Passes the elements of an array on, at most `chunk` at a time.
-    fn for_each_chunk(
-        &mut self,
-        name: &str,
-        chunk: usize,
-        take: &mut dyn FnMut(&[f32]),
-    ) -> Result<()> {
-        let name = (self.named)(name);
-        let mut count = 0;
         self.source.for_each_chunk(&name, chunk, &mut |numbers| {
-            count += numbers.len();
             take(numbers);
             Ok(())
         })?;
-        self.source.passed((count * size_of::<f32>()) as u64)
+        self.source
+            .passed(elements(shape) * size_of::<f32>() as u64)
+    }
+
+    /// A whole array.
+    fn whole(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        self.for_each_chunk(name, shape, CHUNK_ELEMENTS, &mut |numbers| {
+            // Known to be as many as the file has.
+            all.reserve_exact(elements(shape) as usize - all.len());
+            all.extend_from_slice(numbers)
+        })?;
+        Ok(all)
     }
 }
 
@@ -61,23 +69,9 @@ pub(crate) fn last_logits(
     tokens: &[u32],
     arrays: &mut Arrays<'_>,
 ) -> Result<Vec<f32>> {
-    arrays.expect_shape(EMBEDDING, &[config.vocab, config.width])?;
     let mut h = embed(config, tokens, arrays)?;
-    // What the models of one block have in common.
-    let base = ModelConfig {
-        vocab: tokens.len(),
-        blocks: Vec::new(),
-        ..config.clone()
-    };
-    let mut seat = None;
-    for (block, of_block) in config.blocks.iter().enumerate() {
-        let mut alone = base.clone();
-        alone.blocks.push(of_block.clone());
-        let is_last = block + 1 == config.layers();
-        if !is_last {
-            alone.final_norm = FinalNorm::Plain;
-        }
-        h = run_block(device, alone, block, is_last, &h, &mut seat, arrays)?;
+    for block in 0..config.layers() {
+        h = run_block(device, config, block, &h, arrays)?;
     }
     let last = h.split_off(h.len().saturating_sub(config.width));
 
@@ -100,16 +94,18 @@ fn for_each_row(
     take: &mut dyn FnMut(&[f32]),
 ) -> Result<()> {
     const ROWS: usize = 1024;
-    arrays.for_each_chunk(EMBEDDING, ROWS * config.width, &mut |numbers| {
+    let shape = [config.vocab, config.width];
+    arrays.for_each_chunk(EMBEDDING, &shape, ROWS * config.width, &mut |numbers| {
         numbers.chunks_exact(config.width).for_each(&mut *take);
     })
 }
 
 /// Rows of the embedding `[T, D]`.
 fn embed(config: &ModelConfig, tokens: &[u32], arrays: &mut Arrays<'_>) -> Result<Vec<f32>> {
-    let mut h = vec![0.0; tokens.len() * config.width];
+    let mut h = Vec::new();
     let mut index = 0;
     for_each_row(config, arrays, &mut |row| {
+        h.resize(tokens.len() * config.width, 0.0);
         let slots = tokens.iter().zip(h.chunks_exact_mut(config.width));
         for (_, slot) in slots.filter(|&(&token, _)| token == index) {
             slot.copy_from_slice(row);
@@ -119,111 +115,55 @@ fn embed(config: &ModelConfig, tokens: &[u32], arrays: &mut Arrays<'_>) -> Resul
     Ok(h)
 }
 
-/// A model of one block, into which the blocks are loaded one after the other, and memory for one of its arrays.
-///
-/// Its embedding is the hidden states in front of the block, so that token `t` stands for row `t`.
-struct Seat {
-    config: ModelConfig,
-    model: Model,
-    numbers: Vec<f32>,
-}
-
-impl Seat {
-    fn new(
-        device: &Arc<dyn Device>,
-        config: ModelConfig,
-        block: usize,
-        arrays: &Arrays<'_>,
-    ) -> Result<Seat> {
-        let mut failed = None;
-        let built = Model::build(device, &config, &mut |name, shape| {
-            let known = match name {
-                EMBEDDING => Ok(()),
-                _ => arrays.expect_shape(&name_in(block, name), shape),
-            };
-            known.map_err(|error| {
-                let reason = error.to_string();
-                failed = Some(error);
-                tokenformer_core::Error::Tensor {
-                    name: name.into(),
-                    reason,
-                    expected: shape.into(),
-                }
-            })?;
-            Ok(vec![0.0; shape.iter().product()])
-        });
-        let model = match failed {
-            Some(error) => return Err(error),
-            None => built?,
-        };
-        Ok(Seat {
-            config,
-            model,
-            numbers: Vec::new(),
-        })
-    }
-
-    fn load(
-        &mut self,
-        device: &Arc<dyn Device>,
-        block: usize,
-        h: &[f32],
-        arrays: &mut Arrays<'_>,
-    ) -> Result<()> {
-        for param in self.model.params_mut() {
-            if param.name() == EMBEDDING {
-                device.upload(h, param.value_mut())?;
-                continue;
-            }
-            let name = name_in(block, param.name());
-            arrays.expect_shape(&name, param.shape())?;
-            self.numbers.clear();
-            arrays.for_each_chunk(&name, CHUNK_ELEMENTS, &mut |numbers| {
-                self.numbers.extend_from_slice(numbers);
-            })?;
-            device.upload(&self.numbers, param.value_mut())?;
-        }
-        Ok(())
-    }
-}
-
-/// The name in the whole model of an array of the model of one block.
-fn name_in(block: usize, name: &str) -> String {
-    match name.strip_prefix("blocks.0.") {
-        Some(rest) => format!("blocks.{block}.{rest}"),
-        None => name.into(),
-    }
-}
-
 /// Hidden states `[T, D]` after a block, after the final norm too if it is the last one.
+///
+/// A model of this block alone, whose embedding is the hidden states, so that token `t` stands for row `t`.
 fn run_block(
     device: &Arc<dyn Device>,
-    alone: ModelConfig,
+    config: &ModelConfig,
     block: usize,
-    is_last: bool,
     h: &[f32],
-    seat: &mut Option<Seat>,
     arrays: &mut Arrays<'_>,
 ) -> Result<Vec<f32>> {
-    // Equal blocks, as most are, take each other's place in memory.
-    let mut seated = match seat.take() {
-        Some(seat) if seat.config == alone => seat,
-        old => {
-            drop(old);
-            Seat::new(device, alone, block, arrays)?
+    let t = h.len() / config.width;
+    let is_last = block + 1 == config.layers();
+    let mut alone = config.clone();
+    alone.vocab = t;
+    alone.blocks = config.blocks.get(block).cloned().into_iter().collect();
+    if !is_last {
+        alone.final_norm = FinalNorm::Plain;
+    }
+    let mut failed = None;
+    let built = Model::build(device, &alone, &mut |name, shape| {
+        if name == EMBEDDING {
+            return Ok(h.to_vec());
         }
+        let name = match name.strip_prefix("blocks.0.") {
+            Some(rest) => format!("blocks.{block}.{rest}"),
+            None => name.to_string(),
+        };
+        arrays.whole(&name, shape).map_err(|error| {
+            let reason = error.to_string();
+            failed = Some(error);
+            tokenformer_core::Error::Tensor {
+                name,
+                reason,
+                expected: shape.into(),
+            }
+        })
+    });
+    let model = match failed {
+        Some(error) => return Err(error),
+        None => built?,
     };
-    seated.load(device, block, h, arrays)?;
-    let tokens: Vec<u32> = (0..seated.config.vocab as u32).collect();
+    let tokens: Vec<u32> = (0..t as u32).collect();
     let mut g = Graph::inference(device);
-    let model = &seated.model;
     let h = match is_last {
         true => model.hidden(&mut g, &tokens, 1, None)?,
-        false => through(model, &seated.config, &mut g, &tokens)?,
+        false => through(&model, config, &mut g, &tokens)?,
     };
-    let h = h.to_host(&**device)?;
-    *seat = Some(seated);
-    Ok(h)
+    Ok(h.to_host(&**device)
+        .map_err(tokenformer_core::Error::from)?)
 }
 
 /// Hidden states after the only block of `model`, before any final norm; [`Model::hidden`] goes on to it.

@@ -15,10 +15,6 @@ use crate::{Error, Result};
 /// Numbers that travel together: 1 MiB of `f32`, so that they are still in the cache when they are hashed.
 pub(crate) const CHUNK_ELEMENTS: usize = 1 << 18;
 
-/// Bytes that are handed to the system together. On Linux writes of a mebibyte, in which the buffer between here and the
-/// file would hand them over, can take several times longer: the page cache makes larger pages for them.
-const WRITE_BYTES: usize = 128 << 10;
-
 /// The type of weights in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightType {
@@ -200,10 +196,7 @@ impl<'a> Pipe<'a> {
                 })
             });
             let written = filled.iter().try_for_each(|bytes| {
-                for part in bytes.chunks(WRITE_BYTES) {
-                    to.write_all(part)?;
-                    to.flush()?;
-                }
+                to.write_all(&bytes)?;
                 (self.progress.borrow_mut())(bytes.len() as u64);
                 // Nobody needs the buffer when reading has ended.
                 let _ = empty.send(bytes);
