@@ -1,8 +1,9 @@
 //! The loops around the micro-kernels.
 
-use super::kernel::{PANEL, STRIP, Tile};
+use super::kernel::{Kernel, Kernels, PANEL, STRIP, Tile};
 use super::pack::{LINE, Panels, Precision, Source, pack_panels};
 use super::{Mat, Write};
+use crate::simd::{Level, level};
 use std::ops::Range;
 
 /// Words of the inner dimension in a block: part of the contract on rounding, see [`super`]. A
@@ -13,33 +14,32 @@ pub(super) const ROWS: usize = 128;
 /// Elements of C that stay in the second-level cache from one block to the next.
 const TILE_C: usize = 64 << 10;
 
-/// Words of a block of A.
-pub(super) const A_WORDS: usize = ROWS * BLOCK;
+/// Words of a block of A, whose last strip may be incomplete.
+pub(super) const A_WORDS: usize = (ROWS + STRIP) * BLOCK;
 /// Lines of a block of a panel of B.
 pub(super) const B_LINES: usize = PANEL * BLOCK / LINE;
 
-/// Where a block of A lies: panels of [`PANEL`] rows that are made of strips of [`STRIP`].
+/// Where a block of A lies: groups of adjacent rows.
 #[derive(Clone, Copy)]
 pub(super) struct Left {
     pub first: *const u32,
-    /// Words from a panel of rows to the next.
-    pub panel: usize,
-    /// Words from a strip to the next within a panel.
-    pub strip: usize,
-    /// Words from a row to the next within a strip.
+    /// Rows of a group; no tile crosses into the next.
+    pub group_rows: usize,
+    /// Words from a group to the next.
+    pub group: usize,
+    /// Words from a row to the next within a group.
     pub row: usize,
     /// Words from an inner position to the next.
     pub word: usize,
 }
 
 impl Left {
-    /// Rows at equal distances.
+    /// One group: rows at equal distances.
     fn even(first: *const u32, row: usize, word: usize) -> Self {
-        let (panel, strip) = (PANEL * row, STRIP * row);
         Self {
             first,
-            panel,
-            strip,
+            group_rows: usize::MAX,
+            group: 0,
             row,
             word,
         }
@@ -47,9 +47,13 @@ impl Left {
 
     /// The first word of a row of the block.
     fn at(&self, row: usize) -> *const u32 {
-        let (panel, strip, row) = (row / PANEL, row % PANEL / STRIP, row % STRIP);
-        self.first
-            .wrapping_add(panel * self.panel + strip * self.strip + row * self.row)
+        let (group, row) = (row / self.group_rows, row % self.group_rows);
+        self.first.wrapping_add(group * self.group + row * self.row)
+    }
+
+    /// Rows from `row` to the end of its group.
+    fn left_in_group(&self, row: usize) -> usize {
+        self.group_rows - row % self.group_rows
     }
 }
 
@@ -97,33 +101,23 @@ pub(super) unsafe fn product<P: Precision>(
             for words in pieces(0..words, BLOCK) {
                 let write = if words.start == 0 { write } else { Write::Add };
                 let a = left(rows.clone(), words.clone());
-                for cols in pieces(tile.clone(), PANEL) {
-                    let b = right(cols.clone(), words.clone());
-                    let mut row = rows.start;
-                    for &(height, kernel) in kernels {
-                        while rows.end - row >= height {
-                            let tile = Tile {
-                                words: words.len(),
-                                a: a.at(row - rows.start),
-                                a_row: a.row,
-                                a_word: a.word,
-                                b: b.first,
-                                b_word: b.word,
-                                c: c.first.wrapping_add(row * c.row_stride + cols.start),
-                                c_row: c.row_stride,
-                                scale,
-                                write,
-                            };
-                            // SAFETY: rows, columns and words are within what the caller vouches for.
-                            unsafe {
-                                if cols.len() == PANEL {
-                                    kernel(&tile);
-                                } else {
-                                    narrow(kernel, tile, height, cols.len());
-                                }
-                            }
-                            row += height;
-                        }
+                for panel in pieces(tile.clone(), PANEL) {
+                    let b = right(panel.clone(), words.clone());
+                    for cols in pieces(panel.clone(), kernels.cols) {
+                        let operands = Tile {
+                            words: words.len(),
+                            a: a.first,
+                            a_row: a.row,
+                            a_word: a.word,
+                            b: b.first.wrapping_add(cols.start - panel.start),
+                            b_word: b.word,
+                            c: c.first.wrapping_add(cols.start),
+                            c_row: c.row_stride,
+                            scale,
+                            write,
+                        };
+                        // SAFETY: rows, columns and words are within what the caller vouches for.
+                        unsafe { column(kernels, operands, &a, rows.clone(), cols.len()) };
                     }
                 }
             }
@@ -131,11 +125,45 @@ pub(super) unsafe fn product<P: Precision>(
     }
 }
 
-/// Runs a kernel of `rows` rows whose C has less than [`PANEL`] columns.
+/// The tiles of `rows` over a block of the inner dimension, `cols` columns of each; `operands` has the first
+/// row's place in everything but A.
+///
+/// # Safety
+/// As for [`product`].
+unsafe fn column(
+    kernels: &Kernels,
+    operands: Tile,
+    a: &Left,
+    rows: Range<usize>,
+    cols: usize,
+) {
+    let mut row = rows.start;
+    while row < rows.end {
+        let most = (rows.end - row).min(a.left_in_group(row - rows.start));
+        let fits = |(height, _): &&(usize, Kernel)| *height <= most;
+        let (height, kernel) = kernels.by_rows.iter().find(fits).expect("one row fits");
+        let tile = Tile {
+            a: a.at(row - rows.start),
+            c: operands.c.wrapping_add(row * operands.c_row),
+            ..operands
+        };
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if cols == kernels.cols {
+                kernel(&tile);
+            } else {
+                narrow(*kernel, tile, *height, cols);
+            }
+        }
+        row += height;
+    }
+}
+
+/// Runs a kernel of `rows` rows whose C has less than its columns.
 ///
 /// # Safety
 /// As for the kernel, but for `cols` columns of C.
-unsafe fn narrow(kernel: super::kernel::Kernel, tile: Tile, rows: usize, cols: usize) {
+unsafe fn narrow(kernel: Kernel, tile: Tile, rows: usize, cols: usize) {
     let mut whole = [[0.0f32; PANEL]; STRIP];
     for (row, whole) in whole[..rows].iter_mut().enumerate() {
         // SAFETY: `cols` columns of a row of C.
@@ -170,15 +198,17 @@ pub(super) fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = R
         .map(move |start| start..end.min(start + size))
 }
 
-/// Blocks of `a`: where they lie if the kernels can read them there, which holds for f32, or else
-/// copied to `work` ([`A_WORDS`]).
+/// Blocks of `a`: where they lie if the kernels read them well there, or else copied to `work`
+/// ([`A_WORDS`]).
 ///
-/// Columns of f32 are not copied either: the kernels wait less for them than a copy would.
+/// With AVX-512, columns of f32 are not copied either: the kernels wait less for them than a copy would.
 pub(super) fn left<'a, P: Precision, S: Source<P>>(
     a: Mat<'a, S>,
     work: &'a mut [u32],
 ) -> impl FnMut(Range<usize>, Range<usize>) -> Left + 'a {
-    let in_place = S::in_place(a);
+    let columns_in_place = work.is_empty() || level() == Level::Avx512;
+    let in_place = S::in_place(a).filter(|(_, word)| *word == 1 || columns_in_place);
+    let strip = P::kernels().strip();
     move |rows, words| {
         let depth = words.len();
         if let Some((row, word)) = in_place {
@@ -192,22 +222,43 @@ pub(super) fn left<'a, P: Precision, S: Source<P>>(
             }
             Left::even(work.as_ptr(), depth, 1)
         } else {
-            let to = &mut work[..rows.len().next_multiple_of(STRIP) * depth];
-            let to = Panels {
-                first: to.as_mut_ptr().cast(),
-                panel: depth,
-            };
+            let to = &mut work[..rows.len().next_multiple_of(strip) * depth];
             // SAFETY: `work` has that many rows of words.
-            unsafe { pack_panels::<P, S, STRIP>(to, a.t(), rows, words) };
+            unsafe {
+                match strip {
+                    4 => pack_strips::<P, S, 4>(to, a.t(), rows, words),
+                    6 => pack_strips::<P, S, 6>(to, a.t(), rows, words),
+                    8 => pack_strips::<P, S, 8>(to, a.t(), rows, words),
+                    _ => unreachable!("kernels have tiles of 4, 6 or 8 rows"),
+                }
+            };
             Left {
                 first: work.as_ptr(),
-                panel: PANEL * depth,
-                strip: STRIP * depth,
+                group_rows: strip,
+                group: strip * depth,
                 row: 1,
-                word: STRIP,
+                word: strip,
             }
         }
     }
+}
+
+/// Packs columns of `b` as panels of `W`, one after the other in `to`.
+///
+/// # Safety
+/// `to` must have whole panels for all of `cols`.
+unsafe fn pack_strips<P: Precision, S: Source<P>, const W: usize>(
+    to: &mut [u32],
+    b: Mat<'_, S>,
+    cols: Range<usize>,
+    words: Range<usize>,
+) {
+    let panels = Panels {
+        first: to.as_mut_ptr().cast(),
+        panel: words.len(),
+    };
+    // SAFETY: passed on to the caller.
+    unsafe { pack_panels::<P, S, W>(panels, b, cols, words) }
 }
 
 /// Blocks of `b`, copied to `work` ([`B_LINES`]) unless the kernels can read whole panels where they are.

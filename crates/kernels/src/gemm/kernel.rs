@@ -1,5 +1,5 @@
-//! Micro-kernels: one tile of the output, at most [`STRIP`] rows by [`PANEL`] columns, over one block
-//! of the inner dimension.
+//! Micro-kernels: one tile of the output, at most [`STRIP`] rows by [`Kernels::cols`] columns, over one
+//! block of the inner dimension.
 //!
 //! Operands are streams of 32-bit *words*: an f32, or two consecutive bfloat16 along the inner
 //! dimension (the first one in the lower half). Every kernel computes each element by the same chain
@@ -12,7 +12,7 @@ use crate::simd::{Level, level};
 
 /// Columns of a tile.
 pub(super) const PANEL: usize = 32;
-/// Rows of the tallest tile.
+/// Rows of the tallest tile of all instruction sets.
 pub(super) const STRIP: usize = 8;
 
 /// The operands of one tile.
@@ -25,11 +25,11 @@ pub struct Tile {
     pub a_row: usize,
     /// Words from an inner position of A to the next.
     pub a_word: usize,
-    /// First word of `PANEL` adjacent columns of B.
+    /// First word of the columns of B, which are adjacent.
     pub b: *const u32,
     /// Words from an inner position of B to the next.
     pub b_word: usize,
-    /// First element of `PANEL` adjacent columns of C.
+    /// First element of the columns of C, which are adjacent.
     pub c: *mut f32,
     /// Elements from a row of C to the next.
     pub c_row: usize,
@@ -47,8 +47,20 @@ pub struct Tile {
 /// processor must have the kernel's instruction set.
 pub type Kernel = unsafe fn(&Tile);
 
-/// Kernels for tiles of 8, 4, 2 and 1 rows.
-pub type Kernels = [(usize, Kernel); 4];
+/// The kernels of an instruction set.
+pub struct Kernels {
+    /// Columns of their tiles, which divide [`PANEL`].
+    pub cols: usize,
+    /// Kernels by the rows of their tiles, the tallest (at most [`STRIP`]) first, one row last.
+    pub by_rows: [(usize, Kernel); 4],
+}
+
+impl Kernels {
+    /// Rows of the tallest tile.
+    pub fn strip(&self) -> usize {
+        self.by_rows[0].0
+    }
+}
 
 /// The kernels for f32 words at the level in use.
 pub(super) fn f32_kernels() -> &'static Kernels {
@@ -187,32 +199,47 @@ unsafe fn part<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     }
 }
 
-/// `R` rows by a whole panel, in parts of `H` rows and `N` vectors that fit the registers.
+/// `R` rows by `COLS` columns, in parts of `H` rows and `N` vectors that fit the registers.
 ///
 /// # Safety
 /// As for [`Kernel`].
 #[inline(always)]
-unsafe fn tile<V: Vector, W: Words<V>, const R: usize, const H: usize, const N: usize>(t: &Tile) {
-    const { assert!(R.is_multiple_of(H) && PANEL.is_multiple_of(N * V::LANES)) };
+unsafe fn tile<
+    V: Vector,
+    W: Words<V>,
+    const COLS: usize,
+    const R: usize,
+    const H: usize,
+    const N: usize,
+>(
+    t: &Tile,
+) {
+    const {
+        assert!(R <= STRIP && R.is_multiple_of(H));
+        assert!(PANEL.is_multiple_of(COLS) && COLS.is_multiple_of(N * V::LANES));
+    };
     for row in (0..R).step_by(H) {
-        for col in (0..PANEL).step_by(N * V::LANES) {
+        for col in (0..COLS).step_by(N * V::LANES) {
             // SAFETY: passed on to the caller.
             unsafe { part::<V, W, H, N>(t, row, col) };
         }
     }
 }
 
-/// Defines [`Kernels`] for one kind of register and word: the parts of the tallest tile have `$h` rows
-/// (4 or 8) and `$n` vectors.
+/// Defines [`Kernels`] for one kind of register and word: tiles of `$cols` columns and at most `$strip` rows,
+/// computed in parts of `$n` vectors and at most `$h` rows.
 macro_rules! kernels {
-    ($name:ident, $(#[$feature:meta])? $vector:ty, $words:ty, $h:literal, $n:literal) => {
+    ($name:ident, $(#[$feature:meta])? $vector:ty, $words:ty, $cols:literal, $strip:literal, $h:literal, $n:literal) => {
         pub(super) static $name: Kernels = {
             $(#[$feature])?
             unsafe fn rows<const R: usize, const H: usize>(t: &Tile) {
                 // SAFETY: passed on to the caller.
-                unsafe { tile::<$vector, $words, R, H, $n>(t) }
+                unsafe { tile::<$vector, $words, $cols, R, H, $n>(t) }
             }
-            [(8, rows::<8, $h>), (4, rows::<4, 4>), (2, rows::<2, 2>), (1, rows::<1, 1>)]
+            Kernels {
+                cols: $cols,
+                by_rows: [($strip, rows::<$strip, $h>), (4, rows::<4, 4>), (2, rows::<2, 2>), (1, rows::<1, 1>)],
+            }
         };
     };
 }
@@ -264,8 +291,8 @@ impl Vector for Portable {
     }
 }
 
-kernels!(F32_PORTABLE, Portable, F32, 4, 1);
-kernels!(BF16_PORTABLE, Portable, Pairs, 4, 1);
+kernels!(F32_PORTABLE, Portable, F32, 32, 8, 4, 1);
+kernels!(BF16_PORTABLE, Portable, Pairs, 32, 8, 4, 1);
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -373,6 +400,8 @@ mod x86 {
         #[target_feature(enable = "avx512f")]
         __m512,
         F32,
+        32,
+        8,
         8,
         2
     );
@@ -381,7 +410,9 @@ mod x86 {
         #[target_feature(enable = "avx2,fma")]
         __m256,
         F32,
-        4,
+        16,
+        6,
+        6,
         2
     );
     kernels!(
@@ -389,6 +420,8 @@ mod x86 {
         #[target_feature(enable = "avx512f,avx512bf16")]
         __m512,
         NativePairs,
+        32,
+        8,
         8,
         2
     );
@@ -397,6 +430,8 @@ mod x86 {
         #[target_feature(enable = "avx512f")]
         __m512,
         Pairs,
+        32,
+        8,
         8,
         2
     );
@@ -405,6 +440,8 @@ mod x86 {
         #[target_feature(enable = "avx2,fma")]
         __m256,
         Pairs,
+        16,
+        4,
         4,
         2
     );

@@ -85,8 +85,8 @@ impl<'a, P: Precision> Packed<'a, P> {
     fn left_transposed(self) -> impl FnMut(Range<usize>, Range<usize>) -> Left {
         move |rows, words| Left {
             first: self.panel(rows.start)[words.start * PANEL..].as_ptr(),
-            panel: panel_lines::<P>(self.k) * LINE,
-            strip: STRIP,
+            group_rows: PANEL,
+            group: panel_lines::<P>(self.k) * LINE,
             row: 1,
             word: PANEL,
         }
