@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use tokenformer_core::Precision;
 use tokenformer_core::grow::{Amount, TauRule};
 
 /// Train, grow, measure and run TokenFormer models.
@@ -57,6 +58,28 @@ pub struct ComputeArgs {
     /// Threads to use [default: one per core]. Results do not depend on it.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// The precision of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    /// Nothing is rounded: the reference, and the same bits on every machine.
+    F32,
+    /// Factors of products and kept activations in bfloat16, sums and parameters in f32.
+    Bf16,
+    /// The faster one for this processor; `doctor` tells which and why.
+    Auto,
+}
+
+impl PrecisionArg {
+    /// The precision meant.
+    pub fn resolve(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+            Self::Auto => Precision::auto().0,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +247,9 @@ pub struct TrainArgs {
     /// starts from that checkpoint.
     #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
     pub resume: String,
+    /// Precision of products, instead of the recipe's `train.precision`.
+    #[arg(long, value_name = "P", value_enum)]
+    pub precision: Option<PrecisionArg>,
     #[command(flatten)]
     pub compute: ComputeArgs,
 }
@@ -517,6 +543,9 @@ pub struct BenchArgs {
     /// Timed steps, after one that is not.
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub steps: usize,
+    /// Precision of products.
+    #[arg(long, value_name = "P", value_enum, default_value = "f32")]
+    pub precision: PrecisionArg,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

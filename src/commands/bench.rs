@@ -1,6 +1,6 @@
 //! `bench`: speed and memory of training, prefill and decoding, beside what the machine can do at most.
 
-use super::{device, print_json};
+use super::{device_in, print_json};
 use crate::args::{BenchArgs, BenchWhat};
 use crate::usage;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.steps == 0 {
         return Err(usage("--steps", "at least 1", 0, "5 or more give a median"));
     }
-    let device = device(&args.compute)?;
+    let precision = args.precision.resolve();
+    let device = device_in(&args.compute, precision)?;
     let config = Preset::named(&args.preset)?.spec().build()?;
     // The published sizes are measured on one sequence, small ones on a small batch.
     let (batch, context) = match config.width {
@@ -113,7 +114,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         what,
         preset: args.preset.clone(),
         params: config.params(),
-        precision: "f32",
+        precision: precision.name(),
         threads,
         computed_on: device.describe(),
         batch,

@@ -2,6 +2,7 @@
 
 use super::{device, print_json};
 use crate::args::DoctorArgs;
+use tokenformer_core::Precision;
 use tokenformer_kernels::simd;
 use tokenformer_report::table::human_bytes;
 use tokenformer_train::{Result, memory};
@@ -13,7 +14,8 @@ struct Output {
     cores: usize,
     simd_detected: &'static str,
     simd_used: &'static str,
-    precision: &'static str,
+    precision_auto: &'static str,
+    precision_auto_reason: &'static str,
     compute: String,
     memory_available_bytes: Option<u64>,
 }
@@ -21,13 +23,15 @@ struct Output {
 /// Runs the verb.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     let device = device(&args.compute)?;
+    let (precision, reason) = Precision::auto();
     let output = Output {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         simd_detected: simd::detected().name(),
         simd_used: simd::level().name(),
-        precision: "f32",
+        precision_auto: precision.name(),
+        precision_auto_reason: reason,
         compute: device.describe(),
         memory_available_bytes: memory::available_bytes(),
     };
@@ -42,9 +46,11 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         output.simd_used,
         output.simd_detected
     );
+    outln!("precision      f32 unless asked; the same bits for any number of threads");
     outln!(
-        "precision      {}: the same bits for any number of threads",
-        output.precision
+        "--precision auto  {}: {}",
+        output.precision_auto,
+        output.precision_auto_reason
     );
     outln!("computes on    {}", output.compute);
     match output.memory_available_bytes {

@@ -23,19 +23,24 @@ use clap::CommandFactory;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokenformer_core::{Cpu, Device, Model};
+use tokenformer_core::{Cpu, Device, Model, Precision};
 use tokenformer_store::{Resolved, Warning, Which, verify};
 use tokenformer_train::{Result, files};
 
-/// The device that the flags ask for.
+/// The device that the flags ask for, in f32.
 pub fn device(args: &ComputeArgs) -> Result<Arc<dyn Device>> {
+    device_in(args, Precision::F32)
+}
+
+/// The device that the flags ask for, in a precision.
+pub fn device_in(args: &ComputeArgs, precision: Precision) -> Result<Arc<dyn Device>> {
     const MAX_THREADS: usize = 4096;
     match args.threads {
         Some(n) if n == 0 || n > MAX_THREADS => {
             let help = "leave it out to use every core";
             Err(usage("--threads", "between 1 and 4096", n, help))
         }
-        threads => Ok(Cpu::new(threads)),
+        threads => Ok(Cpu::with_precision(threads, precision)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `train`: a run by a recipe.
 
-use super::{device, stop_flag};
+use super::{device_in, stop_flag};
 use crate::args::TrainArgs;
 use crate::ui::TrainingView;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,11 @@ use tokenformer_train::{Outcome, Result, Resume, Trainer};
 
 /// Runs the verb.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let resolved = resolve(args.recipe.config.as_deref(), &args.recipe.sets)?;
+    let mut sets = args.recipe.sets.clone();
+    if let Some(precision) = args.precision {
+        sets.push(format!("train.precision={}", precision.resolve()));
+    }
+    let resolved = resolve(args.recipe.config.as_deref(), &sets)?;
     let resume = match args.resume.as_str() {
         "auto" => Resume::Auto,
         "never" => Resume::Never,
@@ -19,7 +23,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         let name = args.recipe.config.as_deref().and_then(Path::file_stem);
         Path::new("runs").join(name.unwrap_or_else(|| "run".as_ref()))
     });
-    let device = device(&args.compute)?;
+    let device = device_in(&args.compute, resolved.recipe.train.precision)?;
     train(&resolved, &out, &resume, &device).map(|_| ())
 }
 

@@ -4,16 +4,23 @@ use crate::device::{
     AttentionShape, Buffer, BufferPool, Device, DeviceError, Kept, LossGradient, Result,
     RotaryTable, SegmentGradRef, SiteRef, Update, Write,
 };
+use crate::precision::Precision;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokenformer_kernels::gemm::{self, Kept as _};
 use tokenformer_kernels::pattention::{Saved, Segment, SegmentGrad, Site};
 use tokenformer_kernels::{
     Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, embedding, layer_norm,
     pattention, rotary, simd,
 };
 
-/// The processor, in f32. Results have the same bits for any number of threads.
+/// The processor. Results have the same bits for any number of threads.
+///
+/// In [`Precision::Bf16`] the factors of the large products (Pattention, output head) and the scores that are
+/// kept for the backward pass are rounded to bfloat16; sums, norms, attention between tokens, parameters,
+/// gradients and the optimizer stay in f32.
 pub struct Cpu {
+    precision: Precision,
     threads: Pool,
     scratch: Mutex<Scratch>,
     pool: BufferPool,
@@ -26,10 +33,16 @@ impl fmt::Debug for Cpu {
 }
 
 impl Cpu {
-    /// A device that computes on `threads` threads; `None` for one per available core.
+    /// A device that computes in f32 on `threads` threads; `None` for one per available core.
     pub fn new(threads: Option<usize>) -> Arc<Self> {
+        Self::with_precision(threads, Precision::F32)
+    }
+
+    /// As [`Cpu::new`], in the precision given.
+    pub fn with_precision(threads: Option<usize>, precision: Precision) -> Arc<Self> {
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
+            precision,
             threads: Pool::new(threads.unwrap_or_else(available)),
             scratch: Mutex::default(),
             pool: BufferPool::default(),
@@ -39,6 +52,11 @@ impl Cpu {
     /// Threads in use.
     pub fn threads(&self) -> usize {
         self.threads.threads()
+    }
+
+    /// The precision of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     fn exec<T>(&self, run: impl FnOnce(&mut Exec<'_>) -> T) -> Result<T> {
@@ -56,6 +74,27 @@ fn floats(buffer: &Buffer) -> &[f32] {
 
 fn floats_mut(buffer: &mut Buffer) -> &mut [f32] {
     buffer.storage_mut::<Vec<f32>>()
+}
+
+/// The numbers `[R, N]` that a kernel of precision `P` keeps in a buffer of [`Device::kept_len`].
+fn kept_mut<P: gemm::Precision>(buffer: &mut Buffer, len: usize) -> &mut [P::Kept] {
+    &mut P::Kept::in_floats(floats_mut(buffer))[..len]
+}
+
+/// Runs `$run` with `$P` standing for the type of the device's precision.
+macro_rules! in_precision {
+    ($device:expr, $P:ident => $run:expr) => {
+        match $device.precision {
+            Precision::F32 => {
+                type $P = f32;
+                $run
+            }
+            Precision::Bf16 => {
+                type $P = gemm::Bf16;
+                $run
+            }
+        }
+    };
 }
 
 /// Calls `run` with the site's buffers as slices.
@@ -81,7 +120,8 @@ fn with_site<T>(site: &SiteRef<'_>, run: impl FnOnce(&Site<'_>) -> T) -> T {
 impl Device for Cpu {
     fn describe(&self) -> String {
         format!(
-            "cpu, f32, {} threads, {}",
+            "cpu, {}, {} threads, {}",
+            self.precision,
             self.threads(),
             simd::level().name()
         )
@@ -89,6 +129,10 @@ impl Device for Cpu {
 
     fn pool(&self) -> &BufferPool {
         &self.pool
+    }
+
+    fn kept_len(&self, len: usize) -> usize {
+        in_precision!(self, P => len.div_ceil(<P as gemm::Precision>::Kept::PER_FLOAT))
     }
 
     fn allocate(&self, len: usize) -> Result<Buffer> {
@@ -198,13 +242,16 @@ impl Device for Cpu {
         y: &mut Buffer,
         saved: Option<[&mut Buffer; 2]>,
     ) -> Result<()> {
-        let saved = saved.map(|[scores, stats]| Saved {
-            scores: floats_mut(scores),
-            stats: floats_mut(stats),
-        });
         with_site(site, |site| {
+            let (x, y) = (floats(x), floats_mut(y));
             self.exec(|exec| {
-                pattention::forward::<f32>(exec, site, floats(x), floats_mut(y), dims, saved)
+                in_precision!(self, P => {
+                    let saved = saved.map(|[scores, stats]| Saved {
+                        scores: kept_mut::<P>(scores, dims[0] * site.tokens()),
+                        stats: floats_mut(stats),
+                    });
+                    pattention::forward::<P>(exec, site, x, y, dims, saved);
+                });
             })
         })
     }
@@ -220,10 +267,6 @@ impl Device for Cpu {
         dx: Option<(Write, &mut Buffer)>,
         grads: &mut [SegmentGradRef<'_>],
     ) -> Result<()> {
-        let saved = Saved {
-            scores: floats_mut(scores),
-            stats: floats_mut(stats),
-        };
         let dx = dx.map(|(write, dx)| (floats_mut(dx), write));
         let mut grads: Vec<Option<SegmentGrad<'_>>> = grads
             .iter_mut()
@@ -236,9 +279,17 @@ impl Device for Cpu {
             })
             .collect();
         with_site(site, |site| {
+            let (x, dy) = (floats(x), floats(dy));
+            let len = dims[0] * site.tokens();
             self.exec(|exec| {
-                let (x, dy, work) = (floats(x), floats(dy), floats_mut(work));
-                pattention::backward::<f32>(exec, site, x, dy, dims, saved, work, dx, &mut grads);
+                in_precision!(self, P => {
+                    let saved = Saved {
+                        scores: kept_mut::<P>(scores, len),
+                        stats: floats_mut(stats),
+                    };
+                    let work = kept_mut::<P>(work, len);
+                    pattention::backward::<P>(exec, site, x, dy, dims, saved, work, dx, &mut grads);
+                });
             })
         })
     }
@@ -304,7 +355,9 @@ impl Device for Cpu {
         logits: &mut Buffer,
     ) -> Result<()> {
         let (h, table, logits) = (floats(h), floats(table), floats_mut(logits));
-        self.exec(|exec| cross_entropy::logits::<f32>(exec, h, table, scale, logits, d))
+        self.exec(|exec| {
+            in_precision!(self, P => cross_entropy::logits::<P>(exec, h, table, scale, logits, d));
+        })
     }
 
     fn cross_entropy(
@@ -324,7 +377,9 @@ impl Device for Cpu {
         });
         let (h, table, nll) = (floats(h), floats(table), floats_mut(nll));
         self.exec(|exec| {
-            cross_entropy::forward::<f32>(exec, h, table, scale, targets, nll, gradient, d);
+            in_precision!(self, P => {
+                cross_entropy::forward::<P>(exec, h, table, scale, targets, nll, gradient, d);
+            });
         })
     }
 

@@ -161,6 +161,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// New memory for `len` numbers, all zero.
     fn allocate(&self, len: usize) -> Result<Buffer>;
 
+    /// Length of a buffer for `len` numbers that [`Device::pattention`] keeps: fewer where they are rounded.
+    fn kept_len(&self, len: usize) -> usize {
+        len
+    }
+
     /// Host to device.
     fn upload(&self, from: &[f32], to: &mut Buffer) -> Result<()>;
 
@@ -223,7 +228,7 @@ pub trait Device: Send + Sync + fmt::Debug {
     ) -> Result<()>;
 
     /// Pattention of `x` `[R, d_in]` into `y` `[R, d_out]`; `dims` is `[R, d_in, d_out]`. `saved` is
-    /// scores `[R, N]` and stats `[R, groups]`, kept for the backward pass.
+    /// scores `[R, N]` (in [`Device::kept_len`]) and stats `[R, groups]`, kept for the backward pass.
     fn pattention(
         &self,
         site: &SiteRef<'_>,
@@ -233,8 +238,8 @@ pub trait Device: Send + Sync + fmt::Debug {
         saved: Option<[&mut Buffer; 2]>,
     ) -> Result<()>;
 
-    /// Gradients of [`Device::pattention`]. The saved scores may be overwritten; `work` `[R, N]` is a
-    /// work area.
+    /// Gradients of [`Device::pattention`]. The saved scores may be overwritten; `work` is a work area of
+    /// their size.
     #[allow(clippy::too_many_arguments)]
     fn pattention_backward(
         &self,

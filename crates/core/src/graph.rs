@@ -210,7 +210,7 @@ impl<'m> Graph<'m> {
         let mut y = self.temp(rows * d_out)?;
         let mut saved = match self.tape {
             Some(_) => Some([
-                self.temp(rows * site.tokens())?,
+                self.temp(self.device.kept_len(rows * site.tokens()))?,
                 self.temp(rows * site.groups())?,
             ]),
             None => None,

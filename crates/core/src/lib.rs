@@ -17,6 +17,7 @@ pub mod init;
 pub mod model;
 pub mod optim;
 pub mod param;
+pub mod precision;
 pub mod presets;
 pub mod published;
 pub mod reference;
@@ -28,6 +29,7 @@ pub use device::Device;
 pub use error::{Error, Result};
 pub use graph::Graph;
 pub use model::{Cache, Model};
+pub use precision::Precision;
 
 /// The name among `known` that is nearest to `name`, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -26,6 +26,7 @@
 
 mod bf16;
 mod driver;
+mod kept;
 mod kernel;
 mod pack;
 mod packed;
@@ -38,6 +39,7 @@ use packed::Grid;
 use std::cell::RefCell;
 
 pub use bf16::{Bf16, round_to_bf16, widen_bf16};
+pub use kept::Kept;
 pub use pack::{Line, Precision, Source};
 pub use packed::{
     Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_gemm_packed_t, par_pack,

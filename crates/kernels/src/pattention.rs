@@ -29,7 +29,7 @@
 
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{
-    Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, few_rows_dot, few_rows_sum,
+    Kept, Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, few_rows_dot, few_rows_sum,
     gemm_packed, packed_lines, par_gemm_packed, par_pack,
 };
 use crate::math::{exp, gelu, gelu_and_derivative};
@@ -92,10 +92,10 @@ pub struct SegmentGrad<'a> {
     pub values: &'a mut [f32],
 }
 
-/// What the backward pass needs from the forward pass.
-pub struct Saved<'a> {
+/// What the backward pass needs from the forward pass; scores are kept in the precision of the products.
+pub struct Saved<'a, K = f32> {
     /// Scores `A` `[R, N]`, segments side by side.
-    pub scores: &'a mut [f32],
+    pub scores: &'a mut [K],
     /// Per row and norm group: `‖·‖`, or the log of the softmax denominator. `[R, groups]`.
     pub stats: &'a mut [f32],
 }
@@ -173,7 +173,7 @@ pub fn forward<P: Precision>(
     x: &[f32],
     y: &mut [f32],
     [r, d_in, d_out]: [usize; 3],
-    saved: Option<Saved<'_>>,
+    saved: Option<Saved<'_, P::Kept>>,
 ) where
     f32: Source<P>,
 {
@@ -244,7 +244,8 @@ pub fn forward<P: Precision>(
             }
             let stats = if keep {
                 // SAFETY: tasks own disjoint rows.
-                unsafe { scores.part(rows.start * n..rows.end * n) }.copy_from_slice(weights);
+                let scores = unsafe { scores.part(rows.start * n..rows.end * n) };
+                P::Kept::keep(scores, weights);
                 // SAFETY: as above.
                 unsafe { stats.part(rows.start * groups..rows.end * groups) }
             } else {
@@ -327,8 +328,8 @@ pub fn backward<P: Precision>(
     x: &[f32],
     dy: &[f32],
     [r, d_in, d_out]: [usize; 3],
-    saved: Saved<'_>,
-    work: &mut [f32],
+    saved: Saved<'_, P::Kept>,
+    work: &mut [P::Kept],
     dx: Option<(&mut [f32], Write)>,
     grads: &mut [Option<SegmentGrad<'_>>],
 ) where
@@ -371,39 +372,41 @@ pub fn backward<P: Precision>(
             (Disjoint::new(dx), write)
         });
         let blocks = Pieces::new(r, ROW_BLOCK);
-        exec.run(blocks.count(), SCRATCH, |task, scratch| {
+        let block = P::Kept::SCRATCH * ROW_BLOCK * n;
+        exec.run(blocks.count(), SCRATCH + 2 * block, |task, scratch| {
             let rows = blocks.range(task);
+            let (scratch, numbers) = scratch.split_at_mut(SCRATCH);
+            let (score_numbers, da_numbers) = numbers.split_at_mut(block);
             let dy = Mat::new(&dy[rows.start * d_out..rows.end * d_out], rows.len(), d_out);
             // SAFETY: tasks own disjoint rows.
             let scores = unsafe { scores.part(rows.start * n..rows.end * n) };
             // SAFETY: as above.
             let da = unsafe { work.part(rows.start * n..rows.end * n) };
-            for (s, segment) in site.segments.iter().enumerate() {
-                let out = MatMut::strided(&mut da[site.offset(s)..], rows.len(), segment.tokens, n);
-                gemm_packed(
-                    out,
-                    Write::Replace,
-                    dy,
-                    values.block::<P>(value_lines, s),
-                    1.0,
-                    scratch,
-                );
-            }
-            let stats = &stats[rows.start * groups..rows.end * groups];
-            let each = scores.chunks_exact_mut(n).zip(da.chunks_exact_mut(n));
-            for ((scores, da), stats) in each.zip(stats.chunks_exact(groups)) {
-                theta_row_backward(site, scores, da, stats);
-            }
-            if let Some((dx, write)) = &dx {
-                // SAFETY: tasks own disjoint rows.
-                let dx = unsafe { dx.part(rows.start * d_in..rows.end * d_in) };
+            P::Kept::write(da, da_numbers, |da| {
                 for (s, segment) in site.segments.iter().enumerate() {
-                    let write = if s == 0 { *write } else { Write::Add };
-                    let da = Mat::strided(&da[site.offset(s)..], rows.len(), segment.tokens, n);
-                    let dx = MatMut::new(dx, rows.len(), d_in);
-                    gemm_packed(dx, write, da, keys.block::<P>(key_lines, s), 1.0, scratch);
+                    let out =
+                        MatMut::strided(&mut da[site.offset(s)..], rows.len(), segment.tokens, n);
+                    let values = values.block::<P>(value_lines, s);
+                    gemm_packed(out, Write::Replace, dy, values, 1.0, scratch);
                 }
-            }
+                P::Kept::edit(scores, score_numbers, |scores| {
+                    let stats = &stats[rows.start * groups..rows.end * groups];
+                    let each = scores.chunks_exact_mut(n).zip(da.chunks_exact_mut(n));
+                    for ((scores, da), stats) in each.zip(stats.chunks_exact(groups)) {
+                        theta_row_backward(site, scores, da, stats);
+                    }
+                });
+                if let Some((dx, write)) = &dx {
+                    // SAFETY: tasks own disjoint rows.
+                    let dx = unsafe { dx.part(rows.start * d_in..rows.end * d_in) };
+                    for (s, segment) in site.segments.iter().enumerate() {
+                        let write = if s == 0 { *write } else { Write::Add };
+                        let da = Mat::strided(&da[site.offset(s)..], rows.len(), segment.tokens, n);
+                        let dx = MatMut::new(dx, rows.len(), d_in);
+                        gemm_packed(dx, write, da, keys.block::<P>(key_lines, s), 1.0, scratch);
+                    }
+                }
+            });
         });
     }
     exec.scratch.give_lines(lines);

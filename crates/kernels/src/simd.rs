@@ -69,6 +69,16 @@ pub fn level() -> Level {
     }
 }
 
+/// Whether products of bfloat16 have instructions of their own at the level in use.
+pub fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Lowers the level for the whole process (tests compare the levels); returns what is in use, which
 /// is never above [`detected`].
 pub fn set_level(wanted: Level) -> Level {

@@ -8,7 +8,7 @@
 
 use super::Write;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Level, level};
+use crate::simd::{Level, level, multiplies_bf16};
 
 /// Columns of a tile.
 pub(super) const PANEL: usize = 32;
@@ -77,7 +77,7 @@ pub(super) fn f32_kernels() -> &'static Kernels {
 pub(super) fn bf16_kernels() -> &'static Kernels {
     #[cfg(target_arch = "x86_64")]
     match level() {
-        Level::Avx512 if is_x86_feature_detected!("avx512bf16") => return &x86::BF16_NATIVE,
+        Level::Avx512 if multiplies_bf16() => return &x86::BF16_NATIVE,
         Level::Avx512 => return &x86::BF16_AVX512,
         Level::Avx2 => return &x86::BF16_AVX2,
         Level::Baseline => {}

@@ -1,6 +1,7 @@
 //! Rearranging a matrix into the words that the micro-kernels read.
 
 use super::Mat;
+use super::kept::Kept;
 use super::bf16::{Bf16, rounded};
 use super::driver::pieces;
 use super::kernel::{Kernels, bf16_kernels, f32_kernels};
@@ -23,6 +24,8 @@ impl Line {
 
 /// The precision of a product: f32, or [`Bf16`] factors with f32 sums.
 pub trait Precision: Copy + Send + Sync + 'static {
+    /// How activations are kept for the backward pass.
+    type Kept: Kept + Source<Self>;
     /// Positions of the inner dimension in a word.
     #[doc(hidden)]
     const PER_WORD: usize;
@@ -31,6 +34,7 @@ pub trait Precision: Copy + Send + Sync + 'static {
 }
 
 impl Precision for f32 {
+    type Kept = f32;
     const PER_WORD: usize = 1;
     fn kernels() -> &'static Kernels {
         f32_kernels()
@@ -38,6 +42,7 @@ impl Precision for f32 {
 }
 
 impl Precision for Bf16 {
+    type Kept = Self;
     const PER_WORD: usize = 2;
     fn kernels() -> &'static Kernels {
         bf16_kernels()

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use serde::{Deserialize, Serialize};
+use tokenformer_core::Precision;
 use tokenformer_core::config::{FinalNorm, Init, LogitScale, NormSpan, Positions, Slots, Theta};
 use tokenformer_core::grow::{Amount, Fill, Growth, TauRule};
 use tokenformer_core::optim::AdamWConfig;
@@ -197,6 +198,8 @@ pub struct TrainTable {
     pub batch: usize,
     /// Micro-batches per update.
     pub accumulate: u64,
+    /// Precision of products: `f32`, or the faster `bf16` where the processor multiplies bfloat16.
+    pub precision: Precision,
 }
 
 impl Default for TrainTable {
@@ -205,6 +208,7 @@ impl Default for TrainTable {
             steps: 1000,
             batch: 8,
             accumulate: 1,
+            precision: Precision::F32,
         }
     }
 }

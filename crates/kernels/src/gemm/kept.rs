@@ -1,0 +1,72 @@
+//! Activations as they are kept from the forward to the backward pass.
+
+use super::bf16::{Bf16, round_to_bf16, widen_bf16};
+
+/// Numbers that are computed in f32 and kept as they are, or rounded.
+pub trait Kept: Copy + Send + Sync + 'static {
+    /// Numbers that fit into the memory of one f32.
+    const PER_FLOAT: usize;
+    /// Floats of scratch that [`Kept::edit`] and [`Kept::write`] take for each number.
+    const SCRATCH: usize;
+
+    /// The numbers in a piece of memory.
+    fn in_floats(floats: &mut [f32]) -> &mut [Self];
+
+    /// `to = from`, rounded.
+    fn keep(to: &mut [Self], from: &[f32]);
+
+    /// Lets `run` change the numbers.
+    fn edit(kept: &mut [Self], scratch: &mut [f32], run: impl FnOnce(&mut [f32]));
+
+    /// As [`Kept::edit`], but `run` finds arbitrary numbers.
+    fn write(kept: &mut [Self], scratch: &mut [f32], run: impl FnOnce(&mut [f32]));
+}
+
+impl Kept for f32 {
+    const PER_FLOAT: usize = 1;
+    const SCRATCH: usize = 0;
+
+    fn in_floats(floats: &mut [f32]) -> &mut [Self] {
+        floats
+    }
+
+    fn keep(to: &mut [Self], from: &[f32]) {
+        to.copy_from_slice(from);
+    }
+
+    fn edit(kept: &mut [Self], _: &mut [f32], run: impl FnOnce(&mut [f32])) {
+        run(kept);
+    }
+
+    fn write(kept: &mut [Self], _: &mut [f32], run: impl FnOnce(&mut [f32])) {
+        run(kept);
+    }
+}
+
+impl Kept for Bf16 {
+    const PER_FLOAT: usize = 2;
+    const SCRATCH: usize = 1;
+
+    fn in_floats(floats: &mut [f32]) -> &mut [Self] {
+        // SAFETY: an f32 has the size of two `Bf16` and at least their alignment; both are valid
+        // whatever their bits.
+        unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), 2 * floats.len()) }
+    }
+
+    fn keep(to: &mut [Self], from: &[f32]) {
+        round_to_bf16(to, from);
+    }
+
+    fn edit(kept: &mut [Self], scratch: &mut [f32], run: impl FnOnce(&mut [f32])) {
+        let numbers = &mut scratch[..kept.len()];
+        widen_bf16(numbers, kept);
+        run(numbers);
+        round_to_bf16(kept, numbers);
+    }
+
+    fn write(kept: &mut [Self], scratch: &mut [f32], run: impl FnOnce(&mut [f32])) {
+        let numbers = &mut scratch[..kept.len()];
+        run(numbers);
+        round_to_bf16(kept, numbers);
+    }
+}
