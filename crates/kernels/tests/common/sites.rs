@@ -2,7 +2,7 @@
 
 use super::{Random, exec, widen};
 use proptest::prelude::*;
-use tokenformer_kernels::gemm::Write;
+use tokenformer_kernels::gemm::{Kept, Precision, Source, Write};
 use tokenformer_kernels::pattention::{
     Norm, Saved, Segment, SegmentGrad, Site, Theta, backward, forward,
 };
@@ -140,6 +140,21 @@ impl Case {
         write: Write,
         frozen: &[usize],
     ) -> Found<f32> {
+        self.fast_in::<f32>(n, threads, start, write, frozen)
+    }
+
+    /// As [`Case::fast`], with products in precision `P`.
+    pub fn fast_in<P: Precision>(
+        &self,
+        n: &Numbers,
+        threads: usize,
+        start: f32,
+        write: Write,
+        frozen: &[usize],
+    ) -> Found<f32>
+    where
+        f32: Source<P>,
+    {
         let all: usize = self.tokens.iter().sum();
         let groups = if self.joint { 1 } else { self.tokens.len() };
         let (mut scores, mut stats) = (
@@ -147,6 +162,8 @@ impl Case {
             vec![f32::NAN; self.rows * groups],
         );
         let mut work = vec![f32::NAN; self.rows * all];
+        let scores = &mut P::Kept::in_floats(&mut scores)[..self.rows * all];
+        let work = &mut P::Kept::in_floats(&mut work)[..self.rows * all];
         let mut y = vec![f32::NAN; self.rows * self.d_out];
         let mut dx =
             vec![if write == Write::Add { start } else { f32::NAN }; self.rows * self.d_in];
@@ -159,12 +176,12 @@ impl Case {
         self.with_site(n, |site| {
             exec(threads, |exec| {
                 let saved = Saved {
-                    scores: &mut scores,
+                    scores: &mut *scores,
                     stats: &mut stats,
                 };
-                forward::<f32>(exec, site, &n.x, &mut y, self.dims(), Some(saved));
+                forward::<P>(exec, site, &n.x, &mut y, self.dims(), Some(saved));
                 let saved = Saved {
-                    scores: &mut scores,
+                    scores: &mut *scores,
                     stats: &mut stats,
                 };
                 let mut grads: Vec<Option<SegmentGrad<'_>>> =
@@ -174,14 +191,14 @@ impl Case {
                         })
                         .collect();
                 let dx = Some((&mut dx[..], write));
-                backward::<f32>(
+                backward::<P>(
                     exec,
                     site,
                     &n.x,
                     &n.dy,
                     self.dims(),
                     saved,
-                    &mut work,
+                    work,
                     dx,
                     &mut grads,
                 );

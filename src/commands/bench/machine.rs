@@ -1,0 +1,39 @@
+//! What this machine can do at most, and what this process has taken of it.
+
+use tokenformer_kernels::{Exec, Pool, Scratch, probe};
+
+/// Measured limits.
+#[derive(serde::Serialize)]
+pub struct Machine {
+    /// Single-precision operations of all threads, if the vector units are known.
+    pub peak_gflops: Option<f64>,
+    /// Reads of all threads from memory.
+    pub read_gb_per_s: f64,
+}
+
+impl Machine {
+    /// Measures it on `threads` threads.
+    pub fn measure(threads: usize) -> Self {
+        const FLOATS: usize = 64 << 20;
+        let pool = Pool::new(threads);
+        let mut scratch = Scratch::default();
+        let mut exec = Exec {
+            pool: &pool,
+            scratch: &mut scratch,
+        };
+        let peak_gflops = probe::peak_flops(&mut exec).map(|flops| flops / 1e9);
+        let memory = vec![1.0f32; FLOATS];
+        Self {
+            peak_gflops,
+            read_gb_per_s: probe::read_bandwidth(&mut exec, &memory) / 1e9,
+        }
+    }
+}
+
+/// Largest resident memory of this process so far, where the system tells (Linux).
+pub fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
