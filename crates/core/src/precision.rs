@@ -30,7 +30,10 @@ impl Precision {
     /// The fastest precision for training on this processor, and why.
     pub fn auto() -> (Self, &'static str) {
         if tokenformer_kernels::simd::multiplies_bf16() {
-            (Self::Bf16, "the processor multiplies bfloat16 (AVX512-BF16)")
+            (
+                Self::Bf16,
+                "the processor multiplies bfloat16 (AVX512-BF16)",
+            )
         } else {
             (
                 Self::F32,

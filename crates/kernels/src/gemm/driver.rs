@@ -130,13 +130,7 @@ pub(super) unsafe fn product<P: Precision>(
 ///
 /// # Safety
 /// As for [`product`].
-unsafe fn column(
-    kernels: &Kernels,
-    operands: Tile,
-    a: &Left,
-    rows: Range<usize>,
-    cols: usize,
-) {
+unsafe fn column(kernels: &Kernels, operands: Tile, a: &Left, rows: Range<usize>, cols: usize) {
     let mut row = rows.start;
     while row < rows.end {
         let most = (rows.end - row).min(a.left_in_group(row - rows.start));

@@ -1,9 +1,9 @@
 //! Rearranging a matrix into the words that the micro-kernels read.
 
 use super::Mat;
-use super::kept::Kept;
 use super::bf16::{Bf16, rounded};
 use super::driver::pieces;
+use super::kept::Kept;
 use super::kernel::{Kernels, bf16_kernels, f32_kernels};
 use crate::simd::simd;
 use std::ops::Range;
