@@ -80,7 +80,7 @@ pub fn multiplies_bf16() -> bool {
 }
 
 /// Lowers the level for the whole process (tests compare the levels); returns what is in use, which
-/// is never above [`detected`].
+/// is never above [`detected`]. Packed matrices follow the level: pack again after a change.
 pub fn set_level(wanted: Level) -> Level {
     let level = wanted.min(detected());
     LEVEL.store(level as u8, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //! equal bits, for any shape, layout, level and cut into tasks.
 
 use proptest::prelude::*;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokenformer_kernels::gemm::{
     Bf16, Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, few_rows_dot, few_rows_sum,
     gemm, gemm_packed, pack, packed_lines, par_gemm, par_gemm_packed, par_gemm_packed_t, par_pack,
@@ -174,6 +175,13 @@ impl Case {
     }
 }
 
+/// Held by every test here: the level is one for the process, and packed matrices follow it.
+static LEVEL: Mutex<()> = Mutex::new(());
+
+fn hold_level() -> MutexGuard<'static, ()> {
+    LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
@@ -183,6 +191,7 @@ proptest! {
 
     #[test]
     fn f32_products_follow_the_documented_order(case in cases()) {
+        let _level = hold_level();
         let [m, k, n] = case.shape;
         let (a, b, c) = case.operands();
         let expected = bits(&case.expected(&a, &b, &c, 1));
@@ -203,6 +212,7 @@ proptest! {
 
     #[test]
     fn bf16_products_follow_the_documented_order(case in cases()) {
+        let _level = hold_level();
         let (a, b, c) = case.operands();
         let (a16, b16) = (narrow(&a), narrow(&b));
         let widen = |x: &[Bf16]| { let mut to = vec![0.0; x.len()]; widen_bf16(&mut to, x); to };
@@ -249,6 +259,7 @@ fn levels(shape: [usize; 3]) -> Vec<Level> {
 /// Tiles that start in the middle of a matrix without elements used to be out of bounds.
 #[test]
 fn sums_of_nothing_in_many_tiles_are_zero() {
+    let _level = hold_level();
     for transposed in [false, true] {
         let case = Case {
             shape: [300, 0, 700],
@@ -271,6 +282,7 @@ fn sums_of_nothing_in_many_tiles_are_zero() {
 
 #[test]
 fn column_ranges_of_a_packed_matrix_are_products_of_their_own() {
+    let _level = hold_level();
     let [m, k, n] = [5, 300, 100];
     let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
     let mut lines = vec![Line::ZERO; packed_lines::<f32>(k, n)];
@@ -307,6 +319,7 @@ fn column_ranges_of_a_packed_matrix_are_products_of_their_own() {
 
 #[test]
 fn bf16_rounds_to_nearest_even_and_keeps_nan() {
+    let _level = hold_level();
     let rounded = |x: f32| Bf16::from_f32(x).to_f32();
     assert_eq!(rounded(1.0 + 1.0 / 256.0), 1.0);
     assert_eq!(rounded(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0);

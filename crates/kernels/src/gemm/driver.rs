@@ -57,10 +57,12 @@ impl Left {
     }
 }
 
-/// Where a block of a panel of B lies.
+/// Where a block of a panel of B lies. A panel is made of parts of [`Kernels::cols`] columns.
 #[derive(Clone, Copy)]
 pub(super) struct Right {
     pub first: *const u32,
+    /// Words from a part to the next.
+    pub part: usize,
     /// Words from an inner position to the next.
     pub word: usize,
 }
@@ -103,13 +105,13 @@ pub(super) unsafe fn product<P: Precision>(
                 let a = left(rows.clone(), words.clone());
                 for panel in pieces(tile.clone(), PANEL) {
                     let b = right(panel.clone(), words.clone());
-                    for cols in pieces(panel.clone(), kernels.cols) {
+                    for (part, cols) in pieces(panel, kernels.cols).enumerate() {
                         let operands = Tile {
                             words: words.len(),
                             a: a.first,
                             a_row: a.row,
                             a_word: a.word,
-                            b: b.first.wrapping_add(cols.start - panel.start),
+                            b: b.first.wrapping_add(part * b.part),
                             b_word: b.word,
                             c: c.first.wrapping_add(cols.start),
                             c_row: c.row_stride,
@@ -268,19 +270,51 @@ pub(super) fn right<'a, P: Precision, S: Source<P>>(
             let first = b.data.as_ptr().cast::<u32>();
             return Right {
                 first: first.wrapping_add(words.start * word + cols.start),
+                part: P::kernels().cols,
                 word,
             };
         }
         let to = &mut work[..words.len() * PANEL];
-        let panels = Panels {
-            first: to.as_mut_ptr().cast(),
-            panel: words.len(),
-        };
         // SAFETY: one panel of `to`.
-        unsafe { pack_panels::<P, S, PANEL>(panels, b, cols, words) };
-        Right {
-            first: to.as_ptr(),
-            word: PANEL,
+        unsafe { pack_parts::<P, S>(to.as_mut_ptr(), words.len(), b, cols, words.clone()) };
+        packed_block::<P>(to, words.len(), 0)
+    }
+}
+
+/// Packs the columns `cols` of `b` at the words `words` as parts of [`Kernels::cols`] columns, each of
+/// which has `depth` words for each column; `to` is where the first of those words goes.
+///
+/// # Safety
+/// `words` of all parts must be valid for writes and used by nobody else.
+pub(super) unsafe fn pack_parts<P: Precision, S: Source<P>>(
+    to: *mut u32,
+    depth: usize,
+    b: Mat<'_, S>,
+    cols: Range<usize>,
+    words: Range<usize>,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match P::kernels().cols {
+            16 => {
+                let (first, panel) = (to.cast(), depth);
+                pack_panels::<P, S, 16>(Panels { first, panel }, b, cols, words);
+            }
+            32 => {
+                let (first, panel) = (to.cast(), depth);
+                pack_panels::<P, S, 32>(Panels { first, panel }, b, cols, words);
+            }
+            _ => unreachable!("kernels have tiles of 16 or 32 columns"),
         }
+    }
+}
+
+/// The words from `start` on of a panel that [`pack_parts`] has packed with `depth` words for each column.
+pub(super) fn packed_block<P: Precision>(panel: &[u32], depth: usize, start: usize) -> Right {
+    let width = P::kernels().cols;
+    Right {
+        first: panel[start * width..].as_ptr(),
+        part: depth * width,
+        word: width,
     }
 }

@@ -164,25 +164,28 @@ unsafe fn part<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     // `row + R`, columns below `col + N · LANES`.
     unsafe {
         for i in 0..R {
-            for j in 0..N {
-                V::prefetch(t.c.add((row + i) * t.c_row + col + j * V::LANES));
+            for j in (0..N * V::LANES).step_by(16) {
+                V::prefetch(t.c.add((row + i) * t.c_row + col + j));
             }
         }
         let mut acc = [[V::splat(0); N]; R];
-        let mut a = t.a.add(row * t.a_row);
+        // Opaque, or the compiler chains the addresses of the rows by one addition each.
+        let rows: [*const u32; R] =
+            std::array::from_fn(|i| std::hint::black_box(t.a.add((row + i) * t.a_row)));
+        let mut at = 0;
         let mut b = t.b.add(col);
         for _ in 0..t.words {
             let mut columns = [W::ready(V::splat(0)); N];
             for (j, columns) in columns.iter_mut().enumerate() {
                 *columns = W::ready(V::load(b.add(j * V::LANES)));
             }
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let x = W::ready(V::splat(a.add(i * t.a_row).read_unaligned()));
+            for (row, acc) in rows.iter().zip(&mut acc) {
+                let x = W::ready(V::splat(row.wrapping_add(at).read_unaligned()));
                 for (acc, columns) in acc.iter_mut().zip(columns) {
                     *acc = W::step(x, columns, *acc);
                 }
             }
-            a = a.wrapping_add(t.a_word);
+            at += t.a_word;
             b = b.wrapping_add(t.b_word);
         }
         let scale = V::splat(t.scale.to_bits());

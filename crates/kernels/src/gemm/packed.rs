@@ -1,8 +1,8 @@
 //! Matrices packed once and multiplied with many times.
 
-use super::driver::{A_WORDS, Left, Output, ROWS, Right, left, product};
+use super::driver::{A_WORDS, Left, Output, ROWS, Right, left, pack_parts, packed_block, product};
 use super::kernel::{PANEL, STRIP};
-use super::pack::{LINE, Line, Panels, Precision, Source, pack_panels};
+use super::pack::{LINE, Line, Precision, Source};
 use super::{Mat, MatMut, Write, words_of, words_of_floats};
 use crate::exec::{Disjoint, Exec, Pieces};
 use std::marker::PhantomData;
@@ -75,20 +75,22 @@ impl<'a, P: Precision> Packed<'a, P> {
     }
 
     fn right(self) -> impl FnMut(Range<usize>, Range<usize>) -> Right {
-        move |cols, words| Right {
-            first: self.panel(cols.start)[words.start * PANEL..].as_ptr(),
-            word: PANEL,
-        }
+        let depth = self.k.div_ceil(P::PER_WORD);
+        move |cols, words| packed_block::<P>(self.panel(cols.start), depth, words.start)
     }
 
     /// Blocks of the transpose as a left factor; they start at a panel because [`ROWS`] are panels.
     fn left_transposed(self) -> impl FnMut(Range<usize>, Range<usize>) -> Left {
-        move |rows, words| Left {
-            first: self.panel(rows.start)[words.start * PANEL..].as_ptr(),
-            group_rows: PANEL,
-            group: panel_lines::<P>(self.k) * LINE,
-            row: 1,
-            word: PANEL,
+        let depth = self.k.div_ceil(P::PER_WORD);
+        move |rows, words| {
+            let block = packed_block::<P>(self.panel(rows.start), depth, words.start);
+            Left {
+                first: block.first,
+                group_rows: block.word,
+                group: block.part,
+                row: 1,
+                word: block.word,
+            }
         }
     }
 }
@@ -98,12 +100,8 @@ pub fn pack<'a, P: Precision, S: Source<P>>(to: &'a mut [Line], b: Mat<'_, S>) -
     let (k, n) = (b.rows, b.cols);
     assert_eq!(to.len(), packed_lines::<P>(k, n));
     let words = k.div_ceil(P::PER_WORD);
-    let panels = Panels {
-        first: to.as_mut_ptr().cast(),
-        panel: words,
-    };
     // SAFETY: `to` has the panels of all columns, of all words.
-    unsafe { pack_panels::<P, S, PANEL>(panels, b, 0..n, 0..words) };
+    unsafe { pack_parts::<P, S>(to.as_mut_ptr().cast(), words, b, 0..n, 0..words) };
     Packed::new(to, k, n)
 }
 
@@ -130,14 +128,12 @@ pub fn par_pack<'a, P: Precision, S: Source<P>>(
                 rows.range(task % rows.count()),
                 cols.range(task / rows.count()),
             );
-            let first = cols.start / PANEL * words + words_here.start;
-            let panels = Panels {
-                // SAFETY: tasks own disjoint rows of disjoint panels.
-                first: unsafe { to.pointer(first * (PANEL / LINE)) }.cast(),
-                panel: words,
-            };
-            // SAFETY: as above, all of them inside of `to`.
-            unsafe { pack_panels::<P, S, PANEL>(panels, b, cols, words_here) };
+            let first = cols.start * words + words_here.start * P::kernels().cols;
+            // SAFETY: tasks own disjoint words of disjoint panels, all of them inside of `to`.
+            unsafe {
+                let to = to.pointer(first / LINE).cast();
+                pack_parts::<P, S>(to, words, b, cols, words_here);
+            }
         });
     }
     Packed::new(to, k, n)
