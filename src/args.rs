@@ -2,8 +2,8 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use tokenformer_core::Precision;
 use tokenformer_core::grow::{Amount, TauRule};
+use tokenformer_core::{Precision, WeightFormat};
 
 /// Train, grow, measure and run TokenFormer models.
 ///
@@ -425,8 +425,32 @@ pub struct EvalArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// What weights are kept as; fewer bytes decode faster.
+    #[arg(long, value_name = "f32|bf16|int8", default_value = "f32")]
+    pub precision: WeightsArg,
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// What weights are kept as in inference.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WeightsArg {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16: half the bytes.
+    Bf16,
+    /// 8-bit integers with scales: a quarter of the bytes.
+    Int8,
+}
+
+impl From<WeightsArg> for WeightFormat {
+    fn from(weights: WeightsArg) -> Self {
+        match weights {
+            WeightsArg::F32 => Self::F32,
+            WeightsArg::Bf16 => Self::Bf16,
+            WeightsArg::Int8 => Self::Int8,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -472,6 +496,9 @@ pub struct GenerateArgs {
     /// End when this text appears; it is not printed. May be repeated.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// What weights are kept as; fewer bytes decode faster.
+    #[arg(long, value_name = "f32|bf16|int8", default_value = "f32")]
+    pub precision: WeightsArg,
     #[command(flatten)]
     pub compute: ComputeArgs,
 }
@@ -487,6 +514,9 @@ pub struct LogitsArgs {
     /// Safetensors file to write: `logits` [B, T, V] and `nll` [B, T-1], the loss of each next token.
     #[arg(long, value_name = "FILE.safetensors")]
     pub out: PathBuf,
+    /// What weights are kept as; fewer bytes decode faster.
+    #[arg(long, value_name = "f32|bf16|int8", default_value = "f32")]
+    pub precision: WeightsArg,
     #[command(flatten)]
     pub compute: ComputeArgs,
 }
@@ -533,6 +563,39 @@ pub enum BenchWhat {
     Decode,
 }
 
+/// A precision of training, or what weights are kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPrecision {
+    F32,
+    Bf16,
+    /// Not to train.
+    Int8,
+    /// To train only: the faster of f32 and bf16 for this processor.
+    Auto,
+}
+
+impl BenchPrecision {
+    /// The precision of training, if it is one.
+    pub fn training(self) -> Option<Precision> {
+        match self {
+            Self::F32 => Some(Precision::F32),
+            Self::Bf16 => Some(Precision::Bf16),
+            Self::Int8 => None,
+            Self::Auto => Some(Precision::auto().0),
+        }
+    }
+
+    /// What weights are kept as, if it says so.
+    pub fn weights(self) -> Option<WeightFormat> {
+        match self {
+            Self::F32 => Some(WeightFormat::F32),
+            Self::Bf16 => Some(WeightFormat::Bf16),
+            Self::Int8 => Some(WeightFormat::Int8),
+            Self::Auto => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// What to measure.
@@ -543,9 +606,12 @@ pub struct BenchArgs {
     /// Timed steps, after one that is not.
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub steps: usize,
-    /// Precision of products.
-    #[arg(long, value_name = "P", value_enum, default_value = "f32")]
-    pub precision: PrecisionArg,
+    /// Sequences at a time [default: 1 of a published size; 8 of a small one, or 1 to decode].
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Precision of products in training; else what weights are kept as.
+    #[arg(long, value_name = "f32|bf16|int8|auto", default_value = "f32")]
+    pub precision: BenchPrecision,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

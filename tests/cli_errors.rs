@@ -878,3 +878,25 @@ fn outputs_that_are_full_or_closed_do_no_harm() {
             .is_fifo()
     );
 }
+
+#[test]
+fn benchmarks_that_cannot_be_are_refused() {
+    let lab = Lab::empty();
+    let bench = |args: &[&str]| lab.command(&[&["bench", "--preset", "nano"], args].concat());
+    fail(
+        bench(&["train", "--precision", "int8"]),
+        2,
+        &["--precision", "int8"],
+    );
+    fail(
+        bench(&["decode", "--precision", "auto"]),
+        2,
+        &["--precision", "auto"],
+    );
+    fail(
+        bench(&["decode", "--batch", "0"]),
+        2,
+        &["--batch", "got:      0"],
+    );
+    fail(bench(&["prefill", "--batch", "1000000"]), 2, &["--batch"]);
+}

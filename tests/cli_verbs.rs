@@ -414,3 +414,61 @@ fn help_is_there_for_every_verb() {
             .starts_with("tokenformer ")
     );
 }
+
+#[test]
+fn weights_of_fewer_bits_lose_little_and_say_so_in_the_benchmark() {
+    let lab = Lab::new();
+    let [run, ..] = trained(&lab);
+    let loss = |precision| {
+        let args = [
+            "eval",
+            "--model",
+            &run,
+            "--data",
+            "data",
+            "--json",
+            "--precision",
+            precision,
+        ];
+        json(&succeed(lab.command(&args)))["loss"]
+            .as_f64()
+            .expect("a loss")
+    };
+    let exact = loss("f32");
+    for precision in ["bf16", "int8"] {
+        let off = (loss(precision) - exact).abs() / exact;
+        assert!(off > 0.0 && off < 0.005, "{precision} is off by {off:e}");
+        let args = [
+            "generate",
+            "--model",
+            &run,
+            "--prompt",
+            "ka",
+            "--precision",
+            precision,
+        ];
+        assert!(succeed(lab.command(&args)).out.starts_with("ka"));
+    }
+    for (what, batch) in [("decode", "3"), ("prefill", "2")] {
+        let args = [
+            "bench",
+            what,
+            "--preset",
+            "nano",
+            "--steps",
+            "1",
+            "--batch",
+            batch,
+            "--precision",
+            "int8",
+            "--json",
+        ];
+        let found = json(&succeed(lab.command(&args)));
+        assert_eq!(
+            (&found["precision"], &found["what"]),
+            (&"int8".into(), &what.into())
+        );
+        assert!(found["tokens_per_s"].as_f64() > Some(0.0), "{found}");
+        assert!(found["share_of_limit"].as_f64() > Some(0.0), "{found}");
+    }
+}

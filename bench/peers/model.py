@@ -53,6 +53,20 @@ class Block(nn.Module):
         h = h + self.proj(c.transpose(1, 2).reshape(b, t, d))
         return h + self.ffn(F.layer_norm(h, (d,)))
 
+    def step(self, h, rotary, cache, at, mask):
+        """One token of each sequence, at the position in the tensor `at`: shapes that never change."""
+        b, _, d = h.shape
+        u = F.layer_norm(h, (d,))
+        split = lambda x: x.view(b, 1, self.heads, -1).transpose(1, 2)
+        q, k, v = split(self.query(u)), split(self.key(u)), split(self.value(u))
+        q, k = rotary.at_position(q, at), rotary.at_position(k, at)
+        keys, values = cache
+        keys.index_copy_(2, at, k)
+        values.index_copy_(2, at, v)
+        c = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        h = h + self.proj(c.transpose(1, 2).reshape(b, 1, d))
+        return h + self.ffn(F.layer_norm(h, (d,)))
+
 
 class Rotary:
     """On the first quarter of each head's channels, channel i paired with channel i + n/2."""
@@ -65,8 +79,14 @@ class Rotary:
         self.cos, self.sin = angle.cos(), angle.sin()
 
     def __call__(self, x, at):
-        t, n = x.shape[2], self.dims
-        cos, sin = self.cos[at : at + t].to(x.dtype), self.sin[at : at + t].to(x.dtype)
+        t = x.shape[2]
+        return self.rotate(x, self.cos[at : at + t].to(x.dtype), self.sin[at : at + t].to(x.dtype))
+
+    def at_position(self, x, at):
+        return self.rotate(x, self.cos[at].to(x.dtype), self.sin[at].to(x.dtype))
+
+    def rotate(self, x, cos, sin):
+        n = self.dims
         r, rest = x[..., :n], x[..., n:]
         half = torch.cat((-r[..., n // 2 :], r[..., : n // 2]), -1)
         return torch.cat((r * cos + half * sin, rest), -1)
@@ -89,6 +109,18 @@ class TokenFormer(nn.Module):
         for i, block in enumerate(self.blocks):
             h = block(h, self.rotary, None if caches is None else caches[i], at)
         return F.layer_norm(h, h.shape[-1:], self.gain, self.bias)
+
+    def next_logits(self, tokens, caches, at, mask):
+        """Logits `[B, V]` after `tokens` `[B, 1]` at the position in the tensor `at`."""
+        h = self.embedding[tokens]
+        for block, cache in zip(self.blocks, caches):
+            h = block.step(h, self.rotary, cache, at, mask)
+        h = F.layer_norm(h, h.shape[-1:], self.gain, self.bias)
+        return (h[:, -1] @ self.embedding.t()).float()
+
+    def prompt_logits(self, tokens, caches):
+        """Logits `[B, V]` of the last of `tokens` `[B, T]`."""
+        return self.hidden(tokens, caches)[:, -1] @ self.embedding.t()
 
     def loss(self, tokens, targets):
         logits = self.hidden(tokens) @ self.embedding.t()

@@ -1,6 +1,8 @@
 """Times the PyTorch peer: prints one JSON object like `tokenformer bench --json`.
 
-    python peer.py train|prefill|decode --preset tiny --mode eager|fused|compile|autocast|autocast-compile|bf16
+    python peer.py train|prefill|decode --preset tiny --mode MODE
+
+Modes: eager, fused, compile, autocast, autocast-compile to train; eager, compile, bf16, bf16-compile else.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import statistics
 import time
 
 import torch
+import torch._inductor.config
 
 from model import PRESETS, build
 
@@ -47,36 +50,55 @@ def train(preset, mode, steps):
     return [inputs.numel() / step() for _ in range(steps)]
 
 
-@torch.inference_mode()
+def compiled(function, mode):
+    """The function, compiled with its weights as constants if the mode says so."""
+    if "compile" not in mode:
+        return function
+    torch._inductor.config.freezing = True
+    return torch.compile(function)
+
+
+@torch.no_grad()
 def prefill(preset, mode, steps):
-    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    dtype = torch.bfloat16 if "bf16" in mode else torch.float32
     model = build(preset).to(dtype)
     inputs, _ = data(preset)
     caches = make_caches(preset, model, inputs.shape[0], inputs.shape[1], dtype)
+    logits = compiled(model.prompt_logits, mode)
 
     def step():
         start = time.perf_counter()
-        hidden = model.hidden(inputs, caches)
-        hidden[:, -1] @ model.embedding.t()
+        logits(inputs, caches)
         return time.perf_counter() - start
 
-    step()
+    for _ in range(3 if "compile" in mode else 1):
+        step()
     return [inputs.numel() / step() for _ in range(steps)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(preset, mode, steps):
-    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    dtype = torch.bfloat16 if "bf16" in mode else torch.float32
     model = build(preset).to(dtype)
     ids = torch.tensor([[i * 7919 % PRESETS[preset][0] for i in range(DECODE_CONTEXT)]])
     caches = make_caches(preset, model, 1, DECODE_CONTEXT, dtype)
+    positions = torch.arange(DECODE_CONTEXT)
+    masks = (positions[None, :] <= positions[:, None])[:, None, None, None, :]
+    logits = compiled(model.next_logits, mode)
+
+    def eager(at):
+        (model.hidden(ids[:, at : at + 1], caches, at)[:, -1] @ model.embedding.t()).float()
+
+    def fixed(at):
+        logits(ids[:, at : at + 1], caches, positions[at : at + 1], masks[at])
+
+    token = fixed if "compile" in mode else eager
 
     def run():
         model.hidden(ids[:, :DECODE_PROMPT], caches)
         start = time.perf_counter()
         for at in range(DECODE_PROMPT, DECODE_CONTEXT):
-            hidden = model.hidden(ids[:, at : at + 1], caches, at)
-            (hidden[:, -1] @ model.embedding.t()).float()
+            token(at)
         return (DECODE_CONTEXT - DECODE_PROMPT) / (time.perf_counter() - start)
 
     run()

@@ -17,12 +17,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MODES = {
     ("train", "f32"): ["eager", "fused", "compile"],
     ("train", "bf16"): ["autocast", "autocast-compile"],
-    ("prefill", "f32"): ["eager"],
-    ("prefill", "bf16"): ["bf16"],
-    ("decode", "f32"): ["eager"],
-    ("decode", "bf16"): ["bf16"],
+    ("prefill", "f32"): ["eager", "compile"],
+    ("prefill", "bf16"): ["bf16", "bf16-compile"],
+    ("decode", "f32"): ["eager", "compile"],
+    ("decode", "bf16"): ["bf16", "bf16-compile"],
 }
-ROWS = [f"train:{preset}:f32" for preset in ("tiny", "small", "150m")] + ["prefill:150m:f32", "decode:150m:f32"]
+ROWS = [f"train:{preset}:f32" for preset in ("tiny", "small", "150m")] + [
+    f"{what}:150m:{precision}" for what in ("prefill", "decode") for precision in ("f32", "bf16")]
 
 
 def run(command):

@@ -46,7 +46,7 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
         ));
     }
     let dataset = Dataset::open(data)?;
-    let (found, model) = load_model(&args.model, Which::Best, &device)?;
+    let (found, model) = load_model(&args.model, Which::Best, &device, args.precision)?;
     if found.dir.join(files::TOKENIZER).exists() {
         let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
         if tokenizer.fingerprint() != dataset.tokenizer.fingerprint() {

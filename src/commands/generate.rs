@@ -30,7 +30,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         text => text.to_string(),
     };
     let device = device(&args.compute)?;
-    let (found, model) = load_model(&args.model, Which::Latest, &device)?;
+    let (found, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
     let eod = tokenizer.eod();
     let mut tokens = tokenizer.encode(&prompt)?;

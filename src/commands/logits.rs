@@ -25,7 +25,7 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
         ));
     }
     let (tokens, batch) = read_tokens(&args.tokens)?;
-    let (_, model) = load_model(&args.model, Which::Latest, &device)?;
+    let (_, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
     let (t, v) = (tokens.len() / batch, model.vocab());
     if t > model.context() {
         return Err(tokenformer_core::Error::ContextFull {

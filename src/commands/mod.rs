@@ -17,7 +17,7 @@ pub mod tasks;
 pub mod train;
 pub mod verify;
 
-use crate::args::{Cli, ComputeArgs};
+use crate::args::{Cli, ComputeArgs, WeightsArg};
 use crate::usage;
 use clap::CommandFactory;
 use std::path::Path;
@@ -67,14 +67,15 @@ pub fn find_model(path: &Path, which: Which) -> Result<Resolved> {
     Ok(found)
 }
 
-/// Finds, verifies and loads a model.
+/// Finds, verifies and loads a model for inference.
 pub fn load_model(
     path: &Path,
     which: Which,
     device: &Arc<dyn Device>,
+    precision: WeightsArg,
 ) -> Result<(Resolved, Model)> {
     let found = find_model(path, which)?;
-    let model = files::load_model(&found.dir, device)?;
+    let model = files::load_for_inference(&found.dir, device, precision.into())?;
     Ok((found, model))
 }
 

@@ -14,7 +14,7 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
     let device = device(&args.compute)?;
     let found = find_model(&args.model, Which::Best)?;
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
-    let model = files::load_model(&found.dir, &device)?;
+    let model = files::load_for_inference(&found.dir, &device, args.precision.into())?;
     let model_hash = match &found.manifest {
         Some(manifest) => hash(manifest),
         None => String::new(),

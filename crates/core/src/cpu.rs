@@ -2,13 +2,13 @@
 
 use crate::device::{
     AttentionShape, Buffer, BufferPool, Device, DeviceError, Kept, LossGradient, Result,
-    RotaryTable, SegmentGradRef, SiteRef, Update, Write,
+    RotaryTable, SegmentGradRef, Side, SiteRef, Update, WeightFormat, Write,
 };
 use crate::precision::Precision;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokenformer_kernels::gemm::{self, Kept as _};
-use tokenformer_kernels::pattention::{Saved, Segment, SegmentGrad, Site};
+use tokenformer_kernels::gemm::{self, Kept as _, Mat, Prepared};
+use tokenformer_kernels::pattention::{PreparedSite, Saved, Segment, SegmentGrad, Site};
 use tokenformer_kernels::{
     Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, embedding, layer_norm,
     pattention, rotary, simd,
@@ -97,6 +97,68 @@ macro_rules! in_precision {
     };
 }
 
+/// The storage of weights that serve inference.
+struct Weights {
+    prepared: Prepared,
+    side: Side,
+}
+
+fn prepared(buffer: &Buffer) -> Option<&Prepared> {
+    Some(&buffer.storage_if::<Weights>()?.prepared)
+}
+
+impl Weights {
+    /// `to` `[rows, cols]` = the weights, widened.
+    fn widen(&self, to: &mut [f32]) {
+        let [k, n] = self.prepared.shape();
+        let mut column = vec![0.0; k];
+        for i in 0..n {
+            self.prepared.column(i, &mut column);
+            match self.side {
+                Side::Rows => to[i * k..(i + 1) * k].copy_from_slice(&column),
+                Side::Columns => {
+                    (to[i..].iter_mut().step_by(n).zip(&column)).for_each(|(t, c)| *t = *c)
+                }
+            }
+        }
+    }
+}
+
+/// Calls `run` with the sites if their weights are prepared; all are, or none.
+fn with_prepared<T>(
+    sites: &[SiteRef<'_>],
+    run: impl FnOnce(&[PreparedSite<'_>]) -> T,
+) -> Option<T> {
+    let mut segments = Vec::new();
+    let mut weights = Vec::new();
+    for segment in sites.iter().flat_map(|site| site.segments) {
+        weights.push([prepared(segment.keys)?, prepared(segment.values)?]);
+        segments.push(Segment {
+            keys: &[],
+            values: &[],
+            tokens: segment.tokens,
+            tau: segment.tau,
+        });
+    }
+    let mut at = 0;
+    let sites: Vec<PreparedSite<'_>> = (sites.iter())
+        .map(|site| {
+            let of_site = at..at + site.segments.len();
+            at = of_site.end;
+            PreparedSite {
+                site: Site {
+                    theta: site.theta,
+                    norm: site.norm,
+                    eps: site.eps,
+                    segments: &segments[of_site.clone()],
+                },
+                weights: &weights[of_site],
+            }
+        })
+        .collect();
+    Some(run(&sites))
+}
+
 /// Calls `run` with the site's buffers as slices.
 fn with_site<T>(site: &SiteRef<'_>, run: impl FnOnce(&Site<'_>) -> T) -> T {
     let segments: Vec<Segment<'_>> = site
@@ -152,8 +214,27 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn prepare(
+        &self,
+        weights: Buffer,
+        [rows, cols]: [usize; 2],
+        side: Side,
+        format: WeightFormat,
+    ) -> Result<Buffer> {
+        let matrix = Mat::new(floats(&weights), rows, cols);
+        let right = match side {
+            Side::Rows => matrix.t(),
+            Side::Columns => matrix,
+        };
+        let prepared = self.exec(|exec| Prepared::new(exec, format, right))?;
+        Ok(Buffer::new(Weights { prepared, side }, weights.len()))
+    }
+
     fn download(&self, from: &Buffer, to: &mut [f32]) -> Result<()> {
-        to.copy_from_slice(floats(from));
+        match from.storage_if::<Weights>() {
+            Some(weights) => weights.widen(to),
+            None => to.copy_from_slice(floats(from)),
+        }
         Ok(())
     }
 
@@ -172,6 +253,11 @@ impl Device for Cpu {
     }
 
     fn embed(&self, table: &Buffer, tokens: &[u32], d: usize, y: &mut Buffer) -> Result<()> {
+        if let Some(table) = prepared(table) {
+            let rows = floats_mut(y).chunks_exact_mut(d).zip(tokens);
+            rows.for_each(|(y, &token)| table.column(token as usize, y));
+            return Ok(());
+        }
         self.exec(|exec| embedding::forward(exec, floats(table), tokens, floats_mut(y), d))
     }
 
@@ -242,6 +328,9 @@ impl Device for Cpu {
         y: &mut Buffer,
         saved: Option<[&mut Buffer; 2]>,
     ) -> Result<()> {
+        if saved.is_none() && prepared(site.segments[0].keys).is_some() {
+            return self.pattention_group(&[*site], x, dims, &mut [y]);
+        }
         with_site(site, |site| {
             let (x, y) = (floats(x), floats_mut(y));
             self.exec(|exec| {
@@ -254,6 +343,26 @@ impl Device for Cpu {
                 });
             })
         })
+    }
+
+    fn pattention_group(
+        &self,
+        sites: &[SiteRef<'_>],
+        x: &Buffer,
+        dims: [usize; 3],
+        ys: &mut [&mut Buffer],
+    ) -> Result<()> {
+        let done = with_prepared(sites, |sites| {
+            let mut ys: Vec<&mut [f32]> = ys.iter_mut().map(|y| floats_mut(y)).collect();
+            self.exec(|exec| {
+                pattention::forward_prepared(exec, sites, floats(x), &mut ys, dims);
+            })
+        });
+        match done {
+            Some(done) => done,
+            None => (sites.iter().zip(ys))
+                .try_for_each(|(site, y)| self.pattention(site, x, dims, y, None)),
+        }
     }
 
     fn pattention_backward(
@@ -354,7 +463,11 @@ impl Device for Cpu {
         d: usize,
         logits: &mut Buffer,
     ) -> Result<()> {
-        let (h, table, logits) = (floats(h), floats(table), floats_mut(logits));
+        let (h, logits) = (floats(h), floats_mut(logits));
+        if let Some(table) = prepared(table) {
+            return self.exec(|exec| cross_entropy::logits_prepared(exec, h, table, scale, logits));
+        }
+        let table = floats(table);
         self.exec(|exec| {
             in_precision!(self, P => cross_entropy::logits::<P>(exec, h, table, scale, logits, d));
         })
@@ -370,6 +483,12 @@ impl Device for Cpu {
         nll: &mut Buffer,
         gradient: Option<LossGradient<'_>>,
     ) -> Result<()> {
+        if let (Some(table), None) = (prepared(table), &gradient) {
+            let (h, nll) = (floats(h), floats_mut(nll));
+            return self.exec(|exec| {
+                cross_entropy::losses_prepared(exec, h, table, scale, targets, nll);
+            });
+        }
         let gradient = gradient.map(|g| cross_entropy::Gradient {
             weight: g.weight,
             dh: floats_mut(g.dh),

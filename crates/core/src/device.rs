@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use tokenformer_kernels::adamw::Update;
 pub use tokenformer_kernels::attention::Shape as AttentionShape;
+pub use tokenformer_kernels::gemm::Format as WeightFormat;
 pub use tokenformer_kernels::gemm::Write;
 pub use tokenformer_kernels::pattention::{Norm, Theta};
 pub use tokenformer_kernels::rotary::Table as RotaryTable;
@@ -79,6 +80,11 @@ impl Buffer {
         self.len == 0
     }
 
+    /// The storage if it is an `S`: devices may keep numbers in several forms.
+    pub fn storage_if<S: Any>(&self) -> Option<&S> {
+        self.storage.downcast_ref()
+    }
+
     /// The storage, for the device that made it.
     ///
     /// # Panics
@@ -98,6 +104,15 @@ impl Buffer {
             .downcast_mut()
             .expect("a buffer is used on the device that made it")
     }
+}
+
+/// On which side of a weight matrix `W` `[rows, cols]` its inputs stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// `X·Wᵀ`: keys, and the table of the output head.
+    Rows,
+    /// `Σ·W`: values.
+    Columns,
 }
 
 /// One segment of a site as operations see it.
@@ -169,6 +184,29 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Host to device.
     fn upload(&self, from: &[f32], to: &mut Buffer) -> Result<()>;
 
+    /// The weights `[rows, cols]` in the form in which the device multiplies with them fastest, in a format.
+    /// They serve inference from then on: [`Device::embed`], [`Device::pattention`], [`Device::logits`] and
+    /// [`Device::cross_entropy`] without gradients, and [`Device::download`].
+    ///
+    /// # Errors
+    /// If the device does not know the format, or has no memory left.
+    fn prepare(
+        &self,
+        weights: Buffer,
+        [_rows, _cols]: [usize; 2],
+        _side: Side,
+        format: WeightFormat,
+    ) -> Result<Buffer> {
+        match format {
+            WeightFormat::F32 => Ok(weights),
+            WeightFormat::Bf16 | WeightFormat::Int8 => Err(DeviceError::Failed {
+                device: self.describe(),
+                operation: format!("preparing weights in {}", format.name()),
+                reason: "it keeps them in one format only".into(),
+            }),
+        }
+    }
+
     /// Device to host.
     fn download(&self, from: &Buffer, to: &mut [f32]) -> Result<()>;
 
@@ -237,6 +275,17 @@ pub trait Device: Send + Sync + fmt::Debug {
         y: &mut Buffer,
         saved: Option<[&mut Buffer; 2]>,
     ) -> Result<()>;
+
+    /// [`Device::pattention`] of one input at several sites, in inference: `ys[i]` is the output of `sites[i]`.
+    fn pattention_group(
+        &self,
+        sites: &[SiteRef<'_>],
+        x: &Buffer,
+        dims: [usize; 3],
+        ys: &mut [&mut Buffer],
+    ) -> Result<()> {
+        (sites.iter().zip(ys)).try_for_each(|(site, y)| self.pattention(site, x, dims, y, None))
+    }
 
     /// Gradients of [`Device::pattention`]. The saved scores may be overwritten; `work` is a work area of
     /// their size.

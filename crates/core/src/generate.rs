@@ -91,6 +91,9 @@ impl Sampling {
     }
 }
 
+/// Tokens that are put in order at first, to find the likeliest.
+const FIRST_ORDERED: usize = 64;
+
 /// Chooses tokens from logits.
 #[derive(Debug)]
 pub struct Sampler {
@@ -146,19 +149,28 @@ impl Sampler {
             found.select_nth_unstable_by(s.top_k - 1, order);
             found.truncate(s.top_k);
         }
-        found.sort_unstable_by(order);
-        let max = found.first().map_or(0.0, |f| f.0);
-        let mut total = 0.0f64;
-        for (logit, _) in found.iter_mut() {
-            *logit = ((*logit - max) / s.temperature).exp();
-            total += f64::from(*logit);
-        }
-        let (mut kept, mut mass) = (0, 0.0f64);
-        for &(p, _) in found.iter() {
+        let max = found.iter().map(|f| f.0).max_by(f32::total_cmp);
+        let weight = |logit: f32| ((logit - max.unwrap_or(0.0)) / s.temperature).exp();
+        let total: f64 = found.iter().map(|f| f64::from(weight(f.0))).sum();
+        // Few tokens are kept as a rule: the likeliest are put in order until there are enough. The kept ones
+        // have their weights in the place of their logits.
+        let (mut kept, mut mass, mut ordered) = (0, 0.0f64, 0);
+        while kept < found.len() {
+            if kept == ordered {
+                let rest = &mut found[kept..];
+                let more = (kept + FIRST_ORDERED).min(rest.len());
+                if more < rest.len() {
+                    rest.select_nth_unstable_by(more - 1, order);
+                }
+                rest[..more].sort_unstable_by(order);
+                ordered += more;
+            }
+            let p = weight(found[kept].0);
             let enough = mass >= f64::from(s.top_p) * total || p < s.min_p;
             if kept > 0 && enough {
                 break;
             }
+            found[kept].0 = p;
             mass += f64::from(p);
             kept += 1;
         }
@@ -212,7 +224,8 @@ impl<'m> Session<'m> {
             .hidden(&mut g, tokens, 1, Some(&mut self.cache))?;
         let last = g.select_rows(&hidden, &[tokens.len() as u32 - 1])?;
         let logits = self.model.logits(&mut g, &last)?;
-        self.logits = logits.to_host(&**self.model.device())?;
+        self.logits.resize(self.model.vocab(), 0.0);
+        logits.read(&**self.model.device(), &mut self.logits)?;
         self.tokens.extend(tokens);
         Ok(())
     }

@@ -5,7 +5,8 @@
 //! model goes. A model is written once, forward only, and is the same code in both.
 
 use crate::device::{
-    AttentionShape, Device, Kept, LossGradient, Result, RotaryTable, SegmentGradRef, Temp, Write,
+    AttentionShape, Buffer, Device, Kept, LossGradient, Result, RotaryTable, SegmentGradRef, Temp,
+    Write,
 };
 use crate::param::{Affine, Gradients, Param};
 use crate::site::Site;
@@ -37,6 +38,14 @@ impl Tensor {
         let mut host = vec![0.0; self.rows * self.width];
         device.download(&self.data, &mut host)?;
         Ok(host)
+    }
+
+    /// Copies the numbers to `host`, which has as many.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(&self, device: &dyn Device, host: &mut [f32]) -> Result<()> {
+        device.download(&self.data, host)
     }
 
     /// The numbers on their device.
@@ -232,6 +241,43 @@ impl<'m> Graph<'m> {
                 stats,
             })
         }))
+    }
+
+    /// [`Graph::pattention`] of one input at several sites of one shape.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn pattention_group<const N: usize>(
+        &mut self,
+        x: &Tensor,
+        sites: [&'m Site; N],
+    ) -> Result<[Tensor; N]> {
+        let mut out = Vec::with_capacity(N);
+        if self.tape.is_some() {
+            for site in sites {
+                out.push(self.pattention(x, site)?);
+            }
+        } else {
+            let ([rows, d_in], d_out) = (x.shape(), sites[0].d_out());
+            let mut ys = Vec::with_capacity(N);
+            for _ in sites {
+                ys.push(self.temp(rows * d_out)?);
+            }
+            let segments = sites.map(Site::segment_refs);
+            let refs: Vec<_> = (sites.iter().zip(&segments))
+                .map(|(site, segments)| site.site_ref(segments))
+                .collect();
+            let mut buffers: Vec<&mut Buffer> = ys.iter_mut().map(|y| &mut **y).collect();
+            let dims = [rows, d_in, d_out];
+            (self.device).pattention_group(&refs, &x.data, dims, &mut buffers)?;
+            for y in ys {
+                out.push(self.output(Arc::new(y), [rows, d_out], |_, _| None));
+            }
+        }
+        match out.try_into() {
+            Ok(out) => Ok(out),
+            Err(_) => unreachable!("one output for each site"),
+        }
     }
 
     /// Rotary embedding of `[B·T, H·C]`; `dims` is `[T, H, C]`, the first row stands at position `first`.

@@ -300,6 +300,7 @@ pub fn grow(
             device: &device,
             next_id,
             weights: &mut weights,
+            prepare: None,
         };
         if b >= before.layers() {
             let block = builder.block(b, &config.blocks[b], &config)?;

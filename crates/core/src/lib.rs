@@ -25,7 +25,7 @@ pub mod site;
 
 pub use config::{ModelConfig, ModelSpec, SiteKind};
 pub use cpu::Cpu;
-pub use device::Device;
+pub use device::{Device, WeightFormat};
 pub use error::{Error, Result};
 pub use graph::Graph;
 pub use model::{Cache, Model};

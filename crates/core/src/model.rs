@@ -17,7 +17,7 @@ use crate::config::{
     BlockConfig, FORMAT_VERSION, FinalNorm, Init, LogitScale, ModelConfig, Positions, SiteConfig,
     SiteKind, Theta,
 };
-use crate::device::{AttentionShape, Device, RotaryTable, Temp};
+use crate::device::{AttentionShape, Device, RotaryTable, Side, Temp, WeightFormat};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::init;
@@ -175,6 +175,8 @@ pub(crate) struct Builder<'a, 'w> {
     pub device: &'a Arc<dyn Device>,
     pub next_id: usize,
     pub weights: &'a mut Weights<'w>,
+    /// For inference: the format in which matrices are prepared, one by one.
+    pub prepare: Option<WeightFormat>,
 }
 
 impl Builder<'_, '_> {
@@ -198,6 +200,15 @@ impl Builder<'_, '_> {
         )?)
     }
 
+    /// A matrix `[rows, cols]`.
+    pub(crate) fn matrix(&mut self, name: String, shape: [usize; 2], side: Side) -> Result<Param> {
+        let mut param = self.param(name, shape.to_vec())?;
+        if let Some(format) = self.prepare {
+            param.prepare(self.device, side, format)?;
+        }
+        Ok(param)
+    }
+
     pub(crate) fn segment(
         &mut self,
         site_name: &str,
@@ -206,8 +217,8 @@ impl Builder<'_, '_> {
         width: usize,
     ) -> Result<Segment> {
         let name = |part| format!("{site_name}.segments.{index}.{part}");
-        let keys = self.param(name("keys"), vec![config.tokens, width])?;
-        let values = self.param(name("values"), vec![config.tokens, width])?;
+        let keys = self.matrix(name("keys"), [config.tokens, width], Side::Rows)?;
+        let values = self.matrix(name("values"), [config.tokens, width], Side::Columns)?;
         Ok(Segment::new(config, keys, values))
     }
 
@@ -266,14 +277,54 @@ impl Model {
         config: &ModelConfig,
         weights: &mut Weights<'_>,
     ) -> Result<Self> {
+        Self::build_as(device, config, None, weights)
+    }
+
+    /// As [`Model::build`], for inference: every matrix is put into the form in which the device multiplies with
+    /// it fastest, as soon as it is there, and kept in no other. Such a model cannot be trained or grown.
+    ///
+    /// # Errors
+    /// As [`Model::build`], and if the device does not know the format.
+    pub fn build_for_inference(
+        device: &Arc<dyn Device>,
+        config: &ModelConfig,
+        format: WeightFormat,
+        weights: &mut Weights<'_>,
+    ) -> Result<Self> {
+        Self::build_as(device, config, Some(format), weights)
+    }
+
+    /// As [`Model::fresh`], for inference.
+    ///
+    /// # Errors
+    /// As [`Model::build_for_inference`].
+    pub fn fresh_for_inference(
+        device: &Arc<dyn Device>,
+        config: &ModelConfig,
+        format: WeightFormat,
+        seed: u64,
+    ) -> Result<Self> {
+        config.validate()?;
+        Self::build_for_inference(device, config, format, &mut |name, shape| {
+            fresh_weights(config, seed, name, shape)
+        })
+    }
+
+    fn build_as(
+        device: &Arc<dyn Device>,
+        config: &ModelConfig,
+        prepare: Option<WeightFormat>,
+        weights: &mut Weights<'_>,
+    ) -> Result<Self> {
         config.validate()?;
         let d = config.width;
         let mut builder = Builder {
             device,
             next_id: 0,
             weights,
+            prepare,
         };
-        let mut embedding = builder.param("embedding".into(), vec![config.vocab, d])?;
+        let mut embedding = builder.matrix("embedding".into(), [config.vocab, d], Side::Rows)?;
         embedding.trainable = config.trunk_trainable;
         let blocks = (config.blocks.iter().enumerate())
             .map(|(b, block)| builder.block(b, block, config))
@@ -543,9 +594,8 @@ impl Model {
         let t = u.shape()[0] / batch;
         let seen = cache.as_ref().map_or(0, |(c, _)| c.len);
 
-        let mut q = g.pattention(u, &block.query)?;
-        let mut k = g.pattention(u, &block.key)?;
-        let v = g.pattention(u, &block.value)?;
+        let sites = [&block.query, &block.key, &block.value];
+        let [mut q, mut k, v] = g.pattention_group(u, sites)?;
         if let Some(table) = &self.rotary {
             q = g.rotate(q, table, [t, heads, channels], seen)?;
             k = g.rotate(k, table, [t, heads, channels], seen)?;

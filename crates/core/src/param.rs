@@ -1,6 +1,6 @@
 //! Learnable arrays and their gradients.
 
-use crate::device::{Buffer, Device, Result};
+use crate::device::{Buffer, Device, Result, Side, WeightFormat};
 use crate::site::Segment;
 use std::sync::Arc;
 
@@ -38,6 +38,19 @@ impl Param {
             decays: true,
             lr_scale: 1.0,
         })
+    }
+
+    /// Puts a matrix into the device's form for inference.
+    pub(crate) fn prepare(
+        &mut self,
+        device: &Arc<dyn Device>,
+        side: Side,
+        format: WeightFormat,
+    ) -> Result<()> {
+        let shape = [self.shape[0], self.shape[1]];
+        let value = std::mem::replace(&mut self.value, Buffer::new((), 0));
+        self.value = device.prepare(value, shape, side, format)?;
+        Ok(())
     }
 
     /// Number of this parameter within its model, for as long as the model lives.

@@ -138,28 +138,33 @@ impl Site {
 
     /// The site as device operations see it.
     pub fn with_ref<T>(&self, run: impl FnOnce(&SiteRef<'_>) -> T) -> T {
-        let segments: Vec<SegmentRef<'_>> = self
-            .segments
-            .iter()
+        run(&self.site_ref(&self.segment_refs()))
+    }
+
+    pub(crate) fn segment_refs(&self) -> Vec<SegmentRef<'_>> {
+        (self.segments.iter())
             .map(|s| SegmentRef {
                 keys: s.keys.value(),
                 values: s.values.value(),
                 tokens: s.tokens(),
                 tau: s.tau as f32,
             })
-            .collect();
+            .collect()
+    }
+
+    pub(crate) fn site_ref<'a>(&self, segments: &'a [SegmentRef<'a>]) -> SiteRef<'a> {
         let norm = match self.norm {
             NormSpan::Joint => Norm::Joint {
                 tau: self.tau as f32,
             },
             NormSpan::Segment => Norm::Segment,
         };
-        run(&SiteRef {
+        SiteRef {
             theta: self.theta,
             norm,
             eps: self.eps,
-            segments: &segments,
-        })
+            segments,
+        }
     }
 
     /// Moves an annealing `τ` to where it stands at a training step.

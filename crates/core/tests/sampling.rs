@@ -336,3 +336,64 @@ fn settings_out_of_range_are_refused() {
     }
     assert!(Sampling::default().validate().is_ok());
 }
+
+/// The rule as it is written down: everything in order, then cut.
+fn by_sorting(settings: &Sampling, logits: &[f32], draw: f64) -> u32 {
+    let mut all: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    if settings.top_k > 0 {
+        all.truncate(settings.top_k);
+    }
+    let max = all[0].0;
+    let p: Vec<f64> = (all.iter())
+        .map(|(l, _)| f64::from(((l - max) / settings.temperature).exp()))
+        .collect();
+    let total: f64 = p.iter().sum();
+    let (mut kept, mut mass) = (0, 0.0);
+    while kept < p.len()
+        && (kept == 0
+            || (mass < f64::from(settings.top_p) * total && p[kept] as f32 >= settings.min_p))
+    {
+        mass += p[kept];
+        kept += 1;
+    }
+    let mut at = draw * mass;
+    for (p, (_, token)) in p[..kept].iter().zip(&all) {
+        at -= p;
+        if at < 0.0 {
+            return *token;
+        }
+    }
+    all[kept - 1].1
+}
+
+#[test]
+fn ordering_a_few_tokens_gives_what_ordering_all_gives() {
+    use rand::Rng;
+    // Coarse logits: ties abound. More tokens than are put in order at first.
+    let logits: Vec<f32> = (0..3000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as f32 / 16.0)
+        .collect();
+    for (temperature, top_k, top_p, min_p) in [
+        (0.8, 0, 0.95, 0.0),
+        (1.0, 0, 1.0, 0.0),
+        (3.0, 0, 0.9, 0.0),
+        (3.0, 700, 0.99, 0.0),
+        (2.0, 0, 1.0, 0.05),
+    ] {
+        let settings = Sampling {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            ..plain()
+        };
+        let mut sampler = Sampler::new(settings.clone()).unwrap();
+        let mut rng = tokenformer_core::init::stream(settings.seed, "sampling");
+        for _ in 0..50 {
+            let draw = rng.next_u64() as f64 / (u64::MAX as f64 + 1.0);
+            let want = by_sorting(&settings, &logits, draw);
+            assert_eq!(sampler.choose(&logits, &[]), want, "{settings:?}");
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! The gradient of a mean loss is known as soon as a row's probabilities are, so the forward pass of a
 //! training step produces it at once, one chunk of rows at a time, instead of computing logits twice.
 
+mod prepared;
+
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{
     Mat, MatMut, Packed, Precision, Source, Write, few_rows_dot, packed_lines, par_gemm_packed,
@@ -11,6 +13,8 @@ use crate::gemm::{
 };
 use crate::math::exp;
 use crate::simd::{lane_max, lane_sum, simd};
+
+pub use prepared::{logits_prepared, losses_prepared};
 
 /// Fewer rows than these are not worth packing the table for.
 const FEW_ROWS: usize = 8;

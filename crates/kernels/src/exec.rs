@@ -5,14 +5,20 @@ use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for work, or waits for the others, before it sleeps. Decoding a token takes about
+/// a hundred runs a few microseconds apart; waking a thread that sleeps can take longer than a run.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// A pool of persistent threads that run numbered tasks.
 ///
 /// The calling thread takes part, so `Pool::new(1)` starts none. Tasks are handed out by a shared
-/// counter; results must not depend on which thread runs a task.
+/// counter; results must not depend on which thread runs a task. A run does not wait for a thread that has
+/// not yet noticed it.
 pub struct Pool {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
@@ -27,15 +33,38 @@ struct Shared {
     done: Condvar,
     next: AtomicUsize,
     panicked: AtomicBool,
+    /// Number of the run; changed under the lock, read by workers that wait awake.
+    generation: AtomicU64,
+    /// Worker threads that have taken up the current job and not finished it; changed under the lock, read by
+    /// a caller that waits awake.
+    busy: AtomicUsize,
+    patience: Duration,
 }
 
 #[derive(Default)]
 struct State {
-    generation: u64,
     job: Option<Job>,
-    /// Worker threads that have not finished the current job.
-    busy: usize,
+    /// Workers that sleep until `start`.
+    asleep: usize,
+    /// Whether the caller sleeps until `done`.
+    caller_asleep: bool,
     stop: bool,
+}
+
+impl Shared {
+    /// Waits awake, for a short time, until `ready`.
+    fn watch(&self, ready: impl Fn() -> bool) {
+        const LOOKS: usize = 16;
+        let started = Instant::now();
+        while started.elapsed() < self.patience {
+            for _ in 0..LOOKS {
+                if ready() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+        }
+    }
 }
 
 /// A task function `f(task, worker)` whose lifetime has been erased, and its number of tasks.
@@ -61,12 +90,22 @@ impl Pool {
     /// A pool of `threads` threads in all (at least one: the caller's).
     pub fn new(threads: usize) -> Self {
         let threads = threads.max(1);
+        // Threads that share a core would wait for one another in vain.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let patience = if threads <= cores {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
             start: Condvar::new(),
             done: Condvar::new(),
             next: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            patience,
         });
         let handles = (1..threads)
             .map_while(|worker| {
@@ -107,35 +146,40 @@ impl Pool {
             "a task runs tasks of its own pool in turn"
         );
         let _running = lock(&self.running);
-        // SAFETY: only the lifetime changes. This function does not return before `busy` is 0, that
-        // is, before every worker has dropped its copy of the pointer.
+        // SAFETY: only the lifetime changes. This function does not return before the job is withdrawn and
+        // `busy` is 0, that is, before every worker that took it up has dropped its copy of the pointer.
         let run = unsafe {
             std::mem::transmute::<
                 *const (dyn Fn(usize, usize) + Sync),
                 *const (dyn Fn(usize, usize) + Sync + 'static),
             >(f)
         };
-        self.shared.next.store(0, Ordering::Relaxed);
-        {
-            let mut state = lock(&self.shared.state);
-            state.generation += 1;
+        let shared = &*self.shared;
+        shared.next.store(0, Ordering::Relaxed);
+        let asleep = {
+            let mut state = lock(&shared.state);
             state.job = Some(Job { run, tasks });
-            state.busy = self.handles.len();
+            shared.generation.fetch_add(1, Ordering::Release);
+            state.asleep
+        };
+        if asleep > 0 {
+            shared.start.notify_all();
         }
-        self.shared.start.notify_all();
         let outside = INSIDE.replace(this);
-        let mine = catch_unwind(AssertUnwindSafe(|| take_tasks(&self.shared, tasks, 0, f)));
+        let mine = catch_unwind(AssertUnwindSafe(|| take_tasks(shared, tasks, 0, f)));
         INSIDE.set(outside);
-        let mut state = lock(&self.shared.state);
-        while state.busy > 0 {
-            state = self
-                .shared
-                .done
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+        lock(&shared.state).job = None;
+        // From here on nobody takes up the job. Acquire: what the workers have written is seen afterwards.
+        let finished = || shared.busy.load(Ordering::Acquire) == 0;
+        shared.watch(finished);
+        if !finished() {
+            let mut state = lock(&shared.state);
+            while !finished() {
+                state.caller_asleep = true;
+                state = (shared.done.wait(state)).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.caller_asleep = false;
         }
-        state.job = None;
-        drop(state);
         let panicked = self.shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(payload) = mine {
             resume_unwind(payload);
@@ -171,25 +215,27 @@ fn worker_loop(shared: &Shared, worker: usize) {
     INSIDE.set(shared);
     let mut seen = 0;
     loop {
+        shared.watch(|| shared.generation.load(Ordering::Acquire) != seen);
         let job = {
             let mut state = lock(&shared.state);
             loop {
                 if state.stop {
                     return;
                 }
-                if state.generation != seen {
-                    seen = state.generation;
+                let generation = shared.generation.load(Ordering::Relaxed);
+                if generation != seen {
+                    seen = generation;
                     if let Some(job) = state.job {
+                        shared.busy.fetch_add(1, Ordering::Relaxed);
                         break job;
                     }
                 }
-                state = shared
-                    .start
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state.asleep += 1;
+                state = (shared.start.wait(state)).unwrap_or_else(PoisonError::into_inner);
+                state.asleep -= 1;
             }
         };
-        // SAFETY: `Pool::run` waits for `busy == 0`, which this thread brings about only below.
+        // SAFETY: `Pool::run` waits for `busy == 0`, to which this thread contributes only below.
         let run = unsafe { &*job.run };
         if catch_unwind(AssertUnwindSafe(|| {
             take_tasks(shared, job.tasks, worker, run)
@@ -198,9 +244,9 @@ fn worker_loop(shared: &Shared, worker: usize) {
         {
             shared.panicked.store(true, Ordering::Relaxed);
         }
-        let mut state = lock(&shared.state);
-        state.busy -= 1;
-        if state.busy == 0 {
+        let state = lock(&shared.state);
+        // Release: hands what this thread has written to the caller.
+        if shared.busy.fetch_sub(1, Ordering::Release) == 1 && state.caller_asleep {
             shared.done.notify_one();
         }
     }

@@ -6,6 +6,7 @@
 //! | [`gemm`], [`par_gemm`] | f32 factors as they lie; B is copied block by block if it is a transpose |
 //! | [`gemm_packed`], [`par_gemm_packed`] | B packed beforehand by [`pack`] or [`par_pack`], in f32 or [`Bf16`] |
 //! | [`par_gemm_packed_t`] | both packed, `Aᵀ·B`: gradients of weights |
+//! | [`par_products`], [`gemm_prepared`] | B [`Prepared`] for inference, in f32, bfloat16 or 8-bit integers |
 //! | [`few_rows_dot`], [`few_rows_sum`] | [`par_gemm`] for weights and a handful of rows |
 //!
 //! # Rounding
@@ -30,9 +31,10 @@ mod kept;
 mod kernel;
 mod pack;
 mod packed;
+mod prepared;
 
 use crate::exec::{Disjoint, Exec};
-use driver::{B_LINES, Output, left, product, right};
+use driver::{B_LINES, Output, Right, left, product, right};
 use kernel::STRIP;
 use pack::LINE;
 use packed::Grid;
@@ -44,6 +46,7 @@ pub use pack::{Line, Precision, Source};
 pub use packed::{
     Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_gemm_packed_t, par_pack,
 };
+pub use prepared::{Format, Job, PREPARED_SCRATCH, Prepared, gemm_prepared, par_products};
 
 /// Whether `len` elements hold a matrix; false rather than an overflow for absurd sizes.
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {

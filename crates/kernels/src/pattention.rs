@@ -27,6 +27,8 @@
 //! Segments are always computed one after the other, and their partial sums added in order. So a new
 //! segment whose contribution is zero leaves every bit of the output as it was.
 
+mod prepared;
+
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{
     Kept, Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, few_rows_dot, few_rows_sum,
@@ -34,6 +36,8 @@ use crate::gemm::{
 };
 use crate::math::{exp, gelu, gelu_and_derivative};
 use crate::simd::{lane_dot, lane_max, lane_sum, simd};
+
+pub use prepared::{PreparedSite, forward_prepared};
 
 /// The nonlinearity along the parameter tokens of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,6 +119,19 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
+/// Asks for the cache line at an address that will be read soon, whether it exists or not; a hint at most.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Lanes of every fixed-order sum: element `i` is always added into lane `i % LANES`, and lanes are
 /// added pairwise at the end. Trailing zeros therefore never change a sum.
 pub const LANES: usize = 16;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokenformer_core::device::{Buffer, Device};
 use tokenformer_core::grow::GrowthReport;
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::{Model, ModelConfig};
+use tokenformer_core::{Model, ModelConfig, WeightFormat};
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};
 
@@ -226,17 +226,34 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig> {
 /// # Errors
 /// If files are missing or do not fit together, or memory is short.
 pub fn load_model(dir: &Path, device: &Arc<dyn Device>) -> Result<Model> {
+    load(dir, device, None)
+}
+
+/// As [`load_model`], for inference: weights are kept in `format` only, laid out as the device
+/// multiplies fastest.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn load_for_inference(
+    dir: &Path,
+    device: &Arc<dyn Device>,
+    format: WeightFormat,
+) -> Result<Model> {
+    load(dir, device, Some(format))
+}
+
+fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -> Result<Model> {
     let config = read_config(dir)?;
     let path = dir.join(WEIGHTS);
     let file = SafetensorsFile::open(&path)?;
     let help = "close other programs, or use a smaller model";
     memory::ensure(
         &dir.display().to_string(),
-        config.params().saturating_mul(4),
+        inference.unwrap_or_default().bytes(config.params()),
         help,
     )?;
     let mut failed = None;
-    let built = Model::build(device, &config, &mut |name, shape| {
+    let mut weights = |name: &str, shape: &[usize]| {
         let numbers = file
             .expect_shape(name, shape)
             .and_then(|()| file.read_f32(name));
@@ -249,7 +266,11 @@ pub fn load_model(dir: &Path, device: &Arc<dyn Device>) -> Result<Model> {
                 expected: shape.into(),
             }
         })
-    });
+    };
+    let built = match inference {
+        Some(format) => Model::build_for_inference(device, &config, format, &mut weights),
+        None => Model::build(device, &config, &mut weights),
+    };
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(built?),

@@ -9,8 +9,8 @@ use self::machine::{Machine, peak_rss_bytes};
 use super::{device_in, print_json};
 use crate::args::{BenchArgs, BenchWhat};
 use crate::usage;
-use tokenformer_core::ModelConfig;
 use tokenformer_core::presets::Preset;
+use tokenformer_core::{ModelConfig, Precision, WeightFormat};
 use tokenformer_report::table::{human_bytes, human_count};
 use tokenformer_train::Result;
 use tokenformer_train::memory::{self, TrainingPlan};
@@ -42,7 +42,25 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.steps == 0 {
         return Err(usage("--steps", "at least 1", 0, "5 or more give a median"));
     }
-    let precision = args.precision.resolve();
+    const MAX_BATCH: usize = 1 << 10;
+    if let Some(batch) = args.batch
+        && !(1..=MAX_BATCH).contains(&batch)
+    {
+        let help = "leave it out for the usual batch";
+        return Err(usage("--batch", "between 1 and 1024", batch, help));
+    }
+    let training = args.precision.training().ok_or_else(|| {
+        let help = "8-bit weights are for decode and prefill";
+        usage("--precision", "f32, bf16 or auto", "int8", help)
+    });
+    let weights = args.precision.weights().ok_or_else(|| {
+        let help = "what weights are kept as is yours to choose";
+        usage("--precision", "f32, bf16 or int8", "auto", help)
+    });
+    let (precision, weights) = match args.what {
+        BenchWhat::Train => (training?, WeightFormat::F32),
+        BenchWhat::Prefill | BenchWhat::Decode => (Precision::F32, weights?),
+    };
     let device = device_in(&args.compute, precision)?;
     let config = Preset::named(&args.preset)?.spec().build()?;
     // The published sizes are measured on one sequence, small ones on a small batch.
@@ -50,9 +68,15 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         768.. => (1, 512),
         _ => (8, config.context.min(256)),
     };
+    let batch = args.batch.unwrap_or(match args.what {
+        BenchWhat::Decode => 1,
+        BenchWhat::Train | BenchWhat::Prefill => batch,
+    });
     let needed = match args.what {
         BenchWhat::Train => TrainingPlan::new(&config, batch, context).total_bytes(),
-        BenchWhat::Prefill | BenchWhat::Decode => config.params() * 5,
+        BenchWhat::Prefill | BenchWhat::Decode => weights
+            .bytes(config.params())
+            .saturating_add(memory::inference_bytes(&config, (batch * context) as u64)),
     };
     memory::ensure("the benchmark", needed, "choose a smaller --preset")?;
     let threads = args
@@ -68,23 +92,20 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             batch,
             context,
         ),
-        BenchWhat::Prefill => {
-            let batch = if config.width >= 768 { 1 } else { batch };
-            (
-                "prefill",
-                prefill::run(&config, batch, context, args.steps, &device)?,
-                batch * context,
-                batch,
-                context,
-            )
-        }
+        BenchWhat::Prefill => (
+            "prefill",
+            prefill::run(&config, batch, context, weights, args.steps, &device)?,
+            batch * context,
+            batch,
+            context,
+        ),
         BenchWhat::Decode => {
             let context = decode::CONTEXT.min(config.context);
             (
                 "decode",
-                decode::run(&config, context, args.steps, &device)?,
-                1,
-                1,
+                decode::run(&config, batch, context, weights, args.steps, &device)?,
+                batch,
+                batch,
                 context,
             )
         }
@@ -94,7 +115,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let median = rates[rates.len() / 2];
     let forward = flops_per_token(&config, context);
     let gflops = median * forward * if what == "train" { 3.0 } else { 1.0 } / 1e9;
-    let read = median / batch as f64 * config.params() as f64 * 4.0 / 1e9;
+    let read = median / batch as f64 * weights.bytes(config.params()) as f64 / 1e9;
     let share = match what {
         "decode" => Some(read / machine.read_gb_per_s),
         _ => machine.peak_gflops.map(|peak| gflops / peak),
@@ -103,7 +124,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         what,
         preset: args.preset.clone(),
         params: config.params(),
-        precision: precision.name(),
+        precision: match args.what {
+            BenchWhat::Train => precision.name(),
+            BenchWhat::Prefill | BenchWhat::Decode => weights.name(),
+        },
         threads,
         computed_on: device.describe(),
         batch,
@@ -147,7 +171,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     };
     match what {
         "decode" => {
-            println!(
+            outln!(
                 "weights read   {read:.1} GB/s{}",
                 of(format!(
                     "{:.1} GB/s that the machine reads",
@@ -157,7 +181,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
         _ => {
             let peak = m.peak_gflops.unwrap_or_default();
-            println!(
+            outln!(
                 "computes       {gflops:.0} GFLOP/s{}",
                 of(format!("{peak:.0} GFLOP/s that its units do"))
             );

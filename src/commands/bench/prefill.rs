@@ -3,7 +3,7 @@
 use super::tokens;
 use std::sync::Arc;
 use std::time::Instant;
-use tokenformer_core::{Device, Graph, Model, ModelConfig};
+use tokenformer_core::{Device, Graph, Model, ModelConfig, WeightFormat};
 use tokenformer_train::Result;
 
 /// Seconds of each pass over `batch` prompts of `context` tokens.
@@ -11,10 +11,11 @@ pub fn run(
     config: &ModelConfig,
     batch: usize,
     context: usize,
+    weights: WeightFormat,
     steps: usize,
     device: &Arc<dyn Device>,
 ) -> Result<Vec<f64>> {
-    let model = Model::fresh(device, config, 0)?;
+    let model = Model::fresh_for_inference(device, config, weights, 0)?;
     let inputs = tokens(batch * context, config.vocab);
     let mut cache = model.cache(batch, context)?;
     let last: Vec<u32> = (1..=batch).map(|b| (b * context - 1) as u32).collect();
