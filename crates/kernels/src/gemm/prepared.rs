@@ -18,7 +18,7 @@ mod format;
 
 use super::driver::{B_LINES, Output, left, product};
 use super::kernel::{PANEL, STRIP};
-use super::pack::{LINE, Line, Panels, pack_panels};
+use super::pack::{LINE, Line, Panels, Precision, pack_panels};
 use super::packed::Grid;
 use super::{Mat, Right, Write};
 use crate::exec::{Disjoint, Exec, Pieces};
@@ -134,7 +134,13 @@ impl Prepared {
                     wide.as_ptr().cast()
                 }
             };
-            Right { first, word: PANEL }
+            // The columns of a panel lie side by side, and so do the parts of it.
+            let part = <f32 as Precision>::kernels().cols;
+            Right {
+                first,
+                part,
+                word: PANEL,
+            }
         }
     }
 }

@@ -91,6 +91,7 @@ fn chain<const R: usize>(
 
 /// Adds position `k` to the sums.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // Columns outside: a weight is widened once for all rows.
 fn step<const R: usize, T>(
     sums: &mut [Row<f32>; R],
     x: &[&[f32]; R],
