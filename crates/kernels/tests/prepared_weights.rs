@@ -57,7 +57,8 @@ fn rounded(format: Format, b: &[f32], [k, n]: [usize; 2]) -> Vec<f32> {
                     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
                     for row in rows {
                         let x = &mut all[row * n + col];
-                        *x = (*x * inverse).round_ties_even() * scale;
+                        // An integer has no negative zero.
+                        *x = ((*x * inverse).round_ties_even() + 0.0) * scale;
                     }
                 }
             }
