@@ -160,8 +160,8 @@ pub struct ImportArgs {
     /// Token data: PREFIX.bin and PREFIX.idx.
     #[arg(long, value_name = "PREFIX")]
     pub megatron: PathBuf,
-    /// The tokenizer that made the tokens: a Hugging Face tokenizer.json, or `bytes`.
-    #[arg(long, value_name = "FILE.json|bytes")]
+    /// The tokenizer that made the tokens: a Hugging Face tokenizer.json, `gpt2` or `bytes`.
+    #[arg(long, value_name = "FILE.json|gpt2|bytes")]
     pub tokenizer: String,
     /// Dataset folder to make.
     #[arg(long, value_name = "DIR")]
@@ -198,10 +198,10 @@ pub struct PrepareArgs {
     /// Files or folders: text, Markdown, source code, JSON Lines, each also .gz or .zst.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub input: Vec<PathBuf>,
-    /// `bytes`, a Hugging Face tokenizer.json, or `bpe:SIZE` to train one on the text.
+    /// `bytes`, `gpt2`, a Hugging Face tokenizer.json, or `bpe:SIZE` to train one on the text.
     #[arg(
         long,
-        value_name = "bytes|FILE.json|bpe:SIZE",
+        value_name = "bytes|gpt2|FILE.json|bpe:SIZE",
         default_value = "bpe:4096"
     )]
     pub tokenizer: String,
@@ -343,9 +343,10 @@ pub struct ConvertArgs {
     /// weights].
     #[arg(long, value_name = "FILE.yml|config.json", num_args = 1..)]
     pub config: Vec<PathBuf>,
-    /// Tokenizer of the model [default: tokenizer.json beside the weights].
-    #[arg(long, value_name = "FILE.json")]
-    pub tokenizer: Option<PathBuf>,
+    /// Tokenizer of the model: a tokenizer.json, `gpt2` or `bytes` [default: tokenizer.json beside the
+    /// weights].
+    #[arg(long, value_name = "FILE.json|gpt2|bytes")]
+    pub tokenizer: Option<String>,
     /// Model directory to write.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
@@ -419,9 +420,9 @@ pub struct EvalArgs {
     /// Score at most so many tokens; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub tokens: usize,
-    /// Windows per forward pass.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    pub batch: usize,
+    /// Windows per forward pass [default: as many as have 2048 tokens]. The loss does not depend on it.
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

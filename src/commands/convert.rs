@@ -5,17 +5,20 @@ use crate::args::{ConvertArgs, StoredArg};
 use crate::{Failure, ui};
 use std::time::Instant;
 use tokenformer_convert::{ConvertOptions, convert};
+use tokenformer_data::Tokenizer;
 use tokenformer_report::table::{human_bytes, human_count};
+use tokenformer_train::Error;
 
 /// Runs the verb.
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     // The only type so far; the match is where another one would be chosen.
     let StoredArg::F32 = args.dtype;
     let device = device(&args.compute)?;
+    let tokenizer = args.tokenizer.as_deref().map(Tokenizer::parse_spec);
     let options = ConvertOptions {
         from: args.from.clone(),
         configs: args.config.clone(),
-        tokenizer: args.tokenizer.clone(),
+        tokenizer: tokenizer.transpose().map_err(Error::from)?,
         to: args.to.clone(),
     };
     let started = Instant::now();

@@ -66,6 +66,7 @@ pub fn prepare_with_progress(options: &PrepareOptions) -> Result<tokenformer_dat
                 Stage::Survey => "reading",
                 Stage::Sample => "sampling text for the tokenizer",
                 Stage::TrainTokenizer => "training the tokenizer",
+                Stage::Skip => "reading over what is done",
                 Stage::Encode => "encoding",
             };
             now = Some((progress.stage, ui::bar(progress.total.unwrap_or(0), what)));

@@ -8,6 +8,9 @@ use tokenformer_data::Dataset;
 use tokenformer_store::Which;
 use tokenformer_train::{Error, EvalOptions, Protocol, Result, evaluate, files, memory};
 
+/// Tokens of a forward pass: enough for the products of matrices to run at full speed.
+const PASS_TOKENS: usize = 2048;
+
 #[derive(serde::Serialize)]
 struct Output {
     model: String,
@@ -37,12 +40,12 @@ pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
 
 fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     let device = device(&args.compute)?;
-    if args.batch == 0 || args.batch > 1 << 16 {
+    if let Some(batch) = args.batch.filter(|&n| n == 0 || n > 1 << 16) {
         return Err(usage(
             "--batch",
             "between 1 and 65536",
-            args.batch,
-            "8 is the default",
+            batch,
+            "leave it out for as many windows as have 2048 tokens",
         ));
     }
     let dataset = Dataset::open(data)?;
@@ -91,8 +94,9 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
         Some(stride) => Protocol::Sliding { stride },
         None => Protocol::Chunked,
     };
+    let batch = args.batch.unwrap_or((PASS_TOKENS / context).max(1));
     let windows = text.len().div_ceil(args.stride.unwrap_or(context));
-    let rows = (args.batch.min(windows) * context) as u64;
+    let rows = (batch.min(windows) * context) as u64;
     memory::ensure(
         "the evaluation",
         memory::inference_bytes(&model.config(), rows),
@@ -101,7 +105,7 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     let options = EvalOptions {
         protocol,
         context,
-        batch: args.batch,
+        batch,
         max_tokens: args.tokens,
     };
     let total = text.len().saturating_sub(1).min(match args.tokens {

@@ -37,7 +37,9 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     if tokens.is_empty() {
         tokens.push(eod.unwrap_or(0));
     }
-    let mut session = Session::new(&model, model.context())?;
+    // No more room than this text can fill: keys and values of a whole context can take a gigabyte.
+    let room = tokens.len().saturating_add(args.tokens);
+    let mut session = Session::new(&model, room.min(model.context()))?;
     let started = Instant::now();
     session.feed(&tokens)?;
     let prefill_s = started.elapsed().as_secs_f64();

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::thread;
 
 use tokenformer_core::{Device, ModelConfig};
-use tokenformer_data::Tokenizer;
+use tokenformer_data::TokenizerSpec;
 use tokenformer_store::DirWriter;
 use tokenformer_train::files::{CONFIG, KIND_MODEL, TOKENIZER, WEIGHTS};
 
 use crate::check::check;
+use crate::corpus::known;
 use crate::find::{Weights, find};
 use crate::fingerprint::{FILE, Fingerprint};
 use crate::forward::Arrays;
@@ -26,8 +27,8 @@ pub struct ConvertOptions {
     pub from: PathBuf,
     /// Configurations with the published keys, later ones winning; none takes what lies with the weights.
     pub configs: Vec<PathBuf>,
-    /// A `tokenizer.json`; none takes the one that lies with the weights.
-    pub tokenizer: Option<PathBuf>,
+    /// The tokenizer, which cannot be trained here; none takes the `tokenizer.json` that lies with the weights.
+    pub tokenizer: Option<TokenizerSpec>,
     /// The model directory to write.
     pub to: PathBuf,
 }
@@ -71,9 +72,9 @@ pub fn convert(
     }
     let mut source = Source::open(&found.weights)?;
     let (config, arrays) = check(&source, &found.configs)?;
-    let tokenizer = options.tokenizer.as_ref().or(found.tokenizer.as_ref());
-    let tokenizer = tokenizer
-        .map(|path| read_tokenizer(path, config.vocab))
+    let beside = || found.tokenizer.clone().map(TokenizerSpec::File);
+    let tokenizer = (options.tokenizer.clone().or_else(beside))
+        .map(|spec| read_tokenizer(&spec, config.vocab))
         .transpose()?;
     let (weights, mut notes) = (source.path().to_path_buf(), Vec::from_iter(source.note()));
 
@@ -140,17 +141,21 @@ fn fingerprint(
 }
 
 /// The bytes of a tokenizer that the vocabulary has room for.
-pub(crate) fn read_tokenizer(path: &Path, rows: usize) -> Result<Vec<u8>> {
-    const MAX_BYTES: u64 = 256 << 20;
-    let tokens = Tokenizer::from_file(path)?.vocab_size();
+pub(crate) fn read_tokenizer(spec: &TokenizerSpec, rows: usize) -> Result<Vec<u8>> {
+    let tokenizer = known(
+        spec,
+        "the tokenizer of the checkpoint: bytes, gpt2 or a tokenizer.json",
+        "a checkpoint has no text to train on; give the file",
+    )?;
+    let tokens = tokenizer.vocab_size();
     if tokens > rows {
         return Err(Error::Vocabulary {
-            path: path.into(),
+            path: spec.to_string().into(),
             tokens,
             rows,
         });
     }
-    Ok(tokenformer_store::read_small(path, MAX_BYTES)?)
+    Ok(tokenizer.json().to_vec())
 }
 
 /// The path itself where it leads somewhere; else the folder of a downloaded repository.

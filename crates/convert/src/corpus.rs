@@ -32,18 +32,11 @@ pub struct ImportCorpus {
 /// When the data or the tokenizer is damaged, a token is outside the tokenizer's vocabulary, there are too few tokens
 /// for two splits, or the folder cannot be written.
 pub fn import(options: &ImportCorpus, progress: impl FnMut(u64, u64)) -> Result<Summary> {
-    let tokenizer = match &options.tokenizer {
-        TokenizerSpec::Bytes => Tokenizer::bytes(),
-        TokenizerSpec::File(path) => Tokenizer::from_file(path)?,
-        TokenizerSpec::TrainBpe { .. } => {
-            return Err(Error::NotPublishable {
-                place: "--tokenizer".into(),
-                expected: "the tokenizer that made the tokens: bytes or a tokenizer.json".into(),
-                got: options.tokenizer.to_string(),
-                help: "tokens have no text to train on; give the file",
-            });
-        }
-    };
+    let tokenizer = known(
+        &options.tokenizer,
+        "the tokenizer that made the tokens: bytes, gpt2 or a tokenizer.json",
+        "tokens have no text to train on; give the file",
+    )?;
     let data = MegatronData::open(&options.prefix)?;
     data.check_vocab(tokenizer.vocab_size() as u64)?;
     let import = ImportOptions {
@@ -68,6 +61,16 @@ pub fn import(options: &ImportCorpus, progress: impl FnMut(u64, u64)) -> Result<
         Ok::<(), Error>(())
     };
     tokenformer_data::import(&import, data.documents() as u64, read, progress)
+}
+
+/// The tokenizer that is meant, which cannot be trained here.
+pub(crate) fn known(spec: &TokenizerSpec, expected: &str, help: &'static str) -> Result<Tokenizer> {
+    Tokenizer::from_spec(spec)?.ok_or_else(|| Error::NotPublishable {
+        place: "--tokenizer".into(),
+        expected: expected.into(),
+        got: spec.to_string(),
+        help,
+    })
 }
 
 /// Which documents of a dataset are exported.

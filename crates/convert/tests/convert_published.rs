@@ -10,6 +10,7 @@ use std::path::Path;
 use tokenformer_convert::fingerprint::Fingerprint;
 use tokenformer_convert::{ConvertOptions, Error, convert};
 use tokenformer_core::{Cpu, Device};
+use tokenformer_data::TokenizerSpec;
 use tokenformer_formats::Dtype;
 use tokenformer_train::files;
 
@@ -183,20 +184,32 @@ fn a_tokenizer_may_be_smaller_than_the_embedding_and_not_larger() {
         "{\"version\":1,\"type\":\"bytes\"}\n",
     )
     .unwrap();
-    let with = |name: &str| {
+    let with = |tokenizer: TokenizerSpec| {
         let options = ConvertOptions {
             from: lm0("model.safetensors"),
             configs: vec![lab.path("lm0.yml")],
-            tokenizer: Some(lab.path(name)),
+            tokenizer: Some(tokenizer),
             to: lab.path("model"),
         };
         let device: std::sync::Arc<dyn Device> = Cpu::new(Some(1));
         convert(&options, &device, &mut |_, _| {})
     };
-    assert!(with("small.json").unwrap().has_tokenizer);
-    let told = message(with("large.json"));
+    let file = |name: &str| TokenizerSpec::File(lab.path(name));
+    assert!(with(file("small.json")).unwrap().has_tokenizer);
+    for (large, tokens) in [
+        (file("large.json"), "257"),
+        (TokenizerSpec::Bytes, "257"),
+        (TokenizerSpec::Gpt2, "50257"),
+    ] {
+        let told = message(with(large));
+        assert!(
+            told.contains("at most 256") && told.contains(tokens),
+            "{told}"
+        );
+    }
+    let told = message(with(TokenizerSpec::TrainBpe { vocab_size: 300 }));
     assert!(
-        told.contains("at most 256") && told.contains("257"),
+        told.contains("--tokenizer") && told.contains("bpe:300"),
         "{told}"
     );
 }

@@ -209,6 +209,11 @@ impl Device for Cpu {
         Ok(Buffer::new(floats, len))
     }
 
+    fn adopt(&self, numbers: Vec<f32>) -> Result<Buffer> {
+        let len = numbers.len();
+        Ok(Buffer::new(numbers, len))
+    }
+
     fn upload(&self, from: &[f32], to: &mut Buffer) -> Result<()> {
         floats_mut(to).copy_from_slice(from);
         Ok(())

@@ -181,6 +181,13 @@ pub trait Device: Send + Sync + fmt::Debug {
         len
     }
 
+    /// A buffer of these numbers. A device whose memory is the host's keeps the allocation and copies nothing.
+    fn adopt(&self, numbers: Vec<f32>) -> Result<Buffer> {
+        let mut buffer = self.allocate(numbers.len())?;
+        self.upload(&numbers, &mut buffer)?;
+        Ok(buffer)
+    }
+
     /// Host to device.
     fn upload(&self, from: &[f32], to: &mut Buffer) -> Result<()>;
 

@@ -196,7 +196,7 @@ impl Builder<'_, '_> {
             self.next_id - 1,
             name,
             shape,
-            &host,
+            host,
         )?)
     }
 

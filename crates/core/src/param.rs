@@ -25,10 +25,9 @@ impl Param {
         id: usize,
         name: String,
         shape: Vec<usize>,
-        host: &[f32],
+        numbers: Vec<f32>,
     ) -> Result<Self> {
-        let mut value = device.allocate(host.len())?;
-        device.upload(host, &mut value)?;
+        let value = device.adopt(numbers)?;
         Ok(Self {
             id,
             name,

@@ -107,7 +107,7 @@ pub enum Error {
     },
     /// A tokenizer specification that is none.
     #[error(
-        "--tokenizer {spec}: {problem}\n  expected: bytes, bpe:SIZE (such as bpe:4096) or a file FILE.json\n  got:      {spec}"
+        "--tokenizer {spec}: {problem}\n  expected: bytes, gpt2, bpe:SIZE (such as bpe:4096) or a file FILE.json\n  got:      {spec}"
     )]
     TokenizerSpec {
         /// The specification as given.

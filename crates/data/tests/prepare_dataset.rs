@@ -70,6 +70,7 @@ fn whole_documents_come_back_in_their_order() {
     for (name, tokenizer) in [
         ("bytes", TokenizerSpec::Bytes),
         ("bpe", TokenizerSpec::TrainBpe { vocab_size: 290 }),
+        ("gpt2", TokenizerSpec::Gpt2),
     ] {
         let mut options = options(&texts, &dir.path().join(name));
         options.tokenizer = tokenizer;

@@ -12,6 +12,10 @@ use crate::score::{Request, Scored, Scorer};
 
 /// Most tokens of one pass.
 const PASS_TOKENS: usize = 2048;
+/// Fewest tokens to which memory may bring a pass: with less, products of matrices get slow.
+const FEWEST_PASS_TOKENS: usize = 128;
+/// Memory for the keys and values of a batch.
+const CACHE_BYTES: usize = 256 << 20;
 /// Logits on the host at a time.
 const HOST_LOGITS: usize = 1 << 22;
 
@@ -25,6 +29,14 @@ impl<'m> ModelScorer<'m> {
     /// A scorer.
     pub fn new(model: &'m Model) -> Self {
         Self { model }
+    }
+
+    /// Tokens of a pass whose keys and values stay within [`CACHE_BYTES`]: beginnings of as many tokens, and for the
+    /// choices at most twice as many.
+    fn pass_tokens(&self) -> usize {
+        let config = self.model.config();
+        let position_bytes = 2 * config.layers() * config.width * size_of::<f32>();
+        (CACHE_BYTES / (3 * position_bytes)).clamp(FEWEST_PASS_TOKENS, PASS_TOKENS)
     }
 
     /// Runs a batch, putting its scores into `scores`.
@@ -148,7 +160,7 @@ impl Scorer for ModelScorer<'_> {
             self.model.check_tokens(&request.tokens)?;
         }
         let mut scores = vec![None; requests.len()];
-        for batch in plan(requests, PASS_TOKENS) {
+        for batch in plan(requests, self.pass_tokens()) {
             self.run(&batch, requests, &mut scores)?;
             // Every batch has its own shape: kept buffers of earlier ones would only pile up.
             self.model.device().pool().clear();

@@ -221,7 +221,8 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     )?)
 }
 
-/// Loads the model of a directory that has been verified.
+/// Loads the model of a directory that has been verified, one array after the other: on a device whose memory is the
+/// host's, no second copy of more than one array exists at any time.
 ///
 /// # Errors
 /// If files are missing or do not fit together, or memory is short.
@@ -256,7 +257,8 @@ fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -
     let mut weights = |name: &str, shape: &[usize]| {
         let numbers = file
             .expect_shape(name, shape)
-            .and_then(|()| file.read_f32(name));
+            .and_then(|()| file.read_f32(name))
+            .and_then(|numbers| file.release(name).map(|()| numbers));
         numbers.map_err(|error| {
             let reason = error.to_string();
             failed = Some(error);
@@ -338,6 +340,7 @@ pub fn load_optimizer(
             let name = format!("{}.{part}", param.name());
             file.expect_shape(&name, param.shape())?;
             model.device().upload(&file.read_f32(&name)?, buffer)?;
+            file.release(&name)?;
         }
     }
     Ok(optimizer)

@@ -3,76 +3,114 @@
 use rayon::prelude::*;
 
 use super::out::Folder;
+use super::progress::Unfinished;
 use super::source::Opened;
 use super::split::Split;
-use super::{Progress, Stage, file_names};
+use super::{Progress, Stage};
 use crate::corpus::{CorpusStats, Document};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
-use crate::tokens::{TokenFileWriter, Written};
+use crate::tokens::Written;
 
 /// Text encoded at a time, in parallel.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Encodes every document into its split. Returns the training and the validation file, complete
-/// but without their names yet.
-pub(super) fn encode(
-    documents: &Opened,
-    tokenizer: &Tokenizer,
-    split: &Split,
-    out: &Folder,
-    stats: &CorpusStats,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<[Written; 2]> {
-    let writer = |name| TokenFileWriter::create(&out.path().join(name), tokenizer.vocab_size());
-    let mut encoder = Encoder {
-        tokenizer,
-        split,
-        writers: [writer(file_names::TRAIN)?, writer(file_names::VALID)?],
-        batch: Vec::new(),
-        batch_bytes: 0,
-        next_index: 0,
-    };
-    let mut done = 0;
-    let again = documents.visit(&mut |document| {
-        done += document.text.len() as u64;
-        encoder.add(document.into_owned())?;
-        progress(Progress {
-            stage: Stage::Encode,
-            done,
-            total: Some(split.text_bytes()),
-        });
-        Ok(())
-    })?;
-    if again != *stats {
-        return Err(Error::InputChanged {
-            expected_documents: stats.documents,
-            expected_bytes: stats.text_bytes,
-            got_documents: again.documents,
-            got_bytes: again.text_bytes,
-        });
-    }
-    encoder.flush()?;
-    let [train, valid] = encoder.writers;
-    for (writer, name) in [(&train, "training"), (&valid, "validation")] {
-        if writer.token_count() == 0 {
-            return Err(Error::EmptySplit {
-                split: name,
-                documents: split.documents(),
-                text_bytes: split.text_bytes(),
-            });
+/// The last pass: what it works on.
+pub(super) struct Encode<'a> {
+    pub(super) documents: &'a Opened<'a>,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) split: &'a Split,
+    /// What the survey found.
+    pub(super) stats: &'a CorpusStats,
+    pub(super) save_every_bytes: u64,
+}
+
+impl Encode<'_> {
+    /// Encodes every document into its split. Returns the training and the validation file, complete but without their
+    /// names yet.
+    pub(super) fn run(
+        &self,
+        out: &Folder,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<[Written; 2]> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.split.digest().as_bytes());
+        hasher.update(self.tokenizer.fingerprint().as_bytes());
+        let key = hasher.finalize().to_hex().to_string();
+        let mut encoder = Encoder {
+            tokenizer: self.tokenizer,
+            split: self.split,
+            files: Unfinished::open(out, key, self.tokenizer.vocab_size())?,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            most_bytes: BATCH_BYTES
+                .min(usize::try_from(self.save_every_bytes).unwrap_or(usize::MAX)),
+            next_index: 0,
+            save_every_bytes: self.save_every_bytes,
+            unsaved_bytes: 0,
+        };
+        match self.read(&mut encoder, progress) {
+            Ok(()) => {
+                let [train, valid] = encoder.files.finish()?;
+                Ok([train.finish()?, valid.finish()?])
+            }
+            Err(error) => {
+                encoder.files.give_up();
+                Err(error)
+            }
         }
     }
-    Ok([train.finish()?, valid.finish()?])
+
+    fn read(&self, encoder: &mut Encoder<'_>, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let mut done = 0;
+        let again = self.documents.visit(&mut |document| {
+            done += document.text.len() as u64;
+            let is_new = encoder.next_index >= encoder.files.documents;
+            match is_new {
+                true => encoder.add(document.into_owned())?,
+                false => encoder.next_index += 1,
+            }
+            progress(Progress {
+                stage: if is_new { Stage::Encode } else { Stage::Skip },
+                done,
+                total: Some(self.split.text_bytes()),
+            });
+            Ok(())
+        })?;
+        if again != *self.stats {
+            return Err(Error::InputChanged {
+                expected_documents: self.stats.documents,
+                expected_bytes: self.stats.text_bytes,
+                got_documents: again.documents,
+                got_bytes: again.text_bytes,
+            });
+        }
+        encoder.flush()?;
+        for (writer, name) in encoder.files.writers.iter().zip(["training", "validation"]) {
+            if writer.token_count() == 0 {
+                return Err(Error::EmptySplit {
+                    split: name,
+                    documents: self.split.documents(),
+                    text_bytes: self.split.text_bytes(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     split: &'a Split,
-    writers: [TokenFileWriter; 2],
+    files: Unfinished,
     batch: Vec<(u64, Document)>,
     batch_bytes: usize,
+    /// Bytes of a batch.
+    most_bytes: usize,
     next_index: u64,
+    save_every_bytes: u64,
+    /// Text in the files that no note tells of.
+    unsaved_bytes: u64,
 }
 
 impl Encoder<'_> {
@@ -81,14 +119,25 @@ impl Encoder<'_> {
         self.next_index += 1;
         if document.text.len() >= BATCH_BYTES {
             self.flush()?;
-            return self.encode_large(index, &document);
+            self.encode_large(index, &document)?;
+            return self.save_if_due();
         }
         self.batch_bytes += document.text.len();
         self.batch.push((index, document));
-        if self.batch_bytes >= BATCH_BYTES {
+        if self.batch_bytes >= self.most_bytes {
             self.flush()?;
+            self.save_if_due()?;
         }
         Ok(())
+    }
+
+    /// Called when every document so far is in the files.
+    fn save_if_due(&mut self) -> Result<()> {
+        if self.unsaved_bytes < self.save_every_bytes {
+            return Ok(());
+        }
+        self.unsaved_bytes = 0;
+        self.files.save(self.next_index)
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -99,11 +148,12 @@ impl Encoder<'_> {
         };
         let encoded = self.batch.par_iter().map(encode);
         for parts in encoded.collect::<Result<Vec<_>>>()? {
-            for (writer, (tokens, text_bytes)) in self.writers.iter_mut().zip(parts) {
+            for (writer, (tokens, text_bytes)) in self.files.writers.iter_mut().zip(parts) {
                 writer.append(&tokens, text_bytes)?;
                 writer.end_document(self.tokenizer.eod())?;
             }
         }
+        self.unsaved_bytes += self.batch_bytes as u64;
         self.batch.clear();
         self.batch_bytes = 0;
         Ok(())
@@ -115,10 +165,11 @@ impl Encoder<'_> {
         for (split, text) in parts.into_iter().enumerate() {
             for part in self.tokenizer.parts(text, BATCH_BYTES) {
                 let tokens = self.encode(part, document)?;
-                self.writers[split].append(&tokens, part.len() as u64)?;
+                self.files.writers[split].append(&tokens, part.len() as u64)?;
             }
-            self.writers[split].end_document(self.tokenizer.eod())?;
+            self.files.writers[split].end_document(self.tokenizer.eod())?;
         }
+        self.unsaved_bytes += document.text.len() as u64;
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 mod encode;
 mod import;
 mod out;
+mod progress;
 mod source;
 mod split;
 mod summary;
@@ -32,6 +33,21 @@ pub(crate) mod file_names {
     pub(crate) const TOKENIZER: &str = "tokenizer.json";
     /// Written last: a folder without it is no dataset.
     pub(crate) const DATASET: &str = "dataset.json";
+    /// The same before they have their names.
+    pub(crate) const PARTIAL_TRAIN: &str = ".partial-train.tokens";
+    pub(crate) const PARTIAL_VALID: &str = ".partial-valid.tokens";
+    /// How far an unfinished dataset is.
+    pub(crate) const NOTE: &str = ".partial-note.json";
+    /// Held while a program works in the folder.
+    pub(crate) const LOCK: &str = ".partial-lock";
+    pub(crate) const UNFINISHED: [&str; 6] = [
+        PARTIAL_TRAIN,
+        PARTIAL_VALID,
+        ".partial-train.starts",
+        ".partial-valid.starts",
+        NOTE,
+        LOCK,
+    ];
     pub(crate) const ALL: [&str; 4] = [TRAIN, VALID, TOKENIZER, DATASET];
 }
 
@@ -53,7 +69,12 @@ pub struct PrepareOptions {
     pub valid_fraction: f64,
     /// Replace a dataset that is in `out` already; default false.
     pub force: bool,
+    /// After so many bytes of text it is noted how far the dataset is; default 64 MiB.
+    pub save_every_bytes: u64,
 }
+
+/// Text after which it is noted how far a dataset is: about a second of work.
+const SAVE_EVERY_BYTES: u64 = 64 << 20;
 
 impl PrepareOptions {
     /// The defaults for these documents and this folder.
@@ -65,6 +86,7 @@ impl PrepareOptions {
             seed: 0,
             valid_fraction: 0.05,
             force: false,
+            save_every_bytes: SAVE_EVERY_BYTES,
         }
     }
 }
@@ -78,6 +100,8 @@ pub enum Stage {
     Sample,
     /// Learning the BPE; in merges.
     TrainTokenizer,
+    /// Reading over documents whose tokens an earlier call wrote that was killed; in bytes of text.
+    Skip,
     /// Writing the tokens; in bytes of text.
     Encode,
 }
@@ -99,18 +123,15 @@ pub struct Progress {
 /// depend on the other documents or their order, and equal documents never part. With two documents
 /// or more each split has at least one. A single document is cut at a line end instead.
 ///
-/// The four files get their names at the very end, `dataset.json` last.
+/// The four files get their names at the very end, `dataset.json` last. When the program is killed before, the same
+/// call goes on where it was; the dataset has the same bytes as if nothing had happened.
 ///
 /// # Errors
 /// Options out of range, a folder in use, everything [`Corpus`](crate::Corpus) and
 /// [`Tokenizer`] report, too little text for two splits, the disk.
 pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<Summary> {
     check_fraction(options.valid_fraction)?;
-    let ready = match &options.tokenizer {
-        TokenizerSpec::Bytes => Some(Tokenizer::bytes()),
-        TokenizerSpec::File(path) => Some(Tokenizer::from_file(path)?),
-        TokenizerSpec::TrainBpe { .. } => None,
-    };
+    let ready = Tokenizer::from_spec(&options.tokenizer)?;
     let documents = Opened::new(&options.source)?;
     let out = out::Folder::claim(&options.out, options.force)?;
 
@@ -125,7 +146,14 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         }
         (ready, _) => ready.unwrap_or_else(Tokenizer::bytes),
     };
-    let written = encode::encode(&documents, &tokenizer, &split, &out, &stats, &mut progress)?;
+    let encode = encode::Encode {
+        documents: &documents,
+        tokenizer: &tokenizer,
+        split: &split,
+        stats: &stats,
+        save_every_bytes: options.save_every_bytes,
+    };
+    let written = encode.run(&out, &mut progress)?;
     let summary = Summary::new(options, &documents, &tokenizer, &split, stats, &written);
     out.publish(written, &tokenizer, &summary)?;
     Ok(summary)

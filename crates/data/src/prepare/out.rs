@@ -1,6 +1,6 @@
 //! The output folder: claimed early, filled at the end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,46 +14,57 @@ pub(super) struct Folder {
     path: PathBuf,
     /// Made by us and still empty: to be removed if nothing comes of it.
     is_ours: bool,
+    /// Held as long as this lives.
+    _lock: File,
 }
 
 impl Folder {
-    /// Makes the folder, or checks that it may be used.
+    /// Makes the folder, or checks that it may be used: that nothing is in it but what a killed program left, or with
+    /// `force` a dataset.
     pub(super) fn claim(path: &Path, force: bool) -> Result<Self> {
-        let folder = |is_ours| Self {
-            path: path.to_owned(),
-            is_ours,
+        let folder = |is_ours| {
+            Ok(Self {
+                path: path.to_owned(),
+                is_ours,
+                _lock: lock(path)?,
+            })
         };
         let entries = match fs::read_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
-                return Ok(folder(true));
+                return folder(true);
             }
             entries => entries.map_err(Error::io("use as a folder", path))?,
         };
         let mut leftovers = Vec::new();
+        let mut is_ours = false;
         for entry in entries {
             let entry = entry.map_err(Error::io("read", path))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_leftover = name.starts_with(PARTIAL_PREFIX);
-            let is_replaceable = is_leftover || file_names::ALL.contains(&name.as_str());
-            if !force || !is_replaceable {
+            let is_dataset = file_names::ALL.contains(&name.as_str());
+            if !(is_leftover || force && is_dataset) {
                 return Err(Error::OutputNotEmpty {
                     path: path.to_owned(),
                     found: name,
-                    help: match is_replaceable {
+                    help: match is_dataset {
                         true => "choose another --out, or replace the dataset with --force",
                         false => "choose another --out; --force replaces a dataset, nothing else",
                     },
                 });
             }
-            if is_leftover {
+            is_ours |= is_leftover;
+            if is_leftover && !file_names::UNFINISHED.contains(&name.as_str()) {
                 leftovers.push(entry.path());
             }
         }
+        // A dataset may be there too, which must stay if nothing comes of the new one.
+        let is_ours = is_ours && !path.join(file_names::DATASET).exists();
+        let claimed = folder(is_ours)?;
         for leftover in leftovers {
             fs::remove_file(&leftover).map_err(Error::io("remove", &leftover))?;
         }
-        Ok(folder(false))
+        Ok(claimed)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -100,8 +111,25 @@ impl Folder {
     }
 }
 
+/// Keeps other programs from working in the same folder at the same time.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(file_names::LOCK);
+    let file = File::create(&path).map_err(Error::io("write", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::OutputNotEmpty {
+            path: folder.to_owned(),
+            found: "a dataset that another program is making".to_owned(),
+            help: "wait until it has ended, or choose another --out",
+        }),
+        // Not every file system has locks; what is left out is a safeguard.
+        Err(fs::TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
+        let _ = fs::remove_file(self.path.join(file_names::LOCK));
         if self.is_ours {
             // Succeeds only on an empty folder; the error that brought us here matters more.
             let _ = fs::remove_dir(&self.path);

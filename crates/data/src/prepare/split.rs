@@ -24,6 +24,8 @@ pub(super) struct Survey {
     highest: Option<(u64, u64, u64)>,
     /// Where the first document would be cut.
     cut: Option<usize>,
+    /// Of the hashes of all documents.
+    hasher: blake3::Hasher,
 }
 
 /// The decision for every document.
@@ -34,6 +36,7 @@ pub(super) struct Split {
     text_bytes: u64,
     train_bytes: u64,
     rule: Rule,
+    digest: blake3::Hash,
 }
 
 enum Rule {
@@ -84,6 +87,7 @@ impl Survey {
             lowest: None,
             highest: None,
             cut: None,
+            hasher: blake3::Hasher::new(),
         }
     }
 
@@ -96,6 +100,8 @@ impl Survey {
     pub(super) fn add_document(&mut self, document: &[u8], cut: impl FnOnce() -> Option<usize>) {
         let bytes = document.len() as u64;
         let hash = hash(CHOOSE_SPLIT, self.seed, document);
+        self.hasher.update(&hash.to_le_bytes());
+        self.hasher.update(&bytes.to_le_bytes());
         let entry = (hash, self.documents, bytes);
         self.lowest = Some(self.lowest.map_or(entry, |lowest| lowest.min(entry)));
         self.highest = Some(self.highest.map_or(entry, |highest| highest.max(entry)));
@@ -143,11 +149,21 @@ impl Survey {
             text_bytes: self.text_bytes,
             train_bytes,
             rule,
+            digest: self.hasher.finalize(),
         })
     }
 }
 
 impl Split {
+    /// Stands for the documents, their order, and where each goes.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.digest.as_bytes());
+        hasher.update(&self.seed.to_le_bytes());
+        hasher.update(&self.valid_fraction.to_bits().to_le_bytes());
+        hasher.finalize()
+    }
+
     /// Where document `index` goes.
     pub(super) fn choose(&self, index: u64, document: &[u8]) -> Choice {
         match self.rule {

@@ -1,15 +1,15 @@
 //! Byte-pair encodings in the Hugging Face format.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rayon::prelude::*;
 use serde_json::Value;
-use tokenizers::{Model, Tokenizer as HfTokenizer};
+use tokenizers::Tokenizer as HfTokenizer;
 
 use super::check::{self, refuse};
-use super::words::{self, BYTE_CHARS};
+use super::plain::Plain;
+use super::words::BYTE_CHARS;
 use crate::error::{Error, Result};
 
 /// Names of the end-of-document token, the first that exists counts.
@@ -35,8 +35,8 @@ pub(super) struct Bpe {
     decoding: Decoding,
     /// A text may be cut between two words without changing its tokens.
     is_divisible: bool,
-    /// A text is parted into words as GPT-2 does, and nothing else happens before the merges.
-    is_plain: bool,
+    /// The encoding itself, where it is of the common kind.
+    plain: Option<Plain>,
 }
 
 impl Bpe {
@@ -50,7 +50,7 @@ impl Bpe {
             .get("pre_tokenizer")
             .is_some_and(|part| !part.is_null());
         let is_divisible = is_byte_level && is_split && adds_nothing(&value);
-        let is_plain = is_divisible && is_plain(&value);
+        let plain = is_divisible.then(|| Plain::new(&value)).flatten();
         let build = || serde_json::from_value::<HfTokenizer>(value);
         // The crate promises no panics for files from outside, hence the guard.
         let inner = catch_unwind(AssertUnwindSafe(build))
@@ -88,7 +88,7 @@ impl Bpe {
             eod,
             decoding,
             is_divisible,
-            is_plain,
+            plain,
         };
         bpe.try_out(location)?;
         Ok(bpe)
@@ -132,42 +132,16 @@ impl Bpe {
     }
 
     fn encode_piece(&self, text: &str) -> Result<Vec<u32>, String> {
-        let encode = || match self.is_plain {
-            true => self.encode_words(text),
-            false => self
-                .inner
-                .encode_fast(text, false)
-                .map(|encoding| encoding.get_ids().to_vec()),
+        if let Some(plain) = &self.plain {
+            return Ok(plain.encode(text));
+        }
+        let encode = || {
+            let encoding = self.inner.encode_fast(text, false)?;
+            Ok::<_, tokenizers::Error>(encoding.get_ids().to_vec())
         };
         catch_unwind(AssertUnwindSafe(encode))
             .map_err(|_| "its parts do not fit together".to_owned())?
             .map_err(|error| error.to_string())
-    }
-
-    /// What `encode_fast` does for a plain tokenizer, several times as fast: it keeps no offsets,
-    /// and a word that came before costs one look-up.
-    fn encode_words(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
-        let model = self.inner.get_model();
-        let mut ids = Vec::with_capacity(text.len() / 3);
-        let mut known: HashMap<&str, Range<usize>> = HashMap::new();
-        let mut spelled = String::new();
-        let mut outcome = Ok(());
-        words::each(text, |word| {
-            if let Some(before) = known.get(word) {
-                ids.extend_from_within(before.clone());
-                return;
-            }
-            words::spell(word, &mut spelled);
-            match model.tokenize(&spelled) {
-                Ok(tokens) => {
-                    let start = ids.len();
-                    ids.extend(tokens.iter().map(|token| token.id));
-                    known.insert(word, start..ids.len());
-                }
-                Err(error) => outcome = Err(error),
-            }
-        });
-        outcome.map(|()| ids)
     }
 
     /// The text of `ids` by the decoders of the file; the bare tokens if those fail.
@@ -251,21 +225,6 @@ fn adds_nothing(value: &Value) -> bool {
         .iter()
         .filter_map(|part| value.get(*part))
         .all(|part| !any(part, &adds))
-}
-
-/// Whether nothing but the byte-level pre-tokenizer stands between a text and the merges.
-fn is_plain(value: &Value) -> bool {
-    let is_null = |part| value.get(part).is_none_or(Value::is_null);
-    let pre_tokenizer = |key: &str| value.get("pre_tokenizer").and_then(|part| part.get(key));
-    let added = value.get("added_tokens").and_then(Value::as_array);
-    is_null("normalizer")
-        && pre_tokenizer("type").and_then(Value::as_str) == Some("ByteLevel")
-        && pre_tokenizer("use_regex").is_none_or(|on| on.as_bool() == Some(true))
-        // Special tokens are never looked for in a text; other added ones are.
-        && added.is_none_or(|added| {
-            let special = |token: &Value| token.get("special").and_then(Value::as_bool);
-            added.iter().all(|token| special(token) == Some(true))
-        })
 }
 
 /// Cuts a long text into pieces of about `piece_bytes`, only where words part: before a single

@@ -6,6 +6,10 @@
 
 mod bpe;
 mod check;
+mod classes;
+mod gpt2;
+mod merges;
+mod plain;
 mod spec;
 mod stream;
 mod train;
@@ -59,6 +63,24 @@ impl Tokenizer {
         Self(Kind::Bytes)
     }
 
+    /// GPT-2's encoding: 50,257 ids, of which 50256 ends a document.
+    pub fn gpt2() -> Self {
+        Self::from_json(gpt2::json().to_vec(), "gpt2").expect("a constant, loaded in the tests")
+    }
+
+    /// The tokenizer that is meant; `None` for one that has to be trained first.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_file`].
+    pub fn from_spec(spec: &TokenizerSpec) -> Result<Option<Self>> {
+        Ok(match spec {
+            TokenizerSpec::Bytes => Some(Self::bytes()),
+            TokenizerSpec::Gpt2 => Some(Self::gpt2()),
+            TokenizerSpec::File(path) => Some(Self::from_file(path)?),
+            TokenizerSpec::TrainBpe { .. } => None,
+        })
+    }
+
     /// Reads a Hugging Face `tokenizer.json` with a BPE model, or what [`save`](Self::save) wrote.
     ///
     /// Padding, truncation, BPE dropout and the post-processor of the file are not applied: a
@@ -96,7 +118,7 @@ impl Tokenizer {
         trainer.finish(&mut progress)
     }
 
-    /// Reads `bytes`, `bpe:SIZE` or `FILE.json` as on the command line.
+    /// Reads `bytes`, `gpt2`, `bpe:SIZE` or `FILE.json` as on the command line.
     ///
     /// # Errors
     /// Anything else.
@@ -176,7 +198,8 @@ impl Tokenizer {
             .map_err(Error::io("write", path))
     }
 
-    pub(crate) fn json(&self) -> &[u8] {
+    /// What [`save`](Self::save) writes.
+    pub fn json(&self) -> &[u8] {
         match &self.0 {
             Kind::Bytes => BYTES_JSON.as_bytes(),
             Kind::Bpe(bpe) => bpe.json(),

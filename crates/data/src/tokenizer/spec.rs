@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 pub enum TokenizerSpec {
     /// `bytes`
     Bytes,
+    /// `gpt2`: the encoding of GPT-2, which needs no file.
+    Gpt2,
     /// `bpe:SIZE`: train a byte-pair encoding on the training text.
     TrainBpe {
         /// Tokens wanted, the 256 bytes and the end of document included.
@@ -40,6 +42,9 @@ impl FromStr for TokenizerSpec {
         };
         if spec == "bytes" {
             return Ok(Self::Bytes);
+        }
+        if spec == "gpt2" {
+            return Ok(Self::Gpt2);
         }
         if let Some(size) = spec.strip_prefix("bpe:") {
             let vocab_size = size
@@ -63,6 +68,7 @@ impl fmt::Display for TokenizerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes => write!(f, "bytes"),
+            Self::Gpt2 => write!(f, "gpt2"),
             Self::TrainBpe { vocab_size } => write!(f, "bpe:{vocab_size}"),
             Self::File(path) => write!(f, "{}", path.display()),
         }

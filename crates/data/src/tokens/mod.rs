@@ -25,5 +25,5 @@ mod reader;
 mod writer;
 
 pub use reader::TokenFile;
-pub(crate) use writer::{PARTIAL_PREFIX, create_beside, publish};
+pub(crate) use writer::{PARTIAL_PREFIX, Point, create_beside, publish};
 pub use writer::{TokenFileWriter, Written};

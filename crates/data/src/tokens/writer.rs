@@ -1,10 +1,11 @@
 //! Writing a token file: beside the target, then renamed.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use serde::{Deserialize, Serialize};
+use tempfile::{NamedTempFile, TempPath};
 
 use super::header::{HEADER_BYTES, Header};
 use crate::error::{Error, Result};
@@ -24,6 +25,18 @@ pub struct TokenFileWriter {
     open_bytes: u64,
     vocab_size: u32,
     width: u32,
+    /// Where the starts of documents go while the file is unfinished, and how many are there; only of files that may be
+    /// gone on with.
+    starts: Option<(NamedTempFile, usize)>,
+}
+
+/// How far a token file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Point {
+    tokens: u64,
+    documents: u64,
+    text_bytes: u64,
 }
 
 /// A complete token file that does not have its name yet.
@@ -40,6 +53,124 @@ impl TokenFileWriter {
     /// # Errors
     /// The folder cannot be written to; a vocabulary of 0 or above 32 bits.
     pub fn create(path: &Path, vocab_size: usize) -> Result<Self> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let file = create_beside(folder).map_err(Error::io("write", path))?;
+        let mut writer = Self::new(path, vocab_size, file, None)?;
+        writer.put(&[0; HEADER_BYTES])?;
+        Ok(writer)
+    }
+
+    /// Starts a file that will be called `path` and is called `partial` until then. When the program is killed,
+    /// [`resume`](Self::resume) goes on at the last [`point`](Self::point).
+    pub(crate) fn create_at(path: &Path, vocab_size: usize, partial: &Path) -> Result<Self> {
+        let create = |path: &Path| {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(true);
+            named(&options, path)
+        };
+        let file = create(partial)?;
+        let starts = create(&starts_path(partial))?;
+        let mut writer = Self::new(path, vocab_size, file, Some((starts, 0)))?;
+        writer.put(&[0; HEADER_BYTES])?;
+        Ok(writer)
+    }
+
+    /// Goes on with what an earlier program left at `partial`; `None` if it is less than `point` tells of, or not what
+    /// this crate leaves.
+    pub(crate) fn resume(
+        path: &Path,
+        vocab_size: usize,
+        partial: &Path,
+        point: Point,
+    ) -> Result<Option<Self>> {
+        let starts_path = starts_path(partial);
+        if !partial.is_file() || !starts_path.is_file() {
+            return Ok(None);
+        }
+        let mut options = File::options();
+        options.read(true).write(true);
+        let (file, starts) = (named(&options, partial)?, named(&options, &starts_path)?);
+        let mut writer = Self::new(path, vocab_size, file, Some((starts, 0)))?;
+        match writer.go_on_from(point) {
+            Ok(true) => Ok(Some(writer)),
+            Ok(false) => Ok(None),
+            Err(error) => Err(Error::io("read", partial)(error)),
+        }
+    }
+
+    /// Reads what is there up to `point` and cuts off the rest.
+    fn go_on_from(&mut self, point: Point) -> std::io::Result<bool> {
+        let Some((starts, count)) = &mut self.starts else {
+            return Ok(false);
+        };
+        let token_bytes = point.tokens.saturating_mul(u64::from(self.width));
+        let start_bytes = point.documents.saturating_mul(8);
+        let end = token_bytes.saturating_add(HEADER_BYTES as u64);
+        let file = self.file.get_mut().as_file_mut();
+        if file.metadata()?.len() < end || starts.as_file().metadata()?.len() < start_bytes {
+            return Ok(false);
+        }
+        let mut bytes = Vec::new();
+        starts
+            .as_file_mut()
+            .take(start_bytes)
+            .read_to_end(&mut bytes)?;
+        let (numbers, _) = bytes.as_chunks();
+        self.doc_starts = numbers
+            .iter()
+            .map(|&start| u64::from_le_bytes(start))
+            .collect();
+        let is_sound = self.doc_starts.is_sorted_by(|a, b| a < b)
+            && self.doc_starts.first().is_none_or(|&first| first == 0)
+            && self
+                .doc_starts
+                .last()
+                .is_none_or(|&last| last < point.tokens)
+            && self.doc_starts.is_empty() == (point.tokens == 0);
+        if !is_sound {
+            return Ok(false);
+        }
+        starts.as_file().set_len(start_bytes)?;
+        *count = self.doc_starts.len();
+        file.set_len(end)?;
+        file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
+        self.hasher.update_reader(&mut *file)?;
+        self.token_count = point.tokens;
+        self.text_bytes = point.text_bytes;
+        Ok(true)
+    }
+
+    /// Brings everything so far to the disk, between two documents, and tells how far that is.
+    pub(crate) fn point(&mut self) -> Result<Point> {
+        let written = self.file.flush().and_then(|()| {
+            self.file.get_ref().as_file().sync_data()?;
+            let Some((starts, count)) = &mut self.starts else {
+                return Ok(());
+            };
+            let new = self.doc_starts.iter().skip(*count);
+            let bytes: Vec<u8> = new.flat_map(|start| start.to_le_bytes()).collect();
+            starts.write_all(&bytes)?;
+            starts.as_file().sync_data()?;
+            *count = self.doc_starts.len();
+            Ok(())
+        });
+        written.map_err(Error::io("write", &self.path))?;
+        Ok(Point {
+            tokens: self.token_count,
+            documents: self.doc_starts.len() as u64,
+            text_bytes: self.text_bytes,
+        })
+    }
+
+    fn new(
+        path: &Path,
+        vocab_size: usize,
+        file: NamedTempFile,
+        starts: Option<(NamedTempFile, usize)>,
+    ) -> Result<Self> {
         let vocab_size = u32::try_from(vocab_size)
             .ok()
             .filter(|&size| size > 0)
@@ -48,12 +179,7 @@ impl TokenFileWriter {
                 expected: "1 to 4294967295",
                 got: vocab_size.to_string(),
             })?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let file = create_beside(folder).map_err(Error::io("write", path))?;
-        let mut writer = Self {
+        Ok(Self {
             path: path.to_owned(),
             file: BufWriter::with_capacity(1 << 20, file),
             hasher: blake3::Hasher::new(),
@@ -65,9 +191,8 @@ impl TokenFileWriter {
             open_bytes: 0,
             vocab_size,
             width: if vocab_size <= 1 << 16 { 2 } else { 4 },
-        };
-        writer.put(&[0; HEADER_BYTES])?;
-        Ok(writer)
+            starts,
+        })
     }
 
     /// Appends one document: its ids, the end-of-document token included, and the bytes of UTF-8
@@ -207,6 +332,18 @@ impl Written {
     pub fn hash(&self) -> String {
         blake3::Hash::from_bytes(self.hash).to_hex().to_string()
     }
+}
+
+/// Where the starts of the documents of an unfinished file are.
+fn starts_path(partial: &Path) -> PathBuf {
+    partial.with_extension("starts")
+}
+
+/// Opens a file that is removed when it is dropped without a name of its own.
+fn named(options: &std::fs::OpenOptions, path: &Path) -> Result<NamedTempFile> {
+    let file = options.open(path).map_err(Error::io("write", path))?;
+    let path = TempPath::try_from_path(path).map_err(Error::io("write", path))?;
+    Ok(NamedTempFile::from_parts(file, path))
 }
 
 /// How the names of unfinished files begin.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use super::Dtype;
 use super::convert;
@@ -58,6 +60,29 @@ impl SafetensorsFile {
     /// The free-form strings of the header.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
+    }
+
+    /// Lets go of the pages of a tensor that was read and is not needed again soon: until then they count as memory of
+    /// this process, beside the numbers that were made of them. They are read anew when somebody asks for them.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn release(&self, name: &str) -> Result<()> {
+        let range = self.info(name)?.range.clone();
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is a read-only one of a file: pages that are let go come back with the same bytes, so that
+            // slices of them stay valid.
+            let advised = unsafe {
+                self.map
+                    .unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+            // It is advice: a system that cannot follow it only holds more memory.
+            let _ = advised;
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+        Ok(())
     }
 
     /// A tensor's shape; empty for a scalar.

@@ -1,0 +1,127 @@
+//! What is kept of an unfinished dataset, so that a later call goes on where a killed one was.
+//!
+//! The folder holds the token files as far as they are, and a note of how far that is. The note is replaced, in one
+//! step, only when everything it tells of is on the disk.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{file_names, out::Folder};
+use crate::error::{Error, Result};
+use crate::tokens::{Point, TokenFileWriter, create_beside, publish};
+
+/// The largest note that is read.
+const MAX_NOTE_BYTES: u64 = 1 << 16;
+
+/// How far a dataset is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    version: u32,
+    /// Stands for the documents, the split and the tokenizer.
+    key: String,
+    documents: u64,
+    train: Point,
+    valid: Point,
+}
+
+const VERSION: u32 = 1;
+
+/// The token files of a dataset in the making.
+pub(super) struct Unfinished {
+    /// Training and validation.
+    pub(super) writers: [TokenFileWriter; 2],
+    /// Documents that are in the files already.
+    pub(super) documents: u64,
+    note_path: PathBuf,
+    key: String,
+}
+
+impl Unfinished {
+    /// Goes on with what `key` stands for, or starts anew.
+    pub(super) fn open(folder: &Folder, key: String, vocab_size: usize) -> Result<Self> {
+        let note_path = folder.path().join(file_names::NOTE);
+        let names = [
+            [file_names::TRAIN, file_names::PARTIAL_TRAIN],
+            [file_names::VALID, file_names::PARTIAL_VALID],
+        ];
+        let paths = names.map(|names| names.map(|name| folder.path().join(name)));
+        let [train, valid] = &paths;
+        if let Some(note) = read(&note_path).filter(|note| note.key == key) {
+            let resume = |[path, partial]: &[PathBuf; 2], point| {
+                TokenFileWriter::resume(path, vocab_size, partial, point)
+            };
+            if let (Some(train), Some(valid)) =
+                (resume(train, note.train)?, resume(valid, note.valid)?)
+            {
+                return Ok(Self {
+                    writers: [train, valid],
+                    documents: note.documents,
+                    note_path,
+                    key,
+                });
+            }
+        }
+        remove(&note_path)?;
+        let create =
+            |[path, partial]: &[PathBuf; 2]| TokenFileWriter::create_at(path, vocab_size, partial);
+        Ok(Self {
+            writers: [create(train)?, create(valid)?],
+            documents: 0,
+            note_path,
+            key,
+        })
+    }
+
+    /// Notes that the first `documents` documents are in the files.
+    pub(super) fn save(&mut self, documents: u64) -> Result<()> {
+        let [train, valid] = &mut self.writers;
+        let note = Note {
+            version: VERSION,
+            key: self.key.clone(),
+            documents,
+            train: train.point()?,
+            valid: valid.point()?,
+        };
+        let error = || Error::io("write", &self.note_path);
+        let folder = self.note_path.parent().unwrap_or(Path::new("."));
+        let mut file = create_beside(folder).map_err(error())?;
+        let json = serde_json::to_vec(&note).map_err(|e| error()(e.into()))?;
+        file.write_all(&json)
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(error())?;
+        publish(file, &self.note_path)
+    }
+
+    /// Nothing is to be gone on with any more.
+    pub(super) fn finish(self) -> Result<[TokenFileWriter; 2]> {
+        remove(&self.note_path)?;
+        Ok(self.writers)
+    }
+
+    /// The same after a failure, whose message matters more than what cannot be removed.
+    pub(super) fn give_up(self) {
+        let _ = remove(&self.note_path);
+    }
+}
+
+/// A note that can be used; any other is as good as none.
+fn read(path: &Path) -> Option<Note> {
+    let found = fs::metadata(path).ok()?;
+    let bytes =
+        (found.is_file() && found.len() <= MAX_NOTE_BYTES).then(|| fs::read(path).ok())??;
+    let note: Note = serde_json::from_slice(&bytes).ok()?;
+    (note.version == VERSION).then_some(note)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
