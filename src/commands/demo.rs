@@ -235,14 +235,14 @@ fn step_seconds(config: &ModelConfig, batch: usize, device: &Arc<dyn Device>) ->
     let mut best = f64::INFINITY;
     for _ in 0..STEPS {
         let started = Instant::now();
-        gradients.reset(device)?;
+        gradients.reset();
         let mut g = Graph::training(device, &mut gradients);
         model.loss(&mut g, &tokens, &tokens, batch, 1.0 / len as f32)?;
         g.backward()?;
         optimizer.step(&mut model, &gradients, 1e-4)?;
         best = best.min(started.elapsed().as_secs_f64());
     }
-    device.pool().clear();
+    device.clear();
     Ok(best)
 }
 

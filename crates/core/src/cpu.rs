@@ -1,17 +1,20 @@
 //! The CPU as a [`Device`]: f32 buffers and the kernels of `tokenformer-kernels`.
 
 use crate::device::{
-    AttentionShape, Buffer, BufferPool, Device, DeviceError, Kept, LossGradient, Result,
-    RotaryTable, SegmentGradRef, Side, SiteRef, Update, WeightFormat, Write,
+    AttentionShape, Buffer, Device, DeviceError, Handles, Kept, LossGradient, Result, RotaryTable,
+    SegmentGradRef, Side, SiteRef, Update, WeightFormat, Write,
 };
 use crate::precision::Precision;
+use smallvec::SmallVec;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokenformer_kernels::arena::{Region, Usage, Zeroed};
 use tokenformer_kernels::gemm::{self, Kept as _, Mat, Prepared};
 use tokenformer_kernels::pattention::{PreparedSite, Saved, Segment, SegmentGrad, Site};
 use tokenformer_kernels::{
-    Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, embedding, layer_norm,
-    pattention, rotary, simd,
+    Arena, Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, embedding,
+    layer_norm, pattention, rotary, simd,
 };
 
 /// The processor. Results have the same bits for any number of threads.
@@ -23,7 +26,66 @@ pub struct Cpu {
     precision: Precision,
     threads: Pool,
     scratch: Mutex<Scratch>,
-    pool: BufferPool,
+    /// Memory of temporaries, and of kernels.
+    arena: Arc<Arena>,
+    handles: Handles,
+    /// Floats of [`Device::allocate`] that are alive.
+    allocated: Arc<AtomicUsize>,
+    rehearses: bool,
+}
+
+/// What a [`Cpu`] holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuMemory {
+    /// Long-lived buffers: weights and moments.
+    pub allocated: usize,
+    /// Temporaries: activations, gradients, work areas of kernels.
+    pub arena: Usage,
+    /// Scratch memory of the threads.
+    pub scratch: usize,
+}
+
+/// Where the numbers of a buffer are.
+enum Numbers {
+    /// In memory of their own.
+    Own(Own),
+    /// In the arena.
+    Lent(Region),
+    /// Nowhere: the memory has been given back.
+    None,
+}
+
+/// Memory of its own, counted while it lives.
+struct Own {
+    memory: Memory,
+    count: Arc<AtomicUsize>,
+}
+
+enum Memory {
+    Zeroed(Zeroed),
+    Adopted(Vec<f32>),
+}
+
+impl Own {
+    fn floats(&self) -> &[f32] {
+        match &self.memory {
+            Memory::Zeroed(zeroed) => zeroed,
+            Memory::Adopted(numbers) => numbers,
+        }
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        match &mut self.memory {
+            Memory::Zeroed(zeroed) => zeroed,
+            Memory::Adopted(numbers) => numbers,
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.floats().len(), Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for Cpu {
@@ -40,13 +102,56 @@ impl Cpu {
 
     /// As [`Cpu::new`], in the precision given.
     pub fn with_precision(threads: Option<usize>, precision: Precision) -> Arc<Self> {
+        Arc::new(Self::with(threads, precision, false))
+    }
+
+    /// A device that takes the memory that a [`Cpu::with_precision`] of so many threads would take, to the
+    /// byte, and computes nothing: all numbers that come back are 0. Memory that is never written takes up
+    /// address space only, so what a run needs is known before it starts ([`Cpu::memory`]).
+    pub fn rehearsal(threads: Option<usize>, precision: Precision) -> Arc<Self> {
+        Arc::new(Self::with(threads, precision, true))
+    }
+
+    fn with(threads: Option<usize>, precision: Precision, rehearses: bool) -> Self {
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
-        Arc::new(Self {
+        let arena: Arc<Arena> = Arc::default();
+        let scratch = match rehearses {
+            true => Scratch::rehearsal(Arc::clone(&arena)),
+            false => Scratch::new(Arc::clone(&arena)),
+        };
+        Self {
             precision,
             threads: Pool::new(threads.unwrap_or_else(available)),
-            scratch: Mutex::default(),
-            pool: BufferPool::default(),
-        })
+            scratch: Mutex::new(scratch),
+            arena,
+            handles: Handles::default(),
+            allocated: Arc::default(),
+            rehearses,
+        }
+    }
+
+    /// What it holds.
+    pub fn memory(&self) -> CpuMemory {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        CpuMemory {
+            allocated: self.allocated.load(Ordering::Relaxed) * size_of::<f32>(),
+            arena: self.arena.usage(),
+            scratch: scratch.bytes(),
+        }
+    }
+
+    /// A buffer with memory of its own.
+    fn owned(&self, memory: Memory, len: usize) -> Buffer {
+        self.allocated.fetch_add(len, Ordering::Relaxed);
+        let count = Arc::clone(&self.allocated);
+        Buffer::new(Numbers::Own(Own { memory, count }), len)
+    }
+
+    fn out_of_memory(&self, len: usize) -> DeviceError {
+        DeviceError::OutOfMemory {
+            device: "cpu".into(),
+            needed_bytes: len.saturating_mul(size_of::<f32>()),
+        }
     }
 
     /// Threads in use.
@@ -69,11 +174,19 @@ impl Cpu {
 }
 
 fn floats(buffer: &Buffer) -> &[f32] {
-    buffer.storage::<Vec<f32>>()
+    match buffer.storage::<Numbers>() {
+        Numbers::Own(own) => own.floats(),
+        Numbers::Lent(region) => region,
+        Numbers::None => &[],
+    }
 }
 
 fn floats_mut(buffer: &mut Buffer) -> &mut [f32] {
-    buffer.storage_mut::<Vec<f32>>()
+    match buffer.storage_mut::<Numbers>() {
+        Numbers::Own(own) => own.floats_mut(),
+        Numbers::Lent(region) => region,
+        Numbers::None => &mut [],
+    }
 }
 
 /// The numbers `[R, N]` that a kernel of precision `P` keeps in a buffer of [`Device::kept_len`].
@@ -159,9 +272,12 @@ fn with_prepared<T>(
     Some(run(&sites))
 }
 
+/// Segments of a site that take no allocation.
+const FEW: usize = 8;
+
 /// Calls `run` with the site's buffers as slices.
 fn with_site<T>(site: &SiteRef<'_>, run: impl FnOnce(&Site<'_>) -> T) -> T {
-    let segments: Vec<Segment<'_>> = site
+    let segments: SmallVec<[Segment<'_>; FEW]> = site
         .segments
         .iter()
         .map(|s| Segment {
@@ -189,8 +305,8 @@ impl Device for Cpu {
         )
     }
 
-    fn pool(&self) -> &BufferPool {
-        &self.pool
+    fn handles(&self) -> &Handles {
+        &self.handles
     }
 
     fn kept_len(&self, len: usize) -> usize {
@@ -198,24 +314,36 @@ impl Device for Cpu {
     }
 
     fn allocate(&self, len: usize) -> Result<Buffer> {
-        let mut floats: Vec<f32> = Vec::new();
-        floats
-            .try_reserve_exact(len)
-            .map_err(|_| DeviceError::OutOfMemory {
-                device: "cpu".into(),
-                needed_bytes: len.saturating_mul(size_of::<f32>()),
-            })?;
-        floats.resize(len, 0.0);
-        Ok(Buffer::new(floats, len))
+        let numbers = Zeroed::new(len).ok_or_else(|| self.out_of_memory(len))?;
+        Ok(self.owned(Memory::Zeroed(numbers), len))
     }
 
     fn adopt(&self, numbers: Vec<f32>) -> Result<Buffer> {
         let len = numbers.len();
-        Ok(Buffer::new(numbers, len))
+        Ok(self.owned(Memory::Adopted(numbers), len))
+    }
+
+    fn lend(&self, len: usize, buffer: &mut Buffer) -> Result<()> {
+        let region = self
+            .arena
+            .take(len)
+            .ok_or_else(|| self.out_of_memory(len))?;
+        buffer.refill(Numbers::Lent(region), len);
+        Ok(())
+    }
+
+    fn reclaim(&self, buffer: &mut Buffer) {
+        buffer.refill(Numbers::None, 0);
+    }
+
+    fn clear(&self) {
+        self.arena.clear();
     }
 
     fn upload(&self, from: &[f32], to: &mut Buffer) -> Result<()> {
-        floats_mut(to).copy_from_slice(from);
+        if !self.rehearses {
+            floats_mut(to).copy_from_slice(from);
+        }
         Ok(())
     }
 
@@ -235,21 +363,32 @@ impl Device for Cpu {
         Ok(Buffer::new(Weights { prepared, side }, weights.len()))
     }
 
-    fn download(&self, from: &Buffer, to: &mut [f32]) -> Result<()> {
+    fn download_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()> {
+        let part = start..start + to.len();
         match from.storage_if::<Weights>() {
-            Some(weights) => weights.widen(to),
-            None => to.copy_from_slice(floats(from)),
+            _ if self.rehearses => to.fill(0.0),
+            None => to.copy_from_slice(&floats(from)[part]),
+            Some(weights) if to.len() == from.len() => weights.widen(to),
+            Some(weights) => {
+                let mut all = vec![0.0; from.len()];
+                weights.widen(&mut all);
+                to.copy_from_slice(&all[part]);
+            }
         }
         Ok(())
     }
 
     fn zero(&self, buffer: &mut Buffer) -> Result<()> {
-        floats_mut(buffer).fill(0.0);
+        if !self.rehearses {
+            floats_mut(buffer).fill(0.0);
+        }
         Ok(())
     }
 
     fn copy(&self, from: &Buffer, to: &mut Buffer) -> Result<()> {
-        floats_mut(to).copy_from_slice(floats(from));
+        if !self.rehearses {
+            floats_mut(to).copy_from_slice(floats(from));
+        }
         Ok(())
     }
 
@@ -341,7 +480,10 @@ impl Device for Cpu {
             self.exec(|exec| {
                 in_precision!(self, P => {
                     let saved = saved.map(|[scores, stats]| Saved {
-                        scores: kept_mut::<P>(scores, dims[0] * site.tokens()),
+                        scores: match scores.len() {
+                            0 => &mut [],
+                            _ => kept_mut::<P>(scores, dims[0] * site.tokens()),
+                        },
                         stats: floats_mut(stats),
                     });
                     pattention::forward::<P>(exec, site, x, y, dims, saved);
@@ -370,6 +512,24 @@ impl Device for Cpu {
         }
     }
 
+    fn pattention_scores(
+        &self,
+        site: &SiteRef<'_>,
+        x: &Buffer,
+        dims: [usize; 2],
+        scores: &mut Buffer,
+    ) -> Result<()> {
+        let x = floats(x);
+        with_site(site, |site| {
+            self.exec(|exec| {
+                in_precision!(self, P => {
+                    let scores = kept_mut::<P>(scores, dims[0] * site.tokens());
+                    pattention::scores::<P>(exec, site, x, dims, scores);
+                });
+            })
+        })
+    }
+
     fn pattention_backward(
         &self,
         site: &SiteRef<'_>,
@@ -382,7 +542,7 @@ impl Device for Cpu {
         grads: &mut [SegmentGradRef<'_>],
     ) -> Result<()> {
         let dx = dx.map(|(write, dx)| (floats_mut(dx), write));
-        let mut grads: Vec<Option<SegmentGrad<'_>>> = grads
+        let mut grads: SmallVec<[Option<SegmentGrad<'_>>; FEW]> = grads
             .iter_mut()
             .map(|grad| {
                 let [keys, values] = grad.as_mut()?;
@@ -452,6 +612,9 @@ impl Device for Cpu {
         capacity: usize,
         cache: &mut Buffer,
     ) -> Result<()> {
+        if self.rehearses {
+            return Ok(());
+        }
         let (rows, cache) = (floats(rows), floats_mut(cache));
         for i in 0..b {
             let to = (i * capacity + at) * d;

@@ -9,7 +9,6 @@
 //! panic on a violation, which is a bug in the caller and cannot be caused by outside data.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -83,6 +82,21 @@ impl Buffer {
     /// The storage if it is an `S`: devices may keep numbers in several forms.
     pub fn storage_if<S: Any>(&self) -> Option<&S> {
         self.storage.downcast_ref()
+    }
+
+    /// A buffer of nothing, which belongs to no device.
+    pub fn empty() -> Self {
+        Self::new((), 0)
+    }
+
+    /// Puts other storage of `len` numbers into the buffer, in the memory of the old one's handle if it is
+    /// of the same kind.
+    pub fn refill<S: Any + Send + Sync>(&mut self, storage: S, len: usize) {
+        match self.storage.downcast_mut::<S>() {
+            Some(old) => *old = storage,
+            None => self.storage = Box::new(storage),
+        }
+        self.len = len;
     }
 
     /// The storage, for the device that made it.
@@ -170,10 +184,10 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// A line that tells a person what computes: instruction sets, threads, precision.
     fn describe(&self) -> String;
 
-    /// Free buffers of this device.
-    fn pool(&self) -> &BufferPool;
+    /// Handles of temporary buffers that are free to be used again.
+    fn handles(&self) -> &Handles;
 
-    /// New memory for `len` numbers, all zero.
+    /// New memory for `len` numbers, all zero, for a long time.
     fn allocate(&self, len: usize) -> Result<Buffer>;
 
     /// Length of a buffer for `len` numbers that [`Device::pattention`] keeps: fewer where they are rounded.
@@ -187,6 +201,22 @@ pub trait Device: Send + Sync + fmt::Debug {
         self.upload(&numbers, &mut buffer)?;
         Ok(buffer)
     }
+
+    /// Makes `buffer` one of `len` numbers with arbitrary content, from memory that is kept for what comes
+    /// and goes.
+    fn lend(&self, len: usize, buffer: &mut Buffer) -> Result<()> {
+        *buffer = self.allocate(len)?;
+        Ok(())
+    }
+
+    /// Takes back what [`Device::lend`] gave.
+    fn reclaim(&self, buffer: &mut Buffer) {
+        *buffer = Buffer::empty();
+    }
+
+    /// Gives the memory of [`Device::lend`] back to the system, if none of it is in use (after a growth,
+    /// say, when lengths change).
+    fn clear(&self) {}
 
     /// Host to device.
     fn upload(&self, from: &[f32], to: &mut Buffer) -> Result<()>;
@@ -215,7 +245,12 @@ pub trait Device: Send + Sync + fmt::Debug {
     }
 
     /// Device to host.
-    fn download(&self, from: &Buffer, to: &mut [f32]) -> Result<()>;
+    fn download(&self, from: &Buffer, to: &mut [f32]) -> Result<()> {
+        self.download_part(from, 0, to)
+    }
+
+    /// `to.len()` numbers from number `start` on, device to host.
+    fn download_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()>;
 
     /// Sets every number to zero.
     fn zero(&self, buffer: &mut Buffer) -> Result<()>;
@@ -273,7 +308,8 @@ pub trait Device: Send + Sync + fmt::Debug {
     ) -> Result<()>;
 
     /// Pattention of `x` `[R, d_in]` into `y` `[R, d_out]`; `dims` is `[R, d_in, d_out]`. `saved` is
-    /// scores `[R, N]` (in [`Device::kept_len`]) and stats `[R, groups]`, kept for the backward pass.
+    /// scores `[R, N]` (in [`Device::kept_len`]) and stats `[R, groups]`, kept for the backward pass; scores
+    /// may be empty, and are then to be had again from [`Device::pattention_scores`].
     fn pattention(
         &self,
         site: &SiteRef<'_>,
@@ -293,6 +329,16 @@ pub trait Device: Send + Sync + fmt::Debug {
     ) -> Result<()> {
         (sites.iter().zip(ys)).try_for_each(|(site, y)| self.pattention(site, x, dims, y, None))
     }
+
+    /// The scores `[R, N]` that [`Device::pattention`] keeps, once more, in [`Device::kept_len`]; `dims` is
+    /// `[R, d_in]`.
+    fn pattention_scores(
+        &self,
+        site: &SiteRef<'_>,
+        x: &Buffer,
+        dims: [usize; 2],
+        scores: &mut Buffer,
+    ) -> Result<()>;
 
     /// Gradients of [`Device::pattention`]. The saved scores may be overwritten; `work` is a work area of
     /// their size.
@@ -388,57 +434,49 @@ pub trait Device: Send + Sync + fmt::Debug {
     ) -> Result<()>;
 }
 
-/// Buffers that are free to be used again, by length: after its first step a training run takes all its
-/// memory from here.
+/// Handles of temporary buffers without any memory, kept so that making a temporary needs no allocation.
 #[derive(Debug, Default)]
-pub struct BufferPool {
-    free: Mutex<HashMap<usize, Vec<Buffer>>>,
+pub struct Handles {
+    free: Mutex<Vec<Arc<Buffer>>>,
 }
 
-impl BufferPool {
-    fn take(&self, len: usize) -> Option<Buffer> {
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(&len)?
-            .pop()
-    }
-
-    fn give(&self, buffer: Buffer) {
+impl Handles {
+    fn take(&self) -> Arc<Buffer> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(buffer.len()).or_default().push(buffer);
+        free.pop().unwrap_or_else(|| Arc::new(Buffer::empty()))
     }
 
-    /// Gives all free buffers back to the system (after a growth, say, when lengths change).
-    pub fn clear(&self) {
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+    fn give(&self, handle: Arc<Buffer>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(handle);
     }
 }
 
-/// A temporary buffer with arbitrary content that returns to its device's pool when dropped.
+/// A temporary buffer, whose memory goes back to its device when dropped.
 #[derive(Debug)]
 pub struct Temp {
     device: Arc<dyn Device>,
-    buffer: Option<Buffer>,
+    /// With one owner, but in a [`SharedTemp`].
+    buffer: Option<Arc<Buffer>>,
 }
 
 impl Temp {
-    /// A buffer of `len` numbers from the device's pool.
+    /// A buffer of `len` numbers with arbitrary content.
     ///
     /// # Errors
     /// If the device has no memory left.
     pub fn new(device: &Arc<dyn Device>, len: usize) -> Result<Self> {
-        let buffer = match device.pool().take(len) {
-            Some(buffer) => buffer,
-            None => device.allocate(len)?,
-        };
-        Ok(Self {
+        let mut temp = Self {
             device: Arc::clone(device),
-            buffer: Some(buffer),
-        })
+            buffer: Some(device.handles().take()),
+        };
+        device.lend(len, &mut temp)?;
+        Ok(temp)
+    }
+
+    /// The same buffer, for several owners.
+    pub fn share(self) -> SharedTemp {
+        SharedTemp(self)
     }
 }
 
@@ -452,14 +490,48 @@ impl std::ops::Deref for Temp {
 
 impl std::ops::DerefMut for Temp {
     fn deref_mut(&mut self) -> &mut Buffer {
-        self.buffer.as_mut().expect("present until dropped")
+        let buffer = self.buffer.as_mut().expect("present until dropped");
+        Arc::get_mut(buffer).expect("a temporary that is not shared has one owner")
     }
 }
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.device.pool().give(buffer);
+        let Some(mut handle) = self.buffer.take() else {
+            return;
+        };
+        if let Some(buffer) = Arc::get_mut(&mut handle) {
+            self.device.reclaim(buffer);
+            self.device.handles().give(handle);
         }
+    }
+}
+
+/// A temporary buffer of several owners; cloning shares it.
+#[derive(Debug)]
+pub struct SharedTemp(Temp);
+
+impl SharedTemp {
+    /// The buffer to write, if this is its only owner.
+    pub fn unique(&mut self) -> Option<&mut Temp> {
+        let only = self.0.buffer.as_mut().and_then(Arc::get_mut).is_some();
+        only.then_some(&mut self.0)
+    }
+}
+
+impl Clone for SharedTemp {
+    fn clone(&self) -> Self {
+        Self(Temp {
+            device: Arc::clone(&self.0.device),
+            buffer: self.0.buffer.clone(),
+        })
+    }
+}
+
+impl std::ops::Deref for SharedTemp {
+    type Target = Buffer;
+
+    fn deref(&self) -> &Buffer {
+        &self.0
     }
 }

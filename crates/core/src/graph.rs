@@ -5,11 +5,15 @@
 //! model goes. A model is written once, forward only, and is the same code in both.
 
 use crate::device::{
-    AttentionShape, Buffer, Device, Kept, LossGradient, Result, RotaryTable, SegmentGradRef, Temp,
-    Write,
+    AttentionShape, Buffer, Device, Kept, LossGradient, Result, RotaryTable, SegmentGradRef,
+    SharedTemp, Temp, Write,
 };
+use crate::error;
+use crate::memory::Memory;
 use crate::param::{Affine, Gradients, Param};
 use crate::site::Site;
+use smallvec::SmallVec;
+use std::fmt;
 use std::sync::Arc;
 
 /// A value that flows through the network: `[rows, width]` numbers on a device.
@@ -17,7 +21,7 @@ use std::sync::Arc;
 /// Cloning is cheap, the numbers are shared.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    data: Arc<Temp>,
+    data: SharedTemp,
     rows: usize,
     width: usize,
     /// Number on the tape that made it; `None` in inference.
@@ -49,7 +53,7 @@ impl Tensor {
     }
 
     /// The numbers on their device.
-    pub fn buffer(&self) -> &Temp {
+    pub fn buffer(&self) -> &Buffer {
         &self.data
     }
 }
@@ -96,12 +100,58 @@ enum Node<'m> {
         h: usize,
         dh: Temp,
     },
+    Again {
+        parts: &'m dyn Again,
+        part: usize,
+        batch: usize,
+        h: Tensor,
+        out: usize,
+    },
+}
+
+/// A network in parts that can be computed again: part number `part` maps `[B·T, D]` to `[B·T, D]`.
+pub trait Again {
+    /// The output of a part for its input `h`, with `batch` sequences.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn part<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        part: usize,
+        batch: usize,
+        h: Tensor,
+    ) -> error::Result<Tensor>;
 }
 
 struct Tape<'m> {
     nodes: Vec<Node<'m>>,
     vars: usize,
     gradients: &'m mut Gradients,
+    memory: Memory,
+}
+
+/// Lists that a step uses and the next one uses again, so that they are allocated once.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    nodes: Vec<Vec<Node<'static>>>,
+    grads: Vec<Vec<Option<SharedTemp>>>,
+    tokens: Vec<u32>,
+}
+
+impl fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Workspace")
+    }
+}
+
+/// An empty list in the memory of `list`.
+fn emptied<'b>(mut list: Vec<Node<'_>>) -> Vec<Node<'b>> {
+    list.clear();
+    // A map from a list to one of the same layout is collected where it is.
+    list.into_iter()
+        .map(|_| -> Node<'b> { unreachable!("the list is empty") })
+        .collect()
 }
 
 /// The operations a model is written in, with or without a tape.
@@ -122,14 +172,28 @@ impl<'m> Graph<'m> {
     /// A graph that also notes what [`Graph::backward`] needs; gradients are added to `gradients`.
     pub fn training(device: &Arc<dyn Device>, gradients: &'m mut Gradients) -> Self {
         let tape = Tape {
-            nodes: Vec::new(),
+            nodes: gradients.workspace.nodes.pop().unwrap_or_default(),
             vars: 0,
             gradients,
+            memory: Memory::Speed,
         };
         Self {
             device: Arc::clone(device),
             tape: Some(tape),
         }
+    }
+
+    /// The same graph, with a tape that keeps what `memory` says.
+    pub fn keeping(mut self, memory: Memory) -> Self {
+        if let Some(tape) = &mut self.tape {
+            tape.memory = memory;
+        }
+        self
+    }
+
+    /// What the tape keeps; `None` in inference.
+    pub fn memory(&self) -> Option<Memory> {
+        Some(self.tape.as_ref()?.memory)
     }
 
     /// The device that computes.
@@ -144,7 +208,7 @@ impl<'m> Graph<'m> {
     /// Wraps a result; in training it gets a number and `note` makes its node.
     fn output(
         &mut self,
-        data: Arc<Temp>,
+        data: SharedTemp,
         [rows, width]: [usize; 2],
         note: impl FnOnce(&Tensor, usize) -> Option<Node<'m>>,
     ) -> Tensor {
@@ -172,10 +236,16 @@ impl<'m> Graph<'m> {
         let d = table.shape()[1];
         let mut y = self.temp(tokens.len() * d)?;
         self.device.embed(table.value(), tokens, d, &mut y)?;
-        Ok(self.output(Arc::new(y), [tokens.len(), d], |_, out| {
+        let mut kept = Vec::new();
+        if let Some(tape) = &mut self.tape {
+            kept = std::mem::take(&mut tape.gradients.workspace.tokens);
+            kept.clear();
+            kept.extend_from_slice(tokens);
+        }
+        Ok(self.output(y.share(), [tokens.len(), d], |_, out| {
             Some(Node::Embed {
                 table,
-                tokens: tokens.to_vec(),
+                tokens: kept,
                 out,
             })
         }))
@@ -196,7 +266,7 @@ impl<'m> Graph<'m> {
         let buffers = affine.map(|a| [a.gain.value(), a.bias.value()]);
         self.device
             .layer_norm(&x.data, buffers, eps, d, &mut y, &mut stats)?;
-        Ok(self.output(Arc::new(y), [rows, d], |y, out| {
+        Ok(self.output(y.share(), [rows, d], |y, out| {
             // Without gain and bias the output is all that backward needs, and the input can be reused.
             let kept = if affine.is_some() { x } else { y }.clone();
             Some(Node::LayerNorm {
@@ -217,11 +287,13 @@ impl<'m> Graph<'m> {
         let [rows, d_in] = x.shape();
         let d_out = site.d_out();
         let mut y = self.temp(rows * d_out)?;
-        let mut saved = match self.tape {
-            Some(_) => Some([
-                self.temp(self.device.kept_len(rows * site.tokens()))?,
-                self.temp(rows * site.groups())?,
-            ]),
+        let mut saved = match &self.tape {
+            Some(tape) => {
+                let keeps = tape.memory != Memory::Balanced;
+                let scores = if keeps { rows * site.tokens() } else { 0 };
+                let scores = self.device.kept_len(scores);
+                Some([self.temp(scores)?, self.temp(rows * site.groups())?])
+            }
             None => None,
         };
         let dims = [rows, d_in, d_out];
@@ -231,7 +303,7 @@ impl<'m> Graph<'m> {
                 .map(|[scores, stats]| [&mut **scores, &mut **stats]);
             self.device.pattention(site, &x.data, dims, &mut y, saved)
         })?;
-        Ok(self.output(Arc::new(y), [rows, d_out], |_, out| {
+        Ok(self.output(y.share(), [rows, d_out], |_, out| {
             let [scores, stats] = saved?;
             Some(Node::Pattention {
                 x: x.clone(),
@@ -252,10 +324,10 @@ impl<'m> Graph<'m> {
         x: &Tensor,
         sites: [&'m Site; N],
     ) -> Result<[Tensor; N]> {
-        let mut out = Vec::with_capacity(N);
+        let mut out = [const { None }; N];
         if self.tape.is_some() {
-            for site in sites {
-                out.push(self.pattention(x, site)?);
+            for (out, site) in out.iter_mut().zip(sites) {
+                *out = Some(self.pattention(x, site)?);
             }
         } else {
             let ([rows, d_in], d_out) = (x.shape(), sites[0].d_out());
@@ -270,14 +342,11 @@ impl<'m> Graph<'m> {
             let mut buffers: Vec<&mut Buffer> = ys.iter_mut().map(|y| &mut **y).collect();
             let dims = [rows, d_in, d_out];
             (self.device).pattention_group(&refs, &x.data, dims, &mut buffers)?;
-            for y in ys {
-                out.push(self.output(Arc::new(y), [rows, d_out], |_, _| None));
+            for (out, y) in out.iter_mut().zip(ys) {
+                *out = Some(self.output(y.share(), [rows, d_out], |_, _| None));
             }
         }
-        match out.try_into() {
-            Ok(out) => Ok(out),
-            Err(_) => unreachable!("one output for each site"),
-        }
+        Ok(out.map(|y| y.expect("one output for each site")))
     }
 
     /// Rotary embedding of `[B·T, H·C]`; `dims` is `[T, H, C]`, the first row stands at position `first`.
@@ -317,10 +386,10 @@ impl<'m> Graph<'m> {
             Some(_) => Some(self.temp(shape.stats_len())?),
             None => None,
         };
-        let buffers = [&**qkv[0].data, &**qkv[1].data, &**qkv[2].data];
+        let buffers = [&*qkv[0].data, &*qkv[1].data, &*qkv[2].data];
         self.device
             .attention(shape, buffers, &mut o, lse.as_deref_mut())?;
-        Ok(self.output(Arc::new(o), [rows, d], |o, _| {
+        Ok(self.output(o.share(), [rows, d], |o, _| {
             Some(Node::Attention {
                 qkv,
                 o: o.clone(),
@@ -355,7 +424,7 @@ impl<'m> Graph<'m> {
         let mut o = self.temp(rows * d)?;
         self.device
             .attention(shape, [&q.data, keys, values], &mut o, None)?;
-        Ok(self.output(Arc::new(o), [rows, d], |_, _| None))
+        Ok(self.output(o.share(), [rows, d], |_, _| None))
     }
 
     /// `a + b`, in the memory of `a` if nothing else needs it.
@@ -383,7 +452,7 @@ impl<'m> Graph<'m> {
         let d = x.width;
         let mut y = self.temp(index.len() * d)?;
         self.device.embed(&x.data, index, d, &mut y)?;
-        Ok(self.output(Arc::new(y), [index.len(), d], |_, _| None))
+        Ok(self.output(y.share(), [index.len(), d], |_, _| None))
     }
 
     /// `scale · h·tableᵀ`: `[R, D]` → `[R, V]`, in inference.
@@ -395,14 +464,15 @@ impl<'m> Graph<'m> {
         let mut logits = self.temp(rows * v)?;
         self.device
             .logits(&h.data, table.value(), scale, d, &mut logits)?;
-        Ok(self.output(Arc::new(logits), [rows, v], |_, _| None))
+        Ok(self.output(logits.share(), [rows, v], |_, _| None))
     }
 
-    /// Cross-entropy (nats) of each row against its target through the output head: `R` numbers. In
-    /// training, the objective grows by `weight · Σ nll`.
+    /// Cross-entropy (nats) of each row against its target through the output head: `R` numbers, written
+    /// to `nll`. In training, the objective grows by `weight · Σ nll`.
     ///
     /// # Errors
     /// If the device fails.
+    #[allow(clippy::too_many_arguments)]
     pub fn cross_entropy(
         &mut self,
         h: &Tensor,
@@ -410,9 +480,10 @@ impl<'m> Graph<'m> {
         scale: f32,
         targets: &[u32],
         weight: f32,
-    ) -> Result<Vec<f32>> {
+        nll: &mut Vec<f32>,
+    ) -> Result<()> {
         let [rows, d] = h.shape();
-        let mut nll = self.temp(rows)?;
+        let mut losses = self.temp(rows)?;
         let mut dh = match self.tape {
             Some(_) => Some(self.temp(rows * d)?),
             None => None,
@@ -421,68 +492,148 @@ impl<'m> Graph<'m> {
             (Some(tape), Some(dh)) => Some(LossGradient {
                 weight,
                 dh,
-                dtable: tape.gradients.get_mut(table),
+                dtable: tape.gradients.get_mut(table)?,
             }),
             _ => None,
         };
-        let hidden = &h.data;
+        let (hidden, table) = (&h.data, table.value());
         self.device
-            .cross_entropy(hidden, table.value(), scale, targets, d, &mut nll, gradient)?;
+            .cross_entropy(hidden, table, scale, targets, d, &mut losses, gradient)?;
         if let (Some(tape), Some(dh), Some(h)) = (&mut self.tape, dh, h.var) {
             tape.nodes.push(Node::CrossEntropy { h, dh });
         }
-        let mut host = vec![0.0; rows];
-        self.device.download(&nll, &mut host)?;
-        Ok(host)
+        nll.resize(rows, 0.0);
+        self.device.download(&losses, nll)
+    }
+
+    /// Part `part` of `parts` for the input `h`: on the tape it is one operation, of which only the input is
+    /// kept; the backward pass computes the rest again.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn again(
+        &mut self,
+        parts: &'m dyn Again,
+        part: usize,
+        batch: usize,
+        h: Tensor,
+    ) -> error::Result<Tensor> {
+        let tape = self.tape.take();
+        let y = parts.part(self, part, batch, h.clone());
+        self.tape = tape;
+        let Tensor {
+            data, rows, width, ..
+        } = y?;
+        Ok(self.output(data, [rows, width], |_, out| {
+            Some(Node::Again {
+                parts,
+                part,
+                batch,
+                h,
+                out,
+            })
+        }))
     }
 
     /// The same memory if this is its only user, else a copy.
-    fn unshared(&self, mut data: Arc<Temp>) -> Result<Arc<Temp>> {
-        if Arc::get_mut(&mut data).is_none() {
-            let mut copy = self.temp(data.len())?;
-            self.device.copy(&data, &mut copy)?;
-            data = Arc::new(copy);
-        }
-        Ok(data)
+    fn unshared(&self, data: SharedTemp) -> Result<SharedTemp> {
+        unshared(&self.device, data)
     }
 
     /// Adds the gradients of everything noted to the gradients given at the start.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn backward(mut self) -> Result<()> {
-        let Some(Tape {
-            nodes,
-            vars,
-            gradients,
-        }) = self.tape.take()
-        else {
-            return Ok(());
-        };
-        let mut back = Backward {
-            graph: &self,
-            grads: (0..vars).map(|_| None).collect(),
-        };
-        for node in nodes.into_iter().rev() {
-            back.node(node, gradients)?;
+    pub fn backward(self) -> Result<()> {
+        if let Some(tape) = self.tape {
+            let gradients = tape.walk(&self.device, None)?.1;
+            gradients.hold_all()?;
         }
         Ok(())
     }
 }
 
-fn temp_mut(data: &mut Arc<Temp>) -> &mut Temp {
-    Arc::get_mut(data).expect("`unshared` has just made this the only user")
+impl<'m> Tape<'m> {
+    /// Walks back over the nodes, starting from the gradient of a value if one is given. Returns the gradient
+    /// of value 0.
+    fn walk(
+        mut self,
+        device: &Arc<dyn Device>,
+        from: Option<(usize, SharedTemp)>,
+    ) -> Result<(Option<SharedTemp>, &'m mut Gradients)> {
+        let gradients = self.gradients;
+        let mut grads = gradients.workspace.grads.pop().unwrap_or_default();
+        grads.resize(self.vars, None);
+        if let Some((var, gradient)) = from {
+            grads[var] = Some(gradient);
+        }
+        let mut back = Backward { device, grads };
+        while let Some(node) = self.nodes.pop() {
+            back.node(node, gradients)?;
+        }
+        let mut grads = back.grads;
+        let first = grads.first_mut().and_then(Option::take);
+        grads.clear();
+        gradients.workspace.grads.push(grads);
+        gradients.workspace.nodes.push(emptied(self.nodes));
+        Ok((first, gradients))
+    }
+}
+
+/// Computes a part again, with a tape, and walks back over it from the gradient `dy` of its output: the
+/// gradient of its input.
+fn again_backward(
+    device: &Arc<dyn Device>,
+    parts: &dyn Again,
+    [part, batch]: [usize; 2],
+    mut h: Tensor,
+    dy: SharedTemp,
+    gradients: &mut Gradients,
+) -> Result<Option<SharedTemp>> {
+    let mut g = Graph::training(device, gradients);
+    if let Some(tape) = &mut g.tape {
+        h.var = Some(0);
+        tape.vars = 1;
+    }
+    let y = parts.part(&mut g, part, batch, h);
+    let out = match y {
+        Ok(Tensor { var, .. }) => var,
+        Err(error::Error::Device(error)) => return Err(error),
+        Err(error) => unreachable!("a part that has been computed before: {error}"),
+    };
+    match (g.tape, out) {
+        (Some(tape), Some(out)) => Ok(tape.walk(device, Some((out, dy)))?.0),
+        _ => Ok(None),
+    }
+}
+
+fn unshared(device: &Arc<dyn Device>, mut data: SharedTemp) -> Result<SharedTemp> {
+    if data.unique().is_none() {
+        let mut copy = Temp::new(device, data.len())?;
+        device.copy(&data, &mut copy)?;
+        data = copy.share();
+    }
+    Ok(data)
+}
+
+fn temp_mut(data: &mut SharedTemp) -> &mut Temp {
+    data.unique()
+        .expect("`unshared` has just made this the only user")
 }
 
 /// The gradients of values during a walk back over the tape.
-struct Backward<'a, 'm> {
-    graph: &'a Graph<'m>,
-    grads: Vec<Option<Arc<Temp>>>,
+struct Backward<'a> {
+    device: &'a Arc<dyn Device>,
+    grads: Vec<Option<SharedTemp>>,
 }
 
-impl Backward<'_, '_> {
+impl Backward<'_> {
     fn device(&self) -> &dyn Device {
-        &*self.graph.device
+        &**self.device
+    }
+
+    fn temp(&self, len: usize) -> Result<Temp> {
+        Temp::new(self.device, len)
     }
 
     /// Lets `run` write the gradient of `var`, or add to it if there already is one.
@@ -493,8 +644,8 @@ impl Backward<'_, '_> {
         run: impl FnOnce(&Self, Write, &mut Temp) -> Result<()>,
     ) -> Result<()> {
         let (mut data, write) = match self.grads[var].take() {
-            Some(data) => (self.graph.unshared(data)?, Write::Add),
-            None => (Arc::new(self.graph.temp(len)?), Write::Replace),
+            Some(data) => (unshared(self.device, data)?, Write::Add),
+            None => (self.temp(len)?.share(), Write::Replace),
         };
         run(self, write, temp_mut(&mut data))?;
         self.grads[var] = Some(data);
@@ -502,7 +653,7 @@ impl Backward<'_, '_> {
     }
 
     /// Adds a finished gradient to that of `var`.
-    fn contribute(&mut self, var: usize, grad: Arc<Temp>) -> Result<()> {
+    fn contribute(&mut self, var: usize, grad: SharedTemp) -> Result<()> {
         if self.grads[var].is_none() {
             self.grads[var] = Some(grad);
             return Ok(());
@@ -513,12 +664,12 @@ impl Backward<'_, '_> {
     fn node(&mut self, node: Node<'_>, gradients: &mut Gradients) -> Result<()> {
         match node {
             Node::Embed { table, tokens, out } => {
-                let (Some(dy), Some(to)) = (self.grads[out].take(), gradients.get_mut(table))
-                else {
-                    return Ok(());
-                };
-                self.device()
-                    .embed_backward(&tokens, &dy, table.shape()[1], to)
+                if let (Some(dy), Some(to)) = (self.grads[out].take(), gradients.get_mut(table)?) {
+                    self.device()
+                        .embed_backward(&tokens, &dy, table.shape()[1], to)?;
+                }
+                gradients.workspace.tokens = tokens;
+                Ok(())
             }
             Node::LayerNorm {
                 x,
@@ -533,7 +684,7 @@ impl Backward<'_, '_> {
                 let [rows, d] = kept.shape();
                 let gain = affine.map(|a| a.gain.value());
                 if let Some(Affine { gain, bias }) = affine
-                    && let Some([dgain, dbias]) = gradients.get_two_mut(gain, bias)
+                    && let Some([dgain, dbias]) = gradients.get_two_mut(gain, bias)?
                 {
                     let device = self.device();
                     device.layer_norm_backward_affine(&kept.data, &stats, &dy, dgain, dbias)?;
@@ -559,10 +710,19 @@ impl Backward<'_, '_> {
                 };
                 let [rows, d_in] = x.shape();
                 let dims = [rows, d_in, site.d_out()];
-                let mut work = self.graph.temp(scores.len())?;
+                let all = self.device().kept_len(rows * site.tokens());
+                if scores.len() < all {
+                    scores = self.temp(all)?;
+                    site.with_ref(|site| {
+                        let to = &mut scores;
+                        self.device()
+                            .pattention_scores(site, &x.data, [rows, d_in], to)
+                    })?;
+                }
+                let mut work = self.temp(all)?;
+                let mut held = gradients.take_segments(site.segments())?;
                 self.accumulate(var, rows * d_in, |back, write, dx| {
-                    let mut grads = gradients.get_segments_mut(site.segments());
-                    let mut grads: Vec<SegmentGradRef<'_>> = grads
+                    let mut grads: SmallVec<[SegmentGradRef<'_>; 8]> = held
                         .iter_mut()
                         .map(|g| g.as_mut().map(|[k, v]| [&mut **k, &mut **v]))
                         .collect();
@@ -573,7 +733,9 @@ impl Backward<'_, '_> {
                             site, &x.data, &dy, dims, saved, &mut work, dx, &mut grads,
                         )
                     })
-                })
+                })?;
+                gradients.give_segments(site.segments(), held);
+                Ok(())
             }
             Node::Rotate {
                 x,
@@ -585,7 +747,7 @@ impl Backward<'_, '_> {
                 let Some(dy) = self.grads[out].take() else {
                     return Ok(());
                 };
-                let mut dx = self.graph.unshared(dy)?;
+                let mut dx = unshared(self.device, dy)?;
                 self.device()
                     .rotate(&table, dims, first, true, temp_mut(&mut dx))?;
                 self.contribute(x, dx)
@@ -595,19 +757,15 @@ impl Backward<'_, '_> {
                     return Ok(());
                 };
                 let len = d_o.len();
-                let mut grads = [
-                    self.graph.temp(len)?,
-                    self.graph.temp(len)?,
-                    self.graph.temp(len)?,
-                ];
+                let mut grads = [self.temp(len)?, self.temp(len)?, self.temp(len)?];
                 let [dq, dk, dv] = &mut grads;
-                let buffers = [&**qkv[0].data, &**qkv[1].data, &**qkv[2].data];
+                let buffers = [&*qkv[0].data, &*qkv[1].data, &*qkv[2].data];
                 let to = [&mut **dq, &mut **dk, &mut **dv];
                 self.device()
                     .attention_backward(shape, buffers, &o.data, &lse, &d_o, to)?;
                 for (input, grad) in qkv.iter().zip(grads) {
                     if let Some(var) = input.var {
-                        self.contribute(var, Arc::new(grad))?;
+                        self.contribute(var, grad.share())?;
                     }
                 }
                 Ok(())
@@ -616,10 +774,25 @@ impl Backward<'_, '_> {
                 let Some(dy) = self.grads[out].take() else {
                     return Ok(());
                 };
-                self.contribute(inputs[0], Arc::clone(&dy))?;
+                self.contribute(inputs[0], dy.clone())?;
                 self.contribute(inputs[1], dy)
             }
-            Node::CrossEntropy { h, dh } => self.contribute(h, Arc::new(dh)),
+            Node::CrossEntropy { h, dh } => self.contribute(h, dh.share()),
+            Node::Again {
+                parts,
+                part,
+                batch,
+                h,
+                out,
+            } => {
+                let (Some(dy), Some(var)) = (self.grads[out].take(), h.var) else {
+                    return Ok(());
+                };
+                match again_backward(self.device, parts, [part, batch], h, dy, gradients)? {
+                    Some(dx) => self.contribute(var, dx),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }

@@ -321,7 +321,7 @@ pub fn grow(
         next_id = builder.next_id;
     }
     *model.next_id_mut() = next_id;
-    device.pool().clear();
+    device.clear();
 
     let new_logits = model.infer(probe, batch)?;
     let (max_logit_diff, relative_logit_diff) = difference(&old_logits, &new_logits);

@@ -14,6 +14,7 @@ pub mod generate;
 pub mod graph;
 pub mod grow;
 pub mod init;
+pub mod memory;
 pub mod model;
 pub mod optim;
 pub mod param;
@@ -28,6 +29,7 @@ pub use cpu::Cpu;
 pub use device::{Device, WeightFormat};
 pub use error::{Error, Result};
 pub use graph::Graph;
+pub use memory::Memory;
 pub use model::{Cache, Model};
 pub use precision::Precision;
 

@@ -19,8 +19,9 @@ use crate::config::{
 };
 use crate::device::{AttentionShape, Device, RotaryTable, Side, Temp, WeightFormat};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Again, Graph, Tensor};
 use crate::init;
+use crate::memory::Memory;
 use crate::param::{Affine, Param};
 use crate::site::{Segment, Site};
 use std::sync::Arc;
@@ -454,35 +455,37 @@ impl Model {
 
     /// All parameters in the order of files: embedding, blocks, final norm.
     pub fn params(&self) -> Vec<&Param> {
-        let mut params = vec![&self.embedding];
-        for site in self.blocks.iter().flat_map(Block::sites) {
-            params.extend(site.segments.iter().flat_map(|s| [&s.keys, &s.values]));
-        }
-        params.extend(self.final_norm.iter().flat_map(|n| [&n.gain, &n.bias]));
-        params
+        self.each_param().collect()
+    }
+
+    /// As [`Model::params`], one after the other.
+    pub fn each_param(&self) -> impl Iterator<Item = &Param> {
+        let sites = self.blocks.iter().flat_map(Block::sites);
+        let segments = sites.flat_map(|site| &site.segments);
+        let norm = self.final_norm.iter().flat_map(|n| [&n.gain, &n.bias]);
+        std::iter::once(&self.embedding)
+            .chain(segments.flat_map(|s| [&s.keys, &s.values]))
+            .chain(norm)
     }
 
     /// As [`Model::params`], to change.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
-        let mut params = vec![&mut self.embedding];
-        for site in self.blocks.iter_mut().flat_map(Block::sites_mut) {
-            params.extend(
-                site.segments
-                    .iter_mut()
-                    .flat_map(|s| [&mut s.keys, &mut s.values]),
-            );
-        }
-        params.extend(
-            self.final_norm
-                .iter_mut()
-                .flat_map(|n| [&mut n.gain, &mut n.bias]),
-        );
-        params
+        self.each_param_mut().collect()
+    }
+
+    /// As [`Model::params_mut`], one after the other.
+    pub fn each_param_mut(&mut self) -> impl Iterator<Item = &mut Param> {
+        let sites = self.blocks.iter_mut().flat_map(Block::sites_mut);
+        let segments = sites.flat_map(|site| &mut site.segments);
+        let norm = self.final_norm.iter_mut();
+        std::iter::once(&mut self.embedding)
+            .chain(segments.flat_map(|s| [&mut s.keys, &mut s.values]))
+            .chain(norm.flat_map(|n| [&mut n.gain, &mut n.bias]))
     }
 
     /// Learnable numbers.
     pub fn param_count(&self) -> u64 {
-        self.params().iter().map(|p| p.len() as u64).sum()
+        self.each_param().map(|p| p.len() as u64).sum()
     }
 
     /// Tells the sites which training step comes next, for a `τ` that anneals.
@@ -566,19 +569,39 @@ impl Model {
 
         let eps = self.spec.norm_eps as f32;
         let mut h = g.embed(&self.embedding, tokens)?;
-        for (b, block) in self.blocks.iter().enumerate() {
-            let u = g.layer_norm(&h, None, eps)?;
-            let c = self.attend(g, block, &u, batch, cache.as_deref_mut().map(|c| (c, b)))?;
-            let y = g.pattention(&c, &block.proj)?;
-            h = g.add(h, &y)?;
-            let u = g.layer_norm(&h, None, eps)?;
-            let y = g.pattention(&u, &block.ffn)?;
-            h = g.add(h, &y)?;
+        for b in 0..self.blocks.len() {
+            h = match &mut cache {
+                None if g.memory() == Some(Memory::Lean) => g.again(self, b, batch, h)?,
+                cache => self.block(g, b, batch, h, cache.as_deref_mut())?,
+            };
         }
         if let Some(cache) = cache {
             cache.len += t;
         }
         Ok(g.layer_norm(&h, self.final_norm.as_ref(), eps)?)
+    }
+
+    /// Block `b` of the residual stream `h`.
+    fn block<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        b: usize,
+        batch: usize,
+        h: Tensor,
+        cache: Option<&mut Cache>,
+    ) -> Result<Tensor> {
+        let (block, eps) = (&self.blocks[b], self.spec.norm_eps as f32);
+        let u = g.layer_norm(&h, None, eps)?;
+        let c = self.attend(g, block, &u, batch, cache.map(|c| (c, b)))?;
+        drop(u);
+        let y = g.pattention(&c, &block.proj)?;
+        drop(c);
+        let h = g.add(h, &y)?;
+        drop(y);
+        let u = g.layer_norm(&h, None, eps)?;
+        let y = g.pattention(&u, &block.ffn)?;
+        drop(u);
+        Ok(g.add(h, &y)?)
     }
 
     /// Softmax attention between the tokens of each sequence, with projections by Pattention.
@@ -638,9 +661,28 @@ impl Model {
         batch: usize,
         weight: f32,
     ) -> Result<Vec<f32>> {
+        let mut nll = Vec::new();
+        self.loss_into(g, tokens, targets, batch, weight, &mut nll)?;
+        Ok(nll)
+    }
+
+    /// As [`Model::loss`], into a list that is used again.
+    ///
+    /// # Errors
+    /// As [`Model::hidden`].
+    pub fn loss_into<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        tokens: &[u32],
+        targets: &[u32],
+        batch: usize,
+        weight: f32,
+        nll: &mut Vec<f32>,
+    ) -> Result<()> {
         self.check_tokens(targets)?;
         let hidden = self.hidden(g, tokens, batch, None)?;
-        self.cross_entropy(g, &hidden, targets, weight)
+        let scale = self.logit_factor();
+        Ok(g.cross_entropy(&hidden, &self.embedding, scale, targets, weight, nll)?)
     }
 
     /// Cross-entropy (nats) of each row of hidden states `[R, D]` against `targets` `[R]`. In a training
@@ -656,8 +698,10 @@ impl Model {
         weight: f32,
     ) -> Result<Vec<f32>> {
         self.check_tokens(targets)?;
+        let mut nll = Vec::new();
         let scale = self.logit_factor();
-        Ok(g.cross_entropy(hidden, &self.embedding, scale, targets, weight)?)
+        g.cross_entropy(hidden, &self.embedding, scale, targets, weight, &mut nll)?;
+        Ok(nll)
     }
 
     /// Logits `[B·T, V]` of `tokens` `[B, T]` on the host, in one pass without a tape.
@@ -675,6 +719,18 @@ impl Model {
             LogitScale::One => 1.0,
             LogitScale::InverseSqrtWidth => 1.0 / (self.spec.width as f32).sqrt(),
         }
+    }
+}
+
+impl Again for Model {
+    fn part<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        part: usize,
+        batch: usize,
+        h: Tensor,
+    ) -> Result<Tensor> {
+        self.block(g, part, batch, h, None)
     }
 }
 

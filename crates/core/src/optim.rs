@@ -114,7 +114,7 @@ impl AdamW {
     pub fn step(&mut self, model: &mut Model, gradients: &Gradients, lr: f64) -> Result<Applied> {
         let device: Arc<dyn Device> = Arc::clone(model.device());
         let mut squares = 0.0;
-        for gradient in model.params().into_iter().filter_map(|p| gradients.get(p)) {
+        for gradient in model.each_param().filter_map(|p| gradients.get(p)) {
             squares += device.sum_of_squares(gradient)?;
         }
         let grad_norm = squares.sqrt();
@@ -131,7 +131,7 @@ impl AdamW {
         } else {
             1.0
         };
-        for param in model.params_mut() {
+        for param in model.each_param_mut() {
             let moments = self.moments.get_mut(param.id()).and_then(Option::as_mut);
             let (Some(gradient), Some(moments)) = (gradients.get(param), moments) else {
                 continue;

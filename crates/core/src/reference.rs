@@ -3,7 +3,7 @@
 //! It is slow on purpose; tests hold fast devices against it.
 
 use crate::device::{
-    AttentionShape, Buffer, BufferPool, Device, Kept, LossGradient, Result, RotaryTable,
+    AttentionShape, Buffer, Device, Handles, Kept, LossGradient, Result, RotaryTable,
     SegmentGradRef, SiteRef, Update, Write,
 };
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokenformer_kernels::reference as plain;
 /// The f64 device.
 #[derive(Debug, Default)]
 pub struct Reference {
-    pool: BufferPool,
+    handles: Handles,
 }
 
 impl Reference {
@@ -66,8 +66,8 @@ impl Device for Reference {
         "reference, f64, 1 thread".into()
     }
 
-    fn pool(&self) -> &BufferPool {
-        &self.pool
+    fn handles(&self) -> &Handles {
+        &self.handles
     }
 
     fn allocate(&self, len: usize) -> Result<Buffer> {
@@ -80,9 +80,9 @@ impl Device for Reference {
         Ok(())
     }
 
-    fn download(&self, from: &Buffer, to: &mut [f32]) -> Result<()> {
+    fn download_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()> {
         to.iter_mut()
-            .zip(values(from))
+            .zip(&values(from)[start..])
             .for_each(|(to, from)| *to = *from as f32);
         Ok(())
     }
@@ -198,6 +198,17 @@ impl Device for Reference {
             plain::pattention(site, values(x), [d_in, d_out])
         });
         put(Write::Replace, &out, y);
+        Ok(())
+    }
+
+    fn pattention_scores(
+        &self,
+        _site: &SiteRef<'_>,
+        _x: &Buffer,
+        _dims: [usize; 2],
+        _scores: &mut Buffer,
+    ) -> Result<()> {
+        // The backward pass of this device starts from the input.
         Ok(())
     }
 

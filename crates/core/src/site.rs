@@ -3,6 +3,7 @@
 use crate::config::{Anneal, NormSpan, SegmentConfig, SiteConfig};
 use crate::device::{Norm, SegmentRef, SiteRef, Theta};
 use crate::param::Param;
+use smallvec::SmallVec;
 
 /// Consecutive parameter tokens that were born together.
 #[derive(Debug)]
@@ -141,7 +142,7 @@ impl Site {
         run(&self.site_ref(&self.segment_refs()))
     }
 
-    pub(crate) fn segment_refs(&self) -> Vec<SegmentRef<'_>> {
+    pub(crate) fn segment_refs(&self) -> SmallVec<[SegmentRef<'_>; 8]> {
         (self.segments.iter())
             .map(|s| SegmentRef {
                 keys: s.keys.value(),

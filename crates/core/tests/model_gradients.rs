@@ -263,7 +263,7 @@ fn gradients_add_up_over_batches() {
         );
         assert!(l2_error(&sum, &both) < 1e-5, "{}", param.name());
     }
-    sum.reset(&device).unwrap();
+    sum.reset();
     assert!(
         model
             .params()

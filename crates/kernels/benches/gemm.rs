@@ -232,7 +232,6 @@ fn with_packed<P: Precision>(
     }
     let mut scratch = exec.scratch.take_shared(SCRATCH);
     gemm_packed(c, write, a, b, 1.0, &mut scratch);
-    exec.scratch.give_shared(scratch);
 }
 
 /// The product with all packing that it needs: of `B`, and of both factors for a gradient.

@@ -67,7 +67,6 @@ pub fn logits<P: Precision>(
         let packed = par_pack::<P, f32>(exec, &mut lines, block);
         let out = MatMut::strided(&mut logits[cols.start..], r, cols.len(), v);
         par_gemm_packed(exec, out, Write::Replace, h, packed, scale);
-        exec.scratch.give_lines(lines);
     }
 }
 
@@ -121,11 +120,9 @@ pub fn forward<P: Precision>(
                 let packed = par_pack::<P, f32>(exec, &mut lines, h);
                 let out = MatMut::new(dtable, v, d);
                 par_gemm_packed(exec, out, Write::Add, d_logits.t(), packed, scale);
-                exec.scratch.give_lines(lines);
             }
         }
     }
-    exec.scratch.give_shared(work);
 }
 
 /// `dh` `[R, D] = scale · d_logits[R, V] · table[V, D]`.
@@ -154,7 +151,6 @@ fn head_gradient<P: Precision>(
             packed,
             scale,
         );
-        exec.scratch.give_lines(lines);
     }
 }
 

@@ -40,12 +40,9 @@ pub fn sum_of_squares(exec: &mut Exec<'_>, x: &[f32]) -> f64 {
             slot[1] = f32::from_bits(bits as u32);
         });
     }
-    let sum = sums
-        .chunks_exact(2)
+    sums.chunks_exact(2)
         .map(|s| f64::from_bits(u64::from(s[0].to_bits()) << 32 | u64::from(s[1].to_bits())))
-        .sum();
-    exec.scratch.give_shared(sums);
-    sum
+        .sum()
 }
 
 simd! {

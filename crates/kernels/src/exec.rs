@@ -1,6 +1,6 @@
 //! Threads and scratch memory, handed to every kernel.
 
-use crate::gemm::Line;
+use crate::arena::{Arena, Lines, Region};
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -252,26 +252,45 @@ fn worker_loop(shared: &Shared, worker: usize) {
     }
 }
 
-/// One growing block of scratch memory per worker; nothing is allocated once the largest kernel has
-/// run once.
+/// One growing block of scratch memory per worker, and an arena for what a kernel needs as a whole; nothing
+/// is allocated once the largest kernel has run once.
 #[derive(Default)]
 pub struct Scratch {
     blocks: Vec<UnsafeCell<Vec<f32>>>,
-    shared: Vec<f32>,
-    lines: Vec<Line>,
+    arena: Arc<Arena>,
+    rehearses: bool,
 }
 
 // SAFETY: a block is reached only through `WorkerScratch::get`, whose contract is one user at a time.
 unsafe impl Sync for Scratch {}
 
 impl Scratch {
+    /// Scratch memory that shares `arena` with others.
+    pub fn new(arena: Arc<Arena>) -> Self {
+        Self {
+            arena,
+            ..Self::default()
+        }
+    }
+
+    /// Scratch memory of a rehearsal: kernels take what they need and run none of their tasks, so that
+    /// afterwards it is known how much they take.
+    pub fn rehearsal(arena: Arc<Arena>) -> Self {
+        Self {
+            rehearses: true,
+            ..Self::new(arena)
+        }
+    }
+
     fn reserve(&mut self, workers: usize, len: usize) -> WorkerScratch<'_> {
         self.blocks
             .resize_with(self.blocks.len().max(workers), Default::default);
         for block in &mut self.blocks[..workers] {
             let block = block.get_mut();
             if block.len() < len {
-                block.resize(len, 0.0);
+                // Nothing of the old content is needed, so it is given back first.
+                *block = Vec::new();
+                *block = vec![0.0; len];
             }
         }
         WorkerScratch {
@@ -280,36 +299,20 @@ impl Scratch {
         }
     }
 
-    /// A block for the calling kernel as a whole, `len` floats with arbitrary content; to be handed
-    /// back with [`Scratch::give_shared`], or the next call allocates anew.
-    pub fn take_shared(&mut self, len: usize) -> Vec<f32> {
-        let mut block = std::mem::take(&mut self.shared);
-        block.resize(len, 0.0);
-        block
-    }
-
-    /// Takes back a block of [`Scratch::take_shared`].
-    pub fn give_shared(&mut self, block: Vec<f32>) {
-        self.shared = block;
+    /// A block for the calling kernel as a whole, `len` floats with arbitrary content.
+    pub fn take_shared(&mut self, len: usize) -> Region {
+        self.arena.take_or_abort(len)
     }
 
     /// As [`Scratch::take_shared`], for `len` lines of packed matrices.
-    pub fn take_lines(&mut self, len: usize) -> Vec<Line> {
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.resize(len, Line::ZERO);
-        lines
+    pub fn take_lines(&mut self, len: usize) -> Lines {
+        Lines::new(self.arena.take_or_abort(len * Lines::FLOATS))
     }
 
-    /// Takes back lines of [`Scratch::take_lines`].
-    pub fn give_lines(&mut self, lines: Vec<Line>) {
-        self.lines = lines;
-    }
-
-    /// Bytes held.
+    /// Bytes of the workers' blocks.
     pub fn bytes(&mut self) -> usize {
         let floats: usize = self.blocks.iter_mut().map(|b| b.get_mut().capacity()).sum();
-        (floats + self.shared.capacity()) * size_of::<f32>()
-            + self.lines.capacity() * size_of::<Line>()
+        floats * size_of::<f32>()
     }
 }
 
@@ -343,7 +346,11 @@ impl Exec<'_> {
     /// Runs `f(task, scratch)` for each task, `scratch` being `scratch_len` floats with arbitrary
     /// content that the task has to itself.
     pub fn run(&mut self, tasks: usize, scratch_len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        let rehearses = self.scratch.rehearses;
         let blocks = self.scratch.reserve(self.pool.threads(), scratch_len);
+        if rehearses {
+            return;
+        }
         self.pool.run(tasks, &|task, worker| {
             // SAFETY: the pool gives a worker number to one running task at a time.
             f(task, unsafe { blocks.get(worker) });

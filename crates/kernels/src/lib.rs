@@ -14,6 +14,7 @@
 #![warn(missing_docs)]
 
 pub mod adamw;
+pub mod arena;
 pub mod attention;
 pub mod cross_entropy;
 pub mod elementwise;
@@ -28,4 +29,5 @@ pub mod reference;
 pub mod rotary;
 pub mod simd;
 
+pub use arena::Arena;
 pub use exec::{Exec, Pool, Scratch};

@@ -98,7 +98,8 @@ pub struct SegmentGrad<'a> {
 
 /// What the backward pass needs from the forward pass; scores are kept in the precision of the products.
 pub struct Saved<'a, K = f32> {
-    /// Scores `A` `[R, N]`, segments side by side.
+    /// Scores `A` `[R, N]`, segments side by side; empty in a forward pass whose scores [`scores`] will
+    /// compute again.
     pub scores: &'a mut [K],
     /// Per row and norm group: `‖·‖`, or the log of the softmax denominator. `[R, groups]`.
     pub stats: &'a mut [f32],
@@ -192,11 +193,13 @@ pub fn forward<P: Precision>(
     }
     let (keep, scores, stats) = match saved {
         Some(saved) => {
-            assert_eq!((saved.scores.len(), saved.stats.len()), (r * n, r * groups));
+            assert!([0, r * n].contains(&saved.scores.len()));
+            assert_eq!(saved.stats.len(), r * groups);
             (true, saved.scores, saved.stats)
         }
         None => (false, &mut [][..], &mut [][..]),
     };
+    let keep_scores = !scores.is_empty();
     let segments = site.segments;
     let keys = Weights {
         segments,
@@ -247,9 +250,11 @@ pub fn forward<P: Precision>(
                 );
             }
             let stats = if keep {
-                // SAFETY: tasks own disjoint rows.
-                let scores = unsafe { scores.part(rows.start * n..rows.end * n) };
-                P::Kept::keep(scores, weights);
+                if keep_scores {
+                    // SAFETY: tasks own disjoint rows.
+                    let scores = unsafe { scores.part(rows.start * n..rows.end * n) };
+                    P::Kept::keep(scores, weights);
+                }
                 // SAFETY: as above.
                 unsafe { stats.part(rows.start * groups..rows.end * groups) }
             } else {
@@ -277,7 +282,46 @@ pub fn forward<P: Precision>(
             }
         },
     );
-    exec.scratch.give_lines(lines);
+}
+
+/// `scores` `[R, N] = X·Kᵀ` again, to the bit what [`forward`] keeps.
+pub fn scores<P: Precision>(
+    exec: &mut Exec<'_>,
+    site: &Site<'_>,
+    x: &[f32],
+    [r, d_in]: [usize; 2],
+    scores: &mut [P::Kept],
+) where
+    f32: Source<P>,
+{
+    let n = site.tokens();
+    assert_eq!((x.len(), scores.len()), (r * d_in, r * n));
+    let keys = Weights {
+        segments: site.segments,
+        of: &|s| Mat::new(s.keys, s.tokens, d_in).t(),
+    };
+    let mut lines = exec
+        .scratch
+        .take_lines(keys.lines::<P>(site.segments.len()));
+    keys.pack::<P>(exec, &mut lines);
+    let scores = Disjoint::new(scores);
+    let blocks = Pieces::new(r, ROW_BLOCK);
+    let block = P::Kept::SCRATCH * ROW_BLOCK * n;
+    exec.run(blocks.count(), SCRATCH + block, |task, work| {
+        let rows = blocks.range(task);
+        let (work, numbers) = work.split_at_mut(SCRATCH);
+        let x = Mat::new(&x[rows.start * d_in..rows.end * d_in], rows.len(), d_in);
+        // SAFETY: tasks own disjoint rows.
+        let scores = unsafe { scores.part(rows.start * n..rows.end * n) };
+        P::Kept::write(scores, numbers, |scores| {
+            for (s, segment) in site.segments.iter().enumerate() {
+                let out = &mut scores[site.offset(s)..];
+                let out = MatMut::strided(out, rows.len(), segment.tokens, n);
+                let keys = keys.block::<P>(&lines, s);
+                gemm_packed(out, Write::Replace, x, keys, 1.0, work);
+            }
+        });
+    });
 }
 
 /// The same for a handful of rows (decoding): every weight is read once, by one thread.
@@ -320,7 +364,6 @@ fn forward_few_rows(
             d_out,
         );
     }
-    exec.scratch.give_shared(weights);
 }
 
 /// Gradients of [`forward`]. `saved` is consumed: its scores are overwritten. `scratch` `[R, N]` is a
@@ -413,7 +456,7 @@ pub fn backward<P: Precision>(
             });
         });
     }
-    exec.scratch.give_lines(lines);
+    drop(lines);
     if grads.iter().all(Option::is_none) {
         return;
     }
@@ -434,7 +477,6 @@ pub fn backward<P: Precision>(
             par_gemm_packed(exec, keys, Write::Add, da, x, 1.0);
         }
     }
-    exec.scratch.give_lines(lines);
 }
 
 /// Scores of a row to weights, in place; `stats` receives what the backward pass needs per group.

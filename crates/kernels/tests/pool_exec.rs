@@ -1,9 +1,10 @@
 //! Threads and scratch memory.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokenformer_kernels::exec::{Disjoint, Pieces};
-use tokenformer_kernels::{Exec, Pool, Scratch};
+use tokenformer_kernels::{Arena, Exec, Pool, Scratch};
 
 fn runs_each_once(pool: &Pool, tasks: usize) {
     let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
@@ -159,16 +160,28 @@ fn scratch_belongs_to_its_task_and_is_kept() {
 }
 
 #[test]
-fn the_shared_block_is_kept() {
-    let mut scratch = Scratch::default();
+fn shared_blocks_are_kept() {
+    let arena = Arc::new(Arena::default());
+    let mut scratch = Scratch::new(Arc::clone(&arena));
     let block = scratch.take_shared(100);
     assert_eq!(block.len(), 100);
-    scratch.give_shared(block);
-    let held = scratch.bytes();
-    let block = scratch.take_shared(50);
-    assert_eq!(block.len(), 50);
-    scratch.give_shared(block);
-    assert_eq!(scratch.bytes(), held);
+    drop(block);
+    let held = arena.usage().touched;
+    assert_eq!(scratch.take_shared(50).len(), 50);
+    assert_eq!(scratch.take_lines(2).len(), 2);
+    assert_eq!(arena.usage().touched, held);
+}
+
+#[test]
+fn a_rehearsal_takes_memory_and_runs_nothing() {
+    let pool = Pool::new(2);
+    let mut scratch = Scratch::rehearsal(Arc::default());
+    let mut exec = Exec {
+        pool: &pool,
+        scratch: &mut scratch,
+    };
+    exec.run(5, 1000, |_, _| panic!("a task was run"));
+    assert_eq!(exec.scratch.bytes(), 8000);
 }
 
 #[test]

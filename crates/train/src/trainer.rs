@@ -304,7 +304,7 @@ impl<'a> Trainer<'a> {
         let step = self.state.step + 1;
         self.model.set_step(self.state.step);
         let device = Arc::clone(self.model.device());
-        self.gradients.reset(&device)?;
+        self.gradients.reset();
         let (batch, context) = (self.batch.batch, self.batch.context);
         let sampler = WindowSampler::new(&self.dataset.train, context, batch, self.recipe.seed)?;
         let tokens = (batch * context) as u64 * self.recipe.train.accumulate;

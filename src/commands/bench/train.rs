@@ -23,7 +23,7 @@ pub fn run(
     let targets = tokens(batch * context + 1, config.vocab)[1..].to_vec();
     let mut step = || -> Result<f64> {
         let started = Instant::now();
-        gradients.reset(device)?;
+        gradients.reset();
         let mut g = Graph::training(device, &mut gradients);
         model.loss(&mut g, &inputs, &targets, batch, 1.0 / inputs.len() as f32)?;
         g.backward()?;

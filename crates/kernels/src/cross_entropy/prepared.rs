@@ -50,5 +50,4 @@ pub fn losses_prepared(
             nll[0] = row_loss(logits, targets[row] as usize, 0.0, false);
         });
     }
-    exec.scratch.give_shared(work);
 }

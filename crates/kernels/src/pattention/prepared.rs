@@ -92,7 +92,6 @@ fn chunk(
             .collect();
         par_products(exec, &mut jobs);
     }
-    exec.scratch.give_shared(work);
 }
 
 /// Consecutive parts of `all`.
