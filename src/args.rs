@@ -525,10 +525,19 @@ pub struct LogitsArgs {
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Model, checkpoint, run or dataset directory.
-    pub dir: PathBuf,
+    #[arg(required_unless_present = "plan")]
+    pub dir: Option<PathBuf>,
+    /// Tell the memory that training by this recipe would take, stage by stage, before it starts.
+    #[arg(long, value_name = "RECIPE", conflicts_with = "dir")]
+    pub plan: Option<PathBuf>,
+    /// Set a value of the recipe, for example --set train.batch=4. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "plan")]
+    pub sets: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -604,6 +613,9 @@ pub struct BenchArgs {
     /// Model; `config presets` lists them.
     #[arg(long, value_name = "NAME", default_value = "tiny")]
     pub preset: String,
+    /// What a training step keeps: all that its backward pass reads, or less, to compute it again.
+    #[arg(long, value_name = "speed|balanced|lean", default_value = "speed")]
+    pub memory: tokenformer_core::Memory,
     /// Timed steps, after one that is not.
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub steps: usize,

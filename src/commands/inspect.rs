@@ -1,4 +1,4 @@
-//! `inspect`: describe a model, checkpoint, run or dataset.
+//! `inspect`: describe a model, checkpoint, run or dataset; the plan of a run is in [`super::plan`].
 
 use super::{find_model, print_json};
 use crate::args::InspectArgs;
@@ -23,15 +23,19 @@ struct Output {
 
 /// Runs the verb.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    if args.dir.join("dataset.json").exists() {
-        let summary = tokenformer_data::inspect(&args.dir)?;
+    let dir = match (&args.dir, &args.plan) {
+        (Some(dir), _) => dir,
+        (None, plan) => return super::plan::run(args, plan.as_deref()),
+    };
+    if dir.join("dataset.json").exists() {
+        let summary = tokenformer_data::inspect(dir)?;
         match args.json {
             true => print_json(&summary),
             false => out!("{summary}"),
         }
         return Ok(());
     }
-    let found = find_model(&args.dir, Which::Latest)?;
+    let found = find_model(dir, Which::Latest)?;
     let config = files::read_config(&found.dir)?;
     let state = match found.dir.join(files::STATE).exists() {
         true => Some(files::read_state(&found.dir)?),

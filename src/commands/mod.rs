@@ -13,6 +13,7 @@ pub mod generate;
 pub mod grow;
 pub mod inspect;
 pub mod logits;
+pub mod plan;
 pub mod tasks;
 pub mod train;
 pub mod verify;

@@ -57,11 +57,11 @@ enum Numbers {
 
 /// Memory of its own, counted while it lives.
 struct Own {
-    memory: Memory,
+    memory: Backing,
     count: Arc<AtomicUsize>,
 }
 
-enum Memory {
+enum Backing {
     Zeroed(Zeroed),
     Adopted(Vec<f32>),
 }
@@ -69,15 +69,15 @@ enum Memory {
 impl Own {
     fn floats(&self) -> &[f32] {
         match &self.memory {
-            Memory::Zeroed(zeroed) => zeroed,
-            Memory::Adopted(numbers) => numbers,
+            Backing::Zeroed(zeroed) => zeroed,
+            Backing::Adopted(numbers) => numbers,
         }
     }
 
     fn floats_mut(&mut self) -> &mut [f32] {
         match &mut self.memory {
-            Memory::Zeroed(zeroed) => zeroed,
-            Memory::Adopted(numbers) => numbers,
+            Backing::Zeroed(zeroed) => zeroed,
+            Backing::Adopted(numbers) => numbers,
         }
     }
 }
@@ -141,7 +141,7 @@ impl Cpu {
     }
 
     /// A buffer with memory of its own.
-    fn owned(&self, memory: Memory, len: usize) -> Buffer {
+    fn owned(&self, memory: Backing, len: usize) -> Buffer {
         self.allocated.fetch_add(len, Ordering::Relaxed);
         let count = Arc::clone(&self.allocated);
         Buffer::new(Numbers::Own(Own { memory, count }), len)
@@ -315,12 +315,12 @@ impl Device for Cpu {
 
     fn allocate(&self, len: usize) -> Result<Buffer> {
         let numbers = Zeroed::new(len).ok_or_else(|| self.out_of_memory(len))?;
-        Ok(self.owned(Memory::Zeroed(numbers), len))
+        Ok(self.owned(Backing::Zeroed(numbers), len))
     }
 
     fn adopt(&self, numbers: Vec<f32>) -> Result<Buffer> {
         let len = numbers.len();
-        Ok(self.owned(Memory::Adopted(numbers), len))
+        Ok(self.owned(Backing::Adopted(numbers), len))
     }
 
     fn lend(&self, len: usize, buffer: &mut Buffer) -> Result<()> {

@@ -590,7 +590,7 @@ fn again_backward(
     dy: SharedTemp,
     gradients: &mut Gradients,
 ) -> Result<Option<SharedTemp>> {
-    let mut g = Graph::training(device, gradients);
+    let mut g = Graph::training(device, gradients).keeping(Memory::Balanced);
     if let Some(tape) = &mut g.tape {
         h.var = Some(0);
         tape.vars = 1;

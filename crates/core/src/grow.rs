@@ -363,19 +363,23 @@ pub fn grow(
 /// # Errors
 /// As [`grow`].
 pub fn params_after(model: &Model, growth: &Growth) -> Result<u64> {
-    let plan = Plan::new(model, growth)?;
+    let birth = Birth {
+        stage: 0,
+        step: 0,
+        seed: 0,
+    };
+    Ok(config_after(model, growth, birth)?.params())
+}
+
+/// The configuration that `model` would have after `growth`; nothing is changed.
+///
+/// # Errors
+/// As [`grow`].
+pub fn config_after(model: &Model, growth: &Growth, birth: Birth) -> Result<crate::ModelConfig> {
     let mut config = model.config();
-    plan.apply(
-        &mut config,
-        growth,
-        Birth {
-            stage: 0,
-            step: 0,
-            seed: 0,
-        },
-    );
+    Plan::new(model, growth)?.apply(&mut config, growth, birth);
     config.validate()?;
-    Ok(config.params())
+    Ok(config)
 }
 
 /// New tokens per block and kind, checked.

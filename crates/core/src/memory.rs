@@ -15,7 +15,8 @@ pub enum Memory {
     /// All but the scores `[R, N]` of Pattention sites, the largest part: one product of six is computed
     /// twice.
     Balanced,
-    /// The input of each block only: every block's forward pass is computed twice.
+    /// The input of each block only: every block's forward pass is computed twice, and the scores a third
+    /// time.
     Lean,
 }
 

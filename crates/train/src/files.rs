@@ -112,14 +112,14 @@ impl TrainState {
 }
 
 fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::Result<()> {
-    let mut host = vec![0.0f32; buffer.len()];
-    device
-        .download(buffer, &mut host)
-        .map_err(std::io::Error::other)?;
     const CHUNK: usize = 4096;
-    let mut bytes = [0u8; CHUNK * 4];
-    for chunk in host.chunks(CHUNK) {
-        for (to, x) in bytes.chunks_exact_mut(4).zip(chunk) {
+    let (mut host, mut bytes) = ([0.0f32; CHUNK], [0u8; CHUNK * 4]);
+    for start in (0..buffer.len()).step_by(CHUNK) {
+        let chunk = &mut host[..CHUNK.min(buffer.len() - start)];
+        device
+            .download_part(buffer, start, chunk)
+            .map_err(std::io::Error::other)?;
+        for (to, x) in bytes.chunks_exact_mut(4).zip(chunk.iter()) {
             to.copy_from_slice(&x.to_le_bytes());
         }
         to.write_all(&bytes[..chunk.len() * 4])?;

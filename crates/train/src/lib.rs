@@ -7,6 +7,7 @@
 mod error;
 pub mod evaluate;
 pub mod files;
+pub mod footprint;
 pub mod memory;
 pub mod observer;
 pub mod recipe;

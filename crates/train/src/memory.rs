@@ -2,51 +2,65 @@
 
 use crate::error::{Error, Result};
 use tokenformer_core::config::BlockConfig;
-use tokenformer_core::{ModelConfig, SiteKind};
+use tokenformer_core::{Memory, ModelConfig, SiteKind};
 use tokenformer_report::table::human_bytes;
 
-/// Bytes that a training run will hold.
+/// Bytes that a training run will hold at least, from its shapes alone; [`crate::footprint`] knows them to a
+/// few percent, and takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingPlan {
-    /// Weights, gradients and two moments.
+    /// Weights and two moments.
     pub state_bytes: u64,
-    /// What the tape keeps of a micro-batch, and work areas.
+    /// Gradients.
+    pub gradient_bytes: u64,
+    /// What the tape keeps of a micro-batch.
     pub activation_bytes: u64,
+    /// Work areas.
+    pub work_bytes: u64,
 }
 
 impl TrainingPlan {
-    /// The plan for micro-batches of `batch` sequences of `context` tokens.
-    pub fn new(config: &ModelConfig, batch: usize, context: usize) -> Self {
+    /// The plan for micro-batches of `batch` sequences of `context` tokens, and a tape that keeps what
+    /// `memory` says.
+    pub fn new(config: &ModelConfig, batch: usize, context: usize, memory: Memory) -> Self {
         let float = size_of::<f32>() as u64;
-        let (rows, d) = (
-            (batch as u64).saturating_mul(context as u64),
-            config.width as u64,
-        );
-        let tokens = |kind, block: usize| config.blocks[block].site(kind).tokens() as u64;
-        let mut per_row = 4 * d;
-        let mut largest = 0;
-        for block in 0..config.layers() {
-            let sites: u64 = SiteKind::ALL.map(|kind| tokens(kind, block)).iter().sum();
+        let rows = (batch as u64).saturating_mul(context as u64);
+        let d = config.width as u64;
+        let (mut per_row, mut largest) = (2 * d, 0);
+        for block in &config.blocks {
+            let tokens = SiteKind::ALL.map(|kind| block.site(kind).tokens() as u64);
             // Two norms, query, key, value, attention output; and the scores of the five sites.
-            per_row += 6 * d + sites + 10;
-            largest = SiteKind::ALL
-                .map(|kind| tokens(kind, block))
-                .into_iter()
-                .fold(largest, u64::max);
+            let (values, scores) = (6 * d + 10, tokens.iter().sum::<u64>());
+            let most = tokens.into_iter().fold(0, u64::max);
+            let again = match memory {
+                Memory::Speed => most,
+                Memory::Balanced => 2 * most,
+                Memory::Lean => values + 2 * most,
+            };
+            largest = again.max(largest);
+            per_row += match memory {
+                Memory::Speed => values + scores,
+                Memory::Balanced => values,
+                Memory::Lean => d,
+            };
         }
         let work = (4 << 20).max(32 * config.vocab as u64);
+        let params = config.params();
         Self {
-            state_bytes: config.params().saturating_mul(4 * float),
-            activation_bytes: rows
-                .saturating_mul(per_row + largest + 4 * d)
+            state_bytes: params.saturating_mul(3 * float),
+            gradient_bytes: params.saturating_mul(float),
+            activation_bytes: rows.saturating_mul(per_row).saturating_mul(float),
+            work_bytes: rows
+                .saturating_mul(largest + 4 * d)
                 .saturating_add(work)
                 .saturating_mul(float),
         }
     }
 
-    /// All bytes.
+    /// All bytes: gradients come as activations go.
     pub fn total_bytes(&self) -> u64 {
-        self.state_bytes.saturating_add(self.activation_bytes)
+        let shared = self.gradient_bytes.max(self.activation_bytes);
+        (self.state_bytes.saturating_add(shared)).saturating_add(self.work_bytes)
     }
 }
 
@@ -82,4 +96,28 @@ pub fn inference_bytes(config: &ModelConfig, rows: u64) -> u64 {
     let largest = (config.blocks.iter()).flat_map(tokens).fold(0, usize::max) as u64;
     rows.saturating_mul(largest + 8 * config.width as u64)
         .saturating_mul(size_of::<f32>() as u64)
+}
+
+/// Memory of this process, where the system tells (Linux).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// Bytes now.
+    pub now_bytes: u64,
+    /// The most so far.
+    pub peak_bytes: u64,
+}
+
+/// Resident memory of this process.
+pub fn resident() -> Option<Resident> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(Resident {
+        now_bytes: status_bytes(&status, "VmRSS:")?,
+        peak_bytes: status_bytes(&status, "VmHWM:")?,
+    })
+}
+
+fn status_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }

@@ -64,6 +64,8 @@ pub struct Trainer<'a> {
     observer: &'a mut dyn Observer,
     environment: Vec<(String, String)>,
     batch: Batch,
+    /// Losses of a micro-batch.
+    nll: Vec<f32>,
     /// Time spent in steps, and steps, since the last train record.
     pending_time: (Duration, u64),
     last_checkpoint: Option<u64>,
@@ -97,8 +99,9 @@ impl<'a> Trainer<'a> {
         let context = config.context;
         // The sampler's checks come before anything is allocated or written.
         WindowSampler::new(&dataset.train, context, recipe.train.batch, recipe.seed)?;
-        let plan = TrainingPlan::new(&config, recipe.train.batch, context);
-        let help = "choose a smaller model, train.batch or model.context";
+        let plan = TrainingPlan::new(&config, recipe.train.batch, context, recipe.train.memory);
+        let help =
+            "choose a smaller model, train.batch or model.context, or train.memory = \"lean\"";
         memory::ensure("this run", plan.total_bytes(), help)?;
 
         let (mut notes, mut warnings) = (Vec::new(), Vec::new());
@@ -182,6 +185,7 @@ impl<'a> Trainer<'a> {
             observer,
             environment,
             batch,
+            nll: Vec::new(),
             pending_time: (Duration::ZERO, 0),
             last_checkpoint,
         };
@@ -304,7 +308,6 @@ impl<'a> Trainer<'a> {
         let step = self.state.step + 1;
         self.model.set_step(self.state.step);
         let device = Arc::clone(self.model.device());
-        self.gradients.reset();
         let (batch, context) = (self.batch.batch, self.batch.context);
         let sampler = WindowSampler::new(&self.dataset.train, context, batch, self.recipe.seed)?;
         let tokens = (batch * context) as u64 * self.recipe.train.accumulate;
@@ -312,11 +315,12 @@ impl<'a> Trainer<'a> {
         for _ in 0..self.recipe.train.accumulate {
             sampler.fill(self.state.batches, &mut self.batch)?;
             self.state.batches += 1;
-            let mut g = Graph::training(&device, &mut self.gradients);
+            let memory = self.recipe.train.memory;
+            let mut g = Graph::training(&device, &mut self.gradients).keeping(memory);
             let (inputs, targets) = (&self.batch.inputs, &self.batch.targets);
-            let nll = self
-                .model
-                .loss(&mut g, inputs, targets, batch, 1.0 / tokens as f32)?;
+            let (weight, nll) = (1.0 / tokens as f32, &mut self.nll);
+            self.model
+                .loss_into(&mut g, inputs, targets, batch, weight, nll)?;
             sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
             g.backward()?;
         }
@@ -330,6 +334,8 @@ impl<'a> Trainer<'a> {
                 updated: false,
             }
         };
+        // What comes until the next step can use their memory.
+        self.gradients.reset();
         self.state.step = step;
         self.state.tokens += tokens;
         let took = started.elapsed();

@@ -5,7 +5,7 @@ mod machine;
 mod prefill;
 mod train;
 
-use self::machine::{Machine, peak_rss_bytes};
+use self::machine::Machine;
 use super::{device_in, print_json};
 use crate::args::{BenchArgs, BenchWhat};
 use crate::usage;
@@ -23,6 +23,7 @@ struct Output {
     precision: &'static str,
     threads: usize,
     computed_on: String,
+    memory: tokenformer_core::Memory,
     batch: usize,
     context: usize,
     steps: usize,
@@ -73,7 +74,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         BenchWhat::Train | BenchWhat::Prefill => batch,
     });
     let needed = match args.what {
-        BenchWhat::Train => TrainingPlan::new(&config, batch, context).total_bytes(),
+        BenchWhat::Train => TrainingPlan::new(&config, batch, context, args.memory).total_bytes(),
         BenchWhat::Prefill | BenchWhat::Decode => weights
             .bytes(config.params())
             .saturating_add(memory::inference_bytes(&config, (batch * context) as u64)),
@@ -87,7 +88,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let (what, times, tokens, batch, context) = match args.what {
         BenchWhat::Train => (
             "train",
-            train::run(&config, batch, context, args.steps, &device)?,
+            train::run(&config, [batch, context], args.memory, args.steps, &device)?,
             batch * context,
             batch,
             context,
@@ -130,6 +131,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         },
         threads,
         computed_on: device.describe(),
+        memory: args.memory,
         batch,
         context,
         steps: times.len(),
@@ -137,7 +139,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         min: rates[0],
         max: rates[rates.len() - 1],
         step_ms: 1e3 * tokens as f64 / median,
-        peak_rss_bytes: peak_rss_bytes(),
+        peak_rss_bytes: memory::resident().map(|r| r.peak_bytes),
         gflops,
         read_gb_per_s: if what == "decode" { read } else { 0.0 },
         share_of_limit: share,

@@ -3,11 +3,11 @@
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use serde::{Deserialize, Serialize};
-use tokenformer_core::Precision;
 use tokenformer_core::config::{FinalNorm, Init, LogitScale, NormSpan, Positions, Slots, Theta};
 use tokenformer_core::grow::{Amount, Fill, Growth, TauRule};
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_core::presets::Preset;
+use tokenformer_core::{Memory, Precision};
 use tokenformer_core::{ModelConfig, ModelSpec};
 
 /// Most blocks that one growth may append.
@@ -200,6 +200,9 @@ pub struct TrainTable {
     pub accumulate: u64,
     /// Precision of products: `f32`, or the faster `bf16` where the processor multiplies bfloat16.
     pub precision: Precision,
+    /// What a step keeps for its backward pass: `speed` all of it, `balanced` and `lean` less, and compute the
+    /// rest again. The numbers are the same.
+    pub memory: Memory,
 }
 
 impl Default for TrainTable {
@@ -209,6 +212,7 @@ impl Default for TrainTable {
             batch: 8,
             accumulate: 1,
             precision: Precision::F32,
+            memory: Memory::Speed,
         }
     }
 }

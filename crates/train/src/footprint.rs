@@ -1,0 +1,220 @@
+//! The memory of a run, known before it starts: each of its stages is rehearsed, that is, done once by the same
+//! code on a device that takes the memory and computes nothing.
+
+use crate::error::Result;
+use crate::recipe::{GrowEvent, Recipe};
+use serde::Serialize;
+use std::sync::Arc;
+use tokenformer_core::cpu::CpuMemory;
+use tokenformer_core::generate::Session;
+use tokenformer_core::grow::{Birth, config_after};
+use tokenformer_core::optim::AdamW;
+use tokenformer_core::param::Gradients;
+use tokenformer_core::{Cpu, Device, Graph, Memory, Model, ModelConfig};
+
+/// Bytes of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Footprint {
+    /// What the tape keeps.
+    pub memory: Memory,
+    /// The program itself, and the dataset as far as it is mapped.
+    pub base_bytes: u64,
+    /// One by one, growths between them.
+    pub stages: Vec<StageFootprint>,
+    /// The most at any time.
+    pub peak_bytes: u64,
+}
+
+/// Bytes of a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StageFootprint {
+    /// Updates done before it.
+    pub from_step: u64,
+    /// Parameters.
+    pub params: u64,
+    /// Weights.
+    pub weights_bytes: u64,
+    /// Both moments of AdamW.
+    pub moments_bytes: u64,
+    /// Gradients, when all of them are there.
+    pub gradients_bytes: u64,
+    /// What the tape has kept when a forward pass ends.
+    pub activations_bytes: u64,
+    /// Memory that gradients, activations, temporaries and work areas of kernels use one after the other.
+    pub arena_bytes: u64,
+    /// Scratch memory of the threads.
+    pub scratch_bytes: u64,
+    /// Batches, losses, and the logits that a growth compares, on the host.
+    pub host_bytes: u64,
+    /// The most at any time of the stage, without the program and its data.
+    pub peak_bytes: u64,
+}
+
+/// What a plan depends on besides the recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+    /// Tokens of the held-out text; 0 if there is no dataset yet.
+    pub valid_tokens: usize,
+    /// Threads; `None` for one per core.
+    pub threads: Option<usize>,
+    /// Bytes of the program and its data.
+    pub base_bytes: u64,
+}
+
+impl Footprint {
+    /// Rehearses the stages of a recipe, with a tape that keeps what `memory` says.
+    ///
+    /// # Errors
+    /// If the model or a growth is impossible, or the system refuses so much address space.
+    pub fn plan(recipe: &Recipe, memory: Memory, around: Circumstances) -> Result<Self> {
+        let mut config = recipe.model.build(around.vocab)?;
+        let mut stages = Vec::new();
+        let mut growths = recipe.grow.iter();
+        let mut from_step = 0;
+        loop {
+            let next = growths.next();
+            let rehearsal = Rehearsal {
+                recipe,
+                memory,
+                around,
+                from_step,
+                number: stages.len() as u32,
+            };
+            let (stage, grown) = rehearsal.stage(&config, next)?;
+            // A growth that adds nothing does not happen.
+            if grown.as_ref() != Some(&config) {
+                stages.push(stage);
+            }
+            let (Some(event), Some(grown)) = (next, grown) else {
+                break;
+            };
+            if grown != config {
+                from_step = event.at_step;
+                config = grown;
+            }
+        }
+        let most = stages.iter().map(|s| s.peak_bytes).max().unwrap_or(0);
+        Ok(Self {
+            memory,
+            base_bytes: around.base_bytes,
+            stages,
+            peak_bytes: around.base_bytes + most,
+        })
+    }
+}
+
+struct Rehearsal<'a> {
+    recipe: &'a Recipe,
+    memory: Memory,
+    around: Circumstances,
+    from_step: u64,
+    number: u32,
+}
+
+impl Rehearsal<'_> {
+    /// Does everything that a stage does, and says what the model is after the growth at its end.
+    fn stage(
+        &self,
+        config: &ModelConfig,
+        next: Option<&GrowEvent>,
+    ) -> Result<(StageFootprint, Option<ModelConfig>)> {
+        let Recipe { train, sample, .. } = self.recipe;
+        let cpu = Cpu::rehearsal(self.around.threads, train.precision);
+        let device: Arc<dyn Device> = cpu.clone();
+        let mut model = Model::build(&device, config, &mut |_, shape| {
+            Ok(vec![0.0; shape.iter().product()])
+        })?;
+        let weights = cpu.memory().allocated;
+        let mut optimizer = AdamW::new(self.recipe.optimizer.clone(), &model)?;
+        let state = cpu.memory().allocated;
+
+        let context = config.context;
+        let valid = match self.around.valid_tokens {
+            0 => usize::MAX,
+            tokens => tokens,
+        };
+        let probe = vec![0; valid.min(context)];
+        let logits_bytes = size_of::<f32>() * probe.len() * config.vocab;
+        let check = |model: &Model| -> Result<()> {
+            let mut g = Graph::inference(&device);
+            let hidden = model.hidden(&mut g, &probe, 1, None)?;
+            model.logits(&mut g, &hidden)?;
+            Ok(())
+        };
+        // The logits after the growth before, beside those before it.
+        let mut born_peak = 0;
+        if self.number > 0 {
+            check(&model)?;
+            born_peak = held(cpu.memory()) + 2 * logits_bytes;
+        }
+        let length = context.min(valid - 1);
+        let windows = match valid {
+            usize::MAX => train.batch,
+            tokens => train.batch.min((tokens - 1).div_ceil(length)),
+        };
+        let window = vec![0; windows * length];
+        let mut g = Graph::inference(&device);
+        model.loss(&mut g, &window, &window, windows, 0.0)?;
+        if sample.tokens > 0 {
+            let mut session = Session::new(&model, context)?;
+            session.feed(&[0])?;
+        }
+
+        let batch = vec![0; train.batch * context];
+        let (mut activations, mut all_gradients, mut nll) = (0, 0, Vec::new());
+        for _ in 0..2 {
+            let mut gradients = Gradients::zeros(&device, model.each_param())?;
+            for micro in 0..train.accumulate.min(2) {
+                let before = cpu.memory().arena.in_use;
+                let mut g = Graph::training(&device, &mut gradients).keeping(self.memory);
+                model.loss_into(&mut g, &batch, &batch, train.batch, 1.0, &mut nll)?;
+                let table = match (micro, config.trunk_trainable) {
+                    (0, true) => size_of::<f32>() * config.vocab * config.width,
+                    _ => 0,
+                };
+                let kept = cpu.memory().arena.in_use - before;
+                activations = kept.saturating_sub(table).max(activations);
+                g.backward()?;
+            }
+            all_gradients = size_of::<f32>() * gradients.held();
+            optimizer.step(&mut model, &gradients, 0.0)?;
+        }
+        let mut before_growth = 0;
+        let grown = match next {
+            Some(event) => {
+                check(&model)?;
+                before_growth = logits_bytes;
+                let birth = Birth {
+                    stage: self.number + 1,
+                    step: event.at_step,
+                    seed: self.recipe.seed,
+                };
+                Some(config_after(&model, &event.growth(), birth)?)
+            }
+            None => None,
+        };
+        let memory = cpu.memory();
+        let host = 2 * size_of::<u32>() * batch.len() + size_of::<f32>() * nll.len();
+        let peak = (held(memory) + host + before_growth).max(born_peak);
+        let stage = StageFootprint {
+            from_step: self.from_step,
+            params: config.params(),
+            weights_bytes: weights as u64,
+            moments_bytes: (state - weights) as u64,
+            gradients_bytes: all_gradients as u64,
+            activations_bytes: activations as u64,
+            arena_bytes: memory.arena.touched as u64,
+            scratch_bytes: memory.scratch as u64,
+            host_bytes: (host + before_growth) as u64,
+            peak_bytes: peak as u64,
+        };
+        Ok((stage, grown))
+    }
+}
+
+/// Bytes that have been written at some time and not given back.
+fn held(memory: CpuMemory) -> usize {
+    memory.allocated + memory.arena.touched + memory.scratch
+}

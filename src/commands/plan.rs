@@ -1,0 +1,112 @@
+//! `inspect --plan`: the memory of a run before it starts.
+
+use super::{device, print_json};
+use crate::args::InspectArgs;
+use std::path::Path;
+use tokenformer_core::Memory;
+use tokenformer_core::presets::Preset;
+use tokenformer_data::Dataset;
+use tokenformer_report::table::{Table, human_bytes, human_count};
+use tokenformer_train::footprint::{Circumstances, Footprint};
+use tokenformer_train::recipe::{Recipe, resolve};
+use tokenformer_train::{Result, memory};
+
+/// What is taken for the program where the system does not tell.
+const PROGRAM_BYTES: u64 = 16 << 20;
+
+#[derive(serde::Serialize)]
+struct Output {
+    /// What the recipe asks for.
+    memory: Memory,
+    available_bytes: Option<u64>,
+    modes: Vec<Footprint>,
+}
+
+/// Plans a run in each memory mode.
+pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
+    // Refuses impossible numbers of threads.
+    device(&args.compute)?;
+    let recipe = resolve(recipe, &args.sets)?.recipe;
+    let dataset = match recipe.data.dir.as_str() {
+        "" => None,
+        dir => Some(Dataset::open(Path::new(dir))?),
+    };
+    let vocab = match &dataset {
+        Some(dataset) => dataset.tokenizer.vocab_size(),
+        None => without_data(&recipe)?,
+    };
+    let around = Circumstances {
+        vocab,
+        valid_tokens: dataset.as_ref().map_or(0, |d| d.valid.len()),
+        threads: args.compute.threads,
+        base_bytes: memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes),
+    };
+    let modes = (Memory::ALL.into_iter())
+        .map(|memory| Footprint::plan(&recipe, memory, around))
+        .collect::<Result<Vec<_>>>()?;
+    let output = Output {
+        memory: recipe.train.memory,
+        available_bytes: memory::available_bytes(),
+        modes,
+    };
+    match args.json {
+        true => print_json(&output),
+        false => print(&output),
+    }
+    Ok(())
+}
+
+/// The vocabulary of a recipe whose data is not there yet.
+fn without_data(recipe: &Recipe) -> Result<usize> {
+    Ok(match recipe.model.vocab {
+        0 => Preset::named(&recipe.model.preset)?.spec().vocab,
+        vocab => vocab,
+    })
+}
+
+fn print(output: &Output) {
+    let mut table = Table::new([
+        "memory",
+        "from step",
+        "parameters",
+        "weights",
+        "moments",
+        "gradients",
+        "activations",
+        "arena",
+        "scratch",
+        "host",
+        "peak",
+    ]);
+    for mode in &output.modes {
+        for stage in &mode.stages {
+            table.row([
+                mode.memory.to_string(),
+                stage.from_step.to_string(),
+                human_count(stage.params),
+                human_bytes(stage.weights_bytes),
+                human_bytes(stage.moments_bytes),
+                human_bytes(stage.gradients_bytes),
+                human_bytes(stage.activations_bytes),
+                human_bytes(stage.arena_bytes),
+                human_bytes(stage.scratch_bytes),
+                human_bytes(stage.host_bytes),
+                human_bytes(mode.base_bytes + stage.peak_bytes),
+            ]);
+        }
+    }
+    out!("{table}");
+    outln!("gradients, activations and work areas share the arena, one after the other");
+    if let Some(mode) = output.modes.iter().find(|m| m.memory == output.memory) {
+        let available = match output.available_bytes {
+            Some(bytes) => format!(" of {} that are free", human_bytes(bytes)),
+            None => String::new(),
+        };
+        outln!(
+            "train.memory = \"{}\": at most {}{available}, {} of them for the program and its data",
+            mode.memory,
+            human_bytes(mode.peak_bytes),
+            human_bytes(mode.base_bytes)
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! `inspect --plan` tells the peak memory of a run before it starts: to 10 % what the run then takes.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{Lab, json, run};
+use std::fs;
+use std::time::Duration;
+
+/// Peak resident bytes of a training run in a process of its own.
+fn measured(lab: &Lab, recipe: &str, out: &str, more: &[&str]) -> f64 {
+    let mut child = lab
+        .train(recipe, out, more)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let path = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0u64;
+    // The peak is reached in the steps, which are followed by evaluations and checkpoints.
+    while child.try_wait().expect("a child").is_none() {
+        let status = fs::read_to_string(&path).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        peak_kib = kib.unwrap_or(0).max(peak_kib);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let ended = child.wait_with_output().expect("a child");
+    assert!(
+        ended.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    1024.0 * peak_kib as f64
+}
+
+#[test]
+fn the_plan_is_what_the_run_takes() {
+    let lab = Lab::new();
+    let recipe = |name: &str, preset: &str, batch: usize, more: &str| {
+        let data = lab.path("data");
+        let data = data.display();
+        lab.file(
+            name,
+            format!(
+                "[data]\ndir = \"{data}\"\n[model]\npreset = \"{preset}\"\n[train]\nsteps = 3\nbatch = {batch}\n\
+                 [eval]\ntokens = 512\n[sample]\ntokens = 0\n{more}"
+            ),
+        )
+    };
+    let growth =
+        "[[grow]]\nat_step = 1\nffn = \"+1536\"\nqkv = \"+192\"\nproj = \"+192\"\nlayers = 1\n";
+    let cases = [
+        (
+            recipe("tiny.toml", "tiny", 8, ""),
+            vec!["speed", "balanced", "lean"],
+        ),
+        (
+            recipe("grown.toml", "tiny", 4, growth),
+            vec!["speed", "lean"],
+        ),
+        (
+            recipe("small.toml", "small", 2, ""),
+            vec!["speed", "balanced", "lean"],
+        ),
+    ];
+    for (recipe, modes) in &cases {
+        let planned = run(lab.command(&["inspect", "--plan", recipe, "--json", "--threads", "2"]));
+        let planned = json(&planned);
+        for mode in modes {
+            let found = planned["modes"].as_array().expect("modes");
+            let found = found.iter().find(|m| m["memory"] == *mode).expect("a mode");
+            let planned = found["peak_bytes"].as_f64().expect("bytes");
+            let set = format!("train.memory={mode}");
+            let out = format!("{recipe}-{mode}");
+            let measured = measured(&lab, recipe, &out, &["--set", &set, "--threads", "2"]);
+            println!(
+                "{recipe} {mode}: planned {planned:.0}, measured {measured:.0}, {:.3}",
+                planned / measured
+            );
+            assert!(
+                (planned / measured - 1.0).abs() < 0.1,
+                "{recipe} {mode}: planned {planned}, measured {measured}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_plan_needs_no_data() {
+    let lab = Lab::empty();
+    let recipe = lab.file("recipe.toml", "[model]\npreset = \"150m\"\n");
+    let args = [
+        "inspect",
+        "--plan",
+        &recipe,
+        "--set",
+        "train.batch=1",
+        "--json",
+    ];
+    let planned = json(&run(lab.command(&args)));
+    let peaks: Vec<u64> = (planned["modes"].as_array().expect("modes").iter())
+        .map(|m| m["peak_bytes"].as_u64().expect("bytes"))
+        .collect();
+    // Weights, gradients and two moments alone take 16 bytes per parameter.
+    assert!(peaks[0] >= peaks[1] && peaks[1] >= peaks[2], "{peaks:?}");
+    assert!(peaks[2] > 16 * 151_000_000, "{peaks:?}");
+}

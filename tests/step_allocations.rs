@@ -1,0 +1,95 @@
+//! After its first steps a training run allocates nothing: all lists and buffers are used again.
+
+mod common;
+
+use common::Lab;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokenformer_core::{Cpu, Device, Memory};
+use tokenformer_train::recipe::resolve;
+use tokenformer_train::{Observer, Progress, Resume, Trainer};
+
+/// Allocations of all threads.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, len: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.realloc(block, layout, len) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Notes the count after each step.
+struct Counts(Vec<u64>);
+
+impl Observer for Counts {
+    fn step(&mut self, _: &Progress) {
+        self.0.push(ALLOCATIONS.load(Ordering::Relaxed));
+    }
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    const STEPS: usize = 12;
+    const GROWTH_AT: usize = 6;
+    let lab = Lab::new();
+    let growth = format!("\n[[grow]]\nat_step = {GROWTH_AT}\nffn = \"+16\"\nqkv = \"+8\"\n");
+    let recipe = lab.recipe("recipe.toml", &growth);
+    for memory in Memory::ALL {
+        for threads in [1, 2] {
+            let sets = [
+                format!("train.steps={STEPS}"),
+                format!("train.memory={memory}"),
+                "log.every=1000".into(),
+                "eval.every=0".into(),
+                "sample.tokens=0".into(),
+                "checkpoint.every=0".into(),
+            ];
+            let resolved = resolve(Some(Path::new(&recipe)), &sets).expect("a recipe");
+            let out = lab.path(&format!("run-{memory}-{threads}"));
+            let device: Arc<dyn Device> = Cpu::new(Some(threads));
+            let mut counts = Counts(Vec::with_capacity(STEPS));
+            Trainer::new(&resolved, &out, &Resume::Never, &device, &mut counts)
+                .and_then(|mut trainer| trainer.run(&AtomicBool::new(false)))
+                .expect("a run");
+            let allocated: Vec<u64> = counts.0.windows(2).map(|w| w[1] - w[0]).collect();
+            // Between the counts of a step and the one before; the first step of a stage takes its memory,
+            // and so does what ends a stage.
+            let quiet = [
+                &allocated[1..GROWTH_AT - 1],
+                &allocated[GROWTH_AT + 1..STEPS - 1],
+            ];
+            assert!(
+                quiet.iter().all(|part| part.iter().all(|&n| n == 0)),
+                "{memory}, {threads} threads: {allocated:?}"
+            );
+            assert!(allocated[GROWTH_AT - 1] > 0, "the counter counts");
+        }
+    }
+}
