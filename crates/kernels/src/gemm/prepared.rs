@@ -118,28 +118,26 @@ impl Prepared {
         &self.panel(panel)[start..][..block_lines(self.format, words.len())]
     }
 
-    /// Blocks for the micro-kernels, widened into `work` ([`B_LINES`]) unless they are f32.
+    /// Blocks for the micro-kernels, widened into `work` ([`B_LINES`]) as parts of so many columns as the
+    /// kernels read best. f32 is copied for that, too: a block is read by many rows.
     fn right<'a>(
         &'a self,
         first: usize,
         work: &'a mut [f32],
     ) -> impl FnMut(Range<usize>, Range<usize>) -> Right + 'a {
+        let width = <f32 as Precision>::kernels().cols;
         move |cols, words| {
             let block = self.block((first + cols.start) / PANEL, words.clone());
-            let first = match self.format {
-                Format::F32 => block.as_ptr().cast(),
-                Format::Bf16 | Format::Int8 => {
-                    let wide = &mut work[..words.len() * PANEL];
-                    widen(self.format, wide.as_chunks_mut().0, block);
-                    wide.as_ptr().cast()
-                }
-            };
-            // The columns of a panel lie side by side, and so do the parts of it.
-            let part = <f32 as Precision>::kernels().cols;
+            let wide = &mut work[..words.len() * PANEL];
+            match width {
+                16 => widen::<16>(self.format, wide, block),
+                32 => widen::<32>(self.format, wide, block),
+                _ => unreachable!("kernels have tiles of 16 or 32 columns"),
+            }
             Right {
-                first,
-                part,
-                word: PANEL,
+                first: wide.as_ptr().cast(),
+                part: words.len() * width,
+                word: width,
             }
         }
     }
