@@ -1,6 +1,7 @@
 //! An allocator that counts, and ends the process when more is held than an input justifies.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
 static HELD: AtomicIsize = AtomicIsize::new(0);
@@ -61,9 +62,19 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// How many times an input's size may be held: 2, or what `TOKENFORMER_FUZZ_TIMES` says for the search of hangs among
+/// large inputs.
+fn times() -> usize {
+    static TIMES: OnceLock<usize> = OnceLock::new();
+    *TIMES.get_or_init(|| {
+        let set = std::env::var("TOKENFORMER_FUZZ_TIMES").ok();
+        set.and_then(|times| times.parse().ok()).unwrap_or(2)
+    })
+}
+
 /// Runs a reader, which may hold twice the input's size and a fixed number of bytes beside it.
 pub fn bounded<T>(input: &[u8], fixed_bytes: usize, run: impl FnOnce() -> T) -> T {
-    let limit = HELD.load(Relaxed) + (2 * input.len() + fixed_bytes) as isize;
+    let limit = HELD.load(Relaxed) + (times() * input.len() + fixed_bytes) as isize;
     LIMIT.store(limit, Relaxed);
     let result = run();
     LIMIT.store(isize::MAX, Relaxed);
