@@ -6,6 +6,7 @@
 
 use crate::device::Theta as KernelTheta;
 use crate::error::{Error, Result, config_error};
+use crate::version::Version;
 use serde::{Deserialize, Serialize};
 
 /// Version of the `config.json` format that this code writes and reads.
@@ -304,22 +305,19 @@ impl ModelConfig {
             reason,
             help: help.into(),
         };
-        let value: serde_json::Value = serde_json::from_str(text)
+        // First alone, so that a later version is named as such and not by what it added.
+        let Version(version) = serde_json::from_str(text)
             .map_err(|e| format(e.to_string(), "the file must be a JSON object"))?;
-        match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(v) if v == u64::from(FORMAT_VERSION) => {}
-            other => {
-                let got = other.map_or("no version".into(), |v| format!("version {v}"));
-                let reason = format!(
-                    "unknown format\n  expected: version {FORMAT_VERSION}\n  got:      {got}"
-                );
-                return Err(format(
-                    reason,
-                    "use the program version that wrote this model",
-                ));
-            }
+        if version != Some(FORMAT_VERSION.into()) {
+            let got = version.map_or("no version".into(), |v| format!("version {v}"));
+            let reason =
+                format!("unknown format\n  expected: version {FORMAT_VERSION}\n  got:      {got}");
+            return Err(format(
+                reason,
+                "use the program version that wrote this model",
+            ));
         }
-        let config: Self = serde_json::from_value(value)
+        let config: Self = serde_json::from_str(text)
             .map_err(|e| format(e.to_string(), "docs/formats.md lists the keys"))?;
         config.validate()?;
         Ok(config)

@@ -23,6 +23,7 @@ pub mod presets;
 pub mod published;
 pub mod reference;
 pub mod site;
+mod version;
 
 pub use config::{ModelConfig, ModelSpec, SiteKind};
 pub use cpu::Cpu;
@@ -35,6 +36,11 @@ pub use precision::Precision;
 
 /// The name among `known` that is nearest to `name`, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Comparing takes memory by the product of the lengths, and what is so long is near nothing.
+    const LONGEST: usize = 100;
+    if name.len() > LONGEST {
+        return None;
+    }
     let distance = |k: &str| strsim::damerau_levenshtein(name, k);
     let best = known.into_iter().min_by_key(|k| distance(k))?;
     (distance(best) <= 1 + name.chars().count() / 3).then_some(best)

@@ -142,7 +142,7 @@ impl Preset {
             config_error(
                 "model.preset",
                 format!("one of {}", names.join(", ")),
-                name,
+                name.chars().take(100).collect::<String>().escape_debug(),
                 near,
             )
         })

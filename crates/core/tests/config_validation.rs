@@ -347,6 +347,12 @@ fn unreadable_json_is_an_error() {
     unreadable(&good.replace("\"fraction\"", "\"share\""), &["share"]);
     unreadable(&good.replace("\"tokens\"", "\"slots\""), &["slots"]);
     unreadable(&"[".repeat(100_000), &[]);
+    unreadable("7", &["no version"]);
+    unreadable("{\"version\": {\"version\": 1}}", &[]);
+    unreadable(
+        &good.replace("\"width\": 16", "\"width\": 16, \"width\": 16"),
+        &["duplicate field `width`"],
+    );
     let other = good.replace("\"tokenformer\"", "\"llama\"");
     assert_eq!(
         contradiction(ModelConfig::from_json(&other, "x")),

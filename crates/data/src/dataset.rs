@@ -1,12 +1,16 @@
 //! Opening a dataset folder, verified as a whole.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::prepare::{SUMMARY_VERSION, SplitSummary, Summary, file_names};
 use crate::tokenizer::Tokenizer;
 use crate::tokens::TokenFile;
+
+/// Largest description that is read; those in use have a few thousand bytes, most of them names of inputs.
+const MAX_SUMMARY_BYTES: u64 = 16 << 20;
 
 /// A dataset as [`prepare`](crate::prepare::prepare) wrote it.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ impl Dataset {
     /// A file is missing, damaged or from another dataset.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(file_names::DATASET);
-        let json = fs::read(&path).map_err(|error| match error.kind() {
+        let json = read_summary(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound if dir.is_dir() => Error::Dataset {
                 path: dir.to_owned(),
                 problem: "not a dataset",
@@ -70,6 +74,15 @@ pub fn inspect(dir: &Path) -> Result<Summary> {
     Dataset::open(dir).map(|dataset| dataset.summary)
 }
 
+/// The bytes of a description, as many as one can have and one more.
+fn read_summary(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(MAX_SUMMARY_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn parse_summary(path: &Path, json: &[u8]) -> Result<Summary> {
     #[derive(serde::Deserialize)]
     struct Version {
@@ -81,6 +94,14 @@ fn parse_summary(path: &Path, json: &[u8]) -> Result<Summary> {
         expected: "JSON as `tokenformer data prepare` writes it".into(),
         got: error.to_string(),
     };
+    if json.len() as u64 > MAX_SUMMARY_BYTES {
+        return Err(Error::Dataset {
+            path: path.to_owned(),
+            problem: "not the description of a dataset",
+            expected: format!("at most {MAX_SUMMARY_BYTES} bytes"),
+            got: "more".into(),
+        });
+    }
     let Version { version } = serde_json::from_slice(json).map_err(damaged)?;
     check(path, "unknown version", SUMMARY_VERSION, version)?;
     serde_json::from_slice(json).map_err(damaged)

@@ -218,7 +218,7 @@ fn other_styles_of_encoding_work_and_ignore_padding_truncation_and_dropout() {
 fn hostile_files_are_refused() {
     let good = json_of(&TRAINED);
     type Change = fn(&mut serde_json::Value);
-    let changes: [(&str, Change); 19] = [
+    let changes: [(&str, Change); 24] = [
         ("not an object", |json| *json = 7.into()),
         ("no model", |json| json["model"] = serde_json::Value::Null),
         ("another model", |json| {
@@ -270,6 +270,32 @@ fn hostile_files_are_refused() {
                 serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
             json["normalizer"] =
                 serde_json::json!({"type": "Sequence", "normalizers": vec![double; 40]});
+        }),
+        ("bytes that double as they are normalized", |json| {
+            let double = serde_json::json!({"type": "ByteLevel"});
+            json["normalizer"] =
+                serde_json::json!({"type": "Sequence", "normalizers": vec![double; 40]});
+        }),
+        ("bytes that double as they are split", |json| {
+            let double = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false,
+                "trim_offsets": true, "use_regex": false});
+            json["pre_tokenizer"] =
+                serde_json::json!({"type": "Sequence", "pretokenizers": vec![double; 40]});
+        }),
+        ("many regular expressions", |json| {
+            let split = serde_json::json!({"type": "Split", "pattern": {"Regex": "\\p{L}+"},
+                "behavior": "Isolated", "invert": false});
+            json["pre_tokenizer"] =
+                serde_json::json!({"type": "Sequence", "pretokenizers": vec![split; 17]});
+        }),
+        ("a short regular expression for a large program", |json| {
+            json["normalizer"] = serde_json::json!({"type": "Replace",
+                "pattern": {"Regex": "((x{10}){9}){1,3}"}, "content": "x"});
+        }),
+        ("a number that no repetition has", |json| {
+            json["normalizer"] = serde_json::json!({"type": "Replace",
+                "pattern": {"Regex": format!("(x{{2,{}}}){{{}}}", usize::MAX, usize::MAX)},
+                "content": "x"});
         }),
         ("binary tables", |json| {
             json["normalizer"] =

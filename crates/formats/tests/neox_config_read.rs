@@ -231,7 +231,7 @@ fn later_files_win() {
             .to_string()
             .contains("not text")
     );
-    std::fs::write(&second, " ".repeat((1 << 20) + 1)).unwrap();
+    std::fs::write(&second, " ".repeat((128 << 10) + 1)).unwrap();
     assert!(
         NeoxConfig::load(&[&second])
             .unwrap_err()
@@ -391,6 +391,14 @@ fn hostile_yaml_is_refused() {
     assert!(message("a: 1\n---\nb: 2\n").contains("several documents"));
     let text = message("{\"a\": ");
     assert!(text.starts_with("c.yml:2:"), "{text}");
+}
+
+#[test]
+fn a_file_of_many_keys_is_refused_before_they_are_compared() {
+    let keys: String = (0..9_000).map(|i| format!("{i:x}: \n")).collect();
+    assert!(message(&keys).contains("too many values"));
+    let values = format!("a: [{}]", "1,".repeat(20_000));
+    assert!(message(&values).contains("at most 16384 keys and values"));
 }
 
 proptest! {

@@ -296,6 +296,31 @@ fn shared_values_do_not_multiply() {
 }
 
 #[test]
+fn one_long_storage_name_is_not_copied_for_each_tensor() {
+    let key = "k".repeat(60_000);
+    let one = |name: &str| {
+        let mut out = text(name);
+        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n(h\x00K\x00(t(t\x89}tR");
+        out
+    };
+    let mut pickle = b"\x80\x02(".to_vec();
+    pickle.extend(text("storage"));
+    pickle.extend(b"ctorch\nFloatStorage\n");
+    pickle.extend(text(&key));
+    pickle.extend(text("cpu"));
+    pickle.extend(b"K\x01tQq\x000}(");
+    for index in 0..2000 {
+        pickle.extend(one(&index.to_string()));
+    }
+    pickle.extend(b"u.");
+    let entries = [
+        Entry::new("a/data.pkl", pickle),
+        Entry::new(&format!("a/data/{key}"), vec![0; 4]),
+    ];
+    assert!(message(&zip(&entries)).contains("more memory than the file justifies"));
+}
+
+#[test]
 fn big_endian_and_programs_are_refused() {
     let big = zip(&[
         Entry::new("a/data.pkl", dict(&[])),

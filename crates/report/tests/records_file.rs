@@ -139,6 +139,18 @@ fn malformed_line_is_an_error_with_file_and_line_and_the_file_stays() {
 }
 
 #[test]
+fn lines_have_a_largest_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    let rest = "0,".repeat(2 << 20);
+    let line = format!("{{\"kind\":\"note\",\"step\":2,\"text\":\"a\",\"rest\":[{rest}0]}}\n");
+    std::fs::write(&path, line).unwrap();
+    let message = read(&path).unwrap_err().to_string();
+    assert!(message.contains("at most 4194304 are read"), "{message}");
+    assert!(message.len() < 1000, "{} bytes of message", message.len());
+}
+
+#[test]
 fn missing_required_key_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metrics.jsonl");

@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 
 /// Longest line that is read. The longest rows in use have a few thousand bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;
-/// Most bytes of one file, decompressed: it bounds what a small compressed file can claim.
-const MAX_FILE_BYTES: u64 = 1 << 28;
+/// Most bytes of one file, decompressed, and most rows: they bound what a small compressed file can claim. The largest
+/// files in use have 50 MB and 40 thousand rows.
+const MAX_FILE_BYTES: u64 = 1 << 26;
+const MAX_ROWS: usize = 100_000;
 
 /// One row of a task file.
 #[derive(Clone, Debug)]
@@ -170,6 +172,15 @@ pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Row>> {
     lines(reader, &name, &mut |number, line| {
         if limit.is_some_and(|limit| rows.len() >= limit) {
             return Ok(false);
+        }
+        if rows.len() == MAX_ROWS {
+            return Err(Error::Malformed {
+                location: format!("{name}:{number}"),
+                problem: "too many rows".into(),
+                expected: format!("at most {MAX_ROWS} rows").into(),
+                got: "more".into(),
+                help: "is this a task file?".into(),
+            });
         }
         rows.push(Row::parse(line, format!("{name}:{number}"), rows.len())?);
         Ok(true)

@@ -64,3 +64,30 @@ fn what_is_no_row_is_refused_with_its_line() {
         .to_string();
     assert!(message.contains("cannot open"), "{message}");
 }
+
+#[test]
+fn a_small_compressed_file_cannot_claim_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let bomb = |text: &[u8], times: usize| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        for _ in 0..times {
+            encoder.write_all(text).unwrap();
+        }
+        encoder.finish().unwrap()
+    };
+    let cases = [
+        // As many small rows as fit, and few large ones.
+        (bomb(&b"{}\n".repeat(1000), 101), ":100001: too many rows"),
+        (
+            bomb(&[&b" ".repeat(1 << 19), b"\n".as_slice()].concat(), 130),
+            "the file is too long",
+        ),
+        (bomb(&b"x".repeat(1 << 19), 3), ":1: a line is too long"),
+    ];
+    for (bytes, want) in cases {
+        assert!(bytes.len() < 1 << 20);
+        let path = file(&dir, "bomb.jsonl.gz", &bytes);
+        let message = read(&path, None).unwrap_err().to_string();
+        assert!(message.contains(want), "{want:?} is not in: {message}");
+    }
+}

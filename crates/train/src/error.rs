@@ -6,7 +6,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A recipe or setting cannot be used.
-    #[error("{place}: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
+    #[error(
+        "{}: {problem}\n  expected: {expected}\n  got:      {}\n  help:     {help}",
+        shown(place),
+        shown(got)
+    )]
     Recipe {
         /// File and key.
         place: String,
@@ -108,4 +112,21 @@ impl From<tokenformer_core::device::DeviceError> for Error {
     fn from(error: tokenformer_core::device::DeviceError) -> Self {
         Self::Core(error.into())
     }
+}
+
+/// Text that may come from outside: without what a terminal would obey, and only its two ends where it is long.
+fn shown(text: &str) -> String {
+    const CHARS: usize = 1000;
+    const END_CHARS: usize = 300;
+    let plain = |c: char| match c.is_control() && c != '\n' {
+        true => '\u{fffd}',
+        false => c,
+    };
+    let count = text.chars().count();
+    if count <= CHARS {
+        return text.chars().map(plain).collect();
+    }
+    let start = text.chars().take(END_CHARS).map(plain);
+    let end = text.chars().skip(count - END_CHARS).map(plain);
+    start.chain(" ... ".chars()).chain(end).collect()
 }

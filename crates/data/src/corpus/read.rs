@@ -5,12 +5,13 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use serde_json::Value;
 
 use super::walk::InputFile;
 use super::{CorpusOptions, Document};
 use crate::error::{Error, Result};
+use line::Found;
 
+mod line;
 mod zstd;
 
 /// What a file turned out to be.
@@ -48,14 +49,16 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn open(path: &'a Path) -> Result<Self> {
-        let file = BufReader::new(File::open(path).map_err(Error::io("read", path))?);
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let file_bytes = file.metadata().map_err(Error::io("read", path))?.len();
+        let file = BufReader::new(file);
         let (reader, format): (Box<dyn BufRead>, _) = match extension(path).as_str() {
             "gz" => {
                 let decoder = MultiGzDecoder::new(file);
                 (Box::new(BufReader::new(decoder)), Some("gzip"))
             }
             "zst" => {
-                let decoder = zstd::Decoder::new(file);
+                let decoder = zstd::Decoder::new(file, file_bytes);
                 (Box::new(BufReader::new(decoder)), Some("zstd"))
             }
             _ => (Box::new(file), None),
@@ -168,14 +171,14 @@ fn json_lines(
             Ok(_) => {}
             Err(error) => return Err(source.error(error)),
         }
-        let location = format!("{}:{number}", source.name());
+        let location = || format!("{}:{number}", source.name());
         if line.len() as u64 > limit_bytes {
             return Err(Error::DocumentTooLarge {
-                location,
+                location: location(),
                 limit_bytes,
             });
         }
-        let text = utf8(std::mem::take(&mut line), || location.clone())?;
+        let text = utf8(std::mem::take(&mut line), location)?;
         let mut object = text.as_str();
         if number == 1 {
             object = object.strip_prefix(BYTE_ORDER_MARK).unwrap_or(object);
@@ -183,6 +186,7 @@ fn json_lines(
         if object.trim_ascii().is_empty() {
             continue;
         }
+        let location = location();
         let text = json_text(object, &location, &options.text_key)?;
         visitor(Document {
             source: location,
@@ -193,7 +197,7 @@ fn json_lines(
 }
 
 fn json_text(line: &str, location: &str, key: &str) -> Result<String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| Error::JsonLine {
+    let found = line::read(line, key).map_err(|error| Error::JsonLine {
         location: location.to_owned(),
         column: error.column(),
         reason: without_position(&error),
@@ -204,24 +208,16 @@ fn json_text(line: &str, location: &str, key: &str) -> Result<String> {
         problem,
         got,
     };
-    let Value::Object(mut object) = value else {
-        return Err(problem("is missing", kind(&value).to_owned()));
-    };
-    match object.remove(key) {
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(problem("is not a string", kind(&other).to_owned())),
-        None => {
-            let shown: Vec<_> = object
-                .keys()
-                .take(8)
-                .map(|key| format!("{key:?}"))
-                .collect();
-            let keys = if shown.is_empty() {
-                "an object without keys".to_owned()
-            } else {
-                format!("keys {}", shown.join(", "))
-            };
-            Err(problem("is missing", keys))
+    match found {
+        Found::Text(text) => Ok(text),
+        Found::Other(kind) => Err(problem("is not a string", kind.to_owned())),
+        Found::NoObject(kind) => Err(problem("is missing", kind.to_owned())),
+        Found::Missing(keys) if keys.is_empty() => {
+            Err(problem("is missing", "an object without keys".to_owned()))
+        }
+        Found::Missing(keys) => {
+            let shown: Vec<_> = keys.iter().map(|key| format!("{key:?}")).collect();
+            Err(problem("is missing", format!("keys {}", shown.join(", "))))
         }
     }
 }
@@ -232,17 +228,6 @@ fn without_position(error: &serde_json::Error) -> String {
     match message.rfind(" at line ") {
         Some(end) => message[..end].to_owned(),
         None => message,
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 

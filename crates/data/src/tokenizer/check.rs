@@ -71,9 +71,11 @@ pub(super) fn prepare(value: &mut Value) -> Result<(), Refusal> {
     for unused in ["truncation", "padding", "post_processor"] {
         root.insert(unused.to_owned(), Value::Null);
     }
-    for part in ["normalizer", "decoder"] {
+    let mut patterns = Patterns::default();
+    for part in ["normalizer", "pre_tokenizer", "decoder"] {
         if let Some(part) = root.get(part) {
             check_growth(part)?;
+            patterns.check(part)?;
         }
     }
     let Some(Value::Object(model)) = root.get_mut("model") else {
@@ -171,7 +173,7 @@ const MAX_GROWTH: usize = 256;
 /// Refuses parts that could blow up a text, or that trust binary tables in the file.
 fn check_growth(part: &Value) -> Result<(), Refusal> {
     fn growth(part: &Value, depth: usize) -> Result<usize, Refusal> {
-        const EXPECTED: &str = "normalizers and decoders as byte-pair encodings use them";
+        const EXPECTED: &str = "parts as byte-pair encodings use them";
         if depth > 8 {
             return Err(refuse("parts are nested too deeply", EXPECTED));
         }
@@ -192,8 +194,11 @@ fn check_growth(part: &Value) -> Result<(), Refusal> {
                 let prepend = part.get("prepend").and_then(Value::as_str).unwrap_or("");
                 Ok(prepend.len().saturating_add(1))
             }
+            // A byte becomes a character of two bytes; a space becomes one of three.
+            Some("ByteLevel") => Ok(2),
+            Some("Metaspace") => Ok(3),
             Some("Sequence") => {
-                let parts = ["normalizers", "decoders"]
+                let parts = ["normalizers", "pretokenizers", "decoders"]
                     .iter()
                     .filter_map(|key| part.get(*key).and_then(Value::as_array))
                     .flatten();
@@ -214,4 +219,65 @@ fn check_growth(part: &Value) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// The regular expressions of a file. The library that compiles them takes up to 25 MB for each, however short it is.
+#[derive(Default)]
+struct Patterns {
+    count: usize,
+    bytes: usize,
+    /// Product of all counted repetitions, such as 3 for `{1,3}`.
+    repetitions: Option<usize>,
+}
+
+impl Patterns {
+    /// Takes in the expressions of a part, and refuses more than tokenizers use.
+    fn check(&mut self, part: &Value) -> Result<(), Refusal> {
+        const MAX_COUNT: usize = 16;
+        const MAX_BYTES: usize = 16 << 10;
+        const MAX_REPETITIONS: usize = 256;
+        match part {
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    match value.as_str() {
+                        Some(pattern) if key == "Regex" => self.add(pattern),
+                        _ => self.check(value)?,
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for item in items {
+                    self.check(item)?;
+                }
+            }
+            _ => {}
+        }
+        let repetitions = self.repetitions.unwrap_or(1);
+        if self.count > MAX_COUNT || self.bytes > MAX_BYTES || repetitions > MAX_REPETITIONS {
+            return Err(refuse(
+                format!(
+                    "its regular expressions are too large: {} of {} bytes, repeated {repetitions} times",
+                    self.count, self.bytes
+                ),
+                "at most 16 of 16384 bytes together, whose repetitions multiply to 256 or less",
+            ));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, pattern: &str) {
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(pattern.len());
+        for braces in pattern.split('{').skip(1) {
+            let inside = braces.split('}').next().unwrap_or_default();
+            let largest = inside
+                .split(',')
+                .filter_map(|number| number.trim().parse::<usize>().ok())
+                .max();
+            if let Some(largest) = largest {
+                let before = self.repetitions.unwrap_or(1);
+                self.repetitions = Some(before.saturating_mul(largest.max(1)));
+            }
+        }
+    }
 }

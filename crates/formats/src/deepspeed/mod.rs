@@ -23,7 +23,7 @@ use layout::{checkpoint_folder, shards};
 
 use crate::error::shown;
 use crate::pickle::Value;
-use crate::torch_file::{Piece, Source, contiguous, elements, shape_of};
+use crate::torch_file::{Piece, Source, contiguous, elements, listed_bytes, shape_of};
 use crate::{Dtype, Error, Result, TensorInfo, Tensors, TorchFile};
 
 /// A parameter's name and shape.
@@ -171,7 +171,7 @@ impl DeepSpeedFolder {
             return Ok(None);
         }
         let module = self.module()?;
-        let mut masters = self.merged()?;
+        let mut masters = self.merged(module.held_bytes())?;
         let aliases = self.aliases();
         let mut tensors = Tensors::new(&self.folder);
         for info in module.list() {
@@ -232,9 +232,9 @@ impl DeepSpeedFolder {
             .collect()
     }
 
-    /// The tensors of `param_shapes`, cut from the joined slices.
-    fn merged(&self) -> Result<HashMap<String, (TensorInfo, Source)>> {
-        let groups = self.param_shapes()?;
+    /// The tensors of `param_shapes`, cut from the joined slices; `held_bytes` of the file's budget are taken already.
+    fn merged(&self, held_bytes: usize) -> Result<HashMap<String, (TensorInfo, Source)>> {
+        let groups = self.param_shapes(held_bytes)?;
         let slices = self.slices(groups.len())?;
         let mut merged = HashMap::new();
         for (index, (group, slices)) in groups.into_iter().zip(slices).enumerate() {
@@ -292,7 +292,7 @@ impl DeepSpeedFolder {
     }
 
     /// Names and shapes of each parameter group.
-    fn param_shapes(&self) -> Result<Vec<Vec<NamedShape>>> {
+    fn param_shapes(&self, held_bytes: usize) -> Result<Vec<Vec<NamedShape>>> {
         let bad = |got: String| {
             damaged(
                 self.states.path(),
@@ -310,14 +310,36 @@ impl DeepSpeedFolder {
             Some(groups) => groups.collect(),
             None => vec![value],
         };
+        // Names, shapes and whole groups can be shared in a pickle, and each is copied here.
+        const GROUP_BYTES: usize = 64;
+        let mut budget_bytes = self
+            .states
+            .archive()
+            .budget_bytes()
+            .saturating_sub(held_bytes);
+        let mut charge = |bytes: usize| match budget_bytes.checked_sub(bytes) {
+            Some(left) => {
+                budget_bytes = left;
+                Ok(())
+            }
+            None => Err(damaged(
+                self.states.path(),
+                "param_shapes takes more memory than the file justifies".into(),
+                "each name once",
+                "more, by values that share parts".into(),
+            )),
+        };
         groups
             .into_iter()
             .map(|group| {
+                charge(GROUP_BYTES)?;
                 let entries = group.entries().ok_or_else(|| bad(group.describe()))?;
                 entries
                     .map(|(name, shape)| {
                         let name = name.as_str().ok_or_else(|| bad(name.describe()))?;
                         let shape = shape_of(shape).ok_or_else(|| bad(shape.describe()))?;
+                        // Here, in the table of merged tensors and in what is returned.
+                        charge(3 * listed_bytes(name, &shape))?;
                         Ok((name.into(), shape))
                     })
                     .collect()

@@ -36,8 +36,9 @@ pub use value::ConfigValue;
 use crate::{Error, Result, file};
 use keys::Keys;
 
-/// The largest file accepted; real ones have a few thousand bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The largest file accepted; real ones have a few thousand bytes. Reading YAML on one line takes a hundred times its
+/// length.
+const MAX_FILE_BYTES: u64 = 128 << 10;
 
 /// What a configuration says about the model, and for information about its training.
 #[derive(Clone, Debug, PartialEq)]

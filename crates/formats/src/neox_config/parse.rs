@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// Containers inside containers.
 const MAX_DEPTH: usize = 32;
 
+/// Keys and values of a file; configurations in use have hundreds.
+const MAX_VALUES: usize = 1 << 14;
+
 /// One key of a file.
 pub(super) struct Entry {
     pub(super) key: String,
@@ -32,6 +35,7 @@ pub(super) fn mapping(location: &str, text: &str) -> Result<Vec<Entry>> {
         location,
         open: Vec::new(),
         root: None,
+        values: 0,
     };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
@@ -60,10 +64,20 @@ struct Reader<'a> {
     location: &'a str,
     open: Vec<Open>,
     root: Option<Vec<Entry>>,
+    values: usize,
 }
 
 impl Reader<'_> {
     fn event(&mut self, event: Event<'_>, at: &Marker) -> Result<()> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(self.damaged(
+                at,
+                "the file has too many values",
+                &format!("at most {MAX_VALUES} keys and values"),
+                "more".into(),
+            ));
+        }
         match event {
             Event::Alias(_) => Err(self.refused(at, "an alias (*name)")),
             Event::Scalar(_, _, anchor, ref tag) if anchor != 0 || tag.is_some() => {

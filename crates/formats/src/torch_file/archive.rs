@@ -65,7 +65,7 @@ impl Archive {
     }
 
     /// What listing the tensors may take: what reading the pickle left.
-    pub(super) fn budget_bytes(&self) -> usize {
+    pub(crate) fn budget_bytes(&self) -> usize {
         total_budget_bytes(&self.map).saturating_sub(self.pickle.spent_bytes)
     }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::tensors::Source;
-use super::{Archive, TensorInfo, Tensors, tensor};
+use super::tensors::listed_bytes;
+use super::{Archive, Tensors, tensor};
 use crate::Result;
 use crate::error::shown;
 use crate::pickle::Value;
@@ -42,10 +42,7 @@ impl Collector<'_> {
                     shown(name),
                 ));
             }
-            // Twice, for vectors and tables that double as they grow.
-            let listed =
-                name.len() + size_of::<TensorInfo>() + size_of::<Source>() + size_of::<String>();
-            self.charge(2 * listed + 2 * size_of::<usize>() * view.shape.len())?;
+            self.charge(view.storage.len() + listed_bytes(name, &view.shape))?;
             return self.tensors.push_strided(self.archive, name.clone(), view);
         }
         let children = value

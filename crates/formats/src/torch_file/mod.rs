@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub(crate) use archive::Archive;
 pub(crate) use tensor::{Strided, contiguous, elements, shape_of};
-pub(crate) use tensors::{Piece, Source};
+pub(crate) use tensors::{Piece, Source, listed_bytes};
 pub use tensors::{TensorInfo, Tensors};
 pub use write::{TensorSink, TensorSpec, write_torch};
 

@@ -51,6 +51,12 @@ pub(crate) enum Source {
     Joined(Vec<Piece>),
 }
 
+/// Memory for a tensor in a list; twice, for vectors and tables that double as they grow.
+pub(crate) fn listed_bytes(name: &str, shape: &[usize]) -> usize {
+    let fixed = size_of::<TensorInfo>() + size_of::<Source>() + size_of::<String>();
+    2 * (name.len() + fixed) + 2 * size_of_val(shape)
+}
+
 /// The tensors of one or several files, in the order in which they were saved.
 ///
 /// Nothing but names and shapes is in memory; numbers are read from the mapped files when they are asked for.
@@ -111,6 +117,14 @@ impl Tensors {
             offset: view.offset,
         };
         self.push(info, Source::View(piece))
+    }
+
+    /// What listing the tensors took.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.infos
+            .iter()
+            .map(|info| info.storage.len() + listed_bytes(&info.name, &info.shape))
+            .fold(0, usize::saturating_add)
     }
 
     /// A tensor's place, to be listed elsewhere too.

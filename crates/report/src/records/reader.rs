@@ -5,6 +5,10 @@ use std::path::Path;
 use super::Record;
 use crate::{Error, Result};
 
+/// Longest line that is read: before its kind is known, a line is held as values, which take many times its length. A
+/// sample of a model has a few thousand bytes.
+const MAX_LINE_BYTES: usize = 4 << 20;
+
 /// Reads every record of a `metrics.jsonl`.
 ///
 /// A last line that has no line end and does not parse is what a killed writer leaves: it is ignored.
@@ -36,13 +40,17 @@ pub(super) fn lines<'a>(
                 Some(text) => (text, true),
                 None => (line, false),
             };
-            match serde_json::from_slice(text) {
+            let parsed = match text.len() {
+                ..=MAX_LINE_BYTES => serde_json::from_slice(text).map_err(|e| e.to_string()),
+                length => Err(format!("{length} bytes, at most {MAX_LINE_BYTES} are read")),
+            };
+            match parsed {
                 Ok(record) => Some(Ok((record, text))),
                 Err(_) if !complete => None,
-                Err(error) => Some(Err(Error::BadRecord {
+                Err(problem) => Some(Err(Error::BadRecord {
                     path: path.to_owned(),
                     line: index + 1,
-                    problem: error.to_string(),
+                    problem,
                     got: excerpt(text),
                 })),
             }

@@ -5,7 +5,10 @@
 use std::io::{self, BufRead, Read};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use ruzstd::decoding::{BlockDecodingStrategy, DEFAULT_MAX_WINDOW_SIZE, FrameDecoder};
+
+/// The window that every decoder should offer, by the RFC; all levels without `--ultra` and `--long` stay within it.
+const USUAL_WINDOW_BYTES: u64 = 8 << 20;
 
 /// Reads every frame of `source`, one after the other.
 pub(super) struct Decoder<R> {
@@ -15,10 +18,15 @@ pub(super) struct Decoder<R> {
 }
 
 impl<R: BufRead> Decoder<R> {
-    pub(super) fn new(source: R) -> Self {
+    /// Reads a file of `file_bytes`. A frame's window is memory that is taken before anything is decoded: a larger one
+    /// than usual is accepted up to twice the file's size.
+    pub(super) fn new(source: R, file_bytes: u64) -> Self {
+        let mut frame = FrameDecoder::new();
+        let justified = file_bytes.saturating_mul(2).max(USUAL_WINDOW_BYTES);
+        frame.set_max_window_size(justified.min(DEFAULT_MAX_WINDOW_SIZE));
         Self {
             source,
-            frame: FrameDecoder::new(),
+            frame,
             is_inside: false,
         }
     }

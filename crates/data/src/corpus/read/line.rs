@@ -1,0 +1,132 @@
+//! One line of a JSON Lines file: the text at a key, and nothing else kept.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Keys kept for a message.
+const SHOWN_KEYS: usize = 8;
+
+/// What a line has at a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A string.
+    Text(String),
+    /// A value of this kind.
+    Other(&'static str),
+    /// The line is a value of this kind, not an object.
+    NoObject(&'static str),
+    /// Nothing; these are the first keys by name.
+    Missing(Vec<String>),
+}
+
+/// Reads a line; memory goes to the text alone, whatever else the line holds. Of a repeated key the last counts.
+pub(super) fn read(line: &str, key: &str) -> serde_json::Result<Found> {
+    let mut deserializer = serde_json::Deserializer::from_str(line);
+    let found = Object { key }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(match found {
+        Value::Found(found) => found,
+        Value::Text(_) => Found::NoObject("a string"),
+        Value::Other(kind) => Found::NoObject(kind),
+    })
+}
+
+/// A value, as far as it matters.
+enum Value {
+    Text(String),
+    Other(&'static str),
+    Found(Found),
+}
+
+/// Looks for `key` in an object.
+struct Object<'k> {
+    key: &'k str,
+}
+
+/// Keeps a string.
+struct Text;
+
+impl<'de> DeserializeSeed<'de> for Object<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(Kinds(Some(self)))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(Kinds(None))
+    }
+}
+
+/// Tells values apart; an object is searched where that is asked for.
+struct Kinds<'k>(Option<Object<'k>>);
+
+impl<'de> Visitor<'de> for Kinds<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let Some(Object { key: wanted }) = self.0 else {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Value::Other("an object"));
+        };
+        let mut found = None;
+        let mut keys: Vec<String> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == wanted {
+                found = Some(map.next_value_seed(Text)?);
+                continue;
+            }
+            map.next_value::<IgnoredAny>()?;
+            if let Err(at) = keys.binary_search(&key)
+                && at < SHOWN_KEYS
+            {
+                keys.insert(at, key);
+                keys.truncate(SHOWN_KEYS);
+            }
+        }
+        Ok(Value::Found(match found {
+            Some(Value::Text(text)) => Found::Text(text),
+            Some(Value::Other(kind)) => Found::Other(kind),
+            Some(Value::Found(found)) => found,
+            None => Found::Missing(keys),
+        }))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Other("an array"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Other("a boolean"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
+        Ok(Value::Other("a number"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+        Ok(Value::Other("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Other("a number"))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Other("null"))
+    }
+}

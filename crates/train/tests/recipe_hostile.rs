@@ -1,0 +1,126 @@
+//! No recipe, however made, does more than end in a message, in the memory that a recipe may take.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use tokenformer_train::recipe::resolve;
+
+/// Remembers how much memory a thread holds at most.
+struct Watching;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
+}
+
+fn watch(change: isize) {
+    // Memory may be freed while a thread ends, when there is nothing left to remember it.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get() + change);
+        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+    });
+}
+
+// SAFETY: every call goes unchanged to the system allocator; the bookkeeping allocates nothing.
+unsafe impl GlobalAlloc for Watching {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        watch(layout.size() as isize);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        watch(-(layout.size() as isize));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watching = Watching;
+
+/// Runs something and returns with it the most memory that it held on this thread.
+fn held<T>(run: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.get();
+    MOST.set(before);
+    let result = run();
+    (result, (MOST.get() - before) as usize)
+}
+
+/// The message that a recipe ends with.
+fn message(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recipe.toml");
+    std::fs::write(&path, text).unwrap();
+    let (result, most) = held(|| resolve(Some(&path), &[]));
+    assert!(
+        most < 2 * text.len() + (64 << 20),
+        "{most} bytes for a recipe of {}",
+        text.len()
+    );
+    match result {
+        Err(error) => error.to_string(),
+        Ok(resolved) => panic!("accepted: {:?}", resolved.recipe),
+    }
+}
+
+#[test]
+fn depth_is_bounded() {
+    const DEPTH: usize = 100_000;
+    for text in [
+        format!("a = {}1{}", "[".repeat(DEPTH), "]".repeat(DEPTH)),
+        format!("a = {}", "[".repeat(DEPTH)),
+        format!("a = {}", "{a=".repeat(DEPTH)),
+        format!("a{} = 1", ".a".repeat(DEPTH)),
+        format!("[a{}]\nb = 1", ".a".repeat(DEPTH)),
+        format!("[[a{}]]\nb = 1", ".a".repeat(DEPTH)),
+        format!("[a]\nb = {{ c{} = 1 }}", ".a".repeat(DEPTH)),
+    ] {
+        let told = message(&text);
+        assert!(told.contains("help:"), "{told}");
+        assert!(told.len() < 2000, "{} bytes of message", told.len());
+    }
+}
+
+#[test]
+fn long_lines_are_not_repeated_in_messages() {
+    let long = "x".repeat(100_000);
+    let largest = "x".repeat((1 << 20) - 10);
+    for text in [
+        format!("{largest} = 1"),
+        format!("[model]\npreset = \"{}\"", "x".repeat((1 << 20) - 100)),
+        long.clone(),
+        format!("{long} = 1"),
+        format!("[model]\nwidth = \"{long}\""),
+        format!("[model]\npreset = \"{long}\""),
+        format!("[{long}]"),
+        format!("a = \"{long}"),
+        format!("seed = {}", "9".repeat(100_000)),
+    ] {
+        let told = message(&text);
+        assert!(told.contains("help:"), "{}", &told[..1000]);
+        assert!(
+            told.len() < 3000,
+            "{} bytes for {}",
+            told.len(),
+            &text[..20]
+        );
+    }
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_not_repeated() {
+    for text in ["\"\\u001b[31m\" = 1", "[model]\nwidth = \"\\u001b[31m\""] {
+        let told = message(text);
+        assert!(!told.contains('\u{1b}'), "{told:?}");
+    }
+}
+
+#[test]
+fn a_recipe_of_many_growths_is_checked_in_order() {
+    let growths: String = (0..20_000)
+        .map(|step| format!("[[grow]]\nat_step={}\nffn=\"+1\"\n", step % 19_999 + 1))
+        .collect();
+    let told = message(&growths);
+    assert!(told.contains("growing step numbers"), "{told}");
+}

@@ -1,0 +1,5 @@
+//! Runs [`tokenformer_fuzz::targets::tokenizer`] under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: tokenformer_fuzz::quiet_panics(), |input: &[u8]| tokenformer_fuzz::targets::tokenizer::run(input));

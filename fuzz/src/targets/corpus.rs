@@ -1,0 +1,40 @@
+//! Texts to train on: plain, JSON Lines, compressed.
+
+use tokenformer_data::{Corpus, CorpusOptions};
+
+use super::MIB;
+use crate::files;
+use crate::memory::bounded;
+
+const NAMES: [&str; 6] = [
+    "t.txt",
+    "t.jsonl",
+    "t.txt.gz",
+    "t.jsonl.gz",
+    "t.txt.zst",
+    "t.jsonl.zst",
+];
+
+/// The first byte chooses the kind of file, the rest is its content.
+pub fn run(input: &[u8]) {
+    let Some((&kind, rest)) = input.split_first() else {
+        return;
+    };
+    let path = files::write(NAMES[usize::from(kind) % NAMES.len()], rest);
+    let options = CorpusOptions {
+        max_document_bytes: MIB as u64,
+        ..CorpusOptions::new(vec![path])
+    };
+    // The largest usual window of zstd has 8 MiB, and one may follow another.
+    bounded(input, 24 * MIB, || {
+        let visited = Corpus::open(options).and_then(|corpus| {
+            corpus.visit(|document| {
+                assert!(document.text.len() <= MIB && !document.text.is_empty());
+                Ok(())
+            })
+        });
+        if let Err(error) = visited {
+            let _ = error.to_string();
+        }
+    });
+}
