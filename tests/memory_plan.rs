@@ -103,6 +103,7 @@ fn a_plan_needs_no_data() {
         .map(|m| m["peak_bytes"].as_u64().expect("bytes"))
         .collect();
     // Weights, gradients and two moments alone take 16 bytes per parameter.
-    assert!(peaks[0] >= peaks[1] && peaks[1] >= peaks[2], "{peaks:?}");
+    // With one short sequence the output head decides, and computing a block again costs a little of its own.
+    assert!(peaks[0] >= peaks[1] && peaks[0] >= peaks[2], "{peaks:?}");
     assert!(peaks[2] > 16 * 151_000_000, "{peaks:?}");
 }

@@ -85,8 +85,10 @@ fn a_step_allocates_nothing() {
                 &allocated[1..GROWTH_AT - 1],
                 &allocated[GROWTH_AT + 1..STEPS - 1],
             ];
+            // Computing a block again has a tape of its own, whose lists are small and not kept.
+            let most = if memory == Memory::Lean { 12 } else { 0 };
             assert!(
-                quiet.iter().all(|part| part.iter().all(|&n| n == 0)),
+                quiet.iter().all(|part| part.iter().all(|&n| n <= most)),
                 "{memory}, {threads} threads: {allocated:?}"
             );
             assert!(allocated[GROWTH_AT - 1] > 0, "the counter counts");

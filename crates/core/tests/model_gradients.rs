@@ -264,12 +264,8 @@ fn gradients_add_up_over_batches() {
         assert!(l2_error(&sum, &both) < 1e-5, "{}", param.name());
     }
     sum.reset();
-    assert!(
-        model
-            .params()
-            .into_iter()
-            .all(|p| host(&device, sum.get(p).unwrap()).iter().all(|g| *g == 0.0))
-    );
+    // Nothing is held of a gradient that is zero.
+    assert!(model.params().into_iter().all(|p| sum.get(p).is_none()));
 }
 
 #[test]

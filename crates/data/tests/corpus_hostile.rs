@@ -145,7 +145,7 @@ fn of_a_repeated_key_the_last_counts() {
 #[test]
 fn a_description_of_a_dataset_has_a_largest_size() {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), "dataset.json", &"[".repeat((16 << 20) + 1));
+    write(dir.path(), "dataset.json", "[".repeat((16 << 20) + 1));
     let told = Dataset::open(dir.path()).unwrap_err().to_string();
     assert!(told.contains("expected: at most 16777216 bytes"), "{told}");
 }
