@@ -5,6 +5,7 @@ mod common;
 
 use common::{Random, bits};
 use proptest::prelude::*;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokenformer_kernels::gemm::{
     Bf16, Format, Job, Mat, MatMut, PREPARED_SCRATCH, Prepared, Write, gemm, gemm_prepared,
     par_products,
@@ -16,6 +17,13 @@ use tokenformer_kernels::simd::{Level, set_level};
 use tokenformer_kernels::{Exec, Pool, Scratch, cross_entropy};
 
 const FORMATS: [Format; 3] = [Format::F32, Format::Bf16, Format::Int8];
+
+/// Held by every test here: the level is one for the process, and a product must not see it change.
+static LEVEL: Mutex<()> = Mutex::new(());
+
+fn hold_level() -> MutexGuard<'static, ()> {
+    LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn with_exec<T>(threads: usize, run: impl FnOnce(&mut Exec<'_>) -> T) -> T {
     let pool = Pool::new(threads);
@@ -175,8 +183,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
     #[test]
     fn products_have_the_bits_of_plain_ones(case in cases(), level in 0usize..3) {
+        let _level = hold_level();
         let levels = [Level::Avx512, Level::Avx2, Level::Baseline];
-        // Nothing but speed depends on the level, so tests that run meanwhile are not disturbed.
         set_level(levels[level]);
         for format in FORMATS {
             check(&case, format);
@@ -187,6 +195,7 @@ proptest! {
 
 #[test]
 fn columns_in_a_strided_factor_are_found() {
+    let _level = hold_level();
     let mut random = Random::new(5);
     let (x, b) = (random.normals(300 * 3, 1.0), random.normals(300 * 40, 1.0));
     let weights = with_exec(1, |exec| {
@@ -218,6 +227,7 @@ fn columns_in_a_strided_factor_are_found() {
 
 #[test]
 fn eight_bits_are_off_by_half_a_step_at_most() {
+    let _level = hold_level();
     let b = Random::new(1).normals(700 * 33, 0.02);
     let weights = with_exec(1, |exec| {
         Prepared::new(exec, Format::Int8, Mat::new(&b, 700, 33))
@@ -242,6 +252,7 @@ fn eight_bits_are_off_by_half_a_step_at_most() {
 
 #[test]
 fn numbers_that_are_not_finite_are_not_hidden() {
+    let _level = hold_level();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut b = vec![0.5; 300 * 2];
         b[2 * 10] = bad;
@@ -273,6 +284,7 @@ struct Tokens {
 
 #[test]
 fn sites_give_the_bits_of_the_plain_layer_and_rows_do_not_disturb_each_other() {
+    let _level = hold_level();
     let (d_in, d_out) = (40, 36);
     let mut random = Random::new(3);
     for theta in [Theta::L2NormGelu, Theta::GeluL2Norm, Theta::Softmax] {
@@ -352,6 +364,7 @@ fn sites_give_the_bits_of_the_plain_layer_and_rows_do_not_disturb_each_other() {
 
 #[test]
 fn the_head_gives_the_bits_of_the_plain_head() {
+    let _level = hold_level();
     let (v, d) = (1000, 48);
     let mut random = Random::new(8);
     let table = random.normals(v * d, 0.3);
