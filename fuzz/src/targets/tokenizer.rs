@@ -9,7 +9,7 @@ use crate::memory::bounded;
 /// Loads the input, encodes a text and decodes it, and some ids that need not exist.
 pub fn run(input: &[u8]) {
     let path = files::write("tokenizer.json", input);
-    // A parsed file, the vocabulary in both directions, and the programs of regular expressions, up to 25 MB for one.
+    // A parsed file, the vocabulary in both directions, and the programs of regular expressions, many MB for one.
     bounded(input, 40 * MIB, || match Tokenizer::from_file(&path) {
         Ok(tokenizer) => {
             if let Ok(ids) =

@@ -221,7 +221,7 @@ fn check_growth(part: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The regular expressions of a file. The library that compiles them takes up to 25 MB for each, however short it is.
+/// The regular expressions of a file. The library that compiles them takes 25 MB and more for one, however short it is.
 #[derive(Default)]
 struct Patterns {
     count: usize,
