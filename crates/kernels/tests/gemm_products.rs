@@ -228,6 +228,7 @@ proptest! {
     /// Few rows are computed as many are, so that decoding gives the bits of a prefill.
     #[test]
     fn few_rows_have_the_bits_of_many(r in 0usize..9, n in 1usize..300, d in 1usize..300, seed in any::<u64>()) {
+        let _level = hold_level();
         let (x, w) = (numbers(r * d, seed), numbers(n * d, !seed));
         let pool = Pool::new(2);
         let mut scratch = Scratch::default();
