@@ -80,7 +80,12 @@ fn kind(part: &Value) -> Option<&str> {
     part.get("type").and_then(Value::as_str)
 }
 
-/// The merges of a model, if it has a token for every byte.
+/// Whether no text in UTF-8 has this byte. GPT-NeoX-20B's vocabulary leaves these out.
+fn is_outside_utf8(byte: u8) -> bool {
+    matches!(byte, 0xc0 | 0xc1 | 0xf5..=0xff)
+}
+
+/// The merges of a model, if it has a token for every byte of a text.
 fn merges(model: &Value) -> Option<Merges> {
     let is_unset = |key| {
         matches!(
@@ -95,8 +100,12 @@ fn merges(model: &Value) -> Option<Merges> {
         .map(|(token, id)| Some((token.as_str(), u32::try_from(id.as_u64()?).ok()?)))
         .collect::<Option<_>>()?;
     let mut bytes = [0; 256];
-    for (slot, c) in bytes.iter_mut().zip(*BYTE_CHARS) {
-        *slot = *vocab.get(c.encode_utf8(&mut [0; 4]) as &str)?;
+    for (byte, c) in (0..=255_u8).zip(*BYTE_CHARS) {
+        match vocab.get(c.encode_utf8(&mut [0; 4]) as &str) {
+            Some(&id) => bytes[usize::from(byte)] = id,
+            None if is_outside_utf8(byte) => {}
+            None => return None,
+        }
     }
     let pairs = model.get("merges")?.as_array()?.iter().filter_map(|merge| {
         let (left, right) = match merge {
@@ -262,6 +271,26 @@ fn place(key: u128) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_no_text_has_may_be_missing() {
+        let file = |is_in: &dyn Fn(u8) -> bool| {
+            let vocab: serde_json::Map<_, _> = (0..=255)
+                .filter(|&byte| is_in(byte))
+                .zip(0..)
+                .map(|(byte, id): (u8, u32)| (BYTE_CHARS[usize::from(byte)].into(), id.into()))
+                .collect();
+            serde_json::json!({
+                "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
+                "model": {"type": "BPE", "vocab": vocab, "merges": []},
+            })
+        };
+        let plain = Plain::new(&file(&|byte| !is_outside_utf8(byte))).unwrap();
+        assert_eq!(plain.encode("aé"), [97, 193, 169]);
+        assert!(Plain::new(&file(&|byte| byte != 0x80)).is_none());
+        let every_char: String = ('\0'..=char::MAX).collect();
+        assert!(every_char.bytes().all(|byte| !is_outside_utf8(byte)));
+    }
 
     #[test]
     fn runs_of_spaces_become_the_longest_tokens_first() {
