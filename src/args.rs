@@ -571,6 +571,10 @@ pub enum BenchWhat {
     Prefill,
     /// Writing one token after the other.
     Decode,
+    /// Each kernel of a training step alone.
+    Kernels,
+    /// Training steps with the feed-forward parameter tokens once, twice, four times.
+    Growth,
 }
 
 /// A precision of training, or what weights are kept as.

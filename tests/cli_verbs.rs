@@ -472,3 +472,38 @@ fn weights_of_fewer_bits_lose_little_and_say_so_in_the_benchmark() {
         assert!(found["share_of_limit"].as_f64() > Some(0.0), "{found}");
     }
 }
+
+#[test]
+fn kernels_and_growth_have_benchmarks() {
+    let lab = Lab::empty();
+    let bench = |what: &str, more: &[&str]| {
+        let args = ["bench", what, "--preset", "nano", "--steps", "1"];
+        succeed(lab.command(&[&args, more].concat())).out
+    };
+    for precision in ["f32", "bf16"] {
+        let found = json(&bench("kernels", &["--json", "--precision", precision]));
+        assert_eq!(found["precision"], precision);
+        let kernels = found["kernels"].as_array().expect("a list");
+        assert!(kernels.len() > 10, "{found}");
+        for kernel in kernels {
+            assert!(kernel["ms"].as_f64() > Some(0.0), "{kernel}");
+            assert!(kernel["gb_per_s"].as_f64() > Some(0.0), "{kernel}");
+        }
+    }
+    assert!(bench("kernels", &[]).contains("site backward, with weights"));
+    let found = json(&bench("growth", &["--json"]));
+    let sizes = found["sizes"].as_array().expect("a list");
+    let [first, second, third] = &sizes[..] else {
+        panic!("three sizes: {found}");
+    };
+    let tokens = |size: &serde_json::Value| size["ffn_tokens"].as_u64().expect("a number");
+    assert_eq!(
+        [tokens(second), tokens(third)],
+        [2, 4].map(|f| f * tokens(first))
+    );
+    assert!(
+        third["flops_ratio"].as_f64() > second["flops_ratio"].as_f64(),
+        "{found}"
+    );
+    assert!(bench("growth", &[]).contains("time over FLOPs"));
+}

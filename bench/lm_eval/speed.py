@@ -47,10 +47,11 @@ def main():
     here = Path(__file__).parent
     ours, theirs, scoring, cpu_ratios = [], [], [], []
     with tempfile.TemporaryDirectory() as out:
-        reference = [sys.executable, here / "reference.py", args.model_dir, args.wheel, out, *flags]
+        samples, scored = Path(out) / "ours.jsonl", Path(out) / "reference"
+        reference = [sys.executable, here / "reference.py", args.model_dir, args.wheel, scored, *flags]
         reference += ["--batch", args.batch, "--bootstrap", 100] + ["--scored-only"] * args.scored_only
         own = [args.tokenformer, "eval", "--model", args.model_dir, "--task-data", args.task_data, *flags]
-        own += ["--samples", Path(out) / "ours.jsonl"]
+        own += ["--samples", samples]
         for number in range(args.rounds):
             own_wall, own_cpu, _ = run(own)
             wall, cpu, text = run(reference)
@@ -64,7 +65,7 @@ def main():
                 f"lm-eval {wall:.1f} s of which {scoring[-1]:.1f} s scoring, {cpu:.1f} s of processors",
                 flush=True,
             )
-        print(run([sys.executable, here / "compare.py", Path(out) / "ours.jsonl", out])[2])
+        print(run([sys.executable, here / "compare.py", samples, scored])[2])
     spread = lambda values: f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
     ratio = lambda other: spread([b / a for a, b in zip(ours, other)])
     print(f"here {spread(ours)} s, lm-eval {spread(theirs)} s, of which scoring {spread(scoring)} s")

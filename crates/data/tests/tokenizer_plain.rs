@@ -174,11 +174,12 @@ proptest! {
 /// Set `TOKENFORMER_TOKENIZER` to a byte-level `tokenizer.json` and `TOKENFORMER_TEXT` to a text.
 #[test]
 #[ignore = "needs files from outside"]
-fn a_given_text_encodes_as_in_the_tokenizers_crate() {
+fn a_given_text_and_random_ones_encode_as_in_the_tokenizers_crate() {
     let file = |name| std::fs::read_to_string(std::env::var(name).unwrap()).unwrap();
     let both = Both::new(&serde_json::from_str(&file("TOKENFORMER_TOKENIZER")).unwrap());
     let text = file("TOKENFORMER_TEXT");
     for part in text.split_inclusive("\n\n") {
         both.check(part);
     }
+    proptest!(|(text in nasty())| both.check(&text));
 }

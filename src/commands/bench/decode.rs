@@ -1,9 +1,9 @@
 //! Writing one token after the other.
 
-use super::tokens;
+use super::{Setup, tokens};
 use std::sync::Arc;
 use std::time::Instant;
-use tokenformer_core::{Device, Graph, Model, ModelConfig, WeightFormat};
+use tokenformer_core::{Device, Graph, Model};
 use tokenformer_train::Result;
 
 /// Positions up to which decoding is timed.
@@ -11,17 +11,11 @@ pub const CONTEXT: usize = 128;
 /// Prompt tokens before decoding.
 const PROMPT: usize = 16;
 
-/// Mean seconds per step of each pass from the prompt to `context` positions. A step is a token of each of
-/// `batch` sequences, from the tokens to the logits on the host.
-pub fn run(
-    config: &ModelConfig,
-    batch: usize,
-    context: usize,
-    weights: WeightFormat,
-    steps: usize,
-    device: &Arc<dyn Device>,
-) -> Result<Vec<f64>> {
-    let model = Model::fresh_for_inference(device, config, weights, 0)?;
+/// Mean seconds per step of each pass from the prompt to the last position. A step is a token of each
+/// sequence, from the tokens to the logits on the host.
+pub fn run(setup: &Setup<'_>, device: &Arc<dyn Device>) -> Result<Vec<f64>> {
+    let (config, batch, context) = (&setup.config, setup.batch, setup.context);
+    let model = Model::fresh_for_inference(device, config, setup.weights()?, 0)?;
     let mut cache = model.cache(batch, context)?;
     let mut logits = vec![0.0; batch * config.vocab];
     let inputs = tokens(batch * context, config.vocab);
@@ -44,5 +38,5 @@ pub fn run(
         Ok(started.elapsed().as_secs_f64() / (context - PROMPT) as f64)
     };
     pass()?;
-    (0..steps).map(|_| pass()).collect()
+    (0..setup.args.steps).map(|_| pass()).collect()
 }

@@ -1,21 +1,15 @@
 //! Taking in a prompt in one pass.
 
-use super::tokens;
+use super::{Setup, tokens};
 use std::sync::Arc;
 use std::time::Instant;
-use tokenformer_core::{Device, Graph, Model, ModelConfig, WeightFormat};
+use tokenformer_core::{Device, Graph, Model};
 use tokenformer_train::Result;
 
-/// Seconds of each pass over `batch` prompts of `context` tokens.
-pub fn run(
-    config: &ModelConfig,
-    batch: usize,
-    context: usize,
-    weights: WeightFormat,
-    steps: usize,
-    device: &Arc<dyn Device>,
-) -> Result<Vec<f64>> {
-    let model = Model::fresh_for_inference(device, config, weights, 0)?;
+/// Seconds of each pass over the prompts.
+pub fn run(setup: &Setup<'_>, device: &Arc<dyn Device>) -> Result<Vec<f64>> {
+    let (config, batch, context) = (&setup.config, setup.batch, setup.context);
+    let model = Model::fresh_for_inference(device, config, setup.weights()?, 0)?;
     let inputs = tokens(batch * context, config.vocab);
     let mut cache = model.cache(batch, context)?;
     let last: Vec<u32> = (1..=batch).map(|b| (b * context - 1) as u32).collect();
@@ -29,5 +23,5 @@ pub fn run(
         Ok(started.elapsed().as_secs_f64())
     };
     step()?;
-    (0..steps).map(|_| step()).collect()
+    (0..setup.args.steps).map(|_| step()).collect()
 }

@@ -1,0 +1,193 @@
+//! Tokens per second of training, prefill and decoding.
+
+use super::machine::Machine;
+use super::{Setup, decode, flops_per_token, prefill, train};
+use crate::commands::print_json;
+use tokenformer_core::Precision;
+use tokenformer_report::table::{human_bytes, human_count};
+use tokenformer_train::{Result, memory};
+
+#[derive(serde::Serialize)]
+struct Output<'a> {
+    what: &'static str,
+    preset: &'a str,
+    params: u64,
+    precision: &'static str,
+    threads: usize,
+    computed_on: String,
+    memory: tokenformer_core::Memory,
+    batch: usize,
+    context: usize,
+    steps: usize,
+    tokens_per_s: f64,
+    min: f64,
+    max: f64,
+    step_ms: f64,
+    peak_rss_bytes: Option<u64>,
+    gflops: f64,
+    read_gb_per_s: f64,
+    share_of_limit: Option<f64>,
+    machine: Machine,
+}
+
+/// What was timed.
+struct Timed {
+    what: &'static str,
+    precision: &'static str,
+    computed_on: String,
+    machine: Machine,
+    /// Seconds of each step.
+    seconds: Vec<f64>,
+    /// Tokens of a step.
+    tokens: usize,
+    /// Operations per token.
+    flops: f64,
+    /// Bytes of weights that a step reads, where reading them is the limit.
+    read_bytes: Option<u64>,
+}
+
+/// Training steps.
+pub fn train(setup: &Setup<'_>) -> Result<()> {
+    let precision = setup.precision()?;
+    setup.ensure_training(&setup.config)?;
+    let device = setup.device(precision)?;
+    let machine = Machine::measure(setup.threads());
+    let shape = [setup.batch, setup.context];
+    let memory = setup.args.memory;
+    report(
+        setup,
+        Timed {
+            what: "train",
+            precision: precision.name(),
+            computed_on: device.describe(),
+            machine,
+            seconds: train::run(&setup.config, shape, memory, setup.args.steps, &device)?,
+            tokens: setup.rows(),
+            // Forward once; backward to the inputs and to the weights.
+            flops: 3.0 * flops_per_token(&setup.config, setup.context),
+            read_bytes: None,
+        },
+    )
+}
+
+/// Passes over prompts.
+pub fn prefill(setup: &Setup<'_>) -> Result<()> {
+    inference(setup, "prefill", prefill::run, setup.rows(), false)
+}
+
+/// Tokens one after the other.
+pub fn decode(setup: &Setup<'_>) -> Result<()> {
+    inference(setup, "decode", decode::run, setup.batch, true)
+}
+
+fn inference(
+    setup: &Setup<'_>,
+    what: &'static str,
+    run: impl FnOnce(&Setup<'_>, &std::sync::Arc<dyn tokenformer_core::Device>) -> Result<Vec<f64>>,
+    tokens: usize,
+    is_read_bound: bool,
+) -> Result<()> {
+    let weights = setup.weights()?;
+    let weight_bytes = weights.bytes(setup.config.params());
+    let work_bytes = memory::inference_bytes(&setup.config, setup.rows() as u64);
+    setup.ensure(weight_bytes.saturating_add(work_bytes))?;
+    let device = setup.device(Precision::F32)?;
+    let machine = Machine::measure(setup.threads());
+    report(
+        setup,
+        Timed {
+            what,
+            precision: weights.name(),
+            computed_on: device.describe(),
+            machine,
+            seconds: run(setup, &device)?,
+            tokens,
+            flops: flops_per_token(&setup.config, setup.context),
+            read_bytes: is_read_bound.then_some(weight_bytes),
+        },
+    )
+}
+
+fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
+    let mut rates: Vec<f64> = (timed.seconds.iter())
+        .map(|s| timed.tokens as f64 / s)
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    let tokens_per_s = rates[rates.len() / 2];
+    let steps_per_s = tokens_per_s / timed.tokens as f64;
+    let gflops = tokens_per_s * timed.flops / 1e9;
+    let read = (timed.read_bytes).map(|bytes| steps_per_s * bytes as f64 / 1e9);
+    let machine = timed.machine;
+    let output = Output {
+        what: timed.what,
+        preset: &setup.args.preset,
+        params: setup.config.params(),
+        precision: timed.precision,
+        threads: setup.threads(),
+        computed_on: timed.computed_on,
+        memory: setup.args.memory,
+        batch: setup.batch,
+        context: setup.context,
+        steps: rates.len(),
+        tokens_per_s,
+        min: rates[0],
+        max: rates[rates.len() - 1],
+        step_ms: 1e3 / steps_per_s,
+        peak_rss_bytes: memory::resident().map(|r| r.peak_bytes),
+        gflops,
+        read_gb_per_s: read.unwrap_or_default(),
+        share_of_limit: match read {
+            Some(read) => Some(read / machine.read_gb_per_s),
+            None => machine.peak_gflops.map(|peak| gflops / peak),
+        },
+        machine,
+    };
+    match setup.args.json {
+        true => print_json(&output),
+        false => print(&output),
+    }
+    Ok(())
+}
+
+fn print(output: &Output<'_>) {
+    outln!(
+        "{} {}: {} parameters, batch {} x {}, {}",
+        output.what,
+        output.preset,
+        human_count(output.params),
+        output.batch,
+        output.context,
+        output.computed_on
+    );
+    outln!(
+        "tokens/s       {:.1} (median of {}; {:.1} to {:.1})",
+        output.tokens_per_s,
+        output.steps,
+        output.min,
+        output.max
+    );
+    outln!("step           {:.2} ms", output.step_ms);
+    if let Some(bytes) = output.peak_rss_bytes {
+        outln!("peak memory    {}", human_bytes(bytes));
+    }
+    let machine = &output.machine;
+    let (name, value, limit) = match output.read_gb_per_s > 0.0 {
+        true => (
+            "weights read",
+            format!("{:.1} GB/s", output.read_gb_per_s),
+            format!("{:.1} GB/s that the machine reads", machine.read_gb_per_s),
+        ),
+        false => (
+            "computes",
+            format!("{:.0} GFLOP/s", output.gflops),
+            format!(
+                "{:.0} GFLOP/s that its units do",
+                machine.peak_gflops.unwrap_or_default()
+            ),
+        ),
+    };
+    match output.share_of_limit {
+        Some(share) => outln!("{name:<15}{value}, {:.0} % of the {limit}", 100.0 * share),
+        None => outln!("{name:<15}{value}"),
+    }
+}
