@@ -281,6 +281,11 @@ impl Seeds {
     }
 
     fn tasks(&self) {
+        let key = "0123456789abcdef0123456789abcdef";
+        let line = format!(
+            r#"{{"key":"{key}","scores":[{{"loglik":-1.5,"greedy":true}},{{"loglik":-2}}]}}"#
+        );
+        self.add("task_partial", "lines", format!("{line}\n{line}\n{line}"));
         let rows = [
             r#"{"text":"the last word is here"}"#,
             r#"{"activity_label":"Walking","ctx_a":"A man walks.","ctx_b":"he","endings":["stops.","runs [title] on"],"label":"1"}"#,

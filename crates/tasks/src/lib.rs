@@ -33,6 +33,8 @@ pub mod task;
 pub use error::{Error, Result};
 pub use evaluate::{Options, Outcome, Progress, evaluate};
 pub use model::ModelScorer;
+#[cfg(fuzzing)]
+pub use partial::Partial;
 pub use results::{Metric, Results, Sample, TaskResult};
 pub use score::{Request, Scored, Scorer};
 pub use task::{Question, Task};

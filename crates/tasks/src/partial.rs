@@ -17,7 +17,9 @@ use crate::task::Task;
 
 const HEADER: &str = "{\"format\":\"tokenformer-eval-partial\",\"version\":1}\n";
 /// Largest file that is read: all six tasks take about 5 MB.
-const MAX_FILE_BYTES: u64 = 1 << 28;
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Characters of a key.
+const KEY_CHARS: usize = 32;
 
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -44,11 +46,11 @@ pub(crate) fn key(model: &str, task: Task, row: usize, requests: &[Request]) -> 
             .collect();
         part(&tokens);
     }
-    hash.finalize().to_hex().chars().take(32).collect()
+    hash.finalize().to_hex().chars().take(KEY_CHARS).collect()
 }
 
 /// The file of finished questions, open for more.
-pub(crate) struct Partial {
+pub struct Partial {
     path: PathBuf,
     file: File,
     done: HashMap<String, Vec<Scored>>,
@@ -56,7 +58,7 @@ pub(crate) struct Partial {
 
 impl Partial {
     /// Opens the file, or makes it. A last line that was cut short is removed.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -89,6 +91,7 @@ impl Partial {
             .split(|&b| b == b'\n');
         let done = lines
             .filter_map(|line| serde_json::from_slice::<Line>(line).ok())
+            .filter(|line| line.key.len() == KEY_CHARS)
             .map(|line| (line.key, line.scores))
             .collect();
         let mut partial = Self {
@@ -113,6 +116,13 @@ impl Partial {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.file.write_all(bytes);
         written.map_err(Error::io("write", &self.path))
+    }
+
+    /// Finished questions that are known.
+    #[cfg(fuzzing)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.done.len()
     }
 
     /// The scores of a finished question with `requests` requests.

@@ -15,6 +15,7 @@ pub mod records;
 pub mod report;
 pub mod run_resolve;
 pub mod safetensors;
+pub mod task_partial;
 pub mod task_rows;
 pub mod token_file;
 pub mod tokenizer;

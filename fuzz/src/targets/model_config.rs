@@ -1,6 +1,6 @@
 //! `config.json` of a model directory.
 
-use tokenformer_core::ModelConfig;
+use tokenformer_core::{Memory, ModelConfig};
 use tokenformer_train::memory::{TrainingPlan, inference_bytes};
 
 use super::MIB;
@@ -19,7 +19,11 @@ pub fn run(input: &[u8]) {
                 assert_eq!(again, config);
                 assert!(config.params() >= config.body_params());
                 assert!(config.forward_flops_per_token(config.context).is_finite());
-                assert!(TrainingPlan::new(&config, 1 << 24, config.context).total_bytes() > 0);
+                assert!(
+                    TrainingPlan::new(&config, 1 << 24, config.context, Memory::Speed)
+                        .total_bytes()
+                        > 0
+                );
                 let _ = (inference_bytes(&config, u64::MAX), config.logit_factor());
                 for block in &config.blocks {
                     for anneal in block.query.anneal.iter() {

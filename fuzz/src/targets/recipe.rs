@@ -28,7 +28,12 @@ pub fn run(input: &[u8]) {
             assert!(!recipe.lr_at(step).is_nan());
         }
         if let Ok(model) = recipe.model.build(50_304) {
-            let plan = TrainingPlan::new(&model, recipe.train.batch, model.context);
+            let plan = TrainingPlan::new(
+                &model,
+                recipe.train.batch,
+                model.context,
+                recipe.train.memory,
+            );
             assert!(plan.total_bytes() > 0);
         }
     });
