@@ -9,10 +9,19 @@ use super::MIB;
 use crate::memory::bounded;
 use crate::{files, forge};
 
-fn device() -> &'static Arc<dyn Device> {
-    static DEVICE: OnceLock<Arc<dyn Device>> = OnceLock::new();
-    DEVICE.get_or_init(|| Cpu::new(Some(1)))
+/// The processor, with the address space for its temporaries taken: gigabytes that nothing is written to.
+fn cpu() -> &'static Arc<Cpu> {
+    static CPU: OnceLock<Arc<Cpu>> = OnceLock::new();
+    CPU.get_or_init(|| {
+        let cpu = Cpu::new(Some(1));
+        let mut buffer = cpu.allocate(0).expect("nothing");
+        cpu.lend(1, &mut buffer).expect("address space");
+        cpu
+    })
 }
+
+/// The table of rotary angles is the largest thing that no weight vouches for.
+const FIXED: usize = 80 * MIB;
 
 /// The input's three parts are the configuration, the header of the weights, and the data. A model that loads computes
 /// one position.
@@ -20,13 +29,13 @@ pub fn run(input: &[u8]) {
     let [config, header, data] = files::parts(input);
     files::write("config.json", config);
     files::write("model.safetensors", &forge::safetensors(header, data));
-    let device = device();
-    // The table of rotary angles is the largest thing that no weight vouches for.
-    bounded(input, 80 * MIB, || {
-        match load_model(files::folder(), device) {
+    let device: Arc<dyn Device> = cpu().clone();
+    bounded(input, FIXED, || {
+        match load_model(files::folder(), &device) {
             Ok(model) => {
                 if let Ok(logits) = model.infer(&[0], 1) {
                     assert_eq!(logits.len(), model.vocab());
+                    assert!(cpu().memory().arena.most <= 2 * input.len() + FIXED);
                 }
             }
             Err(error) => {
