@@ -8,8 +8,11 @@ use super::{DIRECT_ROWS, Prepared};
 use crate::simd::{prefetch, simd};
 use std::ops::Range;
 
-/// Bytes from the weights in use to those that are asked for: the processor's own look-ahead stops at pages.
-const AHEAD: usize = 512;
+/// Bytes from the weights in use to those that are asked for. The processor looks ahead by itself as far as its window
+/// of instructions goes: far enough for f32, while the fewer bytes a weight has, the less memory a window spans.
+const AHEAD_HALVES: usize = 1 << 10;
+/// The same for int8.
+const AHEAD_BYTES: usize = 4 << 10;
 
 /// `y = scale · x·b (+ y)` for the columns `cols` of `b`, which start at a panel; one slice of `y` for each
 /// of the rows of `x`.
@@ -114,6 +117,7 @@ fn sum<const R: usize, T>(
     chains: &mut [Row<f32>; R],
     x: &[&[f32]; R],
     rows: &[Row<T>],
+    ahead: Option<usize>,
     wide: impl Fn(&Row<T>, usize) -> f32,
 ) {
     let depth = x[0].len();
@@ -122,9 +126,11 @@ fn sum<const R: usize, T>(
     // Two rows fill a cache line at least.
     let (pairs, last) = rows[..depth].as_chunks::<2>();
     for (i, pair) in pairs.iter().enumerate() {
-        let ahead = pair.as_ptr().cast::<u8>().wrapping_add(AHEAD);
-        for line in (0..size_of_val(pair)).step_by(size_of::<Line>()) {
-            prefetch(ahead.wrapping_add(line));
+        if let Some(ahead) = ahead {
+            let ahead = pair.as_ptr().cast::<u8>().wrapping_add(ahead);
+            for line in (0..size_of_val(pair)).step_by(size_of::<Line>()) {
+                prefetch(ahead.wrapping_add(line));
+            }
         }
         step(&mut sums, x, 2 * i, &pair[0], &wide);
         step(&mut sums, x, 2 * i + 1, &pair[1], &wide);
@@ -137,18 +143,18 @@ fn sum<const R: usize, T>(
 
 simd! {
     fn chain_floats<const R: usize>(chains: &mut [Row<f32>; R], x: &[&[f32]; R], rows: &[Row<f32>]) {
-        sum(chains, x, rows, |row, col| row[col]);
+        sum(chains, x, rows, None, |row, col| row[col]);
     }
 }
 simd! {
     fn chain_halves<const R: usize>(chains: &mut [Row<f32>; R], x: &[&[f32]; R], rows: &[Row<u16>]) {
-        sum(chains, x, rows, |row, col| from_half(row[col]));
+        sum(chains, x, rows, Some(AHEAD_HALVES), |row, col| from_half(row[col]));
     }
 }
 simd! {
     fn chain_bytes<const R: usize>(
         chains: &mut [Row<f32>; R], x: &[&[f32]; R], scales: &Row<f32>, rows: &[Row<i8>],
     ) {
-        sum(chains, x, rows, |row, col| f32::from(row[col]) * scales[col]);
+        sum(chains, x, rows, Some(AHEAD_BYTES), |row, col| f32::from(row[col]) * scales[col]);
     }
 }
