@@ -478,7 +478,7 @@ fn kernels_and_growth_have_benchmarks() {
     let lab = Lab::empty();
     let bench = |what: &str, more: &[&str]| {
         let args = ["bench", what, "--preset", "nano", "--steps", "1"];
-        succeed(lab.command(&[&args, more].concat())).out
+        succeed(lab.command(&[&args, more].concat()))
     };
     for precision in ["f32", "bf16"] {
         let found = json(&bench("kernels", &["--json", "--precision", precision]));
@@ -490,7 +490,11 @@ fn kernels_and_growth_have_benchmarks() {
             assert!(kernel["gb_per_s"].as_f64() > Some(0.0), "{kernel}");
         }
     }
-    assert!(bench("kernels", &[]).contains("site backward, with weights"));
+    assert!(
+        bench("kernels", &[])
+            .out
+            .contains("site backward, with weights")
+    );
     let found = json(&bench("growth", &["--json"]));
     let sizes = found["sizes"].as_array().expect("a list");
     let [first, second, third] = &sizes[..] else {
@@ -505,5 +509,5 @@ fn kernels_and_growth_have_benchmarks() {
         third["flops_ratio"].as_f64() > second["flops_ratio"].as_f64(),
         "{found}"
     );
-    assert!(bench("growth", &[]).contains("time over FLOPs"));
+    assert!(bench("growth", &[]).out.contains("time over FLOPs"));
 }
