@@ -334,7 +334,7 @@ fn absurd_sizes_are_refused_with_both_amounts_of_memory() {
     let recipe = lab.recipe("recipe.toml", "");
     let memory = ["not enough memory", "available", "B"];
     let absurd: [&[&str]; 4] = [
-        &["--set", "model.width=1048576"],
+        &["--set", "model.width=1048576", "--set", "model.layers=1000"],
         &["--set", "train.batch=16777216"],
         &[
             "--set",
