@@ -88,8 +88,11 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     if outcome == Outcome::Finished {
         summary(&out)?;
         outln!("\nlook at     {}", out.join("report.html").display());
+        // Whoever runs the demo through cargo has no `tokenformer` on the path yet.
+        let program = std::env::args().next();
         outln!(
-            "talk to it  tokenformer generate --model {} --prompt \"fn main() {{\"",
+            "talk to it  {} generate --model {} --prompt \"fn main() {{\"",
+            program.as_deref().unwrap_or("tokenformer"),
             out.display()
         );
         outln!(

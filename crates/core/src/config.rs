@@ -325,6 +325,7 @@ impl ModelConfig {
 
     /// The text of `config.json`.
     pub fn to_json(&self) -> String {
+        // Writing to memory fails for maps with other keys than strings alone, and there is no map in it.
         let mut text =
             serde_json::to_string_pretty(self).expect("plain data with string keys serialises");
         text.push('\n');

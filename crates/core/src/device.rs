@@ -102,7 +102,8 @@ impl Buffer {
     /// The storage, for the device that made it.
     ///
     /// # Panics
-    /// If another device made it.
+    /// If another device made it: a mistake of the program, since a model, its optimizer and its tapes share one device
+    /// and no input names another.
     pub fn storage<S: Any>(&self) -> &S {
         self.storage
             .downcast_ref()
@@ -112,7 +113,7 @@ impl Buffer {
     /// The storage, to write.
     ///
     /// # Panics
-    /// If another device made it.
+    /// As [`Buffer::storage`].
     pub fn storage_mut<S: Any>(&mut self) -> &mut S {
         self.storage
             .downcast_mut()
@@ -484,12 +485,14 @@ impl std::ops::Deref for Temp {
     type Target = Buffer;
 
     fn deref(&self) -> &Buffer {
+        // Only `drop` takes it out.
         self.buffer.as_ref().expect("present until dropped")
     }
 }
 
 impl std::ops::DerefMut for Temp {
     fn deref_mut(&mut self) -> &mut Buffer {
+        // As above; and only `SharedTemp` clones it, which hands out a `Temp` to write when it is alone.
         let buffer = self.buffer.as_mut().expect("present until dropped");
         Arc::get_mut(buffer).expect("a temporary that is not shared has one owner")
     }

@@ -346,6 +346,7 @@ impl<'m> Graph<'m> {
                 *out = Some(self.output(y.share(), [rows, d_out], |_, _| None));
             }
         }
+        // Either branch has gone through all N sites.
         Ok(out.map(|y| y.expect("one output for each site")))
     }
 
@@ -617,6 +618,7 @@ fn unshared(device: &Arc<dyn Device>, mut data: SharedTemp) -> Result<SharedTemp
 }
 
 fn temp_mut(data: &mut SharedTemp) -> &mut Temp {
+    // Called on what `unshared` returns alone, and the walk has one thread.
     data.unique()
         .expect("`unshared` has just made this the only user")
 }

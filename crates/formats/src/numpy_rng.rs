@@ -40,6 +40,7 @@ impl RandomState {
 
     /// A number from 0 to `max`.
     fn at_most(&mut self, max: usize) -> usize {
+        // The one caller, `SampleOrder::build`, refuses orders of more than 2^31 with an error.
         let max = u32::try_from(max).expect("callers shuffle at most 2^32 elements, as documented");
         let mask = u32::MAX >> max.leading_zeros();
         loop {

@@ -141,6 +141,7 @@ impl Partial {
                 key: key.into(),
                 scores: scores.to_vec(),
             };
+            // Structs of strings and numbers: writing them to memory cannot fail.
             text += &serde_json::to_string(&line).expect("plain data with string keys serialises");
             text.push('\n');
         }

@@ -136,6 +136,7 @@ pub struct Sample {
 pub fn write_samples(path: &Path, samples: &[Sample]) -> Result<()> {
     let mut text = String::new();
     for sample in samples {
+        // Structs of strings and numbers: writing them to memory cannot fail.
         text += &serde_json::to_string(sample).expect("plain data with string keys serialises");
         text.push('\n');
     }

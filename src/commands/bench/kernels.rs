@@ -58,8 +58,14 @@ pub fn run(setup: &Setup<'_>) -> Result<()> {
         rows: Vec::new(),
     };
     match precision {
-        Precision::F32 => bench.products::<f32>(setup),
-        Precision::Bf16 => bench.products::<Bf16>(setup),
+        Precision::F32 => {
+            bench.sites::<f32>(setup);
+            bench.head::<f32>(setup);
+        }
+        Precision::Bf16 => {
+            bench.sites::<Bf16>(setup);
+            bench.head::<Bf16>(setup);
+        }
     }
     bench.attention(setup);
     bench.passes(setup);
@@ -92,26 +98,55 @@ fn numbers(len: usize) -> Vec<f32> {
         .collect()
 }
 
+/// A site's arrays that its kernels write.
+struct SiteState {
+    scores: Vec<f32>,
+    stats: Vec<f32>,
+    /// `[R, D]`: the output, then the gradient of the input.
+    rows: Vec<f32>,
+    work: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
 impl Bench<'_> {
-    /// Times `work` after an untimed `prepare`, for as often as asked, and once before.
-    fn time<T>(
+    /// Times `work`, which computes so many operations and passes over so many floats: for as often as asked, and once
+    /// before.
+    fn time(
         &mut self,
-        what: (&'static str, String),
-        [flops, bytes]: [f64; 2],
-        state: &mut T,
-        prepare: impl Fn(&mut Exec<'_>, &mut T),
-        work: impl Fn(&mut Exec<'_>, &mut T),
+        kernel: &'static str,
+        shape: &str,
+        amounts: [usize; 2],
+        mut work: impl FnMut(&mut Exec<'_>),
     ) {
-        let seconds: Vec<f64> = (0..=self.steps)
-            .map(|_| {
-                prepare(&mut self.exec, state);
-                let started = Instant::now();
-                work(&mut self.exec, state);
-                started.elapsed().as_secs_f64()
-            })
-            .skip(1)
-            .collect();
-        let seconds = median(seconds);
+        self.time_after(
+            kernel,
+            shape,
+            amounts,
+            &mut (),
+            |_, ()| {},
+            |exec, ()| work(exec),
+        );
+    }
+
+    /// As [`Bench::time`], after an untimed `prepare` each time.
+    fn time_after<T>(
+        &mut self,
+        kernel: &'static str,
+        shape: &str,
+        [flops, floats]: [usize; 2],
+        state: &mut T,
+        mut prepare: impl FnMut(&mut Exec<'_>, &mut T),
+        mut work: impl FnMut(&mut Exec<'_>, &mut T),
+    ) {
+        let seconds = (0..=self.steps).map(|_| {
+            prepare(&mut self.exec, state);
+            let started = Instant::now();
+            work(&mut self.exec, state);
+            started.elapsed().as_secs_f64()
+        });
+        let seconds = median(seconds.skip(1).collect());
+        let (flops, bytes) = (flops as f64, (floats * size_of::<f32>()) as f64);
         let reads = bytes / (1e9 * self.machine.read_gb_per_s);
         let computes = self.machine.peak_gflops.map(|peak| flops / (1e9 * peak));
         let (limit, least) = match computes {
@@ -120,8 +155,8 @@ impl Bench<'_> {
             _ => ("memory", Some(reads)),
         };
         self.rows.push(Row {
-            kernel: what.0,
-            shape: what.1,
+            kernel,
+            shape: shape.into(),
             ms: 1e3 * seconds,
             gflops: flops / seconds / 1e9,
             gb_per_s: bytes / seconds / 1e9,
@@ -130,103 +165,109 @@ impl Bench<'_> {
         });
     }
 
-    /// The large products: sites and the head.
-    fn products<P: gemm::Precision>(&mut self, setup: &Setup<'_>)
+    /// Both kinds of sites in Pattention as the paper has it.
+    fn sites<P: gemm::Precision>(&mut self, setup: &Setup<'_>)
     where
         f32: Source<P>,
     {
         let (config, r, d) = (&setup.config, setup.rows(), setup.config.width);
+        let dims = [r, d, d];
+        let (x, dy) = (numbers(r * d), numbers(r * d));
         for kind in [SiteKind::Query, SiteKind::Ffn] {
             let n = config.blocks[0].site(kind).tokens();
-            let name = format!("{} R={r} D={d} N={n}", kind.name());
+            let shape = format!("{} R={r} D={d} N={n}", kind.name());
             let (keys, values) = (numbers(n * d), numbers(n * d));
+            let tau = (n as f32).sqrt();
             let segments = [Segment {
                 keys: &keys,
                 values: &values,
                 tokens: n,
-                tau: (n as f32).sqrt(),
+                tau,
             }];
             let site = Site {
                 theta: Theta::L2NormGelu,
-                norm: Norm::Joint {
-                    tau: (n as f32).sqrt(),
-                },
+                norm: Norm::Joint { tau },
                 eps: 1e-6,
                 segments: &segments,
             };
-            let (x, dims) = (numbers(r * d), [r, d, d]);
-            let product = 2.0 * (r * n * d) as f64;
-            // Each array once: rows in and out, keys, values, and the scores that are kept.
-            let bytes = 4.0 * (2 * r * d + 2 * n * d + r * n) as f64;
-            let mut state = (
-                vec![0.0f32; r * n],
-                vec![0.0f32; r],
-                vec![0.0f32; r * d],
-                vec![0.0f32; r * n],
-            );
-            let forward = |exec: &mut Exec<'_>, state: &mut Work| {
-                let (scores, stats, y, _) = state;
-                let scores = &mut P::Kept::in_floats(scores)[..r * n];
-                let saved = Saved { scores, stats };
-                pattention::forward::<P>(exec, &site, &x, y, dims, Some(saved));
-            };
-            type Work = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>);
-            let what = ("site forward", name.clone());
-            let work = [2.0 * product, bytes];
-            self.time(what, work, &mut state, |_, _| {}, forward);
-
-            let backward =
-                |exec: &mut Exec<'_>, state: &mut Work, grad: Option<SegmentGrad<'_>>| {
-                    let (scores, stats, y, work) = state;
-                    let scores = &mut P::Kept::in_floats(scores)[..r * n];
-                    let work = &mut P::Kept::in_floats(work)[..r * n];
-                    let (saved, dx) = (Saved { scores, stats }, Some((&mut y[..], Write::Replace)));
-                    let (dy, grads) = (&x, &mut [grad]);
-                    pattention::backward::<P>(exec, &site, &x, dy, dims, saved, work, dx, grads);
+            let forward = |exec: &mut Exec<'_>, state: &mut SiteState| {
+                let saved = Saved {
+                    scores: &mut P::Kept::in_floats(&mut state.scores)[..r * n],
+                    stats: &mut state.stats,
                 };
-            let what = ("site backward, frozen", name.clone());
-            let work = [2.0 * product, bytes + 4.0 * (2 * r * n) as f64];
-            self.time(what, work, &mut state, forward, |exec, state| {
-                backward(exec, state, None);
+                pattention::forward::<P>(exec, &site, &x, &mut state.rows, dims, Some(saved));
+            };
+            let backward = |exec: &mut Exec<'_>, state: &mut SiteState, is_frozen: bool| {
+                let saved = Saved {
+                    scores: &mut P::Kept::in_floats(&mut state.scores)[..r * n],
+                    stats: &mut state.stats,
+                };
+                let grad = SegmentGrad {
+                    keys: &mut state.keys,
+                    values: &mut state.values,
+                };
+                pattention::backward::<P>(
+                    exec,
+                    &site,
+                    &x,
+                    &dy,
+                    dims,
+                    saved,
+                    &mut P::Kept::in_floats(&mut state.work)[..r * n],
+                    Some((&mut state.rows, Write::Replace)),
+                    &mut [(!is_frozen).then_some(grad)],
+                );
+            };
+            let mut state = SiteState {
+                scores: vec![0.0; r * n],
+                stats: vec![0.0; r],
+                rows: vec![0.0; r * d],
+                work: vec![0.0; r * n],
+                keys: vec![0.0; n * d],
+                values: vec![0.0; n * d],
+            };
+            let product = 2 * r * n * d;
+            // Each array once: rows in and out, keys and values, and the scores that are kept.
+            let floats = 2 * r * d + 2 * n * d + r * n;
+            let amounts = [2 * product, floats];
+            self.time("site forward", &shape, amounts, |exec| {
+                forward(exec, &mut state)
             });
-            let mut state = (state, vec![0.0f32; n * d], vec![0.0f32; n * d]);
-            let what = ("site backward, with weights", name);
-            let work = [4.0 * product, bytes + 4.0 * (4 * r * n + 4 * n * d) as f64];
-            self.time(
-                what,
-                work,
-                &mut state,
-                |exec, (state, ..)| forward(exec, state),
-                |exec, (state, keys, values)| {
-                    backward(exec, state, Some(SegmentGrad { keys, values }));
-                },
-            );
+            let amounts = [2 * product, floats + 2 * r * n];
+            let name = "site backward, frozen";
+            self.time_after(name, &shape, amounts, &mut state, forward, |exec, state| {
+                backward(exec, state, true);
+            });
+            let amounts = [4 * product, floats + 4 * r * n + 4 * n * d];
+            let name = "site backward, with weights";
+            self.time_after(name, &shape, amounts, &mut state, forward, |exec, state| {
+                backward(exec, state, false);
+            });
         }
-        let v = config.vocab;
+    }
+
+    /// The output head with the loss.
+    fn head<P: gemm::Precision>(&mut self, setup: &Setup<'_>)
+    where
+        f32: Source<P>,
+    {
+        let (r, d, v) = (setup.rows(), setup.config.width, setup.config.vocab);
         let (h, table) = (numbers(r * d), numbers(v * d));
         let targets = super::tokens(r, v);
-        let mut state = (vec![0.0f32; r], vec![0.0f32; r * d], vec![0.0f32; v * d]);
-        let what = (
-            "head, cross-entropy and gradients",
-            format!("R={r} D={d} V={v}"),
-        );
-        let work = [
-            6.0 * (r * v * d) as f64,
-            4.0 * (2 * r * d + 3 * v * d) as f64,
-        ];
+        let (mut nll, mut dh, mut dtable) = (vec![0.0; r], vec![0.0; r * d], vec![0.0; v * d]);
+        let shape = format!("R={r} D={d} V={v}");
+        let amounts = [6 * r * v * d, 2 * r * d + 3 * v * d];
         self.time(
-            what,
-            work,
-            &mut state,
-            |_, _| {},
-            |exec, (nll, dh, dtable)| {
-                let gradient = cross_entropy::Gradient {
+            "head, cross-entropy and gradients",
+            &shape,
+            amounts,
+            |exec| {
+                let gradient = Some(cross_entropy::Gradient {
                     weight: 1.0 / r as f32,
-                    dh,
-                    dtable: Some(dtable),
-                };
-                let gradient = Some(gradient);
-                cross_entropy::forward::<P>(exec, &h, &table, 1.0, &targets, nll, gradient, d);
+                    dh: &mut dh,
+                    dtable: Some(&mut dtable),
+                });
+                cross_entropy::forward::<P>(exec, &h, &table, 1.0, &targets, &mut nll, gradient, d);
             },
         );
     }
@@ -242,39 +283,30 @@ impl Bench<'_> {
             channels: d / config.heads,
             causal: true,
         };
-        let name = format!(
+        let shape = format!(
             "B={} T={} H={} C={}",
             of.batch, of.queries, of.heads, of.channels
         );
-        let qkv = [0; 3].map(|_| numbers(r * d));
-        let qkv = || qkv.each_ref().map(|x| &x[..]);
-        let mut state = (vec![0.0f32; r * d], vec![0.0f32; of.stats_len()]);
+        let [q, k, v, d_o] = [0; 4].map(|_| numbers(r * d));
+        let (mut o, mut lse) = (vec![0.0; r * d], vec![0.0; of.stats_len()]);
         // Half of each product is masked.
-        let product = (r * setup.context * d) as f64;
-        let what = ("attention forward", name.clone());
-        let work = [2.0 * product, 4.0 * (4 * r * d) as f64];
+        let product = r * setup.context * d;
         self.time(
-            what,
-            work,
-            &mut state,
-            |_, _| {},
-            |exec, (o, lse)| {
-                attention::forward(exec, of, qkv(), o, Some(lse));
+            "attention forward",
+            &shape,
+            [2 * product, 4 * r * d],
+            |exec| {
+                attention::forward(exec, of, [&q, &k, &v], &mut o, Some(&mut lse));
             },
         );
-        let (o, lse) = state;
-        let d_o = numbers(r * d);
-        let mut grads = [0; 3].map(|_| vec![0.0f32; r * d]);
-        let what = ("attention backward", name);
-        let work = [5.0 * product, 4.0 * (8 * r * d) as f64];
+        let mut grads = [0; 3].map(|_| vec![0.0; r * d]);
         self.time(
-            what,
-            work,
-            &mut grads,
-            |_, _| {},
-            |exec, grads| {
-                let grads = grads.each_mut().map(|g| &mut g[..]);
-                attention::backward(exec, of, qkv(), &o, &lse, &d_o, grads);
+            "attention backward",
+            &shape,
+            [5 * product, 8 * r * d],
+            |exec| {
+                let grads = grads.each_mut().map(|grad| &mut grad[..]);
+                attention::backward(exec, of, [&q, &k, &v], &o, &lse, &d_o, grads);
             },
         );
     }
@@ -282,61 +314,33 @@ impl Bench<'_> {
     /// Kernels that pass over memory and compute little.
     fn passes(&mut self, setup: &Setup<'_>) {
         let (config, r, d) = (&setup.config, setup.rows(), setup.config.width);
-        let name = format!("R={r} D={d}");
+        let shape = format!("R={r} D={d}");
         let (x, dy) = (numbers(r * d), numbers(r * d));
-        let mut state = (vec![0.0f32; r * d], vec![0.0f32; 2 * r]);
-        let bytes = |arrays: usize, len: usize| [0.0, (4 * arrays * len) as f64];
-        let what = ("LayerNorm forward", name.clone());
-        self.time(
-            what,
-            bytes(2, r * d),
-            &mut state,
-            |_, _| {},
-            |exec, (y, stats)| layer_norm::forward(exec, &x, None, 1e-5, y, stats, d),
-        );
-        let (y, stats) = state;
-        let mut dx = vec![0.0f32; r * d];
-        let what = ("LayerNorm backward", name.clone());
-        self.time(
-            what,
-            bytes(4, r * d),
-            &mut dx,
-            |_, _| {},
-            |exec, dx| {
-                let kept = layer_norm::Kept::Output(&y);
-                layer_norm::backward(exec, kept, &stats, None, &dy, (dx, Write::Add), d);
-            },
-        );
-        let rotated = (d / config.heads / 4).next_multiple_of(2);
+        let (mut y, mut dx, mut stats) = (vec![0.0; r * d], vec![0.0; r * d], vec![0.0; 2 * r]);
+        self.time("LayerNorm forward", &shape, [0, 2 * r * d], |exec| {
+            layer_norm::forward(exec, &x, None, 1e-5, &mut y, &mut stats, d);
+        });
+        self.time("LayerNorm backward", &shape, [0, 4 * r * d], |exec| {
+            let kept = layer_norm::Kept::Output(&y);
+            layer_norm::backward(exec, kept, &stats, None, &dy, (&mut dx, Write::Add), d);
+        });
+        let rotated = config.rotary_dims();
         let table = RotaryTable::new(setup.context, rotated, 10_000.0);
         let dims = [setup.context, config.heads, d / config.heads];
-        let what = ("rotary", name.clone());
-        let touched = r * config.heads * rotated;
-        self.time(
-            what,
-            bytes(2, touched),
-            &mut dx,
-            |_, _| {},
-            |exec, x| rotary::rotate(exec, x, &table, dims, 0, false),
-        );
-        let what = ("residual add", name);
-        self.time(
-            what,
-            bytes(3, r * d),
-            &mut dx,
-            |_, _| {},
-            |exec, y| elementwise::add(exec, y, &x),
-        );
+        let floats = 2 * r * config.heads * rotated;
+        self.time("rotary", &shape, [0, floats], |exec| {
+            rotary::rotate(exec, &mut dx, &table, dims, 0, false);
+        });
+        self.time("residual add", &shape, [0, 3 * r * d], |exec| {
+            elementwise::add(exec, &mut y, &x);
+        });
+        let shape = format!("{LONG} numbers");
         let gradient = numbers(LONG);
-        let long = format!("{LONG} numbers");
-        let what = ("sum of squares", long.clone());
-        self.time(
-            what,
-            bytes(1, LONG),
-            &mut 0.0,
-            |_, _| {},
-            |exec, sum| *sum = elementwise::sum_of_squares(exec, &gradient),
-        );
+        let mut sum = 0.0;
+        self.time("sum of squares", &shape, [0, LONG], |exec| {
+            sum += elementwise::sum_of_squares(exec, &gradient);
+        });
+        std::hint::black_box(sum);
         let update = Update {
             lr: 1e-4,
             beta1: 0.9,
@@ -346,25 +350,23 @@ impl Bench<'_> {
             grad_scale: 1.0,
             step: 1,
         };
-        let mut state = [0; 3].map(|_| vec![0.0f32; LONG]);
-        self.time(
-            ("AdamW", long),
-            bytes(7, LONG),
-            &mut state,
-            |_, _| {},
-            |exec, [p, m, v]| adamw::update(exec, update, p, &gradient, m, v),
-        );
+        let [mut param, mut m, mut v] = [0; 3].map(|_| vec![0.0; LONG]);
+        self.time("AdamW", &shape, [0, 7 * LONG], |exec| {
+            adamw::update(exec, update, &mut param, &gradient, &mut m, &mut v);
+        });
     }
 }
 
 fn print(output: &Output<'_>) {
     let m = &output.machine;
+    let peak = (m.peak_gflops).map_or(String::new(), |peak| {
+        format!(" does {peak:.0} GFLOP/s in f32 and")
+    });
     outln!(
-        "kernels of {} in {}, {} threads; the machine does {:.0} GFLOP/s in f32 and reads {:.1} GB/s",
+        "kernels of {} in {}, {} threads; the machine{peak} reads {:.1} GB/s",
         output.preset,
         output.precision,
         output.threads,
-        m.peak_gflops.unwrap_or(f64::NAN),
         m.read_gb_per_s
     );
     let headers = ["kernel", "shape", "ms", "GFLOP/s", "GB/s", "limit", "share"];

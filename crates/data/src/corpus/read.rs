@@ -241,6 +241,7 @@ fn utf8(bytes: Vec<u8>, location: impl FnOnce() -> String) -> Result<String> {
                 .as_bytes()
                 .get(offset_bytes)
                 .copied()
+                // The error is of these bytes: were all of them valid, there would be none.
                 .expect("an invalid byte follows the valid ones"),
         }
     })

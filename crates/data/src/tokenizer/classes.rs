@@ -26,6 +26,7 @@ const TABLE_BYTES: usize = (char::MAX as usize + 1) / PER_BYTE;
 static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut table = vec![0; TABLE_BYTES];
     for (class, pattern) in [(1, r"\p{L}"), (2, r"\p{N}"), (3, r"\s")] {
+        // The three constants above.
         let parsed = regex_syntax::parse(pattern).expect("constant patterns, parsed in every test");
         let HirKind::Class(HirClass::Unicode(ranges)) = parsed.kind() else {
             unreachable!("each pattern is one class");

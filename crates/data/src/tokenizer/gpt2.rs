@@ -7,6 +7,8 @@ use serde::ser::{Serialize, Serializer};
 
 use super::words::BYTE_CHARS;
 
+// What is expected here is about constants of a crate; no input reaches it, and `tests/tokenizer_plain.rs` loads it.
+
 /// Tokens that are bytes or made by merges; the end of a document follows them.
 const TOKENS: u32 = 50256;
 const EOD_NAME: &str = "<|endoftext|>";

@@ -65,6 +65,7 @@ impl Tokenizer {
 
     /// GPT-2's encoding: 50,257 ids, of which 50256 ends a document.
     pub fn gpt2() -> Self {
+        // No input: the table of a crate.
         Self::from_json(gpt2::json().to_vec(), "gpt2").expect("a constant, loaded in the tests")
     }
 

@@ -93,6 +93,7 @@ impl Trainer {
         words.sort_unstable();
         let mut learner = Learner::new(&words);
         learner.learn(self.vocab_size, progress);
+        // A `Value`: its keys are strings, so writing it to memory cannot fail.
         let json = serde_json::to_vec(&learner.tokenizer_json())
             .expect("strings and numbers serialize to memory");
         Tokenizer::from_json(json, "the trained tokenizer")

@@ -72,6 +72,7 @@ pub(super) static BYTE_CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
         match byte {
             b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
             _ => {
+                // 68 bytes have no printable character of their own.
                 let c = char::from_u32(next).expect("U+0100 to U+0143 are characters");
                 next += 1;
                 c

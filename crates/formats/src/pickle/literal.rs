@@ -34,7 +34,8 @@ pub(super) fn unquote(line: &str) -> Option<&str> {
         .find_map(|&quote| line.strip_prefix(quote)?.strip_suffix(quote))
 }
 
-/// Text of Python's `raw-unicode-escape`: Latin-1 with `\uXXXX` and `\UXXXXXXXX`; other backslashes are themselves.
+/// Text of Python's `raw-unicode-escape`: Latin-1, with `\u` and four hexadecimal digits or `\U` and eight for other
+/// characters; other backslashes are themselves.
 pub(super) fn raw_unicode(line: &[u8]) -> String {
     let mut out = String::new();
     let mut rest = line;

@@ -137,6 +137,7 @@ unsafe fn column(kernels: &Kernels, operands: Tile, a: &Left, rows: Range<usize>
     while row < rows.end {
         let most = (rows.end - row).min(a.left_in_group(row - rows.start));
         let fits = |(height, _): &&(usize, Kernel)| *height <= most;
+        // `most` is 1 or more, and the last kernel has one row.
         let (height, kernel) = kernels.by_rows.iter().find(fits).expect("one row fits");
         let tile = Tile {
             a: a.at(row - rows.start),

@@ -286,6 +286,7 @@ unsafe fn across<S: Copy + Default, const P: usize, const W: usize>(
                 let lines: [&[S; W]; P] = if cols.len() == W && first + P <= rows {
                     std::array::from_fn(|p| {
                         let line = &from[(first + p) * stride + cols.start..];
+                        // `pack_panels` cut `from` out of a `Mat`, which has all columns of all rows.
                         line.first_chunk().expect("all columns exist")
                     })
                 } else {

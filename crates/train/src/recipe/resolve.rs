@@ -21,6 +21,7 @@ pub struct Resolved {
 impl Resolved {
     /// The whole recipe as TOML.
     pub fn to_toml(&self) -> String {
+        // Numbers above what TOML has cannot be in it: `resolve_table` read all of it from TOML.
         toml::to_string(&self.recipe).expect("a recipe is plain data with string keys")
     }
 
@@ -97,6 +98,7 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
         model,
         ..Recipe::default()
     };
+    // Defaults and a preset of the library: no number of an input yet.
     let mut merged = Table::try_from(&defaults).expect("a recipe is plain data with string keys");
     let mut origins = BTreeMap::new();
     if let Some(Value::Table(model)) = merged.get("model") {
@@ -200,6 +202,7 @@ fn schema() -> Table {
         grow: vec![grow],
         ..Recipe::default()
     };
+    // Constants alone.
     Table::try_from(&full).expect("a recipe is plain data with string keys")
 }
 

@@ -47,6 +47,7 @@ impl Default for Recipe {
         Self {
             seed: 1234,
             data: DataTable::default(),
+            // A constant that `recipe_hostile.rs` resolves.
             model: ModelTable::from_preset("tiny").expect("a preset of the library"),
             train: TrainTable::default(),
             optimizer: AdamWConfig::default(),
