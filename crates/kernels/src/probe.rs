@@ -3,7 +3,7 @@
 
 use crate::exec::{Disjoint, Exec};
 use crate::simd::{self, LANES, simd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Accumulators in flight: enough to hide the latency of a fused multiply-add.
 #[cfg(target_arch = "x86_64")]
@@ -56,12 +56,16 @@ simd! {
     }
 }
 
+/// What a limit is measured for at least: a neighbour on the same core comes and goes in less.
+const LEAST: Duration = Duration::from_millis(300);
+
 /// Best of several runs of `f` on every thread at once, as work per second.
 fn best_rate(exec: &mut Exec<'_>, work: f64, f: impl Fn(usize) -> f32 + Sync) -> f64 {
     let threads = exec.pool.threads();
     let mut results = vec![0.0f32; threads];
     let mut best = 0.0f64;
-    for _ in 0..5 {
+    let first = Instant::now();
+    while first.elapsed() < LEAST {
         let results = Disjoint::new(&mut results);
         let started = Instant::now();
         exec.run(threads, 0, |task, _| {

@@ -3,7 +3,8 @@
 use super::machine::Machine;
 use super::{Setup, decode, flops_per_token, prefill, train};
 use crate::commands::print_json;
-use tokenformer_core::Precision;
+use std::sync::Arc;
+use tokenformer_core::{Device, Memory, Precision};
 use tokenformer_report::table::{human_bytes, human_count};
 use tokenformer_train::{Result, memory};
 
@@ -15,7 +16,7 @@ struct Output<'a> {
     precision: &'static str,
     threads: usize,
     computed_on: String,
-    memory: tokenformer_core::Memory,
+    memory: Memory,
     batch: usize,
     context: usize,
     steps: usize,
@@ -83,7 +84,7 @@ pub fn decode(setup: &Setup<'_>) -> Result<()> {
 fn inference(
     setup: &Setup<'_>,
     what: &'static str,
-    run: impl FnOnce(&Setup<'_>, &std::sync::Arc<dyn tokenformer_core::Device>) -> Result<Vec<f64>>,
+    run: impl FnOnce(&Setup<'_>, &Arc<dyn Device>) -> Result<Vec<f64>>,
     tokens: usize,
     is_read_bound: bool,
 ) -> Result<()> {
