@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_micros(50);
 
 /// A pool of persistent threads that run numbered tasks.
 ///
-/// The calling thread takes part, so `Pool::new(1)` starts none. Tasks are handed out by a shared
-/// counter; results must not depend on which thread runs a task. A run does not wait for a thread that has
-/// not yet noticed it.
+/// The calling thread takes part, so `Pool::new(1)` starts none. Every thread works through its own share of
+/// the tasks, a run of neighbours, and then helps with the shares of the others; results must not depend on
+/// which thread runs a task. A run does not wait for a thread that has not yet noticed it.
 pub struct Pool {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
@@ -31,7 +31,8 @@ struct Shared {
     state: Mutex<State>,
     start: Condvar,
     done: Condvar,
-    next: AtomicUsize,
+    /// The next task of every thread's share.
+    next: Vec<Counter>,
     panicked: AtomicBool,
     /// Number of the run; changed under the lock, read by workers that wait awake.
     generation: AtomicU64,
@@ -40,6 +41,11 @@ struct Shared {
     busy: AtomicUsize,
     patience: Duration,
 }
+
+/// A counter on cache lines of its own: threads that count in their own shares do not disturb one another.
+#[derive(Default)]
+#[repr(align(128))]
+struct Counter(AtomicUsize);
 
 #[derive(Default)]
 struct State {
@@ -52,6 +58,26 @@ struct State {
 }
 
 impl Shared {
+    /// The tasks that a thread starts with.
+    fn share(&self, tasks: usize, worker: usize) -> Range<usize> {
+        let start = |worker| tasks * worker / self.next.len();
+        start(worker)..start(worker + 1)
+    }
+
+    /// Runs what is left of `worker`'s share, then of the others'.
+    fn take_tasks(&self, tasks: usize, worker: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+        for owner in (worker..self.next.len()).chain(0..worker) {
+            let share = self.share(tasks, owner);
+            loop {
+                let task = self.next[owner].0.fetch_add(1, Ordering::Relaxed);
+                if task >= share.end {
+                    break;
+                }
+                f(task, worker);
+            }
+        }
+    }
+
     /// Waits awake, for a short time, until `ready`.
     fn watch(&self, ready: impl Fn() -> bool) {
         const LOOKS: usize = 16;
@@ -101,7 +127,7 @@ impl Pool {
             state: Mutex::new(State::default()),
             start: Condvar::new(),
             done: Condvar::new(),
-            next: AtomicUsize::new(0),
+            next: (0..threads).map(|_| Counter::default()).collect(),
             panicked: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
@@ -155,7 +181,10 @@ impl Pool {
             >(f)
         };
         let shared = &*self.shared;
-        shared.next.store(0, Ordering::Relaxed);
+        for (worker, next) in shared.next.iter().enumerate() {
+            next.0
+                .store(shared.share(tasks, worker).start, Ordering::Relaxed);
+        }
         let asleep = {
             let mut state = lock(&shared.state);
             state.job = Some(Job { run, tasks });
@@ -166,7 +195,7 @@ impl Pool {
             shared.start.notify_all();
         }
         let outside = INSIDE.replace(this);
-        let mine = catch_unwind(AssertUnwindSafe(|| take_tasks(shared, tasks, 0, f)));
+        let mine = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(tasks, 0, f)));
         INSIDE.set(outside);
         lock(&shared.state).job = None;
         // From here on nobody takes up the job. Acquire: what the workers have written is seen afterwards.
@@ -201,16 +230,6 @@ impl Drop for Pool {
     }
 }
 
-fn take_tasks(shared: &Shared, tasks: usize, worker: usize, f: &(dyn Fn(usize, usize) + Sync)) {
-    loop {
-        let task = shared.next.fetch_add(1, Ordering::Relaxed);
-        if task >= tasks {
-            return;
-        }
-        f(task, worker);
-    }
-}
-
 fn worker_loop(shared: &Shared, worker: usize) {
     INSIDE.set(shared);
     let mut seen = 0;
@@ -238,7 +257,7 @@ fn worker_loop(shared: &Shared, worker: usize) {
         // SAFETY: `Pool::run` waits for `busy == 0`, to which this thread contributes only below.
         let run = unsafe { &*job.run };
         if catch_unwind(AssertUnwindSafe(|| {
-            take_tasks(shared, job.tasks, worker, run)
+            shared.take_tasks(job.tasks, worker, run)
         }))
         .is_err()
         {

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokenformer_kernels::exec::{Disjoint, Pieces};
 use tokenformer_kernels::{Arena, Exec, Pool, Scratch};
 
@@ -42,6 +43,22 @@ fn many_short_runs() {
     for tasks in 0..2000 {
         runs_each_once(&pool, tasks % 9);
     }
+}
+
+#[test]
+fn a_share_whose_thread_is_held_up_is_done_by_the_others() {
+    let pool = Pool::new(3);
+    let (tasks, done) = (31, AtomicUsize::new(0));
+    let started = Instant::now();
+    pool.run(tasks, &|task, _| {
+        // The first task of the first share waits for all others, most of its own share among them.
+        while task == 0 && done.load(Ordering::Relaxed) < tasks - 1 {
+            assert!(started.elapsed() < Duration::from_secs(60), "nobody helps");
+            std::thread::yield_now();
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!(done.into_inner(), tasks);
 }
 
 #[test]
