@@ -22,13 +22,12 @@ use super::pack::{LINE, Line, Panels, Precision, pack_panels};
 use super::packed::Grid;
 use super::{Mat, Right, Write};
 use crate::exec::{Disjoint, Exec, Pieces};
+use direct::{DIRECT_ROWS, is_direct};
 use format::{BLOCK, block_lines, narrow, panel_lines, widen};
 use std::ops::Range;
 
 pub use format::Format;
 
-/// Most rows that are multiplied as the weights stream by; more rows share widened blocks.
-const DIRECT_ROWS: usize = 4;
 /// Weights of a task when they stream by.
 const DIRECT_TASK: usize = 32 << 10;
 
@@ -165,7 +164,7 @@ pub struct Job<'a> {
     pub scale: f32,
 }
 
-/// How one product is cut into tasks, by its shape alone.
+/// How one product is cut into tasks, by its shape and layout alone.
 enum Cut {
     /// All rows, so many panels a task.
     Stream(Pieces),
@@ -173,8 +172,9 @@ enum Cut {
 }
 
 impl Cut {
-    fn new([m, k, n]: [usize; 3]) -> Self {
-        if m <= DIRECT_ROWS {
+    fn new(x: Mat<'_>, n: usize) -> Self {
+        let [m, k] = x.shape();
+        if is_direct(x) {
             let panels = (DIRECT_TASK / PANEL / k.max(1)).max(1);
             Self::Stream(Pieces::new(n, panels * PANEL))
         } else {
@@ -210,7 +210,7 @@ pub fn par_products(exec: &mut Exec<'_>, jobs: &mut [Job<'_>]) {
             let [weights_k, n] = job.weights.shape();
             assert!(k == weights_k && super::fits(job.y.len(), m, n, job.y_stride));
             let first = count;
-            let cut = Cut::new([m, k, n]);
+            let cut = Cut::new(job.x, n);
             count += if m == 0 { 0 } else { cut.count() };
             Task {
                 first,

@@ -3,16 +3,24 @@
 use super::super::kernel::PANEL;
 use super::super::pack::Line;
 use super::super::{Mat, Write};
+use super::Prepared;
 use super::format::{BLOCK, Format, Row, block_lines, floats, from_half, halves, scaled};
-use super::{DIRECT_ROWS, Prepared};
 use crate::simd::{prefetch, simd};
 use std::ops::Range;
 
+/// Most rows that are multiplied as the weights stream by.
+pub(super) const DIRECT_ROWS: usize = 4;
 /// Bytes from the weights in use to those that are asked for. The processor looks ahead by itself as far as its window
 /// of instructions goes: far enough for f32, while the fewer bytes a weight has, the less memory a window spans.
 const AHEAD_HALVES: usize = 1 << 10;
 /// The same for int8.
 const AHEAD_BYTES: usize = 4 << 10;
+
+/// Whether `x` is multiplied as the weights stream by: few rows, whose numbers are adjacent. More rows share
+/// widened blocks.
+pub(super) fn is_direct(x: Mat<'_>) -> bool {
+    x.rows <= DIRECT_ROWS && x.col_stride == 1
+}
 
 /// `y = scale · x·b (+ y)` for the columns `cols` of `b`, which start at a panel; one slice of `y` for each
 /// of the rows of `x`.
@@ -24,27 +32,19 @@ pub(super) fn product(
     cols: Range<usize>,
     scale: f32,
 ) {
-    assert!(x.rows == y.len() && x.rows <= DIRECT_ROWS && cols.start.is_multiple_of(PANEL));
+    assert!(x.rows == y.len() && is_direct(x) && cols.start.is_multiple_of(PANEL));
     if x.cols == 0 && write == Write::Replace {
         y.iter_mut().for_each(|y| y.fill(0.0));
     }
-    let mut gathered = [[0.0; BLOCK]; DIRECT_ROWS];
+    let mut chains = [[0.0; PANEL]; DIRECT_ROWS];
     for start in cols.clone().step_by(PANEL) {
         let to = start - cols.start..(start + PANEL).min(cols.end) - cols.start;
         let blocks = b.panel(start / PANEL).chunks(block_lines(b.format, BLOCK));
         for (index, block) in blocks.enumerate() {
             let depth = index * BLOCK..x.cols.min((index + 1) * BLOCK);
-            let mut chains = [[0.0; PANEL]; DIRECT_ROWS];
             let mut rows = [&[][..]; DIRECT_ROWS];
-            for ((row, gathered), i) in rows.iter_mut().zip(&mut gathered).zip(0..x.rows) {
-                *row = if x.col_stride == 1 {
-                    &x.data[i * x.row_stride..][depth.clone()]
-                } else {
-                    for (to, k) in gathered.iter_mut().zip(depth.clone()) {
-                        *to = x.data[i * x.row_stride + k * x.col_stride];
-                    }
-                    &gathered[..depth.len()]
-                };
+            for (i, row) in rows[..x.rows].iter_mut().enumerate() {
+                *row = &x.data[i * x.row_stride..][depth.clone()];
             }
             let write = if index == 0 { write } else { Write::Add };
             let mut at = 0;
