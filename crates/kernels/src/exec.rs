@@ -10,10 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for work, or waits for the others, before it sleeps: as long as the others take for a
-/// task of a large product. Decoding a token takes about a hundred runs a few microseconds apart, a step of training
-/// a thousand with such tasks; waking a thread that sleeps takes longer than most of its waits.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// How long a thread looks for work, or waits for the others, before it sleeps. Decoding a token takes about
+/// a hundred runs a few microseconds apart; waking a thread that sleeps can take longer than a run. Much longer
+/// waits take the cores from other programs, and from other pools.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// A pool of persistent threads that run numbered tasks.
 ///
