@@ -14,8 +14,6 @@ use crate::simd::{Level, level, multiplies_bf16};
 pub(super) const PANEL: usize = 32;
 /// Rows of the tallest tile of all instruction sets.
 pub(super) const STRIP: usize = 8;
-/// Positions in a row without a test for the end; with 8, the compiler keeps the loop.
-const UNROLL: usize = 4;
 
 /// The operands of one tile.
 pub struct Tile {
@@ -152,55 +150,12 @@ impl<V: Vector> Words<V> for Pairs {
     }
 }
 
-/// Adds `words` positions to the sums of a tile, `STEPS` of them in a row.
-///
-/// # Safety
-/// As for [`Kernel`].
-#[inline(always)]
-unsafe fn chain<V: Vector, W: Words<V>, const R: usize, const N: usize, const STEPS: usize>(
-    acc: &mut [[V; N]; R],
-    a: [*const u32; R],
-    a_word: usize,
-    b: *const u32,
-    b_word: usize,
-    words: usize,
-) {
-    let (mut a_at, mut b_at) = (0, 0);
-    let mut steps = |count: usize| {
-        for i in 0..count {
-            // SAFETY: passed on to the caller.
-            unsafe {
-                let mut columns = [W::ready(V::splat(0)); N];
-                for (j, columns) in columns.iter_mut().enumerate() {
-                    let at = b_at + i * b_word + j * V::LANES;
-                    *columns = W::ready(V::load(b.wrapping_add(at)));
-                }
-                for (row, acc) in a.iter().zip(&mut *acc) {
-                    let at = row.wrapping_add(a_at + i * a_word);
-                    let x = W::ready(V::splat(at.read_unaligned()));
-                    for (acc, columns) in acc.iter_mut().zip(columns) {
-                        *acc = W::step(x, columns, *acc);
-                    }
-                }
-            }
-        }
-        a_at += count * a_word;
-        b_at += count * b_word;
-    };
-    for _ in 0..words / STEPS {
-        steps(STEPS);
-    }
-    for _ in 0..words % STEPS {
-        steps(1);
-    }
-}
-
 /// `R` rows by `N` vectors of the tile, from column `col` on.
 ///
 /// # Safety
 /// As for [`Kernel`].
 #[inline(always)]
-unsafe fn part<V: Vector, W: Words<V>, const COLS: usize, const R: usize, const N: usize>(
+unsafe fn part<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     t: &Tile,
     row: usize,
     col: usize,
@@ -217,16 +172,21 @@ unsafe fn part<V: Vector, W: Words<V>, const COLS: usize, const R: usize, const 
         // Opaque, or the compiler chains the addresses of the rows by one addition each.
         let rows: [*const u32; R] =
             std::array::from_fn(|i| std::hint::black_box(t.a.add((row + i) * t.a_row)));
-        let b = t.b.add(col);
-        // Distances that the compiler knows become parts of the instructions, which leaves fewer of them.
-        match (t.a_word, t.b_word) {
-            (1, word) if word == COLS => {
-                chain::<V, W, R, N, UNROLL>(&mut acc, rows, 1, b, COLS, t.words)
+        let mut at = 0;
+        let mut b = t.b.add(col);
+        for _ in 0..t.words {
+            let mut columns = [W::ready(V::splat(0)); N];
+            for (j, columns) in columns.iter_mut().enumerate() {
+                *columns = W::ready(V::load(b.add(j * V::LANES)));
             }
-            (a_word, word) if a_word == COLS && word == COLS => {
-                chain::<V, W, R, N, UNROLL>(&mut acc, rows, COLS, b, COLS, t.words)
+            for (row, acc) in rows.iter().zip(&mut acc) {
+                let x = W::ready(V::splat(row.wrapping_add(at).read_unaligned()));
+                for (acc, columns) in acc.iter_mut().zip(columns) {
+                    *acc = W::step(x, columns, *acc);
+                }
             }
-            (word, b_word) => chain::<V, W, R, N, 1>(&mut acc, rows, word, b, b_word, t.words),
+            at += t.a_word;
+            b = b.wrapping_add(t.b_word);
         }
         let scale = V::splat(t.scale.to_bits());
         for (i, acc) in acc.into_iter().enumerate() {
@@ -264,7 +224,7 @@ unsafe fn tile<
     for row in (0..R).step_by(H) {
         for col in (0..COLS).step_by(N * V::LANES) {
             // SAFETY: passed on to the caller.
-            unsafe { part::<V, W, COLS, H, N>(t, row, col) };
+            unsafe { part::<V, W, H, N>(t, row, col) };
         }
     }
 }
