@@ -16,7 +16,7 @@ const AHEAD_HALVES: usize = 1 << 10;
 /// The same for int8.
 const AHEAD_BYTES: usize = 4 << 10;
 
-/// Whether `x` is multiplied as the weights stream by: few rows, whose numbers are adjacent. More rows share
+/// Whether `x` is multiplied as the weights stream by: few rows, whose numbers are adjacent. All others share
 /// widened blocks.
 pub(super) fn is_direct(x: Mat<'_>) -> bool {
     x.rows <= DIRECT_ROWS && x.col_stride == 1
