@@ -150,12 +150,71 @@ impl<V: Vector> Words<V> for Pairs {
     }
 }
 
-/// `R` rows by `N` vectors of the tile, from column `col` on.
+/// Adds one position of the inner dimension, at `at` in the rows of A, to the sums of a tile.
 ///
 /// # Safety
 /// As for [`Kernel`].
 #[inline(always)]
-unsafe fn part<V: Vector, W: Words<V>, const R: usize, const N: usize>(
+unsafe fn position<V: Vector, W: Words<V>, const R: usize, const N: usize>(
+    acc: &mut [[V; N]; R],
+    rows: &[*const u32; R],
+    at: usize,
+    b: *const u32,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut columns = [W::ready(V::splat(0)); N];
+        for (j, columns) in columns.iter_mut().enumerate() {
+            *columns = W::ready(V::load(b.wrapping_add(j * V::LANES)));
+        }
+        for (row, acc) in rows.iter().zip(acc) {
+            let x = W::ready(V::splat(row.wrapping_add(at).read_unaligned()));
+            for (acc, columns) in acc.iter_mut().zip(columns) {
+                *acc = W::step(x, columns, *acc);
+            }
+        }
+    }
+}
+
+/// Adds all positions of a tile to its sums. Four are written out, because the compiler unrolls a loop at
+/// some levels of optimisation only and keeps the sums in memory at the others.
+///
+/// # Safety
+/// As for [`Kernel`].
+#[inline(always)]
+unsafe fn chain<V: Vector, W: Words<V>, const R: usize, const N: usize>(
+    acc: &mut [[V; N]; R],
+    rows: &[*const u32; R],
+    a_word: usize,
+    mut b: *const u32,
+    b_word: usize,
+    words: usize,
+) {
+    let mut at = 0;
+    // SAFETY: passed on to the caller.
+    unsafe {
+        for _ in 0..words / 4 {
+            position::<V, W, R, N>(acc, rows, at, b);
+            position::<V, W, R, N>(acc, rows, at + a_word, b.wrapping_add(b_word));
+            position::<V, W, R, N>(acc, rows, at + 2 * a_word, b.wrapping_add(2 * b_word));
+            position::<V, W, R, N>(acc, rows, at + 3 * a_word, b.wrapping_add(3 * b_word));
+            at += 4 * a_word;
+            b = b.wrapping_add(4 * b_word);
+        }
+        for _ in 0..words % 4 {
+            position::<V, W, R, N>(acc, rows, at, b);
+            at += a_word;
+            b = b.wrapping_add(b_word);
+        }
+    }
+}
+
+/// `R` rows by `N` vectors of the tile, from column `col` on; panels have `COLS` columns.
+///
+/// # Safety
+/// As for [`Kernel`].
+#[inline(always)]
+unsafe fn part<V: Vector, W: Words<V>, const COLS: usize, const R: usize, const N: usize>(
     t: &Tile,
     row: usize,
     col: usize,
@@ -172,21 +231,16 @@ unsafe fn part<V: Vector, W: Words<V>, const R: usize, const N: usize>(
         // Opaque, or the compiler chains the addresses of the rows by one addition each.
         let rows: [*const u32; R] =
             std::array::from_fn(|i| std::hint::black_box(t.a.add((row + i) * t.a_row)));
-        let mut at = 0;
-        let mut b = t.b.add(col);
-        for _ in 0..t.words {
-            let mut columns = [W::ready(V::splat(0)); N];
-            for (j, columns) in columns.iter_mut().enumerate() {
-                *columns = W::ready(V::load(b.add(j * V::LANES)));
+        let b = t.b.add(col);
+        // Distances that the compiler knows become parts of the instructions, which leaves fewer of them.
+        match (t.a_word, t.b_word) {
+            (1, word) if word == COLS => {
+                chain::<V, W, R, N>(&mut acc, &rows, 1, b, COLS, t.words);
             }
-            for (row, acc) in rows.iter().zip(&mut acc) {
-                let x = W::ready(V::splat(row.wrapping_add(at).read_unaligned()));
-                for (acc, columns) in acc.iter_mut().zip(columns) {
-                    *acc = W::step(x, columns, *acc);
-                }
+            (a_word, word) if a_word == COLS && word == COLS => {
+                chain::<V, W, R, N>(&mut acc, &rows, COLS, b, COLS, t.words);
             }
-            at += t.a_word;
-            b = b.wrapping_add(t.b_word);
+            (a_word, b_word) => chain::<V, W, R, N>(&mut acc, &rows, a_word, b, b_word, t.words),
         }
         let scale = V::splat(t.scale.to_bits());
         for (i, acc) in acc.into_iter().enumerate() {
@@ -224,7 +278,7 @@ unsafe fn tile<
     for row in (0..R).step_by(H) {
         for col in (0..COLS).step_by(N * V::LANES) {
             // SAFETY: passed on to the caller.
-            unsafe { part::<V, W, H, N>(t, row, col) };
+            unsafe { part::<V, W, COLS, H, N>(t, row, col) };
         }
     }
 }
