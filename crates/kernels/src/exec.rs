@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 /// How long a thread looks for work, or waits for the others, before it sleeps. Decoding a token takes about
 /// a hundred runs a few microseconds apart; waking a thread that sleeps can take longer than a run. Much longer
 /// waits take the cores from other programs, and from other pools.
-const PATIENCE: Duration = Duration::from_micros(50);
+const PATIENCE: Duration = Duration::from_millis(1);
+/// How long it does so without offering its core to others.
+const ALONE: Duration = Duration::from_micros(50);
 
 /// A pool of persistent threads that run numbered tasks.
 ///
@@ -83,13 +85,18 @@ impl Shared {
     fn watch(&self, ready: impl Fn() -> bool) {
         const LOOKS: usize = 16;
         let started = Instant::now();
-        while started.elapsed() < self.patience {
+        let mut waited = Duration::ZERO;
+        while waited < self.patience {
             for _ in 0..LOOKS {
                 if ready() {
                     return;
                 }
                 std::hint::spin_loop();
             }
+            if waited > ALONE {
+                std::thread::yield_now();
+            }
+            waited = started.elapsed();
         }
     }
 }
