@@ -6,13 +6,12 @@
 //!
 //! A cell is the median rate of runs that alternate between all contenders, in GFLOP/s, with the least and
 //! greatest in brackets, and its share of the peak. In the columns `packed` the right factor has been packed
-//! before, as weights are once per step; `pack+` times the packing of all that is packed, which is both factors
-//! for a gradient; `from bf16` does so from factors that are bfloat16 already. Rates of one thread are per
+//! before, as weights are once per step; `pack+` times the packing too; `from bf16` does so from factors that are bfloat16 already. Rates of one thread are per
 //! second of processor time on Linux.
 
 use tokenformer_kernels::gemm::{
     Bf16, Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, gemm, gemm_packed, pack,
-    packed_lines, par_gemm, par_gemm_packed, par_gemm_packed_t, par_pack,
+    packed_lines, par_gemm, par_gemm_packed, par_pack,
 };
 use tokenformer_kernels::{Exec, Pool, Scratch};
 
@@ -170,8 +169,6 @@ fn measure(pool: &Pool, layout: Layout, [m, k, n]: [usize; 3]) -> Vec<Vec<f64>> 
     let mut lines = vec![Line::ZERO; packed_lines::<f32>(k, n)];
     let mut lines16 = vec![Line::ZERO; packed_lines::<Bf16>(k, n)];
     let (b_lines, b_lines16) = (&mut *lines.clone(), &mut *lines16.clone());
-    let a_lines = &mut *vec![Line::ZERO; packed_lines::<f32>(k, m)];
-    let a_lines16 = &mut *vec![Line::ZERO; packed_lines::<Bf16>(k, m)];
     let packed: Packed<'_, f32> = pack(&mut lines, b_view);
     let packed16: Packed<'_, Bf16> = pack(&mut lines16, b_view);
     let mut scratch = Scratch::default();
@@ -187,8 +184,8 @@ fn measure(pool: &Pool, layout: Layout, [m, k, n]: [usize; 3]) -> Vec<Vec<f64>> 
         for (which, rates) in rates.iter_mut().enumerate() {
             let start = clock::seconds(pool.threads());
             for _ in 0..repeat {
-                let spare = [&mut *a_lines, &mut *b_lines];
-                let spare16 = [&mut *a_lines16, &mut *b_lines16];
+                let spare = &mut *b_lines;
+                let spare16 = &mut *b_lines16;
                 if which == 0 {
                     let add = write == Write::Add;
                     crate_gemm(pool.threads(), &mut c, add, layout, &a, &b, [m, k, n]);
@@ -202,10 +199,10 @@ fn measure(pool: &Pool, layout: Layout, [m, k, n]: [usize; 3]) -> Vec<Vec<f64>> 
                 match which {
                     1 => gemm(c, write, a_view, b_view, 1.0),
                     2 => with_packed(&mut exec, c, write, a_view, packed),
-                    3 => with_pack::<f32, f32>(&mut exec, c, write, both, layout, spare),
+                    3 => with_pack::<f32, f32>(&mut exec, c, write, both, spare),
                     4 => with_packed(&mut exec, c, write, a_view, packed16),
-                    5 => with_pack::<Bf16, f32>(&mut exec, c, write, both, layout, spare16),
-                    _ => with_pack::<Bf16, Bf16>(&mut exec, c, write, both16, layout, spare16),
+                    5 => with_pack::<Bf16, f32>(&mut exec, c, write, both, spare16),
+                    _ => with_pack::<Bf16, Bf16>(&mut exec, c, write, both16, spare16),
                 }
             }
             if round > 0 {
@@ -234,22 +231,16 @@ fn with_packed<P: Precision>(
     gemm_packed(c, write, a, b, 1.0, &mut scratch);
 }
 
-/// The product with all packing that it needs: of `B`, and of both factors for a gradient.
+/// The product with all packing that it needs.
 fn with_pack<P: Precision, S: Source<P>>(
     exec: &mut Exec<'_>,
     c: MatMut<'_>,
     write: Write,
     (a, b): (Mat<'_, S>, Mat<'_, S>),
-    layout: Layout,
-    [a_lines, b_lines]: [&mut [Line]; 2],
+    lines: &mut [Line],
 ) {
-    let b: Packed<'_, P> = par_pack(exec, b_lines, b);
-    if layout == Gradient {
-        let a: Packed<'_, P> = par_pack(exec, a_lines, a.t());
-        par_gemm_packed_t(exec, c, write, a, b, 1.0);
-    } else {
-        par_gemm_packed(exec, c, write, a, b, 1.0);
-    }
+    let b: Packed<'_, P> = par_pack(exec, lines, b);
+    par_gemm_packed(exec, c, write, a, b, 1.0);
 }
 
 /// The product by the `gemm` crate, rows shared by `threads` of its own.

@@ -19,9 +19,10 @@ pub use prepared::{logits_prepared, losses_prepared};
 /// Fewer rows than these are not worth packing the table for.
 const FEW_ROWS: usize = 8;
 
-/// Rows per chunk: about 64 MB of logits, so that the chunk count depends on the vocabulary alone.
-pub fn chunk_rows(vocab: usize) -> usize {
-    ((16 << 20) / vocab.max(1)).clamp(64, 1024)
+/// Rows in equal chunks of at most 64 MiB of logits, or 64 rows.
+pub fn chunks(rows: usize, vocab: usize) -> Pieces {
+    let most = ((16 << 20) / vocab.max(1)).clamp(64, 1024);
+    Pieces::new(rows, rows.div_ceil(rows.div_ceil(most).max(1)).max(1))
 }
 
 /// Gradients that [`forward`] writes.
@@ -87,8 +88,8 @@ pub fn forward<P: Precision>(
 {
     let (r, v) = (targets.len(), table.len() / d);
     assert_eq!((h.len(), nll.len()), (r * d, r));
-    let chunks = Pieces::new(r, chunk_rows(v));
-    let mut work = exec.scratch.take_shared(chunk_rows(v).min(r) * v);
+    let chunks = chunks(r, v);
+    let mut work = exec.scratch.take_shared(chunks.size() * v);
     for chunk in (0..chunks.count()).map(|i| chunks.range(i)) {
         let n = chunk.len();
         let rows = chunk.start * d..chunk.end * d;

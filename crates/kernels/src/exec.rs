@@ -399,6 +399,11 @@ impl Pieces {
         Self { len, size }
     }
 
+    /// Items of a piece, but for the last one.
+    pub fn size(self) -> usize {
+        self.size
+    }
+
     /// Number of pieces.
     pub fn count(self) -> usize {
         self.len.div_ceil(self.size)

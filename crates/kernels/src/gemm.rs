@@ -5,7 +5,6 @@
 //! |---|---|
 //! | [`gemm`], [`par_gemm`] | f32 factors as they lie; B is copied block by block if it is a transpose |
 //! | [`gemm_packed`], [`par_gemm_packed`] | B packed beforehand by [`pack`] or [`par_pack`], in f32 or [`Bf16`] |
-//! | [`par_gemm_packed_t`] | both packed, `Aᵀ·B`: gradients of weights |
 //! | [`par_products`], [`gemm_prepared`] | B [`Prepared`] for inference, in f32, bfloat16 or 8-bit integers |
 //! | [`few_rows_dot`], [`few_rows_sum`] | [`par_gemm`] for weights and a handful of rows |
 //!
@@ -35,7 +34,6 @@ mod prepared;
 
 use crate::exec::{Disjoint, Exec};
 use driver::{B_LINES, Output, Right, left, product, right};
-use kernel::STRIP;
 use pack::LINE;
 use packed::Grid;
 use std::cell::RefCell;
@@ -43,9 +41,7 @@ use std::cell::RefCell;
 pub use bf16::{Bf16, round_to_bf16, widen_bf16};
 pub use kept::Kept;
 pub use pack::{Line, Precision, Source};
-pub use packed::{
-    Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_gemm_packed_t, par_pack,
-};
+pub use packed::{Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_pack};
 pub use prepared::{Format, Job, PREPARED_SCRATCH, Prepared, gemm_prepared, par_products};
 
 /// Whether `len` elements hold a matrix; false rather than an overflow for absurd sizes.
@@ -228,7 +224,7 @@ fn par_product(
     scale: f32,
 ) {
     assert_eq!((a.rows, a.cols, b.cols), (c.rows, b.rows, c.cols));
-    let grid = Grid::new(a.rows, b.cols, a.cols, STRIP);
+    let grid = Grid::new(a.rows, b.cols, a.cols, exec.pool.threads());
     let row_stride = c.row_stride;
     let c = Disjoint::new(c.data);
     exec.run(grid.count(), (B_LINES + 1) * LINE, |task, scratch| {

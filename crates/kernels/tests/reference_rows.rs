@@ -208,14 +208,20 @@ fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: 
 
 #[test]
 fn cross_entropy_in_several_chunks() {
-    // 32768 tokens: 512 rows per chunk.
-    assert_eq!(cross_entropy::chunk_rows(32_768), 512);
+    let chunks = |rows, vocab| {
+        let chunks = cross_entropy::chunks(rows, vocab);
+        (chunks.count(), chunks.size())
+    };
+    // 32768 tokens: at most 512 rows a chunk.
+    assert_eq!(chunks(512, 32_768), (1, 512));
+    assert_eq!(chunks(520, 32_768), (2, 260));
     check_cross_entropy(520, 32_768, 3, false, 1);
-    // A small vocabulary: 1024 rows per chunk.
-    assert_eq!(cross_entropy::chunk_rows(7), 1024);
+    // A small vocabulary: at most 1024.
+    assert_eq!(chunks(2050, 7), (3, 684));
     check_cross_entropy(2050, 7, 5, false, 2);
-    // A large one: never below 64.
-    assert_eq!(cross_entropy::chunk_rows(1 << 20), 64);
+    // A large one: 64 all the same.
+    assert_eq!(chunks(70, 300_000), (2, 35));
+    assert_eq!(chunks(0, 7).0, 0);
     check_cross_entropy(70, 300_000, 2, true, 3);
 }
 

@@ -1,7 +1,7 @@
 //! The output head with a table that was laid out for inference.
 
-use super::{chunk_rows, row_loss};
-use crate::exec::{Disjoint, Exec, Pieces};
+use super::{chunks, row_loss};
+use crate::exec::{Disjoint, Exec};
 use crate::gemm::{Job, Mat, Prepared, Write, par_products};
 
 /// `logits` `[R, V] = scale · h[R, D] · table`, the table being prepared as `[D, V]`.
@@ -35,8 +35,8 @@ pub fn losses_prepared(
 ) {
     let ([d, v], r) = (table.shape(), targets.len());
     assert_eq!((h.len(), nll.len()), (r * d, r));
-    let chunks = Pieces::new(r, chunk_rows(v));
-    let mut work = exec.scratch.take_shared(chunk_rows(v).min(r) * v);
+    let chunks = chunks(r, v);
+    let mut work = exec.scratch.take_shared(chunks.size() * v);
     for rows in (0..chunks.count()).map(|i| chunks.range(i)) {
         let logits = &mut work[..rows.len() * v];
         logits_prepared(exec, &h[rows.start * d..rows.end * d], table, scale, logits);

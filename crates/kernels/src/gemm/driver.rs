@@ -3,14 +3,16 @@
 use super::kernel::{Kernel, Kernels, PANEL, STRIP, Tile};
 use super::pack::{LINE, Panels, Precision, Source, pack_panels};
 use super::{Mat, Write};
-use crate::simd::{Level, level};
+use crate::simd::{Level, level, prefetch};
 use std::ops::Range;
 
 /// Words of the inner dimension in a block: part of the contract on rounding, see [`super`]. A
 /// block of a panel of B fills 32 KiB of the first-level cache.
 pub(super) const BLOCK: usize = 256;
+/// Rows that make whole tiles with every instruction set.
+pub(super) const WHOLE_TILES: usize = 24;
 /// Rows that share a block of A in the second-level cache.
-pub(super) const ROWS: usize = 128;
+pub(super) const ROWS: usize = 5 * WHOLE_TILES;
 /// Elements of C that stay in the second-level cache from one block to the next.
 const TILE_C: usize = 64 << 10;
 
@@ -106,6 +108,7 @@ pub(super) unsafe fn product<P: Precision>(
                 for panel in pieces(tile.clone(), PANEL) {
                     let b = right(panel.clone(), words.clone());
                     for (part, cols) in pieces(panel, kernels.cols).enumerate() {
+                        let next = b.first.wrapping_add((part + 1) * b.part);
                         let operands = Tile {
                             words: words.len(),
                             a: a.first,
@@ -119,7 +122,7 @@ pub(super) unsafe fn product<P: Precision>(
                             write,
                         };
                         // SAFETY: rows, columns and words are within what the caller vouches for.
-                        unsafe { column(kernels, operands, &a, rows.clone(), cols.len()) };
+                        unsafe { column(kernels, operands, &a, rows.clone(), cols.len(), next) };
                     }
                 }
             }
@@ -128,11 +131,22 @@ pub(super) unsafe fn product<P: Precision>(
 }
 
 /// The tiles of `rows` over a block of the inner dimension, `cols` columns of each; `operands` has the first
-/// row's place in everything but A.
+/// row's place in everything but A. Meanwhile the columns of B at `next` are brought near, wherever that is: the
+/// processor does not look ahead that far by itself.
 ///
 /// # Safety
 /// As for [`product`].
-unsafe fn column(kernels: &Kernels, operands: Tile, a: &Left, rows: Range<usize>, cols: usize) {
+unsafe fn column(
+    kernels: &Kernels,
+    operands: Tile,
+    a: &Left,
+    rows: Range<usize>,
+    cols: usize,
+    next: *const u32,
+) {
+    let is_packed = operands.b_word == kernels.cols;
+    let lines = is_packed as usize * operands.words * kernels.cols / LINE;
+    let lines_before = |row| lines * (row - rows.start) / rows.len();
     let mut row = rows.start;
     while row < rows.end {
         let most = (rows.end - row).min(a.left_in_group(row - rows.start));
@@ -144,6 +158,9 @@ unsafe fn column(kernels: &Kernels, operands: Tile, a: &Left, rows: Range<usize>
             c: operands.c.wrapping_add(row * operands.c_row),
             ..operands
         };
+        for line in lines_before(row)..lines_before(row + height) {
+            prefetch(next.wrapping_add(line * LINE));
+        }
         // SAFETY: passed on to the caller.
         unsafe {
             if cols == kernels.cols {

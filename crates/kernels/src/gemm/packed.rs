@@ -1,7 +1,9 @@
 //! Matrices packed once and multiplied with many times.
 
-use super::driver::{A_WORDS, Left, Output, ROWS, Right, left, pack_parts, packed_block, product};
-use super::kernel::{PANEL, STRIP};
+use super::driver::{
+    A_WORDS, Output, ROWS, Right, WHOLE_TILES, left, pack_parts, packed_block, product,
+};
+use super::kernel::PANEL;
 use super::pack::{LINE, Line, Precision, Source};
 use super::{Mat, MatMut, Write, words_of, words_of_floats};
 use crate::exec::{Disjoint, Exec, Pieces};
@@ -77,21 +79,6 @@ impl<'a, P: Precision> Packed<'a, P> {
     fn right(self) -> impl FnMut(Range<usize>, Range<usize>) -> Right {
         let depth = self.k.div_ceil(P::PER_WORD);
         move |cols, words| packed_block::<P>(self.panel(cols.start), depth, words.start)
-    }
-
-    /// Blocks of the transpose as a left factor; they start at a panel because [`ROWS`] are panels.
-    fn left_transposed(self) -> impl FnMut(Range<usize>, Range<usize>) -> Left {
-        let depth = self.k.div_ceil(P::PER_WORD);
-        move |rows, words| {
-            let block = packed_block::<P>(self.panel(rows.start), depth, words.start);
-            Left {
-                first: block.first,
-                group_rows: block.word,
-                group: block.part,
-                row: 1,
-                word: block.word,
-            }
-        }
     }
 }
 
@@ -184,7 +171,7 @@ pub fn par_gemm_packed<P: Precision, S: Source<P>>(
     scale: f32,
 ) {
     assert_eq!((a.rows, a.cols, b.n), (c.rows, b.k, c.cols));
-    let grid = Grid::new(a.rows, b.n, a.cols, STRIP);
+    let grid = Grid::new(a.rows, b.n, a.cols, exec.pool.threads());
     let row_stride = c.row_stride;
     let c = Disjoint::new(c.data);
     exec.run(grid.count(), SCRATCH, |task, scratch| {
@@ -202,36 +189,7 @@ pub fn par_gemm_packed<P: Precision, S: Source<P>>(
     });
 }
 
-/// `C = scale · Aᵀ·B (+ C)` of two packed factors `A` `[K, M]` and `B` `[K, N]`, the output cut into
-/// tiles that threads share. Gradients of weights are sums over rows like this.
-pub fn par_gemm_packed_t<P: Precision>(
-    exec: &mut Exec<'_>,
-    c: MatMut<'_>,
-    write: Write,
-    a: Packed<'_, P>,
-    b: Packed<'_, P>,
-    scale: f32,
-) {
-    assert_eq!((a.n, a.k, b.n), (c.rows, b.k, c.cols));
-    let grid = Grid::new(a.n, b.n, a.k, PANEL);
-    let row_stride = c.row_stride;
-    let c = Disjoint::new(c.data);
-    exec.run(grid.count(), 0, |task, _| {
-        let (rows, cols) = grid.tile(task);
-        let output = Output {
-            // SAFETY: tiles of different tasks do not overlap.
-            first: unsafe { c.pointer(rows.start * row_stride + cols.start) },
-            rows: rows.len(),
-            cols: cols.len(),
-            row_stride,
-        };
-        let (left, right) = (a.columns(rows).left_transposed(), b.columns(cols).right());
-        // SAFETY: as above; the blocks lie in `a` and `b`, whose panels are whole.
-        unsafe { product::<P>(output, write, a.k, left, right, scale) };
-    });
-}
-
-/// How a product is cut into tasks, by its shape alone.
+/// How a product is cut into tasks. It decides nothing but the time: an element is one chain, whoever computes it.
 pub(super) struct Grid {
     rows: Pieces,
     cols: Pieces,
@@ -240,25 +198,26 @@ pub(super) struct Grid {
 
 impl Grid {
     /// Tasks that keep many threads busy.
-    const TASKS: usize = 16;
+    const TASKS: usize = 8;
     /// Multiply-adds below which cutting further does not pay; few rows take as long as 16.
     const WORK: usize = 1 << 20;
     /// Widest tile.
     const COLS: usize = 16 * PANEL;
 
-    /// For a product `[m, k]·[k, n]` whose tiles start at multiples of `unit` rows.
-    pub fn new(m: usize, n: usize, k: usize, unit: usize) -> Self {
+    /// For a product `[m, k]·[k, n]`; tasks start at multiples of [`WHOLE_TILES`] rows and whole panels.
+    pub fn new(m: usize, n: usize, k: usize, threads: usize) -> Self {
+        let tasks = threads * Self::TASKS;
         let even = |len: usize, most: usize, unit: usize| {
             len.div_ceil(len.div_ceil(most).max(1))
                 .next_multiple_of(unit)
                 .max(unit)
         };
-        let (mut rows, mut cols) = (even(m, ROWS, unit), even(n, Self::COLS, PANEL));
+        let (mut rows, mut cols) = (even(m, ROWS, WHOLE_TILES), even(n, Self::COLS, PANEL));
         // Rows first: all of them read B, which is packed, but each of the columns reads A as it lies.
         let least = |other: usize| (Self::WORK / (other.max(16) * k.max(1))).max(PANEL);
-        let wanted = Self::TASKS.div_ceil(n.div_ceil(cols).max(1));
-        rows = rows.min(even(m, m.div_ceil(wanted).max(least(cols)), unit));
-        let wanted = Self::TASKS.div_ceil(m.div_ceil(rows).max(1));
+        let wanted = tasks.div_ceil(n.div_ceil(cols).max(1));
+        rows = rows.min(even(m, m.div_ceil(wanted).max(least(cols)), WHOLE_TILES));
+        let wanted = tasks.div_ceil(m.div_ceil(rows).max(1));
         cols = cols.min(even(n, n.div_ceil(wanted).max(least(rows.min(m))), PANEL));
         Self {
             rows: Pieces::new(m, rows),

@@ -17,7 +17,7 @@ mod direct;
 mod format;
 
 use super::driver::{B_LINES, Output, left, product};
-use super::kernel::{PANEL, STRIP};
+use super::kernel::PANEL;
 use super::pack::{LINE, Line, Panels, Precision, pack_panels};
 use super::packed::Grid;
 use super::{Mat, Right, Write};
@@ -164,7 +164,7 @@ pub struct Job<'a> {
     pub scale: f32,
 }
 
-/// How one product is cut into tasks, by its shape and layout alone.
+/// How one product is cut into tasks.
 enum Cut {
     /// All rows, so many panels a task.
     Stream(Pieces),
@@ -172,13 +172,13 @@ enum Cut {
 }
 
 impl Cut {
-    fn new(x: Mat<'_>, n: usize) -> Self {
+    fn new(x: Mat<'_>, n: usize, threads: usize) -> Self {
         let [m, k] = x.shape();
         if is_direct(x) {
             let panels = (DIRECT_TASK / PANEL / k.max(1)).max(1);
             Self::Stream(Pieces::new(n, panels * PANEL))
         } else {
-            Self::Tiles(Grid::new(m, n, k, STRIP))
+            Self::Tiles(Grid::new(m, n, k, threads))
         }
     }
 
@@ -210,7 +210,7 @@ pub fn par_products(exec: &mut Exec<'_>, jobs: &mut [Job<'_>]) {
             let [weights_k, n] = job.weights.shape();
             assert!(k == weights_k && super::fits(job.y.len(), m, n, job.y_stride));
             let first = count;
-            let cut = Cut::new(job.x, n);
+            let cut = Cut::new(job.x, n, exec.pool.threads());
             count += if m == 0 { 0 } else { cut.count() };
             Task {
                 first,
