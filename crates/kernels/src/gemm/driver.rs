@@ -13,8 +13,11 @@ pub(super) const BLOCK: usize = 256;
 pub(super) const WHOLE_TILES: usize = 24;
 /// Rows that share a block of A in the second-level cache.
 pub(super) const ROWS: usize = 5 * WHOLE_TILES;
-/// Elements of C that stay in the second-level cache from one block to the next.
-const TILE_C: usize = 64 << 10;
+/// Elements of C that a block of A serves before the next one takes its turn, if it is read where it lies: they stay
+/// in the cache from one block to the next.
+const NEAR_C: usize = 8 << 10;
+/// The same if it is copied, which should happen rarely; they stay in the second-level cache.
+const WIDE_C: usize = 64 << 10;
 
 /// Words of a block of A, whose last strip may be incomplete.
 pub(super) const A_WORDS: usize = (ROWS + STRIP) * BLOCK;
@@ -78,7 +81,8 @@ pub(super) struct Output {
 }
 
 /// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` hand
-/// out blocks of at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words.
+/// out blocks of at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A serves about
+/// `serves` elements of C.
 ///
 /// # Safety
 /// The elements of `c` must be valid for reads and writes and be used by nobody else meanwhile. A
@@ -87,7 +91,7 @@ pub(super) unsafe fn product<P: Precision>(
     c: Output,
     write: Write,
     k: usize,
-    mut left: impl FnMut(Range<usize>, Range<usize>) -> Left,
+    (serves, mut left): (usize, impl FnMut(Range<usize>, Range<usize>) -> Left),
     mut right: impl FnMut(Range<usize>, Range<usize>) -> Right,
     scale: f32,
 ) {
@@ -100,7 +104,7 @@ pub(super) unsafe fn product<P: Precision>(
         }
     }
     for rows in pieces(0..c.rows, ROWS) {
-        let width = (TILE_C / rows.len()).next_multiple_of(PANEL);
+        let width = (serves / rows.len()).next_multiple_of(PANEL);
         for tile in pieces(0..c.cols, width) {
             for words in pieces(0..words, BLOCK) {
                 let write = if words.start == 0 { write } else { Write::Add };
@@ -213,17 +217,18 @@ pub(super) fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = R
 }
 
 /// Blocks of `a`: where they lie if the kernels read them well there, or else copied to `work`
-/// ([`A_WORDS`]).
+/// ([`A_WORDS`]). With the elements of C that a block should serve, for [`product`].
 ///
 /// With AVX-512, columns of f32 are not copied either: the kernels wait less for them than a copy would.
 pub(super) fn left<'a, P: Precision, S: Source<P>>(
     a: Mat<'a, S>,
     work: &'a mut [u32],
-) -> impl FnMut(Range<usize>, Range<usize>) -> Left + 'a {
+) -> (usize, impl FnMut(Range<usize>, Range<usize>) -> Left + 'a) {
     let columns_in_place = work.is_empty() || level() == Level::Avx512;
     let in_place = S::in_place(a).filter(|(_, word)| *word == 1 || columns_in_place);
     let strip = P::kernels().strip();
-    move |rows, words| {
+    let serves = if in_place.is_some() { NEAR_C } else { WIDE_C };
+    let blocks = move |rows: Range<usize>, words: Range<usize>| {
         let depth = words.len();
         if let Some((row, word)) = in_place {
             let first = a.data.as_ptr().cast::<u32>();
@@ -254,7 +259,8 @@ pub(super) fn left<'a, P: Precision, S: Source<P>>(
                 word: strip,
             }
         }
-    }
+    };
+    (serves, blocks)
 }
 
 /// Packs columns of `b` as panels of `W`, one after the other in `to`.
