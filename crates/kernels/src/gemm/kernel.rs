@@ -209,12 +209,20 @@ unsafe fn chain<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     }
 }
 
-/// `R` rows by `N` vectors of the tile, from column `col` on; panels have `COLS` columns.
+/// `R` rows by `N` vectors of the tile, from column `col` on; packed factors have `COLS` columns or `STRIP` rows
+/// side by side.
 ///
 /// # Safety
 /// As for [`Kernel`].
 #[inline(always)]
-unsafe fn part<V: Vector, W: Words<V>, const COLS: usize, const R: usize, const N: usize>(
+unsafe fn part<
+    V: Vector,
+    W: Words<V>,
+    const COLS: usize,
+    const STRIP: usize,
+    const R: usize,
+    const N: usize,
+>(
     t: &Tile,
     row: usize,
     col: usize,
@@ -237,8 +245,8 @@ unsafe fn part<V: Vector, W: Words<V>, const COLS: usize, const R: usize, const 
             (1, word) if word == COLS => {
                 chain::<V, W, R, N>(&mut acc, &rows, 1, b, COLS, t.words);
             }
-            (a_word, word) if a_word == COLS && word == COLS => {
-                chain::<V, W, R, N>(&mut acc, &rows, COLS, b, COLS, t.words);
+            (a_word, word) if a_word == STRIP && word == COLS => {
+                chain::<V, W, R, N>(&mut acc, &rows, STRIP, b, COLS, t.words);
             }
             (a_word, b_word) => chain::<V, W, R, N>(&mut acc, &rows, a_word, b, b_word, t.words),
         }
@@ -265,6 +273,7 @@ unsafe fn tile<
     V: Vector,
     W: Words<V>,
     const COLS: usize,
+    const STRIP: usize,
     const R: usize,
     const H: usize,
     const N: usize,
@@ -272,13 +281,13 @@ unsafe fn tile<
     t: &Tile,
 ) {
     const {
-        assert!(R <= STRIP && R.is_multiple_of(H));
+        assert!(STRIP <= self::STRIP && R <= STRIP && R.is_multiple_of(H));
         assert!(PANEL.is_multiple_of(COLS) && COLS.is_multiple_of(N * V::LANES));
     };
     for row in (0..R).step_by(H) {
         for col in (0..COLS).step_by(N * V::LANES) {
             // SAFETY: passed on to the caller.
-            unsafe { part::<V, W, COLS, H, N>(t, row, col) };
+            unsafe { part::<V, W, COLS, STRIP, H, N>(t, row, col) };
         }
     }
 }
@@ -291,7 +300,7 @@ macro_rules! kernels {
             $(#[$feature])?
             unsafe fn rows<const R: usize, const H: usize>(t: &Tile) {
                 // SAFETY: passed on to the caller.
-                unsafe { tile::<$vector, $words, $cols, R, H, $n>(t) }
+                unsafe { tile::<$vector, $words, $cols, $strip, R, H, $n>(t) }
             }
             Kernels {
                 cols: $cols,
