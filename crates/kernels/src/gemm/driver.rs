@@ -49,17 +49,6 @@ impl Left {
             word,
         }
     }
-
-    /// The first word of a row of the block.
-    fn at(&self, row: usize) -> *const u32 {
-        let (group, row) = (row / self.group_rows, row % self.group_rows);
-        self.first.wrapping_add(group * self.group + row * self.row)
-    }
-
-    /// Rows from `row` to the end of its group.
-    fn left_in_group(&self, row: usize) -> usize {
-        self.group_rows - row % self.group_rows
-    }
 }
 
 /// Where a block of a panel of B lies. A panel is made of parts of [`Kernels::cols`] columns.
@@ -113,20 +102,20 @@ pub(super) unsafe fn product<P: Precision>(
                     let b = right(panel.clone(), words.clone());
                     for (part, cols) in pieces(panel, kernels.cols).enumerate() {
                         let next = b.first.wrapping_add((part + 1) * b.part);
-                        let operands = Tile {
+                        let first = Tile {
                             words: words.len(),
                             a: a.first,
                             a_row: a.row,
                             a_word: a.word,
                             b: b.first.wrapping_add(part * b.part),
                             b_word: b.word,
-                            c: c.first.wrapping_add(cols.start),
+                            c: c.first.wrapping_add(rows.start * c.row_stride + cols.start),
                             c_row: c.row_stride,
                             scale,
                             write,
                         };
                         // SAFETY: rows, columns and words are within what the caller vouches for.
-                        unsafe { column(kernels, operands, &a, rows.clone(), cols.len(), next) };
+                        unsafe { column(kernels, first, &a, rows.len(), cols.len(), next) };
                     }
                 }
             }
@@ -134,46 +123,52 @@ pub(super) unsafe fn product<P: Precision>(
     }
 }
 
-/// The tiles of `rows` over a block of the inner dimension, `cols` columns of each; `operands` has the first
-/// row's place in everything but A. Meanwhile the columns of B at `next` are brought near, wherever that is: the
-/// processor does not look ahead that far by itself.
+/// The tiles of `rows` rows over a block of the inner dimension, `cols` columns of each; `first` is the first row's.
+/// Meanwhile the columns of B at `next` are brought near, wherever that is: the processor does not look ahead
+/// that far by itself.
 ///
 /// # Safety
 /// As for [`product`].
 unsafe fn column(
     kernels: &Kernels,
-    operands: Tile,
+    first: Tile,
     a: &Left,
-    rows: Range<usize>,
+    rows: usize,
     cols: usize,
     next: *const u32,
 ) {
-    let is_packed = operands.b_word == kernels.cols;
-    let lines = is_packed as usize * operands.words * kernels.cols / LINE;
-    let lines_before = |row| lines * (row - rows.start) / rows.len();
-    let mut row = rows.start;
-    while row < rows.end {
-        let most = (rows.end - row).min(a.left_in_group(row - rows.start));
-        let fits = |(height, _): &&(usize, Kernel)| *height <= most;
-        // `most` is 1 or more, and the last kernel has one row.
-        let (height, kernel) = kernels.by_rows.iter().find(fits).expect("one row fits");
-        let tile = Tile {
-            a: a.at(row - rows.start),
-            c: operands.c.wrapping_add(row * operands.c_row),
-            ..operands
+    let is_packed = first.b_word == kernels.cols;
+    let lines = first.words * kernels.cols / LINE;
+    // Lines to ask for with every row.
+    let share = is_packed as usize * lines.div_ceil(rows.max(1));
+    let (mut row, mut group) = (0, a.first);
+    while row < rows {
+        let end = rows.min(row.saturating_add(a.group_rows));
+        let mut tile = Tile {
+            a: group,
+            c: first.c.wrapping_add(row * first.c_row),
+            ..first
         };
-        for line in lines_before(row)..lines_before(row + height) {
-            prefetch(next.wrapping_add(line * LINE));
-        }
-        // SAFETY: passed on to the caller.
-        unsafe {
-            if cols == kernels.cols {
-                kernel(&tile);
-            } else {
-                narrow(*kernel, tile, *height, cols);
+        group = group.wrapping_add(a.group);
+        while row < end {
+            let fits = |(height, _): &&(usize, Kernel)| *height <= end - row;
+            // One row is left at least, and the last kernel has one row.
+            let (height, kernel) = *kernels.by_rows.iter().find(fits).expect("one row fits");
+            for line in row * share..lines.min((row + height) * share) {
+                prefetch(next.wrapping_add(line * LINE));
             }
+            // SAFETY: passed on to the caller.
+            unsafe {
+                if cols == kernels.cols {
+                    kernel(&tile);
+                } else {
+                    narrow(kernel, &tile, height, cols);
+                }
+            }
+            tile.a = tile.a.wrapping_add(height * a.row);
+            tile.c = tile.c.wrapping_add(height * tile.c_row);
+            row += height;
         }
-        row += height;
     }
 }
 
@@ -181,7 +176,7 @@ unsafe fn column(
 ///
 /// # Safety
 /// As for the kernel, but for `cols` columns of C.
-unsafe fn narrow(kernel: Kernel, tile: Tile, rows: usize, cols: usize) {
+unsafe fn narrow(kernel: Kernel, tile: &Tile, rows: usize, cols: usize) {
     let mut whole = [[0.0f32; PANEL]; STRIP];
     for (row, whole) in whole[..rows].iter_mut().enumerate() {
         // SAFETY: `cols` columns of a row of C.
@@ -194,7 +189,7 @@ unsafe fn narrow(kernel: Kernel, tile: Tile, rows: usize, cols: usize) {
     let inner = Tile {
         c: whole.as_mut_ptr().cast(),
         c_row: PANEL,
-        ..tile
+        ..*tile
     };
     // SAFETY: the copy has whole panels.
     unsafe { kernel(&inner) };
