@@ -3,7 +3,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`gemm`], [`par_gemm`] | f32 factors as they lie; B is copied block by block if it is a transpose |
+//! | [`gemm`], [`par_gemm`] | f32 factors as they lie; B is copied block by block if it is a transpose, or for many rows |
 //! | [`gemm_packed`], [`par_gemm_packed`] | B packed beforehand by [`pack`] or [`par_pack`], in f32 or [`Bf16`] |
 //! | [`par_products`], [`gemm_prepared`] | B [`Prepared`] for inference, in f32, bfloat16 or 8-bit integers |
 //! | [`few_rows_dot`], [`few_rows_sum`] | [`par_gemm`] for weights and a handful of rows |
@@ -186,7 +186,7 @@ pub fn gemm(c: MatMut<'_>, write: Write, a: Mat<'_>, b: Mat<'_>, scale: f32) {
     assert_eq!((a.rows, a.cols, b.cols), (c.rows, b.rows, c.cols));
     let k = a.cols;
     PANEL_BLOCK.with_borrow_mut(|work| {
-        let right = right::<f32, f32>(b, words_of_mut(work));
+        let right = right::<f32, f32>(b, a.rows, words_of_mut(work));
         // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides; the blocks lie
         // in `a`, `b` and `work`.
         unsafe {
@@ -240,7 +240,7 @@ fn par_product(
         let b = b.t().row_block(cols.start, cols.len()).t();
         let work = words_of_floats(scratch);
         let start = work.as_ptr().align_offset(align_of::<Line>());
-        let right = right::<f32, f32>(b, &mut work[start..]);
+        let right = right::<f32, f32>(b, a.rows, &mut work[start..]);
         let left = left::<f32, f32>(a, &mut []);
         // SAFETY: as above; the blocks lie in `a`, `b` and `scratch`.
         unsafe { product::<f32>(output, write, a.cols, left, right, scale) };

@@ -276,12 +276,17 @@ unsafe fn pack_strips<P: Precision, S: Source<P>, const W: usize>(
     unsafe { pack_panels::<P, S, W>(panels, b, cols, words) }
 }
 
-/// Blocks of `b`, copied to `work` ([`B_LINES`]) unless the kernels can read whole panels where they are.
+/// Rows of A for which columns of B are worth copying.
+const MANY_ROWS: usize = 32;
+
+/// Blocks of `b` for a product of so many rows, copied to `work` ([`B_LINES`]) unless the kernels can read whole
+/// panels where they are and the rows are few.
 pub(super) fn right<'a, P: Precision, S: Source<P>>(
     b: Mat<'a, S>,
+    rows: usize,
     work: &'a mut [u32],
 ) -> impl FnMut(Range<usize>, Range<usize>) -> Right + 'a {
-    let in_place = S::in_place(b.t());
+    let in_place = S::in_place(b.t()).filter(|_| rows < MANY_ROWS);
     move |cols, words| {
         if let Some((1, word)) = in_place
             && cols.len() == PANEL

@@ -248,6 +248,9 @@ unsafe fn part<
             (a_word, word) if a_word == STRIP && word == COLS => {
                 chain::<V, W, R, N>(&mut acc, &rows, STRIP, b, COLS, t.words);
             }
+            (a_word, word) if word == COLS => {
+                chain::<V, W, R, N>(&mut acc, &rows, a_word, b, COLS, t.words);
+            }
             (a_word, b_word) => chain::<V, W, R, N>(&mut acc, &rows, a_word, b, b_word, t.words),
         }
         let scale = V::splat(t.scale.to_bits());
