@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// waits take the cores from other programs, and from other pools.
 const PATIENCE: Duration = Duration::from_millis(1);
 /// How long it does so without offering its core to others.
-const ALONE: Duration = Duration::from_micros(50);
+const ALONE: Duration = Duration::from_micros(200);
 
 /// A pool of persistent threads that run numbered tasks.
 ///

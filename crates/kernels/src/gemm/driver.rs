@@ -13,10 +13,12 @@ pub(super) const BLOCK: usize = 256;
 pub(super) const WHOLE_TILES: usize = 24;
 /// Rows that share a block of A in the second-level cache.
 pub(super) const ROWS: usize = 5 * WHOLE_TILES;
-/// Elements of C that a block of A serves before the next one takes its turn, if it is read where it lies: they stay
-/// in the cache from one block to the next.
+/// Elements of C that a block of A serves before the next one takes its turn, if all blocks are read where they lie
+/// and near: they stay in the first-level cache from one block to the next.
 const NEAR_C: usize = 8 << 10;
-/// The same if it is copied, which should happen rarely; they stay in the second-level cache.
+/// Elements of A that are near.
+const NEAR_A: usize = 256 << 10;
+/// As [`NEAR_C`] if blocks are copied or far, and should therefore serve long; they stay in the second-level cache.
 const WIDE_C: usize = 64 << 10;
 
 /// Words of a block of A, whose last strip may be incomplete.
@@ -222,7 +224,8 @@ pub(super) fn left<'a, P: Precision, S: Source<P>>(
     let columns_in_place = work.is_empty() || level() == Level::Avx512;
     let in_place = S::in_place(a).filter(|(_, word)| *word == 1 || columns_in_place);
     let strip = P::kernels().strip();
-    let serves = if in_place.is_some() { NEAR_C } else { WIDE_C };
+    let is_near = in_place.is_some() && a.rows.min(ROWS) * a.cols <= NEAR_A;
+    let serves = if is_near { NEAR_C } else { WIDE_C };
     let blocks = move |rows: Range<usize>, words: Range<usize>| {
         let depth = words.len();
         if let Some((row, word)) = in_place {
