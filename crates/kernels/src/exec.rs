@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a thread looks for work, or waits for the others, before it sleeps. Decoding a token takes about
-/// a hundred runs a few microseconds apart; waking a thread that sleeps can take longer than a run. Much longer
-/// waits take the cores from other programs, and from other pools.
+/// a hundred runs a few microseconds apart, and waking a thread that sleeps can take longer than a run; the last
+/// task of a run of training takes up to a millisecond.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// How long it does so without offering its core to others.
+/// How long it does so without offering its core to other programs and other pools.
 const ALONE: Duration = Duration::from_micros(200);
 
 /// A pool of persistent threads that run numbered tasks.
