@@ -6,8 +6,8 @@
 //!
 //! A cell is the median rate of runs that alternate between all contenders, in GFLOP/s, with the least and
 //! greatest in brackets, and its share of the peak. In the columns `packed` the right factor has been packed
-//! before, as weights are once per step; `pack+` times the packing too; `from bf16` does so from factors that are bfloat16 already. Rates of one thread are per
-//! second of processor time on Linux.
+//! before, as weights are once per step; `pack+` times the packing too; `from bf16` does so from factors that are
+//! bfloat16 already. Rates of one thread are per second of processor time on Linux.
 
 use tokenformer_kernels::gemm::{
     Bf16, Line, Mat, MatMut, Packed, Precision, SCRATCH, Source, Write, gemm, gemm_packed, pack,

@@ -19,7 +19,7 @@ pub use prepared::{logits_prepared, losses_prepared};
 /// Fewer rows than these are not worth packing the table for.
 const FEW_ROWS: usize = 8;
 
-/// Rows in equal chunks of at most 64 MiB of logits, or 64 rows.
+/// Rows in equal chunks: as many as make 64 MiB of logits, but not above 1024, and 64 of any vocabulary.
 pub fn chunks(rows: usize, vocab: usize) -> Pieces {
     let most = ((16 << 20) / vocab.max(1)).clamp(64, 1024);
     Pieces::new(rows, rows.div_ceil(rows.div_ceil(most).max(1)).max(1))

@@ -197,7 +197,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Tasks that keep many threads busy.
+    /// Tasks for each thread, so that all end at about the same time.
     const TASKS: usize = 8;
     /// Multiply-adds below which cutting further does not pay; few rows take as long as 16.
     const WORK: usize = 1 << 20;
