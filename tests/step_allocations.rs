@@ -45,12 +45,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Notes the count after each step.
-struct Counts(Vec<u64>);
+/// Notes the count after each step, and what the device has mapped by then, past the allocator.
+struct Counts {
+    device: Arc<Cpu>,
+    allocations: Vec<u64>,
+    mapped: Vec<[usize; 2]>,
+}
 
 impl Observer for Counts {
     fn step(&mut self, _: &Progress) {
-        self.0.push(ALLOCATIONS.load(Ordering::Relaxed));
+        let memory = self.device.memory();
+        self.allocations.push(ALLOCATIONS.load(Ordering::Relaxed));
+        (self.mapped).push([memory.allocated, memory.arena.touched]);
     }
 }
 
@@ -73,12 +79,19 @@ fn a_step_allocates_nothing() {
             ];
             let resolved = resolve(Some(Path::new(&recipe)), &sets).expect("a recipe");
             let out = lab.path(&format!("run-{memory}-{threads}"));
-            let device: Arc<dyn Device> = Cpu::new(Some(threads));
-            let mut counts = Counts(Vec::with_capacity(STEPS));
+            let cpu = Cpu::new(Some(threads));
+            let device: Arc<dyn Device> = Arc::<Cpu>::clone(&cpu);
+            let mut counts = Counts {
+                device: cpu,
+                allocations: Vec::with_capacity(STEPS),
+                mapped: Vec::with_capacity(STEPS),
+            };
             Trainer::new(&resolved, &out, &Resume::Never, &device, &mut counts)
                 .and_then(|mut trainer| trainer.run(&AtomicBool::new(false)))
                 .expect("a run");
-            let allocated: Vec<u64> = counts.0.windows(2).map(|w| w[1] - w[0]).collect();
+            let allocated: Vec<u64> = (counts.allocations.windows(2))
+                .map(|w| w[1] - w[0])
+                .collect();
             // Between the counts of a step and the one before; the first step of a stage takes its memory,
             // and so does what ends a stage.
             let quiet = [
@@ -92,6 +105,19 @@ fn a_step_allocates_nothing() {
                 "{memory}, {threads} threads: {allocated:?}"
             );
             assert!(allocated[GROWTH_AT - 1] > 0, "the counter counts");
+            let mapped = &counts.mapped;
+            for steps in [1..GROWTH_AT, GROWTH_AT + 1..STEPS] {
+                let first = mapped[steps.start];
+                assert!(
+                    mapped[steps].iter().all(|&m| m == first),
+                    "{memory}, {threads} threads: {mapped:?}"
+                );
+            }
+            assert_ne!(
+                mapped[GROWTH_AT - 1],
+                mapped[STEPS - 1],
+                "a growth needs memory"
+            );
         }
     }
 }

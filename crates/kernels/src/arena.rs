@@ -4,9 +4,12 @@
 //! one buffer has left serves buffers of any other length. A slab takes address space at first and memory
 //! only where it has been written, so the lowest hole that fits best is used. After its first step a training
 //! run takes nothing more from the system.
+//!
+//! Linux is asked for huge pages: reading weights in order is up to 1.25 times as fast with them (`LOG.md`).
 
 use crate::gemm::Line;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use memmap2::{MmapMut, MmapRaw};
+use std::alloc::{Layout, handle_alloc_error};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -23,41 +26,29 @@ const SLAB: usize = if cfg!(all(unix, target_pointer_width = "64")) {
     16 << 20
 };
 
-/// Zeroed floats that belong to one owner, aligned to a cache line; not resident until they are written.
+/// Zeroed floats that belong to one owner, aligned to a page; not resident until they are written.
 pub struct Zeroed {
-    first: NonNull<f32>,
+    /// Of a float at least: there are no empty maps.
+    map: MmapRaw,
     len: usize,
-    block: NonNull<u8>,
-    layout: Layout,
 }
-
-// SAFETY: the memory is owned, like that of a `Vec<f32>`.
-unsafe impl Send for Zeroed {}
-// SAFETY: as above; shared access is read-only.
-unsafe impl Sync for Zeroed {}
 
 impl Zeroed {
     /// `len` zeros; `None` if the system has no memory left.
     pub fn new(len: usize) -> Option<Self> {
-        // The allocator zeroes over-aligned blocks by writing them, so the alignment is made by hand.
-        let layout = Layout::array::<f32>(len.checked_add(ALIGN)?).ok()?;
-        // SAFETY: the layout is not empty.
-        let block = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let skip = block.align_offset(ALIGN * size_of::<f32>());
+        let layout = Layout::array::<f32>(len.max(1)).ok()?;
+        let map = MmapMut::map_anon(layout.size()).ok()?;
+        // A wish: without it the pages are small.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         Some(Self {
-            // SAFETY: less than `ALIGN` floats are skipped, and so many more than `len` were allocated.
-            first: unsafe { block.add(skip) }.cast(),
+            map: map.into(),
             len,
-            block,
-            layout,
         })
     }
-}
 
-impl Drop for Zeroed {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and nobody else frees it.
-        unsafe { dealloc(self.block.as_ptr(), self.layout) }
+    fn first(&self) -> *mut f32 {
+        self.map.as_mut_ptr().cast()
     }
 }
 
@@ -65,15 +56,15 @@ impl Deref for Zeroed {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `len` initialised floats that this value owns.
-        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+        // SAFETY: the map holds `len` floats, starts at a page, and all bytes are floats.
+        unsafe { std::slice::from_raw_parts(self.first(), self.len) }
     }
 }
 
 impl DerefMut for Zeroed {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and access is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.first(), self.len) }
     }
 }
 
@@ -143,8 +134,8 @@ impl Arena {
         state.most = state.most.max(state.in_use);
         let slab_state = &mut state.slabs[slab];
         slab_state.touched = slab_state.touched.max(start + size);
-        // SAFETY: `start + size` floats lie in the slab.
-        let first = unsafe { slab_state.memory.first.add(start) };
+        // SAFETY: `start + size` floats lie in the slab, which is not at address 0.
+        let first = unsafe { NonNull::new_unchecked(slab_state.memory.first().add(start)) };
         drop(state);
         Some(Region {
             arena: Arc::clone(self),

@@ -31,6 +31,7 @@ mod kernel;
 mod pack;
 mod packed;
 mod prepared;
+mod vector;
 
 use crate::exec::{Disjoint, Exec};
 use driver::{B_LINES, Output, Right, left, product, right};

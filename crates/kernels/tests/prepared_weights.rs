@@ -1,5 +1,5 @@
-//! Weights laid out for inference: every product has the bits of the plain product with the widened weights,
-//! for any shape, format, number of rows, threads and level; and widening loses no more than it may.
+//! Weights laid out for inference: every product has the bits of the plain product with the widened weights (of 8
+//! bits, with the integers, scaled block by block), for any shape, format, number of rows, threads and level; and widening loses no more than it may.
 
 mod common;
 
@@ -46,33 +46,70 @@ fn widened(weights: &Prepared) -> Vec<f32> {
     all
 }
 
-/// The documented value of each number of `b` `[K, N]` in a format.
-fn rounded(format: Format, b: &[f32], [k, n]: [usize; 2]) -> Vec<f32> {
-    let mut all = b.to_vec();
-    match format {
-        Format::F32 => {}
-        Format::Bf16 => all
-            .iter_mut()
-            .for_each(|x| *x = Bf16::from_f32(*x).to_f32()),
-        Format::Int8 => {
-            for col in 0..n {
-                for start in (0..k).step_by(256) {
-                    let rows = start..k.min(start + 256);
-                    let most = rows
-                        .clone()
-                        .fold(0.0f32, |m, r| m.max(b[r * n + col].abs()));
-                    let scale = most / 127.0;
-                    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                    for row in rows {
-                        let x = &mut all[row * n + col];
-                        // An integer has no negative zero.
-                        *x = ((*x * inverse).round_ties_even() + 0.0) * scale;
-                    }
-                }
-            }
+/// The integers of `b` `[K, N]`, and the scales of its columns in blocks of 256 rows `[⌈K/256⌉, N]`.
+fn quantised(b: &[f32], [k, n]: [usize; 2]) -> [Vec<f32>; 2] {
+    let (mut integers, mut scales) = (b.to_vec(), vec![0.0; k.div_ceil(256) * n]);
+    for (i, scale) in scales.iter_mut().enumerate() {
+        let (start, col) = (i / n * 256, i % n);
+        let rows = start..k.min(start + 256);
+        let most = (rows.clone()).fold(0.0f32, |m, r| m.max(b[r * n + col].abs()));
+        *scale = most / 127.0;
+        let inverse = if *scale > 0.0 { 1.0 / *scale } else { 0.0 };
+        for row in rows {
+            let x = &mut integers[row * n + col];
+            // An integer has no negative zero.
+            *x = (*x * inverse).round_ties_even() + 0.0;
         }
     }
-    all
+    [integers, scales]
+}
+
+/// The documented value of each number of `b` `[K, N]` in a format.
+fn rounded(format: Format, b: &[f32], [k, n]: [usize; 2]) -> Vec<f32> {
+    match format {
+        Format::F32 => b.to_vec(),
+        Format::Bf16 => (b.iter()).map(|x| Bf16::from_f32(*x).to_f32()).collect(),
+        Format::Int8 => {
+            let [mut numbers, scales] = quantised(b, [k, n]);
+            for (i, x) in numbers.iter_mut().enumerate() {
+                *x *= scales[i / n / 256 * n + i % n];
+            }
+            numbers
+        }
+    }
+}
+
+/// `y = scale · x·b (+ y)` as documented for a format.
+fn product(case: &Case, format: Format, x: &[f32], b: &[f32], y: &mut [f32]) {
+    let [m, k, n] = case.shape;
+    if format != Format::Int8 {
+        let wide = rounded(format, b, [k, n]);
+        let (x, b) = (Mat::new(x, m, k), Mat::new(&wide, k, n));
+        gemm(MatMut::new(y, m, n), case.write, x, b, case.scale);
+        return;
+    }
+    let [integers, scales] = quantised(b, [k, n]);
+    if k == 0 && case.write == Write::Replace {
+        y.fill(0.0);
+    }
+    for (block, scales) in scales.chunks(n).enumerate() {
+        let depth = 256.min(k - 256 * block);
+        let mut sums = vec![0.0; m * n];
+        gemm(
+            MatMut::new(&mut sums, m, n),
+            Write::Replace,
+            Mat::new(x, m, k).t().row_block(256 * block, depth).t(),
+            Mat::new(&integers, k, n).row_block(256 * block, depth),
+            1.0,
+        );
+        for (i, (y, sum)) in y.iter_mut().zip(sums).enumerate() {
+            let factor = case.scale * scales[i % n];
+            *y = match (block, case.write) {
+                (0, Write::Replace) => factor * sum,
+                _ => factor.mul_add(sum, *y),
+            };
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -133,13 +170,7 @@ fn check(case: &Case, format: Format) {
     );
 
     let mut want = y.clone();
-    gemm(
-        MatMut::new(&mut want, m, n),
-        case.write,
-        Mat::new(&x, m, k),
-        Mat::new(&wide, k, n),
-        case.scale,
-    );
+    product(case, format, &x, &plain, &mut want);
     let mut got = y.clone();
     let mut scratch = vec![f32::NAN; PREPARED_SCRATCH];
     gemm_prepared(

@@ -22,7 +22,9 @@ impl Machine {
             scratch: &mut scratch,
         };
         let peak_gflops = probe::peak_flops(&mut exec).map(|flops| flops / 1e9);
-        let memory = vec![1.0f32; FLOATS];
+        // The kind of memory that weights lie in.
+        let mut memory = exec.scratch.take_shared(FLOATS);
+        memory.fill(1.0);
         Self {
             peak_gflops,
             read_gb_per_s: probe::read_bandwidth(&mut exec, &memory) / 1e9,

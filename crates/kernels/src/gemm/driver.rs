@@ -61,6 +61,8 @@ pub(super) struct Right {
     pub part: usize,
     /// Words from an inner position to the next.
     pub word: usize,
+    /// Factors of the columns; null if there are none.
+    pub scales: *const [f32; PANEL],
 }
 
 /// The output: `rows × cols` elements, rows `row_stride` apart.
@@ -71,7 +73,7 @@ pub(super) struct Output {
     pub row_stride: usize,
 }
 
-/// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` hand
+/// `c = scale · A·B (+ c)` with `k` inner positions, columns of a block of B with their own factors times `scale`. `left(rows, words)` and `right(cols, words)` hand
 /// out blocks of at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A serves about
 /// `serves` elements of C.
 ///
@@ -94,6 +96,7 @@ pub(super) unsafe fn product<P: Precision>(
             unsafe { c.first.add(row * c.row_stride).write_bytes(0, c.cols) };
         }
     }
+    let scales = [scale; PANEL];
     for rows in pieces(0..c.rows, ROWS) {
         let width = (serves / rows.len()).next_multiple_of(PANEL);
         for tile in pieces(0..c.cols, width) {
@@ -102,6 +105,9 @@ pub(super) unsafe fn product<P: Precision>(
                 let a = left(rows.clone(), words.clone());
                 for panel in pieces(tile.clone(), PANEL) {
                     let b = right(panel.clone(), words.clone());
+                    // SAFETY: a part of the block, or null.
+                    let own = unsafe { b.scales.as_ref() }.map(|own| own.map(|own| scale * own));
+                    let scales = own.as_ref().unwrap_or(&scales);
                     for (part, cols) in pieces(panel, kernels.cols).enumerate() {
                         let next = b.first.wrapping_add((part + 1) * b.part);
                         let first = Tile {
@@ -113,7 +119,7 @@ pub(super) unsafe fn product<P: Precision>(
                             b_word: b.word,
                             c: c.first.wrapping_add(rows.start * c.row_stride + cols.start),
                             c_row: c.row_stride,
-                            scale,
+                            scales: scales[part * kernels.cols..].as_ptr(),
                             write,
                         };
                         // SAFETY: rows, columns and words are within what the caller vouches for.
@@ -299,6 +305,7 @@ pub(super) fn right<'a, P: Precision, S: Source<P>>(
                 first: first.wrapping_add(words.start * word + cols.start),
                 part: P::kernels().cols,
                 word,
+                scales: std::ptr::null(),
             };
         }
         let to = &mut work[..words.len() * PANEL];
@@ -343,5 +350,6 @@ pub(super) fn packed_block<P: Precision>(panel: &[u32], depth: usize, start: usi
         first: panel[start * width..].as_ptr(),
         part: depth * width,
         word: width,
+        scales: std::ptr::null(),
     }
 }

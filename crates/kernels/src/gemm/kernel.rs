@@ -7,6 +7,7 @@
 //! bfloat16 the upper one comes first, which is the order of AVX512-BF16.
 
 use super::Write;
+use super::vector::{Portable, Vector};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Level, level, multiplies_bf16};
 
@@ -33,8 +34,8 @@ pub struct Tile {
     pub c: *mut f32,
     /// Elements from a row of C to the next.
     pub c_row: usize,
-    /// Factor of the product.
-    pub scale: f32,
+    /// Factors of the columns, which are adjacent.
+    pub scales: *const f32,
     /// `C = scale · chain`, or `C = fma(scale, chain, C)`.
     pub write: Write,
 }
@@ -43,7 +44,7 @@ pub struct Tile {
 ///
 /// # Safety
 /// With the kernel's number of rows, all words and elements that [`Tile`] describes must be valid
-/// for reads (A, B) and writes (C; initialised), and no other thread may use those of C. The
+/// for reads (A, B, scales) and writes (C; initialised), and no other thread may use those of C. The
 /// processor must have the kernel's instruction set.
 pub type Kernel = unsafe fn(&Tile);
 
@@ -83,28 +84,6 @@ pub(super) fn bf16_kernels() -> &'static Kernels {
         Level::Baseline => {}
     }
     &BF16_PORTABLE
-}
-
-/// A vector register of 32-bit lanes.
-///
-/// # Safety
-/// All functions: the processor must have the register's instruction set; pointers must be valid
-/// for `LANES` (any alignment).
-trait Vector: Copy {
-    const LANES: usize;
-    unsafe fn splat(x: u32) -> Self;
-    unsafe fn load(from: *const u32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    /// Asks for a line that will be read or written soon; a hint at most.
-    fn prefetch(at: *const f32);
-    /// `self · b`.
-    unsafe fn mul(self, b: Self) -> Self;
-    /// `self · b + c`, rounded once.
-    unsafe fn fma(self, b: Self, c: Self) -> Self;
-    /// The bfloat16 in the lower half of each word, as f32.
-    unsafe fn lower(self) -> Self;
-    /// The bfloat16 in the upper half of each word, as f32.
-    unsafe fn upper(self) -> Self;
 }
 
 /// What words mean.
@@ -253,9 +232,10 @@ unsafe fn part<
             }
             (a_word, b_word) => chain::<V, W, R, N>(&mut acc, &rows, a_word, b, b_word, t.words),
         }
-        let scale = V::splat(t.scale.to_bits());
+        let scales: [V; N] =
+            std::array::from_fn(|j| V::load(t.scales.add(col + j * V::LANES).cast()));
         for (i, acc) in acc.into_iter().enumerate() {
-            for (j, acc) in acc.into_iter().enumerate() {
+            for (j, (acc, scale)) in acc.into_iter().zip(scales).enumerate() {
                 let c = t.c.add((row + i) * t.c_row + col + j * V::LANES);
                 let value = match t.write {
                     Write::Replace => scale.mul(acc),
@@ -313,138 +293,13 @@ macro_rules! kernels {
     };
 }
 
-/// Sixteen lanes that the compiler maps to whatever the target has.
-#[derive(Clone, Copy)]
-struct Portable([f32; 16]);
-
-impl Portable {
-    #[inline(always)]
-    fn bits(self, f: impl Fn(u32) -> u32) -> Self {
-        Self(self.0.map(|x| f32::from_bits(f(x.to_bits()))))
-    }
-}
-
-impl Vector for Portable {
-    const LANES: usize = 16;
-    #[inline(always)]
-    unsafe fn splat(x: u32) -> Self {
-        Self([f32::from_bits(x); 16])
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const u32) -> Self {
-        // SAFETY: passed on to the caller.
-        Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: passed on to the caller.
-        unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
-    }
-    #[inline(always)]
-    fn prefetch(_: *const f32) {}
-    #[inline(always)]
-    unsafe fn mul(self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
-    }
-    #[inline(always)]
-    unsafe fn fma(self, b: Self, c: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
-    }
-    #[inline(always)]
-    unsafe fn lower(self) -> Self {
-        self.bits(|x| x << 16)
-    }
-    #[inline(always)]
-    unsafe fn upper(self) -> Self {
-        self.bits(|x| x & 0xffff_0000)
-    }
-}
-
 kernels!(F32_PORTABLE, Portable, F32, 32, 8, 4, 1);
 kernels!(BF16_PORTABLE, Portable, Pairs, 32, 8, 4, 1);
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{F32, Kernels, Pairs, Tile, Vector, Words, tile};
+    use super::{F32, Kernels, Pairs, Tile, Words, tile};
     use std::arch::x86_64::*;
-
-    /// Implements [`Vector`] by intrinsics that map one to one.
-    macro_rules! vector {
-        ($vector:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $mul:ident, $fma:ident,
-         $from_bits:ident, $to_bits:ident, $shift:ident, $and:ident, $splat_bits:ident) => {
-            impl Vector for $vector {
-                const LANES: usize = $lanes;
-                #[inline(always)]
-                unsafe fn splat(x: u32) -> Self {
-                    // SAFETY: passed on to the caller.
-                    unsafe { $splat(f32::from_bits(x)) }
-                }
-                #[inline(always)]
-                unsafe fn load(from: *const u32) -> Self {
-                    // SAFETY: passed on to the caller.
-                    unsafe { $load(from.cast()) }
-                }
-                #[inline(always)]
-                unsafe fn store(self, to: *mut f32) {
-                    // SAFETY: passed on to the caller.
-                    unsafe { $store(to, self) }
-                }
-                #[inline(always)]
-                fn prefetch(at: *const f32) {
-                    // SAFETY: a prefetch of any address is harmless.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-                }
-                #[inline(always)]
-                unsafe fn mul(self, b: Self) -> Self {
-                    // SAFETY: passed on to the caller.
-                    unsafe { $mul(self, b) }
-                }
-                #[inline(always)]
-                unsafe fn fma(self, b: Self, c: Self) -> Self {
-                    // SAFETY: passed on to the caller.
-                    unsafe { $fma(self, b, c) }
-                }
-                #[inline(always)]
-                unsafe fn lower(self) -> Self {
-                    // SAFETY: passed on to the caller.
-                    unsafe { $from_bits($shift::<16>($to_bits(self))) }
-                }
-                #[inline(always)]
-                unsafe fn upper(self) -> Self {
-                    // SAFETY: passed on to the caller.
-                    unsafe { $from_bits($and($to_bits(self), $splat_bits(-0x1_0000))) }
-                }
-            }
-        };
-    }
-    vector!(
-        __m512,
-        16,
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_mul_ps,
-        _mm512_fmadd_ps,
-        _mm512_castsi512_ps,
-        _mm512_castps_si512,
-        _mm512_slli_epi32,
-        _mm512_and_si512,
-        _mm512_set1_epi32
-    );
-    vector!(
-        __m256,
-        8,
-        _mm256_set1_ps,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_mul_ps,
-        _mm256_fmadd_ps,
-        _mm256_castsi256_ps,
-        _mm256_castps_si256,
-        _mm256_slli_epi32,
-        _mm256_and_si256,
-        _mm256_set1_epi32
-    );
 
     /// Pairs of bfloat16 with AVX512-BF16.
     struct NativePairs;

@@ -9,9 +9,10 @@
 //! | `Bf16` | 2 | rounded to bfloat16 |
 //! | `Int8` | 1 | `q·s`, with `q` in −127..127 and one f32 `s` for each column of a block |
 //!
-//! and is widened to f32 on its way into the registers. Products therefore follow the rounding contract of
-//! [`super`] for f32, applied to the widened weights: they have the same bits for any number of rows and
-//! threads, at every instruction set, and in `F32` the bits of [`super::gemm`].
+//! and is widened to f32 on its way into the registers. Products follow the rounding contract of [`super`] for
+//! f32, applied to the widened weights, but for `Int8` to the integers `q`: a block's `scale · s` is the factor of
+//! its sum. So they have the same bits for any number of rows and threads, at every instruction set, and in `F32`
+//! the bits of [`super::gemm`].
 
 mod direct;
 mod format;
@@ -21,6 +22,7 @@ use super::kernel::PANEL;
 use super::pack::{LINE, Line, Panels, Precision, pack_panels};
 use super::packed::Grid;
 use super::{Mat, Right, Write};
+use crate::arena::Lines;
 use crate::exec::{Disjoint, Exec, Pieces};
 use direct::{DIRECT_ROWS, is_direct};
 use format::{BLOCK, block_lines, narrow, panel_lines, widen};
@@ -36,7 +38,7 @@ pub struct Prepared {
     format: Format,
     k: usize,
     n: usize,
-    lines: Vec<Line>,
+    lines: Lines,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -50,7 +52,7 @@ impl Prepared {
     pub fn new(exec: &mut Exec<'_>, format: Format, b: Mat<'_>) -> Self {
         let (k, n) = (b.rows, b.cols);
         let panel = panel_lines(format, k);
-        let mut lines = vec![Line::ZERO; n.div_ceil(PANEL) * panel];
+        let mut lines = exec.scratch.take_lines(n.div_ceil(PANEL) * panel);
         {
             let lines = Disjoint::new(&mut lines);
             let scratch = (B_LINES + 1) * LINE;
@@ -92,7 +94,7 @@ impl Prepared {
 
     /// Bytes that a product reads.
     pub fn bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>()
+        size_of_val(&*self.lines)
     }
 
     /// `to` `[K]` = column `col`, widened.
@@ -128,15 +130,16 @@ impl Prepared {
         move |cols, words| {
             let block = self.block((first + cols.start) / PANEL, words.clone());
             let wide = &mut work[..words.len() * PANEL];
-            match width {
+            let scales = match width {
                 16 => widen::<16>(self.format, wide, block),
                 32 => widen::<32>(self.format, wide, block),
                 _ => unreachable!("kernels have tiles of 16 or 32 columns"),
-            }
+            };
             Right {
                 first: wide.as_ptr().cast(),
                 part: words.len() * width,
                 word: width,
+                scales: scales.map_or(std::ptr::null(), std::ptr::from_ref),
             }
         }
     }

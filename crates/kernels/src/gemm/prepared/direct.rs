@@ -2,20 +2,17 @@
 
 use super::super::kernel::PANEL;
 use super::super::pack::Line;
+use super::super::vector::{Portable, Vector};
 use super::super::{Mat, Write};
 use super::Prepared;
-use super::format::{BLOCK, Format, Row, block_lines, floats, from_half, halves, scaled};
+use super::format::{BLOCK, Format, Row, block_lines, floats, halves, scaled};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Level, level};
 use crate::simd::{prefetch, simd};
 use std::ops::Range;
 
 /// Most rows that are multiplied as the weights stream by.
 pub(super) const DIRECT_ROWS: usize = 4;
-/// Bytes from the weights in use to those that are asked for. The processor looks ahead by itself as far as its window
-/// of instructions goes: far enough for f32, while the fewer bytes a weight has, the less memory a window spans.
-const AHEAD_HALVES: usize = 1 << 10;
-/// The same for int8.
-const AHEAD_BYTES: usize = 4 << 10;
-
 /// Whether `x` is multiplied as the weights stream by: few rows, whose numbers are adjacent. All others share
 /// widened blocks.
 pub(super) fn is_direct(x: Mat<'_>) -> bool {
@@ -36,6 +33,7 @@ pub(super) fn product(
     if x.cols == 0 && write == Write::Replace {
         y.iter_mut().for_each(|y| y.fill(0.0));
     }
+    let even = [scale; PANEL];
     let mut chains = [[0.0; PANEL]; DIRECT_ROWS];
     for start in cols.clone().step_by(PANEL) {
         let to = start - cols.start..(start + PANEL).min(cols.end) - cols.start;
@@ -51,14 +49,21 @@ pub(super) fn product(
             while at < x.rows {
                 at += match x.rows - at {
                     1 => chain::<1>(&mut chains[at..], &rows[at..], b.format, block),
-                    _ => chain::<2>(&mut chains[at..], &rows[at..], b.format, block),
+                    2 => chain::<2>(&mut chains[at..], &rows[at..], b.format, block),
+                    3 => chain::<3>(&mut chains[at..], &rows[at..], b.format, block),
+                    _ => chain::<4>(&mut chains[at..], &rows[at..], b.format, block),
                 };
             }
+            let own = match b.format {
+                Format::F32 | Format::Bf16 => None,
+                Format::Int8 => Some(scaled(block).0.map(|own| scale * own)),
+            };
+            let factors = own.as_ref().unwrap_or(&even);
             for (y, chain) in y.iter_mut().zip(&chains) {
                 let y = &mut y[to.clone()];
                 match write {
-                    Write::Replace => y.iter_mut().zip(chain).for_each(|(y, c)| *y = scale * c),
-                    Write::Add => add(y, chain, scale),
+                    Write::Replace => set(y, chain, factors),
+                    Write::Add => add(y, chain, factors),
                 }
             }
         }
@@ -66,8 +71,13 @@ pub(super) fn product(
 }
 
 simd! {
-    fn add(y: &mut [f32], chain: &Row<f32>, scale: f32) {
-        y.iter_mut().zip(chain).for_each(|(y, &c)| *y = scale.mul_add(c, *y));
+    fn set(y: &mut [f32], chain: &Row<f32>, factors: &Row<f32>) {
+        y.iter_mut().zip(chain).zip(factors).for_each(|((y, c), f)| *y = f * c);
+    }
+}
+simd! {
+    fn add(y: &mut [f32], chain: &Row<f32>, factors: &Row<f32>) {
+        y.iter_mut().zip(chain).zip(factors).for_each(|((y, &c), f)| *y = f.mul_add(c, *y));
     }
 }
 
@@ -82,79 +92,165 @@ fn chain<const R: usize>(
         unreachable!("as many chains and rows as the caller counts");
     };
     match format {
-        Format::F32 => chain_floats::<R>(chains, rows, floats(block)),
-        Format::Bf16 => chain_halves::<R>(chains, rows, halves(block)),
-        Format::Int8 => {
-            let (scales, bytes) = scaled(block);
-            chain_bytes::<R>(chains, rows, scales, bytes);
-        }
+        Format::F32 => sum::<f32, R>(chains, rows, floats(block)),
+        Format::Bf16 => sum::<u16, R>(chains, rows, halves(block)),
+        Format::Int8 => sum::<i8, R>(chains, rows, scaled(block).1),
     }
     R
 }
 
-/// Adds position `k` to the sums.
-#[inline(always)]
-#[allow(clippy::needless_range_loop)] // Columns outside: a weight is widened once for all rows.
-fn step<const R: usize, T>(
-    sums: &mut [Row<f32>; R],
-    x: &[&[f32]; R],
-    k: usize,
-    row: &Row<T>,
-    wide: &impl Fn(&Row<T>, usize) -> f32,
-) {
-    let x: [f32; R] = std::array::from_fn(|i| x[i][k]);
-    for col in 0..PANEL {
-        let w = wide(row, col);
-        for i in 0..R {
-            sums[i][col] = x[i].mul_add(w, sums[i][col]);
-        }
+/// What a weight is kept as.
+trait Weight {
+    /// Bytes from the weights in use to those that are asked for, if any are. The processor looks ahead by itself as
+    /// far as its window of instructions goes: far enough for f32, while the fewer bytes a weight has, the less
+    /// memory a window spans.
+    const AHEAD: Option<usize>;
+    /// # Safety
+    /// As for [`Vector`]; there must be a vector of weights.
+    unsafe fn widen<V: Vector>(from: *const Self) -> V;
+}
+
+impl Weight for f32 {
+    const AHEAD: Option<usize> = None;
+    #[inline(always)]
+    unsafe fn widen<V: Vector>(from: *const Self) -> V {
+        // SAFETY: passed on to the caller.
+        unsafe { V::load(from.cast()) }
+    }
+}
+
+/// A bfloat16.
+impl Weight for u16 {
+    const AHEAD: Option<usize> = Some(1 << 10);
+    #[inline(always)]
+    unsafe fn widen<V: Vector>(from: *const Self) -> V {
+        // SAFETY: passed on to the caller.
+        unsafe { V::halves(from) }
+    }
+}
+
+/// An integer without its scale.
+impl Weight for i8 {
+    const AHEAD: Option<usize> = Some(4 << 10);
+    #[inline(always)]
+    unsafe fn widen<V: Vector>(from: *const Self) -> V {
+        // SAFETY: passed on to the caller.
+        unsafe { V::bytes(from) }
     }
 }
 
 /// Sums `x·w` over the positions of a block, each chain on its own.
-#[inline(always)]
-fn sum<const R: usize, T>(
-    chains: &mut [Row<f32>; R],
-    x: &[&[f32]; R],
-    rows: &[Row<T>],
-    ahead: Option<usize>,
-    wide: impl Fn(&Row<T>, usize) -> f32,
-) {
+fn sum<T: Weight, const R: usize>(chains: &mut [Row<f32>; R], x: &[&[f32]; R], rows: &[Row<T>]) {
     let depth = x[0].len();
     assert!(x.iter().all(|x| x.len() == depth) && rows.len() >= depth);
-    let mut sums = [[0.0f32; PANEL]; R];
-    // Two rows fill a cache line at least.
-    let (pairs, last) = rows[..depth].as_chunks::<2>();
-    for (i, pair) in pairs.iter().enumerate() {
-        if let Some(ahead) = ahead {
-            let ahead = pair.as_ptr().cast::<u8>().wrapping_add(ahead);
-            for line in (0..size_of_val(pair)).step_by(size_of::<Line>()) {
-                prefetch(ahead.wrapping_add(line));
-            }
+    let (x, weights) = (x.map(<[f32]>::as_ptr), rows.as_ptr().cast::<T>());
+    // SAFETY: rows of `x` and of weights have `depth` positions; `level` is never above what the processor was
+    // detected to have.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        match level() {
+            Level::Avx512 => return x86::avx512(chains, x, weights, depth),
+            Level::Avx2 if R <= 2 => return x86::avx2::<T, R, 4>(chains, x, weights, depth),
+            Level::Avx2 => return x86::avx2::<T, R, 2>(chains, x, weights, depth),
+            Level::Baseline => {}
         }
-        step(&mut sums, x, 2 * i, &pair[0], &wide);
-        step(&mut sums, x, 2 * i + 1, &pair[1], &wide);
+        stream::<Portable, T, R, 1>(chains, x, weights, depth);
     }
-    for row in last {
-        step(&mut sums, x, depth - 1, row, &wide);
-    }
-    *chains = sums;
 }
 
-simd! {
-    fn chain_floats<const R: usize>(chains: &mut [Row<f32>; R], x: &[&[f32]; R], rows: &[Row<f32>]) {
-        sum(chains, x, rows, None, |row, col| row[col]);
-    }
-}
-simd! {
-    fn chain_halves<const R: usize>(chains: &mut [Row<f32>; R], x: &[&[f32]; R], rows: &[Row<u16>]) {
-        sum(chains, x, rows, Some(AHEAD_HALVES), |row, col| from_half(row[col]));
-    }
-}
-simd! {
-    fn chain_bytes<const R: usize>(
-        chains: &mut [Row<f32>; R], x: &[&[f32]; R], scales: &Row<f32>, rows: &[Row<i8>],
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Row, Weight, stream};
+    use std::arch::x86_64::{__m256, __m512};
+
+    /// # Safety
+    /// As for [`stream`].
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn avx512<T: Weight, const R: usize>(
+        chains: &mut [Row<f32>; R],
+        x: [*const f32; R],
+        weights: *const T,
+        depth: usize,
     ) {
-        sum(chains, x, rows, Some(AHEAD_BYTES), |row, col| f32::from(row[col]) * scales[col]);
+        // SAFETY: passed on to the caller.
+        unsafe { stream::<__m512, T, R, 2>(chains, x, weights, depth) }
+    }
+
+    /// # Safety
+    /// As for [`stream`].
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn avx2<T: Weight, const R: usize, const N: usize>(
+        chains: &mut [Row<f32>; R],
+        x: [*const f32; R],
+        weights: *const T,
+        depth: usize,
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe { stream::<__m256, T, R, N>(chains, x, weights, depth) }
+    }
+}
+
+/// Adds one position to the sums; `weights` are those of its first column.
+///
+/// # Safety
+/// As for [`stream`].
+#[inline(always)]
+unsafe fn position<V: Vector, T: Weight, const R: usize, const N: usize>(
+    sums: &mut [[V; N]; R],
+    x: [*const f32; R],
+    weights: *const T,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let x = x.map(|x| V::splat((*x).to_bits()));
+        for j in 0..N {
+            let w = T::widen::<V>(weights.add(j * V::LANES));
+            for (sums, x) in sums.iter_mut().zip(x) {
+                sums[j] = x.fma(w, sums[j]);
+            }
+        }
+    }
+}
+
+/// Sums over `depth` positions, `N` vectors of columns at a time, whose sums fit the registers.
+///
+/// # Safety
+/// The processor must have the instruction set of `V`; there must be `depth` numbers at each of `x`, and `depth` rows
+/// of [`PANEL`] weights.
+#[inline(always)]
+unsafe fn stream<V: Vector, T: Weight, const R: usize, const N: usize>(
+    chains: &mut [Row<f32>; R],
+    x: [*const f32; R],
+    weights: *const T,
+    depth: usize,
+) {
+    const { assert!(PANEL.is_multiple_of(N * V::LANES)) };
+    for col in (0..PANEL).step_by(N * V::LANES) {
+        // SAFETY: positions below `depth`, columns below `PANEL`.
+        unsafe {
+            let mut sums = [[V::splat(0); N]; R];
+            // Two rows fill a cache line at least.
+            for k in (0..depth / 2).map(|pair| 2 * pair) {
+                let row = weights.add(k * PANEL + col);
+                if col == 0
+                    && let Some(ahead) = T::AHEAD
+                {
+                    for line in (0..2 * PANEL * size_of::<T>()).step_by(size_of::<Line>()) {
+                        prefetch(row.cast::<u8>().wrapping_add(ahead + line));
+                    }
+                }
+                position::<V, T, R, N>(&mut sums, x.map(|x| x.add(k)), row);
+                position::<V, T, R, N>(&mut sums, x.map(|x| x.add(k + 1)), row.add(PANEL));
+            }
+            if depth % 2 == 1 {
+                let row = weights.add((depth - 1) * PANEL + col);
+                position::<V, T, R, N>(&mut sums, x.map(|x| x.add(depth - 1)), row);
+            }
+            for (chain, sums) in chains.iter_mut().zip(sums) {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    sum.store(chain.as_mut_ptr().add(col + j * V::LANES));
+                }
+            }
+        }
     }
 }

@@ -141,28 +141,34 @@ pub(super) fn narrow(format: Format, to: &mut [Line], wide: &[Row<f32>]) {
     }
 }
 
-/// `to` = the numbers of a block, in parts of `W` columns, one after the other.
-pub(super) fn widen<const W: usize>(format: Format, to: &mut [f32], block: &[Line]) {
+/// `to` = the numbers of a block, in parts of `W` columns, one after the other; but for the factors of its columns
+/// that are returned.
+pub(super) fn widen<'a, const W: usize>(
+    format: Format,
+    to: &mut [f32],
+    block: &'a [Line],
+) -> Option<&'a Row<f32>> {
     assert_eq!(block.len(), block_lines(format, to.len() / PANEL));
     match format {
         Format::F32 => widen_floats::<W>(to, floats(block)),
         Format::Bf16 => widen_halves::<W>(to, halves(block)),
         Format::Int8 => {
             let (scales, rows) = scaled(block);
-            widen_bytes::<W>(to, scales, rows);
+            widen_bytes::<W>(to, rows);
+            return Some(scales);
         }
     }
+    None
 }
 
 /// Writes the rows of a block, part by part.
 #[inline(always)]
-fn parts<const W: usize, T>(to: &mut [f32], rows: &[Row<T>], wide: impl Fn(&T, usize) -> f32) {
+fn parts<const W: usize, T>(to: &mut [f32], rows: &[Row<T>], wide: impl Fn(&T) -> f32) {
     let depth = to.len() / PANEL;
     for (part, to) in to.chunks_exact_mut(depth * W).enumerate() {
         for (to, row) in to.as_chunks_mut::<W>().0.iter_mut().zip(rows) {
             for (col, to) in to.iter_mut().enumerate() {
-                let col = part * W + col;
-                *to = wide(&row[col], col);
+                *to = wide(&row[part * W + col]);
             }
         }
     }
@@ -170,17 +176,17 @@ fn parts<const W: usize, T>(to: &mut [f32], rows: &[Row<T>], wide: impl Fn(&T, u
 
 simd! {
     fn widen_floats<const W: usize>(to: &mut [f32], rows: &[Row<f32>]) {
-        parts::<W, _>(to, rows, |x, _| *x);
+        parts::<W, _>(to, rows, |x| *x);
     }
 }
 simd! {
     fn widen_halves<const W: usize>(to: &mut [f32], rows: &[Row<u16>]) {
-        parts::<W, _>(to, rows, |half, _| from_half(*half));
+        parts::<W, _>(to, rows, |half| from_half(*half));
     }
 }
 simd! {
-    fn widen_bytes<const W: usize>(to: &mut [f32], scales: &Row<f32>, rows: &[Row<i8>]) {
-        parts::<W, _>(to, rows, |byte, col| f32::from(*byte) * scales[col]);
+    fn widen_bytes<const W: usize>(to: &mut [f32], rows: &[Row<i8>]) {
+        parts::<W, _>(to, rows, |byte| f32::from(*byte));
     }
 }
 
