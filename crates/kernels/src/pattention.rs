@@ -403,21 +403,11 @@ pub fn backward<P: Precision>(
         segments,
         of: &|s| Mat::new(s.keys, s.tokens, d_in),
     };
-    let [value_lines, key_lines] = [
-        values.lines::<P>(segments.len()),
-        keys.lines::<P>(segments.len()),
-    ];
-    let mut lines = exec.scratch.take_lines(value_lines + key_lines);
-    values.pack::<P>(exec, &mut lines[..value_lines]);
-    keys.pack::<P>(exec, &mut lines[value_lines..]);
     {
-        let (value_lines, key_lines) = lines.split_at(value_lines);
+        let mut lines = exec.scratch.take_lines(values.lines::<P>(segments.len()));
+        values.pack::<P>(exec, &mut lines);
         let scores = Disjoint::new(&mut *saved.scores);
         let work = Disjoint::new(&mut *work);
-        let dx = dx.map(|(dx, write)| {
-            assert_eq!(dx.len(), r * d_in);
-            (Disjoint::new(dx), write)
-        });
         let blocks = Pieces::new(r, ROW_BLOCK);
         let block = P::Kept::SCRATCH * ROW_BLOCK * n;
         exec.run(blocks.count(), SCRATCH + 2 * block, |task, scratch| {
@@ -430,10 +420,10 @@ pub fn backward<P: Precision>(
             // SAFETY: as above.
             let da = unsafe { work.part(rows.start * n..rows.end * n) };
             P::Kept::write(da, da_numbers, |da| {
-                for (s, segment) in site.segments.iter().enumerate() {
+                for (s, segment) in segments.iter().enumerate() {
                     let out =
                         MatMut::strided(&mut da[site.offset(s)..], rows.len(), segment.tokens, n);
-                    let values = values.block::<P>(value_lines, s);
+                    let values = values.block::<P>(&lines, s);
                     gemm_packed(out, Write::Replace, dy, values, 1.0, scratch);
                 }
                 P::Kept::edit(scores, score_numbers, |scores| {
@@ -443,20 +433,20 @@ pub fn backward<P: Precision>(
                         theta_row_backward(site, scores, da, stats);
                     }
                 });
-                if let Some((dx, write)) = &dx {
-                    // SAFETY: tasks own disjoint rows.
-                    let dx = unsafe { dx.part(rows.start * d_in..rows.end * d_in) };
-                    for (s, segment) in site.segments.iter().enumerate() {
-                        let write = if s == 0 { *write } else { Write::Add };
-                        let da = Mat::strided(&da[site.offset(s)..], rows.len(), segment.tokens, n);
-                        let dx = MatMut::new(dx, rows.len(), d_in);
-                        gemm_packed(dx, write, da, keys.block::<P>(key_lines, s), 1.0, scratch);
-                    }
-                }
             });
         });
     }
-    drop(lines);
+    if let Some((dx, write)) = dx {
+        assert_eq!(dx.len(), r * d_in);
+        let mut lines = exec.scratch.take_lines(keys.lines::<P>(segments.len()));
+        keys.pack::<P>(exec, &mut lines);
+        for (s, segment) in segments.iter().enumerate() {
+            let da = Mat::strided(&work[site.offset(s)..], r, segment.tokens, n);
+            let write = if s == 0 { write } else { Write::Add };
+            let dx = MatMut::new(dx, r, d_in);
+            par_gemm_packed(exec, dx, write, da, keys.block::<P>(&lines, s), 1.0);
+        }
+    }
     if grads.iter().all(Option::is_none) {
         return;
     }
