@@ -2,7 +2,8 @@
 
     python run.py path/to/tokenformer [--pairs 5] [--only train:tiny:f32 ...]
 
-For each row every PyTorch mode of the same precision runs once, for two steps; the fastest then alternates with ours.
+For each row every PyTorch mode of the same precision runs once, for two steps, and the fastest once more with memory in huge
+pages; the fastest of all then alternates with ours.
 Where it needs more than ten times our time, it runs one step a pair.
 """
 
@@ -27,8 +28,11 @@ ROWS = [f"train:{preset}:{precision}" for precision in ("f32", "bf16") for prese
     f"{what}:150m:{precision}" for what in ("prefill", "decode") for precision in ("f32", "bf16")]
 
 
-def run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
+HUGE_PAGES = ", huge pages"
+
+
+def run(command, **environment):
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout)
@@ -44,8 +48,9 @@ def ours(binary, what, preset, precision, threads):
 
 
 def theirs(what, preset, mode, threads, steps):
-    return run([sys.executable, os.path.join(HERE, "peer.py"), what, "--preset", preset, "--mode", mode,
-                "--steps", str(steps), "--threads", str(threads)])
+    command = [sys.executable, os.path.join(HERE, "peer.py"), what, "--preset", preset, "--mode", mode.removesuffix(HUGE_PAGES),
+               "--steps", str(steps), "--threads", str(threads)]
+    return run(command, THP_MEM_ALLOC_ENABLE="1" if mode.endswith(HUGE_PAGES) else "0")
 
 
 def processor():
@@ -66,7 +71,10 @@ if __name__ == "__main__":
     print("|---|---|---|---|---|---|---|---|")
     for row in args.only:
         what, preset, precision = row.split(":")
-        trial = {mode: theirs(what, preset, mode, args.threads, 2)["tokens_per_s"] for mode in MODES[what, precision]}
+        rate_of = lambda mode: theirs(what, preset, mode, args.threads, 2)["tokens_per_s"]
+        trial = {mode: rate_of(mode) for mode in MODES[what, precision]}
+        huge = max(trial, key=trial.get) + HUGE_PAGES
+        trial[huge] = rate_of(huge)
         mode = max(trial, key=trial.get)
         own = ours(args.binary, what, preset, precision, args.threads)["tokens_per_s"]
         count = 1 if 10 * trial[mode] < own else steps(what, preset)
