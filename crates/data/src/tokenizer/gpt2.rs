@@ -18,6 +18,7 @@ pub(super) fn json() -> &'static [u8] {
     static JSON: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let tokens = tokens();
         let file = File::new(&tokens);
+        // A struct of strings and numbers: writing it to memory cannot fail.
         serde_json::to_vec(&file).expect("strings and numbers serialize to memory")
     });
     &JSON
@@ -25,6 +26,7 @@ pub(super) fn json() -> &'static [u8] {
 
 /// The bytes of each token by id, which is also the order of the merges.
 fn tokens() -> Vec<Vec<u8>> {
+    // A table inside the crate; `TOKENS` is its size.
     let bpe = tiktoken_rs::r50k_base().expect("the crate's own table");
     (0..TOKENS)
         .map(|id| {
@@ -61,6 +63,7 @@ fn last_pair(token: &[u8], id: u32, bytes: &[u32; 256], ids: &HashMap<&[u8], u32
         let lowest = merges
             .filter_map(|(at, merge)| merge.filter(|&merge| merge < id).map(|merge| (merge, at)))
             .min();
+        // So the table was made; it is a constant, and a test loads all of it.
         let (_, at): (u32, usize) = lowest.expect("every token is made of two earlier ones");
         starts.remove(at + 1);
     }

@@ -73,9 +73,9 @@ pub(super) struct Output {
     pub row_stride: usize,
 }
 
-/// `c = scale · A·B (+ c)` with `k` inner positions, columns of a block of B with their own factors times `scale`. `left(rows, words)` and `right(cols, words)` hand
-/// out blocks of at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A serves about
-/// `serves` elements of C.
+/// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` hand out blocks of
+/// at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A serves about `serves` elements
+/// of C. Factors that a block of B has for its columns are multiplied with `scale`.
 ///
 /// # Safety
 /// The elements of `c` must be valid for reads and writes and be used by nobody else meanwhile. A
@@ -105,7 +105,7 @@ pub(super) unsafe fn product<P: Precision>(
                 let a = left(rows.clone(), words.clone());
                 for panel in pieces(tile.clone(), PANEL) {
                     let b = right(panel.clone(), words.clone());
-                    // SAFETY: a part of the block, or null.
+                    // SAFETY: valid for as long as the block, or null.
                     let own = unsafe { b.scales.as_ref() }.map(|own| own.map(|own| scale * own));
                     let scales = own.as_ref().unwrap_or(&scales);
                     for (part, cols) in pieces(panel, kernels.cols).enumerate() {
