@@ -12,7 +12,7 @@ use crate::{Error, Result, Warning};
 /// would let two processes lock two files of the same name.
 #[derive(Debug)]
 pub struct RunLock {
-    _file: File,
+    file: File,
 }
 
 impl RunLock {
@@ -38,6 +38,32 @@ impl RunLock {
             }
             Err(TryLockError::Error(source)) => warn(Warning::Unlocked { path, source }),
         }
-        Ok(RunLock { _file: file })
+        Ok(RunLock { file })
+    }
+}
+
+impl Drop for RunLock {
+    /// Unlocks instead of only closing: a process that another thread is starting holds copies of all handles until it
+    /// has become the new program, and closing ours would leave the lock with them.
+    fn drop(&mut self) {
+        // Whatever goes wrong, closing the file is the fallback.
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_handle_does_not_keep_the_lock() {
+        let scratch = tempfile::tempdir().unwrap();
+        let acquire = || RunLock::acquire(scratch.path(), &mut |warning| panic!("{warning}"));
+        let lock = acquire().unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        assert!(matches!(acquire(), Err(Error::RunLocked { .. })));
+        drop(lock);
+        acquire().unwrap();
+        drop(copy);
     }
 }
