@@ -1,6 +1,6 @@
 //! The bounds that the documentation of `math` states, measured against f64.
 
-use tokenformer_kernels::math::{exp, gelu, gelu_and_derivative, normal};
+use tokenformer_kernels::math::{exp, gelu, gelu_and_derivative};
 use tokenformer_kernels::reference;
 
 /// Every `stride`-th f32 of `[low, high]`, both ends included.
@@ -104,51 +104,13 @@ fn exp_at_the_extremes() {
 }
 
 #[test]
-fn normal_distribution() {
-    let absolute = |z: f32| (f64::from(normal(z).0) - cdf(f64::from(z))).abs();
-    within(
-        "Φ, absolute",
-        worst(floats(-14.0, 14.0, 997).map(absolute)),
-        2.5e-7,
-    );
-    let relative = |z: f32| (f64::from(normal(z).0) / cdf(f64::from(z)) - 1.0).abs();
-    within(
-        "Φ, relative, z >= -2",
-        worst(floats(-2.0, 14.0, 997).map(relative)),
-        6e-7,
-    );
-    within(
-        "Φ, relative, z >= -8",
-        worst(floats(-8.0, -2.0, 97).map(relative)),
-        1.5e-6,
-    );
-    within(
-        "Φ, relative, z >= -13",
-        worst(floats(-13.0, -8.0, 97).map(relative)),
-        5e-6,
-    );
-    let absolute = |z: f32| (f64::from(normal(z).1) - density(f64::from(z))).abs();
-    within(
-        "φ, absolute",
-        worst(floats(-14.0, 14.0, 997).map(absolute)),
-        5e-8,
-    );
-    let relative = |z: f32| (f64::from(normal(z).1) / density(f64::from(z)) - 1.0).abs();
-    within(
-        "φ, relative, |z| <= 8",
-        worst(floats(-8.0, 8.0, 997).map(relative)),
-        1.5e-6,
-    );
-}
-
-#[test]
 fn gelu_and_its_derivative() {
     let scaled = |got: f32, want: f64| (f64::from(got) - want).abs() / want.abs().max(1.0);
     let value = |z: f32| scaled(gelu(z), f64::from(z) * cdf(f64::from(z)));
     within(
         "gelu, |error| / max(1, |gelu|)",
         worst(floats(-20.0, 20.0, 997).map(value)),
-        1.5e-7,
+        2e-7,
     );
     let slope = |z: f32| {
         let z64 = f64::from(z);
@@ -157,7 +119,7 @@ fn gelu_and_its_derivative() {
     within(
         "gelu', |error|",
         worst(floats(-20.0, 20.0, 997).map(slope)),
-        2.5e-7,
+        4.5e-7,
     );
     for z in floats(-20.0, 20.0, 9973) {
         assert_eq!(
@@ -173,13 +135,17 @@ fn gelu_of_zero_is_zero() {
     // Growth with zero keys rests on this.
     assert_eq!(gelu(0.0).to_bits(), 0);
     assert_eq!(gelu_and_derivative(0.0).0.to_bits(), 0);
-    assert!((gelu_and_derivative(0.0).1 - 0.5).abs() <= f32::EPSILON / 2.0);
+    assert!((gelu_and_derivative(0.0).1 - 0.5).abs() <= 2.0 * f32::EPSILON);
 }
 
 #[test]
 fn gelu_at_the_extremes() {
-    for z in [15.0f32, 1e4, 1e18, f32::MAX] {
+    for z in [15.0f32, 99.9, 100.1, 1e4, 1e18, f32::MAX] {
         assert_eq!(gelu_and_derivative(z), (z, 1.0), "at {z}");
+        let (value, slope) = gelu_and_derivative(-z);
+        assert!(value.abs() < 1e-24 && slope.abs() < 1e-24, "at -{z}");
+    }
+    for z in [100.0, 1e4, f32::MAX, f32::INFINITY] {
         assert_eq!(gelu_and_derivative(-z), (0.0, 0.0), "at -{z}");
     }
     assert_eq!(gelu(f32::INFINITY), f32::INFINITY);
