@@ -1,7 +1,7 @@
 //! Weights that are laid out once, when a model is loaded, and then only multiplied with.
 //!
-//! A right factor `B` `[K, N]` is kept in panels of 32 columns, and a panel in blocks of 256 positions of
-//! `K`, one after the other: a product reads a panel from its first byte to its last. A number is kept as
+//! A right factor `B` `[K, N]` is kept in panels of 32 columns, one after the other, and most [`Format`]s keep a panel
+//! in blocks of 256 positions of `K`: a product reads a panel from its first byte to its last. A number is kept as
 //!
 //! | [`Format`] | bytes | value |
 //! |---|---|---|
@@ -17,7 +17,7 @@
 mod direct;
 mod format;
 
-use super::driver::{B_LINES, Output, left, product};
+use super::driver::{B_LINES, Output, left, pieces, product};
 use super::kernel::PANEL;
 use super::pack::{LINE, Line, Panels, Precision, pack_panels};
 use super::packed::Grid;
@@ -25,7 +25,7 @@ use super::{Mat, Right, Write};
 use crate::arena::Lines;
 use crate::exec::{Disjoint, Exec, Pieces};
 use direct::{DIRECT_ROWS, is_direct};
-use format::{BLOCK, block_lines, narrow, panel_lines, widen};
+use format::{BLOCK, Block, narrow, panel_lines, widen};
 use std::ops::Range;
 
 pub use format::Format;
@@ -61,16 +61,17 @@ impl Prepared {
                 let lines = unsafe { lines.part(task * panel..(task + 1) * panel) };
                 let wide = aligned(scratch);
                 let cols = task * PANEL..n.min((task + 1) * PANEL);
-                for (i, to) in lines.chunks_mut(block_lines(format, BLOCK)).enumerate() {
-                    let depth = i * BLOCK..k.min((i + 1) * BLOCK);
+                for depth in pieces(0..k, BLOCK) {
                     let wide = &mut wide[..depth.len() * PANEL];
                     let panels = Panels {
                         first: wide.as_mut_ptr().cast(),
                         panel: depth.len(),
                     };
                     // SAFETY: `wide` is one panel of that depth.
-                    unsafe { pack_panels::<f32, f32, PANEL>(panels, b, cols.clone(), depth) };
-                    narrow(format, to, wide.as_chunks().0);
+                    unsafe {
+                        pack_panels::<f32, f32, PANEL>(panels, b, cols.clone(), depth.clone())
+                    };
+                    narrow(format, lines, k, depth.start, wide.as_chunks().0);
                 }
             });
         }
@@ -100,27 +101,20 @@ impl Prepared {
     /// `to` `[K]` = column `col`, widened.
     pub fn column(&self, col: usize, to: &mut [f32]) {
         assert!(col < self.n && to.len() == self.k);
-        let panel = self.panel(col / PANEL);
-        let blocks = panel.chunks(block_lines(self.format, BLOCK));
-        for (block, to) in blocks.zip(to.chunks_mut(BLOCK)) {
-            format::column(self.format, block, col % PANEL, to);
+        for (positions, to) in pieces(0..self.k, BLOCK).zip(to.chunks_mut(BLOCK)) {
+            format::column(self.block(col / PANEL, positions), col % PANEL, to);
         }
     }
 
-    /// The lines of a panel.
-    fn panel(&self, index: usize) -> &[Line] {
+    /// A block of a panel.
+    fn block(&self, panel: usize, positions: Range<usize>) -> Block<'_> {
         let lines = panel_lines(self.format, self.k);
-        &self.lines[index * lines..][..lines]
+        let panel = &self.lines[panel * lines..][..lines];
+        Block::new(self.format, panel, self.k, positions)
     }
 
-    /// The lines of a block of a panel, and how many positions of `K` it has.
-    fn block(&self, panel: usize, words: Range<usize>) -> &[Line] {
-        let start = words.start / BLOCK * block_lines(self.format, BLOCK);
-        &self.panel(panel)[start..][..block_lines(self.format, words.len())]
-    }
-
-    /// Blocks for the micro-kernels, widened into `work` ([`B_LINES`]) as parts of so many columns as the
-    /// kernels read best. f32 is copied for that, too: a block is read by many rows.
+    /// Blocks for the micro-kernels: where they lie, or widened into `work` ([`B_LINES`]) as parts of so many columns
+    /// as the kernels read best.
     fn right<'a>(
         &'a self,
         first: usize,
@@ -129,10 +123,18 @@ impl Prepared {
         let width = <f32 as Precision>::kernels().cols;
         move |cols, words| {
             let block = self.block((first + cols.start) / PANEL, words.clone());
+            if let (Block::F32 { lines, part }, LINE) = (block, width) {
+                return Right {
+                    first: lines.as_ptr().cast(),
+                    part: part * LINE,
+                    word: LINE,
+                    scales: std::ptr::null(),
+                };
+            }
             let wide = &mut work[..words.len() * PANEL];
             let scales = match width {
-                16 => widen::<16>(self.format, wide, block),
-                32 => widen::<32>(self.format, wide, block),
+                16 => widen::<16>(wide, block),
+                32 => widen::<32>(wide, block),
                 _ => unreachable!("kernels have tiles of 16 or 32 columns"),
             };
             Right {

@@ -1,11 +1,12 @@
 //! Products of a few rows: each weight is read once, widened in registers and used at once.
 
+use super::super::driver::pieces;
 use super::super::kernel::PANEL;
-use super::super::pack::Line;
+use super::super::pack::{LINE, Line};
 use super::super::vector::{Portable, Vector};
 use super::super::{Mat, Write};
 use super::Prepared;
-use super::format::{BLOCK, Format, Row, block_lines, floats, halves, scaled};
+use super::format::{BLOCK, Block, Row, floats};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Level, level};
 use crate::simd::{prefetch, simd};
@@ -37,26 +38,25 @@ pub(super) fn product(
     let mut chains = [[0.0; PANEL]; DIRECT_ROWS];
     for start in cols.clone().step_by(PANEL) {
         let to = start - cols.start..(start + PANEL).min(cols.end) - cols.start;
-        let blocks = b.panel(start / PANEL).chunks(block_lines(b.format, BLOCK));
-        for (index, block) in blocks.enumerate() {
-            let depth = index * BLOCK..x.cols.min((index + 1) * BLOCK);
+        for depth in pieces(0..x.cols, BLOCK) {
+            let block = b.block(start / PANEL, depth.clone());
             let mut rows = [&[][..]; DIRECT_ROWS];
             for (i, row) in rows[..x.rows].iter_mut().enumerate() {
                 *row = &x.data[i * x.row_stride..][depth.clone()];
             }
-            let write = if index == 0 { write } else { Write::Add };
+            let write = if depth.start == 0 { write } else { Write::Add };
             let mut at = 0;
             while at < x.rows {
                 at += match x.rows - at {
-                    1 => chain::<1>(&mut chains[at..], &rows[at..], b.format, block),
-                    2 => chain::<2>(&mut chains[at..], &rows[at..], b.format, block),
-                    3 => chain::<3>(&mut chains[at..], &rows[at..], b.format, block),
-                    _ => chain::<4>(&mut chains[at..], &rows[at..], b.format, block),
+                    1 => chain::<1>(&mut chains[at..], &rows[at..], block),
+                    2 => chain::<2>(&mut chains[at..], &rows[at..], block),
+                    3 => chain::<3>(&mut chains[at..], &rows[at..], block),
+                    _ => chain::<4>(&mut chains[at..], &rows[at..], block),
                 };
             }
-            let own = match b.format {
-                Format::F32 | Format::Bf16 => None,
-                Format::Int8 => Some(scaled(block).0.map(|own| scale * own)),
+            let own = match block {
+                Block::F32 { .. } | Block::Bf16(_) => None,
+                Block::Int8 { scales, .. } => Some(scales.map(|own| scale * own)),
             };
             let factors = own.as_ref().unwrap_or(&even);
             for (y, chain) in y.iter_mut().zip(&chains) {
@@ -82,25 +82,24 @@ simd! {
 }
 
 /// The first `R` chains over a block; returns `R`.
-fn chain<const R: usize>(
-    chains: &mut [Row<f32>],
-    rows: &[&[f32]],
-    format: Format,
-    block: &[Line],
-) -> usize {
+fn chain<const R: usize>(chains: &mut [Row<f32>], rows: &[&[f32]], block: Block<'_>) -> usize {
     let (Some(chains), Some(rows)) = (chains.first_chunk_mut(), rows.first_chunk()) else {
         unreachable!("as many chains and rows as the caller counts");
     };
-    match format {
-        Format::F32 => sum::<f32, R>(chains, rows, floats(block)),
-        Format::Bf16 => sum::<u16, R>(chains, rows, halves(block)),
-        Format::Int8 => sum::<i8, R>(chains, rows, scaled(block).1),
+    match block {
+        Block::F32 { lines, part } => sum::<f32, R>(chains, rows, floats(lines), part * LINE),
+        Block::Bf16(numbers) => sum::<u16, R>(chains, rows, numbers.as_flattened(), 0),
+        Block::Int8 { rows: numbers, .. } => {
+            sum::<i8, R>(chains, rows, numbers.as_flattened(), 0);
+        }
     }
     R
 }
 
 /// What a weight is kept as.
 trait Weight {
+    /// Columns whose weights at one position are adjacent.
+    const WIDTH: usize;
     /// Bytes from the weights in use to those that are asked for, if any are. The processor looks ahead by itself as
     /// far as its window of instructions goes: far enough for f32, while the fewer bytes a weight has, the less
     /// memory a window spans.
@@ -111,6 +110,7 @@ trait Weight {
 }
 
 impl Weight for f32 {
+    const WIDTH: usize = LINE;
     const AHEAD: Option<usize> = None;
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
@@ -121,6 +121,7 @@ impl Weight for f32 {
 
 /// A bfloat16.
 impl Weight for u16 {
+    const WIDTH: usize = PANEL;
     const AHEAD: Option<usize> = Some(1 << 10);
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
@@ -131,6 +132,7 @@ impl Weight for u16 {
 
 /// An integer without its scale.
 impl Weight for i8 {
+    const WIDTH: usize = PANEL;
     const AHEAD: Option<usize> = Some(4 << 10);
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
@@ -139,22 +141,28 @@ impl Weight for i8 {
     }
 }
 
-/// Sums `x·w` over the positions of a block, each chain on its own.
-fn sum<T: Weight, const R: usize>(chains: &mut [Row<f32>; R], x: &[&[f32]; R], rows: &[Row<T>]) {
+/// Sums `x·w` over the positions of a block, each chain on its own; `part` weights from one part of the columns to the next.
+fn sum<T: Weight, const R: usize>(
+    chains: &mut [Row<f32>; R],
+    x: &[&[f32]; R],
+    weights: &[T],
+    part: usize,
+) {
     let depth = x[0].len();
-    assert!(x.iter().all(|x| x.len() == depth) && rows.len() >= depth);
-    let (x, weights) = (x.map(<[f32]>::as_ptr), rows.as_ptr().cast::<T>());
-    // SAFETY: rows of `x` and of weights have `depth` positions; `level` is never above what the processor was
+    assert!(x.iter().all(|x| x.len() == depth));
+    assert!(weights.len() >= (PANEL / T::WIDTH - 1) * part + depth * T::WIDTH);
+    let (x, weights) = (x.map(<[f32]>::as_ptr), weights.as_ptr());
+    // SAFETY: rows of `x` and parts of weights have `depth` positions; `level` is never above what the processor was
     // detected to have.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         match level() {
-            Level::Avx512 => return x86::avx512(chains, x, weights, depth),
-            Level::Avx2 if R <= 2 => return x86::avx2::<T, R, 4>(chains, x, weights, depth),
-            Level::Avx2 => return x86::avx2::<T, R, 2>(chains, x, weights, depth),
+            Level::Avx512 => return x86::avx512(chains, x, weights, part, depth),
+            Level::Avx2 if R <= 2 => return x86::avx2::<T, R, 4>(chains, x, weights, part, depth),
+            Level::Avx2 => return x86::avx2::<T, R, 2>(chains, x, weights, part, depth),
             Level::Baseline => {}
         }
-        stream::<Portable, T, R, 1>(chains, x, weights, depth);
+        stream::<Portable, T, R, 1>(chains, x, weights, part, depth);
     }
 }
 
@@ -170,10 +178,11 @@ mod x86 {
         chains: &mut [Row<f32>; R],
         x: [*const f32; R],
         weights: *const T,
+        part: usize,
         depth: usize,
     ) {
         // SAFETY: passed on to the caller.
-        unsafe { stream::<__m512, T, R, 2>(chains, x, weights, depth) }
+        unsafe { stream::<__m512, T, R, 2>(chains, x, weights, part, depth) }
     }
 
     /// # Safety
@@ -183,14 +192,15 @@ mod x86 {
         chains: &mut [Row<f32>; R],
         x: [*const f32; R],
         weights: *const T,
+        part: usize,
         depth: usize,
     ) {
         // SAFETY: passed on to the caller.
-        unsafe { stream::<__m256, T, R, N>(chains, x, weights, depth) }
+        unsafe { stream::<__m256, T, R, N>(chains, x, weights, part, depth) }
     }
 }
 
-/// Adds one position to the sums; `weights` are those of its first column.
+/// Adds one position to the sums; `weights` leads to those of each vector of columns.
 ///
 /// # Safety
 /// As for [`stream`].
@@ -198,13 +208,14 @@ mod x86 {
 unsafe fn position<V: Vector, T: Weight, const R: usize, const N: usize>(
     sums: &mut [[V; N]; R],
     x: [*const f32; R],
-    weights: *const T,
+    weights: [*const T; N],
+    at: usize,
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
-        let x = x.map(|x| V::splat((*x).to_bits()));
-        for j in 0..N {
-            let w = T::widen::<V>(weights.add(j * V::LANES));
+        let x = x.map(|x| V::splat((*x.add(at)).to_bits()));
+        for (j, weights) in weights.into_iter().enumerate() {
+            let w = T::widen::<V>(weights.add(at * T::WIDTH));
             for (sums, x) in sums.iter_mut().zip(x) {
                 sums[j] = x.fma(w, sums[j]);
             }
@@ -216,39 +227,44 @@ unsafe fn position<V: Vector, T: Weight, const R: usize, const N: usize>(
 ///
 /// # Safety
 /// The processor must have the instruction set of `V`; there must be `depth` numbers at each of `x`, and `depth` rows
-/// of [`PANEL`] weights.
+/// of weights in each part, `part` weights from one part to the next.
 #[inline(always)]
 unsafe fn stream<V: Vector, T: Weight, const R: usize, const N: usize>(
     chains: &mut [Row<f32>; R],
     x: [*const f32; R],
     weights: *const T,
+    part: usize,
     depth: usize,
 ) {
-    const { assert!(PANEL.is_multiple_of(N * V::LANES)) };
-    for col in (0..PANEL).step_by(N * V::LANES) {
+    const { assert!(PANEL.is_multiple_of(N * V::LANES) && T::WIDTH.is_multiple_of(V::LANES)) };
+    for first in (0..PANEL).step_by(N * V::LANES) {
         // SAFETY: positions below `depth`, columns below `PANEL`.
         unsafe {
+            let mut columns = [weights; N];
+            for (j, columns) in columns.iter_mut().enumerate() {
+                let col = first + j * V::LANES;
+                *columns = weights.add(col / T::WIDTH * part + col % T::WIDTH);
+            }
             let mut sums = [[V::splat(0); N]; R];
             // Two rows fill a cache line at least.
             for k in (0..depth / 2).map(|pair| 2 * pair) {
-                let row = weights.add(k * PANEL + col);
-                if col == 0
+                if first == 0
                     && let Some(ahead) = T::AHEAD
                 {
-                    for line in (0..2 * PANEL * size_of::<T>()).step_by(size_of::<Line>()) {
-                        prefetch(row.cast::<u8>().wrapping_add(ahead + line));
+                    let row = weights.add(k * T::WIDTH).cast::<u8>();
+                    for line in (0..2 * T::WIDTH * size_of::<T>()).step_by(size_of::<Line>()) {
+                        prefetch(row.wrapping_add(ahead + line));
                     }
                 }
-                position::<V, T, R, N>(&mut sums, x.map(|x| x.add(k)), row);
-                position::<V, T, R, N>(&mut sums, x.map(|x| x.add(k + 1)), row.add(PANEL));
+                position::<V, T, R, N>(&mut sums, x, columns, k);
+                position::<V, T, R, N>(&mut sums, x, columns, k + 1);
             }
             if depth % 2 == 1 {
-                let row = weights.add((depth - 1) * PANEL + col);
-                position::<V, T, R, N>(&mut sums, x.map(|x| x.add(depth - 1)), row);
+                position::<V, T, R, N>(&mut sums, x, columns, depth - 1);
             }
             for (chain, sums) in chains.iter_mut().zip(sums) {
                 for (j, sum) in sums.into_iter().enumerate() {
-                    sum.store(chain.as_mut_ptr().add(col + j * V::LANES));
+                    sum.store(chain.as_mut_ptr().add(first + j * V::LANES));
                 }
             }
         }

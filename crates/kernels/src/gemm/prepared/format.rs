@@ -1,15 +1,20 @@
-//! The bytes of a block: [`PANEL`] columns by at most [`BLOCK`] positions, row after row.
+//! The bytes of a panel: [`PANEL`] columns by `K` positions.
 //!
-//! A block of [`Format::Int8`] starts with the 32 scales of its columns.
+//! [`Format::F32`] has two parts of 16 columns, one after the other, with a [`Line`] for every position: micro-kernels
+//! with tiles of 16 columns read them where they lie. The others have a block for every [`BLOCK`] positions,
+//! row after row; one of [`Format::Int8`] starts with the 32 scales of its columns.
 
 use super::super::bf16::Bf16;
 use super::super::driver;
 use super::super::kernel::PANEL;
 use super::super::pack::{LINE, Line};
 use crate::simd::simd;
+use std::ops::Range;
 
 /// Positions of `K` in a block.
 pub(super) const BLOCK: usize = driver::BLOCK;
+/// Parts of a panel of [`Format::F32`].
+const PARTS: usize = PANEL / LINE;
 /// Lines of the scales of an `Int8` block.
 const SCALE_LINES: usize = PANEL / LINE;
 /// Largest magnitude of a quantised number.
@@ -47,7 +52,7 @@ impl Format {
     }
 }
 
-/// Lines of a block of `k` positions.
+/// Lines of a block of `k` positions; in [`Format::F32`], of both parts together.
 pub(super) fn block_lines(format: Format, k: usize) -> usize {
     match format {
         Format::F32 => k * (PANEL / LINE),
@@ -68,16 +73,16 @@ pub(super) fn panel_lines(format: Format, k: usize) -> usize {
 /// A row of a block of a panel.
 pub(super) type Row<T> = [T; PANEL];
 
-/// Views lines as rows of plain numbers.
+/// Views lines as plain numbers.
 macro_rules! view {
     ($name:ident, $name_mut:ident, $number:ty) => {
-        pub(super) fn $name(lines: &[Line]) -> &[Row<$number>] {
-            let len = size_of_val(lines) / size_of::<Row<$number>>();
-            // SAFETY: lines are aligned more strictly, hold so many rows, and every bit pattern is a number.
+        pub(super) fn $name(lines: &[Line]) -> &[$number] {
+            let len = size_of_val(lines) / size_of::<$number>();
+            // SAFETY: lines are aligned more strictly, hold so many numbers, and every bit pattern is one.
             unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len) }
         }
-        fn $name_mut(lines: &mut [Line]) -> &mut [Row<$number>] {
-            let len = size_of_val(lines) / size_of::<Row<$number>>();
+        fn $name_mut(lines: &mut [Line]) -> &mut [$number] {
+            let len = size_of_val(lines) / size_of::<$number>();
             // SAFETY: as above, and every number is a valid content of a line.
             unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
         }
@@ -87,10 +92,54 @@ view!(floats, floats_mut, f32);
 view!(halves, halves_mut, u16);
 view!(bytes, bytes_mut, i8);
 
-/// The scales and the rows of an `Int8` block.
-pub(super) fn scaled(block: &[Line]) -> (&Row<f32>, &[Row<i8>]) {
-    let (scales, rows) = block.split_at(SCALE_LINES);
-    (&floats(scales)[0], bytes(rows))
+/// The whole rows among some numbers.
+fn rows<T>(numbers: &[T]) -> &[Row<T>] {
+    numbers.as_chunks().0
+}
+fn rows_mut<T>(numbers: &mut [T]) -> &mut [Row<T>] {
+    numbers.as_chunks_mut().0
+}
+
+/// The weights at one block of positions.
+#[derive(Clone, Copy)]
+pub(super) enum Block<'a> {
+    /// Position `i` of part `p` is line `p·part + i`.
+    F32 {
+        lines: &'a [Line],
+        part: usize,
+    },
+    Bf16(&'a [Row<u16>]),
+    Int8 {
+        scales: &'a Row<f32>,
+        rows: &'a [Row<i8>],
+    },
+}
+
+impl<'a> Block<'a> {
+    /// The block of `positions` of a panel of `k` positions.
+    pub fn new(format: Format, panel: &'a [Line], k: usize, positions: Range<usize>) -> Self {
+        let lines = &panel[lines_of(format, k, positions)];
+        match format {
+            Format::F32 => Self::F32 { lines, part: k },
+            Format::Bf16 => Self::Bf16(rows(halves(lines))),
+            Format::Int8 => {
+                let (scales, quantised) = lines.split_at(SCALE_LINES);
+                Self::Int8 {
+                    scales: &rows(floats(scales))[0],
+                    rows: rows(bytes(quantised)),
+                }
+            }
+        }
+    }
+}
+
+/// The lines of a panel of `k` positions that hold those of a block; in [`Format::F32`] with what lies between its parts.
+fn lines_of(format: Format, k: usize, positions: Range<usize>) -> Range<usize> {
+    if format == Format::F32 {
+        return positions.start..(PARTS - 1) * k + positions.end;
+    }
+    let start = positions.start / BLOCK * block_lines(format, BLOCK);
+    start..start + block_lines(format, positions.len())
 }
 
 #[inline(always)]
@@ -109,18 +158,31 @@ fn magnitude(numbers: impl Iterator<Item = f32>) -> f32 {
     })
 }
 
-/// `to` = the rows of `wide`, in `format`. A column of `Int8` with a number that is not finite becomes NaN.
-pub(super) fn narrow(format: Format, to: &mut [Line], wide: &[Row<f32>]) {
-    assert_eq!(to.len(), block_lines(format, wide.len()));
+/// Writes the rows of `wide`, in `format`, as the block from position `start` on of a panel of `k`. A column of
+/// `Int8` with a number that is not finite becomes NaN.
+pub(super) fn narrow(
+    format: Format,
+    panel: &mut [Line],
+    k: usize,
+    start: usize,
+    wide: &[Row<f32>],
+) {
+    let to = &mut panel[lines_of(format, k, start..start + wide.len())];
     match format {
-        Format::F32 => floats_mut(to).copy_from_slice(wide),
+        Format::F32 => {
+            for (part, to) in to.chunks_mut(k).enumerate() {
+                for (to, wide) in floats_mut(to).as_chunks_mut().0.iter_mut().zip(wide) {
+                    *to = wide.as_chunks::<LINE>().0[part];
+                }
+            }
+        }
         Format::Bf16 => {
-            for (to, wide) in halves_mut(to).iter_mut().zip(wide) {
+            for (to, wide) in rows_mut(halves_mut(to)).iter_mut().zip(wide) {
                 *to = wide.map(|x| Bf16::from_f32(x).to_bits());
             }
         }
         Format::Int8 => {
-            let (scales, rows) = to.split_at_mut(SCALE_LINES);
+            let (scales, to) = to.split_at_mut(SCALE_LINES);
             let most: Row<f32> = std::array::from_fn(|col| magnitude(wide.iter().map(|r| r[col])));
             let scale = |most: f32| {
                 if most.is_finite() {
@@ -129,11 +191,11 @@ pub(super) fn narrow(format: Format, to: &mut [Line], wide: &[Row<f32>]) {
                     f32::NAN
                 }
             };
-            let scales = &mut floats_mut(scales)[0];
+            let scales = &mut rows_mut(floats_mut(scales))[0];
             *scales = most.map(scale);
             // A scale of 0, or below the normal numbers, has no reciprocal: its column becomes 0.
             let inverse = scales.map(|s| if s.is_normal() { 1.0 / s } else { 0.0 });
-            for (to, wide) in bytes_mut(rows).iter_mut().zip(wide) {
+            for (to, wide) in rows_mut(bytes_mut(to)).iter_mut().zip(wide) {
                 // The cast turns NaN into 0.
                 *to = std::array::from_fn(|col| (wide[col] * inverse[col]).round_ties_even() as i8);
             }
@@ -143,22 +205,30 @@ pub(super) fn narrow(format: Format, to: &mut [Line], wide: &[Row<f32>]) {
 
 /// `to` = the numbers of a block, in parts of `W` columns, one after the other; but for the factors of its columns
 /// that are returned.
-pub(super) fn widen<'a, const W: usize>(
-    format: Format,
-    to: &mut [f32],
-    block: &'a [Line],
-) -> Option<&'a Row<f32>> {
-    assert_eq!(block.len(), block_lines(format, to.len() / PANEL));
-    match format {
-        Format::F32 => widen_floats::<W>(to, floats(block)),
-        Format::Bf16 => widen_halves::<W>(to, halves(block)),
-        Format::Int8 => {
-            let (scales, rows) = scaled(block);
+pub(super) fn widen<'a, const W: usize>(to: &mut [f32], block: Block<'a>) -> Option<&'a Row<f32>> {
+    match block {
+        Block::F32 { lines, part } => join::<W>(to, lines, part),
+        Block::Bf16(rows) => widen_halves::<W>(to, rows),
+        Block::Int8 { scales, rows } => {
             widen_bytes::<W>(to, rows);
             return Some(scales);
         }
     }
     None
+}
+
+simd! {
+    /// Writes parts of 16 columns as parts of `W`.
+    fn join<const W: usize>(to: &mut [f32], lines: &[Line], part: usize) {
+        let depth = to.len() / PANEL;
+        for (p, to) in to.chunks_exact_mut(depth * W).enumerate() {
+            for (i, to) in to.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+                for (q, to) in to.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+                    *to = lines[(p * W / LINE + q) * part + i].0.map(f32::from_bits);
+                }
+            }
+        }
+    }
 }
 
 /// Writes the rows of a block, part by part.
@@ -175,11 +245,6 @@ fn parts<const W: usize, T>(to: &mut [f32], rows: &[Row<T>], wide: impl Fn(&T) -
 }
 
 simd! {
-    fn widen_floats<const W: usize>(to: &mut [f32], rows: &[Row<f32>]) {
-        parts::<W, _>(to, rows, |x| *x);
-    }
-}
-simd! {
     fn widen_halves<const W: usize>(to: &mut [f32], rows: &[Row<u16>]) {
         parts::<W, _>(to, rows, |half| from_half(*half));
     }
@@ -191,19 +256,14 @@ simd! {
 }
 
 /// `to` = the numbers of one column of a block.
-pub(super) fn column(format: Format, block: &[Line], col: usize, to: &mut [f32]) {
-    match format {
-        Format::F32 => pick(to, floats(block), |row| row[col]),
-        Format::Bf16 => pick(to, halves(block), |row| from_half(row[col])),
-        Format::Int8 => {
-            let (scales, rows) = scaled(block);
-            pick(to, rows, |row| f32::from(row[col]) * scales[col]);
-        }
+pub(super) fn column(block: Block<'_>, col: usize, to: &mut [f32]) {
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = match block {
+            Block::F32 { lines, part } => {
+                f32::from_bits(lines[col / LINE * part + i].0[col % LINE])
+            }
+            Block::Bf16(rows) => from_half(rows[i][col]),
+            Block::Int8 { scales, rows } => f32::from(rows[i][col]) * scales[col],
+        };
     }
-}
-
-fn pick<T>(to: &mut [f32], rows: &[Row<T>], number: impl Fn(&Row<T>) -> f32) {
-    to.iter_mut()
-        .zip(rows)
-        .for_each(|(to, row)| *to = number(row));
 }
