@@ -1,13 +1,13 @@
 //! Weights that are laid out once, when a model is loaded, and then only multiplied with.
 //!
-//! A right factor `B` `[K, N]` is kept in panels of 32 columns, one after the other, and most [`Format`]s keep a panel
-//! in blocks of 256 positions of `K`: a product reads a panel from its first byte to its last. A number is kept as
+//! A right factor `B` `[K, N]` is kept in panels of 32 columns, one after the other, and a panel in two parts of 16 columns,
+//! each of which a product reads from its first byte to its last. A number is kept as
 //!
 //! | [`Format`] | bytes | value |
 //! |---|---|---|
 //! | `F32` | 4 | as it was |
 //! | `Bf16` | 2 | rounded to bfloat16 |
-//! | `Int8` | 1 | `q·s`, with `q` in −127..127 and one f32 `s` for each column of a block |
+//! | `Int8` | 1 | `q·s`, with `q` in −127..127 and one f32 `s` for each column of a block of 256 positions |
 //!
 //! and is widened to f32 on its way into the registers. Products follow the rounding contract of [`super`] for
 //! f32, applied to the widened weights, but for `Int8` to the integers `q`: a block's `scale · s` is the factor of
@@ -123,10 +123,10 @@ impl Prepared {
         let width = <f32 as Precision>::kernels().cols;
         move |cols, words| {
             let block = self.block((first + cols.start) / PANEL, words.clone());
-            if let (Block::F32 { lines, part }, LINE) = (block, width) {
+            if let (Block::F32(parts), LINE) = (block, width) {
                 return Right {
-                    first: lines.as_ptr().cast(),
-                    part: part * LINE,
+                    first: parts.numbers.as_ptr().cast(),
+                    part: parts.part,
                     word: LINE,
                     scales: std::ptr::null(),
                 };

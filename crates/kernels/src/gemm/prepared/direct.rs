@@ -6,7 +6,7 @@ use super::super::pack::{LINE, Line};
 use super::super::vector::{Portable, Vector};
 use super::super::{Mat, Write};
 use super::Prepared;
-use super::format::{BLOCK, Block, Row, floats};
+use super::format::{BLOCK, Block, Parts, Row};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Level, level};
 use crate::simd::{prefetch, simd};
@@ -55,8 +55,8 @@ pub(super) fn product(
                 };
             }
             let own = match block {
-                Block::F32 { .. } | Block::Bf16(_) => None,
-                Block::Int8 { scales, .. } => Some(scales.map(|own| scale * own)),
+                Block::F32(_) | Block::Bf16(_) => None,
+                Block::Int8(scales, _) => Some(scales.map(|own| scale * own)),
             };
             let factors = own.as_ref().unwrap_or(&even);
             for (y, chain) in y.iter_mut().zip(&chains) {
@@ -87,20 +87,16 @@ fn chain<const R: usize>(chains: &mut [Row<f32>], rows: &[&[f32]], block: Block<
         unreachable!("as many chains and rows as the caller counts");
     };
     match block {
-        Block::F32 { lines, part } => sum::<f32, R>(chains, rows, floats(lines), part * LINE),
-        Block::Bf16(numbers) => sum::<u16, R>(chains, rows, numbers.as_flattened(), 0),
-        Block::Int8 { rows: numbers, .. } => {
-            sum::<i8, R>(chains, rows, numbers.as_flattened(), 0);
-        }
+        Block::F32(parts) => sum::<_, R>(chains, rows, parts),
+        Block::Bf16(parts) => sum::<_, R>(chains, rows, parts),
+        Block::Int8(_, parts) => sum::<_, R>(chains, rows, parts),
     }
     R
 }
 
 /// What a weight is kept as.
 trait Weight {
-    /// Columns whose weights at one position are adjacent.
-    const WIDTH: usize;
-    /// Bytes from the weights in use to those that are asked for, if any are. The processor looks ahead by itself as
+    /// Bytes of a part from the weights in use to those that are asked for, if any are. The processor looks ahead by itself as
     /// far as its window of instructions goes: far enough for f32, while the fewer bytes a weight has, the less
     /// memory a window spans.
     const AHEAD: Option<usize>;
@@ -110,7 +106,6 @@ trait Weight {
 }
 
 impl Weight for f32 {
-    const WIDTH: usize = LINE;
     const AHEAD: Option<usize> = None;
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
@@ -121,7 +116,6 @@ impl Weight for f32 {
 
 /// A bfloat16.
 impl Weight for u16 {
-    const WIDTH: usize = PANEL;
     const AHEAD: Option<usize> = Some(1 << 10);
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
@@ -132,8 +126,7 @@ impl Weight for u16 {
 
 /// An integer without its scale.
 impl Weight for i8 {
-    const WIDTH: usize = PANEL;
-    const AHEAD: Option<usize> = Some(4 << 10);
+    const AHEAD: Option<usize> = Some(2 << 10);
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
         // SAFETY: passed on to the caller.
@@ -141,17 +134,16 @@ impl Weight for i8 {
     }
 }
 
-/// Sums `x·w` over the positions of a block, each chain on its own; `part` weights from one part of the columns to the next.
+/// Sums `x·w` over the positions of a block, each chain on its own.
 fn sum<T: Weight, const R: usize>(
     chains: &mut [Row<f32>; R],
     x: &[&[f32]; R],
-    weights: &[T],
-    part: usize,
+    Parts { numbers, part }: Parts<'_, T>,
 ) {
     let depth = x[0].len();
     assert!(x.iter().all(|x| x.len() == depth));
-    assert!(weights.len() >= (PANEL / T::WIDTH - 1) * part + depth * T::WIDTH);
-    let (x, weights) = (x.map(<[f32]>::as_ptr), weights.as_ptr());
+    assert!(numbers.len() >= (PANEL / LINE - 1) * part + depth * LINE);
+    let (x, weights) = (x.map(<[f32]>::as_ptr), numbers.as_ptr());
     // SAFETY: rows of `x` and parts of weights have `depth` positions; `level` is never above what the processor was
     // detected to have.
     unsafe {
@@ -215,7 +207,7 @@ unsafe fn position<V: Vector, T: Weight, const R: usize, const N: usize>(
     unsafe {
         let x = x.map(|x| V::splat((*x.add(at)).to_bits()));
         for (j, weights) in weights.into_iter().enumerate() {
-            let w = T::widen::<V>(weights.add(at * T::WIDTH));
+            let w = T::widen::<V>(weights.add(at * LINE));
             for (sums, x) in sums.iter_mut().zip(x) {
                 sums[j] = x.fma(w, sums[j]);
             }
@@ -236,31 +228,32 @@ unsafe fn stream<V: Vector, T: Weight, const R: usize, const N: usize>(
     part: usize,
     depth: usize,
 ) {
-    const { assert!(PANEL.is_multiple_of(N * V::LANES) && T::WIDTH.is_multiple_of(V::LANES)) };
+    const { assert!(PANEL.is_multiple_of(N * V::LANES) && LINE.is_multiple_of(V::LANES)) };
     for first in (0..PANEL).step_by(N * V::LANES) {
         // SAFETY: positions below `depth`, columns below `PANEL`.
         unsafe {
             let mut columns = [weights; N];
             for (j, columns) in columns.iter_mut().enumerate() {
                 let col = first + j * V::LANES;
-                *columns = weights.add(col / T::WIDTH * part + col % T::WIDTH);
+                *columns = weights.add(col / LINE * part + col % LINE);
             }
             let mut sums = [[V::splat(0); N]; R];
-            // Two rows fill a cache line at least.
-            for k in (0..depth / 2).map(|pair| 2 * pair) {
-                if first == 0
-                    && let Some(ahead) = T::AHEAD
-                {
-                    let row = weights.add(k * T::WIDTH).cast::<u8>();
-                    for line in (0..2 * T::WIDTH * size_of::<T>()).step_by(size_of::<Line>()) {
-                        prefetch(row.wrapping_add(ahead + line));
+            // Four rows of a part fill a cache line at least.
+            for k in (0..depth / 4).map(|four| 4 * four) {
+                if let (0, Some(ahead)) = (first, T::AHEAD) {
+                    for p in 0..PANEL / LINE {
+                        let rows = weights.add(p * part + k * LINE).cast::<u8>();
+                        for line in (0..4 * LINE * size_of::<T>()).step_by(size_of::<Line>()) {
+                            prefetch(rows.wrapping_add(ahead + line));
+                        }
                     }
                 }
-                position::<V, T, R, N>(&mut sums, x, columns, k);
-                position::<V, T, R, N>(&mut sums, x, columns, k + 1);
+                for k in k..k + 4 {
+                    position::<V, T, R, N>(&mut sums, x, columns, k);
+                }
             }
-            if depth % 2 == 1 {
-                position::<V, T, R, N>(&mut sums, x, columns, depth - 1);
+            for k in depth / 4 * 4..depth {
+                position::<V, T, R, N>(&mut sums, x, columns, k);
             }
             for (chain, sums) in chains.iter_mut().zip(sums) {
                 for (j, sum) in sums.into_iter().enumerate() {

@@ -1,8 +1,8 @@
 //! The bytes of a panel: [`PANEL`] columns by `K` positions.
 //!
-//! [`Format::F32`] has two parts of 16 columns, one after the other, with a [`Line`] for every position: micro-kernels
-//! with tiles of 16 columns read them where they lie. The others have a block for every [`BLOCK`] positions,
-//! row after row; one of [`Format::Int8`] starts with the 32 scales of its columns.
+//! A panel has two parts of 16 columns, one after the other, each with the 16 numbers of every position in a row. So f32
+//! lies as micro-kernels with tiles of 16 columns read it, and a product of few rows reads two streams at once. With
+//! [`Format::Int8`] the scales come first: 32 for every [`BLOCK`] positions.
 
 use super::super::bf16::Bf16;
 use super::super::driver;
@@ -13,9 +13,9 @@ use std::ops::Range;
 
 /// Positions of `K` in a block.
 pub(super) const BLOCK: usize = driver::BLOCK;
-/// Parts of a panel of [`Format::F32`].
+/// Parts of a panel.
 const PARTS: usize = PANEL / LINE;
-/// Lines of the scales of an `Int8` block.
+/// Lines of the scales of a block of [`Format::Int8`].
 const SCALE_LINES: usize = PANEL / LINE;
 /// Largest magnitude of a quantised number.
 const MOST: f32 = 127.0;
@@ -52,25 +52,29 @@ impl Format {
     }
 }
 
-/// Lines of a block of `k` positions; in [`Format::F32`], of both parts together.
-pub(super) fn block_lines(format: Format, k: usize) -> usize {
+/// Lines of the scales of a panel of `k` positions.
+fn scale_lines(format: Format, k: usize) -> usize {
     match format {
-        Format::F32 => k * (PANEL / LINE),
-        Format::Bf16 => k * PANEL / (2 * LINE),
-        Format::Int8 => SCALE_LINES + (k * PANEL).div_ceil(4 * LINE),
+        Format::F32 | Format::Bf16 => 0,
+        Format::Int8 => k.div_ceil(BLOCK) * SCALE_LINES,
+    }
+}
+
+/// Lines of a part of a panel of `k` positions.
+fn part_lines(format: Format, k: usize) -> usize {
+    match format {
+        Format::F32 => k,
+        Format::Bf16 => k.div_ceil(2),
+        Format::Int8 => k.div_ceil(4),
     }
 }
 
 /// Lines of a panel of `k` positions.
 pub(super) fn panel_lines(format: Format, k: usize) -> usize {
-    let rest = match k % BLOCK {
-        0 => 0,
-        rest => block_lines(format, rest),
-    };
-    k / BLOCK * block_lines(format, BLOCK) + rest
+    scale_lines(format, k) + PARTS * part_lines(format, k)
 }
 
-/// A row of a block of a panel.
+/// A number for each column of a panel.
 pub(super) type Row<T> = [T; PANEL];
 
 /// Views lines as plain numbers.
@@ -92,54 +96,58 @@ view!(floats, floats_mut, f32);
 view!(halves, halves_mut, u16);
 view!(bytes, bytes_mut, i8);
 
-/// The whole rows among some numbers.
-fn rows<T>(numbers: &[T]) -> &[Row<T>] {
-    numbers.as_chunks().0
+/// Numbers of some positions: those of position `i` in part `p` begin at `p·part + i·16`.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a, T> {
+    pub numbers: &'a [T],
+    pub part: usize,
 }
-fn rows_mut<T>(numbers: &mut [T]) -> &mut [Row<T>] {
-    numbers.as_chunks_mut().0
+
+impl<'a, T> Parts<'a, T> {
+    /// `numbers` are all of a panel.
+    fn new(numbers: &'a [T], positions: Range<usize>) -> Self {
+        let part = numbers.len() / PARTS;
+        let end = (PARTS - 1) * part + positions.end * LINE;
+        Self {
+            numbers: &numbers[positions.start * LINE..end],
+            part,
+        }
+    }
+
+    /// The numbers of a position in a part.
+    #[inline(always)]
+    fn row(&self, part: usize, position: usize) -> &'a [T; LINE] {
+        let numbers = &self.numbers[part * self.part + position * LINE..];
+        numbers.first_chunk().expect("a position has all columns")
+    }
+
+    /// The number of a position in a column.
+    fn number(&self, position: usize, col: usize) -> &'a T {
+        &self.row(col / LINE, position)[col % LINE]
+    }
 }
 
 /// The weights at one block of positions.
 #[derive(Clone, Copy)]
 pub(super) enum Block<'a> {
-    /// Position `i` of part `p` is line `p·part + i`.
-    F32 {
-        lines: &'a [Line],
-        part: usize,
-    },
-    Bf16(&'a [Row<u16>]),
-    Int8 {
-        scales: &'a Row<f32>,
-        rows: &'a [Row<i8>],
-    },
+    F32(Parts<'a, f32>),
+    Bf16(Parts<'a, u16>),
+    Int8(&'a Row<f32>, Parts<'a, i8>),
 }
 
 impl<'a> Block<'a> {
     /// The block of `positions` of a panel of `k` positions.
     pub fn new(format: Format, panel: &'a [Line], k: usize, positions: Range<usize>) -> Self {
-        let lines = &panel[lines_of(format, k, positions)];
+        let (scales, lines) = panel.split_at(scale_lines(format, k));
         match format {
-            Format::F32 => Self::F32 { lines, part: k },
-            Format::Bf16 => Self::Bf16(rows(halves(lines))),
+            Format::F32 => Self::F32(Parts::new(floats(lines), positions)),
+            Format::Bf16 => Self::Bf16(Parts::new(halves(lines), positions)),
             Format::Int8 => {
-                let (scales, quantised) = lines.split_at(SCALE_LINES);
-                Self::Int8 {
-                    scales: &rows(floats(scales))[0],
-                    rows: rows(bytes(quantised)),
-                }
+                let scales = &floats(scales).as_chunks().0[positions.start / BLOCK];
+                Self::Int8(scales, Parts::new(bytes(lines), positions))
             }
         }
     }
-}
-
-/// The lines of a panel of `k` positions that hold those of a block; in [`Format::F32`] with what lies between its parts.
-fn lines_of(format: Format, k: usize, positions: Range<usize>) -> Range<usize> {
-    if format == Format::F32 {
-        return positions.start..(PARTS - 1) * k + positions.end;
-    }
-    let start = positions.start / BLOCK * block_lines(format, BLOCK);
-    start..start + block_lines(format, positions.len())
 }
 
 #[inline(always)]
@@ -167,22 +175,13 @@ pub(super) fn narrow(
     start: usize,
     wide: &[Row<f32>],
 ) {
-    let to = &mut panel[lines_of(format, k, start..start + wide.len())];
+    let (scales, lines) = panel.split_at_mut(scale_lines(format, k));
     match format {
-        Format::F32 => {
-            for (part, to) in to.chunks_mut(k).enumerate() {
-                for (to, wide) in floats_mut(to).as_chunks_mut().0.iter_mut().zip(wide) {
-                    *to = wide.as_chunks::<LINE>().0[part];
-                }
-            }
-        }
-        Format::Bf16 => {
-            for (to, wide) in rows_mut(halves_mut(to)).iter_mut().zip(wide) {
-                *to = wide.map(|x| Bf16::from_f32(x).to_bits());
-            }
-        }
+        Format::F32 => write(floats_mut(lines), start, wide, |x, _| x),
+        Format::Bf16 => write(halves_mut(lines), start, wide, |x, _| {
+            Bf16::from_f32(x).to_bits()
+        }),
         Format::Int8 => {
-            let (scales, to) = to.split_at_mut(SCALE_LINES);
             let most: Row<f32> = std::array::from_fn(|col| magnitude(wide.iter().map(|r| r[col])));
             let scale = |most: f32| {
                 if most.is_finite() {
@@ -191,14 +190,25 @@ pub(super) fn narrow(
                     f32::NAN
                 }
             };
-            let scales = &mut rows_mut(floats_mut(scales))[0];
+            let scales = &mut floats_mut(scales).as_chunks_mut().0[start / BLOCK];
             *scales = most.map(scale);
             // A scale of 0, or below the normal numbers, has no reciprocal: its column becomes 0.
             let inverse = scales.map(|s| if s.is_normal() { 1.0 / s } else { 0.0 });
-            for (to, wide) in rows_mut(bytes_mut(to)).iter_mut().zip(wide) {
-                // The cast turns NaN into 0.
-                *to = std::array::from_fn(|col| (wide[col] * inverse[col]).round_ties_even() as i8);
-            }
+            // The cast turns NaN into 0.
+            write(bytes_mut(lines), start, wide, |x, col| {
+                (x * inverse[col]).round_ties_even() as i8
+            });
+        }
+    }
+}
+
+/// Writes the rows of `wide` to the parts of a panel, from position `start` on.
+fn write<T>(numbers: &mut [T], start: usize, wide: &[Row<f32>], narrow: impl Fn(f32, usize) -> T) {
+    let part = numbers.len() / PARTS;
+    for (p, to) in numbers.chunks_exact_mut(part).enumerate() {
+        let rows = to.as_chunks_mut::<LINE>().0[start..].iter_mut();
+        for (to, wide) in rows.zip(wide) {
+            *to = std::array::from_fn(|i| narrow(wide[p * LINE + i], p * LINE + i));
         }
     }
 }
@@ -207,51 +217,43 @@ pub(super) fn narrow(
 /// that are returned.
 pub(super) fn widen<'a, const W: usize>(to: &mut [f32], block: Block<'a>) -> Option<&'a Row<f32>> {
     match block {
-        Block::F32 { lines, part } => join::<W>(to, lines, part),
-        Block::Bf16(rows) => widen_halves::<W>(to, rows),
-        Block::Int8 { scales, rows } => {
-            widen_bytes::<W>(to, rows);
+        Block::F32(parts) => widen_floats::<W>(to, parts),
+        Block::Bf16(parts) => widen_halves::<W>(to, parts),
+        Block::Int8(scales, parts) => {
+            widen_bytes::<W>(to, parts);
             return Some(scales);
         }
     }
     None
 }
 
-simd! {
-    /// Writes parts of 16 columns as parts of `W`.
-    fn join<const W: usize>(to: &mut [f32], lines: &[Line], part: usize) {
-        let depth = to.len() / PANEL;
-        for (p, to) in to.chunks_exact_mut(depth * W).enumerate() {
-            for (i, to) in to.as_chunks_mut::<W>().0.iter_mut().enumerate() {
-                for (q, to) in to.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
-                    *to = lines[(p * W / LINE + q) * part + i].0.map(f32::from_bits);
-                }
-            }
-        }
-    }
-}
-
-/// Writes the rows of a block, part by part.
+/// Writes all numbers, in parts of `W` columns.
 #[inline(always)]
-fn parts<const W: usize, T>(to: &mut [f32], rows: &[Row<T>], wide: impl Fn(&T) -> f32) {
+fn widen_by<const W: usize, T>(to: &mut [f32], from: Parts<'_, T>, wide: impl Fn(&T) -> f32) {
     let depth = to.len() / PANEL;
-    for (part, to) in to.chunks_exact_mut(depth * W).enumerate() {
-        for (to, row) in to.as_chunks_mut::<W>().0.iter_mut().zip(rows) {
-            for (col, to) in to.iter_mut().enumerate() {
-                *to = wide(&row[part * W + col]);
+    for (p, to) in to.chunks_exact_mut(depth * W).enumerate() {
+        for (i, to) in to.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+            for (q, to) in to.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+                let row = from.row(p * W / LINE + q, i);
+                *to = std::array::from_fn(|col| wide(&row[col]));
             }
         }
     }
 }
 
 simd! {
-    fn widen_halves<const W: usize>(to: &mut [f32], rows: &[Row<u16>]) {
-        parts::<W, _>(to, rows, |half| from_half(*half));
+    fn widen_floats<const W: usize>(to: &mut [f32], from: Parts<'_, f32>) {
+        widen_by::<W, _>(to, from, |x| *x);
     }
 }
 simd! {
-    fn widen_bytes<const W: usize>(to: &mut [f32], rows: &[Row<i8>]) {
-        parts::<W, _>(to, rows, |byte| f32::from(*byte));
+    fn widen_halves<const W: usize>(to: &mut [f32], from: Parts<'_, u16>) {
+        widen_by::<W, _>(to, from, |half| from_half(*half));
+    }
+}
+simd! {
+    fn widen_bytes<const W: usize>(to: &mut [f32], from: Parts<'_, i8>) {
+        widen_by::<W, _>(to, from, |byte| f32::from(*byte));
     }
 }
 
@@ -259,11 +261,9 @@ simd! {
 pub(super) fn column(block: Block<'_>, col: usize, to: &mut [f32]) {
     for (i, to) in to.iter_mut().enumerate() {
         *to = match block {
-            Block::F32 { lines, part } => {
-                f32::from_bits(lines[col / LINE * part + i].0[col % LINE])
-            }
-            Block::Bf16(rows) => from_half(rows[i][col]),
-            Block::Int8 { scales, rows } => f32::from(rows[i][col]) * scales[col],
+            Block::F32(parts) => *parts.number(i, col),
+            Block::Bf16(parts) => from_half(*parts.number(i, col)),
+            Block::Int8(scales, parts) => f32::from(*parts.number(i, col)) * scales[col],
         };
     }
 }
