@@ -64,7 +64,7 @@ if __name__ == "__main__":
     parser.add_argument("binary")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*", default=ROWS, metavar="WHAT:PRESET:PRECISION")
+    parser.add_argument("--only", nargs="*", default=ROWS, choices=ROWS, metavar="WHAT:PRESET:PRECISION")
     args = parser.parse_args()
     print(f"{processor()}, {args.threads} threads, {args.pairs} alternating pairs, medians (lowest to highest)\n")
     print("| what | ours tokens/s | PyTorch tokens/s | its mode | ratio | ours peak | PyTorch peak | memory ratio |")
