@@ -112,6 +112,22 @@ fn gelu_and_its_derivative() {
         worst(floats(-20.0, 20.0, 997).map(value)),
         2e-7,
     );
+    let relative = |z: f32| (f64::from(gelu(z)) / (f64::from(z) * cdf(f64::from(z))) - 1.0).abs();
+    within(
+        "gelu, relative, z >= -2",
+        worst(floats(-2.0, -1e-30, 997).map(relative)),
+        2e-6,
+    );
+    within(
+        "gelu, relative, z >= -3",
+        worst(floats(-3.0, -2.0, 97).map(relative)),
+        1.5e-5,
+    );
+    within(
+        "gelu, absolute, z <= -3",
+        worst(floats(-20.0, -3.0, 97).map(value)),
+        1e-7,
+    );
     let slope = |z: f32| {
         let z64 = f64::from(z);
         scaled(gelu_and_derivative(z).1, cdf(z64) + z64 * density(z64))

@@ -1,7 +1,7 @@
 //! Weights that are laid out once, when a model is loaded, and then only multiplied with.
 //!
-//! A right factor `B` `[K, N]` is kept in panels of 32 columns, one after the other, and a panel in two parts of 16 columns,
-//! each of which a product reads from its first byte to its last. A number is kept as
+//! A right factor `B` `[K, N]` is kept in panels of 32 columns, and a panel in two parts of 16, which a product reads from
+//! the first byte to the last. A number is kept as
 //!
 //! | [`Format`] | bytes | value |
 //! |---|---|---|

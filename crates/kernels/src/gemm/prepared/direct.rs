@@ -96,9 +96,9 @@ fn chain<const R: usize>(chains: &mut [Row<f32>], rows: &[&[f32]], block: Block<
 
 /// What a weight is kept as.
 trait Weight {
-    /// Bytes of a part from the weights in use to those that are asked for, if any are. The processor looks ahead by itself as
-    /// far as its window of instructions goes: far enough for f32, while the fewer bytes a weight has, the less
-    /// memory a window spans.
+    /// Bytes of a part from the weights in use to those that are asked for, if any are. The processor looks ahead by
+    /// itself as far as its window of instructions goes: far enough for f32, while the fewer bytes a weight has, the
+    /// less memory a window spans.
     const AHEAD: Option<usize>;
     /// # Safety
     /// As for [`Vector`]; there must be a vector of weights.

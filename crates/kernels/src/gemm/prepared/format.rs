@@ -80,7 +80,7 @@ pub(super) type Row<T> = [T; PANEL];
 /// Views lines as plain numbers.
 macro_rules! view {
     ($name:ident, $name_mut:ident, $number:ty) => {
-        pub(super) fn $name(lines: &[Line]) -> &[$number] {
+        fn $name(lines: &[Line]) -> &[$number] {
             let len = size_of_val(lines) / size_of::<$number>();
             // SAFETY: lines are aligned more strictly, hold so many numbers, and every bit pattern is one.
             unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len) }
@@ -118,6 +118,7 @@ impl<'a, T> Parts<'a, T> {
     #[inline(always)]
     fn row(&self, part: usize, position: usize) -> &'a [T; LINE] {
         let numbers = &self.numbers[part * self.part + position * LINE..];
+        // `new` took whole positions, and callers count as many as the block has.
         numbers.first_chunk().expect("a position has all columns")
     }
 
@@ -151,7 +152,7 @@ impl<'a> Block<'a> {
 }
 
 #[inline(always)]
-pub(super) fn from_half(half: u16) -> f32 {
+fn from_half(half: u16) -> f32 {
     f32::from_bits(u32::from(half) << 16)
 }
 
