@@ -1,0 +1,346 @@
+//! The trait that a device implements.
+
+use crate::{
+    Adam, AttentionDims, Buffer, DeviceError, Handles, Head, KeptForNorm, LossGradient, Matmul,
+    Output, PackedMatrix, Result, Role, RotaryDims, RotaryTable, RowsToStore, SegmentGradient,
+    SiteDims, SiteRef, Targets, WeightFormat, Write,
+};
+use std::fmt;
+use std::sync::Arc;
+
+/// What a device holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Long-lived buffers: weights, moments, tables.
+    pub persistent: usize,
+    /// Temporaries that are alive.
+    pub temporary: usize,
+    /// Memory that temporaries and work areas have taken from the system since the last [`Device::trim`].
+    pub temporary_reserved: usize,
+    /// Scratch memory of the device's own threads or streams.
+    pub scratch: usize,
+}
+
+impl Usage {
+    /// Everything that has been taken from the system.
+    pub fn total(&self) -> usize {
+        self.persistent + self.temporary_reserved + self.scratch
+    }
+}
+
+/// Memory and operations. Operations may run later than they are called, in their order; [`Device::read`] and
+/// [`Device::synchronize`] wait for what they need. Outputs come last.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// Human-readable description of the device: instruction sets, threads, precision.
+    fn describe(&self) -> String;
+
+    // ----- memory -----
+
+    /// Handles of temporary buffers that are free to be used again.
+    fn handles(&self) -> &Handles;
+
+    /// New zeroed memory for `len` numbers, for a long time.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], here and for every operation that needs memory.
+    fn alloc(&self, len: usize, role: Role) -> Result<Buffer>;
+
+    /// A long-lived buffer of these numbers. A device whose memory is the host's keeps the allocation and copies
+    /// nothing.
+    fn alloc_from(&self, numbers: Vec<f32>, role: Role) -> Result<Buffer> {
+        let mut buffer = self.alloc(numbers.len(), role)?;
+        self.write(&numbers, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// Makes `buffer` a temporary one of `len` numbers with arbitrary content, from memory that the device keeps for
+    /// what comes and goes.
+    fn temporary(&self, len: usize, role: Role, buffer: &mut Buffer) -> Result<()> {
+        *buffer = self.alloc(len, role)?;
+        Ok(())
+    }
+
+    /// Takes back the memory of a temporary buffer.
+    fn release(&self, buffer: &mut Buffer) {
+        *buffer = Buffer::empty();
+    }
+
+    /// Returns the memory of temporaries to the system, if none is alive (after a growth, when sizes change).
+    fn trim(&self) {}
+
+    /// What the device holds.
+    fn usage(&self) -> Usage;
+
+    /// A twin that takes the same memory and computes nothing: numbers read from it are 0. Planning a run means
+    /// carrying it out on this twin.
+    ///
+    /// # Errors
+    /// If the device has no such twin.
+    fn dry_run(&self) -> Result<Arc<dyn Device>> {
+        Err(self.unsupported("a dry run"))
+    }
+
+    /// Waits until all operations are done.
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Copies numbers from the host.
+    fn write(&self, from: &[f32], to: &mut Buffer) -> Result<()>;
+
+    /// Copies indices from the host to a buffer of [`Role::Index`].
+    fn write_indices(&self, from: &[u32], to: &mut Buffer) -> Result<()>;
+
+    /// Copies all numbers to the host.
+    fn read(&self, from: &Buffer, to: &mut [f32]) -> Result<()> {
+        self.read_part(from, 0, to)
+    }
+
+    /// Copies `to.len()` numbers from number `start` on to the host.
+    fn read_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()>;
+
+    /// The first number of an [`Role::Accumulator`].
+    fn read_accumulator(&self, from: &Buffer) -> Result<f64>;
+
+    /// Sets every number to zero.
+    fn zero(&self, buffer: &mut Buffer) -> Result<()>;
+
+    /// `to = from`.
+    fn copy(&self, from: &Buffer, to: &mut Buffer) -> Result<()>;
+
+    /// Packs a weight matrix for inference, in a format: from then on it serves [`Device::gather_rows`] (as table),
+    /// [`Device::matmul`] (as right factor), [`FusedSite::forward`], [`Device::loss`] without gradients and
+    /// [`Device::read`].
+    ///
+    /// # Errors
+    /// If the device does not know the format, or has no memory left.
+    fn pack_weights(
+        &self,
+        weights: Buffer,
+        _matrix: PackedMatrix,
+        format: WeightFormat,
+    ) -> Result<Buffer> {
+        match format {
+            WeightFormat::F32 => Ok(weights),
+            other => Err(self.unsupported(&format!("packing weights in {}", other.name()))),
+        }
+    }
+
+    /// The error of an operation that this device does not have.
+    fn unsupported(&self, operation: &str) -> DeviceError {
+        DeviceError::Failed {
+            device: self.describe(),
+            operation: operation.into(),
+            reason: "this device does not support it".into(),
+        }
+    }
+
+    // ----- primitives -----
+
+    /// `y += x`.
+    fn add(&self, x: &Buffer, y: &mut Buffer) -> Result<()>;
+
+    /// Adds `bias` `[D]` to each row of `y` `[R, D]`.
+    fn add_to_rows(&self, bias: &Buffer, y: &mut Buffer) -> Result<()>;
+
+    /// Adds the sum of the rows of `dy` `[R, D]` to `d_bias` `[D]`.
+    fn sum_rows(&self, dy: &Buffer, d_bias: &mut Buffer) -> Result<()>;
+
+    /// `C = scale · A·B`, or added to `C`.
+    fn matmul(&self, product: Matmul<'_>, write: Write, c: Output<'_>) -> Result<()>;
+
+    /// Exact GELU: `y = x·Φ(x)`.
+    fn gelu(&self, x: &Buffer, y: &mut Buffer) -> Result<()>;
+
+    /// Gradient of [`Device::gelu`]: `dx = dy · gelu'(x)`.
+    fn gelu_backward(&self, x: &Buffer, dy: &Buffer, dx: &mut Buffer) -> Result<()>;
+
+    /// `Θ` of a site along each row of `scores` `[R, N]`, in place; `stats` `[R, groups]` receives what the backward
+    /// pass needs: the norm of each group, or the log of its softmax denominator. Weights of the site are not read.
+    fn theta(&self, site: &SiteRef<'_>, scores: &mut Buffer, stats: &mut Buffer) -> Result<()>;
+
+    /// Gradient of [`Device::theta`]: `scores` become weights again, and `d_scores` `[R, N]`, given as the gradient of
+    /// the weights, becomes that of the scores.
+    fn theta_backward(
+        &self,
+        site: &SiteRef<'_>,
+        scores: &mut Buffer,
+        stats: &Buffer,
+        d_scores: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Rows `index` of `table` `[V, D]`: `y` `[R, D]`.
+    fn gather_rows(
+        &self,
+        table: &Buffer,
+        index: &Buffer,
+        width: usize,
+        y: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Adds the rows of `dy` `[R, D]` to the rows `index` of `d_table` `[V, D]`.
+    fn scatter_add_rows(
+        &self,
+        index: &Buffer,
+        dy: &Buffer,
+        width: usize,
+        d_table: &mut Buffer,
+    ) -> Result<()>;
+
+    /// LayerNorm along rows of `width`; `affine` is gain and bias; `stats` `[R, 2]`.
+    fn layer_norm(
+        &self,
+        x: &Buffer,
+        affine: Option<[&Buffer; 2]>,
+        eps: f32,
+        width: usize,
+        y: &mut Buffer,
+        stats: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Gradient of [`Device::layer_norm`] by its input.
+    #[allow(clippy::too_many_arguments)]
+    fn layer_norm_backward(
+        &self,
+        kept: KeptForNorm<'_>,
+        stats: &Buffer,
+        gain: Option<&Buffer>,
+        dy: &Buffer,
+        width: usize,
+        write: Write,
+        dx: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Gradients of [`Device::layer_norm`] by gain and bias, added to; `x` is the norm's input.
+    fn layer_norm_backward_affine(
+        &self,
+        x: &Buffer,
+        stats: &Buffer,
+        dy: &Buffer,
+        d_gain: &mut Buffer,
+        d_bias: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Rotary position embedding of `x` `[B·T, H·C]` in place; `inverse` is the backward pass.
+    fn rotate(
+        &self,
+        table: &RotaryTable,
+        dims: RotaryDims,
+        inverse: bool,
+        x: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Multi-head softmax attention between tokens: `o` `[B·T_q, D]` from queries `[B·T_q, D]`, keys and values
+    /// `[B·key_stride, D]`; `log_sums` `[B, H, T_q]` receives what the backward pass needs.
+    fn attention(
+        &self,
+        dims: AttentionDims,
+        qkv: [&Buffer; 3],
+        o: &mut Buffer,
+        log_sums: Option<&mut Buffer>,
+    ) -> Result<()>;
+
+    /// Gradients of self-attention (`key_stride = keys = queries`), replaced.
+    fn attention_backward(
+        &self,
+        dims: AttentionDims,
+        qkv: [&Buffer; 3],
+        o: &Buffer,
+        log_sums: &Buffer,
+        d_o: &Buffer,
+        d_qkv: [&mut Buffer; 3],
+    ) -> Result<()>;
+
+    /// Copies rows into a cache.
+    fn store_rows(&self, rows: &Buffer, dims: RowsToStore, cache: &mut Buffer) -> Result<()>;
+
+    /// Cross-entropy (nats) of each row `[R]` through an output head, and gradients of `weight · Σ losses` on request.
+    /// The logits of all rows need never exist at once.
+    fn loss(
+        &self,
+        head: Head<'_>,
+        targets: Targets<'_>,
+        losses: &mut Buffer,
+        gradient: Option<LossGradient<'_>>,
+    ) -> Result<()>;
+
+    // ----- optimizer -----
+
+    /// `sum[0] += Σ x²`; `sum` is an [`Role::Accumulator`].
+    fn sum_of_squares(&self, x: &Buffer, sum: &mut Buffer) -> Result<()>;
+
+    /// `factor[0]`, by which gradients are multiplied so that their norm is at most `limit` (0 for none), where
+    /// `sum[0]` is the sum of their squares: 1, or `limit / (norm + 1e-6)`; NaN if the norm is not finite.
+    fn clip_factor(&self, sum: &Buffer, limit: f64, factor: &mut Buffer) -> Result<()>;
+
+    /// One AdamW update of `p` from the gradient `g`, times `factor[0]`, and the moments `m` and `v`. Numbers
+    /// `slot · 3..` of `scalars` are those of [`Adam::scalars`]. A `factor` that is NaN changes nothing.
+    #[allow(clippy::too_many_arguments)]
+    fn adamw(
+        &self,
+        adam: Adam,
+        scalars: &Buffer,
+        slot: usize,
+        factor: &Buffer,
+        p: &mut Buffer,
+        g: &Buffer,
+        m: &mut Buffer,
+        v: &mut Buffer,
+    ) -> Result<()>;
+
+    // ----- fused operations -----
+
+    /// Pattention as one operation, if the device has it; otherwise it is composed of primitives.
+    fn fused_site(&self) -> Option<&dyn FusedSite> {
+        None
+    }
+}
+
+/// Pattention `Y = Θ(X·Kᵀ)·V` as one operation.
+pub trait FusedSite {
+    /// `x` `[R, d_in]` to `y` `[R, d_out]`. `kept` is scores `[R, N]` ([`Role::Scores`]) and stats `[R, groups]` for
+    /// the backward pass; if scores are empty, they are recomputed by [`FusedSite::scores`].
+    fn forward(
+        &self,
+        site: &SiteRef<'_>,
+        x: &Buffer,
+        dims: SiteDims,
+        y: &mut Buffer,
+        kept: Option<[&mut Buffer; 2]>,
+    ) -> Result<()>;
+
+    /// [`FusedSite::forward`] of one input at several sites, in inference: `ys[i]` is the output of `sites[i]`.
+    fn forward_group(
+        &self,
+        sites: &[SiteRef<'_>],
+        x: &Buffer,
+        dims: SiteDims,
+        ys: &mut [&mut Buffer],
+    ) -> Result<()> {
+        (sites.iter().zip(ys)).try_for_each(|(site, y)| self.forward(site, x, dims, y, None))
+    }
+
+    /// The scores `[R, N]` that [`FusedSite::forward`] keeps, once more.
+    fn scores(
+        &self,
+        site: &SiteRef<'_>,
+        x: &Buffer,
+        dims: SiteDims,
+        scores: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Gradients of [`FusedSite::forward`]. The kept scores may be overwritten; `work` is a work area of their size
+    /// and role.
+    #[allow(clippy::too_many_arguments)]
+    fn backward(
+        &self,
+        site: &SiteRef<'_>,
+        x: &Buffer,
+        dy: &Buffer,
+        dims: SiteDims,
+        kept: [&mut Buffer; 2],
+        work: &mut Buffer,
+        dx: Option<(Write, &mut Buffer)>,
+        gradients: &mut [SegmentGradient<'_>],
+    ) -> Result<()>;
+}

@@ -1,0 +1,1 @@
+//! The plain f64 device.

@@ -1,0 +1,133 @@
+//! A Pattention site: its nonlinearity, its norm and its parameter tokens, as operations see it.
+
+use crate::Buffer;
+use serde::{Deserialize, Serialize};
+
+/// The nonlinearity `Θ` along the parameter tokens of a row (paper, section 3.2 and table 6). With scores `a` of
+/// a row and `‖·‖` the L2 norm over a group of tokens ([`NormSpan`]):
+///
+/// | | weights |
+/// |---|---|
+/// | [`Theta::L2NormGelu`] | `gelu(τ·a / (‖a‖ + ε))`, the paper's choice |
+/// | [`Theta::GeluL2Norm`] | `τ·gelu(a) / (‖gelu(a)‖ + ε)` |
+/// | [`Theta::Softmax`] | `τ²·softmax(a)` |
+/// | [`Theta::Gelu`] | `gelu(a)`: the site is a plain two-layer MLP without biases |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Theta {
+    /// L2 normalisation, then exact GELU.
+    #[default]
+    L2NormGelu,
+    /// Exact GELU, then L2 normalisation.
+    GeluL2Norm,
+    /// Softmax times `τ²`.
+    Softmax,
+    /// Exact GELU without a norm; `τ` is not used.
+    Gelu,
+}
+
+impl Theta {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::L2NormGelu,
+        Self::GeluL2Norm,
+        Self::Softmax,
+        Self::Gelu,
+    ];
+
+    /// Whether tokens whose scores are zero add nothing, to the output and to the norm.
+    pub fn ignores_zero_scores(self) -> bool {
+        !matches!(self, Self::Softmax)
+    }
+}
+
+/// What a norm spans in a site of several segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormSpan {
+    /// All tokens share one norm and the site's `τ`, as in the paper.
+    #[default]
+    Joint,
+    /// Each segment has a norm and a `τ` of its own.
+    Segment,
+}
+
+/// Consecutive parameter tokens of a site that were born together. `W` holds a matrix: a buffer of a device, or
+/// numbers in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<W> {
+    /// Keys `[N_s, D_in]`.
+    pub keys: W,
+    /// Values `[N_s, D_out]`.
+    pub values: W,
+    /// Parameter tokens `N_s`.
+    pub tokens: usize,
+    /// Scale under [`NormSpan::Segment`].
+    pub tau: f32,
+}
+
+/// A Pattention site `Y = Θ(X·Kᵀ)·V` whose tokens lie in an ordered list of segments.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a, W> {
+    /// Nonlinearity.
+    pub theta: Theta,
+    /// Span of the norm.
+    pub norm: NormSpan,
+    /// Scale under [`NormSpan::Joint`].
+    pub tau: f32,
+    /// Added to each norm.
+    pub eps: f32,
+    /// The tokens, oldest segment first.
+    pub segments: &'a [Segment<W>],
+}
+
+/// A site whose matrices are buffers of a device.
+pub type SiteRef<'a> = Site<'a, &'a Buffer>;
+
+/// Gradients of a segment's keys and values, added to; `None` where the segment is frozen.
+pub type SegmentGradient<'a> = Option<[&'a mut Buffer; 2]>;
+
+/// Sizes of a Pattention: `rows` inputs of width `d_in` give outputs of width `d_out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteDims {
+    /// Rows `R`.
+    pub rows: usize,
+    /// Width of the input.
+    pub d_in: usize,
+    /// Width of the output.
+    pub d_out: usize,
+}
+
+impl<W> Site<'_, W> {
+    /// Parameter tokens `N` of all segments.
+    pub fn tokens(&self) -> usize {
+        self.segments.iter().map(|s| s.tokens).sum()
+    }
+
+    /// Norms per row: 1 under [`NormSpan::Joint`], the number of segments under [`NormSpan::Segment`].
+    pub fn groups(&self) -> usize {
+        match self.norm {
+            NormSpan::Joint => 1,
+            NormSpan::Segment => self.segments.len(),
+        }
+    }
+
+    /// The segments of a norm group, and its `τ`.
+    pub fn group(&self, group: usize) -> (std::ops::Range<usize>, f32) {
+        match self.norm {
+            NormSpan::Joint => (0..self.segments.len(), self.tau),
+            NormSpan::Segment => (group..group + 1, self.segments[group].tau),
+        }
+    }
+
+    /// First column of a segment in scores `[R, N]`.
+    pub fn offset(&self, segment: usize) -> usize {
+        self.segments[..segment].iter().map(|s| s.tokens).sum()
+    }
+
+    /// Columns of a segment in scores `[R, N]`.
+    pub fn columns(&self, segment: usize) -> std::ops::Range<usize> {
+        let start = self.offset(segment);
+        start..start + self.segments[segment].tokens
+    }
+}
