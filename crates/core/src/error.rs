@@ -1,6 +1,6 @@
 //! What can go wrong with a model.
 
-use crate::device::DeviceError;
+use tokenformer_device::DeviceError;
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,11 @@ pub enum Error {
         /// Tokens in the vocabulary.
         vocab: usize,
     },
+    /// A model without causal mask was asked to continue a text.
+    #[error(
+        "model: not causal\n  expected: a model in which a position sees only those before it\n  got:      an encoder without a mask\n  help:     encoders score whole texts; they cannot continue one"
+    )]
+    NotCausal,
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -3,7 +3,8 @@
 use crate::error::{Result, config_error};
 use crate::graph::Graph;
 use crate::init;
-use crate::model::{Cache, Model};
+use crate::cache::Cache;
+use crate::model::Model;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

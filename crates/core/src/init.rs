@@ -2,11 +2,12 @@
 //! no array depends on the order in which others are made.
 
 use crate::config::{Init, ModelConfig};
-use crate::device::DeviceError;
 use crate::error::Result;
+use crate::param::{ParamPath, ParamRole, Place};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use tokenformer_device::DeviceError;
 
 /// A stream of random numbers for `name` under `seed`.
 pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
@@ -53,26 +54,37 @@ fn array(len: usize, numbers: impl Iterator<Item = f32>) -> Result<Vec<f32>> {
     Ok(array)
 }
 
-/// Standard deviation of fresh keys.
-pub fn key_std(config: &ModelConfig) -> f64 {
-    match config.init {
-        Init::Released => 0.02,
-        Init::FanIn => 1.0 / (config.width as f64).sqrt(),
+/// Fresh numbers of an array: constants, or normal ones from a stream found by the array's name.
+pub(crate) fn fresh(
+    config: &ModelConfig,
+    seed: u64,
+    path: &ParamPath,
+    shape: &[usize],
+) -> Result<Vec<f32>> {
+    let len = shape.iter().product();
+    match path.role {
+        ParamRole::Gain => constant_array(len, 1.0),
+        ParamRole::Bias => constant_array(len, 0.0),
+        _ => normal_array(seed, &path.to_string(), len, std(config, path, shape)),
     }
 }
 
-/// Standard deviation of fresh values of a site with `tokens` tokens in all.
-pub fn value_std(config: &ModelConfig, tokens: usize) -> f64 {
-    match config.init {
-        Init::Released => 2.0 / (config.layers() as f64 * (config.width as f64).sqrt()),
-        Init::FanIn => 1.0 / (tokens as f64).sqrt(),
-    }
-}
-
-/// Standard deviation of a fresh embedding.
-pub fn embedding_std(config: &ModelConfig) -> f64 {
-    match config.init {
-        Init::Released => 0.02,
-        Init::FanIn => 1.0,
+/// Standard deviation of a fresh array with normal numbers; see [`Init`].
+pub fn std(config: &ModelConfig, path: &ParamPath, shape: &[usize]) -> f64 {
+    let d = config.width as f64;
+    let writes_residual = 2.0 / (config.layers() as f64 * d.sqrt());
+    match (config.init, path.role) {
+        (Init::Released, ParamRole::Values) => writes_residual,
+        (Init::Released, ParamRole::Weight) => match path.place {
+            // A projection into the residual stream takes the place of a site's values.
+            Place::Linear { name: "up", .. } => 0.02,
+            Place::Linear { kind, .. } if kind.writes_residual() => writes_residual,
+            _ => 0.02,
+        },
+        (Init::Released, _) => 0.02,
+        (Init::FanIn, ParamRole::Keys) => 1.0 / d.sqrt(),
+        (Init::FanIn, ParamRole::Values) => 1.0 / (shape[0] as f64).sqrt(),
+        (Init::FanIn, ParamRole::Weight) => 1.0 / (shape[1] as f64).sqrt(),
+        (Init::FanIn, _) => 1.0,
     }
 }

@@ -1,38 +1,75 @@
-//! TokenFormer: a Transformer whose projections are attention to learnable parameter tokens.
+//! TokenFormer: a Transformer whose projections are attention to learnable parameter tokens; and the plain Transformer
+//! that it is compared with, on the same operations.
 //!
-//! Read [`model`] first: it is the network, forward only. [`site`] holds the parameter tokens, [`grow`]
-//! appends to them, [`graph`] replays operations backward, [`device`] is the seam behind which they are
-//! computed.
+//! ```
+//! use std::sync::Arc;
+//! use tokenformer_core::{Device, Gradients, Graph, Model, ModelSpec, config::Slots, optim::{AdamW, AdamWConfig}};
+//!
+//! // Any device serves; this one is slow and exact.
+//! let device: Arc<dyn Device> = tokenformer_device::reference::Reference::new();
+//! let spec = ModelSpec {
+//!     vocab: 16,
+//!     width: 16,
+//!     layers: 1,
+//!     heads: 2,
+//!     context: 8,
+//!     slots: Slots { qkv: 16, proj: 16, ffn: 32 },
+//!     ..ModelSpec::default()
+//! };
+//! let mut model = Model::fresh(&device, &spec.build()?, 1)?;
+//! let mut optimizer = AdamW::new(AdamWConfig::default(), &model)?;
+//! let mut losses = Vec::new();
+//! for _ in 0..5 {
+//!     let mut gradients = Gradients::zeros(&device, model.params())?;
+//!     let mut g = Graph::training(&device, &mut gradients);
+//!     // One sequence of four tokens, each with the token that follows it; the mean of four losses.
+//!     let nll = model.loss(&mut g, &[1, 2, 3, 4], &[2, 3, 4, 5], 1, 0.25)?;
+//!     g.backward()?;
+//!     optimizer.step(&mut model, &gradients, 1e-2)?;
+//!     losses.push(nll.iter().sum::<f32>());
+//! }
+//! assert!(losses[4] < losses[0]);
+//! # Ok::<(), tokenformer_core::Error>(())
+//! ```
+//!
+//! Read [`model`] first: it is the network, forward only, of [`block`]s of [`layers`]. [`site`] holds the parameter
+//! tokens, [`growth`] appends to them, [`graph`] replays operations backward; `tokenformer-device` is the seam behind
+//! which they are computed.
 
 #![warn(missing_docs)]
 
+pub mod block;
+pub mod build;
+pub mod cache;
 pub mod config;
-pub mod cpu;
-pub mod device;
 mod error;
 pub mod generate;
+pub mod gradients;
 pub mod graph;
-pub mod grow;
+pub mod growth;
 pub mod init;
-pub mod memory;
+pub mod layers;
 pub mod model;
+mod ops;
 pub mod optim;
 pub mod param;
-pub mod precision;
 pub mod presets;
 pub mod published;
-pub mod reference;
+pub mod recompute;
 pub mod site;
+pub mod tensor;
 mod version;
 
+pub use cache::Cache;
 pub use config::{ModelConfig, ModelSpec, SiteKind};
-pub use cpu::Cpu;
-pub use device::{Device, WeightFormat};
 pub use error::{Error, Result};
-pub use graph::Graph;
-pub use memory::Memory;
-pub use model::{Cache, Model};
-pub use precision::Precision;
+pub use gradients::Gradients;
+pub use graph::{Graph, LossTargets};
+pub use model::Model;
+pub use recompute::Recompute;
+pub use tensor::Tensor;
+pub use tokenformer_device as device;
+pub use tokenformer_device::{Device, DeviceError, Precision, WeightFormat};
 
 /// The name among `known` that is nearest to `name`, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -1,258 +1,64 @@
-//! The network: embedding, blocks of attention and feed-forward Pattention, final norm, tied head.
+//! The network: embedding, blocks, final norm, output head.
 //!
 //! ```text
-//! h = E[token]
+//! h = E[token]                            (+ P[position])
 //! for each block:
 //!     u = LN(h)
-//!     c = attention(rotary(Pattₖ(u)) ...)          softmax attention between tokens
-//!     h = h + Patt_proj(c)
-//!     h = h + Patt_ffn(LN(h))
+//!     c = attention(rotary(query(u)), rotary(key(u)), value(u))     softmax attention between tokens
+//!     h = h + proj(c)
+//!     h = h + ffn(LN(h))
 //! logits = scale · LN_final(h)·Eᵀ
 //! ```
 //!
-//! There is one forward pass. Training runs it with a tape, inference without, decoding with a
-//! [`Cache`].
+//! The layers `query`, `key`, `value`, `proj` and `ffn` are Pattention sites in a TokenFormer, and linear projections
+//! and an MLP in a plain Transformer ([`crate::layers`], [`crate::block`]). Training runs the forward pass with a
+//! tape, inference without, decoding with a [`Cache`].
 
+use crate::block::{Attend, Block};
+use crate::build::{Builder, Weights};
+use crate::cache::Cache;
 use crate::config::{
-    BlockConfig, FORMAT_VERSION, FinalNorm, Init, LogitScale, ModelConfig, Positions, SiteConfig,
-    SiteKind, Theta,
+    FORMAT_VERSION, HeadKind, Init, LogitScale, ModelConfig, NormKind, ParamTraining, Positions,
+    SiteKind, TrainingSettings,
 };
-use crate::device::{AttentionShape, Device, RotaryTable, Side, Temp, WeightFormat};
 use crate::error::{Error, Result};
-use crate::graph::{Again, Graph, Tensor};
+use crate::graph::{Blocks, Graph, LossTargets};
 use crate::init;
-use crate::memory::Memory;
-use crate::param::{Affine, Param};
-use crate::site::{Segment, Site};
+use crate::layers::Norm;
+use crate::param::{Param, ParamRole};
+use crate::tensor::Tensor;
+use std::collections::HashMap;
 use std::sync::Arc;
+use tokenformer_device::{Device, Role, RotaryTable, WeightFormat};
 
-/// A TokenFormer language model on a device.
+/// A Transformer language model on a device: a TokenFormer, or a plain one.
 #[derive(Debug)]
 pub struct Model {
     device: Arc<dyn Device>,
     spec: Spec,
     embedding: Param,
+    positions: Option<Param>,
     blocks: Vec<Block>,
-    final_norm: Option<Affine>,
-    rotary: Option<Arc<RotaryTable>>,
+    attend: Attend,
+    final_norm: Norm,
+    /// `None` if the embedding serves as head.
+    head: Option<Param>,
     next_id: usize,
 }
 
-/// The settings that blocks share.
+/// Settings that no part of the network holds.
 #[derive(Clone, Debug)]
 struct Spec {
     width: usize,
-    heads: usize,
     context: usize,
-    theta: Theta,
-    theta_eps: f64,
     norm_eps: f64,
+    block_norm: NormKind,
     positions: Positions,
     logit_scale: LogitScale,
     init: Init,
 }
 
-/// One block.
-#[derive(Debug)]
-pub struct Block {
-    query: Site,
-    key: Site,
-    value: Site,
-    proj: Site,
-    ffn: Site,
-}
-
-/// Keys and values of the positions seen so far, for decoding.
-#[derive(Debug)]
-pub struct Cache {
-    layers: Vec<[Temp; 2]>,
-    batch: usize,
-    capacity: usize,
-    len: usize,
-}
-
-impl Cache {
-    /// Positions seen.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing has been seen.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Most positions that it can hold.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Forgets everything after the first `len` positions.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    /// A cache of `sequences.len()` sequences with room for `capacity` positions: the `i`-th has seen what
-    /// sequence `sequences[i]` of this one has. Texts that begin alike are so computed once.
-    ///
-    /// # Errors
-    /// If memory is short.
-    ///
-    /// # Panics
-    /// If a sequence is not in this cache, nothing has been seen, or `capacity` is below what was seen.
-    pub fn fork(
-        &self,
-        device: &Arc<dyn Device>,
-        sequences: &[usize],
-        capacity: usize,
-    ) -> Result<Self> {
-        assert!(sequences.iter().all(|&s| s < self.batch) && (1..=capacity).contains(&self.len));
-        // Positions beyond those seen hold copies of the last until they are written.
-        let rows: Vec<u32> = (sequences.iter())
-            .flat_map(|s| (0..capacity).map(move |t| s * self.capacity + t.min(self.len - 1)))
-            .map(|row| row as u32)
-            .collect();
-        let copy = |from: &Temp| -> Result<Temp> {
-            let width = from.len() / (self.batch * self.capacity);
-            let mut to = Temp::new(device, rows.len() * width)?;
-            device.embed(from, &rows, width, &mut to)?;
-            Ok(to)
-        };
-        let layers = (self.layers.iter())
-            .map(|[keys, values]| Ok([copy(keys)?, copy(values)?]))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            layers,
-            batch: sequences.len(),
-            capacity,
-            len: self.len,
-        })
-    }
-}
-
-impl Block {
-    /// A site.
-    pub fn site(&self, kind: SiteKind) -> &Site {
-        match kind {
-            SiteKind::Query => &self.query,
-            SiteKind::Key => &self.key,
-            SiteKind::Value => &self.value,
-            SiteKind::Proj => &self.proj,
-            SiteKind::Ffn => &self.ffn,
-        }
-    }
-
-    /// A site, to change.
-    pub fn site_mut(&mut self, kind: SiteKind) -> &mut Site {
-        match kind {
-            SiteKind::Query => &mut self.query,
-            SiteKind::Key => &mut self.key,
-            SiteKind::Value => &mut self.value,
-            SiteKind::Proj => &mut self.proj,
-            SiteKind::Ffn => &mut self.ffn,
-        }
-    }
-
-    fn sites(&self) -> [&Site; 5] {
-        [&self.query, &self.key, &self.value, &self.proj, &self.ffn]
-    }
-
-    fn sites_mut(&mut self) -> [&mut Site; 5] {
-        [
-            &mut self.query,
-            &mut self.key,
-            &mut self.value,
-            &mut self.proj,
-            &mut self.ffn,
-        ]
-    }
-}
-
-/// Gives the numbers of an array by name and shape, when a model is built.
-pub type Weights<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>> + 'a;
-
-/// Makes the parameters of a model, numbering them.
-pub(crate) struct Builder<'a, 'w> {
-    pub device: &'a Arc<dyn Device>,
-    pub next_id: usize,
-    pub weights: &'a mut Weights<'w>,
-    /// For inference: the format in which matrices are prepared, one by one.
-    pub prepare: Option<WeightFormat>,
-}
-
-impl Builder<'_, '_> {
-    pub(crate) fn param(&mut self, name: String, shape: Vec<usize>) -> Result<Param> {
-        let host = (self.weights)(&name, &shape)?;
-        if host.len() != shape.iter().product::<usize>() {
-            let reason = format!("{} numbers were given", host.len());
-            return Err(Error::Tensor {
-                name,
-                reason,
-                expected: shape,
-            });
-        }
-        self.next_id += 1;
-        Ok(Param::new(
-            self.device,
-            self.next_id - 1,
-            name,
-            shape,
-            host,
-        )?)
-    }
-
-    /// A matrix `[rows, cols]`.
-    pub(crate) fn matrix(&mut self, name: String, shape: [usize; 2], side: Side) -> Result<Param> {
-        let mut param = self.param(name, shape.to_vec())?;
-        if let Some(format) = self.prepare {
-            param.prepare(self.device, side, format)?;
-        }
-        Ok(param)
-    }
-
-    pub(crate) fn segment(
-        &mut self,
-        site_name: &str,
-        index: usize,
-        config: &crate::config::SegmentConfig,
-        width: usize,
-    ) -> Result<Segment> {
-        let name = |part| format!("{site_name}.segments.{index}.{part}");
-        let keys = self.matrix(name("keys"), [config.tokens, width], Side::Rows)?;
-        let values = self.matrix(name("values"), [config.tokens, width], Side::Columns)?;
-        Ok(Segment::new(config, keys, values))
-    }
-
-    pub(crate) fn block(
-        &mut self,
-        b: usize,
-        block: &BlockConfig,
-        all: &ModelConfig,
-    ) -> Result<Block> {
-        let mut site = |kind: SiteKind| -> Result<Site> {
-            let config: &SiteConfig = block.site(kind);
-            let name = site_name(b, kind);
-            let segments = (config.segments.iter().enumerate())
-                .map(|(s, segment)| self.segment(&name, s, segment, all.width))
-                .collect::<Result<Vec<_>>>()?;
-            Ok(Site::new(
-                config,
-                all.theta.into(),
-                all.theta_eps as f32,
-                segments,
-            ))
-        };
-        Ok(Block {
-            query: site(SiteKind::Query)?,
-            key: site(SiteKind::Key)?,
-            value: site(SiteKind::Value)?,
-            proj: site(SiteKind::Proj)?,
-            ffn: site(SiteKind::Ffn)?,
-        })
-    }
-}
-
-/// Name of a site in files: `blocks.3.ffn`.
+/// Name of a layer in files: `blocks.3.ffn`.
 pub fn site_name(block: usize, kind: SiteKind) -> String {
     format!("blocks.{block}.{}", kind.name())
 }
@@ -263,36 +69,9 @@ impl Model {
     /// # Errors
     /// If the configuration is impossible or memory is short.
     pub fn fresh(device: &Arc<dyn Device>, config: &ModelConfig, seed: u64) -> Result<Self> {
-        config.validate()?;
-        Self::build(device, config, &mut |name, shape| {
-            fresh_weights(config, seed, name, shape)
+        Self::build(device, config, &mut |path, shape| {
+            init::fresh(config, seed, path, shape)
         })
-    }
-
-    /// A model whose arrays come from `weights`, called once per array by name and shape.
-    ///
-    /// # Errors
-    /// If the configuration is impossible, memory is short, or `weights` fails.
-    pub fn build(
-        device: &Arc<dyn Device>,
-        config: &ModelConfig,
-        weights: &mut Weights<'_>,
-    ) -> Result<Self> {
-        Self::build_as(device, config, None, weights)
-    }
-
-    /// As [`Model::build`], for inference: every matrix is put into the form in which the device multiplies with
-    /// it fastest, as soon as it is there, and kept in no other. Such a model cannot be trained or grown.
-    ///
-    /// # Errors
-    /// As [`Model::build`], and if the device does not know the format.
-    pub fn build_for_inference(
-        device: &Arc<dyn Device>,
-        config: &ModelConfig,
-        format: WeightFormat,
-        weights: &mut Weights<'_>,
-    ) -> Result<Self> {
-        Self::build_as(device, config, Some(format), weights)
     }
 
     /// As [`Model::fresh`], for inference.
@@ -305,118 +84,168 @@ impl Model {
         format: WeightFormat,
         seed: u64,
     ) -> Result<Self> {
-        config.validate()?;
-        Self::build_for_inference(device, config, format, &mut |name, shape| {
-            fresh_weights(config, seed, name, shape)
+        Self::build_for_inference(device, config, format, &mut |path, shape| {
+            init::fresh(config, seed, path, shape)
         })
     }
 
-    fn build_as(
+    /// A model whose arrays come from `weights`, called once per array by path and shape.
+    ///
+    /// # Errors
+    /// If the configuration is impossible, memory is short, or `weights` fails.
+    pub fn build(
         device: &Arc<dyn Device>,
         config: &ModelConfig,
-        prepare: Option<WeightFormat>,
         weights: &mut Weights<'_>,
     ) -> Result<Self> {
+        Self::assemble(
+            config,
+            Builder {
+                device,
+                next_id: 0,
+                weights,
+                kept: HashMap::new(),
+                pack: None,
+            },
+        )
+    }
+
+    /// As [`Model::build`], for inference: every matrix is packed in the form in which the device multiplies with
+    /// it fastest, as soon as it is there, and kept in no other. Such a model cannot be trained or grown.
+    ///
+    /// # Errors
+    /// As [`Model::build`], and if the device does not know the format.
+    pub fn build_for_inference(
+        device: &Arc<dyn Device>,
+        config: &ModelConfig,
+        format: WeightFormat,
+        weights: &mut Weights<'_>,
+    ) -> Result<Self> {
+        Self::assemble(
+            config,
+            Builder {
+                device,
+                next_id: 0,
+                weights,
+                kept: HashMap::new(),
+                pack: Some(format),
+            },
+        )
+    }
+
+    pub(crate) fn assemble(config: &ModelConfig, mut builder: Builder<'_, '_>) -> Result<Self> {
         config.validate()?;
-        let d = config.width;
-        let mut builder = Builder {
-            device,
-            next_id: 0,
-            weights,
-            prepare,
+        let (d, device) = (config.width, Arc::clone(builder.device));
+        let embedding = builder.table("embedding", ParamRole::Embedding, [config.vocab, d])?;
+        let positions = match config.positions {
+            Positions::Learned => {
+                Some(builder.table("positions", ParamRole::Positions, [config.context, d])?)
+            }
+            Positions::Rotary { .. } | Positions::None => None,
         };
-        let mut embedding = builder.matrix("embedding".into(), [config.vocab, d], Side::Rows)?;
-        embedding.trainable = config.trunk_trainable;
         let blocks = (config.blocks.iter().enumerate())
             .map(|(b, block)| builder.block(b, block, config))
             .collect::<Result<Vec<_>>>()?;
-        let final_norm = match config.final_norm {
-            FinalNorm::Affine => {
-                let mut part = |name: &str| -> Result<Param> {
-                    let mut param = builder.param(format!("final_norm.{name}"), vec![d])?;
-                    param.decays = false;
-                    param.trainable = config.trunk_trainable;
-                    Ok(param)
-                };
-                Some(Affine {
-                    gain: part("gain")?,
-                    bias: part("bias")?,
-                })
-            }
-            FinalNorm::Plain => None,
+        let final_norm = builder.norm(None, "final_norm", config.final_norm, config)?;
+        let head = match config.head {
+            HeadKind::Tied => None,
+            HeadKind::Untied => Some(builder.table("head", ParamRole::Head, [config.vocab, d])?),
         };
         let rotary = match config.positions {
-            Positions::Rotary { base, .. } => Some(Arc::new(RotaryTable::new(
-                config.context,
-                config.rotary_dims(),
-                base,
-            ))),
-            Positions::None => None,
+            Positions::Rotary { base, .. } => {
+                let dims = config.rotary_dims();
+                let [cos, sin] = RotaryTable::numbers(config.context, dims, base);
+                Some(Arc::new(RotaryTable {
+                    dims,
+                    cos: device.alloc_from(cos, Role::Weight)?,
+                    sin: device.alloc_from(sin, Role::Weight)?,
+                }))
+            }
+            Positions::Learned | Positions::None => None,
         };
-        let ModelConfig {
-            width,
-            heads,
-            context,
-            theta,
-            theta_eps,
-            norm_eps,
-            positions,
-            ..
-        } = *config;
-        let (logit_scale, init) = (config.logit_scale, config.init);
-        let spec = Spec {
-            width,
-            heads,
-            context,
-            theta,
-            theta_eps,
-            norm_eps,
-            positions,
-            logit_scale,
-            init,
-        };
-        let (device, next_id) = (Arc::clone(device), builder.next_id);
+        let next_id = builder.next_id;
         Ok(Self {
             device,
-            spec,
+            spec: Spec {
+                width: d,
+                context: config.context,
+                norm_eps: config.norm_eps,
+                block_norm: config.block_norm,
+                positions: config.positions,
+                logit_scale: config.logit_scale,
+                init: config.init,
+            },
             embedding,
+            positions,
             blocks,
+            attend: Attend {
+                heads: config.heads,
+                causal: config.causal,
+                residual: config.residual,
+                rotary,
+            },
             final_norm,
-            rotary,
+            head,
             next_id,
         })
     }
 
-    /// The configuration as it now stands: segments, `τ`, what is frozen.
+    /// The configuration as it now stands.
     pub fn config(&self) -> ModelConfig {
-        let block = |block: &Block| BlockConfig {
-            query: block.query.config(),
-            key: block.key.config(),
-            value: block.value.config(),
-            proj: block.proj.config(),
-            ffn: block.ffn.config(),
-        };
         let s = &self.spec;
         ModelConfig {
             format: "tokenformer".into(),
             version: FORMAT_VERSION,
-            vocab: self.embedding.shape()[0],
+            vocab: self.vocab(),
             width: s.width,
-            heads: s.heads,
+            heads: self.attend.heads,
             context: s.context,
-            theta: s.theta,
-            theta_eps: s.theta_eps,
-            norm_eps: s.norm_eps,
+            causal: self.attend.causal,
+            residual: self.attend.residual,
             positions: s.positions,
-            final_norm: if self.final_norm.is_some() {
-                FinalNorm::Affine
-            } else {
-                FinalNorm::Plain
+            norm_eps: s.norm_eps,
+            block_norm: s.block_norm,
+            final_norm: match self.final_norm.affine {
+                Some(_) => NormKind::Affine,
+                None => NormKind::Plain,
+            },
+            head: match self.head {
+                Some(_) => HeadKind::Untied,
+                None => HeadKind::Tied,
             },
             logit_scale: s.logit_scale,
             init: s.init,
-            trunk_trainable: self.embedding.trainable,
-            blocks: self.blocks.iter().map(block).collect(),
+            blocks: self.blocks.iter().map(Block::config).collect(),
+        }
+    }
+
+    /// What training needs to know beside the configuration, as it now stands.
+    pub fn training_settings(&self) -> TrainingSettings {
+        let differs = |p: &&Param| p.training != ParamTraining::default();
+        let params = self.each_param().filter(differs);
+        let params = params.map(|p| (p.name().to_string(), p.training)).collect();
+        let mut anneals = std::collections::BTreeMap::new();
+        for (b, block) in self.blocks.iter().enumerate() {
+            for (kind, layer) in block.layers() {
+                if let Some(anneal) = layer.site().and_then(|site| site.anneal.clone()) {
+                    anneals.insert(site_name(b, kind), anneal);
+                }
+            }
+        }
+        TrainingSettings { params, anneals }
+    }
+
+    /// Brings training settings, replacing those that the model has.
+    pub fn set_training(&mut self, settings: &TrainingSettings) {
+        for param in self.each_param_mut() {
+            param.training = settings.params.get(param.name()).copied().unwrap_or_default();
+        }
+        for (b, block) in self.blocks.iter_mut().enumerate() {
+            for kind in SiteKind::ALL {
+                if let Some(site) = block.site_mut(kind) {
+                    site.anneal = settings.anneals.get(&site_name(b, kind)).cloned();
+                }
+            }
         }
     }
 
@@ -445,27 +274,25 @@ impl Model {
         &mut self.blocks
     }
 
-    pub(crate) fn blocks_vec_mut(&mut self) -> &mut Vec<Block> {
-        &mut self.blocks
+    /// Takes all arrays out, by name, with the number of the next one. What stays must be replaced by another model.
+    pub(crate) fn take_params(&mut self) -> (HashMap<String, Param>, usize) {
+        let params = self.each_param_mut().map(Param::take);
+        let by_name = params.map(|p| (p.name().to_string(), p)).collect();
+        (by_name, self.next_id)
     }
 
-    pub(crate) fn next_id_mut(&mut self) -> &mut usize {
-        &mut self.next_id
-    }
-
-    /// All parameters in the order of files: embedding, blocks, final norm.
+    /// All parameters in the order of files: embedding, positions, blocks, final norm, head.
     pub fn params(&self) -> Vec<&Param> {
         self.each_param().collect()
     }
 
     /// As [`Model::params`], one after the other.
     pub fn each_param(&self) -> impl Iterator<Item = &Param> {
-        let sites = self.blocks.iter().flat_map(Block::sites);
-        let segments = sites.flat_map(|site| &site.segments);
-        let norm = self.final_norm.iter().flat_map(|n| [&n.gain, &n.bias]);
         std::iter::once(&self.embedding)
-            .chain(segments.flat_map(|s| [&s.keys, &s.values]))
-            .chain(norm)
+            .chain(&self.positions)
+            .chain(self.blocks.iter().flat_map(Block::params))
+            .chain(self.final_norm.affine.iter().flatten())
+            .chain(&self.head)
     }
 
     /// As [`Model::params`], to change.
@@ -475,12 +302,11 @@ impl Model {
 
     /// As [`Model::params_mut`], one after the other.
     pub fn each_param_mut(&mut self) -> impl Iterator<Item = &mut Param> {
-        let sites = self.blocks.iter_mut().flat_map(Block::sites_mut);
-        let segments = sites.flat_map(|site| &mut site.segments);
-        let norm = self.final_norm.iter_mut();
         std::iter::once(&mut self.embedding)
-            .chain(segments.flat_map(|s| [&mut s.keys, &mut s.values]))
-            .chain(norm.flat_map(|n| [&mut n.gain, &mut n.bias]))
+            .chain(&mut self.positions)
+            .chain(self.blocks.iter_mut().flat_map(Block::params_mut))
+            .chain(self.final_norm.affine.iter_mut().flatten())
+            .chain(&mut self.head)
     }
 
     /// Learnable numbers.
@@ -490,33 +316,30 @@ impl Model {
 
     /// Tells the sites which training step comes next, for a `τ` that anneals.
     pub fn set_step(&mut self, step: u64) {
-        self.blocks
-            .iter_mut()
-            .flat_map(Block::sites_mut)
-            .for_each(|site| site.set_step(step));
+        for layer in self.blocks.iter_mut().flat_map(Block::layers_mut) {
+            if let Some(site) = layer.site_mut() {
+                site.set_step(step);
+            }
+        }
     }
 
     /// An empty cache for `batch` sequences of at most `capacity` positions.
     ///
     /// # Errors
-    /// If memory is short, or the model has fewer positions.
+    /// If memory is short, the model has fewer positions, or it is not causal and so cannot be continued token by
+    /// token.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<Cache> {
+        if !self.attend.causal {
+            return Err(Error::NotCausal);
+        }
         if capacity > self.spec.context {
             return Err(Error::ContextFull {
                 context: self.spec.context,
                 needed: capacity,
             });
         }
-        let len = batch * capacity * self.spec.width;
-        let layers = (self.blocks.iter())
-            .map(|_| Ok([Temp::new(&self.device, len)?, Temp::new(&self.device, len)?]))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Cache {
-            layers,
-            batch,
-            capacity,
-            len: 0,
-        })
+        let (layers, width) = (self.blocks.len(), self.spec.width);
+        Cache::new(&self.device, layers, batch, capacity, width)
     }
 
     /// Checks that every token is in the vocabulary.
@@ -533,14 +356,14 @@ impl Model {
         }
     }
 
-    /// Hidden states `[B·T, D]` after the final norm, for `tokens` `[B, T]`. With a `cache`, the tokens
+    /// Hidden states `[B, T, D]` after the final norm, for `tokens` `[B, T]`. With a `cache`, the tokens
     /// follow those that it has seen, and it takes them in.
     ///
     /// # Errors
     /// If a token is not in the vocabulary, the context is full, or the device fails.
     ///
     /// # Panics
-    /// If `tokens` is not a whole number of sequences.
+    /// If `tokens` is not a whole number of sequences, or a cache is for another number of them.
     pub fn hidden<'m>(
         &'m self,
         g: &mut Graph<'m>,
@@ -553,99 +376,83 @@ impl Model {
             batch > 0 && tokens.len().is_multiple_of(batch),
             "tokens are [B, T]"
         );
-        let t = tokens.len() / batch;
-        let seen = cache.as_ref().map_or(0, |c| c.len);
-        let room = cache.as_ref().map_or(self.spec.context, |c| c.capacity);
-        if seen + t > room {
+        let length = tokens.len() / batch;
+        let seen = cache.as_ref().map_or(0, |c| c.len());
+        let room = cache.as_ref().map_or(self.spec.context, |c| c.capacity());
+        if seen + length > room {
             return Err(Error::ContextFull {
                 context: room,
-                needed: seen + t,
+                needed: seen + length,
             });
         }
         assert!(
-            cache.as_ref().is_none_or(|c| c.batch == batch),
+            cache.as_ref().is_none_or(|c| c.batch() == batch),
             "a cache is for its batch"
         );
-
-        let eps = self.spec.norm_eps as f32;
-        let mut h = g.embed(&self.embedding, tokens)?;
+        let mut h = self.embed(g, tokens, batch, seen)?;
         for b in 0..self.blocks.len() {
             h = match &mut cache {
-                None if g.memory() == Some(Memory::Lean) => g.again(self, b, batch, h)?,
-                cache => self.block(g, b, batch, h, cache.as_deref_mut())?,
+                Some(cache) => {
+                    self.blocks[b].forward(g, &self.attend, h, Some(cache.layer(b)))?
+                }
+                None => g.block(self, b, h)?,
             };
         }
         if let Some(cache) = cache {
-            cache.len += t;
+            cache.advance(length);
         }
-        Ok(g.layer_norm(&h, self.final_norm.as_ref(), eps)?)
+        Ok(self.final_norm.forward(g, &h)?)
     }
 
-    /// Block `b` of the residual stream `h`.
-    fn block<'m>(
+    /// `E[token]`, plus the vectors of positions from `first` on if they are learned.
+    fn embed<'m>(
         &'m self,
         g: &mut Graph<'m>,
-        b: usize,
+        tokens: &[u32],
         batch: usize,
-        h: Tensor,
-        cache: Option<&mut Cache>,
+        first: usize,
     ) -> Result<Tensor> {
-        let (block, eps) = (&self.blocks[b], self.spec.norm_eps as f32);
-        let u = g.layer_norm(&h, None, eps)?;
-        let c = self.attend(g, block, &u, batch, cache.map(|c| (c, b)))?;
-        drop(u);
-        let y = g.pattention(&c, &block.proj)?;
-        drop(c);
-        let h = g.add(h, &y)?;
-        drop(y);
-        let u = g.layer_norm(&h, None, eps)?;
-        let y = g.pattention(&u, &block.ffn)?;
-        drop(u);
-        Ok(g.add(h, &y)?)
-    }
-
-    /// Softmax attention between the tokens of each sequence, with projections by Pattention.
-    fn attend<'m>(
-        &'m self,
-        g: &mut Graph<'m>,
-        block: &'m Block,
-        u: &Tensor,
-        batch: usize,
-        cache: Option<(&mut Cache, usize)>,
-    ) -> Result<Tensor> {
-        let (heads, channels) = (self.spec.heads, self.spec.width / self.spec.heads);
-        let t = u.shape()[0] / batch;
-        let seen = cache.as_ref().map_or(0, |(c, _)| c.len);
-
-        let sites = [&block.query, &block.key, &block.value];
-        let [mut q, mut k, v] = g.pattention_group(u, sites)?;
-        if let Some(table) = &self.rotary {
-            q = g.rotate(q, table, [t, heads, channels], seen)?;
-            k = g.rotate(k, table, [t, heads, channels], seen)?;
-        }
-        let shape = |key_stride| AttentionShape {
-            batch,
-            queries: t,
-            keys: seen + t,
-            key_stride,
-            heads,
-            channels,
-            causal: true,
+        let h = g.embed(&self.embedding, tokens, batch)?;
+        let Some(table) = &self.positions else {
+            return Ok(h);
         };
-        Ok(match cache {
-            Some((cache, b)) => {
-                g.attention_cached(shape(cache.capacity), [q, k, v], &mut cache.layers[b])?
-            }
-            None => g.attention(shape(t), [q, k, v])?,
-        })
+        let length = tokens.len() / batch;
+        let positions: Vec<u32> = (0..tokens.len())
+            .map(|row| (first + row % length) as u32)
+            .collect();
+        let p = g.embed(table, &positions, batch)?;
+        Ok(g.add(h, p)?)
     }
 
-    /// Logits `[R, V]` of hidden states `[R, D]`.
+    /// The table of the output head `[V, D]`.
+    fn table(&self) -> &Param {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Logits `[B, T, V]` of hidden states `[B, T, D]`.
     ///
     /// # Errors
     /// If the device fails.
     pub fn logits<'m>(&'m self, g: &mut Graph<'m>, hidden: &Tensor) -> Result<Tensor> {
-        Ok(g.logits(hidden, &self.embedding, self.logit_factor())?)
+        Ok(g.logits(hidden, self.table(), self.logit_factor())?)
+    }
+
+    /// Losses `[B, T, 1]` (nats) of hidden states `[B, T, D]`, on the device. In a training graph the objective grows
+    /// by `weight · Σ`.
+    ///
+    /// # Errors
+    /// If a target is not in the vocabulary, or the device fails.
+    pub fn losses<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        hidden: &Tensor,
+        targets: LossTargets<'_>,
+        weight: f32,
+    ) -> Result<Tensor> {
+        if let LossTargets::Classes(classes) = targets {
+            self.check_tokens(classes)?;
+        }
+        Ok(g.loss(hidden, self.table(), self.logit_factor(), targets, weight)?)
     }
 
     /// Cross-entropy (nats) of each of `tokens` `[B, T]` against `targets` `[B, T]`. In a training graph
@@ -681,11 +488,12 @@ impl Model {
     ) -> Result<()> {
         self.check_tokens(targets)?;
         let hidden = self.hidden(g, tokens, batch, None)?;
-        let scale = self.logit_factor();
-        Ok(g.cross_entropy(&hidden, &self.embedding, scale, targets, weight, nll)?)
+        let losses = self.losses(g, &hidden, LossTargets::Classes(targets), weight)?;
+        nll.resize(targets.len(), 0.0);
+        Ok(losses.read(&*self.device, nll)?)
     }
 
-    /// Cross-entropy (nats) of each row of hidden states `[R, D]` against `targets` `[R]`. In a training
+    /// Cross-entropy (nats) of each row of hidden states `[B, T, D]` against `targets` `[B·T]`. In a training
     /// graph the objective grows by `weight · Σ`.
     ///
     /// # Errors
@@ -697,11 +505,8 @@ impl Model {
         targets: &[u32],
         weight: f32,
     ) -> Result<Vec<f32>> {
-        self.check_tokens(targets)?;
-        let mut nll = Vec::new();
-        let scale = self.logit_factor();
-        g.cross_entropy(hidden, &self.embedding, scale, targets, weight, &mut nll)?;
-        Ok(nll)
+        let losses = self.losses(g, hidden, LossTargets::Classes(targets), weight)?;
+        Ok(losses.to_host(&*self.device)?)
     }
 
     /// Logits `[B·T, V]` of `tokens` `[B, T]` on the host, in one pass without a tape.
@@ -722,32 +527,8 @@ impl Model {
     }
 }
 
-impl Again for Model {
-    fn part<'m>(
-        &'m self,
-        g: &mut Graph<'m>,
-        part: usize,
-        batch: usize,
-        h: Tensor,
-    ) -> Result<Tensor> {
-        self.block(g, part, batch, h, None)
+impl Blocks for Model {
+    fn block<'m>(&'m self, g: &mut Graph<'m>, b: usize, h: Tensor) -> Result<Tensor> {
+        Ok(self.blocks[b].forward(g, &self.attend, h, None)?)
     }
-}
-
-/// Fresh numbers of a named array.
-pub(crate) fn fresh_weights(
-    config: &ModelConfig,
-    seed: u64,
-    name: &str,
-    shape: &[usize],
-) -> Result<Vec<f32>> {
-    let len = shape.iter().product();
-    let std = match name {
-        "final_norm.gain" => return init::constant_array(len, 1.0),
-        "final_norm.bias" => return init::constant_array(len, 0.0),
-        "embedding" => init::embedding_std(config),
-        keys if keys.ends_with(".keys") => init::key_std(config),
-        _ => init::value_std(config, shape[0]),
-    };
-    init::normal_array(seed, name, len, std)
 }

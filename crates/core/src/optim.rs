@@ -1,11 +1,12 @@
 //! AdamW over the parameters of a model, with gradient clipping.
 
-use crate::device::{Buffer, Device, Update};
 use crate::error::Result;
+use crate::gradients::Gradients;
 use crate::model::Model;
-use crate::param::{Gradients, Param};
+use crate::param::Param;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tokenformer_device::{Adam, Buffer, Device, Role};
 
 /// Settings of the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub struct AdamWConfig {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay, on all parameters but norms.
+    /// Decoupled weight decay, on all parameters but norms and biases.
     pub weight_decay: f64,
     /// Largest global L2 norm of the gradient; 0 for no limit.
     pub clip: f64,
@@ -55,12 +56,38 @@ pub struct Applied {
     pub updated: bool,
 }
 
-/// AdamW. Each parameter counts its own updates, so tokens born late get their own bias correction.
+/// AdamW. Each parameter counts its own updates, so tokens born late get their own bias correction and warm-up.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     /// By parameter number.
     moments: Vec<Option<Moments>>,
+    /// What changes from step to step, on the device.
+    step: StepState,
+}
+
+/// Numbers of a step on the device, and their copy on the host.
+#[derive(Debug)]
+struct StepState {
+    /// [`Adam::SCALARS`] for each parameter number.
+    scalars: Buffer,
+    host: Vec<f32>,
+    /// Sum of the squares of all gradients.
+    sum: Buffer,
+    /// Factor of the gradients.
+    factor: Buffer,
+}
+
+impl StepState {
+    fn new(device: &dyn Device, slots: usize) -> Result<Self> {
+        let len = slots * Adam::SCALARS;
+        Ok(Self {
+            scalars: device.alloc(len, Role::Activation)?,
+            host: vec![0.0; len],
+            sum: device.alloc(1, Role::Accumulator)?,
+            factor: device.alloc(1, Role::Activation)?,
+        })
+    }
 }
 
 impl AdamW {
@@ -72,8 +99,9 @@ impl AdamW {
         let mut optimizer = Self {
             config,
             moments: Vec::new(),
+            step: StepState::new(&**model.device(), 0)?,
         };
-        optimizer.adopt(model)?;
+        optimizer.extend(model)?;
         Ok(optimizer)
     }
 
@@ -81,18 +109,20 @@ impl AdamW {
     ///
     /// # Errors
     /// If memory is short.
-    pub fn adopt(&mut self, model: &Model) -> Result<()> {
+    pub fn extend(&mut self, model: &Model) -> Result<()> {
         let device = model.device();
-        for param in model.params() {
+        for param in model.each_param() {
             if self.moments.len() <= param.id() {
                 self.moments.resize_with(param.id() + 1, || None);
             }
             let slot = &mut self.moments[param.id()];
-            if param.trainable && slot.is_none() {
-                let (m, v) = (device.allocate(param.len())?, device.allocate(param.len())?);
+            if param.trainable() && slot.is_none() {
+                let zeros = || device.alloc(param.len(), Role::Moment);
+                let (m, v) = (zeros()?, zeros()?);
                 *slot = Some(Moments { m, v, step: 0 });
             }
         }
+        self.step = StepState::new(&**device, self.moments.len())?;
         Ok(())
     }
 
@@ -106,57 +136,69 @@ impl AdamW {
         self.moments.get_mut(param.id())?.as_mut()
     }
 
+    /// Learning rate of update `step` (1 is the first) of a parameter, where the schedule says `lr`.
+    fn rate(param: &Param, lr: f64, step: u64) -> f64 {
+        let how = &param.training;
+        let warmth = match how.warmup {
+            0 => 1.0,
+            warmup => (step as f64 / warmup as f64).min(1.0),
+        };
+        lr * f64::from(how.lr_scale) * warmth
+    }
+
     /// Clips the gradient and updates every trainable parameter. A gradient that is not finite changes
-    /// nothing.
+    /// nothing. The device is waited for once, at the end.
     ///
     /// # Errors
     /// If the device fails.
     pub fn step(&mut self, model: &mut Model, gradients: &Gradients, lr: f64) -> Result<Applied> {
         let device: Arc<dyn Device> = Arc::clone(model.device());
-        let mut squares = 0.0;
-        for gradient in model.each_param().filter_map(|p| gradients.get(p)) {
-            squares += device.sum_of_squares(gradient)?;
-        }
-        let grad_norm = squares.sqrt();
-        if !grad_norm.is_finite() {
-            return Ok(Applied {
-                grad_norm,
-                updated: false,
-            });
-        }
-        let clip = self.config.clip;
-        let clips = clip > 0.0 && grad_norm > clip;
-        let grad_scale = if clips {
-            (clip / (grad_norm + 1e-6)) as f32
-        } else {
-            1.0
+        let c = &self.config;
+        let adam = Adam {
+            beta1: c.beta1 as f32,
+            beta2: c.beta2 as f32,
+            eps: c.eps as f32,
         };
-        for param in model.each_param_mut() {
-            let moments = self.moments.get_mut(param.id()).and_then(Option::as_mut);
-            let (Some(gradient), Some(moments)) = (gradients.get(param), moments) else {
+        let state = &mut self.step;
+        device.zero(&mut state.sum)?;
+        for gradient in model.each_param().filter_map(|p| gradients.get(p)) {
+            device.sum_of_squares(gradient, &mut state.sum)?;
+        }
+        device.clip_factor(&state.sum, c.clip, &mut state.factor)?;
+        for param in model.each_param() {
+            let Some(Some(moments)) = self.moments.get(param.id()) else {
                 continue;
             };
-            moments.step += 1;
-            let c = &self.config;
-            let update = Update {
-                lr: (lr * f64::from(param.lr_scale)) as f32,
-                beta1: c.beta1 as f32,
-                beta2: c.beta2 as f32,
-                eps: c.eps as f32,
-                weight_decay: if param.decays {
-                    c.weight_decay as f32
-                } else {
-                    0.0
-                },
-                grad_scale,
-                step: moments.step,
+            let decay = match param.path().role.decays() {
+                true => c.weight_decay as f32,
+                false => 0.0,
             };
-            let Moments { m, v, .. } = moments;
-            device.adamw(update, param.value_mut(), gradient, m, v)?;
+            let step = moments.step + 1;
+            let rate = Self::rate(param, lr, step) as f32;
+            let slot = param.id() * Adam::SCALARS;
+            state.host[slot..slot + Adam::SCALARS]
+                .copy_from_slice(&adam.scalars(rate, decay, step));
         }
-        Ok(Applied {
-            grad_norm,
-            updated: true,
-        })
+        device.write(&state.host, &mut state.scalars)?;
+        for param in model.each_param_mut() {
+            let id = param.id();
+            let moments = self.moments.get_mut(id).and_then(Option::as_mut);
+            let (Some(gradient), Some(Moments { m, v, .. })) = (gradients.get(param), moments)
+            else {
+                continue;
+            };
+            let (scalars, factor) = (&state.scalars, &state.factor);
+            device.adamw(adam, scalars, id, factor, param.value_mut(), gradient, m, v)?;
+        }
+        let grad_norm = device.read_accumulator(&state.sum)?.sqrt();
+        let updated = grad_norm.is_finite();
+        if updated {
+            for param in model.each_param().filter(|p| gradients.get(p).is_some()) {
+                if let Some(Some(moments)) = self.moments.get_mut(param.id()) {
+                    moments.step += 1;
+                }
+            }
+        }
+        Ok(Applied { grad_norm, updated })
     }
 }

@@ -1,6 +1,6 @@
 //! Models by name.
 
-use crate::config::{FinalNorm, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta};
+use crate::config::{Family, Init, LogitScale, ModelSpec, Positions, Slots};
 use crate::error::{Result, config_error};
 
 /// A named model.
@@ -10,120 +10,184 @@ pub struct Preset {
     pub name: &'static str,
     /// What it is, in a line.
     pub about: &'static str,
-    family: Family,
+    recipe: Recipe,
     vocab: usize,
     layers: usize,
     width: usize,
     heads: usize,
     context: usize,
-    slots: [usize; 3],
+    layer: Layers,
 }
 
+/// Whose choices of positions, logits and initialisation a preset follows.
 #[derive(Clone, Copy, Debug)]
-enum Family {
-    /// The published language models: rotary positions, affine final norm, plain logits.
+enum Recipe {
+    /// The published language models: rotary positions, plain logits.
     Released,
     /// The paper's growth study: no positions, logits over √width, fan-in initialisation.
     Growth,
+}
+
+/// What the layers of a preset are.
+#[derive(Clone, Copy, Debug)]
+enum Layers {
+    /// Parameter tokens of query, key and value each, of the output projection, of the feed-forward network.
+    Sites([usize; 3]),
+    /// Linear projections, and an MLP of four times the width.
+    Linear,
 }
 
 const fn released(
     name: &'static str,
     about: &'static str,
     [vocab, layers, width, heads, context]: [usize; 5],
-    slots: [usize; 3],
+    layer: Layers,
 ) -> Preset {
     Preset {
         name,
         about,
-        family: Family::Released,
+        recipe: Recipe::Released,
         vocab,
         layers,
         width,
         heads,
         context,
-        slots,
+        layer,
     }
 }
 
-const fn growth(name: &'static str, about: &'static str, slots: [usize; 3]) -> Preset {
-    let family = Family::Growth;
+const fn growth(
+    name: &'static str,
+    about: &'static str,
+    width: usize,
+    layer: Layers,
+) -> Preset {
     Preset {
         name,
         about,
-        family,
+        recipe: Recipe::Growth,
         vocab: 50304,
         layers: 12,
-        width: 768,
-        heads: 12,
+        width,
+        heads: width / 64,
         context: 1024,
-        slots,
+        layer,
     }
 }
 
+const fn sites(qkv: usize, ffn: usize) -> Layers {
+    Layers::Sites([qkv, qkv, ffn])
+}
+
 /// All presets, small to large within each family.
-pub const PRESETS: [Preset; 11] = [
+pub const PRESETS: [Preset; 18] = [
     released(
         "nano",
         "minutes on a laptop: what the demo trains",
         [2048, 3, 128, 4, 128],
-        [128, 128, 512],
+        sites(128, 512),
     ),
     released(
         "tiny",
         "what a newcomer trains",
         [2048, 4, 192, 6, 256],
-        [192, 192, 768],
+        sites(192, 768),
     ),
     released(
         "small",
         "an evening on a laptop",
         [4096, 6, 384, 6, 256],
-        [384, 384, 1536],
+        sites(384, 1536),
     ),
     released(
         "150m",
         "published Pile series",
         [50304, 12, 768, 12, 2048],
-        [768, 768, 3072],
+        sites(768, 3072),
     ),
     released(
         "450m",
         "published Pile series",
         [50304, 24, 1024, 16, 2048],
-        [1024, 1024, 4096],
+        sites(1024, 4096),
     ),
     released(
         "900m",
         "published Pile series",
         [50304, 32, 1280, 16, 2048],
-        [1280, 1280, 5120],
+        sites(1280, 5120),
     ),
     released(
         "1.5b",
         "published Pile series",
         [50304, 40, 1536, 16, 2048],
-        [1536, 1536, 6144],
+        sites(1536, 6144),
     ),
     growth(
         "124m",
         "paper's growth study, first stage",
-        [576, 576, 2304],
+        768,
+        sites(576, 2304),
     ),
     growth(
         "354m",
         "paper's growth study, second stage",
-        [2140, 2140, 8560],
+        768,
+        sites(2140, 8560),
     ),
     growth(
         "757m",
         "paper's growth study, third stage",
-        [4850, 4850, 19400],
+        768,
+        sites(4850, 19400),
     ),
     growth(
         "1.4b",
         "paper's growth study, last stage",
-        [8620, 8620, 34480],
+        768,
+        sites(8620, 34480),
+    ),
+    released(
+        "gpt-nano",
+        "plain Transformer beside nano",
+        [2048, 3, 144, 6, 128],
+        Layers::Linear,
+    ),
+    released(
+        "gpt-tiny",
+        "plain Transformer beside tiny",
+        [2048, 4, 216, 9, 256],
+        Layers::Linear,
+    ),
+    released(
+        "gpt-small",
+        "plain Transformer beside small",
+        [4096, 6, 440, 11, 256],
+        Layers::Linear,
+    ),
+    growth(
+        "gpt-124m",
+        "plain Transformer beside 124m",
+        768,
+        Layers::Linear,
+    ),
+    growth(
+        "gpt-354m",
+        "plain Transformer beside 354m",
+        1408,
+        Layers::Linear,
+    ),
+    growth(
+        "gpt-757m",
+        "plain Transformer beside 757m",
+        2112,
+        Layers::Linear,
+    ),
+    growth(
+        "gpt-1.4b",
+        "plain Transformer beside 1.4b",
+        2816,
+        Layers::Linear,
     ),
 ];
 
@@ -150,29 +214,24 @@ impl Preset {
 
     /// The fresh model.
     pub fn spec(&self) -> ModelSpec {
-        let [qkv, proj, ffn] = self.slots;
+        let (family, [qkv, proj, ffn]) = match self.layer {
+            Layers::Sites(slots) => (Family::Tokenformer, slots),
+            Layers::Linear => (Family::Gpt, [0; 3]),
+        };
         let spec = ModelSpec {
+            family,
             vocab: self.vocab,
             width: self.width,
             layers: self.layers,
             heads: self.heads,
             context: self.context,
             slots: Slots { qkv, proj, ffn },
-            theta: Theta::L2NormGelu,
-            norm: NormSpan::Joint,
-            positions: Positions::Rotary {
-                fraction: 0.25,
-                base: 10_000.0,
-            },
-            final_norm: FinalNorm::Affine,
-            logit_scale: LogitScale::One,
-            init: Init::Released,
+            ..ModelSpec::default()
         };
-        match self.family {
-            Family::Released => spec,
-            Family::Growth => ModelSpec {
+        match self.recipe {
+            Recipe::Released => spec,
+            Recipe::Growth => ModelSpec {
                 positions: Positions::None,
-                final_norm: FinalNorm::Affine,
                 logit_scale: LogitScale::InverseSqrtWidth,
                 init: Init::FanIn,
                 ..spec

@@ -1,9 +1,10 @@
 //! A Pattention site: an ordered list of segments of key and value tokens, and how to normalise them.
 
-use crate::config::{Anneal, NormSpan, SegmentConfig, SiteConfig};
-use crate::device::{Norm, SegmentRef, SiteRef, Theta};
+use crate::config::{Anneal, SegmentConfig, SiteConfig};
 use crate::param::Param;
 use smallvec::SmallVec;
+use tokenformer_device as device;
+use tokenformer_device::{Buffer, NormSpan, SiteRef, Theta};
 
 /// Consecutive parameter tokens that were born together.
 #[derive(Debug)]
@@ -12,27 +13,25 @@ pub struct Segment {
     pub keys: Param,
     /// Values `[N_s, D_out]`.
     pub values: Param,
+    id: u32,
     tau: f64,
     stage: u32,
     born_step: u64,
 }
 
 impl Segment {
-    pub(crate) fn new(config: &SegmentConfig, mut keys: Param, mut values: Param) -> Self {
-        for param in [&mut keys, &mut values] {
-            param.trainable = config.trainable;
-            param.lr_scale = config.lr_scale;
-        }
+    pub(crate) fn new(config: &SegmentConfig, keys: Param, values: Param) -> Self {
         Self {
             keys,
             values,
+            id: config.id,
             tau: config.tau,
             stage: config.stage,
             born_step: config.born_step,
         }
     }
 
-    /// Tokens.
+    /// Parameter tokens.
     pub fn tokens(&self) -> usize {
         self.keys.shape()[0]
     }
@@ -40,48 +39,40 @@ impl Segment {
     /// Its description.
     pub fn config(&self) -> SegmentConfig {
         SegmentConfig {
+            id: self.id,
             tokens: self.tokens(),
             tau: self.tau,
             stage: self.stage,
             born_step: self.born_step,
-            trainable: self.keys.trainable,
-            lr_scale: self.keys.lr_scale,
         }
     }
 
     /// Lets training change the segment, or not.
     pub fn set_trainable(&mut self, trainable: bool) {
-        self.keys.trainable = trainable;
-        self.values.trainable = trainable;
-    }
-
-    pub(crate) fn set_tau(&mut self, tau: f64) {
-        self.tau = tau;
+        self.keys.training.trainable = trainable;
+        self.values.training.trainable = trainable;
     }
 }
 
-/// A site: one Pattention of one block.
+/// A Pattention site: one layer of a block.
 #[derive(Debug)]
 pub struct Site {
     theta: Theta,
-    eps: f32,
-    pub(crate) norm: NormSpan,
-    pub(crate) tau: f64,
+    eps: f64,
+    norm: NormSpan,
+    tau: f64,
     pub(crate) anneal: Option<Anneal>,
-    pub(crate) segments: Vec<Segment>,
+    segments: Vec<Segment>,
 }
 
 impl Site {
-    pub(crate) fn new(config: &SiteConfig, theta: Theta, eps: f32, segments: Vec<Segment>) -> Self {
-        let SiteConfig {
-            norm, tau, anneal, ..
-        } = config.clone();
+    pub(crate) fn new(config: &SiteConfig, segments: Vec<Segment>) -> Self {
         Self {
-            theta,
-            eps,
-            norm,
-            tau,
-            anneal,
+            theta: config.theta,
+            eps: config.eps,
+            norm: config.norm,
+            tau: config.tau,
+            anneal: None,
             segments,
         }
     }
@@ -89,9 +80,10 @@ impl Site {
     /// Its description.
     pub fn config(&self) -> SiteConfig {
         SiteConfig {
+            theta: self.theta,
+            eps: self.eps,
             norm: self.norm,
             tau: self.tau,
-            anneal: self.anneal.clone(),
             segments: self.segments.iter().map(Segment::config).collect(),
         }
     }
@@ -111,22 +103,9 @@ impl Site {
         self.segments.iter().map(Segment::tokens).sum()
     }
 
-    /// Learnable numbers.
-    pub fn params(&self) -> usize {
-        self.segments
-            .iter()
-            .map(|s| s.keys.len() + s.values.len())
-            .sum()
-    }
-
     /// Width of the output.
     pub fn d_out(&self) -> usize {
         self.segments[0].values.shape()[1]
-    }
-
-    /// Width of the input.
-    pub fn d_in(&self) -> usize {
-        self.segments[0].keys.shape()[1]
     }
 
     /// Norms per row.
@@ -142,9 +121,9 @@ impl Site {
         run(&self.site_ref(&self.segment_refs()))
     }
 
-    pub(crate) fn segment_refs(&self) -> SmallVec<[SegmentRef<'_>; 8]> {
+    pub(crate) fn segment_refs(&self) -> SmallVec<[device::Segment<&Buffer>; 8]> {
         (self.segments.iter())
-            .map(|s| SegmentRef {
+            .map(|s| device::Segment {
                 keys: s.keys.value(),
                 values: s.values.value(),
                 tokens: s.tokens(),
@@ -153,17 +132,12 @@ impl Site {
             .collect()
     }
 
-    pub(crate) fn site_ref<'a>(&self, segments: &'a [SegmentRef<'a>]) -> SiteRef<'a> {
-        let norm = match self.norm {
-            NormSpan::Joint => Norm::Joint {
-                tau: self.tau as f32,
-            },
-            NormSpan::Segment => Norm::Segment,
-        };
+    pub(crate) fn site_ref<'a>(&self, segments: &'a [device::Segment<&'a Buffer>]) -> SiteRef<'a> {
         SiteRef {
             theta: self.theta,
-            norm,
-            eps: self.eps,
+            norm: self.norm,
+            tau: self.tau as f32,
+            eps: self.eps as f32,
             segments,
         }
     }

@@ -1,0 +1,168 @@
+//! One block: attention between tokens, then a feed-forward network, each added to the residual stream.
+
+use crate::cache::LayerCache;
+use crate::config::{BlockConfig, Residual, SiteKind};
+use crate::graph::Graph;
+use crate::layers::{Layer, Norm};
+use crate::param::Param;
+use crate::site::Site;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+use tokenformer_device::{Result, RotaryTable};
+
+/// One block.
+#[derive(Debug)]
+pub struct Block {
+    pub(crate) attention_norm: Norm,
+    pub(crate) query: Layer,
+    pub(crate) key: Layer,
+    pub(crate) value: Layer,
+    pub(crate) proj: Layer,
+    pub(crate) ffn_norm: Norm,
+    pub(crate) ffn: Layer,
+}
+
+/// What the blocks of a network share.
+#[derive(Debug)]
+pub(crate) struct Attend {
+    pub heads: usize,
+    pub causal: bool,
+    pub residual: Residual,
+    pub rotary: Option<Arc<RotaryTable>>,
+}
+
+impl Block {
+    /// The residual stream `[B, T, D]` behind the block.
+    pub(crate) fn forward<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        how: &Attend,
+        h: Tensor,
+        cache: Option<LayerCache<'_>>,
+    ) -> Result<Tensor> {
+        let u = self.attention_norm.forward(g, &h)?;
+        match how.residual {
+            Residual::Sequential => {
+                let y = self.attend(g, how, u, cache)?;
+                let h = g.add(h, y)?;
+                let u = self.ffn_norm.forward(g, &h)?;
+                let y = self.ffn.forward(g, u)?;
+                g.add(h, y)
+            }
+            Residual::Parallel => {
+                let v = self.ffn_norm.forward(g, &h)?;
+                let y = self.attend(g, how, u, cache)?;
+                let h = g.add(h, y)?;
+                let y = self.ffn.forward(g, v)?;
+                g.add(h, y)
+            }
+        }
+    }
+
+    /// Softmax attention between the tokens of each sequence, between layers of learnable weights.
+    fn attend<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        how: &Attend,
+        u: Tensor,
+        cache: Option<LayerCache<'_>>,
+    ) -> Result<Tensor> {
+        let layers = [&self.query, &self.key, &self.value];
+        let [mut q, mut k, v] = Layer::forward_three(layers, g, u)?;
+        let seen = cache.as_ref().map_or(0, |cache| cache.seen);
+        if let Some(table) = &how.rotary {
+            q = g.rotate(q, table, how.heads, seen)?;
+            k = g.rotate(k, table, how.heads, seen)?;
+        }
+        let c = match cache {
+            Some(LayerCache { kv, capacity, .. }) => {
+                g.attention_cached([q, k, v], how.heads, seen, capacity, kv)?
+            }
+            None => g.attention([q, k, v], how.heads, how.causal)?,
+        };
+        self.proj.forward(g, c)
+    }
+
+    /// Its description.
+    pub fn config(&self) -> BlockConfig {
+        BlockConfig {
+            query: self.query.config(),
+            key: self.key.config(),
+            value: self.value.config(),
+            proj: self.proj.config(),
+            ffn: self.ffn.config(),
+        }
+    }
+
+    /// A layer.
+    pub fn layer(&self, kind: SiteKind) -> &Layer {
+        match kind {
+            SiteKind::Query => &self.query,
+            SiteKind::Key => &self.key,
+            SiteKind::Value => &self.value,
+            SiteKind::Proj => &self.proj,
+            SiteKind::Ffn => &self.ffn,
+        }
+    }
+
+    /// A layer, to change.
+    pub fn layer_mut(&mut self, kind: SiteKind) -> &mut Layer {
+        match kind {
+            SiteKind::Query => &mut self.query,
+            SiteKind::Key => &mut self.key,
+            SiteKind::Value => &mut self.value,
+            SiteKind::Proj => &mut self.proj,
+            SiteKind::Ffn => &mut self.ffn,
+        }
+    }
+
+    /// A layer, if it is a Pattention site.
+    pub fn site(&self, kind: SiteKind) -> Option<&Site> {
+        self.layer(kind).site()
+    }
+
+    /// A layer, to change, if it is a Pattention site.
+    pub fn site_mut(&mut self, kind: SiteKind) -> Option<&mut Site> {
+        self.layer_mut(kind).site_mut()
+    }
+
+    /// Its layers with their kinds, in the order of files.
+    pub fn layers(&self) -> [(SiteKind, &Layer); 5] {
+        SiteKind::ALL.map(|kind| (kind, self.layer(kind)))
+    }
+
+    pub(crate) fn layers_mut(&mut self) -> [&mut Layer; 5] {
+        [
+            &mut self.query,
+            &mut self.key,
+            &mut self.value,
+            &mut self.proj,
+            &mut self.ffn,
+        ]
+    }
+
+    /// Its arrays, in the order of files: layers, then norms.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        let norms = [&self.attention_norm, &self.ffn_norm];
+        let norms = norms.into_iter().flat_map(|norm| &norm.affine).flatten();
+        let layers = self.layers().into_iter();
+        layers.flat_map(|(_, layer)| layer.params()).chain(norms)
+    }
+
+    /// Its arrays, to change.
+    pub fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
+        let norms = [&mut self.attention_norm, &mut self.ffn_norm];
+        let norms = norms
+            .into_iter()
+            .flat_map(|norm| &mut norm.affine)
+            .flatten();
+        let layers = [
+            &mut self.query,
+            &mut self.key,
+            &mut self.value,
+            &mut self.proj,
+            &mut self.ffn,
+        ];
+        layers.into_iter().flat_map(Layer::params_mut).chain(norms)
+    }
+}

@@ -1,0 +1,119 @@
+//! Keys and values of the positions seen so far, for decoding.
+
+use crate::error::Result;
+use std::sync::Arc;
+use tokenformer_device::{Device, Role, Temp};
+
+/// Keys and values of the positions seen so far, `[B, capacity, D]` each, for every block.
+#[derive(Debug)]
+pub struct Cache {
+    layers: Vec<[Temp; 2]>,
+    batch: usize,
+    capacity: usize,
+    len: usize,
+}
+
+/// The keys and values of one block.
+pub(crate) struct LayerCache<'a> {
+    pub kv: &'a mut [Temp; 2],
+    pub capacity: usize,
+    /// Positions seen.
+    pub seen: usize,
+}
+
+impl Cache {
+    pub(crate) fn new(
+        device: &Arc<dyn Device>,
+        layers: usize,
+        batch: usize,
+        capacity: usize,
+        width: usize,
+    ) -> Result<Self> {
+        let len = batch * capacity * width;
+        let temp = || Temp::new(device, len, Role::Activation);
+        let layers = (0..layers)
+            .map(|_| Ok([temp()?, temp()?]))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            layers,
+            batch,
+            capacity,
+            len: 0,
+        })
+    }
+
+    pub(crate) fn layer(&mut self, block: usize) -> LayerCache<'_> {
+        LayerCache {
+            kv: &mut self.layers[block],
+            capacity: self.capacity,
+            seen: self.len,
+        }
+    }
+
+    pub(crate) fn advance(&mut self, positions: usize) {
+        self.len += positions;
+    }
+
+    /// Sequences.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Positions seen.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing has been seen.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Most positions that it can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets everything after the first `len` positions.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// A cache of `sequences.len()` sequences with room for `capacity` positions: the `i`-th has seen what
+    /// sequence `sequences[i]` of this one has. Texts that begin alike are so computed once.
+    ///
+    /// # Errors
+    /// If memory is short.
+    ///
+    /// # Panics
+    /// If a sequence is not in this cache, nothing has been seen, or `capacity` is below what was seen.
+    pub fn fork(
+        &self,
+        device: &Arc<dyn Device>,
+        sequences: &[usize],
+        capacity: usize,
+    ) -> Result<Self> {
+        assert!(sequences.iter().all(|&s| s < self.batch) && (1..=capacity).contains(&self.len));
+        // Positions beyond those seen hold copies of the last until they are written.
+        let rows: Vec<u32> = (sequences.iter())
+            .flat_map(|s| (0..capacity).map(move |t| s * self.capacity + t.min(self.len - 1)))
+            .map(|row| row as u32)
+            .collect();
+        let rows = Temp::indices(device, &rows)?;
+        let copy = |from: &Temp| -> Result<Temp> {
+            let width = from.len() / (self.batch * self.capacity);
+            let mut to = Temp::new(device, rows.len() * width, Role::Activation)?;
+            device.gather_rows(from, &rows, width, &mut to)?;
+            Ok(to)
+        };
+        let layers = (self.layers.iter())
+            .map(|[keys, values]| Ok([copy(keys)?, copy(values)?]))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            layers,
+            batch: sequences.len(),
+            capacity,
+            len: self.len,
+        })
+    }
+}

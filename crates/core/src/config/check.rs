@@ -1,0 +1,148 @@
+//! Checks of a configuration: every setting, and what they say together. Nothing is allocated.
+
+use super::{BlockConfig, LayerConfig, ModelConfig, Positions, SiteConfig, SiteKind};
+use crate::error::{Result, config_error};
+
+/// Largest value of any single size.
+pub(crate) const MAX_SIZE: usize = 1 << 24;
+/// Most blocks.
+pub(crate) const MAX_LAYERS: usize = 1 << 14;
+/// Most learnable numbers.
+const MAX_PARAMS: u128 = 1 << 50;
+/// Largest table of rotary angles, positions times rotated channels: 64 MB, made before any weight of as
+/// many positions vouches for it.
+const MAX_ANGLES: usize = 1 << 24;
+
+impl ModelConfig {
+    /// Checks every setting and their relations; allocates nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for the first contradiction.
+    pub fn validate(&self) -> Result<()> {
+        if self.format != "tokenformer" {
+            let help = "is this a config.json of another program?";
+            let expected = "\"tokenformer\"";
+            return Err(config_error("format", expected, &self.format, help));
+        }
+        let sizes = [
+            ("vocab", self.vocab, MAX_SIZE),
+            ("width", self.width, MAX_SIZE),
+            ("heads", self.heads, MAX_SIZE),
+            ("context", self.context, MAX_SIZE),
+            ("layers", self.blocks.len(), MAX_LAYERS),
+        ];
+        for (name, got, max) in sizes {
+            size(name, got, max)?;
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            let help = "choose a width that is a multiple of the heads";
+            let expected = format!("a divisor of the width {}", self.width);
+            return Err(config_error("heads", expected, self.heads, help));
+        }
+        self.check_positions()?;
+        epsilon("norm_eps", self.norm_eps, 1.0)?;
+        for (b, block) in self.blocks.iter().enumerate() {
+            for kind in SiteKind::ALL {
+                let name = format!("blocks.{b}.{}", kind.name());
+                match block.layer(kind) {
+                    LayerConfig::Pattention(config) => site(config, &name)?,
+                    LayerConfig::Linear { .. } => {}
+                    LayerConfig::Mlp { hidden, .. } => {
+                        size(&format!("{name}.hidden"), *hidden, MAX_SIZE)?;
+                    }
+                }
+            }
+        }
+        self.check_total()
+    }
+
+    fn check_positions(&self) -> Result<()> {
+        let Positions::Rotary { fraction, base } = self.positions else {
+            return Ok(());
+        };
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            let help = "0.25 is what the published models use; positions = none turns it off";
+            let expected = "above 0, at most 1";
+            return Err(config_error("positions.fraction", expected, fraction, help));
+        }
+        if !(base.is_finite() && base > 1.0) {
+            let help = "10000 is what the published models use";
+            return Err(config_error("positions.base", "a number above 1", base, help));
+        }
+        let dims = self.rotary_dims();
+        if dims == 0 || !dims.is_multiple_of(2) {
+            let channels = self.channels();
+            let expected = "an even number of rotated channels per head, at least 2";
+            let got = format!("{dims} (= {channels} channels per head x {fraction}, rounded down)");
+            let help = "change the width, the heads or the fraction";
+            return Err(config_error("positions.fraction", expected, got, help));
+        }
+        let most = MAX_ANGLES / dims;
+        if self.context > most {
+            let expected = format!("at most {most} positions, with {dims} rotated channels");
+            let help = "choose a shorter context, or a smaller positions.fraction";
+            return Err(config_error("context", expected, self.context, help));
+        }
+        Ok(())
+    }
+
+    /// Each size is small enough; so must be their products, which all counts rely on.
+    fn check_total(&self) -> Result<()> {
+        let d = self.width as u128;
+        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
+        let body: u128 = layers
+            .map(|layer| d * (2 * layer.hidden() as u128).max(d))
+            .sum();
+        let params = body + d * (2 * self.vocab as u128 + self.context as u128);
+        if params > MAX_PARAMS {
+            let expected = format!("at most {MAX_PARAMS} learnable numbers");
+            let help = "are these the sizes you meant?";
+            return Err(config_error("model", expected, params, help));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a size of 0, or above `max`.
+pub(crate) fn size(name: &str, size: usize, max: usize) -> Result<()> {
+    if size == 0 || size > max {
+        let expected = format!("between 1 and {max}");
+        let help = "is this the number you meant?";
+        return Err(config_error(name, expected, size, help));
+    }
+    Ok(())
+}
+
+fn epsilon(name: &str, eps: f64, max: f64) -> Result<()> {
+    if !(eps > 0.0 && eps <= max) {
+        let expected = format!("above 0, at most {max}");
+        return Err(config_error(name, expected, eps, "a small positive number"));
+    }
+    Ok(())
+}
+
+fn site(site: &SiteConfig, name: &str) -> Result<()> {
+    let positive = |field: String, value: f64| {
+        if value.is_finite() && value > 0.0 {
+            return Ok(());
+        }
+        let help = "a fresh site has the root of its tokens";
+        Err(config_error(field, "a positive number", value, help))
+    };
+    positive(format!("{name}.tau"), site.tau)?;
+    epsilon(&format!("{name}.eps"), site.eps, 1e-3)?;
+    size(&format!("{name}.segments"), site.segments.len(), 1 << 16)?;
+    let mut ids: Vec<u32> = Vec::with_capacity(site.segments.len());
+    for (s, segment) in site.segments.iter().enumerate() {
+        let name = format!("{name}.segments.{s}");
+        size(&format!("{name}.tokens"), segment.tokens, MAX_SIZE)?;
+        positive(format!("{name}.tau"), segment.tau)?;
+        if segment.id == u32::MAX || ids.contains(&segment.id) {
+            let help = "number the segments of a site in the order of their birth";
+            let expected = "a number that no other segment of the site has";
+            return Err(config_error(format!("{name}.id"), expected, segment.id, help));
+        }
+        ids.push(segment.id);
+    }
+    Ok(())
+}

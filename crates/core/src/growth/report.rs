@@ -1,0 +1,113 @@
+//! What a growth did.
+
+use super::{Birth, Growth, GrowthMap, Promise};
+use crate::config::{ModelConfig, SiteKind};
+use serde::{Deserialize, Serialize};
+
+/// How one kind of layer grew, added up over the blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteGrowth {
+    /// Kind of layer.
+    pub site: SiteKind,
+    /// Parameter tokens (hidden width of an MLP) per block before, of the first block.
+    pub tokens_before: usize,
+    /// Parameter tokens per block after.
+    pub tokens_after: usize,
+    /// Parameters in all blocks before.
+    pub params_before: u64,
+    /// Parameters in all blocks after.
+    pub params_after: u64,
+}
+
+/// What a growth did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrowthReport {
+    /// Training stage that begins.
+    pub stage: u32,
+    /// Training step at which it happened.
+    pub step: u64,
+    /// What was asked for.
+    pub growth: Growth,
+    /// Parameters before.
+    pub params_before: u64,
+    /// Parameters after.
+    pub params_after: u64,
+    /// Blocks before.
+    pub layers_before: usize,
+    /// Blocks after.
+    pub layers_after: usize,
+    /// By kind of layer.
+    pub sites: Vec<SiteGrowth>,
+    /// Whether the function was promised to stay the same.
+    pub preserving: bool,
+    /// Largest absolute difference of a logit on the probe tokens.
+    pub max_logit_diff: f64,
+    /// Root mean square of the logits' differences on the probe tokens, over that of the logits.
+    pub relative_logit_diff: f64,
+}
+
+/// How far logits moved.
+#[derive(Clone, Copy)]
+pub(super) struct Movement {
+    /// Largest absolute difference; NaN if a logit is not finite.
+    pub largest: f64,
+    /// Root mean square of the differences over that of the logits before.
+    pub relative: f64,
+}
+
+impl Movement {
+    pub fn between(before: &[f32], after: &[f32]) -> Self {
+        let pairs = before.iter().zip(after);
+        let differences = || pairs.clone().map(|(a, b)| f64::from(*a) - f64::from(*b));
+        let larger = |m: f64, d: f64| {
+            if d.abs() > m || d.is_nan() {
+                d.abs()
+            } else {
+                m
+            }
+        };
+        let scale: f64 = before.iter().map(|a| f64::from(*a).powi(2)).sum();
+        let squares: f64 = differences().map(|d| d * d).sum();
+        Self {
+            largest: differences().fold(0.0, larger),
+            relative: (squares / scale.max(f64::MIN_POSITIVE)).sqrt(),
+        }
+    }
+}
+
+pub(super) fn report(
+    growth: &Growth,
+    birth: Birth,
+    map: &GrowthMap,
+    before: &ModelConfig,
+    movement: Movement,
+) -> GrowthReport {
+    let after = &map.target;
+    let sites = SiteKind::ALL.map(|kind| {
+        let tokens = |c: &ModelConfig| c.blocks[0].layer(kind).hidden();
+        let params = |c: &ModelConfig| {
+            let layers = c.blocks.iter().map(|b| b.layer(kind));
+            layers.map(|layer| layer.params(c.width)).sum()
+        };
+        SiteGrowth {
+            site: kind,
+            tokens_before: tokens(before),
+            tokens_after: tokens(after),
+            params_before: params(before),
+            params_after: params(after),
+        }
+    });
+    GrowthReport {
+        stage: birth.stage,
+        step: birth.step,
+        growth: growth.clone(),
+        params_before: before.params(),
+        params_after: after.params(),
+        layers_before: before.layers(),
+        layers_after: after.layers(),
+        sites: sites.into(),
+        preserving: map.promise == Promise::Exact,
+        max_logit_diff: movement.largest,
+        relative_logit_diff: movement.relative,
+    }
+}

@@ -1,0 +1,51 @@
+//! Rows of a learned table.
+
+use super::{Backward, Recorder};
+use crate::param::Param;
+use crate::tensor::{Tensor, Var};
+use tokenformer_device::{Result, Temp};
+
+/// `y[r] = table[index[r]]`.
+pub(crate) struct Embed<'m> {
+    table: &'m Param,
+    index: Temp,
+    out: Var,
+}
+
+impl<'m> Embed<'m> {
+    /// Rows `index` `[B·T]` of `table` `[V, D]`: `[B, T, D]`.
+    pub fn forward(
+        rec: &mut Recorder,
+        table: &'m Param,
+        index: &[u32],
+        batch: usize,
+    ) -> Result<(Tensor, Option<Self>)> {
+        let width = table.shape()[1];
+        let index = Temp::indices(&rec.device, index)?;
+        let mut y = rec.temp(index.len() * width)?;
+        rec.device
+            .gather_rows(table.value(), &index, width, &mut y)?;
+        let y = rec.tensor(y.share(), [batch, index.len() / batch, width]);
+        let note = y.var.map(|out| Self { table, index, out });
+        Ok((y, note))
+    }
+
+    pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {
+        let device = &**back.device;
+        if let Some(dy) = back.values[self.out].take()
+            && let Some(to) = back.params.get_mut(self.table)?
+        {
+            device.scatter_add_rows(&self.index, &dy, self.table.shape()[1], to)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows `index` of a value, in inference: `[index.len(), 1, D]`.
+pub(crate) fn select_rows(rec: &mut Recorder, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+    let width = x.width();
+    let index = Temp::indices(&rec.device, index)?;
+    let mut y = rec.temp(index.len() * width)?;
+    rec.device.gather_rows(&x.data, &index, width, &mut y)?;
+    Ok(rec.tensor(y.share(), [index.len(), 1, width]))
+}

@@ -1,0 +1,166 @@
+//! Pattention, `Y = Θ(X·Kᵀ)·V` (paper, equations 7 and 16): attention between rows and the parameter tokens of a site.
+
+use super::composed::Composed;
+use super::{Backward, Recorder};
+use crate::recompute::Recompute;
+use crate::site::Site;
+use crate::tensor::{Tensor, Var};
+use smallvec::SmallVec;
+use std::sync::Arc;
+use tokenformer_device::{
+    Buffer, Device, FusedSite, Result, Role, SegmentGradient, SiteDims, Temp,
+};
+
+/// A Pattention at one site.
+pub(crate) struct Pattention<'m> {
+    x: Tensor,
+    out: Var,
+    site: &'m Site,
+    /// Empty if the backward pass recomputes them.
+    scores: Temp,
+    stats: Temp,
+}
+
+/// Calls `run` with the device's own Pattention, or with the one composed of its primitives.
+fn with_fused<T>(device: &Arc<dyn Device>, run: impl FnOnce(&dyn FusedSite) -> T) -> T {
+    match device.fused_site() {
+        Some(fused) => run(fused),
+        None => run(&Composed { device }),
+    }
+}
+
+fn dims(x: &Tensor, site: &Site) -> SiteDims {
+    SiteDims {
+        rows: x.rows(),
+        d_in: x.width(),
+        d_out: site.d_out(),
+    }
+}
+
+impl<'m> Pattention<'m> {
+    /// `x` `[B, T, D_in]`: `[B, T, D_out]`.
+    pub fn forward(
+        rec: &mut Recorder,
+        x: Tensor,
+        site: &'m Site,
+    ) -> Result<(Tensor, Option<Self>)> {
+        let dims = dims(&x, site);
+        let mut y = rec.temp(dims.rows * dims.d_out)?;
+        let mut kept = match rec.records() {
+            true => {
+                let keeps = rec.recompute != Recompute::Scores;
+                let scores = if keeps { dims.rows * site.tokens() } else { 0 };
+                let scores = Temp::new(&rec.device, scores, Role::Scores)?;
+                Some([scores, rec.temp(dims.rows * site.groups())?])
+            }
+            false => None,
+        };
+        site.with_ref(|site| {
+            let kept = kept
+                .as_mut()
+                .map(|[scores, stats]| [&mut **scores, &mut **stats]);
+            with_fused(&rec.device, |fused| {
+                fused.forward(site, &x.data, dims, &mut y, kept)
+            })
+        })?;
+        let [batch, length, _] = x.shape();
+        let y = rec.tensor(y.share(), [batch, length, dims.d_out]);
+        let note = match (kept, y.var) {
+            (Some([scores, stats]), Some(out)) => Some(Self {
+                x,
+                out,
+                site,
+                scores,
+                stats,
+            }),
+            _ => None,
+        };
+        Ok((y, note))
+    }
+
+    pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {
+        let Self {
+            x,
+            out,
+            site,
+            mut scores,
+            mut stats,
+        } = self;
+        let (Some(dy), Some(var)) = (back.take(out), x.var) else {
+            return Ok(());
+        };
+        let dims = dims(&x, site);
+        let all = dims.rows * site.tokens();
+        if scores.len() < all {
+            scores = Temp::new(back.device, all, Role::Scores)?;
+            site.with_ref(|site| {
+                with_fused(back.device, |fused| {
+                    fused.scores(site, &x.data, dims, &mut scores)
+                })
+            })?;
+        }
+        let mut work = Temp::new(back.device, all, Role::Scores)?;
+        let mut held = SmallVec::<[Option<[Temp; 2]>; 4]>::new();
+        for segment in site.segments() {
+            let both = (
+                back.params.take(&segment.keys)?,
+                back.params.take(&segment.values)?,
+            );
+            held.push(match both {
+                (Some(keys), Some(values)) => Some([keys, values]),
+                _ => None,
+            });
+        }
+        back.accumulate(var, dims.rows * dims.d_in, |back, write, dx| {
+            let mut gradients: SmallVec<[SegmentGradient<'_>; 8]> = held
+                .iter_mut()
+                .map(|g| g.as_mut().map(|[k, v]| [&mut **k, &mut **v]))
+                .collect();
+            site.with_ref(|site| {
+                let kept = [&mut *scores, &mut *stats];
+                let dx = Some((write, &mut **dx));
+                with_fused(back.device, |fused| {
+                    fused.backward(
+                        site, &x.data, &dy, dims, kept, &mut work, dx, &mut gradients,
+                    )
+                })
+            })
+        })?;
+        for (segment, gradient) in site.segments().iter().zip(held) {
+            let Some([keys, values]) = gradient else {
+                continue;
+            };
+            back.params.put(&segment.keys, keys);
+            back.params.put(&segment.values, values);
+        }
+        Ok(())
+    }
+}
+
+/// [`Pattention::forward`] of one input at several sites of one shape, in inference.
+pub(crate) fn pattention_group<const N: usize>(
+    rec: &mut Recorder,
+    x: &Tensor,
+    sites: [&Site; N],
+) -> Result<[Tensor; N]> {
+    let dims = dims(x, sites[0]);
+    let mut ys = SmallVec::<[Temp; 3]>::new();
+    for _ in sites {
+        ys.push(rec.temp(dims.rows * dims.d_out)?);
+    }
+    let segments = sites.map(Site::segment_refs);
+    let refs: SmallVec<[_; 3]> = (sites.iter().zip(&segments))
+        .map(|(site, segments)| site.site_ref(segments))
+        .collect();
+    with_fused(&rec.device, |fused| {
+        let mut buffers: SmallVec<[&mut Buffer; 3]> = ys.iter_mut().map(|y| &mut **y).collect();
+        fused.forward_group(&refs, &x.data, dims, &mut buffers)
+    })?;
+    let [batch, length, _] = x.shape();
+    let mut ys = ys.into_iter();
+    Ok([(); N].map(|()| {
+        // One was made for each of the N sites.
+        let y = ys.next().expect("one output for each site");
+        rec.tensor(y.share(), [batch, length, dims.d_out])
+    }))
+}
