@@ -48,7 +48,7 @@ pub use device::{Device, FusedSite, Usage};
 pub use error::{DeviceError, Result};
 pub use ops::{
     Adam, AttentionDims, Head, KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix,
-    Role, RotaryDims, RotaryTable, RowsToStore, Targets, Write,
+    Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, Targets, Write,
 };
 pub use precision::{Precision, UnknownPrecision, WeightFormat};
 pub use site::{NormSpan, Segment, SegmentGradient, Site, SiteDims, SiteRef, Theta};

@@ -240,14 +240,18 @@ pub struct Head<'a> {
     pub width: usize,
 }
 
-/// What the rows of a head are compared with.
+/// What the rows of a head are compared with. `C` and `W` hold the numbers: buffers of a device ([`Targets`]), or
+/// slices in memory.
 #[derive(Clone, Copy, Debug)]
-pub enum Targets<'a> {
+pub enum RowTargets<C, W> {
     /// A class per row: indices `[R]`.
-    Classes(&'a Buffer),
+    Classes(C),
     /// A weight per row and class: `[R, V]`; the loss of a row is `−Σ_v weight_v · log softmax(logits)_v`.
-    Soft(&'a Buffer),
+    Soft(W),
 }
+
+/// Targets in buffers of a device.
+pub type Targets<'a> = RowTargets<&'a Buffer, &'a Buffer>;
 
 /// Where a loss puts gradients.
 #[derive(Debug)]

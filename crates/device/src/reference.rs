@@ -1,1 +1,413 @@
-//! The plain f64 device.
+//! The plain f64 device: what every operation means, precise enough for finite differences.
+//!
+//! One loop per sum, nothing fused, slow on purpose: tests hold fast devices against it. The plain functions that it
+//! consists of are public for the tests of kernels.
+
+mod attention;
+mod gelu;
+mod matrices;
+mod rows;
+mod site;
+mod theta;
+
+use crate::{
+    Adam, AttentionDims, Buffer, Device, Handles, Head, KeptForNorm, LossGradient, Matmul, Output,
+    Result, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, SiteRef, Targets, Usage, Write,
+};
+use std::sync::Arc;
+
+pub use attention::{attention, attention_backward};
+pub use gelu::{erf, gelu, gelu_derivative};
+pub use matrices::{dot, logits, matmul};
+pub use rows::{
+    Loss, adamw, clip_factor, cross_entropy, layer_norm, layer_norm_backward, norm_row_backward,
+    norm_stats, rotate,
+};
+pub use site::{SiteGradient, pattention, pattention_backward};
+pub use theta::{theta_row, theta_row_backward};
+
+/// The f64 device. It fuses nothing, so that the composition of a site from primitives is tested on it.
+#[derive(Debug, Default)]
+pub struct Reference {
+    handles: Handles,
+}
+
+impl Reference {
+    /// A device.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+}
+
+/// The numbers of a buffer that a [`Reference`] made.
+pub fn values(buffer: &Buffer) -> &[f64] {
+    buffer.storage::<Vec<f64>>()
+}
+
+/// The numbers of a buffer that a [`Reference`] made, to change.
+pub fn values_mut(buffer: &mut Buffer) -> &mut [f64] {
+    buffer.storage_mut::<Vec<f64>>()
+}
+
+/// The indices of a buffer that a [`Reference`] made.
+pub fn indices(buffer: &Buffer) -> &[u32] {
+    buffer.storage::<Vec<u32>>()
+}
+
+fn put(write: Write, from: &[f64], to: &mut Buffer) {
+    let to = values_mut(to);
+    assert_eq!(from.len(), to.len());
+    match write {
+        Write::Replace => to.copy_from_slice(from),
+        Write::Add => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
+    }
+}
+
+fn filled(len: usize, role: Role, number: f64) -> Buffer {
+    match role {
+        Role::Index => Buffer::new(vec![0u32; len], len),
+        _ => Buffer::new(vec![number; len], len),
+    }
+}
+
+impl Device for Reference {
+    fn describe(&self) -> String {
+        "reference, f64, 1 thread".into()
+    }
+
+    fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    fn alloc(&self, len: usize, role: Role) -> Result<Buffer> {
+        Ok(filled(len, role, 0.0))
+    }
+
+    /// The arbitrary content is NaN here, so that nobody gets away with reading it.
+    fn temporary(&self, len: usize, role: Role, buffer: &mut Buffer) -> Result<()> {
+        *buffer = filled(len, role, f64::NAN);
+        Ok(())
+    }
+
+    /// Nothing: no run is planned on this device, so it does not count.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn write(&self, from: &[f32], to: &mut Buffer) -> Result<()> {
+        let from: Vec<f64> = from.iter().copied().map(f64::from).collect();
+        put(Write::Replace, &from, to);
+        Ok(())
+    }
+
+    fn write_indices(&self, from: &[u32], to: &mut Buffer) -> Result<()> {
+        to.storage_mut::<Vec<u32>>().copy_from_slice(from);
+        Ok(())
+    }
+
+    fn read_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()> {
+        let from = &values(from)[start..start + to.len()];
+        to.iter_mut()
+            .zip(from)
+            .for_each(|(to, from)| *to = *from as f32);
+        Ok(())
+    }
+
+    fn read_accumulator(&self, from: &Buffer) -> Result<f64> {
+        Ok(values(from)[0])
+    }
+
+    fn zero(&self, buffer: &mut Buffer) -> Result<()> {
+        match buffer.storage_if::<Vec<u32>>() {
+            Some(_) => buffer.storage_mut::<Vec<u32>>().fill(0),
+            None => values_mut(buffer).fill(0.0),
+        }
+        Ok(())
+    }
+
+    fn copy(&self, from: &Buffer, to: &mut Buffer) -> Result<()> {
+        match from.storage_if::<Vec<u32>>() {
+            Some(from) => to.storage_mut::<Vec<u32>>().copy_from_slice(from),
+            None => put(Write::Replace, values(from), to),
+        }
+        Ok(())
+    }
+
+    fn add(&self, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        put(Write::Add, values(x), y);
+        Ok(())
+    }
+
+    fn add_to_rows(&self, bias: &Buffer, y: &mut Buffer) -> Result<()> {
+        let bias = values(bias);
+        for y in values_mut(y).chunks_exact_mut(bias.len()) {
+            y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        }
+        Ok(())
+    }
+
+    fn sum_rows(&self, dy: &Buffer, d_bias: &mut Buffer) -> Result<()> {
+        let d_bias = values_mut(d_bias);
+        for dy in values(dy).chunks_exact(d_bias.len()) {
+            d_bias.iter_mut().zip(dy).for_each(|(b, dy)| *b += dy);
+        }
+        Ok(())
+    }
+
+    fn matmul(&self, product: Matmul<'_>, write: Write, c: Output<'_>) -> Result<()> {
+        let found = matmul(&product);
+        let to = values_mut(c.buffer);
+        for (number, x) in found.into_iter().enumerate() {
+            let (row, col) = (number / product.cols, number % product.cols);
+            let to = &mut to[c.offset + row * c.row_stride + col];
+            match write {
+                Write::Replace => *to = x,
+                Write::Add => *to += x,
+            }
+        }
+        Ok(())
+    }
+
+    fn gelu(&self, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        let found: Vec<f64> = values(x).iter().map(|&x| gelu(x)).collect();
+        put(Write::Replace, &found, y);
+        Ok(())
+    }
+
+    fn gelu_backward(&self, x: &Buffer, dy: &Buffer, dx: &mut Buffer) -> Result<()> {
+        let each = values(x).iter().zip(values(dy));
+        let found: Vec<f64> = each.map(|(&x, dy)| dy * gelu_derivative(x)).collect();
+        put(Write::Replace, &found, dx);
+        Ok(())
+    }
+
+    fn theta(&self, site: &SiteRef<'_>, scores: &mut Buffer, stats: &mut Buffer) -> Result<()> {
+        let (n, groups) = (site.tokens(), site.groups());
+        let stats = values_mut(stats).chunks_exact_mut(groups);
+        for (row, stats) in values_mut(scores).chunks_exact_mut(n).zip(stats) {
+            theta_row(site, row, stats);
+        }
+        Ok(())
+    }
+
+    fn theta_backward(
+        &self,
+        site: &SiteRef<'_>,
+        scores: &mut Buffer,
+        _stats: &Buffer,
+        d_scores: &mut Buffer,
+    ) -> Result<()> {
+        let n = site.tokens();
+        let d_scores = values_mut(d_scores).chunks_exact_mut(n);
+        for (scores, d) in values_mut(scores).chunks_exact_mut(n).zip(d_scores) {
+            theta_row_backward(site, scores, d);
+        }
+        Ok(())
+    }
+
+    fn gather_rows(
+        &self,
+        table: &Buffer,
+        index: &Buffer,
+        width: usize,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let table = values(table);
+        let rows = values_mut(y).chunks_exact_mut(width);
+        for (y, &row) in rows.zip(indices(index)) {
+            y.copy_from_slice(&table[row as usize * width..][..width]);
+        }
+        Ok(())
+    }
+
+    fn scatter_add_rows(
+        &self,
+        index: &Buffer,
+        dy: &Buffer,
+        width: usize,
+        d_table: &mut Buffer,
+    ) -> Result<()> {
+        let d_table = values_mut(d_table);
+        for (dy, &row) in values(dy).chunks_exact(width).zip(indices(index)) {
+            let to = &mut d_table[row as usize * width..][..width];
+            to.iter_mut().zip(dy).for_each(|(to, dy)| *to += dy);
+        }
+        Ok(())
+    }
+
+    fn layer_norm(
+        &self,
+        x: &Buffer,
+        affine: Option<[&Buffer; 2]>,
+        eps: f32,
+        width: usize,
+        y: &mut Buffer,
+        stats: &mut Buffer,
+    ) -> Result<()> {
+        let (x, eps) = (values(x), f64::from(eps));
+        let stats = values_mut(stats).chunks_exact_mut(2);
+        for (x, stats) in x.chunks_exact(width).zip(stats) {
+            stats.copy_from_slice(&norm_stats(x, eps));
+        }
+        let affine = affine.map(|buffers| buffers.map(values));
+        put(Write::Replace, &layer_norm(x, affine, eps, width), y);
+        Ok(())
+    }
+
+    fn layer_norm_backward(
+        &self,
+        kept: KeptForNorm<'_>,
+        stats: &Buffer,
+        gain: Option<&Buffer>,
+        dy: &Buffer,
+        width: usize,
+        write: Write,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let gain = gain.map(values);
+        let mut found = Vec::with_capacity(dx.len());
+        let rows = values(dy).chunks_exact(width).zip(values(stats).chunks(2));
+        for (row, (dy, stats)) in rows.enumerate() {
+            let of_row = |numbers| &values(numbers)[row * width..][..width];
+            let unit = match kept {
+                KeptForNorm::Output(y) => of_row(y).to_vec(),
+                KeptForNorm::Input(x) => unit_row(of_row(x), stats),
+            };
+            found.extend(norm_row_backward(&unit, stats[1], gain, dy));
+        }
+        put(write, &found, dx);
+        Ok(())
+    }
+
+    fn layer_norm_backward_affine(
+        &self,
+        x: &Buffer,
+        stats: &Buffer,
+        dy: &Buffer,
+        d_gain: &mut Buffer,
+        d_bias: &mut Buffer,
+    ) -> Result<()> {
+        let width = d_gain.len();
+        let (d_gain, d_bias) = (values_mut(d_gain), values_mut(d_bias));
+        let rows = values(x).chunks_exact(width).zip(values(stats).chunks(2));
+        for ((x, stats), dy) in rows.zip(values(dy).chunks_exact(width)) {
+            let unit = unit_row(x, stats);
+            for i in 0..width {
+                d_gain[i] += dy[i] * unit[i];
+                d_bias[i] += dy[i];
+            }
+        }
+        Ok(())
+    }
+
+    fn rotate(
+        &self,
+        table: &RotaryTable,
+        dims: RotaryDims,
+        inverse: bool,
+        x: &mut Buffer,
+    ) -> Result<()> {
+        let tables = [&table.cos, &table.sin].map(values);
+        rotate(values_mut(x), tables, table.dims, dims, inverse);
+        Ok(())
+    }
+
+    fn attention(
+        &self,
+        dims: AttentionDims,
+        qkv: [&Buffer; 3],
+        o: &mut Buffer,
+        log_sums: Option<&mut Buffer>,
+    ) -> Result<()> {
+        let (found, found_sums) = attention(dims, qkv.map(values));
+        put(Write::Replace, &found, o);
+        if let Some(log_sums) = log_sums {
+            put(Write::Replace, &found_sums, log_sums);
+        }
+        Ok(())
+    }
+
+    fn attention_backward(
+        &self,
+        dims: AttentionDims,
+        qkv: [&Buffer; 3],
+        _o: &Buffer,
+        _log_sums: &Buffer,
+        d_o: &Buffer,
+        d_qkv: [&mut Buffer; 3],
+    ) -> Result<()> {
+        let found = attention_backward(dims, qkv.map(values), values(d_o));
+        for (found, to) in found.iter().zip(d_qkv) {
+            put(Write::Replace, found, to);
+        }
+        Ok(())
+    }
+
+    fn store_rows(&self, rows: &Buffer, dims: RowsToStore, cache: &mut Buffer) -> Result<()> {
+        let (rows, cache) = (values(rows), values_mut(cache));
+        let len = dims.length * dims.width;
+        for b in 0..dims.batch {
+            let to = (b * dims.capacity + dims.at) * dims.width;
+            cache[to..to + len].copy_from_slice(&rows[b * len..(b + 1) * len]);
+        }
+        Ok(())
+    }
+
+    fn loss(
+        &self,
+        head: Head<'_>,
+        targets: Targets<'_>,
+        losses: &mut Buffer,
+        gradient: Option<LossGradient<'_>>,
+    ) -> Result<()> {
+        let weight = gradient.as_ref().map_or(0.0, |g| f64::from(g.weight));
+        let targets = match targets {
+            RowTargets::Classes(classes) => RowTargets::Classes(indices(classes)),
+            RowTargets::Soft(weights) => RowTargets::Soft(values(weights)),
+        };
+        let (h, table) = (values(head.hidden), values(head.table));
+        let scale = f64::from(head.scale);
+        let found = cross_entropy(h, table, scale, targets, weight, head.width);
+        put(Write::Replace, &found.losses, losses);
+        if let Some(gradient) = gradient {
+            put(Write::Replace, &found.d_hidden, gradient.d_hidden);
+            if let Some(d_table) = gradient.d_table {
+                put(Write::Add, &found.d_table, d_table);
+            }
+        }
+        Ok(())
+    }
+
+    fn sum_of_squares(&self, x: &Buffer, sum: &mut Buffer) -> Result<()> {
+        let x = values(x);
+        values_mut(sum)[0] += dot(x, x);
+        Ok(())
+    }
+
+    fn clip_factor(&self, sum: &Buffer, limit: f64, factor: &mut Buffer) -> Result<()> {
+        values_mut(factor)[0] = clip_factor(values(sum)[0], limit);
+        Ok(())
+    }
+
+    fn adamw(
+        &self,
+        adam: Adam,
+        scalars: &Buffer,
+        slot: usize,
+        factor: &Buffer,
+        p: &mut Buffer,
+        g: &Buffer,
+        m: &mut Buffer,
+        v: &mut Buffer,
+    ) -> Result<()> {
+        let scalars = std::array::from_fn(|i| values(scalars)[slot * Adam::SCALARS + i]);
+        let (p, m, v) = (values_mut(p), values_mut(m), values_mut(v));
+        adamw(adam, scalars, values(factor)[0], p, values(g), m, v);
+        Ok(())
+    }
+}
+
+/// The normalised row of a norm's input, from its mean and 1/std.
+fn unit_row(x: &[f64], stats: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| (x - stats[0]) * stats[1]).collect()
+}

@@ -1,0 +1,98 @@
+//! `Θ` of a site, one row of scores at a time.
+
+use super::gelu::{gelu, gelu_derivative};
+use super::matrices::dot;
+use crate::{Site, Theta};
+use std::ops::Range;
+
+/// Columns and `τ` of a norm group.
+fn group<W>(site: &Site<'_, W>, group: usize) -> (Range<usize>, f64) {
+    let (segments, tau) = site.group(group);
+    let columns = site.offset(segments.start)..site.offset(segments.end);
+    (columns, f64::from(tau))
+}
+
+/// Scores `[N]` of a row become weights; `stats` `[groups]` receives the norm of each group, or the log of its softmax
+/// denominator, or 0 where `Θ` has neither.
+pub fn theta_row<W>(site: &Site<'_, W>, row: &mut [f64], stats: &mut [f64]) {
+    let eps = f64::from(site.eps);
+    for (number, stat) in stats.iter_mut().enumerate() {
+        let (columns, tau) = group(site, number);
+        let part = &mut row[columns];
+        *stat = match site.theta {
+            Theta::L2NormGelu => {
+                let norm = dot(part, part).sqrt();
+                let scale = tau / (norm + eps);
+                part.iter_mut().for_each(|a| *a = gelu(*a * scale));
+                norm
+            }
+            Theta::GeluL2Norm => {
+                part.iter_mut().for_each(|a| *a = gelu(*a));
+                let norm = dot(part, part).sqrt();
+                part.iter_mut().for_each(|a| *a *= tau / (norm + eps));
+                norm
+            }
+            Theta::Softmax => {
+                let max = part.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                part.iter_mut().for_each(|a| *a = (*a - max).exp());
+                let sum = part.iter().sum::<f64>();
+                part.iter_mut().for_each(|a| *a *= tau * tau / sum);
+                max + sum.ln()
+            }
+            Theta::Gelu => {
+                part.iter_mut().for_each(|a| *a = gelu(*a));
+                0.0
+            }
+        };
+    }
+}
+
+/// Scores `[N]` of a row become weights, and `d` `[N]`, the gradient of the weights, becomes that of the scores.
+pub fn theta_row_backward<W>(site: &Site<'_, W>, scores: &mut [f64], d: &mut [f64]) {
+    let eps = f64::from(site.eps);
+    for number in 0..site.groups() {
+        let (columns, tau) = group(site, number);
+        let (a, d) = (&scores[columns.clone()], &mut d[columns]);
+        match site.theta {
+            Theta::L2NormGelu => {
+                let scale = tau / (dot(a, a).sqrt() + eps);
+                let each = d.iter_mut().zip(a);
+                each.for_each(|(d, a)| *d *= gelu_derivative(a * scale));
+                norm_backward(a, d, tau, eps);
+            }
+            Theta::GeluL2Norm => {
+                let u: Vec<f64> = a.iter().map(|&a| gelu(a)).collect();
+                norm_backward(&u, d, tau, eps);
+                let each = d.iter_mut().zip(a);
+                each.for_each(|(d, a)| *d *= gelu_derivative(*a));
+            }
+            Theta::Softmax => {
+                let max = a.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let e: Vec<f64> = a.iter().map(|a| (a - max).exp()).collect();
+                let sum: f64 = e.iter().sum();
+                let p: Vec<f64> = e.iter().map(|e| e / sum).collect();
+                let inner = dot(&p, d);
+                let each = d.iter_mut().zip(p);
+                each.for_each(|(d, p)| *d = tau * tau * p * (*d - inner));
+            }
+            Theta::Gelu => {
+                let each = d.iter_mut().zip(a);
+                each.for_each(|(d, a)| *d *= gelu_derivative(*a));
+            }
+        }
+    }
+    theta_row(site, scores, &mut vec![0.0; site.groups()]);
+}
+
+/// The gradient `d` of `z = τ·u/(‖u‖ + ε)` becomes that of `u`.
+fn norm_backward(u: &[f64], d: &mut [f64], tau: f64, eps: f64) {
+    let norm = dot(u, u).sqrt();
+    let total = norm + eps;
+    let along = if norm > 0.0 {
+        dot(u, d) / (norm * total)
+    } else {
+        0.0
+    };
+    let each = d.iter_mut().zip(u);
+    each.for_each(|(d, u)| *d = tau / total * (*d - u * along));
+}
