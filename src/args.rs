@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use tokenformer_core::grow::{Amount, TauRule};
+use tokenformer_core::growth::{Amount, TauRule};
 use tokenformer_core::{Precision, WeightFormat};
 
 /// Train, grow, measure and run TokenFormer models.
@@ -77,7 +77,7 @@ impl PrecisionArg {
         match self {
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
-            Self::Auto => Precision::auto().0,
+            Self::Auto => tokenformer_cpu::recommended_precision().0,
         }
     }
 }
@@ -595,7 +595,7 @@ impl BenchPrecision {
             Self::F32 => Some(Precision::F32),
             Self::Bf16 => Some(Precision::Bf16),
             Self::Int8 => None,
-            Self::Auto => Some(Precision::auto().0),
+            Self::Auto => Some(tokenformer_cpu::recommended_precision().0),
         }
     }
 
@@ -619,7 +619,7 @@ pub struct BenchArgs {
     pub preset: String,
     /// What a training step keeps: all that its backward pass reads, or less, to compute it again.
     #[arg(long, value_name = "speed|balanced|lean", default_value = "speed")]
-    pub memory: tokenformer_core::Memory,
+    pub recompute: tokenformer_core::Recompute,
     /// Timed steps, after one that is not.
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub steps: usize,

@@ -3,7 +3,7 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
-use tokenformer_core::grow::GrowthReport;
+use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::Record;
 use tokenformer_report::table::{human_count, human_duration};
 use tokenformer_train::{Observer, Progress};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use tokenformer_core::config::NormSpan;
-use tokenformer_core::grow::Amount;
+use tokenformer_core::growth::{Amount, Growth};
 use tokenformer_core::optim::AdamW;
 use tokenformer_core::param::Gradients;
 use tokenformer_core::{Device, Graph, Model, ModelConfig, SiteKind};
@@ -171,19 +171,24 @@ fn recipe(
     recipe.model.norm = NormSpan::Segment;
     recipe.train.batch = 16;
     let grow = GrowEvent {
-        qkv: Amount::Add(NEW_ATTENTION),
-        proj: Amount::Add(NEW_ATTENTION),
-        ffn: Amount::Add(NEW_FFN),
+        growth: Growth {
+            qkv: Amount::Add(NEW_ATTENTION),
+            proj: Amount::Add(NEW_ATTENTION),
+            ffn: Amount::Add(NEW_FFN),
+            ..Growth::default()
+        },
         ..GrowEvent::default()
     };
     let base = recipe.model.build(data.tokenizer.vocab_size)?;
     let mut grown = base.clone();
     for block in &mut grown.blocks {
         for kind in SiteKind::ALL {
-            block.site_mut(kind).segments[0].tokens += match kind {
-                SiteKind::Ffn => NEW_FFN,
-                _ => NEW_ATTENTION,
-            };
+            if let Some(site) = block.site_mut(kind) {
+                site.segments[0].tokens += match kind {
+                    SiteKind::Ffn => NEW_FFN,
+                    _ => NEW_ATTENTION,
+                };
+            }
         }
     }
     let steps = match args.steps {

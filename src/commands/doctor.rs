@@ -2,8 +2,7 @@
 
 use super::{device, print_json};
 use crate::args::DoctorArgs;
-use tokenformer_core::Precision;
-use tokenformer_kernels::simd;
+use tokenformer_cpu::{recommended_precision, simd};
 use tokenformer_report::table::human_bytes;
 use tokenformer_train::{Result, memory};
 
@@ -23,7 +22,7 @@ struct Output {
 /// Runs the verb.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     let device = device(&args.compute)?;
-    let (precision, reason) = Precision::auto();
+    let (precision, reason) = recommended_precision();
     let output = Output {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),

@@ -5,7 +5,7 @@ use crate::args::{FillArg, GrowArgs, NormArg};
 use crate::ui::growth_text;
 use crate::usage;
 use tokenformer_core::config::NormSpan;
-use tokenformer_core::grow::{Amount, Birth, Fill, Growth, grow, params_after};
+use tokenformer_core::growth::{Amount, Birth, Fill, Growth, grow, params_after};
 use tokenformer_core::init;
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_store::{DirWriter, Which};
@@ -40,6 +40,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         }),
         tau: args.tau,
         freeze_old: args.freeze_old,
+        ..Growth::default()
     };
     let device = device(&args.compute)?;
     let found = find_model(&args.from, Which::Latest)?;
@@ -47,7 +48,10 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         true => Some(files::read_state(&found.dir)?),
         false => None,
     };
-    let mut model = files::load_model(&found.dir, &device)?;
+    let mut model = match &state {
+        Some(state) => files::load_for_training(&found.dir, &device, state)?,
+        None => files::load_model(&found.dir, &device)?,
+    };
     let more = params_after(&model, &growth)?.saturating_sub(model.param_count());
     memory::ensure(
         "the growth",
@@ -79,7 +83,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
     let probe = probe(model.vocab(), model.context());
     let report = grow(&mut model, &growth, birth, &probe, 1)?;
     if let Some(optimizer) = &mut optimizer {
-        optimizer.adopt(&model)?;
+        optimizer.extend(&model)?;
     }
     let tokenizer = match found.dir.join(files::TOKENIZER).exists() {
         true => Some(files::load_tokenizer(&found.dir)?.0),

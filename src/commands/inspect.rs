@@ -3,7 +3,7 @@
 use super::{find_model, print_json};
 use crate::args::InspectArgs;
 use tokenformer_core::ModelConfig;
-use tokenformer_core::config::{NormSpan, SiteKind};
+use tokenformer_core::config::{LayerConfig, NormSpan, SegmentConfig, SiteKind};
 use tokenformer_report::table::{Table, human_bytes, human_count};
 use tokenformer_store::Which;
 use tokenformer_train::Result;
@@ -70,15 +70,18 @@ fn print(output: &Output) {
         c.context
     );
     outln!(
-        "{} layers, width {}, {} heads, vocabulary {}, context {}, theta {:?}, {:?}, final norm {:?}, logits x {:.4}",
+        "{} layers, width {}, {} heads, vocabulary {}, context {}, {:?}, block norm {:?}, final norm {:?}, {}, {:?} residual, head {:?}, logits x {:.4}",
         c.layers(),
         c.width,
         c.heads,
         c.vocab,
         c.context,
-        c.theta,
         c.positions,
+        c.block_norm,
         c.final_norm,
+        if c.causal { "causal" } else { "bidirectional" },
+        c.residual,
+        c.head,
         c.logit_factor()
     );
     if let Some(state) = &output.state {
@@ -92,8 +95,9 @@ fn print(output: &Output) {
         );
     }
     let mut table = Table::new([
-        "site",
+        "layer",
         "blocks",
+        "kind",
         "segments",
         "tokens",
         "tau",
@@ -101,41 +105,21 @@ fn print(output: &Output) {
         "parameters",
     ]);
     for kind in SiteKind::ALL {
-        // Blocks with the same site share a row.
+        // Blocks with the same layer share a row.
         let mut from = 0;
         while from < c.layers() {
-            let site = c.blocks[from].site(kind);
-            let same = c.blocks[from..]
-                .iter()
-                .take_while(|b| b.site(kind) == site)
+            let layer = c.blocks[from].layer(kind);
+            let same = (c.blocks[from..].iter())
+                .take_while(|b| b.layer(kind) == layer)
                 .count();
-            let segments: Vec<String> = (site.segments.iter())
-                .map(|s| format!("{}{}", s.tokens, if s.trainable { "" } else { " frozen" }))
-                .collect();
-            let tau = match site.norm {
-                NormSpan::Joint => format!("{:.3}", site.tau),
-                NormSpan::Segment => {
-                    let taus: Vec<String> = site
-                        .segments
-                        .iter()
-                        .map(|s| format!("{:.3}", s.tau))
-                        .collect();
-                    taus.join(" + ")
-                }
+            let blocks = match same {
+                1 => from.to_string(),
+                _ => format!("{from}-{}", from + same - 1),
             };
-            table.row([
-                kind.name().to_string(),
-                if same == 1 {
-                    from.to_string()
-                } else {
-                    format!("{from}-{}", from + same - 1)
-                },
-                segments.join(" + "),
-                site.tokens().to_string(),
-                tau,
-                format!("{:?}", site.norm).to_lowercase(),
-                human_count((2 * c.width * site.tokens() * same) as u64),
-            ]);
+            let [what, segments, tokens, tau, norm] = layer_row(layer);
+            let params = human_count(layer.params(c.width) * same as u64);
+            let name = kind.name().to_string();
+            table.row([name, blocks, what, segments, tokens, tau, norm, params]);
             from += same;
         }
     }
@@ -148,4 +132,40 @@ fn print(output: &Output) {
             "no manifest: files are not verified"
         }
     );
+}
+
+/// Kind, segments, tokens, τ and norm of a layer.
+fn layer_row(layer: &LayerConfig) -> [String; 5] {
+    let none = String::new;
+    match layer {
+        LayerConfig::Pattention(site) => {
+            let list = |of: fn(&SegmentConfig) -> String, between: &str| {
+                let parts: Vec<String> = site.segments.iter().map(of).collect();
+                parts.join(between)
+            };
+            let tau = match site.norm {
+                NormSpan::Joint => format!("{:.3}", site.tau),
+                NormSpan::Segment => list(|s| format!("{:.3}", s.tau), " + "),
+            };
+            [
+                format!("pattention, {}", site.theta),
+                list(|s| s.tokens.to_string(), " + "),
+                site.tokens().to_string(),
+                tau,
+                format!("{:?}", site.norm).to_lowercase(),
+            ]
+        }
+        LayerConfig::Linear { bias } => [with_bias("linear", *bias), none(), none(), none(), none()],
+        LayerConfig::Mlp { hidden, bias } => {
+            let what = with_bias("mlp", *bias);
+            [what, none(), hidden.to_string(), none(), none()]
+        }
+    }
+}
+
+fn with_bias(name: &str, bias: bool) -> String {
+    match bias {
+        true => format!("{name}, bias"),
+        false => name.into(),
+    }
 }

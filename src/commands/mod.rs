@@ -24,7 +24,8 @@ use clap::CommandFactory;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokenformer_core::{Cpu, Device, Model, Precision};
+use tokenformer_core::{Device, Model, Precision};
+use tokenformer_cpu::Cpu;
 use tokenformer_store::{Resolved, Warning, Which, verify};
 use tokenformer_train::{Result, files};
 

@@ -1,9 +1,9 @@
 //! `inspect --plan`: the memory of a run before it starts.
 
-use super::{device, print_json};
+use super::{device_in, print_json};
 use crate::args::InspectArgs;
 use std::path::Path;
-use tokenformer_core::Memory;
+use tokenformer_core::Recompute;
 use tokenformer_core::presets::Preset;
 use tokenformer_data::Dataset;
 use tokenformer_report::table::{Table, human_bytes, human_count};
@@ -17,16 +17,15 @@ const PROGRAM_BYTES: u64 = 16 << 20;
 #[derive(serde::Serialize)]
 struct Output {
     /// What the recipe asks for.
-    memory: Memory,
+    recompute: Recompute,
     available_bytes: Option<u64>,
     modes: Vec<Footprint>,
 }
 
-/// Plans a run in each memory mode.
+/// Plans a run with each kind of recomputation.
 pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
-    // Refuses impossible numbers of threads.
-    device(&args.compute)?;
     let recipe = resolve(recipe, &args.sets)?.recipe;
+    let device = device_in(&args.compute, recipe.train.precision)?;
     let dataset = match recipe.data.dir.as_str() {
         "" => None,
         dir => Some(Dataset::open(Path::new(dir))?),
@@ -38,14 +37,13 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     let around = Circumstances {
         vocab,
         valid_tokens: dataset.as_ref().map_or(0, |d| d.valid.len()),
-        threads: args.compute.threads,
         base_bytes: memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes),
     };
-    let modes = (Memory::ALL.into_iter())
-        .map(|memory| Footprint::plan(&recipe, memory, around))
+    let modes = (Recompute::ALL.into_iter())
+        .map(|recompute| Footprint::plan(&recipe, recompute, &device, around))
         .collect::<Result<Vec<_>>>()?;
     let output = Output {
-        memory: recipe.train.memory,
+        recompute: recipe.train.recompute,
         available_bytes: memory::available_bytes(),
         modes,
     };
@@ -66,7 +64,7 @@ fn without_data(recipe: &Recipe) -> Result<usize> {
 
 fn print(output: &Output) {
     let mut table = Table::new([
-        "memory",
+        "recompute",
         "from step",
         "parameters",
         "weights",
@@ -81,7 +79,7 @@ fn print(output: &Output) {
     for mode in &output.modes {
         for stage in &mode.stages {
             table.row([
-                mode.memory.to_string(),
+                mode.recompute.to_string(),
                 stage.from_step.to_string(),
                 human_count(stage.params),
                 human_bytes(stage.weights_bytes),
@@ -97,14 +95,14 @@ fn print(output: &Output) {
     }
     out!("{table}");
     outln!("gradients, activations and work areas share the arena, one after the other");
-    if let Some(mode) = output.modes.iter().find(|m| m.memory == output.memory) {
+    if let Some(mode) = output.modes.iter().find(|m| m.recompute == output.recompute) {
         let available = match output.available_bytes {
             Some(bytes) => format!(" of {} that are free", human_bytes(bytes)),
             None => String::new(),
         };
         outln!(
-            "train.memory = \"{}\": at most {}{available}, {} of them for the program and its data",
-            mode.memory,
+            "train.recompute = \"{}\": at most {}{available}, {} of them for the program and its data",
+            mode.recompute,
             human_bytes(mode.peak_bytes),
             human_bytes(mode.base_bytes)
         );

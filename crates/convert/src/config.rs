@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, ModelSpec, NormSpan, Positions, SiteConfig, Slots, Theta,
+    HeadKind, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Residual, SiteConfig, Slots, Theta,
 };
 use tokenformer_core::model::site_name;
 use tokenformer_core::{ModelConfig, SiteKind};
@@ -62,11 +62,10 @@ pub(crate) fn from_neox(place: &str, neox: &NeoxConfig, vocab: usize) -> Result<
             neox_config::Positions::None => Positions::None,
         },
         final_norm: match neox.final_norm {
-            Norm::Affine => FinalNorm::Affine,
-            Norm::Plain => FinalNorm::Plain,
+            Norm::Affine => NormKind::Affine,
+            Norm::Plain => NormKind::Plain,
         },
-        logit_scale: LogitScale::One,
-        init: Init::Released,
+        ..ModelSpec::default()
     };
     let built = spec.build().and_then(|mut config| {
         config.norm_eps = neox.layernorm_epsilon;
@@ -132,11 +131,32 @@ pub(crate) fn to_published(
             help,
         ));
     }
+    let plain = [
+        ("causal", config.causal),
+        ("residual", config.residual == Residual::Sequential),
+        ("block_norm", config.block_norm == NormKind::Plain),
+        ("head", config.head == HeadKind::Tied),
+    ];
+    if let Some((place, _)) = plain.into_iter().find(|(_, fits)| !fits) {
+        let help = "the published TokenFormer layout knows one kind of block; use the model here";
+        return Err(refuse(place, "as in the published models", "another choice".into(), help));
+    }
+    let mut theta = None;
     let mut slots = [0; 5];
     for (b, block) in config.blocks.iter().enumerate() {
         for (slots, kind) in slots.iter_mut().zip(SiteKind::ALL) {
-            let site = block.site(kind);
-            check_site(&site_name(b, kind), site)?;
+            let name = site_name(b, kind);
+            let Some(site) = block.site(kind) else {
+                let help = "the published TokenFormer layout has parameter tokens in every place";
+                let got = "a linear layer".into();
+                return Err(refuse(&name, "a Pattention site", got, help));
+            };
+            check_site(&name, site)?;
+            if *theta.get_or_insert(site.theta) != site.theta {
+                let help = "published models have one nonlinearity";
+                let expected = "the nonlinearity of the other sites";
+                return Err(refuse(&name, expected, format!("{:?}", site.theta), help));
+            }
             if b > 0 && site.tokens() != *slots {
                 let help =
                     "published models have equal blocks; grow the smaller ones to the same size";
@@ -165,6 +185,19 @@ pub(crate) fn to_published(
     let (pos_emb, rotary_pct, rotary_emb_base) = match config.positions {
         Positions::Rotary { fraction, base } => ("rotary", Some(fraction), Some(base)),
         Positions::None => ("none", None, None),
+        Positions::Learned => {
+            let help = "published TokenFormers have rotary positions or none; use the model here";
+            return Err(refuse("positions", "rotary or none", "learned".into(), help));
+        }
+    };
+    let norm_activation_type = match theta.unwrap_or_default() {
+        Theta::L2NormGelu => "l2_norm_gelu",
+        Theta::GeluL2Norm => "gelu_l2_norm",
+        Theta::Softmax => "softmax",
+        Theta::Gelu => {
+            let help = "published models normalise their scores; use the model here";
+            return Err(refuse("theta", "a nonlinearity with a norm", "gelu".into(), help));
+        }
     };
     Ok(Published {
         architectures: ["TokenFormerForCausalLM"],
@@ -182,15 +215,11 @@ pub(crate) fn to_published(
         no_weight_tying: false,
         norm: "layernorm_nonparam",
         final_norm: match config.final_norm {
-            FinalNorm::Affine => "layernorm",
-            FinalNorm::Plain => "layernorm_nonparam",
+            NormKind::Affine => "layernorm",
+            NormKind::Plain => "layernorm_nonparam",
         },
         layernorm_epsilon: config.norm_eps,
-        norm_activation_type: match config.theta {
-            Theta::L2NormGelu => "l2_norm_gelu",
-            Theta::GeluL2Norm => "gelu_l2_norm",
-            Theta::Softmax => "softmax",
-        },
+        norm_activation_type,
         gpt_j_residual: false,
         use_bias_in_attn_linear: false,
         attention_config: [(["tokenformer"], config.layers())],

@@ -333,8 +333,10 @@ fn published_model(config: &ModelConfig) -> ModelConfig {
     let mut config = config.clone();
     for block in &mut config.blocks {
         for kind in SiteKind::ALL {
-            let site = block.site_mut(kind);
-            *site = SiteConfig::fresh(site.tokens(), NormSpan::Joint, 0, 0);
+            // A model with another layer is refused before.
+            if let Some(site) = block.site_mut(kind) {
+                *site = SiteConfig::fresh(site.tokens(), site.theta, NormSpan::Joint, 0, 0);
+            }
         }
     }
     config

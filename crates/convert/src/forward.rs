@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use tokenformer_core::config::{FinalNorm, Positions};
-use tokenformer_core::device::{AttentionShape, RotaryTable};
-use tokenformer_core::{Device, Graph, Model, ModelConfig, SiteKind};
+use tokenformer_core::config::NormKind;
+use tokenformer_core::graph::Blocks;
+use tokenformer_core::param::ParamRole;
+use tokenformer_core::{Device, Graph, Model, ModelConfig, Tensor};
 
 use crate::layout::elements;
 use crate::pipe::CHUNK_ELEMENTS;
@@ -131,17 +132,14 @@ fn run_block(
     alone.vocab = t;
     alone.blocks = config.blocks.get(block).cloned().into_iter().collect();
     if !is_last {
-        alone.final_norm = FinalNorm::Plain;
+        alone.final_norm = NormKind::Plain;
     }
     let mut failed = None;
-    let built = Model::build(device, &alone, &mut |name, shape| {
-        if name == EMBEDDING {
+    let built = Model::build(device, &alone, &mut |path, shape| {
+        if path.role == ParamRole::Embedding {
             return Ok(h.to_vec());
         }
-        let name = match name.strip_prefix("blocks.0.") {
-            Some(rest) => format!("blocks.{block}.{rest}"),
-            None => name.to_string(),
-        };
+        let name = path.in_block(block).to_string();
         arrays.whole(&name, shape).map_err(|error| {
             let reason = error.to_string();
             failed = Some(error);
@@ -160,54 +158,16 @@ fn run_block(
     let mut g = Graph::inference(device);
     let h = match is_last {
         true => model.hidden(&mut g, &tokens, 1, None)?,
-        false => through(&model, config, &mut g, &tokens)?,
+        false => through(&model, &mut g, &tokens)?,
     };
     Ok(h.to_host(&**device)
         .map_err(tokenformer_core::Error::from)?)
 }
 
 /// Hidden states after the only block of `model`, before any final norm; [`Model::hidden`] goes on to it.
-fn through<'m>(
-    model: &'m Model,
-    config: &ModelConfig,
-    g: &mut Graph<'m>,
-    tokens: &[u32],
-) -> Result<tokenformer_core::graph::Tensor> {
-    let (Some(block), Some(embedding)) = (model.blocks().first(), model.params().first().copied())
-    else {
-        return Err(Error::Core(tokenformer_core::Error::Config {
-            field: "layers".into(),
-            expected: "at least 1".into(),
-            got: "0".into(),
-            help: "check config.json".into(),
-        }));
-    };
-    let eps = config.norm_eps as f32;
-    let (heads, channels) = (config.heads, config.width / config.heads);
-    let t = tokens.len();
-    let h = g.embed(embedding, tokens)?;
-    let u = g.layer_norm(&h, None, eps)?;
-    let mut q = g.pattention(&u, block.site(SiteKind::Query))?;
-    let mut k = g.pattention(&u, block.site(SiteKind::Key))?;
-    let v = g.pattention(&u, block.site(SiteKind::Value))?;
-    if let Positions::Rotary { base, .. } = config.positions {
-        let table = Arc::new(RotaryTable::new(t, config.rotary_dims(), base));
-        q = g.rotate(q, &table, [t, heads, channels], 0)?;
-        k = g.rotate(k, &table, [t, heads, channels], 0)?;
-    }
-    let shape = AttentionShape {
-        batch: 1,
-        queries: t,
-        keys: t,
-        key_stride: t,
-        heads,
-        channels,
-        causal: true,
-    };
-    let c = g.attention(shape, [q, k, v])?;
-    let y = g.pattention(&c, block.site(SiteKind::Proj))?;
-    let h = g.add(h, &y)?;
-    let u = g.layer_norm(&h, None, eps)?;
-    let y = g.pattention(&u, block.site(SiteKind::Ffn))?;
-    Ok(g.add(h, &y)?)
+fn through<'m>(model: &'m Model, g: &mut Graph<'m>, tokens: &[u32]) -> Result<Tensor> {
+    // The embedding comes first in the order of files, and every configuration has one.
+    let embedding = model.each_param().next().expect("a model has an embedding");
+    let h = g.embed(embedding, tokens, 1).map_err(tokenformer_core::Error::from)?;
+    Ok(model.block(g, 0, h)?)
 }

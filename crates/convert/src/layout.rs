@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tokenformer_core::ModelConfig;
-use tokenformer_core::config::FinalNorm;
+use tokenformer_core::config::NormKind;
 use tokenformer_core::model::site_name;
 use tokenformer_core::{SiteKind, published};
 
@@ -24,11 +24,11 @@ pub(crate) fn arrays(config: &ModelConfig) -> Vec<Array> {
     let mut shapes = vec![vec![config.vocab, d]];
     for block in &config.blocks {
         for kind in SiteKind::ALL {
-            let tokens = block.site(kind).tokens();
+            let tokens = block.layer(kind).hidden();
             shapes.extend([vec![tokens, d], vec![tokens, d]]);
         }
     }
-    if config.final_norm == FinalNorm::Affine {
+    if config.final_norm == NormKind::Affine {
         shapes.extend([vec![d], vec![d]]);
     }
     // `names` ends with the final norm, which a plain one has not.
@@ -54,13 +54,13 @@ pub(crate) fn by_published_name(arrays: &[Array]) -> impl Fn(&str) -> String {
 /// Names in a model directory of the arrays that together make `array`: one for each segment of its site.
 pub(crate) fn segments(config: &ModelConfig, array: &Array) -> Vec<String> {
     for (b, block) in config.blocks.iter().enumerate() {
-        for kind in SiteKind::ALL {
-            let first = format!("{}.segments.0.", site_name(b, kind));
-            if let Some(part) = array.ours.strip_prefix(&first) {
-                let segments = 0..block.site(kind).segments.len();
-                return segments
-                    .map(|s| format!("{}.segments.{s}.{part}", site_name(b, kind)))
-                    .collect();
+        for (kind, site) in SiteKind::ALL.into_iter().filter_map(|k| Some((k, block.site(k)?))) {
+            let name = site_name(b, kind);
+            let mut ids = site.segments.iter().map(|segment| segment.id);
+            let Some(first) = ids.next() else { continue };
+            if let Some(part) = array.ours.strip_prefix(&format!("{name}.segments.{first}.")) {
+                let all = std::iter::once(first).chain(ids);
+                return all.map(|id| format!("{name}.segments.{id}.{part}")).collect();
             }
         }
     }

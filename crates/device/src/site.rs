@@ -35,9 +35,25 @@ impl Theta {
         Self::Gelu,
     ];
 
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::L2NormGelu => "l2-norm-gelu",
+            Self::GeluL2Norm => "gelu-l2-norm",
+            Self::Softmax => "softmax",
+            Self::Gelu => "gelu",
+        }
+    }
+
     /// Whether tokens whose scores are zero add nothing, to the output and to the norm.
     pub fn ignores_zero_scores(self) -> bool {
         !matches!(self, Self::Softmax)
+    }
+}
+
+impl std::fmt::Display for Theta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 

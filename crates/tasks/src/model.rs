@@ -163,7 +163,7 @@ impl Scorer for ModelScorer<'_> {
         for batch in plan(requests, self.pass_tokens()) {
             self.run(&batch, requests, &mut scores)?;
             // Every batch has its own shape: kept buffers of earlier ones would only pile up.
-            self.model.device().clear();
+            self.model.device().trim();
         }
         let scores: Vec<Scored> = scores.into_iter().flatten().collect();
         if scores.len() != requests.len() {

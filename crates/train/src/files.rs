@@ -13,8 +13,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use tokenformer_core::device::{Buffer, Device};
-use tokenformer_core::grow::GrowthReport;
+use tokenformer_core::config::TrainingSettings;
+use tokenformer_core::growth::GrowthReport;
 use tokenformer_core::optim::{AdamW, AdamWConfig};
+use tokenformer_core::param::ParamPath;
 use tokenformer_core::{Model, ModelConfig, WeightFormat};
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};
@@ -88,6 +90,9 @@ pub struct TrainState {
     pub growths: Vec<PastGrowth>,
     /// Updates of each parameter.
     pub updates: BTreeMap<String, u64>,
+    /// What training needs to know of the model beside its configuration.
+    #[serde(default, skip_serializing_if = "TrainingSettings::is_default")]
+    pub training: TrainingSettings,
 }
 
 impl TrainState {
@@ -107,6 +112,7 @@ impl TrainState {
             data_hash,
             growths: Vec::new(),
             updates: BTreeMap::new(),
+            training: TrainingSettings::default(),
         }
     }
 }
@@ -117,7 +123,7 @@ fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::
     for start in (0..buffer.len()).step_by(CHUNK) {
         let chunk = &mut host[..CHUNK.min(buffer.len() - start)];
         device
-            .download_part(buffer, start, chunk)
+            .read_part(buffer, start, chunk)
             .map_err(std::io::Error::other)?;
         for (to, x) in bytes.chunks_exact_mut(4).zip(chunk.iter()) {
             to.copy_from_slice(&x.to_le_bytes());
@@ -181,8 +187,9 @@ pub fn write_checkpoint(
     let mut moments = Vec::new();
     let mut state = state.clone();
     state.updates.clear();
+    state.training = model.training_settings();
     // A frozen parameter has no use for its moments, and a resumed run has none to write.
-    for param in model.params().into_iter().filter(|p| p.trainable) {
+    for param in model.params().into_iter().filter(|p| p.trainable()) {
         let Some(found) = optimizer.moments(param) else {
             continue;
         };
@@ -214,11 +221,14 @@ fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// If it is missing, malformed or impossible.
 pub fn read_config(dir: &Path) -> Result<ModelConfig> {
+    Ok(read_model_files(dir)?.0)
+}
+
+/// The configuration, and the training settings that version 1 kept in the same file.
+fn read_model_files(dir: &Path) -> Result<(ModelConfig, TrainingSettings)> {
     let path = dir.join(CONFIG);
-    Ok(ModelConfig::from_json(
-        &read_text(&path)?,
-        &path.display().to_string(),
-    )?)
+    let origin = path.display().to_string();
+    Ok(ModelConfig::from_json(&read_text(&path)?, &origin)?)
 }
 
 /// Loads the model of a directory that has been verified, one array after the other: on a device whose memory is the
@@ -244,7 +254,7 @@ pub fn load_for_inference(
 }
 
 fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -> Result<Model> {
-    let config = read_config(dir)?;
+    let (config, training) = read_model_files(dir)?;
     let path = dir.join(WEIGHTS);
     let file = SafetensorsFile::open(&path)?;
     let help = "close other programs, or use a smaller model";
@@ -254,7 +264,8 @@ fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -
         help,
     )?;
     let mut failed = None;
-    let mut weights = |name: &str, shape: &[usize]| {
+    let mut weights = |path: &ParamPath, shape: &[usize]| {
+        let name = &path.to_string();
         let numbers = file
             .expect_shape(name, shape)
             .and_then(|()| file.read_f32(name))
@@ -263,7 +274,7 @@ fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -
             let reason = error.to_string();
             failed = Some(error);
             tokenformer_core::Error::Tensor {
-                name: name.into(),
+                name: name.clone(),
                 reason,
                 expected: shape.into(),
             }
@@ -273,10 +284,29 @@ fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -
         Some(format) => Model::build_for_inference(device, &config, format, &mut weights),
         None => Model::build(device, &config, &mut weights),
     };
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(built?),
+    if let Some(error) = failed {
+        return Err(error.into());
     }
+    let mut model = built?;
+    model.set_training(&training);
+    Ok(model)
+}
+
+/// Loads the model of a checkpoint with its training settings.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn load_for_training(
+    dir: &Path,
+    device: &Arc<dyn Device>,
+    state: &TrainState,
+) -> Result<Model> {
+    let mut model = load_model(dir, device)?;
+    // A checkpoint of version 1 has them in its configuration, and none in its state.
+    if !state.training.is_default() {
+        model.set_training(&state.training);
+    }
+    Ok(model)
 }
 
 /// Reads the tokenizer of a model directory, as text and as a tokenizer.
@@ -339,7 +369,7 @@ pub fn load_optimizer(
         for (part, buffer) in [("m", &mut moments.m), ("v", &mut moments.v)] {
             let name = format!("{}.{part}", param.name());
             file.expect_shape(&name, param.shape())?;
-            model.device().upload(&file.read_f32(&name)?, buffer)?;
+            model.device().write(&file.read_f32(&name)?, buffer)?;
             file.release(&name)?;
         }
     }

@@ -1,22 +1,21 @@
-//! The memory of a run, known before it starts: each of its stages is rehearsed, that is, done once by the same
-//! code on a device that takes the memory and computes nothing.
+//! The memory of a run, known before it starts: each of its stages is carried out once, by the same code,
+//! as a dry run on a twin of the device that takes the memory and computes nothing.
 
 use crate::error::Result;
 use crate::recipe::{GrowEvent, Recipe};
 use serde::Serialize;
 use std::sync::Arc;
-use tokenformer_core::cpu::CpuMemory;
 use tokenformer_core::generate::Session;
-use tokenformer_core::grow::{Birth, config_after};
+use tokenformer_core::device::Usage;
+use tokenformer_core::growth::{Birth, config_after};
 use tokenformer_core::optim::AdamW;
-use tokenformer_core::param::Gradients;
-use tokenformer_core::{Cpu, Device, Graph, Memory, Model, ModelConfig};
+use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, Recompute};
 
 /// Bytes of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Footprint {
-    /// What the tape keeps.
-    pub memory: Memory,
+    /// What the backward pass recomputes.
+    pub recompute: Recompute,
     /// The program itself, and the dataset as far as it is mapped.
     pub base_bytes: u64,
     /// One by one, growths between them.
@@ -57,32 +56,36 @@ pub struct Circumstances {
     pub vocab: usize,
     /// Tokens of the held-out text; 0 if there is no dataset yet.
     pub valid_tokens: usize,
-    /// Threads; `None` for one per core.
-    pub threads: Option<usize>,
     /// Bytes of the program and its data.
     pub base_bytes: u64,
 }
 
 impl Footprint {
-    /// Rehearses the stages of a recipe, with a tape that keeps what `memory` says.
+    /// Plans the stages of a recipe on a device, with a backward pass that recomputes what `recompute` says.
     ///
     /// # Errors
     /// If the model or a growth is impossible, or the system refuses so much address space.
-    pub fn plan(recipe: &Recipe, memory: Memory, around: Circumstances) -> Result<Self> {
+    pub fn plan(
+        recipe: &Recipe,
+        recompute: Recompute,
+        device: &Arc<dyn Device>,
+        around: Circumstances,
+    ) -> Result<Self> {
         let mut config = recipe.model.build(around.vocab)?;
         let mut stages = Vec::new();
         let mut growths = recipe.grow.iter();
         let mut from_step = 0;
         loop {
             let next = growths.next();
-            let rehearsal = Rehearsal {
+            let dry_run = DryRun {
                 recipe,
-                memory,
+                recompute,
+                device,
                 around,
                 from_step,
                 number: stages.len() as u32,
             };
-            let (stage, grown) = rehearsal.stage(&config, next)?;
+            let (stage, grown) = dry_run.stage(&config, next)?;
             // A growth that adds nothing does not happen.
             if grown.as_ref() != Some(&config) {
                 stages.push(stage);
@@ -97,7 +100,7 @@ impl Footprint {
         }
         let most = stages.iter().map(|s| s.peak_bytes).max().unwrap_or(0);
         Ok(Self {
-            memory,
+            recompute,
             base_bytes: around.base_bytes,
             stages,
             peak_bytes: around.base_bytes + most,
@@ -105,15 +108,16 @@ impl Footprint {
     }
 }
 
-struct Rehearsal<'a> {
+struct DryRun<'a> {
     recipe: &'a Recipe,
-    memory: Memory,
+    recompute: Recompute,
+    device: &'a Arc<dyn Device>,
     around: Circumstances,
     from_step: u64,
     number: u32,
 }
 
-impl Rehearsal<'_> {
+impl DryRun<'_> {
     /// Does everything that a stage does, and says what the model is after the growth at its end.
     fn stage(
         &self,
@@ -121,14 +125,13 @@ impl Rehearsal<'_> {
         next: Option<&GrowEvent>,
     ) -> Result<(StageFootprint, Option<ModelConfig>)> {
         let Recipe { train, sample, .. } = self.recipe;
-        let cpu = Cpu::rehearsal(self.around.threads, train.precision);
-        let device: Arc<dyn Device> = cpu.clone();
+        let device = self.device.dry_run().map_err(tokenformer_core::Error::from)?;
         let mut model = Model::build(&device, config, &mut |_, shape| {
             Ok(vec![0.0; shape.iter().product()])
         })?;
-        let weights = cpu.memory().allocated;
+        let weights = device.usage().persistent;
         let mut optimizer = AdamW::new(self.recipe.optimizer.clone(), &model)?;
-        let state = cpu.memory().allocated;
+        let state = device.usage().persistent;
 
         let context = config.context;
         let valid = match self.around.valid_tokens {
@@ -147,7 +150,7 @@ impl Rehearsal<'_> {
         let mut born_peak = 0;
         if self.number > 0 {
             check(&model)?;
-            born_peak = held(cpu.memory()) + 2 * logits_bytes;
+            born_peak = device.usage().total() + 2 * logits_bytes;
         }
         let length = context.min(valid - 1);
         let windows = match valid {
@@ -167,14 +170,14 @@ impl Rehearsal<'_> {
         for _ in 0..2 {
             let mut gradients = Gradients::zeros(&device, model.each_param())?;
             for micro in 0..train.accumulate.min(2) {
-                let before = cpu.memory().arena.in_use;
-                let mut g = Graph::training(&device, &mut gradients).keeping(self.memory);
+                let before = device.usage().temporary;
+                let mut g = Graph::training(&device, &mut gradients).recomputing(self.recompute);
                 model.loss_into(&mut g, &batch, &batch, train.batch, 1.0, &mut nll)?;
                 let table = match (micro, config.trunk_trainable) {
                     (0, true) => size_of::<f32>() * config.vocab * config.width,
                     _ => 0,
                 };
-                let kept = cpu.memory().arena.in_use - before;
+                let kept = device.usage().temporary - before;
                 activations = kept.saturating_sub(table).max(activations);
                 g.backward()?;
             }
@@ -195,9 +198,9 @@ impl Rehearsal<'_> {
             }
             None => None,
         };
-        let memory = cpu.memory();
+        let usage: Usage = device.usage();
         let host = 2 * size_of::<u32>() * batch.len() + size_of::<f32>() * nll.len();
-        let peak = (held(memory) + host + before_growth).max(born_peak);
+        let peak = (usage.total() + host + before_growth).max(born_peak);
         let stage = StageFootprint {
             from_step: self.from_step,
             params: config.params(),
@@ -205,16 +208,11 @@ impl Rehearsal<'_> {
             moments_bytes: (state - weights) as u64,
             gradients_bytes: all_gradients as u64,
             activations_bytes: activations as u64,
-            arena_bytes: memory.arena.touched as u64,
-            scratch_bytes: memory.scratch as u64,
+            arena_bytes: usage.temporary_reserved as u64,
+            scratch_bytes: usage.scratch as u64,
             host_bytes: (host + before_growth) as u64,
             peak_bytes: peak as u64,
         };
         Ok((stage, grown))
     }
-}
-
-/// Bytes that have been written at some time and not given back.
-fn held(memory: CpuMemory) -> usize {
-    memory.allocated + memory.arena.touched + memory.scratch
 }

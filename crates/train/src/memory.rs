@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use tokenformer_core::config::BlockConfig;
-use tokenformer_core::{Memory, ModelConfig, SiteKind};
+use tokenformer_core::{ModelConfig, Recompute};
 use tokenformer_report::table::human_bytes;
 
 /// Bytes that a training run will hold at least, from its shapes alone; [`crate::footprint`] knows them to a
@@ -20,28 +20,28 @@ pub struct TrainingPlan {
 }
 
 impl TrainingPlan {
-    /// The plan for micro-batches of `batch` sequences of `context` tokens, and a tape that keeps what
-    /// `memory` says.
-    pub fn new(config: &ModelConfig, batch: usize, context: usize, memory: Memory) -> Self {
+    /// The plan for micro-batches of `batch` sequences of `context` tokens, and a backward pass that
+    /// recomputes what `recompute` says.
+    pub fn new(config: &ModelConfig, batch: usize, context: usize, recompute: Recompute) -> Self {
         let float = size_of::<f32>() as u64;
         let rows = (batch as u64).saturating_mul(context as u64);
         let d = config.width as u64;
         let (mut per_row, mut largest) = (2 * d, 0);
         for block in &config.blocks {
-            let tokens = SiteKind::ALL.map(|kind| block.site(kind).tokens() as u64);
+            let tokens = block.layers().map(|layer| layer.hidden() as u64);
             // Two norms, query, key, value, attention output; and the scores of the five sites.
             let (values, scores) = (6 * d + 10, tokens.iter().sum::<u64>());
             let most = tokens.into_iter().fold(0, u64::max);
-            let again = match memory {
-                Memory::Speed => most,
-                Memory::Balanced => 2 * most,
-                Memory::Lean => values + 2 * most,
+            let again = match recompute {
+                Recompute::None => most,
+                Recompute::Scores => 2 * most,
+                Recompute::Blocks => values + 2 * most,
             };
             largest = again.max(largest);
-            per_row += match memory {
-                Memory::Speed => values + scores,
-                Memory::Balanced => values,
-                Memory::Lean => d,
+            per_row += match recompute {
+                Recompute::None => values + scores,
+                Recompute::Scores => values,
+                Recompute::Blocks => d,
             };
         }
         let work = (4 << 20).max(32 * config.vocab as u64);
@@ -92,7 +92,7 @@ pub fn ensure(what: &str, needed_bytes: u64, help: &str) -> Result<()> {
 
 /// Bytes of the work areas of a forward pass over `rows` tokens that nothing is learned from.
 pub fn inference_bytes(config: &ModelConfig, rows: u64) -> u64 {
-    let tokens = |block: &BlockConfig| SiteKind::ALL.map(|kind| block.site(kind).tokens());
+    let tokens = |block: &BlockConfig| block.layers().map(|layer| layer.hidden());
     let largest = (config.blocks.iter()).flat_map(tokens).fold(0, usize::max) as u64;
     rows.saturating_mul(largest + 8 * config.width as u64)
         .saturating_mul(size_of::<f32>() as u64)

@@ -1,6 +1,6 @@
 //! Who watches a run.
 
-use tokenformer_core::grow::GrowthReport;
+use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::Record;
 
 /// Where a run stands after a step.

@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokenformer_core::device::Device;
-use tokenformer_core::grow::{Amount, Birth, GrowthReport, grow};
+use tokenformer_core::growth::{Amount, Birth, GrowthReport, grow};
 use tokenformer_core::optim::{AdamW, Applied};
-use tokenformer_core::param::Gradients;
-use tokenformer_core::{Graph, Model, SiteKind};
+use tokenformer_core::{Gradients, Graph, Model, SiteKind};
 use tokenformer_data::{Batch, Dataset, WindowSampler};
 use tokenformer_report::{
     EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput, ResumePoint,
@@ -99,9 +98,9 @@ impl<'a> Trainer<'a> {
         let context = config.context;
         // The sampler's checks come before anything is allocated or written.
         WindowSampler::new(&dataset.train, context, recipe.train.batch, recipe.seed)?;
-        let plan = TrainingPlan::new(&config, recipe.train.batch, context, recipe.train.memory);
+        let plan = TrainingPlan::new(&config, recipe.train.batch, context, recipe.train.recompute);
         let help =
-            "choose a smaller model, train.batch or model.context, or train.memory = \"lean\"";
+            "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";
         memory::ensure("this run", plan.total_bytes(), help)?;
 
         let (mut notes, mut warnings) = (Vec::new(), Vec::new());
@@ -113,7 +112,7 @@ impl<'a> Trainer<'a> {
             Some(dir) => {
                 let state = files::read_state(dir)?;
                 check_resume(dir, &state, &recipe, &dataset)?;
-                let model = files::load_model(dir, device)?;
+                let model = files::load_for_training(dir, device, &state)?;
                 let optimizer =
                     files::load_optimizer(dir, &model, recipe.optimizer.clone(), &state)?;
                 notes.push(format!(
@@ -263,7 +262,7 @@ impl<'a> Trainer<'a> {
 
     /// Parameters that a growth adds.
     fn adds(&self, event: &GrowEvent) -> Result<u64> {
-        let after = tokenformer_core::grow::params_after(&self.model, &event.growth())?;
+        let after = tokenformer_core::growth::params_after(&self.model, &event.growth)?;
         Ok(after.saturating_sub(self.model.param_count()))
     }
 
@@ -279,7 +278,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn grow(&mut self, event: &GrowEvent, more: u64) -> Result<()> {
-        let growth = event.growth();
+        let growth = event.growth.clone();
         let device = Arc::clone(self.model.device());
         let probe = probe_tokens(&self.dataset, self.model.context())?;
         let birth = Birth {
@@ -289,7 +288,7 @@ impl<'a> Trainer<'a> {
         };
         ensure_growth(more)?;
         let report = grow(&mut self.model, &growth, birth, &probe, 1)?;
-        self.optimizer.adopt(&self.model)?;
+        self.optimizer.extend(&self.model)?;
         self.gradients = Gradients::zeros(&device, self.model.params())?;
         self.state.stage += 1;
         self.write(Record::Grow(grow_record(&report, self.state.tokens)))?;
@@ -315,8 +314,8 @@ impl<'a> Trainer<'a> {
         for _ in 0..self.recipe.train.accumulate {
             sampler.fill(self.state.batches, &mut self.batch)?;
             self.state.batches += 1;
-            let memory = self.recipe.train.memory;
-            let mut g = Graph::training(&device, &mut self.gradients).keeping(memory);
+            let recompute = self.recipe.train.recompute;
+            let mut g = Graph::training(&device, &mut self.gradients).recomputing(recompute);
             let (inputs, targets) = (&self.batch.inputs, &self.batch.targets);
             let (weight, nll) = (1.0 / tokens as f32, &mut self.nll);
             self.model
@@ -695,14 +694,14 @@ fn check_resume(dir: &Path, state: &TrainState, recipe: &Recipe, dataset: &Datas
 fn added_nothing(event: &GrowEvent, state: &TrainState) -> bool {
     let slots = &state.model.slots;
     let asked = [
-        (SiteKind::Query, event.qkv, slots.qkv),
-        (SiteKind::Proj, event.proj, slots.proj),
-        (SiteKind::Ffn, event.ffn, slots.ffn),
+        (SiteKind::Query, event.growth.qkv, slots.qkv),
+        (SiteKind::Proj, event.growth.proj, slots.proj),
+        (SiteKind::Ffn, event.growth.ffn, slots.ffn),
     ];
     let before = (state.growths.iter())
         .rev()
         .find(|g| g.report.step <= event.at_step);
-    event.layers == 0
+    event.growth.layers == 0
         && asked.into_iter().all(|(kind, amount, fresh)| {
             let site = before.and_then(|g| g.report.sites.iter().find(|s| s.site == kind));
             let tokens = site.map_or(fresh, |s| s.tokens_after);
@@ -718,7 +717,7 @@ fn check_next_growth(model: &Model, recipe: &Recipe, state: &TrainState) -> Resu
     });
     match next {
         Some(event) => {
-            let after = tokenformer_core::grow::params_after(model, &event.growth())?;
+            let after = tokenformer_core::growth::params_after(model, &event.growth)?;
             ensure_growth(after.saturating_sub(model.param_count()))
         }
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! What growth costs: time of a training step against the parameter tokens of the feed-forward sites.
+//! What growth costs: time of a training step against the size of the feed-forward networks.
 
 use super::{Setup, flops_per_token, median, train};
 use crate::commands::print_json;
@@ -6,7 +6,7 @@ use tokenformer_core::ModelConfig;
 use tokenformer_report::table::{Table, human_count};
 use tokenformer_train::Result;
 
-/// Sizes of the feed-forward sites, as multiples of the preset's.
+/// Sizes of the feed-forward networks, as multiples of the preset's.
 const FACTORS: [usize; 3] = [1, 2, 4];
 
 #[derive(serde::Serialize)]
@@ -35,6 +35,7 @@ pub fn run(setup: &Setup<'_>) -> Result<()> {
         .map(|factor| {
             let mut spec = setup.spec.clone();
             spec.slots.ffn *= factor;
+            spec.mlp_hidden = factor * 4 * spec.width;
             Ok(spec.build()?)
         })
         .collect::<Result<Vec<ModelConfig>>>()?;
@@ -45,19 +46,19 @@ pub fn run(setup: &Setup<'_>) -> Result<()> {
     let mut sizes: Vec<Row> = Vec::new();
     let mut first = None;
     for (config, factor) in configs.iter().zip(FACTORS) {
-        let (shape, memory) = ([setup.batch, setup.context], setup.args.memory);
+        let (shape, recompute) = ([setup.batch, setup.context], setup.args.recompute);
         let time = median(train::run(
             config,
             shape,
-            memory,
+            recompute,
             setup.args.steps,
             &device,
         )?);
-        device.clear();
+        device.trim();
         let flops = flops_per_token(config, setup.context);
         let (first_time, first_flops) = *first.get_or_insert((time, flops));
         sizes.push(Row {
-            ffn_tokens: factor * setup.spec.slots.ffn,
+            ffn_tokens: config.blocks[0].ffn.hidden(),
             params: config.params(),
             step_ms: 1e3 * time,
             time_ratio: time / first_time,

@@ -5,11 +5,11 @@ use super::{Setup, median};
 use crate::commands::print_json;
 use std::time::Instant;
 use tokenformer_core::{Precision, SiteKind};
-use tokenformer_kernels::adamw::Update;
-use tokenformer_kernels::gemm::{self, Bf16, Kept, Source, Write};
-use tokenformer_kernels::pattention::{Norm, Saved, Segment, SegmentGrad, Site, Theta};
-use tokenformer_kernels::rotary::Table as RotaryTable;
-use tokenformer_kernels::{
+use tokenformer_cpu::adamw::Update;
+use tokenformer_cpu::gemm::{self, Bf16, Kept, Source, Write};
+use tokenformer_cpu::pattention::{Norm, Saved, Segment, SegmentGrad, Site, Theta};
+use tokenformer_cpu::rotary::Table as RotaryTable;
+use tokenformer_cpu::{
     Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, layer_norm, pattention,
     rotary,
 };

@@ -1,6 +1,6 @@
 //! What this machine can do at most, and what this process has taken of it.
 
-use tokenformer_kernels::{Exec, Pool, Scratch, probe};
+use tokenformer_cpu::{Exec, Pool, Scratch, probe};
 
 /// Measured limits.
 #[derive(serde::Serialize)]

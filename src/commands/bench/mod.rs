@@ -103,7 +103,7 @@ impl<'a> Setup<'a> {
 
     /// Refuses to train a model that memory has no room for.
     fn ensure_training(&self, config: &ModelConfig) -> Result<()> {
-        let plan = TrainingPlan::new(config, self.batch, self.context, self.args.memory);
+        let plan = TrainingPlan::new(config, self.batch, self.context, self.args.recompute);
         self.ensure(plan.total_bytes())
     }
 

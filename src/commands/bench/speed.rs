@@ -4,7 +4,7 @@ use super::machine::Machine;
 use super::{Setup, decode, flops_per_token, prefill, train};
 use crate::commands::print_json;
 use std::sync::Arc;
-use tokenformer_core::{Device, Memory, Precision};
+use tokenformer_core::{Device, Recompute, Precision};
 use tokenformer_report::table::{human_bytes, human_count};
 use tokenformer_train::{Result, memory};
 
@@ -16,7 +16,7 @@ struct Output<'a> {
     precision: &'static str,
     threads: usize,
     computed_on: String,
-    memory: Memory,
+    recompute: Recompute,
     batch: usize,
     context: usize,
     steps: usize,
@@ -54,7 +54,7 @@ pub fn train(setup: &Setup<'_>) -> Result<()> {
     let device = setup.device(precision)?;
     let machine = Machine::measure(setup.threads());
     let shape = [setup.batch, setup.context];
-    let memory = setup.args.memory;
+    let recompute = setup.args.recompute;
     report(
         setup,
         Timed {
@@ -62,7 +62,7 @@ pub fn train(setup: &Setup<'_>) -> Result<()> {
             precision: precision.name(),
             computed_on: device.describe(),
             machine,
-            seconds: train::run(&setup.config, shape, memory, setup.args.steps, &device)?,
+            seconds: train::run(&setup.config, shape, recompute, setup.args.steps, &device)?,
             tokens: setup.rows(),
             // Forward once; backward to the inputs and to the weights.
             flops: 3.0 * flops_per_token(&setup.config, setup.context),
@@ -126,7 +126,7 @@ fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
         precision: timed.precision,
         threads: setup.threads(),
         computed_on: timed.computed_on,
-        memory: setup.args.memory,
+        recompute: setup.args.recompute,
         batch: setup.batch,
         context: setup.context,
         steps: rates.len(),

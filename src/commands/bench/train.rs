@@ -4,15 +4,14 @@ use super::tokens;
 use std::sync::Arc;
 use std::time::Instant;
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::param::Gradients;
-use tokenformer_core::{Device, Graph, Memory, Model, ModelConfig};
+use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, Recompute};
 use tokenformer_train::Result;
 
 /// Seconds of each step.
 pub fn run(
     config: &ModelConfig,
     [batch, context]: [usize; 2],
-    memory: Memory,
+    recompute: Recompute,
     steps: usize,
     device: &Arc<dyn Device>,
 ) -> Result<Vec<f64>> {
@@ -24,7 +23,7 @@ pub fn run(
     let mut step = || -> Result<f64> {
         let started = Instant::now();
         gradients.reset();
-        let mut g = Graph::training(device, &mut gradients).keeping(memory);
+        let mut g = Graph::training(device, &mut gradients).recomputing(recompute);
         model.loss(&mut g, &inputs, &targets, batch, 1.0 / inputs.len() as f32)?;
         g.backward()?;
         optimizer.step(&mut model, &gradients, 1e-4)?;

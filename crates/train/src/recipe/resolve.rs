@@ -6,7 +6,7 @@ use crate::schedule::Schedule;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tokenformer_core::config::NormSpan;
-use tokenformer_core::grow::Fill;
+use tokenformer_core::growth::{Fill, Growth};
 use tokenformer_core::nearest;
 use toml::{Table, Value};
 
@@ -71,6 +71,9 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
     for set in sets {
         layers.push(("--set".into(), parse_set(set)?));
     }
+    for (_, layer) in &mut layers {
+        rename_old_keys(layer);
+    }
     let schema = schema();
     for (origin, layer) in &layers {
         check_keys(layer, &schema, origin, "")?;
@@ -125,6 +128,15 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
     })?;
     recipe.validate()?;
     Ok(Resolved { recipe, origins })
+}
+
+/// Keys that had another name in earlier versions; recipes of old runs use them.
+fn rename_old_keys(layer: &mut Table) {
+    if let Some(Value::Table(train)) = layer.get_mut("train")
+        && let Some(old) = train.remove("memory")
+    {
+        train.entry("recompute").or_insert(old);
+    }
 }
 
 fn read_table(path: &Path) -> Result<Table> {
@@ -192,9 +204,13 @@ fn parse_set(set: &str) -> Result<Table> {
 /// A recipe with every optional key present: the keys that there are.
 fn schema() -> Table {
     let grow = GrowEvent {
-        keys: Some(Fill::Zero),
-        values: Some(Fill::Zero),
-        norm: Some(NormSpan::Joint),
+        growth: Growth {
+            keys: Some(Fill::Zero),
+            values: Some(Fill::Zero),
+            norm: Some(NormSpan::Joint),
+            warmup: Some(0),
+            ..Growth::default()
+        },
         schedule: Some(Schedule::default()),
         ..GrowEvent::default()
     };

@@ -3,12 +3,13 @@
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use serde::{Deserialize, Serialize};
-use tokenformer_core::config::{FinalNorm, Init, LogitScale, NormSpan, Positions, Slots, Theta};
-use tokenformer_core::grow::{Amount, Fill, Growth, TauRule};
+use tokenformer_core::config::{
+    Family, HeadKind, Init, LogitScale, NormKind, NormSpan, Positions, Residual, Slots, Theta,
+};
+use tokenformer_core::growth::Growth;
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_core::presets::Preset;
-use tokenformer_core::{Memory, Precision};
-use tokenformer_core::{ModelConfig, ModelSpec};
+use tokenformer_core::{ModelConfig, ModelSpec, Precision, Recompute};
 
 /// Most blocks that one growth may append.
 pub const MAX_NEW_LAYERS: usize = 1 << 14;
@@ -75,6 +76,8 @@ pub struct DataTable {
 pub enum PositionKind {
     /// Rotary embedding.
     Rotary,
+    /// A learned vector per position.
+    Learned,
     /// None.
     None,
 }
@@ -86,6 +89,9 @@ pub enum PositionKind {
 pub struct ModelTable {
     /// The preset that gave the values that the recipe does not set.
     pub preset: String,
+    /// `tokenformer`, or `gpt` for a plain Transformer.
+    #[serde(default)]
+    pub family: Family,
     /// Tokens of the vocabulary; 0 takes the tokenizer's.
     pub vocab: usize,
     pub width: usize,
@@ -95,12 +101,35 @@ pub struct ModelTable {
     pub slots: Slots,
     pub theta: Theta,
     pub norm: NormSpan,
+    /// Hidden width of the MLPs of a plain Transformer; 0 for four times the width.
+    #[serde(default)]
+    pub mlp_hidden: usize,
+    /// Whether the linear layers of a plain Transformer have biases.
+    #[serde(default)]
+    pub bias: bool,
+    /// Whether a position sees only itself and those before it.
+    #[serde(default = "yes")]
+    pub causal: bool,
+    #[serde(default)]
+    pub residual: Residual,
     pub positions: PositionKind,
     pub rotary_fraction: f64,
     pub rotary_base: f64,
-    pub final_norm: FinalNorm,
+    #[serde(default = "plain")]
+    pub block_norm: NormKind,
+    pub final_norm: NormKind,
+    #[serde(default)]
+    pub head: HeadKind,
     pub logit_scale: LogitScale,
     pub init: Init,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn plain() -> NormKind {
+    NormKind::Plain
 }
 
 impl ModelTable {
@@ -112,10 +141,12 @@ impl ModelTable {
         let spec = Preset::named(name)?.spec();
         let (positions, rotary_fraction, rotary_base) = match spec.positions {
             Positions::Rotary { fraction, base } => (PositionKind::Rotary, fraction, base),
+            Positions::Learned => (PositionKind::Learned, 0.25, 10_000.0),
             Positions::None => (PositionKind::None, 0.25, 10_000.0),
         };
         Ok(Self {
             preset: name.into(),
+            family: spec.family,
             vocab: 0,
             width: spec.width,
             layers: spec.layers,
@@ -124,10 +155,16 @@ impl ModelTable {
             slots: spec.slots,
             theta: spec.theta,
             norm: spec.norm,
+            mlp_hidden: spec.mlp_hidden,
+            bias: spec.bias,
+            causal: spec.causal,
+            residual: spec.residual,
             positions,
             rotary_fraction,
             rotary_base,
+            block_norm: spec.block_norm,
             final_norm: spec.final_norm,
+            head: spec.head,
             logit_scale: spec.logit_scale,
             init: spec.init,
         })
@@ -154,7 +191,16 @@ impl ModelTable {
         }
         let Slots { qkv, proj, ffn } = self.slots;
         for (key, tokens) in [("qkv", qkv), ("proj", proj), ("ffn", ffn)] {
-            if tokens == 0 {
+            if tokens > 0 && self.family == Family::Gpt {
+                return Err(Error::Recipe {
+                    place: format!("model.slots.{key}"),
+                    problem: "a plain Transformer has no parameter tokens".into(),
+                    expected: "0, with model.family = \"gpt\"".into(),
+                    got: tokens.to_string(),
+                    help: "model.mlp_hidden sets the width of its MLPs".into(),
+                });
+            }
+            if tokens == 0 && self.family == Family::Tokenformer {
                 return Err(Error::Recipe {
                     place: format!("model.slots.{key}"),
                     problem: "a site without tokens computes nothing".into(),
@@ -169,9 +215,11 @@ impl ModelTable {
                 fraction: self.rotary_fraction,
                 base: self.rotary_base,
             },
+            PositionKind::Learned => Positions::Learned,
             PositionKind::None => Positions::None,
         };
         let spec = ModelSpec {
+            family: self.family,
             vocab,
             width: self.width,
             layers: self.layers,
@@ -180,8 +228,14 @@ impl ModelTable {
             slots: self.slots,
             theta: self.theta,
             norm: self.norm,
+            mlp_hidden: self.mlp_hidden,
+            bias: self.bias,
+            causal: self.causal,
+            residual: self.residual,
             positions,
+            block_norm: self.block_norm,
             final_norm: self.final_norm,
+            head: self.head,
             logit_scale: self.logit_scale,
             init: self.init,
         };
@@ -201,9 +255,10 @@ pub struct TrainTable {
     pub accumulate: u64,
     /// Precision of products: `f32`, or the faster `bf16` where the processor multiplies bfloat16.
     pub precision: Precision,
-    /// What a step keeps for its backward pass: `speed` all of it, `balanced` and `lean` less, and compute the
-    /// rest again. The numbers are the same.
-    pub memory: Memory,
+    /// What the backward pass recomputes instead of keeping: `none`, the `scores` of sites, or whole `blocks`. The
+    /// numbers are the same.
+    #[serde(default)]
+    pub recompute: Recompute,
 }
 
 impl Default for TrainTable {
@@ -213,7 +268,7 @@ impl Default for TrainTable {
             batch: 8,
             accumulate: 1,
             precision: Precision::F32,
-            memory: Memory::Speed,
+            recompute: Recompute::None,
         }
     }
 }
@@ -300,51 +355,16 @@ impl Default for LogTable {
 
 /// `[[grow]]`: a growth after so many steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct GrowEvent {
     /// Updates done before it.
     pub at_step: u64,
-    /// New tokens of query, key and value each: `"+N"` or `"=N"`.
-    pub qkv: Amount,
-    /// New tokens of the output projection.
-    pub proj: Amount,
-    /// New tokens of the feed-forward network.
-    pub ffn: Amount,
-    /// New blocks.
-    pub layers: usize,
-    /// Start of new keys.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keys: Option<Fill>,
-    /// Start of new values.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub values: Option<Fill>,
-    /// Span of the norm.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub norm: Option<NormSpan>,
-    /// What happens to τ.
-    pub tau: TauRule,
-    /// Whether everything older stops training.
-    pub freeze_old: bool,
+    /// What grows: the keys of [`Growth`] stand in the same table.
+    #[serde(flatten)]
+    pub growth: Growth,
     /// A learning-rate schedule of the stage's own, over its steps; without one the old goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-}
-
-impl GrowEvent {
-    /// What grows.
-    pub fn growth(&self) -> Growth {
-        Growth {
-            qkv: self.qkv,
-            proj: self.proj,
-            ffn: self.ffn,
-            layers: self.layers,
-            keys: self.keys,
-            values: self.values,
-            norm: self.norm,
-            tau: self.tau,
-            freeze_old: self.freeze_old,
-        }
-    }
 }
 
 impl Recipe {
@@ -459,10 +479,10 @@ impl Recipe {
             let help = "grow before the last step, so that the new tokens learn";
             return bad("grow.at_step", &expected, event.at_step.to_string(), help);
         }
-        if let Some(event) = self.grow.iter().find(|g| g.layers > MAX_NEW_LAYERS) {
+        if let Some(event) = self.grow.iter().find(|g| g.growth.layers > MAX_NEW_LAYERS) {
             let expected = format!("at most {MAX_NEW_LAYERS}");
             let help = "is this the number you meant?";
-            return bad("grow.layers", &expected, event.layers.to_string(), help);
+            return bad("grow.layers", &expected, event.growth.layers.to_string(), help);
         }
         let sampling = self.sampling();
         sampling.validate().map_err(Error::Core)
