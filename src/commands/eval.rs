@@ -1,12 +1,14 @@
 //! `eval`: loss, perplexity and bits per byte on a dataset.
 
-use super::{device, load_model, print_json, tasks};
+use super::{device, load_model, print_json, stop_flag, tasks};
 use crate::args::{EvalArgs, Split};
 use crate::{Failure, ui, usage};
 use std::path::Path;
 use tokenformer_data::Dataset;
 use tokenformer_store::Which;
-use tokenformer_train::{Error, EvalOptions, Protocol, Result, evaluate, files, memory};
+use tokenformer_train::{
+    Error, EvalOptions, Evaluation, HeldOut, Protocol, Result, ScoredBytes, files, memory,
+};
 
 /// Tokens of a forward pass: enough for the products of matrices to run at full speed.
 const PASS_TOKENS: usize = 2048;
@@ -20,6 +22,10 @@ struct Output {
     tokens: u64,
     loss: f64,
     perplexity: f64,
+    /// Bytes of text of the scored tokens.
+    bytes: Option<f64>,
+    /// Whether the bytes are those of the mean token instead, because the tokenizer does not say more.
+    bytes_are_estimated: bool,
     bits_per_byte: Option<f64>,
 }
 
@@ -113,8 +119,13 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
         n => n,
     });
     let bar = ui::bar(total as u64, "scoring");
-    let result = evaluate(&model, text, options, |done| bar.set_position(done))?;
+    let bytes = &ScoredBytes::new(&dataset.tokenizer, text);
+    let held_out = HeldOut { text, bytes };
+    let progress = |done| bar.set_position(done);
+    let ended = held_out.evaluate(&model, options, stop_flag(), progress)?;
+    let done = bar.position();
     bar.finish_and_clear();
+    let result = checked(ended, done, total)?;
     let output = Output {
         model: found.dir.display().to_string(),
         data: text.path().display().to_string(),
@@ -126,6 +137,8 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
         tokens: result.tokens,
         loss: result.loss,
         perplexity: result.perplexity(),
+        bytes: result.bytes,
+        bytes_are_estimated: result.bytes.is_some() && !bytes.is_counted(),
         bits_per_byte: result.bits_per_byte,
     };
     if args.json {
@@ -143,7 +156,29 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     outln!("loss           {:.4} nats per token", output.loss);
     outln!("perplexity     {:.3} per token", output.perplexity);
     if let Some(bpb) = output.bits_per_byte {
-        outln!("bits per byte  {bpb:.4}");
+        let bytes = output.bytes.unwrap_or_default();
+        match output.bytes_are_estimated {
+            false => outln!("bits per byte  {bpb:.4} over the {bytes} bytes of these tokens"),
+            true => outln!(
+                "bits per byte  {bpb:.4} over about {bytes:.0} bytes, by the mean of the split: the tokenizer does not tell a token's bytes"
+            ),
+        }
     }
     Ok(())
+}
+
+/// An evaluation that came to its end, with a loss that is a number.
+fn checked(ended: Option<Evaluation>, done: u64, total: usize) -> Result<Evaluation> {
+    let found = ended.ok_or_else(|| Error::Stopped {
+        what: "the evaluation",
+        expected: format!("{total} tokens scored"),
+        got: done.to_string(),
+    })?;
+    match found.loss.is_finite() {
+        true => Ok(found),
+        false => Err(Error::NotFinite {
+            what: "the loss".into(),
+            got: found.loss,
+        }),
+    }
 }

@@ -34,5 +34,5 @@ pub use prepare::{
     DocumentSource, ImportOptions, PrepareOptions, Progress, Stage, Summary, import, prepare,
 };
 pub use sampler::{Batch, TokenSource, WindowSampler};
-pub use tokenizer::{DecodeStream, Tokenizer, TokenizerSpec};
+pub use tokenizer::{ByteCounts, DecodeStream, Tokenizer, TokenizerSpec};
 pub use tokens::{TokenFile, TokenFileWriter};

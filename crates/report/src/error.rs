@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// A line of `metrics.jsonl` is no record.
     #[error(
-        "{}:{line}: not a metrics record: {problem}\n  expected: one JSON object per line with \"kind\": \"train\", \"eval\", \"grow\", \"sample\" or \"note\"\n  got:      {got}\n  help:     repair or remove the line; only a torn last line is dropped by itself",
+        "{}:{line}: not a metrics record: {problem}\n  expected: one JSON object per line with \"kind\": \"train\", \"eval\", \"grow\", \"sample\" or \"note\"\n  got:      {got}\n  help:     repair or remove the line; a run that goes on puts it aside by itself",
         path.display()
     )]
     BadRecord {

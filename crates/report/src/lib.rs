@@ -9,7 +9,7 @@
 //! | `plots/*.svg` | [`plots`] |
 //! | `report.html` | [`render`] |
 //!
-//! [`write_report`] writes all but the event file. The crate knows nothing about models or training.
+//! [`write_report`] writes all but the event files. The crate knows nothing about models or training.
 
 mod csv;
 mod error;
@@ -30,10 +30,10 @@ pub use error::Error;
 pub use html::{ReportInput, render};
 pub use plots::{Plot, plots};
 pub use records::{
-    EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint, SampleRecord,
+    Damage, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint, SampleRecord,
     SiteGrowth, TrainRecord, read,
 };
-pub use tensorboard::{EVENT_FILE_NAME, write_events};
+pub use tensorboard::write_events;
 pub use write::write_report;
 
 /// The result of this crate's fallible functions.

@@ -116,7 +116,7 @@ fn last_line_that_lacks_only_its_end_is_kept() {
 }
 
 #[test]
-fn malformed_line_is_an_error_with_file_and_line_and_the_file_stays() {
+fn a_malformed_line_is_an_error_of_a_reader_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metrics.jsonl");
     write(&path, &[train(1, 2.0)]);
@@ -134,8 +134,70 @@ fn malformed_line_is_an_error_with_file_and_line_and_the_file_stays() {
     );
     assert!(!message.contains('\x1b'), "{message:?}");
 
-    assert!(MetricsWriter::open(&path, at(0)).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn damaged_lines_are_put_aside_and_told_when_a_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    let line = |record: &Record| serde_json::to_string(record).unwrap();
+    let bad = [
+        "\0\0\0",
+        "{\"kind\":\"note\",\"step\":2}",
+        "{\"kind\":\"train\",\"st\u{1b}",
+    ];
+    let lines = [
+        line(&train(1, 2.0)),
+        bad[0].into(),
+        bad[1].into(),
+        line(&train(2, 1.5)),
+        bad[2].into(),
+    ];
+    std::fs::write(
+        &path,
+        lines.join("\n") + "\n" + &line(&train(3, 1.0)) + "\n",
+    )
+    .unwrap();
+
+    let mut writer = MetricsWriter::open(&path, at(2)).unwrap();
+    let damage = writer.damage().unwrap().clone();
+    assert_eq!((damage.count, damage.first_line), (3, 2));
+    let said = damage.to_string();
+    let start = format!(
+        "{0}: 3 lines are no records and are kept in {0}.damaged",
+        path.display()
+    );
+    assert!(said.starts_with(&start), "{said}");
+    assert!(
+        said.contains("line 2: ") && said.contains("\\u{0}"),
+        "{said}"
+    );
+    writer.write(&train(3, 0.5)).unwrap();
+    assert_eq!(
+        read(&path).unwrap(),
+        [train(1, 2.0), train(2, 1.5), train(3, 0.5)]
+    );
+    let aside = dir.path().join("metrics.jsonl.damaged");
+    assert_eq!(
+        std::fs::read_to_string(&aside).unwrap(),
+        bad.join("\n") + "\n"
+    );
+
+    // The next time nothing is wrong; a later damage goes behind what is kept.
+    assert_eq!(MetricsWriter::open(&path, at(3)).unwrap().damage(), None);
+    std::fs::write(&path, "later\n").unwrap();
+    let writer = MetricsWriter::open(&path, None).unwrap();
+    let said = writer.damage().unwrap().to_string();
+    assert!(
+        said.contains("a line is no record and is kept in"),
+        "{said}"
+    );
+    assert_eq!(read(&path).unwrap(), []);
+    assert_eq!(
+        std::fs::read_to_string(&aside).unwrap(),
+        bad.join("\n") + "\nlater\n"
+    );
 }
 
 #[test]
@@ -170,12 +232,14 @@ fn missing_file_is_an_error_for_read_and_created_by_open() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_records_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_records_or_are_put_aside(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         std::fs::write(&path, &bytes).unwrap();
-        let opened = MetricsWriter::open(&path, None).is_ok();
-        prop_assert_eq!(read(&path).is_ok(), opened);
+        let good = read(&path).is_ok();
+        let writer = MetricsWriter::open(&path, None).unwrap();
+        prop_assert_eq!(writer.damage().is_none(), good);
+        prop_assert!(read(&path).is_ok());
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{eval, every_kind, grow, sample, train};
-use tokenformer_report::{EVENT_FILE_NAME, Record, write_events};
+use tokenformer_report::{Record, write_events};
 
 /// A protobuf field: its number and its value.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,10 +94,24 @@ fn sub_message(fields: &[Field], number: u64) -> Option<&[u8]> {
 }
 
 /// `(wall time, step, tag, value)`: a scalar's value, or a text's first string.
-fn events(bytes: &[u8]) -> Vec<(f64, u64, String, Result<f32, String>)> {
+type Event = (f64, u64, String, Result<f32, String>);
+
+fn events(bytes: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
+    read_on(&mut events, bytes);
+    events
+}
+
+/// What TensorBoard does with a file: it takes up its events, and at a session start (`session_log` with status 1) it
+/// drops what it has of that step or later ones.
+fn read_on(events: &mut Vec<Event>, bytes: &[u8]) {
     for frame in &frames(bytes)[1..] {
         let event = fields(frame);
+        if let [_, Field::Varint(2, from), Field::Bytes(7, log)] = event.as_slice() {
+            assert_eq!(fields(log), [Field::Varint(1, 1)]);
+            events.retain(|event| event.1 < *from);
+            continue;
+        }
         let [
             Field::Fixed64(1, time),
             Field::Varint(2, step),
@@ -124,7 +140,6 @@ fn events(bytes: &[u8]) -> Vec<(f64, u64, String, Result<f32, String>)> {
             events.push((f64::from_bits(*time), *step, tag, content));
         }
     }
-    events
 }
 
 fn written(records: &[Record]) -> Vec<u8> {
@@ -186,30 +201,149 @@ fn scalars_and_texts_carry_step_and_training_time() {
     assert!(events.iter().all(|event| event.2 != "eval/bits_per_byte"));
 }
 
-#[test]
-fn more_records_append_and_other_records_replace() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(EVENT_FILE_NAME);
-    let all = every_kind();
-    let size = |path: &std::path::Path| std::fs::metadata(path).unwrap().len();
+fn file(number: u32) -> String {
+    format!("events.out.tfevents.{number:010}.tokenformer")
+}
 
+/// The files of a folder in the order of their names, which must be those of event files from 0 on.
+fn files(dir: &Path) -> Vec<Vec<u8>> {
+    let count = std::fs::read_dir(dir).unwrap().count() as u32;
+    (0..count)
+        .map(|number| std::fs::read(dir.join(file(number))).unwrap())
+        .collect()
+}
+
+/// What a TensorBoard shows that reads a folder afresh.
+fn shown(dir: &Path) -> Vec<Event> {
+    let mut events = Vec::new();
+    for bytes in files(dir) {
+        read_on(&mut events, &bytes);
+    }
+    events
+}
+
+#[test]
+fn more_records_are_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = every_kind();
     write_events(dir.path(), &all[..3]).unwrap();
     // A watcher holds the file open: what is appended must reach it.
-    let mut watcher = std::fs::File::open(&path).unwrap();
-    let before = size(&path);
+    let mut watcher = std::fs::File::open(dir.path().join(file(0))).unwrap();
     write_events(dir.path(), &all).unwrap();
-    assert!(size(&path) > before);
+    write_events(dir.path(), &all).unwrap();
     let mut seen = Vec::new();
     std::io::Read::read_to_end(&mut watcher, &mut seen).unwrap();
     assert_eq!(seen, written(&all));
+    assert_eq!(files(dir.path()), [written(&all)]);
+}
 
-    // A resume dropped records, and an append that was cut short is repaired.
-    write_events(dir.path(), &all[..2]).unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), written(&all[..2]));
-    std::fs::write(&path, &written(&all)[..100]).unwrap();
-    write_events(dir.path(), &all).unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), written(&all));
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+#[test]
+fn a_resume_begins_a_file_and_leaves_those_before_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let before: Vec<Record> = (1..=9).map(|step| train(step, 9.0 - step as f64)).collect();
+    write_events(dir.path(), &before).unwrap();
+
+    // Killed after step 9, gone on from the checkpoint of step 4.
+    let mut records = before[..4].to_vec();
+    records.extend((5..=7).map(|step| train(step, 0.5)));
+    let newest = write_events(dir.path(), &records).unwrap();
+    assert_eq!(newest, dir.path().join(file(1)));
+    let [first, second] = &files(dir.path())[..] else {
+        panic!("two files");
+    };
+    assert_eq!(*first, written(&before), "the first file stays");
+    let start = fields(frames(second)[1]);
+    assert!(
+        matches!(start[..], [_, Field::Varint(2, 5), Field::Bytes(7, _)]),
+        "{start:?}"
+    );
+    assert_eq!(events(second).len(), 3 * 6, "three steps of six values");
+    assert_eq!(shown(dir.path()), events(&written(&records)));
+
+    // It goes on in its file, and is resumed once more, without a step that is new.
+    records.push(train(8, 0.25));
+    write_events(dir.path(), &records).unwrap();
+    assert_eq!(files(dir.path()).len(), 2);
+    assert_eq!(shown(dir.path()), events(&written(&records)));
+    write_events(dir.path(), &records[..6]).unwrap();
+    assert_eq!(files(dir.path()).len(), 3);
+    assert_eq!(shown(dir.path()), events(&written(&records[..6])));
+}
+
+#[test]
+fn what_was_there_at_the_first_changed_step_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = [train(2, 3.0), eval(2, 0, 2.5), grow(2, 1), eval(2, 1, 2.5)];
+    write_events(dir.path(), &records).unwrap();
+    // Gone on from before the growth: a session start takes all of step 2 away, so all of it comes again.
+    let kept = [train(2, 3.0), eval(2, 0, 2.5), train(3, 2.75)];
+    write_events(dir.path(), &kept).unwrap();
+    assert_eq!(shown(dir.path()), events(&written(&kept)));
+}
+
+#[test]
+fn an_append_that_was_cut_short_is_not_written_behind() {
+    let all = every_kind();
+    let whole = written(&all);
+    for cut in [0, 5, 100, whole.len() - 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(file(0));
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        write_events(dir.path(), &all).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole[..cut], "cut at {cut}");
+        let second = std::fs::read(dir.path().join(file(1))).unwrap();
+        // The frames that are whole, as a reader takes them, then the next file.
+        let mut seen = Vec::new();
+        let ends = frame_ends(&whole);
+        let end = ends
+            .iter()
+            .rev()
+            .find(|&&end| end <= cut)
+            .copied()
+            .unwrap_or(0);
+        if end > 0 {
+            read_on(&mut seen, &whole[..end]);
+        }
+        read_on(&mut seen, &second);
+        assert_eq!(seen, events(&whole), "cut at {cut}");
+        // The next report goes on in the second file.
+        write_events(dir.path(), &[&all[..], &[train(9, 1.0)]].concat()).unwrap();
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "cut at {cut}"
+        );
+    }
+}
+
+fn frame_ends(bytes: &[u8]) -> Vec<usize> {
+    let ends = frames(bytes).into_iter().scan(0, |end, frame| {
+        *end += frame.len() + 16;
+        Some(*end)
+    });
+    ends.collect()
+}
+
+#[test]
+fn a_run_that_begins_again_takes_everything_back() {
+    let dir = tempfile::tempdir().unwrap();
+    write_events(dir.path(), &every_kind()).unwrap();
+    write_events(dir.path(), &[]).unwrap();
+    assert_eq!(shown(dir.path()), []);
+    write_events(dir.path(), &[eval(0, 0, 4.0)]).unwrap();
+    assert_eq!(shown(dir.path()), events(&written(&[eval(0, 0, 4.0)])));
+    assert_eq!(files(dir.path()).len(), 2);
+}
+
+#[test]
+fn records_out_of_order_are_shown_by_step_and_settle() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = [train(5, 1.0), train(3, 2.0), train(4, 3.0)];
+    write_events(dir.path(), &records).unwrap();
+    write_events(dir.path(), &records).unwrap();
+    let steps: Vec<u64> = shown(dir.path()).iter().map(|event| event.1).collect();
+    assert!(steps.is_sorted(), "{steps:?}");
+    assert_eq!(files(dir.path()).len(), 1);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub enum Error {
     /// The file system holds clearly less than what is about to be written.
     #[error(
         "{}: not enough free space\n  expected: {needed_bytes} bytes\n  got:      {available_bytes} bytes\n  \
-         help:     free space there, or choose another folder with --out",
+         help:     free space there, or choose another folder",
         path.display()
     )]
     NoSpace {
@@ -45,7 +45,7 @@ pub enum Error {
     },
     /// Another process is writing the same file or directory right now.
     #[error(
-        "{}: another process is writing this\n  help:     wait for it to end, or choose another folder with --out",
+        "{}: another process is writing this\n  help:     wait for it to end, or choose another folder",
         path.display()
     )]
     Busy {
@@ -55,7 +55,7 @@ pub enum Error {
     /// Another process is working in the run directory.
     #[error(
         "{}: another process is using this run directory\n  \
-         help:     wait for it to end or stop it, or choose another folder with --out",
+         help:     wait for it to end or stop it, or choose another folder",
         run_dir.display()
     )]
     RunLocked {
@@ -82,7 +82,7 @@ pub enum Error {
     /// The target exists and replacing it would delete what this crate did not write.
     #[error(
         "{}: the folder exists and holds other things\n  expected: nothing there, an empty folder, or one that was published whole\n  \
-         got:      {got}\n  help:     choose another folder with --out, or remove this one",
+         got:      {got}\n  help:     choose another folder, or remove this one",
         path.display()
     )]
     NotReplaceable {
@@ -138,7 +138,7 @@ pub enum Error {
     },
     /// A run has checkpoints, and each of them is broken.
     #[error(
-        "{}: none of the {count} checkpoints can be used\n  got:      {newest}\n  help:     start again in another folder with --out",
+        "{}: none of the {count} checkpoints can be used\n  got:      {newest}\n  help:     start again in another folder",
         dir.display()
     )]
     NoGoodCheckpoint {
@@ -151,7 +151,7 @@ pub enum Error {
     },
     /// The path leads to nothing that can be loaded.
     #[error(
-        "{}: no model here\n  expected: a run folder, a checkpoint folder, or a folder with model.safetensors\n  got:      {got}\n  help:     {help}",
+        "{}: no model here\n  expected: a run, a checkpoint or a model folder of this program\n  got:      {got}\n  help:     {help}",
         path.display()
     )]
     NoModel {
@@ -287,10 +287,10 @@ impl Error {
 fn io_help(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "free space there, or choose another folder with --out"
+            "free space there, or choose another folder"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "check the permissions, or choose another folder with --out"
+            "check the permissions, or choose another folder"
         }
         ErrorKind::NotFound => "check that the path exists",
         ErrorKind::NotADirectory => "a part of the path is a file; choose another path",

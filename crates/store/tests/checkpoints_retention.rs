@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use tokenformer_store::{CheckpointWriter, Error};
+use tokenformer_store::{CheckpointWriter, Error, Which, resolve};
 
 fn run_with(run: &Path, steps: impl IntoIterator<Item = u64>) -> CheckpointWriter {
     let mut writer = CheckpointWriter::open(run, &mut |warning| panic!("{warning}")).unwrap();
@@ -54,6 +54,35 @@ fn the_newest_good_one_stays_even_if_newer_ones_are_broken() {
     }
     assert_eq!(writer.retain(1, &[]).unwrap(), [1, 2, 4, 5]);
     assert_eq!(steps(&writer), [3, 6]);
+}
+
+#[test]
+fn protecting_a_step_changes_neither_the_latest_nor_the_best() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut writer = run_with(scratch.path(), 1..=7);
+    writer.set_best(4).unwrap();
+    let step = |which| {
+        let found = resolve(scratch.path(), which, &mut |warning| panic!("{warning}"));
+        found.unwrap().step
+    };
+    // A trainer protects the newest step whose loss was finite: older than the best, then newer.
+    for (protected, left) in [(2, [2, 4, 7].as_slice()), (7, &[4, 7])] {
+        writer.retain(1, &[protected]).unwrap();
+        assert_eq!(steps(&writer), left);
+        assert_eq!((step(Which::Latest), step(Which::Best)), (Some(7), Some(4)));
+    }
+    // Newer ones come and go, the protected one stays.
+    for newer in 8..=12 {
+        writer
+            .save(newer, "checkpoint", |dir| dir.write_bytes("weights", &[0]))
+            .unwrap_or_else(|e: Error| panic!("{e}"));
+        writer.retain(1, &[7]).unwrap();
+        assert_eq!(steps(&writer), [4, 7, newer]);
+        assert_eq!(
+            (step(Which::Latest), step(Which::Best)),
+            (Some(newer), Some(4))
+        );
+    }
 }
 
 #[test]

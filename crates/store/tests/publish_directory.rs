@@ -259,7 +259,7 @@ fn what_others_put_there_is_never_deleted() {
         };
         let message = error.to_string();
         assert!(
-            message.contains(got) && message.contains("--out"),
+            message.contains(got) && message.contains("choose another folder"),
             "{message}"
         );
     }

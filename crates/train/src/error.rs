@@ -51,6 +51,28 @@ pub enum Error {
         /// What to do.
         help: String,
     },
+    /// A model computed something that is not a number, or infinite.
+    #[error(
+        "{what}: not finite\n  expected: finite numbers\n  got:      {got}\n  help:     the model's weights are damaged or have diverged; use an earlier checkpoint"
+    )]
+    NotFinite {
+        /// What was computed, and where.
+        what: String,
+        /// What came out.
+        got: f64,
+    },
+    /// It was asked to stop before there was a result.
+    #[error(
+        "{what}: stopped\n  expected: {expected}\n  got:      {got}\n  help:     run the command again for a result"
+    )]
+    Stopped {
+        /// What was being done.
+        what: &'static str,
+        /// How much there was to do.
+        expected: String,
+        /// How much was done.
+        got: String,
+    },
     /// A file could not be read or written.
     #[error("{}: cannot {action}: {source}\n  help:     {help}", path.display())]
     Io {

@@ -1,6 +1,8 @@
 //! Held-out loss.
 
 use crate::error::Result;
+use crate::scored::{ScoredBytes, bits_per_byte};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::{Graph, Model};
 use tokenformer_data::{EvalWindow, EvalWindows, TokenFile};
 
@@ -19,11 +21,13 @@ pub enum Protocol {
 /// Loss over a number of tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Mean loss in nats per token.
+    /// Mean loss in nats per token; not finite if the model has diverged.
     pub loss: f64,
     /// Tokens scored.
     pub tokens: u64,
-    /// Bits per byte of the text; `None` if the bytes are not known.
+    /// Bytes of text that the scored tokens stand for; `None` if they are not known.
+    pub bytes: Option<f64>,
+    /// Bits of the scored tokens over their bytes; `None` if there are none, or they are not known.
     pub bits_per_byte: Option<f64>,
 }
 
@@ -47,82 +51,141 @@ pub struct EvalOptions {
     pub max_tokens: usize,
 }
 
-/// Scores `text` with `model`. `progress` is told the number of tokens scored so far.
+/// A text to be scored.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldOut<'a> {
+    /// The tokens.
+    pub text: &'a TokenFile,
+    /// The bytes they stand for.
+    pub bytes: &'a ScoredBytes,
+}
+
+impl HeldOut<'_> {
+    /// Scores the text with `model`. `progress` is told the number of tokens scored so far; `stop` is looked at
+    /// before each pass over [`EvalOptions::batch`] windows, and ends the evaluation without a result.
+    ///
+    /// # Errors
+    /// If the text cannot be read, or the device fails.
+    pub fn evaluate(
+        &self,
+        model: &Model,
+        options: EvalOptions,
+        stop: &AtomicBool,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Option<Evaluation>> {
+        let context = options.context;
+        let windows = match options.protocol {
+            Protocol::Chunked => EvalWindows::chunked(self.text, context)?,
+            Protocol::Sliding { stride } => EvalWindows::sliding(self.text, context, stride)?,
+        };
+        let mut sums = Sums::new(self.bytes, options.max_tokens);
+        let mut group: Vec<EvalWindow> = Vec::new();
+        for window in windows {
+            let window = window?;
+            // Windows of one length share a forward pass.
+            let differs = (group.first()).is_some_and(|g| g.tokens.len() != window.tokens.len());
+            if group.len() == options.batch || differs {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                sums.score(model, &group)?;
+                group.clear();
+                progress(sums.tokens);
+                if sums.left() == 0 {
+                    break;
+                }
+            }
+            group.push(window);
+        }
+        if sums.left() > 0 {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            sums.score(model, &group)?;
+        }
+        progress(sums.tokens);
+        Ok(Some(sums.evaluation()))
+    }
+}
+
+/// Scores `text` to the end, with the bytes of a token estimated by the mean of the whole text.
 ///
 /// # Errors
-/// If the text cannot be read, or the device fails.
+/// As [`HeldOut::evaluate`].
 pub fn evaluate(
     model: &Model,
     text: &TokenFile,
     options: EvalOptions,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<Evaluation> {
-    let windows = match options.protocol {
-        Protocol::Chunked => EvalWindows::chunked(text, options.context)?,
-        Protocol::Sliding { stride } => EvalWindows::sliding(text, options.context, stride)?,
-    };
-    let limit = if options.max_tokens == 0 {
-        u64::MAX
-    } else {
-        options.max_tokens as u64
-    };
-    let (mut sum, mut tokens) = (0.0f64, 0u64);
-    let mut group: Vec<EvalWindow> = Vec::new();
-    for window in windows {
-        let window = window?;
-        // Windows of one length share a forward pass.
-        let differs = group
-            .first()
-            .is_some_and(|g| g.tokens.len() != window.tokens.len());
-        if group.len() == options.batch || differs {
-            score(model, &group, limit, &mut sum, &mut tokens)?;
-            group.clear();
-            progress(tokens);
-            if tokens >= limit {
-                break;
-            }
-        }
-        group.push(window);
-    }
-    if tokens < limit {
-        score(model, &group, limit, &mut sum, &mut tokens)?;
-    }
-    progress(tokens);
-    let loss = sum / tokens as f64;
-    let bytes_per_token = text.text_bytes() as f64 / text.len() as f64;
-    let bits_per_byte =
-        (text.text_bytes() > 0).then(|| loss / std::f64::consts::LN_2 / bytes_per_token);
-    Ok(Evaluation {
-        loss,
-        tokens,
-        bits_per_byte,
-    })
+    let mean = text.text_bytes() as f64 / text.len() as f64;
+    let bytes = &ScoredBytes::Mean(mean);
+    let never = AtomicBool::new(false);
+    let found = HeldOut { text, bytes }.evaluate(model, options, &never, progress)?;
+    Ok(found.expect("nothing stops it"))
 }
 
-/// Adds the losses of windows of one length, stopping at `limit` tokens.
-fn score(
-    model: &Model,
-    group: &[EvalWindow],
+/// What has been scored so far.
+struct Sums<'a> {
+    scored_bytes: &'a ScoredBytes,
+    /// Tokens to score, at most.
     limit: u64,
-    sum: &mut f64,
-    tokens: &mut u64,
-) -> Result<()> {
-    let Some(first) = group.first() else {
-        return Ok(());
-    };
-    let t = first.tokens.len() - 1;
-    let inputs: Vec<u32> = group.iter().flat_map(|w| &w.tokens[..t]).copied().collect();
-    let targets: Vec<u32> = group.iter().flat_map(|w| &w.tokens[1..]).copied().collect();
-    let mut g = Graph::inference(model.device());
-    let nll = model.loss(&mut g, &inputs, &targets, group.len(), 0.0)?;
-    for (window, nll) in group.iter().zip(nll.chunks_exact(t)) {
-        for nll in &nll[window.first_scored - 1..] {
-            if *tokens == limit {
-                return Ok(());
-            }
-            *sum += f64::from(*nll);
-            *tokens += 1;
+    nats: f64,
+    tokens: u64,
+    bytes: Option<f64>,
+}
+
+impl<'a> Sums<'a> {
+    fn new(scored_bytes: &'a ScoredBytes, max_tokens: usize) -> Self {
+        Self {
+            scored_bytes,
+            limit: match max_tokens {
+                0 => u64::MAX,
+                most => most as u64,
+            },
+            nats: 0.0,
+            tokens: 0,
+            bytes: Some(0.0),
         }
     }
-    Ok(())
+
+    /// Tokens that may still be scored.
+    fn left(&self) -> u64 {
+        self.limit - self.tokens
+    }
+
+    /// Adds windows of one length, stopping at the limit.
+    fn score(&mut self, model: &Model, group: &[EvalWindow]) -> Result<()> {
+        let Some(first) = group.first() else {
+            return Ok(());
+        };
+        let t = first.tokens.len() - 1;
+        let inputs: Vec<u32> = group.iter().flat_map(|w| &w.tokens[..t]).copied().collect();
+        let targets: Vec<u32> = group.iter().flat_map(|w| &w.tokens[1..]).copied().collect();
+        let mut g = Graph::inference(model.device());
+        let nll = model.loss(&mut g, &inputs, &targets, group.len(), 0.0)?;
+        for (i, window) in group.iter().enumerate() {
+            let start = i * t + window.first_scored - 1;
+            let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
+            let scored = start..((i + 1) * t).min(start.saturating_add(left));
+            for &nll in &nll[scored.clone()] {
+                self.nats += f64::from(nll);
+            }
+            self.tokens += scored.len() as u64;
+            let bytes = self
+                .scored_bytes
+                .of(&inputs[scored.clone()], &targets[scored]);
+            self.bytes = self.bytes.zip(bytes).map(|(sum, more)| sum + more);
+        }
+        Ok(())
+    }
+
+    fn evaluation(&self) -> Evaluation {
+        Evaluation {
+            loss: self.nats / self.tokens as f64,
+            tokens: self.tokens,
+            bytes: self.bytes,
+            bits_per_byte: bits_per_byte(self.nats, self.bytes),
+        }
+    }
 }

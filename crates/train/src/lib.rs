@@ -13,10 +13,12 @@ pub mod observer;
 pub mod recipe;
 pub mod sample;
 pub mod schedule;
+pub mod scored;
 pub mod trainer;
 
 pub use error::{Error, Result};
-pub use evaluate::{EvalOptions, Evaluation, Protocol, evaluate};
+pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol, evaluate};
 pub use observer::{Observer, Progress, Silent};
 pub use recipe::{Recipe, Resolved};
+pub use scored::{ScoredBytes, bits_per_byte};
 pub use trainer::{Outcome, Resume, Trainer};

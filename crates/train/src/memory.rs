@@ -1,6 +1,9 @@
 //! Memory, planned before it is taken.
 
+mod available;
+
 use crate::error::{Error, Result};
+use std::path::Path;
 use tokenformer_core::config::BlockConfig;
 use tokenformer_core::{ModelConfig, Recompute};
 use tokenformer_report::table::human_bytes;
@@ -65,13 +68,16 @@ impl TrainingPlan {
 }
 
 /// Bytes that this process may still take, as far as the system tells.
+///
+/// In a container this is what its limits leave, never more than what the machine has. Memory that only caches files
+/// counts as available.
 pub fn available_bytes() -> Option<u64> {
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    let free = system
-        .cgroup_limits()
-        .map_or(u64::MAX, |limits| limits.free_memory);
-    Some(system.available_memory().min(free)).filter(|&bytes| bytes > 0)
+    available::available_bytes(Path::new("/proc")).or_else(|| {
+        // Not Linux.
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        Some(system.available_memory()).filter(|&bytes| bytes > 0)
+    })
 }
 
 /// Refuses what cannot fit.
@@ -119,5 +125,5 @@ pub fn resident() -> Option<Resident> {
 fn status_bytes(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with(name))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
+    kib.checked_mul(1024)
 }

@@ -12,6 +12,7 @@ mod merges;
 mod plain;
 mod spec;
 mod stream;
+mod token_bytes;
 mod train;
 mod words;
 
@@ -26,6 +27,7 @@ use bpe::Bpe;
 pub(crate) use bpe::divide;
 pub use spec::TokenizerSpec;
 pub use stream::DecodeStream;
+pub use token_bytes::ByteCounts;
 pub use train::MIN_BPE_VOCAB_SIZE;
 pub(crate) use train::Trainer;
 

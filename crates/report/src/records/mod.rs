@@ -8,7 +8,7 @@ mod reader;
 mod writer;
 
 pub use reader::read;
-pub use writer::{MetricsWriter, ResumePoint};
+pub use writer::{Damage, MetricsWriter, ResumePoint};
 
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -22,43 +22,53 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<Record>> {
         path: path.to_owned(),
         source,
     })?;
-    lines(path, &bytes)
-        .map(|line| line.map(|(record, _)| record))
+    lines(&bytes)
+        .map(|line| {
+            line.record.map_err(|problem| Error::BadRecord {
+                path: path.to_owned(),
+                line: line.number,
+                problem,
+                got: excerpt(line.text),
+            })
+        })
         .collect()
 }
 
-/// The records in `bytes`, each with its line, without the line end.
-pub(super) fn lines<'a>(
-    path: &'a Path,
-    bytes: &'a [u8],
-) -> impl Iterator<Item = Result<(Record, &'a [u8])>> {
+/// A line of the file, without its end.
+pub(super) struct Line<'a> {
+    /// Counted from 1.
+    pub number: usize,
+    pub text: &'a [u8],
+    /// What it says, or what is wrong with it.
+    pub record: std::result::Result<Record, String>,
+}
+
+/// The lines in `bytes`; a torn last one, which has no end and is no record, is left out.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     bytes
         .split_inclusive(|&byte| byte == b'\n')
         .enumerate()
-        .filter_map(move |(index, line)| {
+        .filter_map(|(index, line)| {
             let (text, complete) = match line.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (line, false),
             };
-            let parsed = match text.len() {
-                ..=MAX_LINE_BYTES => serde_json::from_slice(text).map_err(|e| e.to_string()),
+            let record = match text.len() {
+                ..=MAX_LINE_BYTES => serde_json::from_slice(text)
+                    .map_err(|error| excerpt(error.to_string().as_bytes())),
                 length => Err(format!("{length} bytes, at most {MAX_LINE_BYTES} are read")),
             };
-            match parsed {
-                Ok(record) => Some(Ok((record, text))),
-                Err(_) if !complete => None,
-                Err(problem) => Some(Err(Error::BadRecord {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    problem,
-                    got: excerpt(text),
-                })),
-            }
+            (complete || record.is_ok()).then_some(Line {
+                number: index + 1,
+                text,
+                record,
+            })
         })
 }
 
-fn excerpt(line: &[u8]) -> String {
-    const MAX_CHARS: usize = 60;
+/// The start of a text from outside, without what a terminal would obey.
+pub(super) fn excerpt(line: &[u8]) -> String {
+    const MAX_CHARS: usize = 100;
     let text = String::from_utf8_lossy(line);
     let mut out: String = text
         .chars()

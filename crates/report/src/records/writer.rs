@@ -1,11 +1,12 @@
 //! Writing `metrics.jsonl`.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::Record;
-use super::reader::lines;
+use super::reader::{excerpt, lines};
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
@@ -46,6 +47,39 @@ impl ResumePoint {
 pub struct MetricsWriter {
     file: File,
     path: PathBuf,
+    damage: Option<Damage>,
+}
+
+/// Lines of `metrics.jsonl` that were no records when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The metrics file.
+    pub path: PathBuf,
+    /// Where the lines are now.
+    pub aside: PathBuf,
+    /// How many they are.
+    pub count: usize,
+    /// The first of them, counted from 1.
+    pub first_line: usize,
+    /// What the parser found wrong with it, and how it begins.
+    pub first_problem: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = match self.count {
+            1 => "a line is no record and is".to_string(),
+            n => format!("{n} lines are no records and are"),
+        };
+        write!(
+            f,
+            "{}: {lines} kept in {}; reports go on without\n  got:      line {}: {}",
+            self.path.display(),
+            self.aside.display(),
+            self.first_line,
+            self.first_problem
+        )
+    }
 }
 
 impl MetricsWriter {
@@ -54,11 +88,12 @@ impl MetricsWriter {
     /// With `resume`, every record of a later step or stage is dropped first, so that a killed and resumed run leaves
     /// the records of an uninterrupted one. For that, all records of a step and stage must be written before its
     /// checkpoint is.
-    /// A torn last line is dropped in any case. Kept lines keep their bytes; the file is replaced in one piece.
+    /// A torn last line is dropped in any case. Any other line that is no record is moved to the end of
+    /// `metrics.jsonl.damaged`, which [`damage`](Self::damage) tells: a run must not end because of its diary. Kept lines
+    /// keep their bytes; the file is replaced in one piece.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read or written, [`Error::BadRecord`] when it holds anything but records: it
-    /// is then left as it is.
+    /// [`Error::Io`] when a file cannot be read or written.
     pub fn open(path: impl AsRef<Path>, resume: Option<ResumePoint>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let old = match std::fs::read(&path) {
@@ -67,12 +102,31 @@ impl MetricsWriter {
             Err(source) => return Err(io_error("read the records", &path, source)),
         };
         let mut kept = Vec::with_capacity(old.len());
-        for line in lines(&path, &old) {
-            let (record, text) = line?;
-            if resume.is_none_or(|point| point.keeps(&record)) {
-                kept.extend_from_slice(text);
-                kept.push(b'\n');
+        let mut bad = Vec::new();
+        let mut damage: Option<Damage> = None;
+        for line in lines(&old) {
+            match line.record {
+                Ok(record) if resume.is_none_or(|point| point.keeps(&record)) => {
+                    kept.extend_from_slice(line.text);
+                    kept.push(b'\n');
+                }
+                Ok(_) => {}
+                Err(problem) => {
+                    bad.extend_from_slice(line.text);
+                    bad.push(b'\n');
+                    let found = damage.get_or_insert_with(|| Damage {
+                        path: path.clone(),
+                        aside: aside(&path),
+                        count: 0,
+                        first_line: line.number,
+                        first_problem: format!("{problem}: {}", excerpt(line.text)),
+                    });
+                    found.count += 1;
+                }
             }
+        }
+        if let Some(damage) = &damage {
+            keep_aside(&damage.aside, &bad)?;
         }
         if kept != old {
             write_atomically(&path, &kept)?;
@@ -82,7 +136,12 @@ impl MetricsWriter {
             .create(true)
             .open(&path)
             .map_err(|source| io_error("open the records for appending", &path, source))?;
-        Ok(Self { file, path })
+        Ok(Self { file, path, damage })
+    }
+
+    /// What was wrong with the file when it was opened, if anything was.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
     }
 
     /// Appends one record as one line.
@@ -111,6 +170,26 @@ impl MetricsWriter {
     fn write_error(&self, source: std::io::Error) -> Error {
         io_error("write a record", &self.path, source)
     }
+}
+
+/// Where damaged lines of the file at `path` go.
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".damaged");
+    path.with_file_name(name)
+}
+
+/// Appends `lines`, and waits until they are on the disk: their place in the records is overwritten next.
+fn keep_aside(path: &Path, lines: &[u8]) -> Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .and_then(|mut file| {
+            file.write_all(lines)?;
+            file.sync_data()
+        })
+        .map_err(|source| io_error("keep damaged records", path, source))
 }
 
 fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {

@@ -1,13 +1,16 @@
-//! The few fields of the `Event` protobuf that scalars and texts need, encoded by hand.
+//! The few fields of the `Event` protobuf that scalars, texts and resumes need, encoded by hand.
 //!
 //! ```text
-//! Event           { 1 wall_time: double, 2 step: int64, 3 file_version: string, 5 summary: Summary }
+//! Event           { 1 wall_time: double, 2 step: int64, 3 file_version: string, 5 summary: Summary, 7 session_log: SessionLog }
+//! SessionLog      { 1 status: enum (1 = start) }
 //! Summary         { 1 value: repeated Value }
 //! Value           { 1 tag: string, 2 simple_value: float, 8 tensor: TensorProto, 9 metadata: SummaryMetadata }
 //! TensorProto     { 1 dtype: enum (7 = string), 2 tensor_shape: TensorShapeProto, 8 string_val: repeated bytes }
 //! TensorShapeProto{ 2 dim: repeated Dim { 1 size: int64 } }
 //! SummaryMetadata { 1 plugin_data: PluginData { 1 plugin_name: string }, 4 data_class: enum (2 = tensor) }
 //! ```
+//!
+//! Every event here has its wall time first, then its step (but for the file's version), then its one content.
 //!
 //! Format source: event.proto, summary.proto, tensor.proto and tensor_shape.proto of TensorFlow.
 
@@ -41,6 +44,54 @@ pub(super) fn summary(wall_time_s: f64, step: u64, values: &[(&str, Value<'_>)])
         .varint(2, step)
         .bytes(5, &summary.0)
         .0
+}
+
+/// The start of a session: readers drop what they read before that has this step or a later one.
+pub(super) fn session_start(wall_time_s: f64, step: u64) -> Vec<u8> {
+    let log = Message::default().varint(1, 1);
+    Message::default()
+        .double(1, wall_time_s)
+        .varint(2, step)
+        .bytes(7, &log.0)
+        .0
+}
+
+/// What an event of a file does to what a reader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Says nothing about the run.
+    None,
+    /// Adds values at a step.
+    Adds(u64),
+    /// Takes away what has this step or a later one.
+    Restarts(u64),
+}
+
+/// Reads what the functions above wrote; `None` for anything else.
+pub(super) fn effect(payload: &[u8]) -> Option<Effect> {
+    const WALL_TIME: u8 = 1 << 3 | 1;
+    const STEP: u8 = 2 << 3;
+    const FILE_VERSION: u8 = 3 << 3 | 2;
+    const SUMMARY: u8 = 5 << 3 | 2;
+    const SESSION_LOG: u8 = 7 << 3 | 2;
+
+    let rest = payload.strip_prefix(&[WALL_TIME])?.get(8..)?;
+    if rest.first() == Some(&FILE_VERSION) {
+        return Some(Effect::None);
+    }
+    let (step, rest) = read_varint(rest.strip_prefix(&[STEP])?)?;
+    match *rest.first()? {
+        SUMMARY => Some(Effect::Adds(step)),
+        SESSION_LOG => Some(Effect::Restarts(step)),
+        _ => None,
+    }
+}
+
+fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let length = 1 + bytes.iter().take(10).position(|byte| byte & 0x80 == 0)?;
+    let (digits, rest) = bytes.split_at_checked(length)?;
+    let value = (digits.iter().rev()).fold(0u64, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    Some((value, rest))
 }
 
 fn text_tensor(message: Message, text: &str) -> Message {

@@ -1,72 +1,186 @@
 //! TensorBoard event files.
 //!
 //! An event file is a sequence of TFRecord frames ([`frame`]), each holding one `Event` message ([`event`]).
+//!
+//! A TensorBoard that is watching never looks again at what it has read, so a file only ever grows. Where a resume made
+//! earlier events wrong, a new file begins with a session start, at which readers drop the steps that are made again.
 
 mod event;
 mod frame;
 
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::files::{create_dir, write_atomically};
 use crate::records::Record;
 use crate::timeline::Clock;
 use crate::{Error, Result};
-use event::Value;
+use event::{Effect, Value};
 
-/// The name of the one event file of a run: TensorBoard wants `tfevents` in it, everything else is fixed so that the
-/// file is found again.
-pub const EVENT_FILE_NAME: &str = "events.out.tfevents.0000000000.tokenformer";
-
-/// Makes the event file in `dir` hold exactly `records`; returns its path.
+/// Makes what the event files in `dir` say be exactly `records`; returns the path of the newest file.
 ///
-/// The bytes depend on the records alone: an event's wall time is the training time up to it, not the clock. More records
-/// of the same run therefore only append, which is what a TensorBoard that is watching the file needs to follow it;
-/// anything else in the file, such as records that a resume dropped, makes it be replaced in one piece.
+/// The first file is `events.out.tfevents.0000000000.tokenformer`. As long as `records` only become more, they are
+/// appended to the newest file. Otherwise (a resume dropped records, or an append was cut short) the next file begins,
+/// with a session start at the first step that is no longer as it was and every event from there on. TensorBoard reads
+/// files in the order of their names and purges at a session start, so it shows the same whether it was watching or
+/// reads all files afresh.
+///
+/// Events depend on the records alone: an event's wall time is the training time up to it, not the clock.
 ///
 /// Scalars: `train/{loss,bits_per_byte,grad_norm,lr,tokens_per_s}`, `eval/{loss,bits_per_byte,perplexity}` and
 /// `model/params`. Texts: `growth` and `samples`.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder or the file cannot be read or written.
+/// [`Error::Io`] when the folder or a file cannot be read or written.
 pub fn write_events(dir: impl AsRef<Path>, records: &[Record]) -> Result<PathBuf> {
     let dir = dir.as_ref();
     create_dir(dir)?;
-    let path = dir.join(EVENT_FILE_NAME);
-    let io_error = |action| {
-        let path = path.clone();
-        move |source| Error::Io {
-            action,
-            path,
-            source,
+    let wanted = encode(records);
+    let files = event_files(dir)?;
+    let contents = (files.iter().map(|(_, path)| read(path))).collect::<Result<Vec<_>>>()?;
+    let shown = Shown::by(&contents);
+
+    let same = (shown.events.iter().zip(&wanted))
+        .take_while(|(shown, wanted)| shown.payload == wanted.payload)
+        .count();
+    let added = &wanted[same..];
+    let changed = &shown.events[same..];
+    let mut bytes = Vec::new();
+    match files.last() {
+        Some((_, path)) if changed.is_empty() && (added.is_empty() || shown.can_grow) => {
+            for event in added {
+                frame::push(&mut bytes, &event.payload);
+            }
+            append(path, &bytes)?;
+            Ok(path.clone())
         }
-    };
-    let new = encode(records);
-    let old = match std::fs::read(&path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(source) => return Err(io_error("read the event file")(source)),
-    };
-    match old.as_deref().and_then(|old| new.strip_prefix(old)) {
-        Some(added) => OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(added))
-            .map_err(io_error("append to the event file"))?,
-        None => write_atomically(&path, &new)?,
+        newest => {
+            frame::push(&mut bytes, &event::file_version());
+            let steps = added.iter().map(|event| event.step);
+            let from = steps.chain(changed.iter().map(|event| event.step)).min();
+            let kept = wanted.partition_point(|event| Some(event.step) < from);
+            if let (Some(_), Some(from)) = (newest, from) {
+                let seconds = wanted.get(kept).map_or(0.0, |event| event.seconds);
+                frame::push(&mut bytes, &event::session_start(seconds, from));
+            }
+            for event in &wanted[kept..] {
+                frame::push(&mut bytes, &event.payload);
+            }
+            let path = dir.join(file_name(newest.map_or(0, |(number, _)| number + 1)));
+            write_atomically(&path, &bytes)?;
+            Ok(path)
+        }
     }
-    Ok(path)
 }
 
-fn encode(records: &[Record]) -> Vec<u8> {
-    let mut out = Vec::new();
-    frame::push(&mut out, &event::file_version());
+const NAME_START: &str = "events.out.tfevents.";
+const NAME_END: &str = ".tokenformer";
+
+/// TensorBoard wants `tfevents` in the name and goes by the order of names, hence the leading zeros.
+fn file_name(number: u64) -> String {
+    format!("{NAME_START}{number:010}{NAME_END}")
+}
+
+/// The event files that were written here, by number.
+fn event_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let failed = io_error("look for event files", dir);
+    let entries = std::fs::read_dir(dir).map_err(&failed)?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(&failed)?;
+        let name = entry.file_name();
+        let number = (name.to_str())
+            .and_then(|name| name.strip_prefix(NAME_START)?.strip_suffix(NAME_END))
+            .and_then(|number| number.parse().ok());
+        if let Some(number) = number
+            && file_name(number).as_str() == name
+            && number < u64::MAX
+        {
+            files.push((number, entry.path()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(io_error("read the event file", path))
+}
+
+fn append(path: &Path, bytes: &[u8]) -> Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    OpenOptions::new()
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(io_error("append to the event file", path))
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// What a reader of all files knows in the end.
+struct Shown<'a> {
+    events: Vec<ShownEvent<'a>>,
+    /// Whether the newest file ends with a whole event: behind half a one nothing can be read.
+    can_grow: bool,
+}
+
+struct ShownEvent<'a> {
+    step: u64,
+    payload: &'a [u8],
+}
+
+impl<'a> Shown<'a> {
+    fn by(files: &'a [Vec<u8>]) -> Self {
+        let mut shown = Self {
+            events: Vec::new(),
+            can_grow: true,
+        };
+        for file in files {
+            let mut rest = file.as_slice();
+            while let Some((payload, after)) = frame::split_first(rest) {
+                match event::effect(payload) {
+                    None => break,
+                    Some(Effect::None) => {}
+                    Some(Effect::Adds(step)) => shown.events.push(ShownEvent { step, payload }),
+                    Some(Effect::Restarts(from)) => shown.events.retain(|event| event.step < from),
+                }
+                rest = after;
+            }
+            shown.can_grow = rest.is_empty() && !file.is_empty();
+        }
+        shown
+    }
+}
+
+struct Event {
+    step: u64,
+    seconds: f64,
+    payload: Vec<u8>,
+}
+
+/// The events of `records`, by step: a session start divides them at a step.
+fn encode(records: &[Record]) -> Vec<Event> {
+    let mut events = Vec::new();
     let mut clock = Clock::default();
     let mut push = |record: &Record, values: &[(&str, Value<'_>)]| {
         let seconds = clock.advance(record) / 1e3;
         if !values.is_empty() {
-            frame::push(&mut out, &event::summary(seconds, record.step(), values));
+            events.push(Event {
+                step: record.step(),
+                seconds,
+                payload: event::summary(seconds, record.step(), values),
+            });
         }
     };
     for record in records {
@@ -104,5 +218,7 @@ fn encode(records: &[Record]) -> Vec<u8> {
             Record::Note(_) => push(record, &[]),
         }
     }
-    out
+    // Records of a run are in this order already, but nothing in their file forces it.
+    events.sort_by_key(|event| event.step);
+    events
 }
