@@ -7,7 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokenformer_core::{Cpu, Device, Memory};
+use tokenformer_core::{Device, Recompute};
+use tokenformer_cpu::Cpu;
 use tokenformer_train::recipe::resolve;
 use tokenformer_train::{Observer, Progress, Resume, Trainer};
 
@@ -67,7 +68,7 @@ fn a_step_allocates_nothing() {
     let lab = Lab::new();
     let growth = format!("\n[[grow]]\nat_step = {GROWTH_AT}\nffn = \"+16\"\nqkv = \"+8\"\n");
     let recipe = lab.recipe("recipe.toml", &growth);
-    for memory in Memory::ALL {
+    for memory in Recompute::ALL {
         for threads in [1, 2] {
             let sets = [
                 format!("train.steps={STEPS}"),
@@ -99,7 +100,7 @@ fn a_step_allocates_nothing() {
                 &allocated[GROWTH_AT + 1..STEPS - 1],
             ];
             // Computing a block again has a tape of its own, whose lists are small and not kept.
-            let most = if memory == Memory::Lean { 12 } else { 0 };
+            let most = if memory == Recompute::Blocks { 12 } else { 0 };
             assert!(
                 quiet.iter().all(|part| part.iter().all(|&n| n <= most)),
                 "{memory}, {threads} threads: {allocated:?}"

@@ -6,7 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
-use tokenformer_core::{Cpu, Model};
+use tokenformer_core::Model;
+use tokenformer_cpu::Cpu;
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, FileEntry};
 use tokenformer_train::files::{TrainState, write_model};

@@ -9,7 +9,8 @@ use common::{
 use std::path::Path;
 use tokenformer_convert::fingerprint::Fingerprint;
 use tokenformer_convert::{ConvertOptions, Error, convert};
-use tokenformer_core::{Cpu, Device};
+use tokenformer_core::Device;
+use tokenformer_cpu::Cpu;
 use tokenformer_data::TokenizerSpec;
 use tokenformer_formats::Dtype;
 use tokenformer_train::files;

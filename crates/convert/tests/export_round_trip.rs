@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokenformer_convert::{WeightType, verify};
 use tokenformer_core::config::NormSpan;
-use tokenformer_core::grow::{Amount, Birth, Growth, TauRule, grow};
+use tokenformer_core::growth::{Amount, Birth, Growth, TauRule, grow};
 use tokenformer_core::{Model, init};
 use tokenformer_store::DirWriter;
 use tokenformer_train::files::{self, KIND_MODEL};

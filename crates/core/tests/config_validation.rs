@@ -4,8 +4,8 @@ mod common;
 
 use common::{cpu, spec};
 use tokenformer_core::config::{
-    Anneal, Init, ModelConfig, ModelSpec, NormSpan, Positions, SegmentConfig, SiteConfig, SiteKind,
-    Slots, Theta,
+    Anneal, Init, LayerConfig, ModelConfig, ModelSpec, NormSpan, ParamTraining, Positions,
+    SegmentConfig, SiteConfig, SiteKind, Slots, Theta, TrainingSettings,
 };
 use tokenformer_core::presets::{PRESETS, Preset};
 use tokenformer_core::{Error, Model, init, published};
@@ -31,6 +31,37 @@ fn changed(change: impl FnOnce(&mut ModelConfig)) -> tokenformer_core::Result<()
     let mut config = spec().build().unwrap();
     change(&mut config);
     config.validate()
+}
+
+fn site(config: &mut ModelConfig, block: usize, kind: SiteKind) -> &mut SiteConfig {
+    config.blocks[block].site_mut(kind).unwrap()
+}
+
+/// Training settings in which the `τ` of a site moves.
+fn annealing(from: f64, to: f64) -> TrainingSettings {
+    let anneal = Anneal {
+        from,
+        to,
+        start_step: u64::MAX - 1,
+        steps: u64::MAX,
+    };
+    TrainingSettings {
+        anneals: [("blocks.0.ffn".to_string(), anneal)].into(),
+        ..TrainingSettings::default()
+    }
+}
+
+/// Training settings with a factor of the learning rate.
+fn scaled(lr_scale: f32) -> TrainingSettings {
+    let how = ParamTraining {
+        lr_scale,
+        trainable: false,
+        warmup: 7,
+    };
+    TrainingSettings {
+        params: [("blocks.0.proj.segments.0.keys".to_string(), how)].into(),
+        ..TrainingSettings::default()
+    }
 }
 
 #[test]
@@ -193,8 +224,8 @@ fn a_fresh_model_too_large_for_memory_is_an_error() {
 fn small_numbers_have_bounds() {
     for eps in [0.0, -1e-6, 2e-3, f64::NAN] {
         assert_eq!(
-            contradiction(changed(|c| c.theta_eps = eps))[0],
-            "theta_eps"
+            contradiction(changed(|c| site(c, 1, SiteKind::Ffn).eps = eps))[0],
+            "blocks.1.ffn.eps"
         );
     }
     for eps in [0.0, -1e-6, 1.5, f64::NAN] {
@@ -202,62 +233,63 @@ fn small_numbers_have_bounds() {
     }
     for tau in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert_eq!(
-            contradiction(changed(|c| c.blocks[1].ffn.tau = tau))[0],
+            contradiction(changed(|c| site(c, 1, SiteKind::Ffn).tau = tau))[0],
             "blocks.1.ffn.tau"
         );
-        let found = contradiction(changed(|c| c.blocks[0].key.segments[0].tau = tau));
+        let found = contradiction(changed(|c| site(c, 0, SiteKind::Key).segments[0].tau = tau));
         assert_eq!(found[0], "blocks.0.key.segments.0.tau");
-        let anneal = |from, to| {
-            Some(Anneal {
-                from,
-                to,
-                start_step: 0,
-                steps: 1,
-            })
-        };
-        let found = contradiction(changed(|c| c.blocks[0].key.anneal = anneal(tau, 1.0)));
-        assert_eq!(found[0], "blocks.0.key.anneal.from");
-        let found = contradiction(changed(|c| c.blocks[0].key.anneal = anneal(1.0, tau)));
-        assert_eq!(found[0], "blocks.0.key.anneal.to");
+        for (from, to, end) in [(tau, 1.0, "from"), (1.0, tau, "to")] {
+            let found = contradiction(annealing(from, to).validate());
+            assert_eq!(found[0], format!("blocks.0.ffn: anneal.{end}"));
+        }
     }
     for scale in [-1.0, f32::NAN, f32::INFINITY] {
-        let found = contradiction(changed(|c| c.blocks[0].proj.segments[0].lr_scale = scale));
-        assert_eq!(found[0], "blocks.0.proj.segments.0.lr_scale");
+        let found = contradiction(scaled(scale).validate());
+        assert_eq!(found[0], "blocks.0.proj.segments.0.keys: lr_scale");
     }
-    changed(|c| c.blocks[0].proj.segments[0].lr_scale = 0.0).unwrap();
-    let found = contradiction(changed(|c| c.blocks[0].value.segments.clear()));
+    scaled(0.0).validate().unwrap();
+    let found = contradiction(changed(|c| site(c, 0, SiteKind::Value).segments.clear()));
     assert_eq!(found[0], "blocks.0.value.segments");
+    let twice = |c: &mut ModelConfig| {
+        let segments = &mut site(c, 0, SiteKind::Value).segments;
+        segments.push(segments[0].clone());
+    };
+    assert_eq!(contradiction(changed(twice))[0], "blocks.0.value.segments.1.id");
+    let mlp = |c: &mut ModelConfig| {
+        c.blocks[1].ffn = LayerConfig::Mlp {
+            hidden: 0,
+            bias: false,
+        };
+    };
+    assert_eq!(contradiction(changed(mlp))[0], "blocks.1.ffn.hidden");
 }
 
 #[test]
 fn an_anneal_at_the_end_of_time_is_safe() {
-    let mut config = spec().build().unwrap();
-    let anneal = Anneal {
-        from: 1.0,
-        to: 2.0,
-        start_step: u64::MAX - 1,
-        steps: u64::MAX,
-    };
-    config.blocks[0].ffn.anneal = Some(anneal);
-    let mut model = Model::fresh(&cpu(), &config, 1).unwrap();
+    let mut model = Model::fresh(&cpu(), &spec().build().unwrap(), 1).unwrap();
+    model.set_training(&annealing(1.0, 2.0));
+    assert_eq!(model.training_settings(), annealing(1.0, 2.0));
     for step in [0, 5, u64::MAX] {
         model.set_step(step);
-        assert!((1.0..=2.0).contains(&model.config().blocks[0].ffn.tau));
+        let tau = site(&mut model.config(), 0, SiteKind::Ffn).tau;
+        assert!((1.0..=2.0).contains(&tau));
     }
+}
+
+fn read(text: &str) -> ModelConfig {
+    let (config, training) = ModelConfig::from_json(text, "x").unwrap();
+    assert!(training.is_default());
+    config
 }
 
 #[test]
 fn json_there_and_back() {
     let mut config = spec().build().unwrap();
-    assert_eq!(
-        ModelConfig::from_json(&config.to_json(), "x").unwrap(),
-        config
-    );
+    assert_eq!(read(&config.to_json()), config);
     // Everything that growth leaves behind.
     config.positions = Positions::None;
-    config.trunk_trainable = false;
     for (i, kind) in SiteKind::ALL.into_iter().enumerate() {
-        let site = config.blocks[1].site_mut(kind);
+        let site = site(&mut config, 1, kind);
         site.tau = 2f64.sqrt() * (i + 1) as f64 / 3.0;
         site.norm = if i % 2 == 0 {
             NormSpan::Segment
@@ -265,44 +297,43 @@ fn json_there_and_back() {
             NormSpan::Joint
         };
         site.segments.push(SegmentConfig {
+            id: 9,
             tokens: 7,
             tau: 7f64.sqrt(),
             stage: 3,
             born_step: 1 << 60,
-            trainable: false,
-            lr_scale: 0.1,
-        });
-        site.anneal = Some(Anneal {
-            from: 1.1,
-            to: 23f64.sqrt(),
-            start_step: 5,
-            steps: 77,
         });
     }
+    // The layers of a plain Transformer.
+    config.blocks[0].key = LayerConfig::Linear { bias: true };
+    config.blocks[0].ffn = LayerConfig::Mlp {
+        hidden: 5,
+        bias: false,
+    };
     let text = config.to_json();
-    let read = ModelConfig::from_json(&text, "x").unwrap();
-    assert_eq!(read, config);
-    assert_eq!(read.to_json(), text);
+    assert_eq!(read(&text), config);
+    assert_eq!(read(&text).to_json(), text);
 }
 
 #[test]
 fn roots_survive_json_to_the_last_bit() {
     let mut config = spec().build().unwrap();
     for n in 1..3000 {
-        config.blocks[0].ffn.tau = f64::from(n).sqrt();
-        config.blocks[0].ffn.segments[0].tau = f64::from(n).sqrt() / 7.0;
-        let read = ModelConfig::from_json(&config.to_json(), "x").unwrap();
-        assert_eq!(read.blocks[0].ffn, config.blocks[0].ffn);
+        let ffn = site(&mut config, 0, SiteKind::Ffn);
+        ffn.tau = f64::from(n).sqrt();
+        ffn.segments[0].tau = f64::from(n).sqrt() / 7.0;
+        assert_eq!(read(&config.to_json()).blocks[0].ffn, config.blocks[0].ffn);
     }
 }
 
 #[test]
 fn a_built_model_describes_itself() {
     let mut config = spec().build().unwrap();
-    let site = &mut config.blocks[0].ffn;
-    site.segments.push(SegmentConfig {
+    let ffn = site(&mut config, 0, SiteKind::Ffn);
+    ffn.segments.push(SegmentConfig {
+        id: 1,
         stage: 2,
-        ..site.segments[0].clone()
+        ..ffn.segments[0].clone()
     });
     let model = Model::fresh(&cpu(), &config, 1).unwrap();
     assert_eq!(model.config(), config);
@@ -327,13 +358,13 @@ fn unreadable_json_is_an_error() {
     unreadable("", &[]);
     unreadable("{", &[]);
     unreadable("[1, 2]", &["version"]);
-    unreadable("{}", &["expected: version 1", "no version"]);
+    unreadable("{}", &["expected: version 1 or 2", "no version"]);
     unreadable(
-        &good.replace("\"version\": 1", "\"version\": 2"),
-        &["expected: version 1", "got:      version 2"],
+        &good.replace("\"version\": 2", "\"version\": 3"),
+        &["expected: version 1 or 2", "got:      version 3"],
     );
     unreadable(
-        &good.replace("\"version\": 1", "\"version\": \"1\""),
+        &good.replace("\"version\": 2", "\"version\": \"2\""),
         &["no version"],
     );
     unreadable(
@@ -376,9 +407,27 @@ fn presets_have_the_published_totals() {
         ("354m", 354_190_848),
         ("757m", 753_796_608),
         ("1.4b", 1_309_705_728),
+        ("gpt-nano", 1_041_696),
+        ("gpt-tiny", 2_682_288),
+        ("gpt-small", 15_742_320),
+        ("gpt-124m", 123_569_664),
+        ("gpt-354m", 356_305_664),
+        ("gpt-757m", 748_564_608),
+        ("gpt-1.4b", 1_283_560_960),
     ] {
         let config = Preset::named(name).unwrap().spec().build().unwrap();
         assert_eq!(config.params(), total, "{name}");
+    }
+}
+
+#[test]
+fn plain_transformers_are_as_large_as_the_stages_of_the_growth_study() {
+    for name in ["124m", "354m", "757m", "1.4b"] {
+        let [ours, plain] = [name.to_string(), format!("gpt-{name}")].map(|name| {
+            let config = Preset::named(&name).unwrap().spec().build().unwrap();
+            config.params() as f64
+        });
+        assert!((plain / ours - 1.0).abs() < 0.02, "{name}: {plain} and {ours}");
     }
 }
 
@@ -387,7 +436,7 @@ fn presets_are_what_the_papers_say() {
     for preset in PRESETS {
         let config = preset.spec().build().unwrap();
         config.validate().unwrap();
-        let growth = ["124m", "354m", "757m", "1.4b"].contains(&preset.name);
+        let growth = ["124m", "354m", "757m", "1.4b"].contains(&preset.name.trim_start_matches("gpt-"));
         assert_eq!(
             config.positions == Positions::None,
             growth,
@@ -396,11 +445,19 @@ fn presets_are_what_the_papers_say() {
         );
         assert_eq!(
             config.logit_factor(),
-            if growth { 1.0 / 768f32.sqrt() } else { 1.0 },
+            if growth { 1.0 / (config.width as f32).sqrt() } else { 1.0 },
             "{}",
             preset.name
         );
-        assert_eq!(config.theta, Theta::L2NormGelu);
+        if preset.name.starts_with("gpt-") {
+            let hidden = 4 * config.width;
+            let bias = false;
+            assert_eq!(config.blocks[0].ffn, LayerConfig::Mlp { hidden, bias });
+            assert_eq!(config.blocks[0].query, LayerConfig::Linear { bias });
+            continue;
+        }
+        let site = config.blocks[0].site(SiteKind::Ffn).unwrap();
+        assert_eq!(site.theta, Theta::L2NormGelu);
         if preset.name.ends_with(['m', 'b']) {
             let slots = preset.spec().slots;
             assert_eq!(
@@ -457,7 +514,7 @@ fn spread(model: &Model, name: &str) -> f64 {
         .find(|p| p.name() == name)
         .unwrap();
     let mut host = vec![0.0; param.len()];
-    model.device().download(param.value(), &mut host).unwrap();
+    model.device().read(param.value(), &mut host).unwrap();
     assert!(host.len() > 10_000);
     let mean = common::mean(&host);
     assert!(mean.abs() < 0.05 * host.iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max));
@@ -528,7 +585,7 @@ fn fresh_weights_have_the_spread_of_their_scheme() {
             .filter(|p| p.name().starts_with("final_norm"))
         {
             let mut host = vec![0.5; param.len()];
-            model.device().download(param.value(), &mut host).unwrap();
+            model.device().read(param.value(), &mut host).unwrap();
             let want = if param.name().ends_with("gain") {
                 1.0
             } else {
@@ -598,7 +655,7 @@ fn weights_of_another_size_are_refused() {
 
 #[test]
 fn a_fresh_site_has_the_root_of_its_tokens() {
-    let site = SiteConfig::fresh(50, NormSpan::Segment, 2, 30);
+    let site = SiteConfig::fresh(50, Theta::Softmax, NormSpan::Segment, 2, 30);
     assert_eq!(
         (site.tau, site.segments[0].tau, site.tokens()),
         (50f64.sqrt(), 50f64.sqrt(), 50)

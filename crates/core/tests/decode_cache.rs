@@ -224,7 +224,7 @@ fn a_truncated_cache_forgets() {
 #[test]
 fn decoding_is_the_same_for_any_number_of_threads() {
     let run = |threads| {
-        let device: Arc<dyn Device> = tokenformer_core::Cpu::new(Some(threads));
+        let device: Arc<dyn Device> = tokenformer_cpu::Cpu::new(Some(threads));
         let model = fresh(
             &device,
             &ModelSpec {

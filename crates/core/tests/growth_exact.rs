@@ -8,10 +8,10 @@ use common::{
 };
 use proptest::prelude::*;
 use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, ModelSpec, NormSpan, Positions, SiteKind, Slots, Theta,
+    NormKind, Init, LogitScale, ModelSpec, NormSpan, Positions, SiteKind, Slots, Theta,
 };
 use tokenformer_core::generate::Session;
-use tokenformer_core::grow::{
+use tokenformer_core::growth::{
     Amount, Birth, Fill, Growth, GrowthReport, TauRule, grow, params_after,
 };
 use tokenformer_core::optim::{AdamW, AdamWConfig};
@@ -50,7 +50,7 @@ fn must_grow(model: &mut Model, growth: &Growth, stage: u32) -> GrowthReport {
 }
 
 fn train(model: &mut Model, optimizer: &mut AdamW, steps: u64, lr: f64) -> Vec<f64> {
-    optimizer.adopt(model).unwrap();
+    optimizer.extend(model).unwrap();
     let v = model.vocab();
     let (inputs, targets) = (tokens(50, 40, v), tokens(51, 40, v));
     (0..steps)
@@ -86,9 +86,9 @@ fn any_spec() -> impl Strategy<Value = ModelSpec> {
             norm,
             positions: if a { ROTARY } else { Positions::None },
             final_norm: if b {
-                FinalNorm::Affine
+                NormKind::Affine
             } else {
-                FinalNorm::Plain
+                NormKind::Plain
             },
             logit_scale: if c {
                 LogitScale::One
@@ -184,7 +184,7 @@ fn a_growth_after_a_change_of_norm() {
         assert!(
             SiteKind::ALL
                 .iter()
-                .all(|k| config.blocks[0].site(*k).norm == to)
+                .all(|k| config.blocks[0].site(*k).unwrap().norm == to)
         );
     }
 }
@@ -499,7 +499,7 @@ fn the_released_way_moves_the_function_and_says_how_far() {
     assert!((report.relative_logit_diff / (off / all).sqrt() - 1.0).abs() < 1e-12);
     for kind in SiteKind::ALL {
         let config = model.config();
-        let site = config.blocks[1].site(kind);
+        let site = config.blocks[1].site(kind).unwrap();
         assert_eq!(site.tau, (site.tokens() as f64).sqrt());
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokenformer_core::config::{ModelSpec, NormSpan, Theta};
 use tokenformer_core::device::DeviceError;
 use tokenformer_core::generate::Session;
-use tokenformer_core::{Cpu, Device, Error, Graph, Model, WeightFormat};
+use tokenformer_core::{Device, Error, Graph, Model, WeightFormat};
+use tokenformer_cpu::Cpu;
 
 const ALL: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8];
 
@@ -22,7 +23,7 @@ fn widened(device: &Arc<dyn Device>, spec: &ModelSpec, model: &Model) -> Model {
             .find(|p| p.name() == name)
             .unwrap();
         let mut host = vec![0.0; shape.iter().product()];
-        model.device().download(param.value(), &mut host)?;
+        model.device().read(param.value(), &mut host)?;
         Ok(host)
     })
     .unwrap()

@@ -7,7 +7,7 @@ use common::{cpu, gradients, l2_error, max_abs_difference, mean, reference, trai
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, ModelConfig, ModelSpec, NormSpan, Positions, Slots, Theta,
+    NormKind, Init, LogitScale, ModelConfig, ModelSpec, NormSpan, Positions, Slots, Theta,
 };
 use tokenformer_core::generate::{Sampler, Sampling, Session};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
@@ -51,9 +51,10 @@ fn load(root: &Path, name: &str) -> Golden {
             fraction: number("rotary_pct"),
             base: number("rope_base"),
         },
-        final_norm: FinalNorm::Affine,
+        final_norm: NormKind::Affine,
         logit_scale: LogitScale::One,
         init: Init::Released,
+        ..ModelSpec::default()
     };
     let config = spec.build().unwrap();
     assert_eq!(config.norm_eps, number("eps"));
@@ -110,7 +111,7 @@ impl Golden {
 
 fn host(model: &Model, buffer: &tokenformer_core::device::Buffer) -> Vec<f32> {
     let mut host = vec![0.0; buffer.len()];
-    model.device().download(buffer, &mut host).unwrap();
+    model.device().read(buffer, &mut host).unwrap();
     host
 }
 

@@ -6,11 +6,11 @@ mod common;
 use common::{THETAS, cpu, fresh, gradients, l2_error, reference, spec, tokens};
 use std::sync::Arc;
 use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, ModelConfig, ModelSpec, NormSpan, Positions, SegmentConfig,
+    NormKind, Init, LogitScale, ModelConfig, ModelSpec, NormSpan, Positions, SegmentConfig,
     SiteKind, Slots, Theta,
 };
-use tokenformer_core::param::Gradients;
-use tokenformer_core::reference::{values, values_mut};
+use tokenformer_core::Gradients;
+use tokenformer_core::device::reference::{values, values_mut};
 use tokenformer_core::{Device, Graph, Model, init};
 
 /// A tiny model whose sites have segments of `segments` tokens.
@@ -58,7 +58,7 @@ fn kinds(theta: Theta, norm: NormSpan) -> [(ModelSpec, &'static [usize]); 2] {
     };
     let other = ModelSpec {
         positions: Positions::None,
-        final_norm: FinalNorm::Plain,
+        final_norm: NormKind::Plain,
         logit_scale: LogitScale::InverseSqrtWidth,
         ..one.clone()
     };
@@ -185,7 +185,7 @@ fn differences_softmax_segment() {
 
 fn host(device: &Arc<dyn Device>, buffer: &tokenformer_core::device::Buffer) -> Vec<f32> {
     let mut host = vec![0.0; buffer.len()];
-    device.download(buffer, &mut host).unwrap();
+    device.read(buffer, &mut host).unwrap();
     host
 }
 
@@ -271,7 +271,7 @@ fn gradients_add_up_over_batches() {
 #[test]
 fn same_gradients_for_any_number_of_threads() {
     let bits = |threads| {
-        let device: Arc<dyn Device> = tokenformer_core::Cpu::new(Some(threads));
+        let device: Arc<dyn Device> = tokenformer_cpu::Cpu::new(Some(threads));
         let config = config(
             ModelSpec {
                 context: 70,

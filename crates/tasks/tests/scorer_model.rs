@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
+    NormKind, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
 };
-use tokenformer_core::{Cpu, Device, Model};
+use tokenformer_core::{Device, Model};
+use tokenformer_cpu::Cpu;
 use tokenformer_tasks::{ModelScorer, Request, Scored, Scorer};
 
 const CONTEXT: usize = 64;
@@ -29,9 +30,10 @@ fn model(device: &Arc<dyn Device>) -> Model {
             fraction: 0.5,
             base: 10_000.0,
         },
-        final_norm: FinalNorm::Affine,
+        final_norm: NormKind::Affine,
         logit_scale: LogitScale::One,
         init: Init::FanIn,
+        ..ModelSpec::default()
     };
     Model::fresh(device, &spec.build().unwrap(), 5).unwrap()
 }

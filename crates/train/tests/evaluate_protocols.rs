@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
+    NormKind, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
 };
-use tokenformer_core::{Cpu, Device, Model};
+use tokenformer_core::{Device, Model};
+use tokenformer_cpu::Cpu;
 use tokenformer_data::{ByteCounts, TokenFile, TokenFileWriter, Tokenizer};
 use tokenformer_train::{EvalOptions, Evaluation, HeldOut, Protocol, ScoredBytes};
 
@@ -34,9 +35,10 @@ fn model(vocab: usize) -> Model {
             fraction: 0.5,
             base: 10_000.0,
         },
-        final_norm: FinalNorm::Affine,
+        final_norm: NormKind::Affine,
         logit_scale: LogitScale::One,
         init: Init::FanIn,
+        ..ModelSpec::default()
     };
     Model::fresh(&device, &spec.build().unwrap(), 3).unwrap()
 }

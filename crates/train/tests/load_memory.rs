@@ -6,7 +6,8 @@ use std::fs;
 use std::sync::Arc;
 
 use tokenformer_core::device::WeightFormat;
-use tokenformer_core::{Cpu, Device, Model, presets};
+use tokenformer_core::{Device, Model, presets};
+use tokenformer_cpu::Cpu;
 use tokenformer_store::DirWriter;
 use tokenformer_train::files::{KIND_MODEL, load_for_inference, load_model, write_model};
 

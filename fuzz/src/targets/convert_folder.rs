@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use tokenformer_convert::{ConvertOptions, convert};
-use tokenformer_core::{Cpu, Device};
+use tokenformer_core::Device;
+use tokenformer_cpu::Cpu;
 
 use super::MIB;
 use crate::memory::bounded;

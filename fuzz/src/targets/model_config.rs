@@ -20,7 +20,7 @@ pub fn run(input: &[u8]) {
                 assert!(config.params() >= config.body_params());
                 assert!(config.forward_flops_per_token(config.context).is_finite());
                 assert!(
-                    TrainingPlan::new(&config, 1 << 24, config.context, Memory::Speed)
+                    TrainingPlan::new(&config, 1 << 24, config.context, Recompute::None)
                         .total_bytes()
                         > 0
                 );

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokenformer_core::{Cpu, Device};
+use tokenformer_core::Device;
+use tokenformer_cpu::Cpu;
 use tokenformer_train::files::load_model;
 
 use super::MIB;

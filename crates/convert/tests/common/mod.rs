@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokenformer_convert::{ConvertOptions, Converted, Error, ExportOptions, Result, WeightType};
-use tokenformer_core::{Cpu, Device, Model};
+use tokenformer_core::{Device, Model};
+use tokenformer_cpu::Cpu;
 use tokenformer_formats::{Dtype, TensorSpec, write_torch};
 use tokenformer_store::{SafetensorsFile, TensorSource, write_safetensors};
 use tokenformer_train::files;

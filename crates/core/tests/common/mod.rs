@@ -5,12 +5,13 @@ use proptest::test_runner::{Config, RngSeed};
 use rand::Rng;
 use std::sync::Arc;
 use tokenformer_core::config::{
-    FinalNorm, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
+    NormKind, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
 };
 use tokenformer_core::optim::{AdamW, Applied};
-use tokenformer_core::param::Gradients;
-use tokenformer_core::reference::Reference;
-use tokenformer_core::{Cpu, Device, Graph, Model, init};
+use tokenformer_core::Gradients;
+use tokenformer_core::device::reference::Reference;
+use tokenformer_core::{Device, Graph, Model, init};
+use tokenformer_cpu::Cpu;
 
 pub const THETAS: [Theta; 3] = [Theta::L2NormGelu, Theta::GeluL2Norm, Theta::Softmax];
 pub const ROTARY: Positions = Positions::Rotary {
@@ -42,9 +43,10 @@ pub fn spec() -> ModelSpec {
         theta: Theta::L2NormGelu,
         norm: NormSpan::Joint,
         positions: ROTARY,
-        final_norm: FinalNorm::Affine,
+        final_norm: NormKind::Affine,
         logit_scale: LogitScale::One,
         init: Init::FanIn,
+        ..ModelSpec::default()
     }
 }
 
@@ -68,7 +70,7 @@ pub fn bits(x: &[f32]) -> Vec<u32> {
 pub fn weights(model: &Model) -> Vec<(String, Vec<u32>)> {
     let host = |p: &tokenformer_core::param::Param| {
         let mut host = vec![0.0; p.len()];
-        model.device().download(p.value(), &mut host).unwrap();
+        model.device().read(p.value(), &mut host).unwrap();
         (p.name().to_string(), bits(&host))
     };
     model.params().into_iter().map(host).collect()

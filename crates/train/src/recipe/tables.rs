@@ -167,6 +167,7 @@ impl ModelTable {
             head: spec.head,
             logit_scale: spec.logit_scale,
             init: spec.init,
+            ..ModelSpec::default()
         })
     }
 
@@ -238,6 +239,7 @@ impl ModelTable {
             head: self.head,
             logit_scale: self.logit_scale,
             init: self.init,
+            ..ModelSpec::default()
         };
         Ok(spec.build()?)
     }

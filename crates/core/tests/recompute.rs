@@ -1,21 +1,21 @@
-//! What a step keeps changes its memory and none of its numbers.
+//! What a step recomputes changes its memory and none of its numbers.
 
 mod common;
 
 use common::{bits, spec, tokens, weights};
 use std::sync::Arc;
-use tokenformer_core::config::{NormSpan, Slots, Theta};
-use tokenformer_core::grow::{Amount, Birth, Growth, grow};
+use tokenformer_core::config::{Family, NormSpan, Slots, Theta};
+use tokenformer_core::growth::{Amount, Birth, Growth, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::param::Gradients;
-use tokenformer_core::{Cpu, Device, Graph, Memory, Model, ModelSpec, Precision};
+use tokenformer_core::Gradients;
+use tokenformer_core::{Device, Graph, Recompute, Model, ModelSpec, Precision};
+use tokenformer_cpu::Cpu;
 
 const BATCH: usize = 3;
 const CONTEXT: usize = 24;
 
 /// Bits of losses and gradients of some updates with a growth between them, and of the weights after them.
-fn run(spec: &ModelSpec, cpu: Arc<Cpu>, memory: Memory) -> (Vec<Vec<u32>>, usize) {
-    let device: Arc<dyn Device> = cpu.clone();
+fn run(spec: &ModelSpec, device: Arc<dyn Device>, recompute: Recompute) -> (Vec<Vec<u32>>, usize) {
     let mut model = Model::fresh(&device, &spec.build().unwrap(), 5).unwrap();
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
     let mut found = Vec::new();
@@ -33,25 +33,25 @@ fn run(spec: &ModelSpec, cpu: Arc<Cpu>, memory: Memory) -> (Vec<Vec<u32>>, usize
                 seed: 1,
             };
             grow(&mut model, &growth, birth, &tokens(1, CONTEXT, 29), 1).unwrap();
-            optimizer.adopt(&model).unwrap();
+            optimizer.extend(&model).unwrap();
         }
         let mut gradients = Gradients::zeros(&device, model.each_param()).unwrap();
         // Two micro-batches, so that gradients are added to.
         for micro in 0..2 {
             let all = tokens(10 * step + micro, BATCH * CONTEXT + 1, 29);
-            let before = cpu.memory().arena.in_use;
-            let mut g = Graph::training(&device, &mut gradients).keeping(memory);
+            let before = device.usage().temporary;
+            let mut g = Graph::training(&device, &mut gradients).recomputing(recompute);
             let (inputs, targets) = (&all[..BATCH * CONTEXT], &all[1..]);
             found.push(bits(
                 &model.loss(&mut g, inputs, targets, BATCH, 0.01).unwrap(),
             ));
-            kept = kept.max(cpu.memory().arena.in_use - before);
+            kept = kept.max(device.usage().temporary - before);
             g.backward().unwrap();
         }
         for param in model.each_param() {
             let gradient = gradients.get(param).expect("trainable");
             let mut host = vec![0.0; param.len()];
-            device.download(gradient, &mut host).unwrap();
+            device.read(gradient, &mut host).unwrap();
             // New keys or new values are zero for a step, and the gradient of the others with them.
             let born = step == 2 && param.name().contains("segments.1.");
             assert!(born || host.iter().any(|&x| x != 0.0), "{}", param.name());
@@ -78,14 +78,14 @@ fn losses_gradients_and_weights_are_the_same_to_the_bit() {
                 ..spec()
             };
             let run =
-                |memory, threads| run(&spec, Cpu::with_precision(Some(threads), precision), memory);
-            let (want, most) = run(Memory::Speed, 1);
-            for memory in Memory::ALL {
+                |recompute, threads| run(&spec, Cpu::with_precision(Some(threads), precision), recompute);
+            let (want, most) = run(Recompute::None, 1);
+            for recompute in Recompute::ALL {
                 for threads in [1, 2] {
-                    let (got, kept) = run(memory, threads);
-                    let what = format!("{theta:?} {norm:?} {precision} {memory} {threads} threads");
+                    let (got, kept) = run(recompute, threads);
+                    let what = format!("{theta:?} {norm:?} {precision} {recompute} {threads} threads");
                     assert!(got == want, "{what}");
-                    assert_eq!(kept == most, memory == Memory::Speed, "{what}: {kept}");
+                    assert_eq!(kept == most, recompute == Recompute::None, "{what}: {kept}");
                 }
             }
         }
@@ -93,7 +93,7 @@ fn losses_gradients_and_weights_are_the_same_to_the_bit() {
 }
 
 #[test]
-fn each_mode_keeps_less_than_the_one_before() {
+fn each_choice_keeps_less_than_the_one_before() {
     let spec = ModelSpec {
         layers: 4,
         slots: Slots {
@@ -103,32 +103,38 @@ fn each_mode_keeps_less_than_the_one_before() {
         },
         ..spec()
     };
-    let kept = Memory::ALL.map(|memory| run(&spec, Cpu::new(Some(1)), memory).1);
+    let kept = Recompute::ALL.map(|recompute| run(&spec, Cpu::new(Some(1)), recompute).1);
     assert!(kept[1] < kept[0] / 2 && kept[2] < kept[1] / 2, "{kept:?}");
 }
 
 #[test]
-fn a_rehearsal_takes_what_the_run_takes() {
-    let spec = spec();
-    for memory in Memory::ALL {
-        let usage = |rehearses: bool| {
-            let cpu = match rehearses {
-                true => Cpu::rehearsal(Some(2), Precision::F32),
-                false => Cpu::new(Some(2)),
+fn a_dry_run_takes_what_the_run_takes() {
+    let plain = ModelSpec {
+        family: Family::Gpt,
+        slots: Slots::default(),
+        bias: true,
+        ..spec()
+    };
+    for spec in [spec(), plain] {
+        for recompute in Recompute::ALL {
+            let usage = |dry: bool| {
+                let mut device: Arc<dyn Device> = Cpu::new(Some(2));
+                if dry {
+                    device = device.dry_run().unwrap();
+                }
+                let mut model = Model::fresh(&device, &spec.build().unwrap(), 5).unwrap();
+                let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
+                for step in 0..2 {
+                    let mut gradients = Gradients::zeros(&device, model.each_param()).unwrap();
+                    let all = tokens(step, BATCH * CONTEXT, 29);
+                    let mut g = Graph::training(&device, &mut gradients).recomputing(recompute);
+                    model.loss(&mut g, &all, &all, BATCH, 0.01).unwrap();
+                    g.backward().unwrap();
+                    optimizer.step(&mut model, &gradients, 1e-2).unwrap();
+                }
+                device.usage()
             };
-            let device: Arc<dyn Device> = cpu.clone();
-            let mut model = Model::fresh(&device, &spec.build().unwrap(), 5).unwrap();
-            let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
-            for step in 0..2 {
-                let mut gradients = Gradients::zeros(&device, model.each_param()).unwrap();
-                let all = tokens(step, BATCH * CONTEXT, 29);
-                let mut g = Graph::training(&device, &mut gradients).keeping(memory);
-                model.loss(&mut g, &all, &all, BATCH, 0.01).unwrap();
-                g.backward().unwrap();
-                optimizer.step(&mut model, &gradients, 1e-2).unwrap();
-            }
-            cpu.memory()
-        };
-        assert_eq!(usage(true), usage(false), "{memory}");
+            assert_eq!(usage(true), usage(false), "{recompute}");
+        }
     }
 }
