@@ -8,7 +8,7 @@ use common::{
 };
 use proptest::prelude::*;
 use tokenformer_core::config::{
-    NormKind, Init, LogitScale, ModelSpec, NormSpan, Positions, SiteKind, Slots, Theta,
+    Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, SiteKind, Slots, Theta,
 };
 use tokenformer_core::generate::Session;
 use tokenformer_core::growth::{
@@ -85,11 +85,7 @@ fn any_spec() -> impl Strategy<Value = ModelSpec> {
             theta,
             norm,
             positions: if a { ROTARY } else { Positions::None },
-            final_norm: if b {
-                NormKind::Affine
-            } else {
-                NormKind::Plain
-            },
+            final_norm: if b { NormKind::Affine } else { NormKind::Plain },
             logit_scale: if c {
                 LogitScale::One
             } else {
@@ -198,7 +194,7 @@ fn new_gradients(model: &Model, is_new: impl Fn(&str) -> bool) -> Vec<(String, b
         let mut host = vec![0.0; p.len()];
         model
             .device()
-            .download(found.get(p).unwrap(), &mut host)
+            .read(found.get(p).unwrap(), &mut host)
             .unwrap();
         (p.name().to_string(), host.iter().any(|g| *g != 0.0))
     })
@@ -552,7 +548,11 @@ fn the_report_counts() {
         report.growth.summary(),
         "+10 qkv, +10 proj, +20 ffn, +1 layers"
     );
-    let segment = &model.config().blocks[0].ffn.segments[1];
+    let segment = &model.config().blocks[0]
+        .site(SiteKind::Ffn)
+        .unwrap()
+        .segments[1]
+        .clone();
     assert_eq!(
         (
             segment.tokens,
@@ -589,9 +589,12 @@ fn frozen_tokens_do_not_change_a_bit() {
                 let is_new = last || name.contains(newest) || name.starts_with(&new_block);
                 assert_eq!(before != after, is_new, "{name} ({norm:?})");
             }
-            let config = model.config();
-            assert!(!config.trunk_trainable && !config.blocks[0].query.segments[0].trainable);
-            assert!(config.blocks[0].query.segments.last().unwrap().trainable);
+            let trainable = |name: &str| {
+                let param = model.each_param().find(|p| p.name() == name);
+                param.unwrap().trainable()
+            };
+            assert!(!trainable("embedding") && !trainable("blocks.0.query.segments.0.keys"));
+            assert!(trainable(&format!("blocks.0.query.{newest}.keys")));
         }
     }
 }
@@ -607,7 +610,14 @@ fn an_annealed_tau_reaches_the_root_of_n() {
         },
         1,
     );
-    let tau = |model: &Model| model.config().blocks[1].ffn.tau;
+    let tau = |model: &Model| model.config().blocks[1].site(SiteKind::Ffn).unwrap().tau;
+    let anneal = |model: &Model| {
+        model
+            .training_settings()
+            .anneals
+            .get("blocks.1.ffn")
+            .cloned()
+    };
     let (from, to) = (20f64.sqrt(), 36f64.sqrt());
     assert_eq!(tau(&model), from);
     let mut last = from;
@@ -623,7 +633,7 @@ fn an_annealed_tau_reaches_the_root_of_n() {
             "{now} at {step}"
         );
         last = now;
-        assert!(model.config().blocks[1].ffn.anneal.is_some());
+        assert!(anneal(&model).is_some());
     }
     model.set_step(120);
     assert!(
@@ -631,10 +641,7 @@ fn an_annealed_tau_reaches_the_root_of_n() {
         "half-way is the geometric mean"
     );
     model.set_step(140);
-    assert_eq!(
-        (tau(&model), &model.config().blocks[1].ffn.anneal),
-        (to, &None)
-    );
+    assert_eq!((tau(&model), anneal(&model)), (to, None));
     model.set_step(10_000);
     assert_eq!(tau(&model), to);
 }

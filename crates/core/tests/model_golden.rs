@@ -7,7 +7,7 @@ use common::{cpu, gradients, l2_error, max_abs_difference, mean, reference, trai
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::config::{
-    NormKind, Init, LogitScale, ModelConfig, ModelSpec, NormSpan, Positions, Slots, Theta,
+    Init, LogitScale, ModelConfig, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta,
 };
 use tokenformer_core::generate::{Sampler, Sampling, Session};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
@@ -80,8 +80,8 @@ impl Golden {
     }
 
     fn build(&self, device: &Arc<dyn Device>) -> Model {
-        Model::build(device, &self.config, &mut |name, shape| {
-            let name = self.published(name);
+        Model::build(device, &self.config, &mut |path, shape| {
+            let name = self.published(&path.to_string());
             self.model.expect_shape(&name, shape).unwrap();
             Ok(self.model.read_f32(&name).unwrap())
         })

@@ -5,20 +5,20 @@ mod common;
 
 use common::{THETAS, cpu, fresh, gradients, l2_error, reference, spec, tokens};
 use std::sync::Arc;
+use tokenformer_core::Gradients;
 use tokenformer_core::config::{
-    NormKind, Init, LogitScale, ModelConfig, ModelSpec, NormSpan, Positions, SegmentConfig,
+    Init, LogitScale, ModelConfig, ModelSpec, NormKind, NormSpan, Positions, SegmentConfig,
     SiteKind, Slots, Theta,
 };
-use tokenformer_core::Gradients;
 use tokenformer_core::device::reference::{values, values_mut};
-use tokenformer_core::{Device, Graph, Model, init};
+use tokenformer_core::{Device, Graph, LossTargets, Model, init};
 
 /// A tiny model whose sites have segments of `segments` tokens.
 fn config(base: ModelSpec, segments: &[usize]) -> ModelConfig {
     let mut config = base.build().unwrap();
     for block in &mut config.blocks {
         for (i, kind) in SiteKind::ALL.into_iter().enumerate() {
-            let site = block.site_mut(kind);
+            let site = block.site_mut(kind).unwrap();
             let first = site.segments[0].clone();
             site.segments = segments
                 .iter()
@@ -66,25 +66,13 @@ fn kinds(theta: Theta, norm: NormSpan) -> [(ModelSpec, &'static [usize]); 2] {
 }
 
 /// The sum of all losses in f64. (A model gives its losses as f32, too coarse for differences.)
-fn loss(model: &Model, factor: f32, [inputs, targets]: [&[u32]; 2], batch: usize) -> f64 {
+fn loss(model: &Model, [inputs, targets]: [&[u32]; 2], batch: usize) -> f64 {
     let device = model.device();
     let mut g = Graph::inference(device);
     let hidden = model.hidden(&mut g, inputs, batch, None).unwrap();
-    let table = model.params()[0];
-    let mut nll = device.allocate(inputs.len()).unwrap();
-    let [_, d] = hidden.shape();
-    device
-        .cross_entropy(
-            hidden.buffer(),
-            table.value(),
-            factor,
-            targets,
-            d,
-            &mut nll,
-            None,
-        )
-        .unwrap();
-    values(&nll).iter().sum()
+    let classes = LossTargets::Classes(targets);
+    let losses = model.losses(&mut g, &hidden, classes, 1.0).unwrap();
+    values(losses.buffer()).iter().sum()
 }
 
 /// The derivative by one number, to fourth order in the distance.
@@ -137,9 +125,7 @@ fn check_differences(theta: Theta, norm: NormSpan) {
             let largest = got.iter().fold(0.0f64, |m, g| m.max(g.abs()));
             assert!(largest > 0.0, "{name} has no gradient");
             for index in tokens(p as u64, 4, len).into_iter().map(|i| i as usize) {
-                let want = difference(&mut model, p, index, |m| {
-                    loss(m, config.logit_factor(), both, batch)
-                });
+                let want = difference(&mut model, p, index, |m| loss(m, both, batch));
                 let error = (got[index] - want).abs() / want.abs().max(0.1 * largest);
                 assert!(
                     error <= 1e-7,
@@ -299,7 +285,7 @@ fn frozen_parameters_have_no_gradient_and_change_no_other() {
     let (_, all) = gradients(&model, &inputs, &targets, 1);
     for block in model.blocks_mut() {
         for kind in SiteKind::ALL {
-            block.site_mut(kind).segments_mut()[0].set_trainable(false);
+            block.site_mut(kind).unwrap().segments_mut()[0].set_trainable(false);
         }
     }
     let (_, some) = gradients(&model, &inputs, &targets, 1);

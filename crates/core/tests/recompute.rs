@@ -4,11 +4,11 @@ mod common;
 
 use common::{bits, spec, tokens, weights};
 use std::sync::Arc;
+use tokenformer_core::Gradients;
 use tokenformer_core::config::{Family, NormSpan, Slots, Theta};
 use tokenformer_core::growth::{Amount, Birth, Growth, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::Gradients;
-use tokenformer_core::{Device, Graph, Recompute, Model, ModelSpec, Precision};
+use tokenformer_core::{Device, Graph, Model, ModelSpec, Precision, Recompute};
 use tokenformer_cpu::Cpu;
 
 const BATCH: usize = 3;
@@ -77,13 +77,19 @@ fn losses_gradients_and_weights_are_the_same_to_the_bit() {
                 norm,
                 ..spec()
             };
-            let run =
-                |recompute, threads| run(&spec, Cpu::with_precision(Some(threads), precision), recompute);
+            let run = |recompute, threads| {
+                run(
+                    &spec,
+                    Cpu::with_precision(Some(threads), precision),
+                    recompute,
+                )
+            };
             let (want, most) = run(Recompute::None, 1);
             for recompute in Recompute::ALL {
                 for threads in [1, 2] {
                     let (got, kept) = run(recompute, threads);
-                    let what = format!("{theta:?} {norm:?} {precision} {recompute} {threads} threads");
+                    let what =
+                        format!("{theta:?} {norm:?} {precision} {recompute} {threads} threads");
                     assert!(got == want, "{what}");
                     assert_eq!(kept == most, recompute == Recompute::None, "{what}: {kept}");
                 }

@@ -4,12 +4,12 @@
 use proptest::test_runner::{Config, RngSeed};
 use rand::Rng;
 use std::sync::Arc;
-use tokenformer_core::config::{
-    NormKind, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
-};
-use tokenformer_core::optim::{AdamW, Applied};
 use tokenformer_core::Gradients;
+use tokenformer_core::config::{
+    Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta,
+};
 use tokenformer_core::device::reference::Reference;
+use tokenformer_core::optim::{AdamW, Applied};
 use tokenformer_core::{Device, Graph, Model, init};
 use tokenformer_cpu::Cpu;
 
