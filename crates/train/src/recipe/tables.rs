@@ -204,6 +204,9 @@ pub struct TrainTable {
     /// What a step keeps for its backward pass: `speed` all of it, `balanced` and `lean` less, and compute the
     /// rest again. The numbers are the same.
     pub memory: Memory,
+    /// Updates that may be skipped in a row, because loss or gradient is not finite, before the run counts as
+    /// diverged and stops.
+    pub max_skipped: u64,
 }
 
 impl Default for TrainTable {
@@ -214,6 +217,7 @@ impl Default for TrainTable {
             accumulate: 1,
             precision: Precision::F32,
             memory: Memory::Speed,
+            max_skipped: 20,
         }
     }
 }
@@ -386,6 +390,10 @@ impl Recipe {
                 got,
                 "is this what you meant?",
             );
+        }
+        if t.max_skipped == 0 {
+            let help = "20 is the default; a large number lets a run go on for longer";
+            return bad("train.max_skipped", "at least 1", "0".into(), help);
         }
         if self.log.every == 0 {
             return bad("log.every", "at least 1", "0".into(), "10 is the default");
