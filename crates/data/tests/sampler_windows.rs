@@ -95,7 +95,7 @@ fn seeds_and_epochs_have_their_own_order_and_offset() {
 fn these_are_the_batches_of_every_later_version() {
     // Resumed runs must see the batches they would have seen.
     let sampler = WindowSampler::new(counting(1000), 4, 42).unwrap();
-    let starts = |index| {
+    let starts = |index: u64| {
         let batch = sampler.batch_at(3 * index, 3).unwrap();
         [0, 4, 8].map(|at| batch.inputs[at])
     };

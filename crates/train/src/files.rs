@@ -35,6 +35,8 @@ pub const KIND_MODEL: &str = "model";
 pub const KIND_CHECKPOINT: &str = "checkpoint";
 
 const STATE_VERSION: u32 = 1;
+/// More than any run counts, and far from where counting on would overflow.
+const MAX_COUNTER: u64 = 1 << 60;
 const MAX_JSON_BYTES: u64 = 256 << 20;
 
 /// The best held-out loss so far.
@@ -361,6 +363,16 @@ pub fn read_state(dir: &Path) -> Result<TrainState> {
             state.version
         );
         return Err(damaged(problem));
+    }
+    let counters = [
+        state.step,
+        state.tokens,
+        state.windows,
+        state.skipped,
+        state.skipped_in_row,
+    ];
+    if let Some(counter) = counters.into_iter().find(|&n| n > MAX_COUNTER) {
+        return Err(damaged(format!("a counter of {counter}")));
     }
     if state.old_batches.take().is_some() {
         // Every window was as long as the context, so the tokens tell the windows for any size of batches.

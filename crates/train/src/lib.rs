@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+mod divergence;
 mod error;
 pub mod evaluate;
 mod events;

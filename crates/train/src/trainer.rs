@@ -4,9 +4,9 @@
 //! samples, a checkpoint. All of it is a function of the recipe and the data, so a run that was killed or stopped and
 //! goes on from its last checkpoint repeats exactly what it would have done.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::Evaluation;
-use crate::files::{self, Best, TrainState};
+use crate::files::{Best, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
 use crate::recipe::{Recipe, Resolved};
@@ -43,9 +43,9 @@ pub struct Trainer<'a> {
     pub(crate) gradients: Gradients,
     pub(crate) state: TrainState,
     pub(crate) records: Records<'a>,
-    dir: RunDir,
+    pub(crate) dir: RunDir,
     /// The newest step after which a loss is known to have been finite.
-    sound_step: u64,
+    pub(crate) sound_step: u64,
 }
 
 impl<'a> Trainer<'a> {
@@ -144,7 +144,7 @@ impl<'a> Trainer<'a> {
     /// Trains to the end of the recipe, or until `stop` is set.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if losses, gradients or weights are not finite any more; if a file cannot be written,
+    /// [`crate::Error::Diverged`] if losses, gradients or weights are not finite any more; if a file cannot be written,
     /// memory is short, or a growth is impossible. The run can then go on from its last checkpoint.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
         let step = |trainer: &Self| trainer.state.step;
@@ -343,7 +343,7 @@ impl<'a> Trainer<'a> {
     /// Measures and records the held-out loss; `None` if `stop` was set meanwhile.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if it is not finite.
+    /// [`crate::Error::Diverged`] if it is not finite.
     pub(crate) fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>> {
         let Some(found) = self.task.evaluate(&self.model, stop)? else {
             return Ok(None);
@@ -369,7 +369,7 @@ impl<'a> Trainer<'a> {
     /// Saves a checkpoint of this step, unless there is one.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if a weight is not finite: what is there stays the last checkpoint.
+    /// [`crate::Error::Diverged`] if a weight is not finite: what is there stays the last checkpoint.
     fn save(&mut self) -> Result<()> {
         if self.dir.has(self.state.step) {
             return Ok(());
@@ -398,67 +398,8 @@ impl<'a> Trainer<'a> {
         Ok(ControlFlow::Break(()))
     }
 
-    fn retain(&mut self) -> Result<()> {
+    pub(crate) fn retain(&mut self) -> Result<()> {
         let keep = self.recipe.checkpoint.keep;
         self.dir.retain(keep, self.sound_step)
-    }
-
-    /// After an update that was not skipped: the weights before it gave a finite loss, so that an older checkpoint
-    /// need not be kept in place of theirs.
-    fn check_saved(&mut self) -> Result<()> {
-        self.sound_step = self.state.step - 1;
-        match self.dir.has(self.sound_step) {
-            true => self.retain(),
-            false => Ok(()),
-        }
-    }
-
-    /// Ends a run that cannot recover, or that has been skipping updates for too long.
-    fn check_skipped(&self, update: Update) -> Result<()> {
-        let in_row = self.state.skipped_in_row;
-        if in_row == 1 {
-            self.check_weights()?;
-        }
-        if in_row < self.recipe.train.max_skipped {
-            return Ok(());
-        }
-        let problem = format!("{in_row} updates in a row were skipped (train.max_skipped)");
-        let got = format!("loss {}, gradient norm {}", update.loss, update.grad_norm);
-        Err(self.diverged(problem, got))
-    }
-
-    fn check_weights(&self) -> Result<()> {
-        match files::not_finite(&self.model)? {
-            None => Ok(()),
-            Some((name, number)) => {
-                let got = format!("{number} in {name}");
-                Err(self.diverged("its weights are not finite".into(), got))
-            }
-        }
-    }
-
-    fn diverged(&self, problem: String, got: String) -> Error {
-        let sound = self.dir.newest_up_to(self.sound_step).ok().flatten();
-        let newest = self.dir.newest().ok().flatten();
-        let go_on = match sound {
-            Some((step, path)) if Some(step) == newest => format!(
-                "the last checkpoint with a finite loss is {}: the same command with a changed recipe goes on from it",
-                path.display()
-            ),
-            Some((_, path)) => format!(
-                "the last checkpoint with a finite loss is {0}: go on from it with --resume {0} and another --out",
-                path.display()
-            ),
-            None => "there is no checkpoint with a finite loss: begin anew".into(),
-        };
-        Error::Diverged {
-            path: self.dir.path().into(),
-            step: self.state.step,
-            problem,
-            got,
-            help: format!(
-                "try a lower schedule.lr, more schedule.warmup_steps or a lower optimizer.clip; {go_on}"
-            ),
-        }
     }
 }
