@@ -135,13 +135,18 @@ impl Cuts {
 /// Whether a word ends between two characters that are no white space, whatever stands around them.
 fn words_part(last: char, first: char, table: &[u8]) -> bool {
     let classes = [class(last, table), class(first, table)];
-    // Behind an apostrophe may be a contraction; a character that combines may become one with that before it.
+    // Behind an apostrophe may be a contraction.
     !classes.contains(&Class::Space)
         && classes[0] != classes[1]
         && last != '\''
-        && (first.is_ascii()
-            || canonical_combining_class(first) == 0
-                && is_nfc_quick(std::iter::once(first)) == IsNormalized::Yes)
+        && stays_alone(last)
+        && stays_alone(first)
+}
+
+/// Whether a normal form never makes one character of this one and those before it.
+fn stays_alone(c: char) -> bool {
+    let is_normal = || is_nfc_quick(std::iter::once(c)) == IsNormalized::Yes;
+    c.is_ascii() || canonical_combining_class(c) == 0 && is_normal()
 }
 
 fn effect(step: &Value) -> Effect {
@@ -215,6 +220,7 @@ impl<'a> AddedToken<'a> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use unicode_normalization_alignments::UnicodeNormalization;
 
     use super::super::words;
     use super::*;
@@ -238,7 +244,6 @@ mod tests {
 
     #[test]
     fn a_normal_form_leaves_the_class_of_a_character() {
-        use unicode_normalization_alignments::UnicodeNormalization;
         let table = table();
         for c in '\0'..=char::MAX {
             let mut text = [0; 4];
@@ -259,6 +264,18 @@ mod tests {
                 let words: Vec<&str> = pieces.into_iter().flat_map(words_of).collect();
                 prop_assert_eq!(&words, &expected);
             }
+        }
+
+        #[test]
+        fn a_normal_form_of_the_pieces_has_the_same_words(
+            text in r"([ \nae1'。é\u{301}\u{316}\u{1100}\u{1161}\u{11a8}\u{9c7}\u{9be}\u{212b}]|e\u{301}){0,60}",
+            piece_bytes in 1_usize..9,
+        ) {
+            let normal = |text: &str| text.nfc().map(|(c, _)| c).collect::<String>();
+            let normal_text = normal(&text);
+            let pieces: Vec<String> = Cuts::Words.divide(&text, piece_bytes).into_iter().map(normal).collect();
+            let words: Vec<&str> = pieces.iter().flat_map(|piece| words_of(piece)).collect();
+            prop_assert_eq!(words, words_of(&normal_text));
         }
 
         #[test]
