@@ -56,6 +56,26 @@ fn a_large_document_beside_small_ones_trains_and_the_share_is_told() {
 }
 
 #[test]
+fn a_single_document_without_a_line_end_nearby_is_told_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(
+        dir.path(),
+        "a.txt",
+        "short line\nand a long last line without an end",
+    );
+    let notes = prepare(&options(&[&path], &dir.path().join("out")))
+        .unwrap()
+        .notes;
+    assert_eq!(
+        notes,
+        [
+            "There is only one document, so its end was cut off for validation.",
+            "Warning: 76.1 % of the text is held out (35 bytes), not 5.0 %: it is cut only where a line ends.",
+        ]
+    );
+}
+
+#[test]
 fn the_programs_own_output_is_left_out_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let project = dir.path();

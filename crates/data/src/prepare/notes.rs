@@ -90,13 +90,19 @@ pub(super) fn of_split(split: &Split, wanted: f64) -> Vec<String> {
         notes.push("There is only one document, so its end was cut off for validation.".to_owned());
     }
     if let Some(odd) = split.odd_share() {
+        let why = match split.is_cut() {
+            true => "it is cut only where a line ends.".to_owned(),
+            false => format!(
+                "documents are not cut, and the largest is {} of the text. Smaller documents, such as one per line of \
+                 JSON Lines, allow the wanted share.",
+                percent(odd.largest_share)
+            ),
+        };
         notes.push(format!(
-            "Warning: {} of the text is held out ({} bytes), not {}: documents are not cut, and the largest is {} of \
-             the text. Smaller documents, such as one per line of JSON Lines, allow the wanted share.",
+            "Warning: {} of the text is held out ({} bytes), not {}: {why}",
             percent(odd.share),
             odd.bytes,
             percent(wanted),
-            percent(odd.largest_share),
         ));
     }
     notes
