@@ -166,7 +166,7 @@ pub struct ImportArgs {
     /// Dataset folder to make.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Share of the documents that is held out for validation.
+    /// Share of the text that is held out for validation.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub valid: f64,
     /// Seed of the split.
@@ -195,7 +195,7 @@ pub struct ExportDataArgs {
 
 #[derive(Debug, Args)]
 pub struct PrepareArgs {
-    /// Files or folders: text, Markdown, source code, JSON Lines, each also .gz or .zst.
+    /// Files or folders: text, Markdown, source code, JSON Lines, each also compressed by gzip or zstd.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub input: Vec<PathBuf>,
     /// `bytes`, `gpt2`, a Hugging Face tokenizer.json, or `bpe:SIZE` to train one on the text.
@@ -208,10 +208,13 @@ pub struct PrepareArgs {
     /// Dataset folder to make.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Key of the text in JSON Lines.
-    #[arg(long, value_name = "KEY", default_value = "text")]
-    pub text_key: String,
-    /// Share of the documents that is held out for validation.
+    /// Key of the text in JSON Lines [default: text]. With it, inputs have to be JSON Lines.
+    #[arg(long, value_name = "KEY")]
+    pub text_key: Option<String>,
+    /// A marker that ends a document inside a text, such as '<|endoftext|>'; texts are parted there.
+    #[arg(long, value_name = "MARKER", allow_hyphen_values = true)]
+    pub split_on: Option<String>,
+    /// Share of the text that is held out for validation.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub valid: f64,
     /// Seed of the split.

@@ -4,6 +4,7 @@ mod output;
 
 mod args;
 mod commands;
+mod shell;
 mod ui;
 
 use args::{Cli, Command};

@@ -50,7 +50,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         raw: !std::io::stdout().is_terminal(),
     };
     out.print(&prompt);
-    let mut decoder = tokenizer.decode_stream();
+    let mut decoder = tokenizer.decode_stream_after(&tokens);
     let (mut new, mut full) = (0, false);
     let started = Instant::now();
     while new < args.tokens && !stop.load(Ordering::Relaxed) {

@@ -27,7 +27,7 @@ pub fn continue_text(
     let mut sampler = Sampler::new(sampling)?;
     let mut session = Session::new(model, model.context())?;
     session.feed(&tokens)?;
-    let mut decoder = tokenizer.decode_stream();
+    let mut decoder = tokenizer.decode_stream_after(&tokens);
     let mut text = String::new();
     for _ in 0..max_tokens {
         if stop.load(Ordering::Relaxed) {
