@@ -1,6 +1,6 @@
 //! Flags. They read the same across verbs.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tokenformer_core::grow::{Amount, TauRule};
 use tokenformer_core::{Precision, WeightFormat};
@@ -16,6 +16,30 @@ use tokenformer_core::{Precision, WeightFormat};
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line; what cannot be read ends the program with a message.
+    pub fn read() -> Self {
+        let matches = with_negative_numbers(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Lets every flag take a negative number as its value, so that the flag itself says what it expects; as a flag of its
+/// own, `-1` would be refused with advice that leads nowhere.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_numbers = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    (command.mut_args(takes_numbers)).mut_subcommands(with_negative_numbers)
+}
+
+/// A number of things.
+fn count(text: &str) -> Result<usize, String> {
+    let expected = |_| format!("expected a whole number from 0 to {}", usize::MAX);
+    text.parse().map_err(expected)
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,7 +80,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
     /// Threads to use [default: one per core]. Results do not depend on it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
 }
 
@@ -403,7 +427,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR", default_value = "data/eval")]
     pub task_data: PathBuf,
     /// Take the first N questions of each task only.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count)]
     pub limit: Option<usize>,
     /// Write each question with its scores, as JSON Lines.
     #[arg(long, value_name = "FILE", requires = "tasks")]
@@ -412,16 +436,16 @@ pub struct EvalArgs {
     #[arg(long, value_name = "valid|train", default_value = "valid")]
     pub split: Split,
     /// Tokens of a window [default: the model's context].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub context: Option<usize>,
     /// Slide windows by N tokens and score only what is new [default: windows side by side].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub stride: Option<usize>,
     /// Score at most so many tokens; 0 for all.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     pub tokens: usize,
     /// Windows per forward pass [default: as many as have 2048 tokens]. The loss does not depend on it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub batch: Option<usize>,
     /// Print JSON.
     #[arg(long)]
@@ -474,13 +498,13 @@ pub struct GenerateArgs {
     )]
     pub prompt: String,
     /// New tokens, at most.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count)]
     pub tokens: usize,
     /// 0 takes the likeliest token; higher is more varied.
     #[arg(long, value_name = "T", default_value_t = 0.8)]
     pub temperature: f32,
     /// Keep the K likeliest tokens; 0 is off.
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = count)]
     pub top_k: usize,
     /// Keep the likeliest tokens that together reach this probability; 1 is off.
     #[arg(long, value_name = "P", default_value_t = 0.95)]
@@ -495,7 +519,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// End when this text appears; it is not printed. May be repeated.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// What weights are kept as; fewer bytes decode faster.
     #[arg(long, value_name = "f32|bf16|int8", default_value = "f32")]
@@ -621,10 +645,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "speed|balanced|lean", default_value = "speed")]
     pub memory: tokenformer_core::Memory,
     /// Timed steps, after one that is not.
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = count)]
     pub steps: usize,
     /// Sequences at a time [default: 1 of a published size; 8 of a small one, or 1 to decode].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub batch: Option<usize>,
     /// Precision of products in training; else what weights are kept as.
     #[arg(long, value_name = "f32|bf16|int8|auto", default_value = "f32")]

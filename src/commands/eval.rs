@@ -173,6 +173,7 @@ fn checked(ended: Option<Evaluation>, done: u64, total: usize) -> Result<Evaluat
         what: "the evaluation",
         expected: format!("{total} tokens scored"),
         got: done.to_string(),
+        help: "run the command again for a result",
     })?;
     match found.loss.is_finite() {
         true => Ok(found),

@@ -7,6 +7,7 @@
 mod error;
 pub mod evaluate;
 pub mod files;
+pub mod finite;
 pub mod footprint;
 pub mod memory;
 pub mod observer;
@@ -18,6 +19,7 @@ pub mod trainer;
 
 pub use error::{Error, Result};
 pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol, evaluate};
+pub use finite::ensure_finite;
 pub use observer::{Observer, Progress, Silent};
 pub use recipe::{Recipe, Resolved};
 pub use scored::{ScoredBytes, bits_per_byte};
