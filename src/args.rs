@@ -1,6 +1,7 @@
 //! Flags. They read the same across verbs.
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use tokenformer_core::grow::{Amount, TauRule};
 use tokenformer_core::{Precision, WeightFormat};
@@ -36,10 +37,30 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
     (command.mut_args(takes_numbers)).mut_subcommands(with_negative_numbers)
 }
 
+/// Reads a whole number of a range, and says which range it is.
+fn number<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    let number = number.and_then(|number: u64| T::try_from(number).ok());
+    let (first, last) = range.into_inner();
+    number.ok_or_else(|| format!("expected a whole number from {first} to {last}"))
+}
+
 /// A number of things.
 fn count(text: &str) -> Result<usize, String> {
-    let expected = |_| format!("expected a whole number from 0 to {}", usize::MAX);
-    text.parse().map_err(expected)
+    number(text, 0..=usize::MAX as u64)
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    number(text, 0..=u64::MAX)
+}
+
+/// A seed that a recipe can hold: the numbers of TOML are signed.
+fn recipe_seed(text: &str) -> Result<u64, String> {
+    number(text, 0..=i64::MAX as u64)
+}
+
+fn at_least_one(text: &str) -> Result<u64, String> {
+    number(text, 1..=u64::MAX)
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,14 +141,13 @@ pub struct DemoArgs {
     )]
     pub minutes: f64,
     /// Training steps in all, instead of a time.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub steps: Option<u64>,
     /// Run directory [default: runs/demo, or the next free runs/demo-2, ...].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Seed of weights, data order and samples.
-    // A recipe is TOML, whose numbers are signed.
-    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = recipe_seed)]
     pub seed: u64,
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -194,7 +214,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub valid: f64,
     /// Seed of the split.
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = whole)]
     pub seed: u64,
     /// Replace an older dataset in the folder.
     #[arg(long)]
@@ -239,7 +259,7 @@ pub struct PrepareArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub valid: f64,
     /// Seed of the split.
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = whole)]
     pub seed: u64,
     /// Replace an older dataset in the folder.
     #[arg(long)]
@@ -336,7 +356,7 @@ pub struct GrowArgs {
     #[arg(long)]
     pub freeze_old: bool,
     /// Seed of the new tokens, for a model without training state.
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = whole)]
     pub seed: u64,
     /// Print the growth report as JSON.
     #[arg(long)]
@@ -394,7 +414,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "f32|f16|bf16", default_value = "f32")]
     pub dtype: WeightArg,
     /// In a folder, split weights of more than so many bytes into several files.
-    #[arg(long, value_name = "N", default_value_t = 5_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5_000_000_000, value_parser = at_least_one)]
     pub shard_bytes: u64,
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -516,7 +536,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     pub repetition_penalty: f32,
     /// Seed of the random numbers.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole)]
     pub seed: u64,
     /// End when this text appears; it is not printed. May be repeated.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]

@@ -68,7 +68,7 @@ struct Item {
 }
 
 /// Input tokens that are scored between two looks at the stop flag.
-const CHUNK_TOKENS: usize = 8192;
+const CHUNK_TOKENS: usize = 2048;
 
 /// Evaluates a model on tasks. `progress` is called at the start and after each part; when `stop` is set
 /// the evaluation ends after the part that runs. With `partial` a later call then goes on where this one was;
