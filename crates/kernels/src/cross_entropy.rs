@@ -71,7 +71,7 @@ pub fn logits<P: Precision>(
     }
 }
 
-/// Per-row loss `nll` `[R]` (nats) of `targets` `[R]`, and with `gradient` the gradients of
+/// Per-row loss `nll` `[R]` (nats, NaN where a logit is not finite) of `targets` `[R]`, and with `gradient` the gradients of
 /// `weight · Σ nll`.
 #[allow(clippy::too_many_arguments)]
 pub fn forward<P: Precision>(
@@ -156,9 +156,12 @@ fn head_gradient<P: Precision>(
 }
 
 simd! {
-    /// −log softmax(logits)[target]; with `differentiate`, logits become their gradient times `weight`.
+    /// −log softmax(logits)[target], NaN if a logit is not finite; with `differentiate`, logits become their gradient
+    /// times `weight`.
     fn row_loss(logits: &mut [f32], target: usize, weight: f32, differentiate: bool) -> f32 {
         let max = lane_max(logits);
+        // The exponential of −∞ is 0 and would hide it; 0 · x is 0 for every finite x, and NaN for others.
+        let zero = lane_sum(logits.len(), |i| logits[i] * 0.0);
         let own = logits[target];
         logits.iter_mut().for_each(|l| *l = exp(*l - max));
         let sum = lane_sum(logits.len(), |i| logits[i]);
@@ -167,6 +170,6 @@ simd! {
             logits.iter_mut().for_each(|l| *l *= scale);
             logits[target] -= weight;
         }
-        max + sum.ln() - own
+        max + sum.ln() - own + zero
     }
 }

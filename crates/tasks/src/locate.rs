@@ -140,7 +140,7 @@ fn stem(name: &str) -> Option<&str> {
 }
 
 /// What follows one of the task's names, at the end of a word.
-fn behind_name<'a>(task: Task, stem: &'a str) -> Option<&'a str> {
+fn behind_name(task: Task, stem: &str) -> Option<&str> {
     let rest = |name: &&str| stem.strip_prefix(*name);
     let is_end = |rest: &&str| rest.is_empty() || rest.starts_with(['_', '.']);
     task.names().iter().filter_map(rest).find(is_end)

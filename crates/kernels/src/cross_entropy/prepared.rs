@@ -24,7 +24,7 @@ pub fn logits_prepared(
     par_products(exec, &mut [job]);
 }
 
-/// Per-row loss `nll` `[R]` (nats) of `targets` `[R]` for hidden states `h` `[R, D]`.
+/// Per-row loss `nll` `[R]` (nats, NaN where a logit is not finite) of `targets` `[R]` for hidden states `h` `[R, D]`.
 pub fn losses_prepared(
     exec: &mut Exec<'_>,
     h: &[f32],
