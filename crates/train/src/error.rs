@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// It was asked to stop before there was a result.
     #[error(
-        "{what}: stopped\n  expected: {expected}\n  got:      {got}\n  help:     run the command again for a result"
+        "{what}: stopped before its end\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
     )]
     Stopped {
         /// What was being done.
@@ -89,6 +89,8 @@ pub enum Error {
         expected: String,
         /// How much was done.
         got: String,
+        /// How to get a result.
+        help: &'static str,
     },
     /// A file could not be read or written.
     #[error("{}: cannot {action}: {source}\n  help:     {help}", path.display())]

@@ -10,6 +10,7 @@ mod error;
 pub mod evaluate;
 mod events;
 pub mod files;
+pub mod finite;
 pub mod footprint;
 pub mod memory;
 pub mod observer;
@@ -24,6 +25,7 @@ pub mod trainer;
 
 pub use error::{Error, Result};
 pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
+pub use finite::ensure_finite;
 pub use observer::{Observer, Progress, Silent};
 pub use recipe::{Recipe, Resolved};
 pub use run_dir::Resume;
