@@ -2,7 +2,7 @@
 
 use super::{corpus, print_json, tasks};
 use crate::args::{DataArgs, DataCommand, PrepareArgs};
-use crate::{Failure, ui, usage};
+use crate::{Failure, shell, ui, usage};
 use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Stage, Tokenizer, prepare};
 use tokenformer_train::Result;
 
@@ -46,8 +46,9 @@ fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
         false => {
             out!("{summary}");
             outln!(
-                "train on it with: tokenformer train --set data.dir={}",
-                args.out.display()
+                "train on it with: {} train --set {}",
+                shell::program(),
+                shell::assignment("data.dir", &args.out)
             );
         }
     }

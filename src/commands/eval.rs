@@ -1,6 +1,6 @@
 //! `eval`: loss, perplexity and bits per byte on a dataset.
 
-use super::{device, load_model, print_json, tasks};
+use super::{dataset, device, load_model, print_json, tasks};
 use crate::args::{EvalArgs, Split};
 use crate::{Failure, ui, usage};
 use std::path::Path;
@@ -27,7 +27,7 @@ struct Output {
 pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
     match (&args.tasks, &args.data) {
         (Some(list), _) => tasks::eval(args, list),
-        (None, Some(data)) => Ok(dataset(args, data)?),
+        (None, Some(data)) => Ok(on_dataset(args, data)?),
         (None, None) => Err(usage(
             "--data",
             "a dataset folder, or --tasks",
@@ -38,7 +38,8 @@ pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
     }
 }
 
-fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
+fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
+    dataset::ensure("--data", data)?;
     let device = device(&args.compute)?;
     if let Some(batch) = args.batch.filter(|&n| n == 0 || n > 1 << 16) {
         return Err(usage(

@@ -1,6 +1,6 @@
 //! `inspect --plan`: the memory of a run before it starts.
 
-use super::{device, print_json};
+use super::{dataset, device, print_json};
 use crate::args::InspectArgs;
 use std::path::Path;
 use tokenformer_core::Memory;
@@ -26,7 +26,9 @@ struct Output {
 pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     // Refuses impossible numbers of threads.
     device(&args.compute)?;
-    let recipe = resolve(recipe, &args.sets)?.recipe;
+    let mut resolved = resolve(recipe, &args.sets)?;
+    dataset::locate(&mut resolved, recipe)?;
+    let recipe = resolved.recipe;
     let dataset = match recipe.data.dir.as_str() {
         "" => None,
         dir => Some(Dataset::open(Path::new(dir))?),

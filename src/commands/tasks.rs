@@ -2,19 +2,22 @@
 
 use super::{device, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, FetchArgs};
-use crate::{Failure, ui};
+use crate::{Failure, outputs, shell, ui};
 use tokenformer_store::{Manifest, Which};
 use tokenformer_tasks::{ModelScorer, Options, Outcome, Task, evaluate, fetch, locate, results};
 use tokenformer_train::files;
 
 /// Runs `eval --tasks`.
 pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
+    if let Some(samples) = &args.samples {
+        outputs::file("--samples", samples, &[&args.task_data, &args.model])?;
+    }
     let tasks = Task::parse_list(list)?;
     let tasks = locate::locate_all(&args.task_data, &tasks)?;
     let device = device(&args.compute)?;
     let found = find_model(&args.model, Which::Best)?;
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
-    let model = files::load_for_inference(&found.dir, &device, args.precision.into())?;
+    let model = files::load_for_inference(&found.dir, &device, args.precision)?;
     let model_hash = match &found.manifest {
         Some(manifest) => hash(manifest),
         None => String::new(),
@@ -100,8 +103,8 @@ pub fn fetch_tasks(args: &FetchArgs) -> Result<(), Failure> {
         );
     }
     outln!(
-        "score a model on them with: tokenformer eval --model DIR --tasks all --task-data {}",
-        args.out.display()
+        "`eval --tasks all --task-data {}` with the --model of your choice scores it on them",
+        shell::path(&args.out)
     );
     Ok(())
 }
