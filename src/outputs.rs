@@ -51,7 +51,9 @@ pub fn folder(flag: &str, to: &Path, force: bool, inputs: &[&Path]) -> Result<()
         Err(_) => refuse(
             format!("which holds {first:?}"),
             match force {
-                true => "choose another folder; --force replaces what this program wrote as a whole, nothing else",
+                true => {
+                    "choose another folder; --force replaces what this program wrote as a whole, nothing else"
+                }
                 false => "choose another folder",
             },
         ),
@@ -95,7 +97,12 @@ pub fn file(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
         return Ok(());
     };
     let got = format!("{} in {found}", to.display());
-    Err(usage(flag, "a file of its own", got, "choose another place"))
+    Err(usage(
+        flag,
+        "a file of its own",
+        got,
+        "choose another place",
+    ))
 }
 
 /// Refuses a run directory whose files would replace others.
@@ -104,11 +111,18 @@ pub fn file(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
 /// [`tokenformer_train::Error::Recipe`] for `--out`.
 pub fn run_folder(out: &Path) -> Result<()> {
     let taken = [MANIFEST_NAME, DATASET].into_iter().chain(RUN_FILES);
-    let found = taken.filter(|name| *name != "run.lock").find(|name| out.join(name).exists());
+    let found = taken
+        .filter(|name| *name != "run.lock")
+        .find(|name| out.join(name).exists());
     match found {
         Some(name) if !is_run(out) => {
             let got = format!("{}, which holds {name:?} and no run", out.display());
-            Err(usage("--out", "a run, or a folder without files of its own", got, "choose another folder"))
+            Err(usage(
+                "--out",
+                "a run, or a folder without files of its own",
+                got,
+                "choose another folder",
+            ))
         }
         _ => Ok(()),
     }
@@ -142,11 +156,16 @@ fn is_same(a: &Path, b: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let identity = |path: &Path| {
+            fs::metadata(path)
+                .ok()
+                .map(|found| (found.dev(), found.ino()))
+        };
         identity(a).is_some_and(|a| Some(a) == identity(b))
     }
     #[cfg(not(unix))]
     {
-        a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+        a.canonicalize()
+            .is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
     }
 }

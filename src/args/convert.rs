@@ -58,7 +58,7 @@ pub struct ExportArgs {
     /// Hugging Face Hub.
     #[arg(long, value_name = "FILE.safetensors|FILE.bin|DIR")]
     pub to: PathBuf,
-    /// Replace an exported folder, or a file and the config.json beside it, that are there.
+    /// Replace an exported folder or file that is there.
     #[arg(long)]
     pub force: bool,
     /// Type of the weights.

@@ -123,10 +123,20 @@ mod tests {
                     visit(verb, &path, examples);
                     continue;
                 }
-                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-                let lines: Vec<&str> = help.lines().filter_map(|l| l.strip_prefix("  tokenformer ")).collect();
+                let help = verb
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                let lines: Vec<&str> = help
+                    .lines()
+                    .filter_map(|l| l.strip_prefix("  tokenformer "))
+                    .collect();
                 assert!(!lines.is_empty(), "{path} has no example");
-                examples.extend(lines.iter().map(|line| (path.clone(), format!("tokenformer {line}"))));
+                examples.extend(
+                    lines
+                        .iter()
+                        .map(|line| (path.clone(), format!("tokenformer {line}"))),
+                );
             }
         }
         let mut examples = Vec::new();
@@ -134,11 +144,18 @@ mod tests {
         for (path, example) in examples {
             assert!(example.starts_with(&path), "{example} is not of {path}");
             // The examples quote whole words only; what is behind a redirection belongs to the shell.
-            let line = example.split(" > ").next().unwrap_or_default().replace('\'', "\"");
-            let words = line.split('"').enumerate().flat_map(|(i, part)| match i % 2 {
-                0 => part.split_whitespace().map(ToString::to_string).collect(),
-                _ => vec![part.to_string()],
-            });
+            let line = example
+                .split(" > ")
+                .next()
+                .unwrap_or_default()
+                .replace('\'', "\"");
+            let words = line
+                .split('"')
+                .enumerate()
+                .flat_map(|(i, part)| match i % 2 {
+                    0 => part.split_whitespace().map(ToString::to_string).collect(),
+                    _ => vec![part.to_string()],
+                });
             let parsed = take_dashes(Cli::command()).try_get_matches_from(words);
             assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
         }
@@ -171,19 +188,34 @@ mod tests {
             ("generate --model m --tokens -1", "'-1' for '--tokens <N>'"),
             ("generate --model m --seed -5", "'-5' for '--seed <N>'"),
             ("train --threads -1", "'-1' for '--threads <N>'"),
-            ("eval --model m --data d --stride -8", "'-8' for '--stride <N>'"),
-            ("eval --model m --data d --precision -x", "'-x' for '--precision"),
+            (
+                "eval --model m --data d --stride -8",
+                "'-8' for '--stride <N>'",
+            ),
+            (
+                "eval --model m --data d --precision -x",
+                "'-x' for '--precision",
+            ),
             ("grow --from a --to b --ffn -8", "'-8' for '--ffn"),
             ("grow --from a --to b --layers -1", "'-1' for '--layers"),
-            ("export --model m --to t --shard-bytes -1", "'-1' for '--shard-bytes"),
+            (
+                "export --model m --to t --shard-bytes -1",
+                "'-1' for '--shard-bytes",
+            ),
             ("bench train --memory -lean", "'-lean' for '--memory"),
         ];
         for (line, part) in refused {
             let said = refusal(&format!("tokenformer {line}"));
-            assert!(said.contains("invalid value") && said.contains(part), "{line}: {said}");
+            assert!(
+                said.contains("invalid value") && said.contains(part),
+                "{line}: {said}"
+            );
         }
         // Where a path is wanted, the next flag is not taken for it.
         let said = refusal("tokenformer grow --from a --to --force");
-        assert!(said.contains("a value is required for '--to <DIR>'"), "{said}");
+        assert!(
+            said.contains("a value is required for '--to <DIR>'"),
+            "{said}"
+        );
     }
 }

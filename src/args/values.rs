@@ -15,16 +15,30 @@ fn one_of<T: Copy + Send + Sync + 'static>(
     };
     PossibleValuesParser::new(values.iter().map(shown)).try_map(|name| {
         let found = values.iter().find(|(known, ..)| *known == name);
-        found.map(|&(.., value)| value).ok_or("not one of the names")
+        found
+            .map(|&(.., value)| value)
+            .ok_or("not one of the names")
     })
 }
 
 /// The precision of training; `auto` is looked up here.
 pub fn training_precision() -> impl TypedValueParser<Value = Precision> {
     const NAMES: &[(&str, &str, Option<Precision>)] = &[
-        ("f32", "Nothing is rounded: the reference, and the same bits on every machine", Some(Precision::F32)),
-        ("bf16", "Factors of products and kept activations in bfloat16, sums and parameters in f32", Some(Precision::Bf16)),
-        ("auto", "The faster one for this processor; `doctor` tells which and why", None),
+        (
+            "f32",
+            "Nothing is rounded: the reference, and the same bits on every machine",
+            Some(Precision::F32),
+        ),
+        (
+            "bf16",
+            "Factors of products and kept activations in bfloat16, sums and parameters in f32",
+            Some(Precision::Bf16),
+        ),
+        (
+            "auto",
+            "The faster one for this processor; `doctor` tells which and why",
+            None,
+        ),
     ];
     one_of(NAMES).map(|precision| precision.unwrap_or_else(|| Precision::auto().0))
 }
@@ -34,7 +48,11 @@ pub fn weight_format() -> impl TypedValueParser<Value = WeightFormat> {
     one_of(&[
         ("f32", "32-bit floats", WeightFormat::F32),
         ("bf16", "bfloat16: half the bytes", WeightFormat::Bf16),
-        ("int8", "8-bit integers with scales: a quarter of the bytes", WeightFormat::Int8),
+        (
+            "int8",
+            "8-bit integers with scales: a quarter of the bytes",
+            WeightFormat::Int8,
+        ),
     ])
 }
 
@@ -49,13 +67,20 @@ pub fn weight_type() -> impl TypedValueParser<Value = WeightType> {
 
 /// How the numbers of new tokens start.
 pub fn fill() -> impl TypedValueParser<Value = Fill> {
-    one_of(&[("zero", "", Fill::Zero), ("random", "As in a fresh model", Fill::Random)])
+    one_of(&[
+        ("zero", "", Fill::Zero),
+        ("random", "As in a fresh model", Fill::Random),
+    ])
 }
 
 /// What the norm of a grown site spans.
 pub fn norm_span() -> impl TypedValueParser<Value = NormSpan> {
     one_of(&[
         ("joint", "All tokens share one norm", NormSpan::Joint),
-        ("segment", "Old tokens and new ones have a norm each", NormSpan::Segment),
+        (
+            "segment",
+            "Old tokens and new ones have a norm each",
+            NormSpan::Segment,
+        ),
     ])
 }

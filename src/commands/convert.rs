@@ -14,7 +14,10 @@ use tokenformer_train::Error;
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     // The only type so far; the match is where another one would be chosen.
     let StoredArg::F32 = args.dtype;
-    let inputs: Vec<&Path> = std::iter::once(&args.from).chain(&args.config).map(PathBuf::as_path).collect();
+    let inputs: Vec<&Path> = std::iter::once(&args.from)
+        .chain(&args.config)
+        .map(PathBuf::as_path)
+        .collect();
     outputs::folder("--to", &args.to, args.force, &inputs)?;
     let device = device(&args.compute)?;
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::parse_spec);

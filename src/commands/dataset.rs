@@ -56,7 +56,10 @@ fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
         (false, _) if dir.is_absolute() => "no such folder".to_string(),
         (false, None) => format!("no such folder in {here}"),
         (false, Some(folder)) => {
-            format!("no such folder in {here}, nor beside the recipe in {}", folder.display())
+            format!(
+                "no such folder in {here}, nor beside the recipe in {}",
+                folder.display()
+            )
         }
     };
     // What is there may be the text itself.
@@ -64,7 +67,11 @@ fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
         true => (shell::path(dir), renamed(dir)),
         false => ("FILES-OR-FOLDERS".into(), dir.into()),
     };
-    let command = format!("{} data prepare --input {input} --out {}", shell::program(), shell::path(&out));
+    let command = format!(
+        "{} data prepare --input {input} --out {}",
+        shell::program(),
+        shell::path(&out)
+    );
     let help = match dir.exists() {
         true => format!("if this is text, make a dataset of it with: {command}"),
         false => format!("check the path, or make the dataset of your text with: {command}"),
@@ -80,7 +87,10 @@ fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
 
 /// A name beside `dir` for the dataset of the text in it.
 fn renamed(dir: &Path) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_else(|| "text".as_ref()).to_os_string();
+    let mut name = dir
+        .file_name()
+        .unwrap_or_else(|| "text".as_ref())
+        .to_os_string();
     name.push("-tokens");
     dir.with_file_name(name)
 }

@@ -6,16 +6,14 @@ use crate::{Failure, outputs, ui};
 use tokenformer_convert::{ExportOptions, export};
 use tokenformer_report::table::human_count;
 use tokenformer_store::Which;
-use tokenformer_train::files;
 
 /// Runs the verb.
 pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     let inputs = [args.model.as_path()];
-    match args.to.extension() {
-        // A file gets its configuration beside it.
-        Some(_) if !args.to.is_dir() => {
-            let files = [args.to.clone(), args.to.with_file_name(files::CONFIG)];
-            outputs::new_files("--to", &files, args.force, &inputs)?;
+    match args.to.extension().and_then(|end| end.to_str()) {
+        // The configuration that goes beside a file is never put in the place of another one.
+        Some("safetensors" | "bin" | "pt" | "pth") if !args.to.is_dir() => {
+            outputs::new_files("--to", &[args.to.clone()], args.force, &inputs)?;
         }
         _ => outputs::folder("--to", &args.to, args.force, &inputs)?,
     }

@@ -67,7 +67,9 @@ fn published(path: &Path) -> Option<Error> {
         Ok(_) => (published_file(path)?, command),
         Err(_) => {
             let is_name = is_repository(path);
-            let help = format!("check the path; if it is the name of a repository on the Hugging Face Hub: {command}");
+            let help = format!(
+                "check the path; if it is the name of a repository on the Hugging Face Hub: {command}"
+            );
             (is_name.then(|| "no such folder".to_string())?, help)
         }
     };
@@ -91,9 +93,18 @@ fn published_folder(dir: &Path) -> Option<String> {
         Some(_) => Some(files::CONFIG),
         None => None,
     };
-    let yaml = names.iter().find(|name| name.ends_with(".yml") || name.ends_with(".yaml"));
+    let yaml = names
+        .iter()
+        .find(|name| name.ends_with(".yml") || name.ends_with(".yaml"));
     let config = config.or(yaml.map(String::as_str));
-    let weights = names.iter().find(|name| is_weights(name));
+    let usual = |name: &&String| name.starts_with("model") || name.starts_with("pytorch_model");
+    let mut weights: Vec<&String> = names.iter().filter(|name| is_weights(name)).collect();
+    weights.sort();
+    let weights = weights
+        .iter()
+        .copied()
+        .find(usual)
+        .or(weights.first().copied());
     let deepspeed = |dir: &Path| {
         let is_step = |entry: fs::DirEntry| {
             let name = entry.file_name();
@@ -125,7 +136,14 @@ fn published_file(path: &Path) -> Option<String> {
 }
 
 fn is_weights(name: &str) -> bool {
-    let ends = [".bin", ".pt", ".pth", ".safetensors", ".bin.index.json", ".safetensors.index.json"];
+    let ends = [
+        ".bin",
+        ".pt",
+        ".pth",
+        ".safetensors",
+        ".bin.index.json",
+        ".safetensors.index.json",
+    ];
     ends.iter().any(|end| name.ends_with(end))
 }
 
@@ -156,7 +174,11 @@ fn is_repository(path: &Path) -> bool {
 fn free_name(path: &Path) -> PathBuf {
     let whole = path.canonicalize().unwrap_or_else(|_| path.into());
     let is_file = whole.is_file();
-    let stem = if is_file { whole.file_stem() } else { whole.file_name() };
+    let stem = if is_file {
+        whole.file_stem()
+    } else {
+        whole.file_name()
+    };
     let stem = stem.unwrap_or_else(|| "model".as_ref());
     let named = |end: String| {
         let mut name = stem.to_os_string();

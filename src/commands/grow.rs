@@ -148,7 +148,9 @@ fn next_command(from: &Path, to: &Path, state: &TrainState) -> String {
 
 /// The run that the checkpoint at `dir` lies in.
 fn run_of(dir: &Path) -> Option<&Path> {
-    let folder = dir.parent().filter(|folder| folder.ends_with("checkpoints"))?;
+    let folder = dir
+        .parent()
+        .filter(|folder| folder.ends_with("checkpoints"))?;
     match folder.parent()? {
         run if run.as_os_str().is_empty() => Some(Path::new(".")),
         run => Some(run),

@@ -11,6 +11,12 @@ use tokenformer_store::Manifest;
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let device = device(&args.compute)?;
     let folders = folders_to_verify(&args.dir)?;
+    if !args.json && Manifest::read(&args.dir).is_ok_and(|manifest| manifest.kind == "export") {
+        outln!(
+            "a published checkpoint; to use it here: {}",
+            convert_command(&args.dir)
+        );
+    }
     let mut checks = Vec::new();
     for dir in &folders {
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
@@ -25,15 +31,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     }
     match args.json {
         true => print_json(&checks),
-        false => {
-            checks.iter().for_each(print);
-            if Manifest::read(&args.dir).is_ok_and(|manifest| manifest.kind == "export") {
-                outln!(
-                    "note: to use this published checkpoint here, convert it: {}",
-                    convert_command(&args.dir)
-                );
-            }
-        }
+        false => checks.iter().for_each(print),
     }
     match checks.iter().filter(|check| !check.passed).count() {
         0 => Ok(()),
