@@ -8,10 +8,12 @@ use tokenformer_train::Result;
 
 /// The description of a dataset folder.
 const DATASET: &str = "dataset.json";
+/// The lock of a run.
+const LOCK: &str = "run.lock";
 /// The folder of checkpoints in a run.
 const CHECKPOINTS: &str = "checkpoints";
 /// What a run writes besides its checkpoints.
-const RUN_FILES: [&str; 8] = [
+const RUN_FILES: [&str; 7] = [
     "config.toml",
     "metrics.jsonl",
     "metrics.csv",
@@ -19,7 +21,6 @@ const RUN_FILES: [&str; 8] = [
     "plots",
     "latest",
     "best",
-    "run.lock",
 ];
 
 /// Refuses a folder to write as a whole, unless nothing is in it, or `force` is given and all in it was written as
@@ -86,6 +87,11 @@ pub fn file(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    // Files are replaced as a whole, which would turn a device or a link into a plain file.
+    if fs::symlink_metadata(to).is_ok_and(|found| !found.is_file()) {
+        let got = format!("{}, which is no plain file", to.display());
+        return Err(usage(flag, "a file to write", got, "choose another name"));
+    }
     let name = to.file_name().unwrap_or_default();
     let found = if folder.join(MANIFEST_NAME).exists() {
         "a model or checkpoint, whose files are all listed"
@@ -111,9 +117,7 @@ pub fn file(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
 /// [`tokenformer_train::Error::Recipe`] for `--out`.
 pub fn run_folder(out: &Path) -> Result<()> {
     let taken = [MANIFEST_NAME, DATASET].into_iter().chain(RUN_FILES);
-    let found = taken
-        .filter(|name| *name != "run.lock")
-        .find(|name| out.join(name).exists());
+    let found = taken.into_iter().find(|name| out.join(name).exists());
     match found {
         Some(name) if !is_run(out) => {
             let got = format!("{}, which holds {name:?} and no run", out.display());
@@ -128,9 +132,10 @@ pub fn run_folder(out: &Path) -> Result<()> {
     }
 }
 
-/// A run has a folder of checkpoints before it has anything else.
+/// A run has a lock, then a folder of checkpoints, before it has anything else; the lock may be left behind where a
+/// run is copied.
 fn is_run(folder: &Path) -> bool {
-    folder.join(CHECKPOINTS).is_dir()
+    folder.join(LOCK).exists() || folder.join(CHECKPOINTS).is_dir()
 }
 
 fn refuse_inputs(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// How this program was called: it may not be on the search path.
+/// This program as it was called.
 pub fn program() -> String {
     std::env::args_os()
         .next()

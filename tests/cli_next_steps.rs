@@ -5,6 +5,7 @@ mod common;
 
 use common::{Lab, Ran, fail, newest, succeed, text_of};
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What follows `start` on its line.
@@ -17,8 +18,11 @@ fn after<'a>(text: &'a str, start: &str) -> &'a str {
 
 /// Types a command, with `more` behind it, into a shell.
 fn typed(lab: &Lab, command: &str, more: &str) -> Ran {
+    let bin = Path::new(common::BIN).parent().expect("a folder");
+    let path = std::env::var("PATH").unwrap_or_default();
     let mut shell = Command::new("bash");
     shell
+        .env("PATH", format!("{}:{path}", text_of(bin)))
         .args(["-c", &format!("{command} {more}")])
         .current_dir(lab.path("."))
         .stdin(Stdio::null());
@@ -209,7 +213,7 @@ fn published_checkpoints_are_refused_by_the_command_that_converts_them() {
             &["verify", place],
         ];
         for verb in verbs {
-            let command = format!("{} convert --from {quoted} --to ", common::BIN);
+            let command = format!("tokenformer convert --from {quoted} --to ");
             if verb[0] == "verify" && place == "ex ported" {
                 let said = succeed(lab.command(verb)).out;
                 assert!(said.contains(&command), "{said}");
@@ -282,16 +286,13 @@ fn data_is_found_beside_the_recipe_or_the_message_says_how_to_make_it() {
 
     // A folder on the command line is one of the working directory.
     let set = ["--set", "data.dir=data"];
-    let make = format!(
-        "with: {} data prepare --input FILES-OR-FOLDERS --out data",
-        common::BIN
-    );
+    let make = "with: tokenformer data prepare --input FILES-OR-FOLDERS --out data";
     let here = lab.path(".").canonicalize().expect("a folder");
     let got = format!("no such folder in {}\n", text_of(&here));
     fail(
         lab.train(&recipe, "new", &set),
         1,
-        &["data: no dataset for data.dir", &got, &make],
+        &["data: no dataset for data.dir", &got, make],
     );
     let missing = lab.file(
         "project/missing.toml",

@@ -128,6 +128,15 @@ fn what_is_read_is_not_written() {
         fail(samples("link.jsonl"), 2, &["--samples", "which is read"]);
     }
     assert_eq!(fs::read(lab.path("tasks/piqa.jsonl")).expect("kept"), b"{}");
+    // A device or a link would become a plain file.
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/dev/null", lab.path("null")).expect("a link");
+        for path in ["/dev/null", "null", "tasks"] {
+            fail(samples(path), 2, &["--samples", path]);
+        }
+        assert!(lab.path("null").is_symlink());
+    }
     assert!(files(&lab.path("run")) == before, "the run is as it was");
 }
 

@@ -57,8 +57,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     );
     if converted.has_tokenizer {
         outln!(
-            "try it with: {} generate --model {} --prompt \"Once\"",
-            shell::program(),
+            "try it with: tokenformer generate --model {} --prompt \"Once\"",
             shell::path(&args.to)
         );
     }

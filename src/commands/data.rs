@@ -46,8 +46,7 @@ fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
         false => {
             out!("{summary}");
             outln!(
-                "train on it with: {} train --set {}",
-                shell::program(),
+                "train on it with: tokenformer train --set {}",
                 shell::assignment("data.dir", &args.out)
             );
         }

@@ -68,8 +68,7 @@ fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
         false => ("FILES-OR-FOLDERS".into(), dir.into()),
     };
     let command = format!(
-        "{} data prepare --input {input} --out {}",
-        shell::program(),
+        "tokenformer data prepare --input {input} --out {}",
         shell::path(&out)
     );
     let help = match dir.exists() {

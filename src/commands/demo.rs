@@ -98,6 +98,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         outln!("\nlook at     {}", out.join("report.html").display());
         outln!(
             "talk to it  {} generate --model {} --prompt \"fn main() {{\"",
+            // Whoever runs the demo through cargo has no `tokenformer` on the path yet.
             shell::program(),
             shell::path(&out)
         );

@@ -2,7 +2,7 @@
 
 use super::{dataset, device, load_model, print_json, tasks};
 use crate::args::{EvalArgs, Split};
-use crate::{Failure, ui, usage};
+use crate::{Failure, shell, ui, usage};
 use std::path::Path;
 use tokenformer_data::Dataset;
 use tokenformer_store::Which;
@@ -63,7 +63,7 @@ fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
                 ),
                 help: format!(
                     "prepare the data with --tokenizer {}",
-                    found.dir.join(files::TOKENIZER).display()
+                    shell::path(&found.dir.join(files::TOKENIZER))
                 ),
             });
         }

@@ -13,7 +13,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     match args.to.extension().and_then(|end| end.to_str()) {
         // The configuration that goes beside a file is never put in the place of another one.
         Some("safetensors" | "bin" | "pt" | "pth") if !args.to.is_dir() => {
-            outputs::new_files("--to", &[args.to.clone()], args.force, &inputs)?;
+            outputs::new_files("--to", std::slice::from_ref(&args.to), args.force, &inputs)?;
         }
         _ => outputs::folder("--to", &args.to, args.force, &inputs)?,
     }

@@ -52,8 +52,7 @@ pub fn folders_to_verify(path: &Path) -> Result<Vec<PathBuf>> {
 /// The command that converts what is at `path`.
 pub fn convert_command(path: &Path) -> String {
     format!(
-        "{} convert --from {} --to {}",
-        shell::program(),
+        "tokenformer convert --from {} --to {}",
         shell::path(path),
         shell::path(&free_name(path))
     )
@@ -116,8 +115,8 @@ fn published_folder(dir: &Path) -> Option<String> {
         (Some(weights), Some(config)) => {
             Some(format!("a published checkpoint ({weights} and {config})"))
         }
-        // A model of this program that lost its configuration has this name too.
-        (Some(weights), None) if weights != files::WEIGHTS => {
+        // Token data ends in .bin too, and a model of this program that lost its configuration has weights.
+        (Some(weights), None) if weights.starts_with("pytorch_model") => {
             Some(format!("a published checkpoint ({weights})"))
         }
         _ if deepspeed(dir) || deepspeed(&dir.join("checkpoints")) => {

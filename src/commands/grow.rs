@@ -139,8 +139,7 @@ fn next_command(from: &Path, to: &Path, state: &TrainState) -> String {
     let mut out = to.file_name().unwrap_or_default().to_os_string();
     out.push("-run");
     format!(
-        "train on with: {} train --config {}{more} --resume {resume} --out {}",
-        shell::program(),
+        "train on with: tokenformer train --config {}{more} --resume {resume} --out {}",
         shell::path(&recipe),
         shell::path(&to.with_file_name(out))
     )

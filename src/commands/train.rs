@@ -50,8 +50,7 @@ pub fn train(
             out.join("report.html").display()
         ),
         Outcome::Interrupted => outln!(
-            "stopped after {step} steps; nothing is lost. Go on with:\n  {} train --config {} --out {}",
-            shell::program(),
+            "stopped after {step} steps; nothing is lost. Go on with:\n  tokenformer train --config {} --out {}",
             shell::path(&out.join("config.toml")),
             shell::path(out)
         ),
