@@ -61,7 +61,7 @@ pub fn folder(flag: &str, to: &Path, force: bool, inputs: &[&Path]) -> Result<()
     }
 }
 
-/// Refuses files to write that are there, unless `force` is given, and what [`file`] refuses.
+/// Refuses files to write that are there, unless `force` is given, and what [`file()`] refuses.
 ///
 /// # Errors
 /// [`tokenformer_train::Error::Recipe`] for the flag `flag`.

@@ -46,7 +46,7 @@ pub struct ConvertArgs {
 const EXPORT_EXAMPLES: &str = "\
 Examples:
   tokenformer export --model runs/grow --to exported
-  tokenformer export --model runs/grow --to exported/pytorch_model.bin --dtype bf16";
+  tokenformer export --model runs/grow --to pytorch_model.bin --dtype bf16";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXPORT_EXAMPLES)]

@@ -121,7 +121,7 @@ pub enum Split {
 const PREPARE_EXAMPLES: &str = "\
 Examples:
   tokenformer data prepare --input my-texts --out data/mine
-  tokenformer data prepare --input a.jsonl.zst b.txt --text-key content --tokenizer gpt2 --out data/mine
+  tokenformer data prepare --input a.jsonl.zst b.txt --text-key content --out data/mine
 
 A preparation that was stopped goes on when the same command is given again.";
 
