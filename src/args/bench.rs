@@ -36,7 +36,7 @@ impl BenchPrecision {
             Self::F32 => Some(Precision::F32),
             Self::Bf16 => Some(Precision::Bf16),
             Self::Int8 => None,
-            Self::Auto => Some(Precision::auto().0),
+            Self::Auto => Some(tokenformer_cpu::recommended_precision().0),
         }
     }
 

@@ -4,7 +4,7 @@ use super::{ComputeArgs, values};
 use clap::Args;
 use std::path::PathBuf;
 use tokenformer_core::config::NormSpan;
-use tokenformer_core::grow::{Amount, Fill, TauRule};
+use tokenformer_core::growth::{Amount, Fill, TauRule};
 
 const EXAMPLES: &str = "\
 Examples:

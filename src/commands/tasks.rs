@@ -6,7 +6,6 @@ use crate::paths::{files_in, refuse_overwriting};
 use crate::{Failure, outputs, shell, ui};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
-use tokenformer_core::WeightFormat;
 use tokenformer_store::{Manifest, Which};
 use tokenformer_tasks::{
     ModelScorer, Options, Outcome, Partial, Task, evaluate, fetch, locate, results,
