@@ -11,7 +11,7 @@ use tokenformer_core::growth::{Birth, Growth, GrowthReport};
 use tokenformer_core::{Device, Graph, Model, ModelConfig};
 use tokenformer_cpu::Cpu;
 use tokenformer_train::recipe::{Resolved, resolve};
-use tokenformer_train::task::{Language, Sample};
+use tokenformer_train::task::{Language, Nats, Sample};
 use tokenformer_train::{Evaluation, Outcome, Result, Resume, Silent, Task, Trainer};
 
 /// Where a stop comes.
@@ -69,7 +69,7 @@ impl Task for Stopping {
         self.inner.fill(first)
     }
 
-    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<f64> {
+    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<Nats> {
         self.inner.loss(model, g, weight)
     }
 
@@ -85,10 +85,6 @@ impl Task for Stopping {
 
     fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport> {
         self.inner.grow(model, growth, birth)
-    }
-
-    fn bits_per_byte(&self, loss: f64) -> Option<f64> {
-        self.inner.bits_per_byte(loss)
     }
 }
 
