@@ -48,16 +48,16 @@ static ALLOCATOR: Counting = Counting;
 
 /// Notes the count after each step, and what the device has mapped by then, past the allocator.
 struct Counts {
-    device: Arc<Cpu>,
+    device: Arc<dyn Device>,
     allocations: Vec<u64>,
     mapped: Vec<[usize; 2]>,
 }
 
 impl Observer for Counts {
     fn step(&mut self, _: &Progress) {
-        let memory = self.device.memory();
+        let usage = self.device.usage();
         self.allocations.push(ALLOCATIONS.load(Ordering::Relaxed));
-        (self.mapped).push([memory.allocated, memory.arena.touched]);
+        (self.mapped).push([usage.persistent, usage.temporary_reserved]);
     }
 }
 
@@ -68,22 +68,21 @@ fn a_step_allocates_nothing() {
     let lab = Lab::new();
     let growth = format!("\n[[grow]]\nat_step = {GROWTH_AT}\nffn = \"+16\"\nqkv = \"+8\"\n");
     let recipe = lab.recipe("recipe.toml", &growth);
-    for memory in Recompute::ALL {
+    for recompute in Recompute::ALL {
         for threads in [1, 2] {
             let sets = [
                 format!("train.steps={STEPS}"),
-                format!("train.memory={memory}"),
+                format!("train.recompute={recompute}"),
                 "log.every=1000".into(),
                 "eval.every=0".into(),
                 "sample.tokens=0".into(),
                 "checkpoint.every=0".into(),
             ];
             let resolved = resolve(Some(Path::new(&recipe)), &sets).expect("a recipe");
-            let out = lab.path(&format!("run-{memory}-{threads}"));
-            let cpu = Cpu::new(Some(threads));
-            let device: Arc<dyn Device> = Arc::<Cpu>::clone(&cpu);
+            let out = lab.path(&format!("run-{recompute}-{threads}"));
+            let device: Arc<dyn Device> = Cpu::new(Some(threads));
             let mut counts = Counts {
-                device: cpu,
+                device: Arc::clone(&device),
                 allocations: Vec::with_capacity(STEPS),
                 mapped: Vec::with_capacity(STEPS),
             };
@@ -99,11 +98,15 @@ fn a_step_allocates_nothing() {
                 &allocated[1..GROWTH_AT - 1],
                 &allocated[GROWTH_AT + 1..STEPS - 1],
             ];
-            // Computing a block again has a tape of its own, whose lists are small and not kept.
-            let most = if memory == Recompute::Blocks { 12 } else { 0 };
+            // A recomputed block has a tape of its own, whose lists are small and not kept.
+            let most = if recompute == Recompute::Blocks {
+                12
+            } else {
+                0
+            };
             assert!(
                 quiet.iter().all(|part| part.iter().all(|&n| n <= most)),
-                "{memory}, {threads} threads: {allocated:?}"
+                "{recompute}, {threads} threads: {allocated:?}"
             );
             assert!(allocated[GROWTH_AT - 1] > 0, "the counter counts");
             let mapped = &counts.mapped;
@@ -111,7 +114,7 @@ fn a_step_allocates_nothing() {
                 let first = mapped[steps.start];
                 assert!(
                     mapped[steps].iter().all(|&m| m == first),
-                    "{memory}, {threads} threads: {mapped:?}"
+                    "{recompute}, {threads} threads: {mapped:?}"
                 );
             }
             assert_ne!(

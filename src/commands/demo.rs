@@ -11,8 +11,7 @@ use std::time::Instant;
 use tokenformer_core::config::NormSpan;
 use tokenformer_core::growth::{Amount, Growth};
 use tokenformer_core::optim::AdamW;
-use tokenformer_core::param::Gradients;
-use tokenformer_core::{Device, Graph, Model, ModelConfig, SiteKind};
+use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, SiteKind};
 use tokenformer_data::crate_sources::{CrateSourcesOptions, crate_sources};
 use tokenformer_data::{
     CorpusOptions, Dataset, DocumentSource, PrepareOptions, Summary, TokenizerSpec,
@@ -250,7 +249,7 @@ fn step_seconds(config: &ModelConfig, batch: usize, device: &Arc<dyn Device>) ->
         optimizer.step(&mut model, &gradients, 1e-4)?;
         best = best.min(started.elapsed().as_secs_f64());
     }
-    device.clear();
+    device.trim();
     Ok(best)
 }
 

@@ -155,7 +155,9 @@ fn layer_row(layer: &LayerConfig) -> [String; 5] {
                 format!("{:?}", site.norm).to_lowercase(),
             ]
         }
-        LayerConfig::Linear { bias } => [with_bias("linear", *bias), none(), none(), none(), none()],
+        LayerConfig::Linear { bias } => {
+            [with_bias("linear", *bias), none(), none(), none(), none()]
+        }
         LayerConfig::Mlp { hidden, bias } => {
             let what = with_bias("mlp", *bias);
             [what, none(), hidden.to_string(), none(), none()]

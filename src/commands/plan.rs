@@ -95,7 +95,11 @@ fn print(output: &Output) {
     }
     out!("{table}");
     outln!("gradients, activations and work areas share the arena, one after the other");
-    if let Some(mode) = output.modes.iter().find(|m| m.recompute == output.recompute) {
+    if let Some(mode) = output
+        .modes
+        .iter()
+        .find(|m| m.recompute == output.recompute)
+    {
         let available = match output.available_bytes {
             Some(bytes) => format!(" of {} that are free", human_bytes(bytes)),
             None => String::new(),

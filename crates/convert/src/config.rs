@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use tokenformer_core::config::{
-    HeadKind, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Residual, SiteConfig, Slots, Theta,
+    HeadKind, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Residual, SiteConfig, Slots,
+    Theta,
 };
 use tokenformer_core::model::site_name;
 use tokenformer_core::{ModelConfig, SiteKind};
@@ -139,7 +140,12 @@ pub(crate) fn to_published(
     ];
     if let Some((place, _)) = plain.into_iter().find(|(_, fits)| !fits) {
         let help = "the published TokenFormer layout knows one kind of block; use the model here";
-        return Err(refuse(place, "as in the published models", "another choice".into(), help));
+        return Err(refuse(
+            place,
+            "as in the published models",
+            "another choice".into(),
+            help,
+        ));
     }
     let mut theta = None;
     let mut slots = [0; 5];
@@ -187,7 +193,12 @@ pub(crate) fn to_published(
         Positions::None => ("none", None, None),
         Positions::Learned => {
             let help = "published TokenFormers have rotary positions or none; use the model here";
-            return Err(refuse("positions", "rotary or none", "learned".into(), help));
+            return Err(refuse(
+                "positions",
+                "rotary or none",
+                "learned".into(),
+                help,
+            ));
         }
     };
     let norm_activation_type = match theta.unwrap_or_default() {
@@ -196,7 +207,12 @@ pub(crate) fn to_published(
         Theta::Softmax => "softmax",
         Theta::Gelu => {
             let help = "published models normalise their scores; use the model here";
-            return Err(refuse("theta", "a nonlinearity with a norm", "gelu".into(), help));
+            return Err(refuse(
+                "theta",
+                "a nonlinearity with a norm",
+                "gelu".into(),
+                help,
+            ));
         }
     };
     Ok(Published {

@@ -168,6 +168,8 @@ fn run_block(
 fn through<'m>(model: &'m Model, g: &mut Graph<'m>, tokens: &[u32]) -> Result<Tensor> {
     // The embedding comes first in the order of files, and every configuration has one.
     let embedding = model.each_param().next().expect("a model has an embedding");
-    let h = g.embed(embedding, tokens, 1).map_err(tokenformer_core::Error::from)?;
+    let h = g
+        .embed(embedding, tokens, 1)
+        .map_err(tokenformer_core::Error::from)?;
     Ok(model.block(g, 0, h)?)
 }

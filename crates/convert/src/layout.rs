@@ -54,13 +54,21 @@ pub(crate) fn by_published_name(arrays: &[Array]) -> impl Fn(&str) -> String {
 /// Names in a model directory of the arrays that together make `array`: one for each segment of its site.
 pub(crate) fn segments(config: &ModelConfig, array: &Array) -> Vec<String> {
     for (b, block) in config.blocks.iter().enumerate() {
-        for (kind, site) in SiteKind::ALL.into_iter().filter_map(|k| Some((k, block.site(k)?))) {
+        for (kind, site) in SiteKind::ALL
+            .into_iter()
+            .filter_map(|k| Some((k, block.site(k)?)))
+        {
             let name = site_name(b, kind);
             let mut ids = site.segments.iter().map(|segment| segment.id);
             let Some(first) = ids.next() else { continue };
-            if let Some(part) = array.ours.strip_prefix(&format!("{name}.segments.{first}.")) {
+            if let Some(part) = array
+                .ours
+                .strip_prefix(&format!("{name}.segments.{first}."))
+            {
                 let all = std::iter::once(first).chain(ids);
-                return all.map(|id| format!("{name}.segments.{id}.{part}")).collect();
+                return all
+                    .map(|id| format!("{name}.segments.{id}.{part}"))
+                    .collect();
             }
         }
     }

@@ -171,13 +171,7 @@ impl Builder<'_, '_> {
         Ok(Linear { weight, bias })
     }
 
-    fn layer(
-        &mut self,
-        b: usize,
-        kind: SiteKind,
-        config: &LayerConfig,
-        d: usize,
-    ) -> Result<Layer> {
+    fn layer(&mut self, b: usize, kind: SiteKind, config: &LayerConfig, d: usize) -> Result<Layer> {
         Ok(match config {
             LayerConfig::Pattention(site) => {
                 let segments = (site.segments.iter())

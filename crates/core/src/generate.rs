@@ -1,9 +1,9 @@
 //! Text generation: decoding with a cache, and choosing the next token.
 
+use crate::cache::Cache;
 use crate::error::{Result, config_error};
 use crate::graph::Graph;
 use crate::init;
-use crate::cache::Cache;
 use crate::model::Model;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

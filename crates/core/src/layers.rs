@@ -80,7 +80,12 @@ impl Layer {
         g: &mut Graph<'m>,
         x: Tensor,
     ) -> Result<[Tensor; 3]> {
-        if let [Self::Pattention(a), Self::Pattention(b), Self::Pattention(c)] = layers {
+        if let [
+            Self::Pattention(a),
+            Self::Pattention(b),
+            Self::Pattention(c),
+        ] = layers
+        {
             return g.pattention_group(x, [a, b, c]);
         }
         let [a, b, c] = layers;

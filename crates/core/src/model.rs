@@ -238,7 +238,11 @@ impl Model {
     /// Brings training settings, replacing those that the model has.
     pub fn set_training(&mut self, settings: &TrainingSettings) {
         for param in self.each_param_mut() {
-            param.training = settings.params.get(param.name()).copied().unwrap_or_default();
+            param.training = settings
+                .params
+                .get(param.name())
+                .copied()
+                .unwrap_or_default();
         }
         for (b, block) in self.blocks.iter_mut().enumerate() {
             for kind in SiteKind::ALL {
@@ -392,9 +396,7 @@ impl Model {
         let mut h = self.embed(g, tokens, batch, seen)?;
         for b in 0..self.blocks.len() {
             h = match &mut cache {
-                Some(cache) => {
-                    self.blocks[b].forward(g, &self.attend, h, Some(cache.layer(b)))?
-                }
+                Some(cache) => self.blocks[b].forward(g, &self.attend, h, Some(cache.layer(b)))?,
                 None => g.block(self, b, h)?,
             };
         }

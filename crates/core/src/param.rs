@@ -92,7 +92,9 @@ impl ParamPath {
     /// The same place in block `b`; the trunk is in no block.
     pub fn in_block(mut self, b: usize) -> Self {
         match &mut self.place {
-            Place::Norm { block: Some(block), .. } => *block = b,
+            Place::Norm {
+                block: Some(block), ..
+            } => *block = b,
             Place::Segment { block, .. } | Place::Linear { block, .. } => *block = b,
             Place::Trunk(_) | Place::Norm { block: None, .. } => {}
         }
@@ -133,10 +135,9 @@ impl fmt::Display for ParamPath {
             ParamRole::Values => ".values",
             ParamRole::Bias => ".bias",
             ParamRole::Gain => ".gain",
-            ParamRole::Weight
-            | ParamRole::Embedding
-            | ParamRole::Positions
-            | ParamRole::Head => ".weight",
+            ParamRole::Weight | ParamRole::Embedding | ParamRole::Positions | ParamRole::Head => {
+                ".weight"
+            }
         })
     }
 }

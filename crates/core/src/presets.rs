@@ -56,12 +56,7 @@ const fn released(
     }
 }
 
-const fn growth(
-    name: &'static str,
-    about: &'static str,
-    width: usize,
-    layer: Layers,
-) -> Preset {
+const fn growth(name: &'static str, about: &'static str, width: usize, layer: Layers) -> Preset {
     Preset {
         name,
         about,

@@ -254,7 +254,10 @@ fn small_numbers_have_bounds() {
         let segments = &mut site(c, 0, SiteKind::Value).segments;
         segments.push(segments[0].clone());
     };
-    assert_eq!(contradiction(changed(twice))[0], "blocks.0.value.segments.1.id");
+    assert_eq!(
+        contradiction(changed(twice))[0],
+        "blocks.0.value.segments.1.id"
+    );
     let mlp = |c: &mut ModelConfig| {
         c.blocks[1].ffn = LayerConfig::Mlp {
             hidden: 0,
@@ -427,7 +430,10 @@ fn plain_transformers_are_as_large_as_the_stages_of_the_growth_study() {
             let config = Preset::named(&name).unwrap().spec().build().unwrap();
             config.params() as f64
         });
-        assert!((plain / ours - 1.0).abs() < 0.02, "{name}: {plain} and {ours}");
+        assert!(
+            (plain / ours - 1.0).abs() < 0.02,
+            "{name}: {plain} and {ours}"
+        );
     }
 }
 
@@ -436,7 +442,8 @@ fn presets_are_what_the_papers_say() {
     for preset in PRESETS {
         let config = preset.spec().build().unwrap();
         config.validate().unwrap();
-        let growth = ["124m", "354m", "757m", "1.4b"].contains(&preset.name.trim_start_matches("gpt-"));
+        let growth =
+            ["124m", "354m", "757m", "1.4b"].contains(&preset.name.trim_start_matches("gpt-"));
         assert_eq!(
             config.positions == Positions::None,
             growth,
@@ -445,7 +452,11 @@ fn presets_are_what_the_papers_say() {
         );
         assert_eq!(
             config.logit_factor(),
-            if growth { 1.0 / (config.width as f32).sqrt() } else { 1.0 },
+            if growth {
+                1.0 / (config.width as f32).sqrt()
+            } else {
+                1.0
+            },
             "{}",
             preset.name
         );

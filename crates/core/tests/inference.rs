@@ -18,9 +18,9 @@ fn inference(device: &Arc<dyn Device>, spec: &ModelSpec, precision: WeightFormat
 
 /// A model of the same numbers that a prepared one holds, as plain f32.
 fn widened(device: &Arc<dyn Device>, spec: &ModelSpec, model: &Model) -> Model {
-    Model::build(device, &spec.build().unwrap(), &mut |name, shape| {
+    Model::build(device, &spec.build().unwrap(), &mut |path, shape| {
         let param = (model.params().into_iter())
-            .find(|p| p.name() == name)
+            .find(|p| p.path() == *path)
             .unwrap();
         let mut host = vec![0.0; shape.iter().product()];
         model.device().read(param.value(), &mut host)?;

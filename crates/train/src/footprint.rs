@@ -5,10 +5,12 @@ use crate::error::Result;
 use crate::recipe::{GrowEvent, Recipe};
 use serde::Serialize;
 use std::sync::Arc;
-use tokenformer_core::generate::Session;
+use tokenformer_core::config::TrainingSettings;
 use tokenformer_core::device::Usage;
-use tokenformer_core::growth::{Birth, config_after};
+use tokenformer_core::generate::Session;
+use tokenformer_core::growth::{Birth, GrowthMap};
 use tokenformer_core::optim::AdamW;
+use tokenformer_core::param::{Param, ParamRole};
 use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, Recompute};
 
 /// Bytes of a run.
@@ -72,6 +74,7 @@ impl Footprint {
         around: Circumstances,
     ) -> Result<Self> {
         let mut config = recipe.model.build(around.vocab)?;
+        let mut training = TrainingSettings::default();
         let mut stages = Vec::new();
         let mut growths = recipe.grow.iter();
         let mut from_step = 0;
@@ -85,17 +88,17 @@ impl Footprint {
                 from_step,
                 number: stages.len() as u32,
             };
-            let (stage, grown) = dry_run.stage(&config, next)?;
+            let (stage, grown) = dry_run.stage(&config, &training, next)?;
             // A growth that adds nothing does not happen.
-            if grown.as_ref() != Some(&config) {
+            if grown.as_ref().is_none_or(|map| map.target != config) {
                 stages.push(stage);
             }
             let (Some(event), Some(grown)) = (next, grown) else {
                 break;
             };
-            if grown != config {
+            if grown.target != config {
                 from_step = event.at_step;
-                config = grown;
+                (config, training) = (grown.target, grown.training);
             }
         }
         let most = stages.iter().map(|s| s.peak_bytes).max().unwrap_or(0);
@@ -122,13 +125,18 @@ impl DryRun<'_> {
     fn stage(
         &self,
         config: &ModelConfig,
+        training: &TrainingSettings,
         next: Option<&GrowEvent>,
-    ) -> Result<(StageFootprint, Option<ModelConfig>)> {
+    ) -> Result<(StageFootprint, Option<GrowthMap>)> {
         let Recipe { train, sample, .. } = self.recipe;
-        let device = self.device.dry_run().map_err(tokenformer_core::Error::from)?;
+        let device = self
+            .device
+            .dry_run()
+            .map_err(tokenformer_core::Error::from)?;
         let mut model = Model::build(&device, config, &mut |_, shape| {
             Ok(vec![0.0; shape.iter().product()])
         })?;
+        model.set_training(training);
         let weights = device.usage().persistent;
         let mut optimizer = AdamW::new(self.recipe.optimizer.clone(), &model)?;
         let state = device.usage().persistent;
@@ -173,7 +181,7 @@ impl DryRun<'_> {
                 let before = device.usage().temporary;
                 let mut g = Graph::training(&device, &mut gradients).recomputing(self.recompute);
                 model.loss_into(&mut g, &batch, &batch, train.batch, 1.0, &mut nll)?;
-                let table = match (micro, config.trunk_trainable) {
+                let table = match (micro, trains_table(&model)) {
                     (0, true) => size_of::<f32>() * config.vocab * config.width,
                     _ => 0,
                 };
@@ -194,7 +202,7 @@ impl DryRun<'_> {
                     step: event.at_step,
                     seed: self.recipe.seed,
                 };
-                Some(config_after(&model, &event.growth(), birth)?)
+                Some(event.growth.map(&model, birth)?)
             }
             None => None,
         };
@@ -215,4 +223,14 @@ impl DryRun<'_> {
         };
         Ok((stage, grown))
     }
+}
+
+/// Whether the table of the output head has a gradient, which the forward pass takes memory for.
+fn trains_table(model: &Model) -> bool {
+    let tables = [ParamRole::Head, ParamRole::Embedding];
+    let of = |role| model.each_param().find(|p| p.path().role == role);
+    tables
+        .into_iter()
+        .find_map(of)
+        .is_some_and(Param::trainable)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokenformer_core::config::{
-    NormKind, Init, LogitScale, ModelSpec, NormSpan, Positions, Slots, Theta,
+    Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta,
 };
 use tokenformer_core::{Device, Model};
 use tokenformer_cpu::Cpu;

@@ -45,7 +45,7 @@ pub fn run(setup: &Setup<'_>) -> Result<()> {
     let device = setup.device(precision)?;
     let mut sizes: Vec<Row> = Vec::new();
     let mut first = None;
-    for (config, factor) in configs.iter().zip(FACTORS) {
+    for config in &configs {
         let (shape, recompute) = ([setup.batch, setup.context], setup.args.recompute);
         let time = median(train::run(
             config,

@@ -4,11 +4,12 @@ use super::machine::Machine;
 use super::{Setup, median};
 use crate::commands::print_json;
 use std::time::Instant;
+use tokenformer_core::device::{
+    Adam, AttentionDims, NormSpan, RotaryDims, RotaryTable, SiteDims, Theta, Write,
+};
 use tokenformer_core::{Precision, SiteKind};
-use tokenformer_cpu::adamw::Update;
-use tokenformer_cpu::gemm::{self, Bf16, Kept, Source, Write};
-use tokenformer_cpu::pattention::{Norm, Saved, Segment, SegmentGrad, Site, Theta};
-use tokenformer_cpu::rotary::Table as RotaryTable;
+use tokenformer_cpu::gemm::{self, Bf16, Kept, Source};
+use tokenformer_cpu::pattention::{Saved, Segment, SegmentGrad, Site};
 use tokenformer_cpu::{
     Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, layer_norm, pattention,
     rotary,
@@ -165,16 +166,23 @@ impl Bench<'_> {
         });
     }
 
-    /// Both kinds of sites in Pattention as the paper has it.
-    fn sites<P: gemm::Precision>(&mut self, setup: &Setup<'_>)
+    /// Both kinds of sites in Pattention as the paper has it, at the sizes of a TokenFormer's layers, or of an MLP.
+    fn sites<P: gemm::Element>(&mut self, setup: &Setup<'_>)
     where
         f32: Source<P>,
     {
         let (config, r, d) = (&setup.config, setup.rows(), setup.config.width);
-        let dims = [r, d, d];
+        let dims = SiteDims {
+            rows: r,
+            d_in: d,
+            d_out: d,
+        };
         let (x, dy) = (numbers(r * d), numbers(r * d));
         for kind in [SiteKind::Query, SiteKind::Ffn] {
-            let n = config.blocks[0].site(kind).tokens();
+            let n = config.blocks[0].layer(kind).hidden();
+            if n == 0 {
+                continue;
+            }
             let shape = format!("{} R={r} D={d} N={n}", kind.name());
             let (keys, values) = (numbers(n * d), numbers(n * d));
             let tau = (n as f32).sqrt();
@@ -186,7 +194,8 @@ impl Bench<'_> {
             }];
             let site = Site {
                 theta: Theta::L2NormGelu,
-                norm: Norm::Joint { tau },
+                norm: NormSpan::Joint,
+                tau,
                 eps: 1e-6,
                 segments: &segments,
             };
@@ -247,7 +256,7 @@ impl Bench<'_> {
     }
 
     /// The output head with the loss.
-    fn head<P: gemm::Precision>(&mut self, setup: &Setup<'_>)
+    fn head<P: gemm::Element>(&mut self, setup: &Setup<'_>)
     where
         f32: Source<P>,
     {
@@ -267,14 +276,21 @@ impl Bench<'_> {
                     dh: &mut dh,
                     dtable: Some(&mut dtable),
                 });
-                cross_entropy::forward::<P>(exec, &h, &table, 1.0, &targets, &mut nll, gradient, d);
+                let head = cross_entropy::Head {
+                    hidden: &h,
+                    table: &table,
+                    scale: 1.0,
+                    width: d,
+                };
+                let targets = cross_entropy::Targets::Classes(&targets);
+                cross_entropy::forward::<P>(exec, head, targets, &mut nll, gradient);
             },
         );
     }
 
     fn attention(&mut self, setup: &Setup<'_>) {
         let (config, r, d) = (&setup.config, setup.rows(), setup.config.width);
-        let of = attention::Shape {
+        let of = AttentionDims {
             batch: setup.batch,
             queries: setup.context,
             keys: setup.context,
@@ -325,11 +341,21 @@ impl Bench<'_> {
             layer_norm::backward(exec, kept, &stats, None, &dy, (&mut dx, Write::Add), d);
         });
         let rotated = config.rotary_dims();
-        let table = RotaryTable::new(setup.context, rotated, 10_000.0);
-        let dims = [setup.context, config.heads, d / config.heads];
+        let [cos, sin] = RotaryTable::numbers(setup.context, rotated, 10_000.0);
+        let table = rotary::Table {
+            dims: rotated,
+            cos: &cos,
+            sin: &sin,
+        };
+        let dims = RotaryDims {
+            length: setup.context,
+            heads: config.heads,
+            channels: d / config.heads,
+            first: 0,
+        };
         let floats = 2 * r * config.heads * rotated;
         self.time("rotary", &shape, [0, floats], |exec| {
-            rotary::rotate(exec, &mut dx, &table, dims, 0, false);
+            rotary::rotate(exec, &mut dx, table, dims, false);
         });
         self.time("residual add", &shape, [0, 3 * r * d], |exec| {
             elementwise::add(exec, &mut y, &x);
@@ -341,18 +367,16 @@ impl Bench<'_> {
             sum += elementwise::sum_of_squares(exec, &gradient);
         });
         std::hint::black_box(sum);
-        let update = Update {
-            lr: 1e-4,
+        let adam = Adam {
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,
-            weight_decay: 0.1,
-            grad_scale: 1.0,
-            step: 1,
         };
+        let scalars = adam.scalars(1e-4, 0.1, 1);
         let [mut param, mut m, mut v] = [0; 3].map(|_| vec![0.0; LONG]);
         self.time("AdamW", &shape, [0, 7 * LONG], |exec| {
-            adamw::update(exec, update, &mut param, &gradient, &mut m, &mut v);
+            let (p, g) = (&mut param, &gradient);
+            adamw::update(exec, adam, scalars, 1.0, p, g, &mut m, &mut v);
         });
     }
 }

@@ -4,7 +4,7 @@ use super::machine::Machine;
 use super::{Setup, decode, flops_per_token, prefill, train};
 use crate::commands::print_json;
 use std::sync::Arc;
-use tokenformer_core::{Device, Recompute, Precision};
+use tokenformer_core::{Device, Precision, Recompute};
 use tokenformer_report::table::{human_bytes, human_count};
 use tokenformer_train::{Result, memory};
 

@@ -67,7 +67,12 @@ impl ModelConfig {
         }
         if !(base.is_finite() && base > 1.0) {
             let help = "10000 is what the published models use";
-            return Err(config_error("positions.base", "a number above 1", base, help));
+            return Err(config_error(
+                "positions.base",
+                "a number above 1",
+                base,
+                help,
+            ));
         }
         let dims = self.rotary_dims();
         if dims == 0 || !dims.is_multiple_of(2) {
@@ -140,7 +145,12 @@ fn site(site: &SiteConfig, name: &str) -> Result<()> {
         if segment.id == u32::MAX || ids.contains(&segment.id) {
             let help = "number the segments of a site in the order of their birth";
             let expected = "a number that no other segment of the site has";
-            return Err(config_error(format!("{name}.id"), expected, segment.id, help));
+            return Err(config_error(
+                format!("{name}.id"),
+                expected,
+                segment.id,
+                help,
+            ));
         }
         ids.push(segment.id);
     }

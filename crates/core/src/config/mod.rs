@@ -13,8 +13,8 @@ mod training;
 
 pub use layer::{BlockConfig, LayerConfig, SegmentConfig, SiteConfig, SiteKind};
 pub use spec::{Family, ModelSpec, Slots};
-pub use training::{Anneal, ParamTraining, TrainingSettings};
 pub use tokenformer_device::{NormSpan, Theta};
+pub use training::{Anneal, ParamTraining, TrainingSettings};
 
 pub(crate) use check::{MAX_LAYERS, MAX_SIZE};
 

@@ -78,7 +78,12 @@ impl TrainingSettings {
             if !(param.lr_scale.is_finite() && param.lr_scale >= 0.0) {
                 let field = format!("{name}: lr_scale");
                 let help = "1 is the usual factor of the learning rate";
-                return Err(config_error(field, "a number from 0 on", param.lr_scale, help));
+                return Err(config_error(
+                    field,
+                    "a number from 0 on",
+                    param.lr_scale,
+                    help,
+                ));
             }
         }
         for (name, anneal) in &self.anneals {

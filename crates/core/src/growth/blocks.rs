@@ -3,9 +3,7 @@
 use super::map::{GrowthMap, Origin, Promise};
 use super::{Birth, Growth, NewBlocks};
 use crate::build::block_paths;
-use crate::config::{
-    BlockConfig, LayerConfig, MAX_LAYERS, ParamTraining, SiteConfig, SiteKind,
-};
+use crate::config::{BlockConfig, LayerConfig, MAX_LAYERS, ParamTraining, SiteConfig, SiteKind};
 use crate::error::{Result, config_error};
 use crate::param::{ParamPath, ParamRole, Place};
 

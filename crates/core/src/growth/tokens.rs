@@ -64,7 +64,12 @@ fn new_tokens(layer: &LayerConfig, amount: Amount, kind: SiteKind) -> Result<Opt
             return Ok(None);
         }
         let help = "a plain Transformer has no parameter tokens; it grows by layers";
-        return Err(config_error(field, "a Pattention site", "a linear layer", help));
+        return Err(config_error(
+            field,
+            "a Pattention site",
+            "a linear layer",
+            help,
+        ));
     };
     let now = site.tokens();
     let added = match amount {

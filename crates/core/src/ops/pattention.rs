@@ -114,7 +114,14 @@ impl<'m> Pattention<'m> {
                 let dx = Some((write, &mut **dx));
                 with_fused(back.device, |fused| {
                     fused.backward(
-                        site, &x.data, &dy, dims, kept, &mut work, dx, &mut gradients,
+                        site,
+                        &x.data,
+                        &dy,
+                        dims,
+                        kept,
+                        &mut work,
+                        dx,
+                        &mut gradients,
                     )
                 })
             })

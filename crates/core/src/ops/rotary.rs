@@ -30,8 +30,7 @@ impl Rotate {
             first,
         };
         let mut data = unshared(&rec.device, x.data)?;
-        rec.device
-            .rotate(table, dims, false, temp_mut(&mut data))?;
+        rec.device.rotate(table, dims, false, temp_mut(&mut data))?;
         let y = rec.tensor(data, shape);
         let note = match (var, y.var) {
             (Some(x), Some(out)) => Some(Self {

@@ -167,7 +167,6 @@ impl ModelTable {
             head: spec.head,
             logit_scale: spec.logit_scale,
             init: spec.init,
-            ..ModelSpec::default()
         })
     }
 
@@ -239,7 +238,6 @@ impl ModelTable {
             head: self.head,
             logit_scale: self.logit_scale,
             init: self.init,
-            ..ModelSpec::default()
         };
         Ok(spec.build()?)
     }
@@ -484,7 +482,12 @@ impl Recipe {
         if let Some(event) = self.grow.iter().find(|g| g.growth.layers > MAX_NEW_LAYERS) {
             let expected = format!("at most {MAX_NEW_LAYERS}");
             let help = "is this the number you meant?";
-            return bad("grow.layers", &expected, event.growth.layers.to_string(), help);
+            return bad(
+                "grow.layers",
+                &expected,
+                event.growth.layers.to_string(),
+                help,
+            );
         }
         let sampling = self.sampling();
         sampling.validate().map_err(Error::Core)

@@ -1,0 +1,195 @@
+//! The output head and its loss: `logits = scale · H·Eᵀ`, and cross-entropy against classes or soft targets without
+//! ever holding the logits of the whole batch.
+//!
+//! The gradient of a mean loss is known as soon as a row's probabilities are, so the forward pass of a
+//! training step produces it at once, one chunk of rows at a time, instead of computing logits twice.
+
+mod packed;
+
+use crate::exec::{Disjoint, Exec, Pieces};
+use crate::gemm::{
+    Element, Mat, MatMut, Source, packed_lines, par_gemm_packed, par_matmul, par_pack,
+};
+use crate::math::exp;
+use crate::simd::{lane_max, lane_sum, simd};
+use tokenformer_device::Write;
+
+pub use packed::{logits_packed, losses_packed};
+
+/// Rows in equal chunks: as many as make 64 MiB of logits, but not above 1024, and 64 of any vocabulary.
+pub fn chunks(rows: usize, vocab: usize) -> Pieces {
+    let most = ((16 << 20) / vocab.max(1)).clamp(64, 1024);
+    Pieces::new(rows, rows.div_ceil(rows.div_ceil(most).max(1)).max(1))
+}
+
+/// What the rows are compared with.
+#[derive(Clone, Copy)]
+pub enum Targets<'a> {
+    /// A class per row, `[R]`.
+    Classes(&'a [u32]),
+    /// A weight per row and class, `[R, V]`.
+    Soft(&'a [f32]),
+}
+
+/// Gradients that [`forward`] writes.
+pub struct Gradient<'a> {
+    /// Factor of every row's loss in the objective, for instance 1/R for a mean.
+    pub weight: f32,
+    /// Gradient of `h` `[R, D]`, written.
+    pub dh: &'a mut [f32],
+    /// Gradient of the table `[V, D]`, added to; `None` if it is frozen.
+    pub dtable: Option<&'a mut [f32]>,
+}
+
+/// A head: hidden states `[R, D]`, table `[V, D]`, factor of the logits, width `D`.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// Hidden states.
+    pub hidden: &'a [f32],
+    /// Table.
+    pub table: &'a [f32],
+    /// Factor of the logits.
+    pub scale: f32,
+    /// Width of a row.
+    pub width: usize,
+}
+
+/// Per-row loss `losses` `[R]` (nats), and with `gradient` the gradients of `weight · Σ losses`.
+pub fn forward<P: Element>(
+    exec: &mut Exec<'_>,
+    head: Head<'_>,
+    targets: Targets<'_>,
+    losses: &mut [f32],
+    mut gradient: Option<Gradient<'_>>,
+) where
+    f32: Source<P>,
+{
+    let Head {
+        hidden: h,
+        table,
+        scale,
+        width: d,
+    } = head;
+    let (r, v) = (losses.len(), table.len() / d);
+    assert_eq!(h.len(), r * d);
+    assert_eq!(
+        match targets {
+            Targets::Classes(classes) => classes.len(),
+            Targets::Soft(weights) => weights.len() / v,
+        },
+        r
+    );
+    let chunks = chunks(r, v);
+    let mut work = exec.scratch.take_shared(chunks.size() * v);
+    for chunk in (0..chunks.count()).map(|i| chunks.range(i)) {
+        let n = chunk.len();
+        let rows = chunk.start * d..chunk.end * d;
+        let probabilities = &mut work[..n * v];
+        let (hidden, all) = (Mat::new(&h[rows.clone()], n, d), Mat::new(table, v, d));
+        par_matmul::<P>(
+            exec,
+            probabilities,
+            v,
+            Write::Replace,
+            hidden,
+            all.t(),
+            scale,
+        );
+        let weight = gradient.as_ref().map(|g| g.weight);
+        {
+            let logits = Disjoint::new(&mut *probabilities);
+            let losses = Disjoint::new(&mut *losses);
+            let start = chunk.start;
+            exec.run(n, 0, |row, _| {
+                // SAFETY: each task owns one row.
+                let logits = unsafe { logits.part(row * v..(row + 1) * v) };
+                // SAFETY: as above.
+                let loss = unsafe { losses.part(start + row..start + row + 1) };
+                let (factor, differentiate) = (weight.unwrap_or(0.0), weight.is_some());
+                loss[0] = match targets {
+                    Targets::Classes(classes) => {
+                        let class = classes[start + row] as usize;
+                        row_loss(logits, class, factor, differentiate)
+                    }
+                    Targets::Soft(weights) => {
+                        let weights = &weights[(start + row) * v..(start + row + 1) * v];
+                        soft_loss(logits, weights, factor, differentiate)
+                    }
+                };
+            });
+        }
+        if let Some(gradient) = &mut gradient {
+            let d_logits = Mat::new(probabilities, n, v);
+            let dh = &mut gradient.dh[rows.clone()];
+            head_gradient::<P>(exec, d_logits, table, scale, dh, d);
+            if let Some(dtable) = &mut gradient.dtable {
+                let mut lines = exec.scratch.take_lines(packed_lines::<P>(n, d));
+                let packed = par_pack::<P, f32>(exec, &mut lines, hidden);
+                let out = MatMut::new(dtable, v, d);
+                par_gemm_packed(exec, out, Write::Add, d_logits.t(), packed, scale);
+            }
+        }
+    }
+}
+
+/// Elements of the table that are packed at a time.
+const STRIPE: usize = 1 << 21;
+
+/// `dh` `[R, D] = scale · d_logits[R, V] · table[V, D]`, the sum over `V` in stripes so that few rows of the table are
+/// packed at a time.
+fn head_gradient<P: Element>(
+    exec: &mut Exec<'_>,
+    d_logits: Mat<'_>,
+    table: &[f32],
+    scale: f32,
+    dh: &mut [f32],
+    d: usize,
+) where
+    f32: Source<P>,
+{
+    let [r, v] = d_logits.shape();
+    let columns = crate::gemm::Packed::<P>::COLS;
+    let stripes = Pieces::new(v, (STRIPE / d / columns).max(1) * columns);
+    for (i, rows) in (0..stripes.count()).map(|i| stripes.range(i)).enumerate() {
+        let mut lines = exec.scratch.take_lines(packed_lines::<P>(rows.len(), d));
+        let block = Mat::new(table, v, d).row_block(rows.start, rows.len());
+        let packed = par_pack::<P, f32>(exec, &mut lines, block);
+        let d_logits = d_logits.t().row_block(rows.start, rows.len()).t();
+        let dh = MatMut::new(dh, r, d);
+        par_gemm_packed(exec, dh, Write::nth(i), d_logits, packed, scale);
+    }
+}
+
+simd! {
+    /// −log softmax(logits)[target]; with `differentiate`, logits become their gradient times `weight`.
+    fn row_loss(logits: &mut [f32], target: usize, weight: f32, differentiate: bool) -> f32 {
+        let max = lane_max(logits);
+        let own = logits[target];
+        logits.iter_mut().for_each(|l| *l = exp(*l - max));
+        let sum = lane_sum(logits.len(), |i| logits[i]);
+        if differentiate {
+            let scale = weight / sum;
+            logits.iter_mut().for_each(|l| *l *= scale);
+            logits[target] -= weight;
+        }
+        max + sum.ln() - own
+    }
+}
+simd! {
+    /// −Σ w·log softmax(logits); with `differentiate`, logits become their gradient times `weight`.
+    fn soft_loss(logits: &mut [f32], w: &[f32], weight: f32, differentiate: bool) -> f32 {
+        let max = lane_max(logits);
+        let n = logits.len();
+        let total = lane_sum(n, |i| w[i]);
+        let own = lane_sum(n, |i| w[i] * (logits[i] - max));
+        logits.iter_mut().for_each(|l| *l = exp(*l - max));
+        let sum = lane_sum(n, |i| logits[i]);
+        if differentiate {
+            let scale = weight * total / sum;
+            for (l, &w) in logits.iter_mut().zip(w) {
+                *l = scale * *l - weight * w;
+            }
+        }
+        total * sum.ln() - own
+    }
+}

@@ -1,0 +1,62 @@
+//! The output head with a table that was packed for inference.
+
+use super::{Targets, chunks, row_loss, soft_loss};
+use crate::exec::{Disjoint, Exec};
+use crate::gemm::{Job, Mat, PackedWeights, par_products};
+use tokenformer_device::Write;
+
+/// `logits` `[R, V] = scale · h[R, D] · table`, the table being packed as `[D, V]`.
+pub fn logits_packed(
+    exec: &mut Exec<'_>,
+    h: &[f32],
+    table: &PackedWeights,
+    scale: f32,
+    logits: &mut [f32],
+) {
+    let [d, v] = table.shape();
+    let job = Job {
+        y: logits,
+        y_stride: v,
+        write: Write::Replace,
+        x: Mat::new(h, h.len() / d, d),
+        weights: table,
+        scale,
+    };
+    par_products(exec, &mut [job]);
+}
+
+/// Per-row loss `losses` `[R]` (nats) for hidden states `h` `[R, D]`.
+pub fn losses_packed(
+    exec: &mut Exec<'_>,
+    h: &[f32],
+    table: &PackedWeights,
+    scale: f32,
+    targets: Targets<'_>,
+    losses: &mut [f32],
+) {
+    let ([d, v], r) = (table.shape(), losses.len());
+    assert_eq!(h.len(), r * d);
+    let chunks = chunks(r, v);
+    let mut work = exec.scratch.take_shared(chunks.size() * v);
+    for rows in (0..chunks.count()).map(|i| chunks.range(i)) {
+        let logits = &mut work[..rows.len() * v];
+        logits_packed(exec, &h[rows.start * d..rows.end * d], table, scale, logits);
+        let (logits, losses) = (
+            Disjoint::new(logits),
+            Disjoint::new(&mut losses[rows.clone()]),
+        );
+        exec.run(rows.len(), 0, |row, _| {
+            // SAFETY: each task owns one row.
+            let logits = unsafe { logits.part(row * v..(row + 1) * v) };
+            // SAFETY: as above.
+            let loss = unsafe { losses.part(row..row + 1) };
+            let at = rows.start + row;
+            loss[0] = match targets {
+                Targets::Classes(classes) => row_loss(logits, classes[at] as usize, 0.0, false),
+                Targets::Soft(weights) => {
+                    soft_loss(logits, &weights[at * v..(at + 1) * v], 0.0, false)
+                }
+            };
+        });
+    }
+}

@@ -1,0 +1,558 @@
+//! The CPU as a device: its memory, and which kernel computes which operation.
+
+mod site;
+mod storage;
+
+use crate::arena::{OutOfMemory, Zeroed};
+use crate::gemm::{self, Bf16, Element, Kept as _, Mat, PackedWeights};
+use crate::{
+    Arena, Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, layer_norm, rotary,
+    rows, simd,
+};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use storage::{Accumulator, Backing, Floats, Own, Packed};
+use storage::{floats, floats_mut, indices, indices_mut, packed};
+use tokenformer_device::{
+    Adam, AttentionDims, Buffer, Device, DeviceError, FusedSite, Handles, Head, KeptForNorm,
+    LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result, Role, RotaryDims,
+    RotaryTable, RowsToStore, SiteRef, Targets, Usage, WeightFormat, Write,
+};
+
+/// The processor. Results have the same bits for any number of threads.
+///
+/// In [`Precision::Bf16`] the factors of the large products (Pattention, linear layers, output head) and the scores that
+/// are kept for the backward pass are rounded to bfloat16; sums, norms, attention between tokens, parameters,
+/// gradients and the optimizer stay in f32.
+pub struct Cpu {
+    precision: Precision,
+    threads: Pool,
+    scratch: Mutex<Scratch>,
+    /// Memory of temporaries, and of kernels.
+    arena: Arc<Arena>,
+    handles: Handles,
+    /// Floats of long-lived buffers.
+    persistent: Arc<AtomicUsize>,
+    is_dry_run: bool,
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+/// Runs `$run` with `$P` standing for the type of the factors of the device's products.
+macro_rules! in_precision {
+    ($device:expr, $P:ident => $run:expr) => {
+        match $device.precision {
+            Precision::F32 => {
+                type $P = f32;
+                $run
+            }
+            Precision::Bf16 => {
+                type $P = Bf16;
+                $run
+            }
+        }
+    };
+}
+use in_precision;
+
+impl Cpu {
+    /// A device that computes in f32 on `threads` threads; `None` for one per available core.
+    pub fn new(threads: Option<usize>) -> Arc<Self> {
+        Self::with_precision(threads, Precision::F32)
+    }
+
+    /// As [`Cpu::new`], in the precision given.
+    pub fn with_precision(threads: Option<usize>, precision: Precision) -> Arc<Self> {
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self::with(
+            threads.unwrap_or_else(available),
+            precision,
+            false,
+        ))
+    }
+
+    fn with(threads: usize, precision: Precision, is_dry_run: bool) -> Self {
+        let arena: Arc<Arena> = Arc::default();
+        let scratch = match is_dry_run {
+            true => Scratch::dry_run(Arc::clone(&arena)),
+            false => Scratch::new(Arc::clone(&arena)),
+        };
+        Self {
+            precision,
+            threads: Pool::new(threads),
+            scratch: Mutex::new(scratch),
+            arena,
+            handles: Handles::default(),
+            persistent: Arc::default(),
+            is_dry_run,
+        }
+    }
+
+    /// Threads in use.
+    pub fn threads(&self) -> usize {
+        self.threads.threads()
+    }
+
+    /// The precision of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn out_of_memory(needed_bytes: usize) -> DeviceError {
+        DeviceError::OutOfMemory {
+            device: "cpu".into(),
+            needed_bytes,
+        }
+    }
+
+    /// Floats of memory that `len` numbers of a role take.
+    fn floats_for(&self, len: usize, role: Role) -> usize {
+        match role {
+            Role::Scores => {
+                in_precision!(self, P => len.div_ceil(<P as Element>::Kept::PER_FLOAT))
+            }
+            _ => len,
+        }
+    }
+
+    /// Runs kernels. A kernel without scratch memory unwinds before its first task, so no number is half computed.
+    fn exec<T>(&self, run: impl FnOnce(&mut Exec<'_>) -> T) -> Result<T> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exec = Exec {
+            pool: &self.threads,
+            scratch: &mut scratch,
+        };
+        catch_unwind(AssertUnwindSafe(|| run(&mut exec))).map_err(|payload| {
+            match payload.downcast::<OutOfMemory>() {
+                Ok(short) => Self::out_of_memory(short.bytes),
+                Err(panic) => resume_unwind(panic),
+            }
+        })
+    }
+}
+
+/// The matrix that an operand stands for, with its `[rows, cols]` after any transposition.
+fn matrix<'a>(operand: Operand<'a>, [rows, cols]: [usize; 2]) -> Mat<'a> {
+    let numbers = &floats(operand.buffer)[operand.offset..];
+    match operand.transposed {
+        false => Mat::strided(numbers, rows, cols, operand.row_stride),
+        true => Mat::strided(numbers, cols, rows, operand.row_stride).t(),
+    }
+}
+
+impl Device for Cpu {
+    fn describe(&self) -> String {
+        format!(
+            "cpu, {}, {} threads, {}",
+            self.precision,
+            self.threads(),
+            simd::level().name()
+        )
+    }
+
+    fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    fn alloc(&self, len: usize, role: Role) -> Result<Buffer> {
+        if role == Role::Accumulator {
+            return Ok(Buffer::new(Accumulator(0.0), len));
+        }
+        let size = self.floats_for(len, role);
+        let short = || Self::out_of_memory(size.saturating_mul(size_of::<f32>()));
+        let zeroed = Zeroed::new(size).ok_or_else(short)?;
+        let own = Own::new(Backing::Zeroed(zeroed), &self.persistent);
+        Ok(Buffer::new(Floats::Own(own), len))
+    }
+
+    fn alloc_from(&self, numbers: Vec<f32>, _role: Role) -> Result<Buffer> {
+        let len = numbers.len();
+        let own = Own::new(Backing::List(numbers), &self.persistent);
+        Ok(Buffer::new(Floats::Own(own), len))
+    }
+
+    fn temporary(&self, len: usize, role: Role, buffer: &mut Buffer) -> Result<()> {
+        let size = self.floats_for(len, role);
+        let short = || Self::out_of_memory(size.saturating_mul(size_of::<f32>()));
+        let region = self.arena.take(size).ok_or_else(short)?;
+        buffer.refill(Floats::Temporary(region), len);
+        Ok(())
+    }
+
+    fn release(&self, buffer: &mut Buffer) {
+        buffer.refill(Floats::Released, 0);
+    }
+
+    fn trim(&self) {
+        self.arena.clear();
+    }
+
+    fn usage(&self) -> Usage {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let arena = self.arena.usage();
+        Usage {
+            persistent: self.persistent.load(Ordering::Relaxed) * size_of::<f32>(),
+            temporary: arena.in_use,
+            temporary_reserved: arena.touched,
+            scratch: scratch.bytes(),
+        }
+    }
+
+    fn dry_run(&self) -> Result<Arc<dyn Device>> {
+        Ok(Arc::new(Self::with(self.threads(), self.precision, true)))
+    }
+
+    fn write(&self, from: &[f32], to: &mut Buffer) -> Result<()> {
+        if !self.is_dry_run {
+            floats_mut(to).copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn write_indices(&self, from: &[u32], to: &mut Buffer) -> Result<()> {
+        if !self.is_dry_run {
+            indices_mut(to).copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn read_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()> {
+        let part = start..start + to.len();
+        match from.storage_if::<Packed>() {
+            _ if self.is_dry_run => to.fill(0.0),
+            None => to.copy_from_slice(&floats(from)[part]),
+            Some(packed) if to.len() == from.len() => packed.widen(to),
+            Some(packed) => {
+                let mut all = vec![0.0; from.len()];
+                packed.widen(&mut all);
+                to.copy_from_slice(&all[part]);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_accumulator(&self, from: &Buffer) -> Result<f64> {
+        Ok(from.storage::<Accumulator>().0)
+    }
+
+    fn zero(&self, buffer: &mut Buffer) -> Result<()> {
+        if buffer.storage_if::<Accumulator>().is_some() {
+            buffer.storage_mut::<Accumulator>().0 = 0.0;
+        } else if !self.is_dry_run {
+            floats_mut(buffer).fill(0.0);
+        }
+        Ok(())
+    }
+
+    fn copy(&self, from: &Buffer, to: &mut Buffer) -> Result<()> {
+        if !self.is_dry_run {
+            floats_mut(to).copy_from_slice(floats(from));
+        }
+        Ok(())
+    }
+
+    fn pack_weights(
+        &self,
+        weights: Buffer,
+        matrix: PackedMatrix,
+        format: WeightFormat,
+    ) -> Result<Buffer> {
+        let PackedMatrix {
+            rows,
+            cols,
+            transposed,
+        } = matrix;
+        let right = Mat::new(floats(&weights), rows, cols);
+        let right = if transposed { right.t() } else { right };
+        let packed = self.exec(|exec| PackedWeights::new(exec, format, right))?;
+        let packed = Packed {
+            weights: packed,
+            transposed,
+        };
+        Ok(Buffer::new(packed, weights.len()))
+    }
+
+    fn add(&self, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        self.exec(|exec| elementwise::add(exec, floats_mut(y), floats(x)))
+    }
+
+    fn add_to_rows(&self, bias: &Buffer, y: &mut Buffer) -> Result<()> {
+        self.exec(|exec| elementwise::add_to_rows(exec, floats_mut(y), floats(bias)))
+    }
+
+    fn sum_rows(&self, dy: &Buffer, d_bias: &mut Buffer) -> Result<()> {
+        self.exec(|exec| elementwise::sum_rows(exec, floats_mut(d_bias), floats(dy)))
+    }
+
+    fn matmul(&self, product: Matmul<'_>, write: Write, c: Output<'_>) -> Result<()> {
+        let Matmul {
+            a,
+            b,
+            rows,
+            inner,
+            cols,
+            scale,
+        } = product;
+        let (c, c_stride) = (&mut floats_mut(c.buffer)[c.offset..], c.row_stride);
+        let a = matrix(a, [rows, inner]);
+        if let Some(weights) = packed(b.buffer) {
+            let job = gemm::Job {
+                y: c,
+                y_stride: c_stride,
+                write,
+                x: a,
+                weights,
+                scale,
+            };
+            return self.exec(|exec| gemm::par_products(exec, &mut [job]));
+        }
+        let b = matrix(b, [inner, cols]);
+        self.exec(|exec| {
+            in_precision!(self, P => {
+                gemm::par_matmul::<P>(exec, c, c_stride, write, a, b, scale);
+            });
+        })
+    }
+
+    fn gelu(&self, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        self.exec(|exec| elementwise::gelu(exec, floats_mut(y), floats(x)))
+    }
+
+    fn gelu_backward(&self, x: &Buffer, dy: &Buffer, dx: &mut Buffer) -> Result<()> {
+        self.exec(|exec| elementwise::gelu_backward(exec, floats_mut(dx), floats(x), floats(dy)))
+    }
+
+    fn theta(&self, site: &SiteRef<'_>, scores: &mut Buffer, stats: &mut Buffer) -> Result<()> {
+        self.theta_rows(site, scores, stats)
+    }
+
+    fn theta_backward(
+        &self,
+        site: &SiteRef<'_>,
+        scores: &mut Buffer,
+        stats: &Buffer,
+        d_scores: &mut Buffer,
+    ) -> Result<()> {
+        self.theta_rows_backward(site, scores, stats, d_scores)
+    }
+
+    fn gather_rows(
+        &self,
+        table: &Buffer,
+        index: &Buffer,
+        width: usize,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        if let Some(table) = packed(table) {
+            if !self.is_dry_run {
+                let rows = floats_mut(y).chunks_exact_mut(width).zip(indices(index));
+                rows.for_each(|(y, &row)| table.column(row as usize, y));
+            }
+            return Ok(());
+        }
+        let (table, index) = (floats(table), indices(index));
+        self.exec(|exec| rows::gather(exec, table, index, floats_mut(y), width))
+    }
+
+    fn scatter_add_rows(
+        &self,
+        index: &Buffer,
+        dy: &Buffer,
+        width: usize,
+        d_table: &mut Buffer,
+    ) -> Result<()> {
+        let (index, dy) = (indices(index), floats(dy));
+        self.exec(|exec| rows::scatter_add(exec, floats_mut(d_table), index, dy, width))
+    }
+
+    fn layer_norm(
+        &self,
+        x: &Buffer,
+        affine: Option<[&Buffer; 2]>,
+        eps: f32,
+        width: usize,
+        y: &mut Buffer,
+        stats: &mut Buffer,
+    ) -> Result<()> {
+        let affine = affine.map(|[gain, bias]| layer_norm::Affine {
+            gain: floats(gain),
+            bias: floats(bias),
+        });
+        let (y, stats) = (floats_mut(y), floats_mut(stats));
+        self.exec(|exec| layer_norm::forward(exec, floats(x), affine, eps, y, stats, width))
+    }
+
+    fn layer_norm_backward(
+        &self,
+        kept: KeptForNorm<'_>,
+        stats: &Buffer,
+        gain: Option<&Buffer>,
+        dy: &Buffer,
+        width: usize,
+        write: Write,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let kept = match kept {
+            KeptForNorm::Output(y) => layer_norm::Kept::Output(floats(y)),
+            KeptForNorm::Input(x) => layer_norm::Kept::Input(floats(x)),
+        };
+        let dx = (floats_mut(dx), write);
+        let (stats, gain, dy) = (floats(stats), gain.map(floats), floats(dy));
+        self.exec(|exec| layer_norm::backward(exec, kept, stats, gain, dy, dx, width))
+    }
+
+    fn layer_norm_backward_affine(
+        &self,
+        x: &Buffer,
+        stats: &Buffer,
+        dy: &Buffer,
+        d_gain: &mut Buffer,
+        d_bias: &mut Buffer,
+    ) -> Result<()> {
+        let (x, stats, dy) = (floats(x), floats(stats), floats(dy));
+        let (d_gain, d_bias) = (floats_mut(d_gain), floats_mut(d_bias));
+        self.exec(|exec| layer_norm::backward_affine(exec, x, stats, dy, d_gain, d_bias))
+    }
+
+    fn rotate(
+        &self,
+        table: &RotaryTable,
+        dims: RotaryDims,
+        inverse: bool,
+        x: &mut Buffer,
+    ) -> Result<()> {
+        let table = rotary::Table {
+            dims: table.dims,
+            cos: floats(&table.cos),
+            sin: floats(&table.sin),
+        };
+        self.exec(|exec| rotary::rotate(exec, floats_mut(x), table, dims, inverse))
+    }
+
+    fn attention(
+        &self,
+        dims: AttentionDims,
+        qkv: [&Buffer; 3],
+        o: &mut Buffer,
+        log_sums: Option<&mut Buffer>,
+    ) -> Result<()> {
+        let (o, log_sums) = (floats_mut(o), log_sums.map(floats_mut));
+        self.exec(|exec| attention::forward(exec, dims, qkv.map(floats), o, log_sums))
+    }
+
+    fn attention_backward(
+        &self,
+        dims: AttentionDims,
+        qkv: [&Buffer; 3],
+        o: &Buffer,
+        log_sums: &Buffer,
+        d_o: &Buffer,
+        d_qkv: [&mut Buffer; 3],
+    ) -> Result<()> {
+        let (qkv, d_qkv) = (qkv.map(floats), d_qkv.map(floats_mut));
+        let (o, log_sums, d_o) = (floats(o), floats(log_sums), floats(d_o));
+        self.exec(|exec| attention::backward(exec, dims, qkv, o, log_sums, d_o, d_qkv))
+    }
+
+    fn store_rows(&self, rows: &Buffer, dims: RowsToStore, cache: &mut Buffer) -> Result<()> {
+        if self.is_dry_run {
+            return Ok(());
+        }
+        let len = dims.length * dims.width;
+        let (rows, cache) = (floats(rows), floats_mut(cache));
+        for (i, rows) in rows.chunks_exact(len).take(dims.batch).enumerate() {
+            let to = (i * dims.capacity + dims.at) * dims.width;
+            cache[to..to + len].copy_from_slice(rows);
+        }
+        Ok(())
+    }
+
+    fn loss(
+        &self,
+        head: Head<'_>,
+        targets: Targets<'_>,
+        losses: &mut Buffer,
+        gradient: Option<LossGradient<'_>>,
+    ) -> Result<()> {
+        let (hidden, losses) = (floats(head.hidden), floats_mut(losses));
+        let targets = match targets {
+            Targets::Classes(classes) => cross_entropy::Targets::Classes(indices(classes)),
+            Targets::Soft(weights) => cross_entropy::Targets::Soft(floats(weights)),
+        };
+        if let Some(table) = packed(head.table) {
+            assert!(gradient.is_none(), "packed weights have no gradient");
+            let scale = head.scale;
+            return self.exec(|exec| {
+                cross_entropy::losses_packed(exec, hidden, table, scale, targets, losses);
+            });
+        }
+        let gradient = gradient.map(|g| cross_entropy::Gradient {
+            weight: g.weight,
+            dh: floats_mut(g.d_hidden),
+            dtable: g.d_table.map(floats_mut),
+        });
+        let head = cross_entropy::Head {
+            hidden,
+            table: floats(head.table),
+            scale: head.scale,
+            width: head.width,
+        };
+        self.exec(|exec| {
+            in_precision!(self, P => {
+                cross_entropy::forward::<P>(exec, head, targets, losses, gradient);
+            });
+        })
+    }
+
+    fn sum_of_squares(&self, x: &Buffer, sum: &mut Buffer) -> Result<()> {
+        let more = self.exec(|exec| elementwise::sum_of_squares(exec, floats(x)))?;
+        if !self.is_dry_run {
+            sum.storage_mut::<Accumulator>().0 += more;
+        }
+        Ok(())
+    }
+
+    fn clip_factor(&self, sum: &Buffer, limit: f64, factor: &mut Buffer) -> Result<()> {
+        let norm = sum.storage::<Accumulator>().0.sqrt();
+        let clips = limit > 0.0 && norm > limit;
+        floats_mut(factor)[0] = match norm.is_finite() {
+            false => f32::NAN,
+            true if clips => (limit / (norm + 1e-6)) as f32,
+            true => 1.0,
+        };
+        Ok(())
+    }
+
+    fn adamw(
+        &self,
+        adam: Adam,
+        scalars: &Buffer,
+        slot: usize,
+        factor: &Buffer,
+        p: &mut Buffer,
+        g: &Buffer,
+        m: &mut Buffer,
+        v: &mut Buffer,
+    ) -> Result<()> {
+        let first = slot * Adam::SCALARS;
+        let numbers = floats(scalars)[first..].first_chunk();
+        let scalars = *numbers.expect("each parameter has its scalars");
+        let factor = floats(factor)[0];
+        if factor.is_nan() {
+            return Ok(());
+        }
+        let (p, g) = (floats_mut(p), floats(g));
+        let (m, v) = (floats_mut(m), floats_mut(v));
+        self.exec(|exec| adamw::update(exec, adam, scalars, factor, p, g, m, v))
+    }
+
+    fn fused_site(&self) -> Option<&dyn FusedSite> {
+        Some(self)
+    }
+}

@@ -1,0 +1,356 @@
+//! The loops around the micro-kernels.
+
+use super::kernel::{Kernel, Kernels, PANEL, STRIP, Tile};
+use super::pack::{Element, Panels, Source, pack_panels};
+use super::{Mat, Write};
+use crate::line::LINE;
+use crate::simd::{Level, level, prefetch};
+use std::ops::Range;
+
+/// Words of the inner dimension in a block: part of the contract on rounding, see [`super`]. A
+/// block of a panel of B fills 32 KiB of the first-level cache.
+pub(super) const BLOCK: usize = 256;
+/// Rows that make whole tiles with every instruction set.
+pub(super) const WHOLE_TILES: usize = 24;
+/// Rows that share a block of A in the second-level cache.
+pub(super) const ROWS: usize = 5 * WHOLE_TILES;
+/// Elements of C that a block of A serves before the next one takes its turn, if all blocks are read where they lie
+/// and near: they stay in the first-level cache from one block to the next.
+const NEAR_C: usize = 8 << 10;
+/// Elements of A that are near.
+const NEAR_A: usize = 256 << 10;
+/// As [`NEAR_C`] if blocks are copied or far, and should therefore serve long; they stay in the second-level cache.
+const WIDE_C: usize = 64 << 10;
+
+/// Words of a block of A, whose last strip may be incomplete.
+pub(super) const A_WORDS: usize = (ROWS + STRIP) * BLOCK;
+/// Lines of a block of a panel of B.
+pub(super) const B_LINES: usize = PANEL * BLOCK / LINE;
+
+/// Where a block of A lies: groups of adjacent rows.
+#[derive(Clone, Copy)]
+pub(super) struct Left {
+    pub first: *const u32,
+    /// Rows of a group; no tile crosses into the next.
+    pub group_rows: usize,
+    /// Words from a group to the next.
+    pub group: usize,
+    /// Words from a row to the next within a group.
+    pub row: usize,
+    /// Words from an inner position to the next.
+    pub word: usize,
+}
+
+impl Left {
+    /// One group: rows at equal distances.
+    fn even(first: *const u32, row: usize, word: usize) -> Self {
+        Self {
+            first,
+            group_rows: usize::MAX,
+            group: 0,
+            row,
+            word,
+        }
+    }
+}
+
+/// Where a block of a panel of B lies. A panel is made of parts of [`Kernels::cols`] columns.
+#[derive(Clone, Copy)]
+pub(super) struct Right {
+    pub first: *const u32,
+    /// Words from a part to the next.
+    pub part: usize,
+    /// Words from an inner position to the next.
+    pub word: usize,
+    /// Factors of the columns; null if there are none.
+    pub scales: *const [f32; PANEL],
+}
+
+/// The output: `rows × cols` elements, rows `row_stride` apart.
+pub(super) struct Output {
+    pub first: *mut f32,
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: usize,
+}
+
+/// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` hand out blocks of
+/// at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A serves about `serves` elements
+/// of C. Factors that a block of B has for its columns are multiplied with `scale`.
+///
+/// # Safety
+/// The elements of `c` must be valid for reads and writes and be used by nobody else meanwhile. A
+/// block must be valid for reads (of whole panels in the case of B) until the next one is asked for.
+pub(super) unsafe fn product<P: Element>(
+    c: Output,
+    write: Write,
+    k: usize,
+    (serves, mut left): (usize, impl FnMut(Range<usize>, Range<usize>) -> Left),
+    mut right: impl FnMut(Range<usize>, Range<usize>) -> Right,
+    scale: f32,
+) {
+    let kernels = P::kernels();
+    let words = k.div_ceil(P::PER_WORD);
+    if words == 0 && write == Write::Replace {
+        for row in 0..c.rows {
+            // SAFETY: a row of the output.
+            unsafe { c.first.add(row * c.row_stride).write_bytes(0, c.cols) };
+        }
+    }
+    let scales = [scale; PANEL];
+    for rows in pieces(0..c.rows, ROWS) {
+        let width = (serves / rows.len()).next_multiple_of(PANEL);
+        for tile in pieces(0..c.cols, width) {
+            for words in pieces(0..words, BLOCK) {
+                let write = if words.start == 0 { write } else { Write::Add };
+                let a = left(rows.clone(), words.clone());
+                for panel in pieces(tile.clone(), PANEL) {
+                    let b = right(panel.clone(), words.clone());
+                    // SAFETY: valid for as long as the block, or null.
+                    let own = unsafe { b.scales.as_ref() }.map(|own| own.map(|own| scale * own));
+                    let scales = own.as_ref().unwrap_or(&scales);
+                    for (part, cols) in pieces(panel, kernels.cols).enumerate() {
+                        let next = b.first.wrapping_add((part + 1) * b.part);
+                        let first = Tile {
+                            words: words.len(),
+                            a: a.first,
+                            a_row: a.row,
+                            a_word: a.word,
+                            b: b.first.wrapping_add(part * b.part),
+                            b_word: b.word,
+                            c: c.first.wrapping_add(rows.start * c.row_stride + cols.start),
+                            c_row: c.row_stride,
+                            scales: scales[part * kernels.cols..].as_ptr(),
+                            write,
+                        };
+                        // SAFETY: rows, columns and words are within what the caller vouches for.
+                        unsafe { column(kernels, first, &a, rows.len(), cols.len(), next) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The tiles of `rows` rows over a block of the inner dimension, `cols` columns of each; `first` is the first row's.
+/// Meanwhile the columns of B at `next` are brought near, wherever that is: the processor does not look ahead
+/// that far by itself.
+///
+/// # Safety
+/// As for [`product`].
+unsafe fn column(
+    kernels: &Kernels,
+    first: Tile,
+    a: &Left,
+    rows: usize,
+    cols: usize,
+    next: *const u32,
+) {
+    let is_packed = first.b_word == kernels.cols;
+    let lines = first.words * kernels.cols / LINE;
+    // Lines to ask for with every row.
+    let share = is_packed as usize * lines.div_ceil(rows.max(1));
+    let (mut row, mut group) = (0, a.first);
+    while row < rows {
+        let end = rows.min(row.saturating_add(a.group_rows));
+        let mut tile = Tile {
+            a: group,
+            c: first.c.wrapping_add(row * first.c_row),
+            ..first
+        };
+        group = group.wrapping_add(a.group);
+        while row < end {
+            let fits = |(height, _): &&(usize, Kernel)| *height <= end - row;
+            // One row is left at least, and the last kernel has one row.
+            let (height, kernel) = *kernels.by_rows.iter().find(fits).expect("one row fits");
+            for line in row * share..lines.min((row + height) * share) {
+                prefetch(next.wrapping_add(line * LINE));
+            }
+            // SAFETY: passed on to the caller.
+            unsafe {
+                if cols == kernels.cols {
+                    kernel(&tile);
+                } else {
+                    narrow(kernel, &tile, height, cols);
+                }
+            }
+            tile.a = tile.a.wrapping_add(height * a.row);
+            tile.c = tile.c.wrapping_add(height * tile.c_row);
+            row += height;
+        }
+    }
+}
+
+/// Runs a kernel of `rows` rows whose C has less than its columns.
+///
+/// # Safety
+/// As for the kernel, but for `cols` columns of C.
+unsafe fn narrow(kernel: Kernel, tile: &Tile, rows: usize, cols: usize) {
+    let mut whole = [[0.0f32; PANEL]; STRIP];
+    for (row, whole) in whole[..rows].iter_mut().enumerate() {
+        // SAFETY: `cols` columns of a row of C.
+        unsafe {
+            tile.c
+                .add(row * tile.c_row)
+                .copy_to_nonoverlapping(whole.as_mut_ptr(), cols)
+        };
+    }
+    let inner = Tile {
+        c: whole.as_mut_ptr().cast(),
+        c_row: PANEL,
+        ..*tile
+    };
+    // SAFETY: the copy has whole panels.
+    unsafe { kernel(&inner) };
+    for (row, whole) in whole[..rows].iter().enumerate() {
+        // SAFETY: as above.
+        unsafe {
+            tile.c
+                .add(row * tile.c_row)
+                .copy_from_nonoverlapping(whole.as_ptr(), cols)
+        };
+    }
+}
+
+/// `range` in pieces of at most `size`.
+pub(super) fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range
+        .step_by(size)
+        .map(move |start| start..end.min(start + size))
+}
+
+/// Blocks of `a`: where they lie if the kernels read them well there, or else copied to `work`
+/// ([`A_WORDS`]). With the elements of C that a block should serve, for [`product`].
+///
+/// With AVX-512, columns of f32 are not copied either: the kernels wait less for them than a copy would.
+pub(super) fn left<'a, P: Element, S: Source<P>>(
+    a: Mat<'a, S>,
+    work: &'a mut [u32],
+) -> (usize, impl FnMut(Range<usize>, Range<usize>) -> Left + 'a) {
+    let columns_in_place = work.is_empty() || level() == Level::Avx512;
+    let in_place = S::in_place(a).filter(|(_, word)| *word == 1 || columns_in_place);
+    let strip = P::kernels().strip();
+    let is_near = in_place.is_some() && a.rows.min(ROWS) * a.cols <= NEAR_A;
+    let serves = if is_near { NEAR_C } else { WIDE_C };
+    let blocks = move |rows: Range<usize>, words: Range<usize>| {
+        let depth = words.len();
+        if let Some((row, word)) = in_place {
+            let first = a.data.as_ptr().cast::<u32>();
+            let first = first.wrapping_add(rows.start * row + words.start * word);
+            Left::even(first, row, word)
+        } else if a.col_stride == 1 {
+            let k = words.start * P::PER_WORD..(words.end * P::PER_WORD).min(a.cols);
+            for (row, to) in rows.zip(work.chunks_exact_mut(depth)) {
+                S::along(to, &a.data[row * a.row_stride..][k.clone()]);
+            }
+            Left::even(work.as_ptr(), depth, 1)
+        } else {
+            let to = &mut work[..rows.len().next_multiple_of(strip) * depth];
+            // SAFETY: `work` has that many rows of words.
+            unsafe {
+                match strip {
+                    4 => pack_strips::<P, S, 4>(to, a.t(), rows, words),
+                    6 => pack_strips::<P, S, 6>(to, a.t(), rows, words),
+                    8 => pack_strips::<P, S, 8>(to, a.t(), rows, words),
+                    _ => unreachable!("kernels have tiles of 4, 6 or 8 rows"),
+                }
+            };
+            Left {
+                first: work.as_ptr(),
+                group_rows: strip,
+                group: strip * depth,
+                row: 1,
+                word: strip,
+            }
+        }
+    };
+    (serves, blocks)
+}
+
+/// Packs columns of `b` as panels of `W`, one after the other in `to`.
+///
+/// # Safety
+/// `to` must have whole panels for all of `cols`.
+unsafe fn pack_strips<P: Element, S: Source<P>, const W: usize>(
+    to: &mut [u32],
+    b: Mat<'_, S>,
+    cols: Range<usize>,
+    words: Range<usize>,
+) {
+    let panels = Panels {
+        first: to.as_mut_ptr().cast(),
+        panel: words.len(),
+    };
+    // SAFETY: passed on to the caller.
+    unsafe { pack_panels::<P, S, W>(panels, b, cols, words) }
+}
+
+/// Rows of A for which columns of B are worth copying.
+const MANY_ROWS: usize = 32;
+
+/// Blocks of `b` for a product of so many rows, copied to `work` ([`B_LINES`]) unless the kernels can read whole
+/// panels where they are and the rows are few.
+pub(super) fn right<'a, P: Element, S: Source<P>>(
+    b: Mat<'a, S>,
+    rows: usize,
+    work: &'a mut [u32],
+) -> impl FnMut(Range<usize>, Range<usize>) -> Right + 'a {
+    let in_place = S::in_place(b.t()).filter(|_| rows < MANY_ROWS);
+    move |cols, words| {
+        if let Some((1, word)) = in_place
+            && cols.len() == PANEL
+        {
+            let first = b.data.as_ptr().cast::<u32>();
+            return Right {
+                first: first.wrapping_add(words.start * word + cols.start),
+                part: P::kernels().cols,
+                word,
+                scales: std::ptr::null(),
+            };
+        }
+        let to = &mut work[..words.len() * PANEL];
+        // SAFETY: one panel of `to`.
+        unsafe { pack_parts::<P, S>(to.as_mut_ptr(), words.len(), b, cols, words.clone()) };
+        packed_block::<P>(to, words.len(), 0)
+    }
+}
+
+/// Packs the columns `cols` of `b` at the words `words` as parts of [`Kernels::cols`] columns, each of
+/// which has `depth` words for each column; `to` is where the first of those words goes.
+///
+/// # Safety
+/// `words` of all parts must be valid for writes and used by nobody else.
+pub(super) unsafe fn pack_parts<P: Element, S: Source<P>>(
+    to: *mut u32,
+    depth: usize,
+    b: Mat<'_, S>,
+    cols: Range<usize>,
+    words: Range<usize>,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match P::kernels().cols {
+            16 => {
+                let (first, panel) = (to.cast(), depth);
+                pack_panels::<P, S, 16>(Panels { first, panel }, b, cols, words);
+            }
+            32 => {
+                let (first, panel) = (to.cast(), depth);
+                pack_panels::<P, S, 32>(Panels { first, panel }, b, cols, words);
+            }
+            _ => unreachable!("kernels have tiles of 16 or 32 columns"),
+        }
+    }
+}
+
+/// The words from `start` on of a panel that [`pack_parts`] has packed with `depth` words for each column.
+pub(super) fn packed_block<P: Element>(panel: &[u32], depth: usize, start: usize) -> Right {
+    let width = P::kernels().cols;
+    Right {
+        first: panel[start * width..].as_ptr(),
+        part: depth * width,
+        word: width,
+        scales: std::ptr::null(),
+    }
+}

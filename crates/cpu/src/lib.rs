@@ -1,0 +1,67 @@
+//! The CPU as a [`Device`]: its kernels are functions over plain slices, and [`Cpu`] calls them on its buffers.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tokenformer_cpu::Cpu;
+//! use tokenformer_device::{Device, Role};
+//!
+//! let device: Arc<dyn Device> = Cpu::new(Some(2));
+//! let x = device.alloc_from(vec![3.0, 4.0], Role::Activation)?;
+//! let mut sum = device.alloc(1, Role::Accumulator)?;
+//! device.sum_of_squares(&x, &mut sum)?;
+//! assert_eq!(device.read_accumulator(&sum)?, 25.0);
+//! # Ok::<(), tokenformer_device::DeviceError>(())
+//! ```
+//!
+//! Every kernel takes its threads and scratch memory explicitly, as an [`Exec`], and follows one rule that makes
+//! training reproducible to the byte: **no sum is ever split between threads, and the order of its terms depends on
+//! shapes alone**. Each number of an output is computed by one task in that order; which thread runs the task, and how
+//! many tasks the work is cut into, does not matter.
+//!
+//! Axis letters: `R` rows (all tokens of a batch), `B` batch, `T` time, `D` width, `N` parameter
+//! tokens of a site, `H` heads, `C` channels of a head, `V` vocabulary.
+//!
+//! Shapes are contracts between the crates of this workspace: a kernel asserts them and panics on
+//! a violation, because no outside input can reach it with a wrong one.
+//!
+//! [`Device`]: tokenformer_device::Device
+
+#![warn(missing_docs)]
+
+pub mod adamw;
+pub mod arena;
+pub mod attention;
+pub mod cross_entropy;
+mod device;
+pub mod elementwise;
+pub mod exec;
+pub mod gemm;
+pub mod layer_norm;
+mod line;
+pub mod math;
+pub mod pattention;
+pub mod probe;
+pub mod rotary;
+pub mod rows;
+pub mod simd;
+
+pub use arena::Arena;
+pub use device::Cpu;
+pub use exec::{Exec, Pool, Scratch};
+
+use tokenformer_device::Precision;
+
+/// The fastest precision for training on this processor, and why.
+pub fn recommended_precision() -> (Precision, &'static str) {
+    if simd::multiplies_bf16() {
+        (
+            Precision::Bf16,
+            "the processor multiplies bfloat16 (AVX512-BF16)",
+        )
+    } else {
+        (
+            Precision::F32,
+            "the processor has no instructions that multiply bfloat16",
+        )
+    }
+}
