@@ -161,11 +161,7 @@ fn tokenformer(
     })
 }
 
-fn plain_transformer(
-    config: &ModelConfig,
-    source: Source,
-    dtype: &'static str,
-) -> Result<Layout> {
+fn plain_transformer(config: &ModelConfig, source: Source, dtype: &'static str) -> Result<Layout> {
     let plain::Export {
         config,
         tensors,

@@ -162,7 +162,7 @@ fn grown(lab: &Lab, growth: &Growth) -> (PathBuf, Model) {
     for param in model.params_mut() {
         if param.name().ends_with("segments.1.keys") {
             let numbers = init::normal(1, param.name(), param.len(), 0.05);
-            device().upload(&numbers, param.value_mut()).unwrap();
+            device().write(&numbers, param.value_mut()).unwrap();
         }
     }
     let dir = lab.path("grown");

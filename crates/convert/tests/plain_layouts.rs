@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    Lab, Named, TOKENIZER, device, largest_difference, load, message, read, save, save_torch, stored,
+    Lab, Named, TOKENIZER, device, largest_difference, load, message, read, save, save_torch,
+    stored,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,11 @@ fn gpt2() -> ModelSpec {
 fn model_of(config: &ModelConfig) -> Model {
     Model::build(&device(), config, &mut |path, shape| {
         let noise = init::normal(3, &path.to_string(), shape.iter().product(), 0.3);
-        let start = if path.role == ParamRole::Gain { 1.0 } else { 0.0 };
+        let start = if path.role == ParamRole::Gain {
+            1.0
+        } else {
+            0.0
+        };
         Ok(noise.into_iter().map(|x| start + x).collect())
     })
     .unwrap()
@@ -125,7 +130,10 @@ fn both_layouts_come_back_byte_for_byte() {
             assert_eq!((exported.params, exported.joined), (config.params(), 0));
             lab.convert_with(&lab.path(to), &[], "back").unwrap();
             assert_eq!(files::read_config(&lab.path("back")).unwrap(), config);
-            assert!(stored(&lab.path("back")) == stored(&model), "{to}: {spec:?}");
+            assert!(
+                stored(&lab.path("back")) == stored(&model),
+                "{to}: {spec:?}"
+            );
         }
         assert_eq!(keys(&lab.path("c"))["architectures"][0], kind);
         assert_eq!(keys(&lab.path("a")), keys(&lab.path("c")));
@@ -221,7 +229,9 @@ fn exported(lab: &Lab, spec: &ModelSpec) -> Named {
 #[test]
 fn names_shapes_and_order_of_gpt_neox() {
     let tensors = exported(&Lab::new(), &neox());
-    let shapes = tensors.iter().map(|(name, (shape, _))| (name.clone(), shape.clone()));
+    let shapes = tensors
+        .iter()
+        .map(|(name, (shape, _))| (name.clone(), shape.clone()));
     assert_eq!(shapes.collect::<Vec<_>>(), expected("neox"));
     let model = model_of(&neox().build().unwrap());
     let fused = &tensors["gpt_neox.layers.1.attention.query_key_value.weight"].1;
@@ -245,7 +255,9 @@ fn names_shapes_and_order_of_gpt_neox() {
 #[test]
 fn names_shapes_and_order_of_gpt_2() {
     let tensors = exported(&Lab::new(), &gpt2());
-    let shapes = tensors.iter().map(|(name, (shape, _))| (name.clone(), shape.clone()));
+    let shapes = tensors
+        .iter()
+        .map(|(name, (shape, _))| (name.clone(), shape.clone()));
     assert_eq!(shapes.collect::<Vec<_>>(), expected("gpt2"));
     let model = model_of(&gpt2().build().unwrap());
     let fused = &tensors["transformer.h.1.attn.c_attn.weight"].1;
@@ -267,7 +279,9 @@ fn names_shapes_and_order_of_gpt_2() {
 fn what_a_model_does_not_have_is_written_as_constants() {
     let tensors = exported(&Lab::new(), &gpt());
     let constants = |end: &str, value: f32| {
-        let found = tensors.iter().filter(|(name, _)| name.contains(".layers.") && name.ends_with(end));
+        let found = tensors
+            .iter()
+            .filter(|(name, _)| name.contains(".layers.") && name.ends_with(end));
         let mut count = 0;
         for (name, (_, numbers)) in found {
             assert!(numbers.iter().all(|&x| x == value), "{name}");
@@ -283,7 +297,10 @@ fn what_a_model_does_not_have_is_written_as_constants() {
 fn a_foreign_checkpoint_is_taken_as_it_is() {
     let lab = Lab::new();
     exported(&lab, &gpt());
-    change(&lab.path("hf"), json!({"tokenformer": null, "torch_dtype": null}));
+    change(
+        &lab.path("hf"),
+        json!({"tokenformer": null, "torch_dtype": null}),
+    );
     lab.convert_with(&lab.path("hf"), &[], "back").unwrap();
     let config = files::read_config(&lab.path("back")).unwrap();
     let expected = ModelSpec {
@@ -308,14 +325,19 @@ fn old_files_of_both_layouts_are_read() {
     tensors.insert("lm_head.weight".into(), head);
     let mask = (vec![1, 1, 20, 20], vec![1.0; 400]);
     tensors.insert("transformer.h.0.attn.bias".into(), mask);
-    tensors.insert("transformer.h.1.attn.masked_bias".into(), (vec![1], vec![-1e4]));
+    tensors.insert(
+        "transformer.h.1.attn.masked_bias".into(),
+        (vec![1], vec![-1e4]),
+    );
     for (name, tensors) in [
         ("with_head", tensors.clone()),
         (
             "without_prefix",
-            (tensors.iter().filter(|(name, _)| !name.starts_with("lm_head")))
-                .map(|(name, t)| (name.replacen("transformer.", "", 1), t.clone()))
-                .collect(),
+            (tensors
+                .iter()
+                .filter(|(name, _)| !name.starts_with("lm_head")))
+            .map(|(name, t)| (name.replacen("transformer.", "", 1), t.clone()))
+            .collect(),
         ),
     ] {
         let folder = lab.folder(name);
@@ -334,7 +356,10 @@ fn old_files_of_both_layouts_are_read() {
     let folder = lab.folder("new_names");
     std::fs::copy(lab.path("hf/config.json"), folder.join("config.json")).unwrap();
     // Old configurations have the settings of rotary positions beside the others.
-    change(&folder, json!({"rope_parameters": null, "model_type": null}));
+    change(
+        &folder,
+        json!({"rope_parameters": null, "model_type": null}),
+    );
     save(&tensors, &folder.join("model.safetensors"));
     lab.convert_with(&folder, &[], "back").unwrap();
     assert!(stored(&lab.path("back")) == stored(&lab.path("model")));
@@ -361,10 +386,34 @@ fn several_files_and_half_precision() {
 #[test]
 fn what_no_layout_can_express_is_refused_by_name() {
     let cases = [
-        ("logit_scale", ModelSpec { logit_scale: LogitScale::InverseSqrtWidth, ..gpt() }),
-        ("positions", ModelSpec { positions: Positions::None, ..gpt() }),
-        ("causal", ModelSpec { causal: false, ..neox() }),
-        ("residual", ModelSpec { residual: Residual::Parallel, ..gpt2() }),
+        (
+            "logit_scale",
+            ModelSpec {
+                logit_scale: LogitScale::InverseSqrtWidth,
+                ..gpt()
+            },
+        ),
+        (
+            "positions",
+            ModelSpec {
+                positions: Positions::None,
+                ..gpt()
+            },
+        ),
+        (
+            "causal",
+            ModelSpec {
+                causal: false,
+                ..neox()
+            },
+        ),
+        (
+            "residual",
+            ModelSpec {
+                residual: Residual::Parallel,
+                ..gpt2()
+            },
+        ),
     ];
     for (named, spec) in cases {
         let lab = Lab::new();
@@ -379,29 +428,52 @@ fn what_no_layout_can_express_is_refused_by_name() {
         bias: false,
     };
     let told = message(lab.export(&write(&lab, "model", &config), "hf", WeightType::F32));
-    assert!(told.starts_with("blocks.1.ffn: ") && told.contains("44"), "{told}");
+    assert!(
+        told.starts_with("blocks.1.ffn: ") && told.contains("44"),
+        "{told}"
+    );
 }
 
 #[test]
 fn settings_of_other_functions_are_refused_by_name() {
     let cases = [
-        (gpt2(), json!({"activation_function": "gelu_new"}), "gelu_new"),
+        (
+            gpt2(),
+            json!({"activation_function": "gelu_new"}),
+            "gelu_new",
+        ),
         (gpt2(), json!({"activation_function": null}), "gelu_new"),
-        (gpt2(), json!({"scale_attn_weights": false}), "scale_attn_weights"),
+        (
+            gpt2(),
+            json!({"scale_attn_weights": false}),
+            "scale_attn_weights",
+        ),
         (
             gpt2(),
             json!({"scale_attn_by_inverse_layer_idx": true}),
             "scale_attn_by_inverse_layer_idx",
         ),
-        (gpt2(), json!({"add_cross_attention": true}), "add_cross_attention"),
+        (
+            gpt2(),
+            json!({"add_cross_attention": true}),
+            "add_cross_attention",
+        ),
         (gpt2(), json!({"model_type": "gptj"}), "gptj"),
         (gpt2(), json!({"n_head": 5}), "heads"),
         (gpt2(), json!({"n_embd": "x"}), "config.json"),
         (gpt2(), json!({"n_layer": null}), "n_layer"),
         (neox(), json!({"hidden_act": "gelu_new"}), "hidden_act"),
         (neox(), json!({"attention_bias": false}), "attention_bias"),
-        (neox(), json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_type"),
-        (neox(), json!({"rope_parameters": {"rope_type": "yarn"}}), "rope_type"),
+        (
+            neox(),
+            json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
+            "rope_type",
+        ),
+        (
+            neox(),
+            json!({"rope_parameters": {"rope_type": "yarn"}}),
+            "rope_type",
+        ),
         (neox(), json!({"tokenformer": {"biases": true}}), "biases"),
     ];
     for (spec, changes, named) in cases {
@@ -420,15 +492,30 @@ fn weights_that_do_not_fit_the_configuration_are_refused() {
     let bias = "gpt_neox.layers.0.mlp.dense_h_to_4h.bias";
     let cases: [(ModelSpec, Value, Change, &str); 6] = [
         // The configuration says that there are none.
-        (neox(), json!({"tokenformer": {"bias": false}}), |_| {}, "query_key_value.bias"),
-        (neox(), json!({"tokenformer": {"block_norm": "plain"}}), |_| {}, "input_layernorm.weight"),
+        (
+            neox(),
+            json!({"tokenformer": {"bias": false}}),
+            |_| {},
+            "query_key_value.bias",
+        ),
+        (
+            neox(),
+            json!({"tokenformer": {"block_norm": "plain"}}),
+            |_| {},
+            "input_layernorm.weight",
+        ),
         (
             neox(),
             json!({"tie_word_embeddings": true}),
             |_| {},
             "embed_out.weight equal to gpt_neox.embed_in.weight",
         ),
-        (neox(), json!({"intermediate_size": 41}), |_| {}, "dense_h_to_4h.weight"),
+        (
+            neox(),
+            json!({"intermediate_size": 41}),
+            |_| {},
+            "dense_h_to_4h.weight",
+        ),
         (
             neox(),
             json!({}),
@@ -461,7 +548,11 @@ fn transformers_computes_the_same() {
     let python = std::env::var_os("TOKENFORMER_PYTHON").expect("TOKENFORMER_PYTHON names a Python");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hugging_face.py");
     let run = |verb: &str, folder: &Path| {
-        let done = Command::new(&python).arg(script).arg(verb).arg(folder).status();
+        let done = Command::new(&python)
+            .arg(script)
+            .arg(verb)
+            .arg(folder)
+            .status();
         assert!(done.unwrap().success(), "{verb}");
         read(&folder.join("logits.safetensors"))["logits"].1.clone()
     };

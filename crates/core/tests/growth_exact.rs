@@ -85,11 +85,7 @@ fn any_spec() -> impl Strategy<Value = ModelSpec> {
             theta,
             norm,
             positions: if a { ROTARY } else { Positions::None },
-            final_norm: if b {
-                NormKind::Affine
-            } else {
-                NormKind::Plain
-            },
+            final_norm: if b { NormKind::Affine } else { NormKind::Plain },
             logit_scale: if c {
                 LogitScale::One
             } else {
@@ -686,14 +682,25 @@ fn new_blocks_of_a_plain_transformer_keep_every_bit_and_learn() {
         assert!(before == logits(&model, &text), "{spec:?}");
         assert!(report.preserving && report.max_logit_diff == 0.0);
         assert_eq!((report.layers_before, report.layers_after), (2, 4));
-        assert_eq!((report.params_after, promised), (promised, model.param_count()));
+        assert_eq!(
+            (report.params_after, promised),
+            (promised, model.param_count())
+        );
         let now = weights(&model);
-        assert!(old.iter().all(|array| now.contains(array)), "old arrays stay");
+        assert!(
+            old.iter().all(|array| now.contains(array)),
+            "old arrays stay"
+        );
 
         // The last projections move at once, all others after them.
         let is_new = |name: &str| name.starts_with("blocks.2.") || name.starts_with("blocks.3.");
         for (name, moves) in new_gradients(&model, is_new) {
-            let last = ["proj.weight", "proj.bias", "ffn.down.weight", "ffn.down.bias"];
+            let last = [
+                "proj.weight",
+                "proj.bias",
+                "ffn.down.weight",
+                "ffn.down.bias",
+            ];
             let first = last.iter().any(|end| name.ends_with(end));
             assert_eq!(moves, first, "{name}: {spec:?}");
         }
@@ -750,13 +757,36 @@ fn tokens_of_a_plain_transformer_are_refused() {
     let mut model = fresh(&cpu(), &gpt(), 1);
     for amount in [Amount::Add(8), Amount::To(64)] {
         let cases = [
-            ("query", Growth { qkv: amount, ..Growth::default() }),
-            ("proj", Growth { proj: amount, ..Growth::default() }),
-            ("ffn", Growth { ffn: amount, layers: 1, ..Growth::default() }),
+            (
+                "query",
+                Growth {
+                    qkv: amount,
+                    ..Growth::default()
+                },
+            ),
+            (
+                "proj",
+                Growth {
+                    proj: amount,
+                    ..Growth::default()
+                },
+            ),
+            (
+                "ffn",
+                Growth {
+                    ffn: amount,
+                    layers: 1,
+                    ..Growth::default()
+                },
+            ),
         ];
         for (site, growth) in cases {
             let named = format!("growth of {site}: ");
-            refused(&mut model, &growth, &[&named, "a Pattention site", "it grows by layers"]);
+            refused(
+                &mut model,
+                &growth,
+                &[&named, "a Pattention site", "it grows by layers"],
+            );
         }
     }
 }

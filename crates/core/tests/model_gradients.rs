@@ -225,8 +225,8 @@ fn check_fast_device(base: ModelSpec, segments: &[usize]) -> f64 {
         (fast_loss - plain_loss).abs() < 2e-6,
         "{fast_loss} is not {plain_loss}: {base:?}"
     );
-    let squares = (models[1].each_param())
-        .map(|p| norm_of(&host(&plain, want.get(p).unwrap())).powi(2));
+    let squares =
+        (models[1].each_param()).map(|p| norm_of(&host(&plain, want.get(p).unwrap())).powi(2));
     let all = squares.sum::<f64>().sqrt();
     let mut worst = 0.0f64;
     for (f, p) in models[0].each_param().zip(models[1].each_param()) {
@@ -249,7 +249,9 @@ fn fast_device_against_plain_one() {
     let mut worst = 0.0f64;
     for theta in Theta::ALL {
         for norm in [NormSpan::Joint, NormSpan::Segment] {
-            for ((base, _), init) in (sites(theta, norm).into_iter()).zip([Init::FanIn, Init::Released]) {
+            for ((base, _), init) in
+                (sites(theta, norm).into_iter()).zip([Init::FanIn, Init::Released])
+            {
                 worst = worst.max(check_fast_device(ModelSpec { init, ..base }, &[20, 13]));
             }
         }
@@ -281,9 +283,7 @@ fn site_and_mlp(device: &Arc<dyn Device>) -> [Model; 2] {
         block.ffn = gelu.build().unwrap().blocks[0].ffn.clone();
         assert!(matches!(block.ffn, LayerConfig::Pattention(_)));
     }
-    let numbers = |name: &str, shape: &[usize]| {
-        init::normal(4, name, shape.iter().product(), 0.3)
-    };
+    let numbers = |name: &str, shape: &[usize]| init::normal(4, name, shape.iter().product(), 0.3);
     let site = Model::build(device, &site, &mut |path, shape| {
         Ok(numbers(&path.to_string(), shape))
     });
@@ -344,7 +344,10 @@ fn gradients_add_up_over_batches() {
         }
         let (_, both) = gradients(&model, &[a, c].concat(), &[b, d].concat(), 2);
         let config = model.config();
-        for param in model.each_param().filter(|p| !is_without_effect(&config, p)) {
+        for param in model
+            .each_param()
+            .filter(|p| !is_without_effect(&config, p))
+        {
             let sum = host(&device, sum.get(param).unwrap());
             let both = host(&device, both.get(param).unwrap());
             assert!(l2_error(&sum, &both) < 1e-5, "{}", param.name());
@@ -388,8 +391,7 @@ fn frozen_parameters_have_no_gradient_and_change_no_other() {
             let ends = ["keys", "weight", "gain", "embedding"];
             ends.iter().any(|end| name.ends_with(end))
         };
-        let freezes: [&dyn Fn(&str) -> bool; 3] =
-            [&old, &one_of_two, &|name| !one_of_two(name)];
+        let freezes: [&dyn Fn(&str) -> bool; 3] = [&old, &one_of_two, &|name| !one_of_two(name)];
         for is_frozen in freezes {
             for param in model.each_param_mut() {
                 param.training.trainable = !is_frozen(param.name());

@@ -5,9 +5,7 @@ mod common;
 use common::golden::{Golden, about, check, fixtures};
 use common::{cpu, reference};
 use std::collections::BTreeMap;
-use tokenformer_core::config::{
-    Family, HeadKind, ModelSpec, NormKind, Positions, Residual,
-};
+use tokenformer_core::config::{Family, HeadKind, ModelSpec, NormKind, Positions, Residual};
 
 fn load(name: &str) -> Golden {
     let root = fixtures();

@@ -4,11 +4,11 @@ mod common;
 
 use common::{bits, encoder, gpt, gpt2, host, is_without_effect, spec, tokens, weights};
 use std::sync::Arc;
+use tokenformer_core::Gradients;
 use tokenformer_core::config::{Family, NormSpan, Slots, Theta};
 use tokenformer_core::growth::{Amount, Birth, Growth, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::Gradients;
-use tokenformer_core::{Device, Graph, Recompute, Model, ModelSpec, Precision};
+use tokenformer_core::{Device, Graph, Model, ModelSpec, Precision, Recompute};
 use tokenformer_cpu::Cpu;
 
 const BATCH: usize = 3;
@@ -85,7 +85,11 @@ fn losses_gradients_and_weights_are_the_same_to_the_bit() {
     for spec in [&sites[..], &[gpt(), gpt2(), encoder()]].concat() {
         for precision in Precision::ALL {
             let run = |recompute, threads| {
-                run(&spec, Cpu::with_precision(Some(threads), precision), recompute)
+                run(
+                    &spec,
+                    Cpu::with_precision(Some(threads), precision),
+                    recompute,
+                )
             };
             let (want, most) = run(Recompute::None, 1);
             for recompute in Recompute::ALL {

@@ -186,12 +186,20 @@ struct Rope {
 impl Neox {
     fn spec(self, path: &Path) -> Result<(ModelSpec, f64)> {
         if self.hidden_act != "gelu" {
-            return refuse(path, "hidden_act", "\"gelu\", the exact one", shown(&self.hidden_act));
+            return refuse(
+                path,
+                "hidden_act",
+                "\"gelu\", the exact one",
+                shown(&self.hidden_act),
+            );
         }
         if !self.attention_bias {
             return refuse(path, "attention_bias", "true", "false".into());
         }
-        for rope in [&self.rope_parameters, &self.rope_scaling].into_iter().flatten() {
+        for rope in [&self.rope_parameters, &self.rope_scaling]
+            .into_iter()
+            .flatten()
+        {
             let kind = rope.rope_type.as_deref().unwrap_or("default");
             if kind != "default" {
                 return refuse(path, "rope_type", "\"default\"", shown(kind));
@@ -338,7 +346,12 @@ pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
     }
     if layout == Layout::Gpt2 && config.residual != Residual::Sequential {
         let help = "with rotary positions the GPT-NeoX layout would take it; use the model here";
-        return Err(cannot("residual", "sequential (GPT-2 layout)", "parallel", help));
+        return Err(cannot(
+            "residual",
+            "sequential (GPT-2 layout)",
+            "parallel",
+            help,
+        ));
     }
     let hidden = hidden(config);
     for (b, block) in config.blocks.iter().enumerate() {
@@ -353,7 +366,10 @@ pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
                     SiteKind::Ffn => format!("an MLP of hidden width {hidden}, as in all blocks"),
                     _ => "a linear layer".into(),
                 };
-                let got = format!("another layer, of hidden width {}", block.layer(kind).hidden());
+                let got = format!(
+                    "another layer, of hidden width {}",
+                    block.layer(kind).hidden()
+                );
                 return Err(cannot(&site_name(b, kind), &expected, got, HERE));
             }
         }

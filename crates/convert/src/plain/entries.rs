@@ -137,7 +137,9 @@ pub(super) fn prefix_of(layout: Layout, source: &Source) -> &'static str {
 
 /// Tensors of the file that are named as output heads are.
 pub(super) fn heads_of_file(source: &Source) -> Vec<String> {
-    let heads = HEADS.into_iter().filter(|name| source.shape(name).is_some());
+    let heads = HEADS
+        .into_iter()
+        .filter(|name| source.shape(name).is_some());
     heads.map(String::from).collect()
 }
 
@@ -220,7 +222,9 @@ impl List<'_> {
         [outputs, inputs]: [usize; 2],
         groups: usize,
     ) {
-        let weights = ours.iter().map(|(name, _)| Own::Array(format!("{name}.weight")));
+        let weights = ours
+            .iter()
+            .map(|(name, _)| Own::Array(format!("{name}.weight")));
         let biases = ours.iter().map(|(name, bias)| match bias {
             true => Own::Array(format!("{name}.bias")),
             false => Own::Constant(0.0),
@@ -245,7 +249,8 @@ impl List<'_> {
         let qkv = [SiteKind::Query, SiteKind::Key, SiteKind::Value].map(of);
         let proj = [of(SiteKind::Proj)];
         let bias = has_bias(SiteKind::Ffn);
-        let [up, down] = ["up", "down"].map(|part| [(format!("{}.{part}", own(SiteKind::Ffn)), bias)]);
+        let [up, down] =
+            ["up", "down"].map(|part| [(format!("{}.{part}", own(SiteKind::Ffn)), bias)]);
         let hidden = self.config.blocks[b].layer(SiteKind::Ffn).hidden();
         let names = match self.layout {
             Layout::Neox => [

@@ -101,9 +101,9 @@ impl Mapped {
                     read.len() - 1
                 }
             };
-            let found = read.get(at).and_then(|from| {
-                (from.numbers).get(rows.start * from.cols..rows.end * from.cols)
-            });
+            let found = read
+                .get(at)
+                .and_then(|from| (from.numbers).get(rows.start * from.cols..rows.end * from.cols));
             all.extend_from_slice(found.ok_or_else(|| missing(&self.source, of))?);
         }
         Ok(match made.transposed {

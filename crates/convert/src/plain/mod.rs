@@ -42,10 +42,17 @@ pub(crate) fn recognise(source: &Source, configs: &[PathBuf]) -> Result<Option<L
         return Ok(None);
     };
     let by_config = config::named_layout(path)?;
-    let has = |end: &str| source.names().any(|name| name.ends_with(end));
+    let has = |layout: Layout, start: &str, end: &str| {
+        source.names().any(|name| {
+            let name = name.strip_prefix(layout.prefix()).unwrap_or(name);
+            name.starts_with(start) && name.ends_with(end)
+        })
+    };
     let by_names = match () {
-        () if has(".attention.query_key_value.weight") => Some(Layout::Neox),
-        () if has(".attn.c_attn.weight") => Some(Layout::Gpt2),
+        () if has(Layout::Neox, "layers.", ".attention.query_key_value.weight") => {
+            Some(Layout::Neox)
+        }
+        () if has(Layout::Gpt2, "h.", ".attn.c_attn.weight") => Some(Layout::Gpt2),
         () => None,
     };
     Ok(by_config.or(by_names))
@@ -137,8 +144,8 @@ fn check_file(
     }
     let wanted: BTreeSet<&str> = entries.iter().map(|entry| &*entry.theirs).collect();
     let is_extra = |name: &&str| !wanted.contains(name) && !is_buffer(name);
-    let (tied, extra): (Vec<&str>, Vec<&str>) = (source.names().filter(is_extra))
-        .partition(|name| heads.iter().any(|head| head == name));
+    let (tied, extra): (Vec<&str>, Vec<&str>) =
+        (source.names().filter(is_extra)).partition(|name| heads.iter().any(|head| head == name));
     mismatch.unexpected = extra.into_iter().map(String::from).collect();
     if !mismatch.missing.is_empty()
         || !mismatch.shapes.is_empty()

@@ -164,7 +164,10 @@ fn check_gradients(golden: &Golden, model: &Model, who: &str, errors: &mut Error
         let got = host(model.device(), grads.get(param).unwrap());
         if is_without_effect(&golden.config, param) {
             let largest = got.iter().fold(0.0f32, |m, g| m.max(g.abs()));
-            assert!(largest <= 1e-6, "{who}: {name} has the gradient {largest:e}");
+            assert!(
+                largest <= 1e-6,
+                "{who}: {name} has the gradient {largest:e}"
+            );
             continue;
         }
         let error = l2_error(&got, &want);
