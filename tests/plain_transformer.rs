@@ -36,7 +36,7 @@ fn train_grow_evaluate_generate_export_and_convert() {
     };
     fail(
         grow(&["--ffn", "+8"]),
-        1,
+        2,
         &["growth of ffn", "a Pattention site", "it grows by layers"],
     );
     succeed(grow(&["--layers", "+1"]));
