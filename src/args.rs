@@ -1,6 +1,7 @@
 //! Flags. They read the same across verbs.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use tokenformer_core::growth::{Amount, TauRule};
 use tokenformer_core::{Precision, WeightFormat};
@@ -16,6 +17,50 @@ use tokenformer_core::{Precision, WeightFormat};
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line; what cannot be read ends the program with a message.
+    pub fn read() -> Self {
+        let matches = with_negative_numbers(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Lets every flag take a negative number as its value, so that the flag itself says what it expects; as a flag of its
+/// own, `-1` would be refused with advice that leads nowhere.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_numbers = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    (command.mut_args(takes_numbers)).mut_subcommands(with_negative_numbers)
+}
+
+/// Reads a whole number of a range, and says which range it is.
+fn number<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    let number = number.and_then(|number: u64| T::try_from(number).ok());
+    let (first, last) = range.into_inner();
+    number.ok_or_else(|| format!("expected a whole number from {first} to {last}"))
+}
+
+/// A number of things.
+fn count(text: &str) -> Result<usize, String> {
+    number(text, 0..=usize::MAX as u64)
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    number(text, 0..=u64::MAX)
+}
+
+/// A seed that a recipe can hold: the numbers of TOML are signed.
+fn recipe_seed(text: &str) -> Result<u64, String> {
+    number(text, 0..=i64::MAX as u64)
+}
+
+fn at_least_one(text: &str) -> Result<u64, String> {
+    number(text, 1..=u64::MAX)
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,7 +101,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
     /// Threads to use [default: one per core]. Results do not depend on it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
 }
 
@@ -96,14 +141,13 @@ pub struct DemoArgs {
     )]
     pub minutes: f64,
     /// Training steps in all, instead of a time.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub steps: Option<u64>,
     /// Run directory [default: runs/demo, or the next free runs/demo-2, ...].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Seed of weights, data order and samples.
-    // A recipe is TOML, whose numbers are signed.
-    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = recipe_seed)]
     pub seed: u64,
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -166,11 +210,11 @@ pub struct ImportArgs {
     /// Dataset folder to make.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Share of the documents that is held out for validation.
+    /// Share of the text that is held out for validation.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub valid: f64,
     /// Seed of the split.
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = whole)]
     pub seed: u64,
     /// Replace an older dataset in the folder.
     #[arg(long)]
@@ -195,7 +239,7 @@ pub struct ExportDataArgs {
 
 #[derive(Debug, Args)]
 pub struct PrepareArgs {
-    /// Files or folders: text, Markdown, source code, JSON Lines, each also .gz or .zst.
+    /// Files or folders: text, Markdown, source code, JSON Lines, each also compressed by gzip or zstd.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub input: Vec<PathBuf>,
     /// `bytes`, `gpt2`, a Hugging Face tokenizer.json, or `bpe:SIZE` to train one on the text.
@@ -208,14 +252,17 @@ pub struct PrepareArgs {
     /// Dataset folder to make.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Key of the text in JSON Lines.
-    #[arg(long, value_name = "KEY", default_value = "text")]
-    pub text_key: String,
-    /// Share of the documents that is held out for validation.
+    /// Key of the text in JSON Lines [default: text]. With it, inputs have to be JSON Lines.
+    #[arg(long, value_name = "KEY")]
+    pub text_key: Option<String>,
+    /// A marker that ends a document inside a text, such as '<|endoftext|>'; texts are parted there.
+    #[arg(long, value_name = "MARKER", allow_hyphen_values = true)]
+    pub split_on: Option<String>,
+    /// Share of the text that is held out for validation.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub valid: f64,
     /// Seed of the split.
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = whole)]
     pub seed: u64,
     /// Replace an older dataset in the folder.
     #[arg(long)]
@@ -312,7 +359,7 @@ pub struct GrowArgs {
     #[arg(long)]
     pub freeze_old: bool,
     /// Seed of the new tokens, for a model without training state.
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = whole)]
     pub seed: u64,
     /// Print the growth report as JSON.
     #[arg(long)]
@@ -370,7 +417,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "f32|f16|bf16", default_value = "f32")]
     pub dtype: WeightArg,
     /// In a folder, split weights of more than so many bytes into several files.
-    #[arg(long, value_name = "N", default_value_t = 5_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5_000_000_000, value_parser = at_least_one)]
     pub shard_bytes: u64,
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -403,7 +450,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR", default_value = "data/eval")]
     pub task_data: PathBuf,
     /// Take the first N questions of each task only.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count)]
     pub limit: Option<usize>,
     /// Write each question with its scores, as JSON Lines.
     #[arg(long, value_name = "FILE", requires = "tasks")]
@@ -412,16 +459,16 @@ pub struct EvalArgs {
     #[arg(long, value_name = "valid|train", default_value = "valid")]
     pub split: Split,
     /// Tokens of a window [default: the model's context].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub context: Option<usize>,
     /// Slide windows by N tokens and score only what is new [default: windows side by side].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub stride: Option<usize>,
     /// Score at most so many tokens; 0 for all.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     pub tokens: usize,
     /// Windows per forward pass [default: as many as have 2048 tokens]. The loss does not depend on it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub batch: Option<usize>,
     /// Print JSON.
     #[arg(long)]
@@ -474,13 +521,13 @@ pub struct GenerateArgs {
     )]
     pub prompt: String,
     /// New tokens, at most.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count)]
     pub tokens: usize,
     /// 0 takes the likeliest token; higher is more varied.
     #[arg(long, value_name = "T", default_value_t = 0.8)]
     pub temperature: f32,
     /// Keep the K likeliest tokens; 0 is off.
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = count)]
     pub top_k: usize,
     /// Keep the likeliest tokens that together reach this probability; 1 is off.
     #[arg(long, value_name = "P", default_value_t = 0.95)]
@@ -492,10 +539,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     pub repetition_penalty: f32,
     /// Seed of the random numbers.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole)]
     pub seed: u64,
     /// End when this text appears; it is not printed. May be repeated.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// What weights are kept as; fewer bytes decode faster.
     #[arg(long, value_name = "f32|bf16|int8", default_value = "f32")]
@@ -621,10 +668,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "speed|balanced|lean", default_value = "speed")]
     pub recompute: tokenformer_core::Recompute,
     /// Timed steps, after one that is not.
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = count)]
     pub steps: usize,
     /// Sequences at a time [default: 1 of a published size; 8 of a small one, or 1 to decode].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub batch: Option<usize>,
     /// Precision of products in training; else what weights are kept as.
     #[arg(long, value_name = "f32|bf16|int8|auto", default_value = "f32")]

@@ -4,15 +4,17 @@ mod output;
 
 mod args;
 mod commands;
+mod paths;
+mod shell;
+mod token_rows;
 mod ui;
 
 use args::{Cli, Command};
-use clap::Parser;
 use std::process::ExitCode;
 use tokenformer_train::Error;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(Cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, is_usage }) => {
             errln!("error: {message}");

@@ -108,6 +108,21 @@ fn an_old_run_goes_on_with_the_losses_it_would_have_had() {
     assert_same(&lab.path("run/metrics.jsonl"), &lab.path("whole.jsonl"), 0);
 }
 
+/// The old state counts batches; the position in the data does not depend on their size.
+#[test]
+fn an_old_run_goes_on_with_other_batches_where_it_stood() {
+    let lab = old_folders();
+    let other = ["--set", "train.batch=8", "--set", "train.accumulate=1"];
+    let ran = succeed(lab.train("run/config.toml", "run", &other));
+    for line in [
+        "note: train.batch is 8 now, and was 4",
+        "note: train.accumulate is 1 now, and was 2",
+    ] {
+        assert!(ran.err.contains(line), "no {line:?} in {}", ran.err);
+    }
+    assert_same(&lab.path("run/metrics.jsonl"), &lab.path("whole.jsonl"), 10);
+}
+
 #[test]
 fn an_old_checkpoint_from_before_a_growth_grows_as_it_would_have() {
     let lab = old_folders();

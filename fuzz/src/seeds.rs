@@ -282,16 +282,19 @@ impl Seeds {
     }
 
     fn tasks(&self) {
-        let key = "0123456789abcdef0123456789abcdef";
-        let line = format!(
-            r#"{{"key":"{key}","scores":[{{"loglik":-1.5,"greedy":true}},{{"loglik":-2}}]}}"#
+        // The first one is as an evaluation wrote it; the hash of the other does not fit.
+        let line = concat!(
+            r#"{"key":"8aaa74b95e55e85ead10866ed9fefd43","scores":[{"loglik":-930.2824664115906},"#,
+            r#"{"loglik":-930.2484259605408}],"hash":"112c065b5f0cb257edf408096ff7ab37"}"#
         );
-        self.add("task_partial", "lines", format!("{line}\n{line}\n{line}"));
+        let other = line.replace("-930.28", "-1.5");
+        self.add("task_partial", "lines", format!("{line}\n{other}\n{line}"));
         let rows = [
             r#"{"text":"the last word is here"}"#,
             r#"{"activity_label":"Walking","ctx_a":"A man walks.","ctx_b":"he","endings":["stops.","runs [title] on"],"label":"1"}"#,
             r#"{"goal":"open a door","sol1":"push","sol2":"pull","label":0}"#,
             r#"{"question":"What?","choices":{"text":["a","b","c"],"label":["A","B","C"]},"answerKey":"B"}"#,
+            r#"{"question":{"stem":"What?","choices":[{"text":"a","label":"A"},{"text":"b","label":"B"}]},"answerKey":"B"}"#,
             r#"{"sentence":"The cup was full so _ spilled.","option1":"it","option2":"he","answer":"1"}"#,
             r#"{"ctx":"Question","choices":["x","y"],"gold":1}"#,
             r#"{"ctxs":["a","b"],"cont":"c","gold":0}"#,

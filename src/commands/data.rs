@@ -2,7 +2,7 @@
 
 use super::{corpus, print_json, tasks};
 use crate::args::{DataArgs, DataCommand, PrepareArgs};
-use crate::{Failure, ui, usage};
+use crate::{Failure, shell, ui, usage};
 use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Stage, Tokenizer, prepare};
 use tokenformer_train::Result;
 
@@ -35,6 +35,7 @@ fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
     }
     let mut corpus = CorpusOptions::new(args.input.clone());
     corpus.text_key.clone_from(&args.text_key);
+    corpus.split_on.clone_from(&args.split_on);
     let mut options = PrepareOptions::new(DocumentSource::Paths(corpus), args.out.clone());
     options.tokenizer = Tokenizer::parse_spec(&args.tokenizer)?;
     options.seed = args.seed;
@@ -46,8 +47,8 @@ fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
         false => {
             out!("{summary}");
             outln!(
-                "train on it with: tokenformer train --set data.dir={}",
-                args.out.display()
+                "train on it with: tokenformer train --set {}",
+                shell::set_path("data.dir", &args.out)
             );
         }
     }

@@ -46,74 +46,21 @@ pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
 
 fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     let device = device(&args.compute)?;
-    if let Some(batch) = args.batch.filter(|&n| n == 0 || n > 1 << 16) {
-        return Err(usage(
-            "--batch",
-            "between 1 and 65536",
-            batch,
-            "leave it out for as many windows as have 2048 tokens",
-        ));
-    }
     let dataset = Dataset::open(data)?;
     let (found, model) = load_model(&args.model, Which::Best, &device, args.precision)?;
-    if found.dir.join(files::TOKENIZER).exists() {
-        let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
-        if tokenizer.fingerprint() != dataset.tokenizer.fingerprint() {
-            return Err(Error::Damaged {
-                path: data.into(),
-                problem: format!(
-                    "another tokenizer than the model's\n  expected: {}\n  got:      {}",
-                    tokenizer.describe(),
-                    dataset.tokenizer.describe()
-                ),
-                help: format!(
-                    "prepare the data with --tokenizer {}",
-                    found.dir.join(files::TOKENIZER).display()
-                ),
-            });
-        }
-    }
-    let context = args.context.unwrap_or(model.context());
-    if context == 0 || context > model.context() {
-        let expected = format!("between 1 and the model's context {}", model.context());
-        return Err(usage(
-            "--context",
-            &expected,
-            context,
-            "leave it out for the model's context",
-        ));
-    }
+    check_tokenizer(&found.dir, &dataset, data)?;
     let text = match args.split {
         Split::Valid => &dataset.valid,
         Split::Train => &dataset.train,
     };
-    let protocol = match args.stride {
-        Some(stride) if stride == 0 || stride > context => {
-            let expected = format!("between 1 and the context {context}");
-            return Err(usage(
-                "--stride",
-                &expected,
-                stride,
-                "leave it out for windows side by side",
-            ));
-        }
-        Some(stride) => Protocol::Sliding { stride },
-        None => Protocol::Chunked,
-    };
-    let batch = args.batch.unwrap_or((PASS_TOKENS / context).max(1));
-    let windows = text.len().div_ceil(args.stride.unwrap_or(context));
-    let rows = (batch.min(windows) * context) as u64;
+    let options = options(args, model.context())?;
+    let windows = text.len().div_ceil(args.stride.unwrap_or(options.context));
+    let rows = (options.batch.min(windows) * options.context) as u64;
     memory::ensure(
         "the evaluation",
         memory::inference_bytes(&model.config(), rows),
         "choose a smaller --batch",
     )?;
-    let options = EvalOptions {
-        protocol,
-        context,
-        batch,
-        max_tokens: args.tokens,
-    };
     let total = text.len().saturating_sub(1).min(match args.tokens {
         0 => usize::MAX,
         n => n,
@@ -129,11 +76,11 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     let output = Output {
         model: found.dir.display().to_string(),
         data: text.path().display().to_string(),
-        protocol: match protocol {
+        protocol: match options.protocol {
             Protocol::Chunked => "windows side by side".into(),
             Protocol::Sliding { stride } => format!("windows sliding by {stride}"),
         },
-        context,
+        context: options.context,
         tokens: result.tokens,
         loss: result.loss,
         perplexity: result.perplexity(),
@@ -141,10 +88,76 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
         bytes_are_estimated: result.bytes.is_some() && !bytes.is_counted(),
         bits_per_byte: result.bits_per_byte,
     };
-    if args.json {
-        print_json(&output);
+    match args.json {
+        true => print_json(&output),
+        false => print(&output),
+    }
+    Ok(())
+}
+
+/// Refuses data whose tokens mean something else to the model.
+fn check_tokenizer(model: &Path, dataset: &Dataset, data: &Path) -> Result<()> {
+    if !model.join(files::TOKENIZER).exists() {
         return Ok(());
     }
+    let (_, tokenizer) = files::load_tokenizer(model)?;
+    if tokenizer.fingerprint() == dataset.tokenizer.fingerprint() {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: data.into(),
+        problem: format!(
+            "another tokenizer than the model's\n  expected: {}\n  got:      {}",
+            tokenizer.describe(),
+            dataset.tokenizer.describe()
+        ),
+        help: format!(
+            "prepare the data with --tokenizer {}",
+            model.join(files::TOKENIZER).display()
+        ),
+    })
+}
+
+/// The settings that the flags ask for, with a model of `most` positions.
+fn options(args: &EvalArgs, most: usize) -> Result<EvalOptions> {
+    if let Some(batch) = args.batch.filter(|&n| n == 0 || n > 1 << 16) {
+        return Err(usage(
+            "--batch",
+            "between 1 and 65536",
+            batch,
+            "leave it out for as many windows as have 2048 tokens",
+        ));
+    }
+    let context = args.context.unwrap_or(most);
+    if context == 0 || context > most {
+        return Err(usage(
+            "--context",
+            &format!("between 1 and the model's context {most}"),
+            context,
+            "leave it out for the model's context",
+        ));
+    }
+    let protocol = match args.stride {
+        Some(stride) if stride == 0 || stride > context => {
+            return Err(usage(
+                "--stride",
+                &format!("between 1 and the context {context}"),
+                stride,
+                "leave it out for windows side by side",
+            ));
+        }
+        Some(stride) => Protocol::Sliding { stride },
+        None => Protocol::Chunked,
+    };
+    Ok(EvalOptions {
+        protocol,
+        context,
+        batch: args.batch.unwrap_or((PASS_TOKENS / context).max(1)),
+        max_tokens: args.tokens,
+    })
+}
+
+fn print(output: &Output) {
     outln!("model          {}", output.model);
     outln!("data           {}", output.data);
     outln!(
@@ -164,7 +177,6 @@ fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
             ),
         }
     }
-    Ok(())
 }
 
 /// An evaluation that came to its end, with a loss that is a number.
@@ -173,6 +185,7 @@ fn checked(ended: Option<Evaluation>, done: u64, total: usize) -> Result<Evaluat
         what: "the evaluation",
         expected: format!("{total} tokens scored"),
         got: done.to_string(),
+        help: "run the command again for a result",
     })?;
     match found.loss.is_finite() {
         true => Ok(found),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokenformer_core::generate::{Sampler, Sampling, Session};
 use tokenformer_store::Which;
-use tokenformer_train::{Error, Result, files};
+use tokenformer_train::{Error, Result, ensure_finite, files};
 
 /// Most text that is read from standard input.
 const MAX_PROMPT_BYTES: u64 = 64 << 20;
@@ -50,10 +50,18 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         raw: !std::io::stdout().is_terminal(),
     };
     out.print(&prompt);
-    let mut decoder = tokenizer.decode_stream();
+    let mut decoder = tokenizer.decode_stream_after(&tokens);
     let (mut new, mut full) = (0, false);
     let started = Instant::now();
+    let mut failed = Ok(());
     while new < args.tokens && !stop.load(Ordering::Relaxed) {
+        failed = ensure_finite(session.logits(), |token| {
+            let position = session.tokens().len();
+            format!("the logit of token {token} after {position} tokens")
+        });
+        if failed.is_err() {
+            break;
+        }
         let token = sampler.choose(session.logits(), session.tokens());
         if Some(token) == eod {
             break;
@@ -74,6 +82,8 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let decode_s = started.elapsed().as_secs_f64();
     out.push(&decoder.finish());
     out.finish();
+    // What was written before stands; only then comes the reason why it ends.
+    failed?;
     if full {
         errln!(
             "note: the context of {} tokens is full; the text ends here",
@@ -155,12 +165,13 @@ impl StopFilter {
             return (String::new(), true);
         }
         self.held += text;
-        if let Some(at) = self
-            .stops
-            .iter()
-            .filter_map(|s| self.held.find(s.as_str()))
-            .min()
-        {
+        // The stop text that is complete first counts, however the text is cut into tokens; of several that end in
+        // one place the longest.
+        let ends = self.stops.iter().filter_map(|stop| {
+            let at = self.held.find(stop.as_str())?;
+            Some((at + stop.len(), at))
+        });
+        if let Some((_, at)) = ends.min() {
             self.found = true;
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
@@ -204,6 +215,26 @@ mod tests {
         assert_eq!(run(&["END"], &["abc E", "N", "D more"]), "abc ");
         assert_eq!(run(&["END"], &["abc EN", "E", "x"]), "abc ENEx");
         assert_eq!(run(&["é!", "b"], &["aé", "?é", "!z"]), "aé?");
+        assert_eq!(run(&["€\nz"], &["aé", "€", "\n", "zb"]), "aé");
+        assert_eq!(run(&["-x", ""], &["a-", "-x-"]), "a-");
         assert_eq!(run(&[], &["a", "b"]), "ab");
+    }
+
+    #[test]
+    fn the_first_complete_stop_text_counts_however_the_text_is_cut() {
+        for (stops, want) in [
+            (["CDx", "CDE", "DEF"], "AB"),
+            (["BCDE", "C", "CDE"], "AB"),
+            (["CD", "ABCD", "BCDEF"], ""),
+            (["xy", "GH", "FGHI"], "ABCDEF"),
+        ] {
+            for parts in [
+                &["A", "B", "C", "D", "E", "F", "G", "H", "I"][..],
+                &["ABC", "DE", "FGHI"],
+                &["ABCDEFGHI"],
+            ] {
+                assert_eq!(run(&stops, parts), want, "{stops:?} in {parts:?}");
+            }
+        }
     }
 }

@@ -107,7 +107,8 @@ pub fn run(args: &GrowArgs) -> Result<()> {
     let mut to = DirWriter::begin(&args.to, kind)?;
     match (&state, &optimizer, &tokenizer) {
         (Some(state), Some(optimizer), Some(tokenizer)) => {
-            files::write_checkpoint(&mut to, &model, optimizer, state, tokenizer)?;
+            let tokenizer = [(files::TOKENIZER, tokenizer.clone())];
+            files::write_checkpoint(&mut to, &model, optimizer, state, &tokenizer)?;
         }
         _ => files::write_model(&mut to, &model, tokenizer.as_deref())?,
     }

@@ -2,14 +2,18 @@
 
 use super::{device, load_model};
 use crate::args::LogitsArgs;
+use crate::paths::{files_in, refuse_overwriting};
+use crate::token_rows::TokenRows;
 use crate::usage;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tokenformer_core::Graph;
 use tokenformer_store::{SafetensorsFile, TensorSource, Which, write_safetensors};
-use tokenformer_train::{Error, Result, memory};
+use tokenformer_train::{Error, Result, ensure_finite, memory};
 
 const MAX_JSON_BYTES: u64 = 256 << 20;
+const EXPECTED: &str = "a non-empty rectangle [B, T] of token numbers";
+const HELP: &str = "for example [[1, 2, 3], [4, 5, 6]] in a .json file, or an integer array `tokens` in a .safetensors file";
 
 /// Runs the verb.
 pub fn run(args: &LogitsArgs) -> Result<()> {
@@ -24,8 +28,10 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
             "choose another name",
         ));
     }
+    refuse_overwriting("--out", &args.out, [&args.tokens])?;
     let (tokens, batch) = read_tokens(&args.tokens)?;
-    let (_, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
+    let (found, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
+    refuse_overwriting("--out", &args.out, files_in(&found.dir))?;
     let (t, v) = (tokens.len() / batch, model.vocab());
     if t > model.context() {
         return Err(tokenformer_core::Error::ContextFull {
@@ -46,6 +52,13 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
     tokenformer_store::ensure_space(&args.out, logit_bytes)?;
 
     let logits = model.infer(&tokens, batch)?;
+    ensure_finite(&logits, |at| {
+        let (row, token) = (at / v / t, at / v % t);
+        format!(
+            "the logit of token {} at row {row}, position {token}",
+            at % v
+        )
+    })?;
     let mut nll = Vec::with_capacity(batch * (t - 1));
     if t > 1 {
         let rows = tokens.chunks_exact(t);
@@ -57,6 +70,10 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
         let targets: Vec<u32> = rows.flat_map(|row| &row[1..]).copied().collect();
         let mut g = Graph::inference(&device);
         nll = model.loss(&mut g, &inputs, &targets, batch, 0.0)?;
+        ensure_finite(&nll, |at| {
+            let (row, token) = (at / (t - 1), at % (t - 1) + 1);
+            format!("the loss at row {row}, position {token}")
+        })?;
     }
     let tensors = [
         TensorSource::f32("logits", &[batch, t, v], &logits),
@@ -74,11 +91,16 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
 /// Tokens `[B, T]` flat, and `B`.
 fn read_tokens(path: &Path) -> Result<(Vec<u32>, usize)> {
     let place = format!("--tokens {}", path.display());
-    let expected = "a non-empty rectangle [B, T] of token numbers";
-    let help = "for example [[1, 2, 3], [4, 5, 6]] in a .json file, or an integer array `tokens` in a .safetensors file";
-    let bad = |got: String| usage(&place, expected, got, help);
+    let bad = |got: String| usage(&place, EXPECTED, got, HELP);
     if path.extension().is_some_and(|e| e == "safetensors") {
         let file = SafetensorsFile::open(path)?;
+        if !file.contains("tokens") {
+            let names: Vec<&str> = file.names().take(4).collect();
+            return Err(bad(match names.is_empty() {
+                true => "a file without arrays".into(),
+                false => format!("no array `tokens` but {}", names.join(", ")),
+            }));
+        }
         let shape = file.shape("tokens")?.to_vec();
         let batch = match shape[..] {
             [t] if t > 0 => 1,
@@ -88,28 +110,16 @@ fn read_tokens(path: &Path) -> Result<(Vec<u32>, usize)> {
         return Ok((file.read_u32("tokens")?, batch));
     }
     let bytes = tokenformer_store::read_small(path, MAX_JSON_BYTES)?;
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Tokens {
-        One(Vec<u32>),
-        Many(Vec<Vec<u32>>),
-    }
-    let rows = match serde_json::from_slice(&bytes) {
-        Ok(Tokens::One(row)) => vec![row],
-        Ok(Tokens::Many(rows)) => rows,
-        Err(error) => {
-            return Err(Error::Damaged {
-                path: path.into(),
-                problem: format!("not {expected}: {error}"),
-                help: help.into(),
-            });
-        }
-    };
-    let t = rows.first().map_or(0, Vec::len);
-    if t == 0 || rows.iter().any(|row| row.len() != t) {
-        let lengths: Vec<usize> = rows.iter().map(Vec::len).take(8).collect();
+    let TokenRows { tokens, lengths } =
+        serde_json::from_slice(&bytes).map_err(|error| Error::Damaged {
+            path: path.into(),
+            problem: format!("not {EXPECTED}: {error}"),
+            help: HELP.into(),
+        })?;
+    let first = lengths.first().copied().unwrap_or(0);
+    if first == 0 || lengths.iter().any(|&length| length != first) {
+        let lengths = &lengths[..lengths.len().min(8)];
         return Err(bad(format!("rows of lengths {lengths:?}")));
     }
-    let batch = rows.len();
-    Ok((rows.concat(), batch))
+    Ok((tokens, lengths.len()))
 }

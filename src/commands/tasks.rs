@@ -2,10 +2,16 @@
 
 use super::{device, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, FetchArgs};
+use crate::paths::{files_in, refuse_overwriting};
 use crate::{Failure, ui};
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+use tokenformer_core::WeightFormat;
 use tokenformer_store::{Manifest, Which};
-use tokenformer_tasks::{ModelScorer, Options, Outcome, Task, evaluate, fetch, locate, results};
-use tokenformer_train::files;
+use tokenformer_tasks::{
+    ModelScorer, Options, Outcome, Partial, Task, evaluate, fetch, locate, results,
+};
+use tokenformer_train::{Error, files};
 
 /// Runs `eval --tasks`.
 pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
@@ -13,22 +19,21 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
     let tasks = locate::locate_all(&args.task_data, &tasks)?;
     let device = device(&args.compute)?;
     let found = find_model(&args.model, Which::Best)?;
+    if let Some(samples) = &args.samples {
+        refuse_overwriting("--samples", samples, tasks.iter().map(|(_, path)| path))?;
+        refuse_overwriting("--samples", samples, files_in(&found.dir))?;
+    }
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
-    let model = files::load_for_inference(&found.dir, &device, args.precision.into())?;
-    let model_hash = match &found.manifest {
-        Some(manifest) => hash(manifest),
-        None => String::new(),
-    };
-    // Finished questions wait for the next call with the same model; without hashes there is no telling.
-    let partial = (!model_hash.is_empty()).then(|| {
-        std::env::temp_dir().join(format!("tokenformer-eval-{}.jsonl", &model_hash[..16]))
-    });
+    let precision = WeightFormat::from(args.precision);
+    let model = files::load_for_inference(&found.dir, &device, precision)?;
     let options = Options {
         tasks,
         limit: args.limit,
-        model_hash,
-        partial: partial.clone(),
+        model_hash: found.manifest.as_ref().map(hash).unwrap_or_default(),
+        precision: precision.name().into(),
+        program: program(),
     };
+    let mut partial = open_partial(&options);
 
     let mut scorer = ModelScorer::new(&model);
     let mut bar = None;
@@ -40,19 +45,29 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
         &options,
         &tokenizer,
         &mut scorer,
+        partial.as_mut(),
         &mut progress,
         stop_flag(),
     )?;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
+    if let Some(problem) = partial.as_ref().and_then(Partial::problem) {
+        errln!("note: finished questions are no longer kept: {problem}");
+    }
     match outcome {
         Outcome::Stopped(p) => {
-            outln!(
-                "stopped after {} of {} questions; the same command goes on there",
-                p.done,
-                p.total
-            );
+            let is_kept = partial.is_some_and(|partial| partial.problem().is_none());
+            return Err(Error::Stopped {
+                what: "the evaluation",
+                expected: format!("{} questions scored", p.total),
+                got: p.done.to_string(),
+                help: match is_kept {
+                    true => "the same command goes on there",
+                    false => "run the command again for a result",
+                },
+            }
+            .into());
         }
         Outcome::Finished { results, samples } => {
             if let Some(path) = &args.samples {
@@ -62,13 +77,48 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
                 true => print_json(&results),
                 false => out!("{results}"),
             }
-            if let Some(partial) = partial {
-                // Left behind it would only save work that nobody needs any more.
-                let _ = std::fs::remove_file(partial);
+            if let Some(Err(problem)) = partial.map(Partial::finish) {
+                errln!("note: {problem}");
             }
         }
     }
     Ok(())
+}
+
+/// Where finished questions wait for the next call with the same model and precision. An evaluation goes on without
+/// that, but says why.
+fn open_partial(options: &Options) -> Option<Partial> {
+    let opened = match (cache_folder(), options.model_hash.get(..16)) {
+        (Some(folder), Some(model)) => {
+            let name = format!("eval-{model}-{}.jsonl", options.precision);
+            let path = folder.join("tokenformer").join(name);
+            Partial::open(&path, &options.program).map_err(|problem| problem.to_string())
+        }
+        (None, _) => Err("neither XDG_CACHE_HOME nor a home folder is known".into()),
+        (_, None) => Err("the model has no manifest.json that tells one from another".into()),
+    };
+    opened
+        .inspect_err(|problem| errln!("note: finished questions are not kept: {problem}"))
+        .ok()
+}
+
+/// `$XDG_CACHE_HOME`, which counts only if it is absolute, or `~/.cache`.
+fn cache_folder() -> Option<PathBuf> {
+    let set = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let set = set.filter(|folder| folder.is_absolute());
+    let home = || Some(std::env::home_dir()?.join(".cache"));
+    set.or_else(home).filter(|folder| folder.is_absolute())
+}
+
+/// This program's version; size and time of its file tell builds of one version apart.
+fn program() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let file = std::env::current_exe().and_then(std::fs::metadata);
+    let build = file.ok().and_then(|file| {
+        let age = file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(format!(" {} {}", file.len(), age.as_nanos()))
+    });
+    format!("tokenformer {version}{}", build.unwrap_or_default())
 }
 
 /// What the weights, configuration and tokenizer of a model hash to.

@@ -16,7 +16,7 @@ pub struct ImportCorpus {
     pub tokenizer: TokenizerSpec,
     /// The dataset folder to make.
     pub out: PathBuf,
-    /// Share of the documents kept for validation.
+    /// Share of the text kept for validation.
     pub valid_fraction: f64,
     /// Seed of the split.
     pub seed: u64,

@@ -54,7 +54,7 @@ pub struct Head<'a> {
     pub width: usize,
 }
 
-/// Per-row loss `losses` `[R]` (nats), and with `gradient` the gradients of `weight · Σ losses`.
+/// Per-row loss `losses` `[R]` (nats; NaN where a logit is not finite), and with `gradient` the gradients of `weight · Σ losses`.
 pub fn forward<P: Element>(
     exec: &mut Exec<'_>,
     head: Head<'_>,
@@ -161,9 +161,12 @@ fn head_gradient<P: Element>(
 }
 
 simd! {
-    /// −log softmax(logits)[target]; with `differentiate`, logits become their gradient times `weight`.
+    /// −log softmax(logits)[target], NaN if a logit is not finite; with `differentiate`, logits become their gradient
+    /// times `weight`.
     fn row_loss(logits: &mut [f32], target: usize, weight: f32, differentiate: bool) -> f32 {
         let max = lane_max(logits);
+        // The exponential of −∞ is 0 and would hide it; 0 · x is 0 for every finite x, and NaN for others.
+        let zero = lane_sum(logits.len(), |i| logits[i] * 0.0);
         let own = logits[target];
         logits.iter_mut().for_each(|l| *l = exp(*l - max));
         let sum = lane_sum(logits.len(), |i| logits[i]);
@@ -172,14 +175,15 @@ simd! {
             logits.iter_mut().for_each(|l| *l *= scale);
             logits[target] -= weight;
         }
-        max + sum.ln() - own
+        max + sum.ln() - own + zero
     }
 }
 simd! {
-    /// −Σ w·log softmax(logits); with `differentiate`, logits become their gradient times `weight`.
+    /// −Σ w·log softmax(logits), NaN if a logit is not finite; with `differentiate`, logits become their gradient times `weight`.
     fn soft_loss(logits: &mut [f32], w: &[f32], weight: f32, differentiate: bool) -> f32 {
         let max = lane_max(logits);
         let n = logits.len();
+        let zero = lane_sum(n, |i| logits[i] * 0.0);
         let total = lane_sum(n, |i| w[i]);
         let own = lane_sum(n, |i| w[i] * (logits[i] - max));
         logits.iter_mut().for_each(|l| *l = exp(*l - max));
@@ -190,6 +194,6 @@ simd! {
                 *l = scale * *l - weight * w;
             }
         }
-        total * sum.ln() - own
+        total * sum.ln() - own + zero
     }
 }

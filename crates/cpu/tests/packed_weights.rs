@@ -402,6 +402,39 @@ fn sites_give_the_bits_of_the_plain_layer_and_rows_do_not_disturb_each_other() {
 }
 
 #[test]
+fn a_loss_is_nan_where_a_logit_is_not_finite() {
+    let _level = hold_level();
+    let (v, d, rows) = (1000, 48, 9);
+    let mut random = Random::new(9);
+    let (table, h) = (random.normals(v * d, 0.3), vec![1.0; rows * d]);
+    // The last of the vocabulary and one in the middle; no target is either.
+    let targets = random.tokens(rows, v - 1);
+    for (token, number) in [
+        (v - 1, f32::NEG_INFINITY),
+        (v - 1, f32::INFINITY),
+        (500, f32::NEG_INFINITY),
+        (500, f32::NAN),
+        (500, f32::MAX),
+    ] {
+        let mut table = table.clone();
+        // With the largest number in two places their sum is infinite.
+        table[token * d + 3..token * d + 5].fill(number);
+        for format in [Format::F32, Format::Bf16, Format::Int8] {
+            let (mut plain, mut prepared) = (vec![0.0; rows], vec![0.0; rows]);
+            with_exec(2, |exec| {
+                let head = Prepared::new(exec, format, Mat::new(&table, v, d).t());
+                cross_entropy::losses_prepared(exec, &h, &head, 1.0, &targets, &mut prepared);
+                let nll = &mut plain;
+                cross_entropy::forward::<f32>(exec, &h, &table, 1.0, &targets, nll, None, d);
+            });
+            for nll in plain.iter().chain(&prepared) {
+                assert!(nll.is_nan(), "{token} {number} {format:?}: {nll}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_head_gives_the_bits_of_the_plain_head() {
     let _level = hold_level();
     let (v, d) = (1000, 48);

@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// Bytes that are not UTF-8.
     #[error(
-        "{location}: not UTF-8 text\n  expected: UTF-8\n  got:      the invalid byte 0x{byte:02x} at byte offset {offset_bytes}\n  help:     convert the file, for example with `iconv -f LATIN1 -t UTF-8`"
+        "{location}: not UTF-8 text\n  expected: UTF-8\n  got:      the invalid byte 0x{byte:02x} at byte offset {offset_bytes}\n  help:     {help}"
     )]
     NotUtf8 {
         /// The file, or file:line.
@@ -56,6 +56,54 @@ pub enum Error {
         offset_bytes: usize,
         /// The first invalid byte.
         byte: u8,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A file in a format that is recognised and not read.
+    #[error(
+        "{}: not text: {format}\n  expected: text in UTF-8, JSON Lines, or either compressed by gzip or zstd\n  got:      {format}\n  help:     {help}", path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The name of its format, such as "xz".
+        format: &'static str,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A folder that this program wrote, or is to write, named as an input.
+    #[error(
+        "{}: this is {what}, not text\n  expected: a folder of text\n  got:      {what}, as this program writes it\n  help:     name the folder of the texts it was made from", path.display()
+    )]
+    OwnOutput {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds, such as "a dataset".
+        what: &'static str,
+    },
+    /// A zstd frame whose window takes more memory than is given.
+    #[error(
+        "{}: its zstd window is too large\n  expected: a window of at most {expected_bytes} bytes (zstd --long=27)\n  got:      a window of {got_bytes} bytes\n  help:     compress it again with a smaller one: zstd -dc --long=31 FILE | zstd --long=27 > NEW", path.display()
+    )]
+    Window {
+        /// The compressed file.
+        path: PathBuf,
+        /// The largest window accepted.
+        expected_bytes: u64,
+        /// The window that a frame asks for.
+        got_bytes: u64,
+    },
+    /// A key was given for texts that have none.
+    #[error(
+        "{location}: the key \"{key}\" was given, but this is not JSON Lines\n  expected: one JSON object per line\n  got:      {got}\n  help:     leave --text-key out to read it as plain text; `jq -c '.[]' FILE > NEW` makes lines of an array, `jq -c . FILE > NEW` of objects over several lines"
+    )]
+    KeyWithoutLines {
+        /// The file, or the option.
+        location: String,
+        /// The key given.
+        key: String,
+        /// What was found.
+        got: &'static str,
     },
     /// One document is larger than the limit; compressed files can be far larger than they look.
     #[error(
@@ -81,7 +129,7 @@ pub enum Error {
     },
     /// A line of a JSON Lines file that is not JSON.
     #[error(
-        "{location}:{column}: not JSON: {reason}\n  expected: one JSON object per line\n  help:     rename the file to .txt if it is plain text"
+        "{location}:{column}: not JSON: {reason}\n  expected: one JSON object per line\n  help:     {help}"
     )]
     JsonLine {
         /// file:line.
@@ -90,6 +138,8 @@ pub enum Error {
         column: usize,
         /// The reason of the parser.
         reason: String,
+        /// What to do.
+        help: &'static str,
     },
     /// A JSON line without the text.
     #[error(

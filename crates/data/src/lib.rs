@@ -26,7 +26,7 @@ mod text;
 pub mod tokenizer;
 pub mod tokens;
 
-pub use corpus::{Corpus, CorpusOptions, CorpusStats, Document};
+pub use corpus::{Corpus, CorpusOptions, CorpusStats, Document, LeftOut};
 pub use dataset::{Dataset, inspect};
 pub use error::{Error, Result};
 pub use eval::{EvalWindow, EvalWindows};
@@ -34,5 +34,5 @@ pub use prepare::{
     DocumentSource, ImportOptions, PrepareOptions, Progress, Stage, Summary, import, prepare,
 };
 pub use sampler::{Batch, TokenSource, WindowSampler};
-pub use tokenizer::{ByteCounts, DecodeStream, Tokenizer, TokenizerSpec};
+pub use tokenizer::{ByteCounts, DecodeStream, Losses, Tokenizer, TokenizerSpec};
 pub use tokens::{TokenFile, TokenFileWriter};

@@ -1,11 +1,12 @@
-//! Shuffled training batches as a pure function of (seed, tokens, index).
+//! Shuffled training windows as a pure function of (seed, tokens, position).
 //!
 //! An epoch cuts the tokens into windows of `context + 1` tokens, one `context` apart, so that each
 //! token but the first of a window is a target once. Every epoch starts cutting at another offset
-//! and visits the windows in another order. Sample `i` of the whole run is window `i mod W` of the
-//! order of epoch `i / W`; batch `k` holds the samples from `k * batch` on. Nothing is carried from
-//! one batch to the next, so resuming needs the index of the next batch and nothing else, and
-//! parallel workers can each take the batches `step * workers + worker`.
+//! and visits the windows in another order. Window `i` of the whole run is number `i mod W` in the
+//! order of epoch `i / W`. A batch holds the windows from a position on, across the end of an epoch
+//! if need be. Nothing is carried from one batch to the next: resuming needs the number of windows
+//! drawn so far and nothing else, so that batches may change their size on the way, and parallel
+//! workers can each take the windows of their own rank.
 
 use std::sync::Arc;
 
@@ -110,24 +111,25 @@ impl Batch {
     }
 }
 
-/// Draws batches from a sequence of tokens.
+/// Draws batches of windows from a sequence of tokens.
 ///
 /// ```
 /// use tokenformer_data::WindowSampler;
 ///
 /// let tokens: Vec<u32> = (0..100).collect();
-/// let sampler = WindowSampler::new(tokens, 8, 2, 42)?;
-/// let batch = sampler.batch_at(3)?;
-/// assert_eq!((batch.inputs.len(), batch.targets.len()), (16, 16));
-/// assert_eq!(batch.targets[0], batch.inputs[0] + 1);
-/// assert_eq!(batch, sampler.batch_at(3)?);
+/// let sampler = WindowSampler::new(tokens, 8, 42)?;
+/// let four = sampler.batch_at(6, 4)?;
+/// assert_eq!((four.inputs.len(), four.targets.len()), (32, 32));
+/// assert_eq!(four.targets[0], four.inputs[0] + 1);
+/// // The same windows, two at a time.
+/// let (first, second) = (sampler.batch_at(6, 2)?, sampler.batch_at(8, 2)?);
+/// assert_eq!(four.inputs, [first.inputs, second.inputs].concat());
 /// # Ok::<(), tokenformer_data::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct WindowSampler<S> {
     source: S,
     context: usize,
-    batch: usize,
     seed: u64,
     /// Windows in every epoch.
     windows: u64,
@@ -136,13 +138,12 @@ pub struct WindowSampler<S> {
 }
 
 impl<S: TokenSource> WindowSampler<S> {
-    /// A sampler of `batch` windows of `context` inputs each.
+    /// A sampler of windows of `context` inputs each.
     ///
     /// # Errors
-    /// A context or batch of 0, or fewer than `context + 1` tokens.
-    pub fn new(source: S, context: usize, batch: usize, seed: u64) -> Result<Self> {
+    /// A context of 0, or fewer than `context + 1` tokens.
+    pub fn new(source: S, context: usize, seed: u64) -> Result<Self> {
         check_positive("--context", context)?;
-        check_positive("--batch", batch)?;
         let tokens = source.token_count();
         check_length(tokens, context)?;
         // Windows that fit at the latest offset, `context - 1`, so that all epochs are equally long.
@@ -154,36 +155,33 @@ impl<S: TokenSource> WindowSampler<S> {
         Ok(Self {
             source,
             context,
-            batch,
             seed,
             windows: windows as u64,
             offsets: offsets as u64,
         })
     }
 
-    /// Batch `index` in new buffers.
+    /// `batch` windows from number `first` of the run on, in new buffers.
     ///
     /// # Errors
     /// The source cannot be read.
-    pub fn batch_at(&self, index: u64) -> Result<Batch> {
-        let mut batch = Batch::new(self.batch, self.context);
-        self.fill(index, &mut batch)?;
-        Ok(batch)
+    pub fn batch_at(&self, first: u64, batch: usize) -> Result<Batch> {
+        let mut filled = Batch::new(batch, self.context);
+        self.fill(first, &mut filled)?;
+        Ok(filled)
     }
 
-    /// Batch `index` in the buffers of `batch`; allocates only if its size is another.
+    /// As many windows as `batch` has, from number `first` of the run on; allocates only if its context is another.
     ///
     /// # Errors
     /// The source cannot be read.
-    pub fn fill(&self, index: u64, batch: &mut Batch) -> Result<()> {
-        if (batch.batch, batch.context) != (self.batch, self.context)
-            || batch.inputs.len() != self.batch * self.context
-            || batch.targets.len() != self.batch * self.context
-        {
-            *batch = Batch::new(self.batch, self.context);
+    pub fn fill(&self, first: u64, batch: &mut Batch) -> Result<()> {
+        let len = batch.batch * self.context;
+        if batch.context != self.context || [batch.inputs.len(), batch.targets.len()] != [len; 2] {
+            *batch = Batch::new(batch.batch, self.context);
         }
-        let first = u128::from(index) * self.batch as u128;
-        let mut epoch = self.epoch(self.epoch_at(index));
+        let mut epoch = self.epoch(self.epoch_at(first));
+        let first = u128::from(first);
         let inputs = batch.inputs.chunks_exact_mut(self.context);
         let targets = batch.targets.chunks_exact_mut(self.context);
         for (sample, (inputs, targets)) in (first..).zip(inputs.zip(targets)) {
@@ -199,19 +197,14 @@ impl<S: TokenSource> WindowSampler<S> {
         Ok(())
     }
 
-    /// The epoch in which batch `index` begins, from 0.
-    pub fn epoch_at(&self, index: u64) -> u64 {
-        (u128::from(index) * self.batch as u128 / u128::from(self.windows)) as u64
+    /// The epoch of window `window` of the run, from 0.
+    pub fn epoch_at(&self, window: u64) -> u64 {
+        window / self.windows
     }
 
     /// Windows per epoch, the same in every epoch.
     pub fn windows_per_epoch(&self) -> u64 {
         self.windows
-    }
-
-    /// Targets per batch.
-    pub fn tokens_per_batch(&self) -> usize {
-        self.batch * self.context
     }
 
     /// Where the tokens come from.

@@ -102,33 +102,59 @@ fn what_is_no_text_takes_no_memory() {
 }
 
 #[test]
-fn a_window_that_the_file_does_not_justify_is_refused() {
+fn a_window_takes_memory_only_as_content_comes() {
     let dir = tempfile::tempdir().unwrap();
     // The magic, a descriptor, the window of 2^(10 + exponent) bytes, and a last raw block of one byte.
     let frame =
         |exponent: u8| [b"\x28\xb5\x2f\xfd\x00", &[exponent << 3][..], b"\x09\0\0a"].concat();
-    let usual = write(dir.path(), "usual.txt.zst", frame(13));
-    assert_eq!(texts(usual).unwrap(), ["a"]);
     // One segment whose content is said to have 64 MiB.
     let single = b"\x28\xb5\x2f\xfd\xa0\0\0\0\x04\x09\0\0a".to_vec();
-    for bytes in [frame(14), frame(16), frame(31), single] {
+    let two = [frame(17), frame(17)].concat();
+    for (bytes, text) in [
+        (frame(13), "a"),
+        (frame(17), "a"),
+        (two, "aa"),
+        (single, "a"),
+    ] {
         let path = write(dir.path(), "window.txt.zst", &bytes);
         let (found, most) = held(|| texts(path));
-        let told = found.unwrap_err().to_string();
-        assert!(told.contains("window"), "{told}");
-        assert!(most < 1 << 20, "{most} bytes for a file of {}", bytes.len());
+        match found {
+            Ok(texts) => assert_eq!(texts, [text]),
+            // That the content has one byte instead may be an error.
+            Err(error) => assert!(matches!(error, Error::Decompress { .. }), "{error}"),
+        }
+        assert!(most < 2 << 20, "{most} bytes for a file of {}", bytes.len());
     }
-    // The same window where the file is half as large.
-    let mut large = frame(14);
-    large.truncate(6);
-    for _ in 0..65 {
-        // A raw block of 128 KiB.
-        large.extend([0, 0, 0x10]);
-        large.resize(large.len() + (128 << 10), b'a');
+}
+
+#[test]
+fn a_window_above_128_mib_is_refused_by_that_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let frame =
+        |descriptor: u8| [b"\x28\xb5\x2f\xfd\x00", &[descriptor][..], b"\x09\0\0a"].concat();
+    // The next size that can be written is 128 MiB and an eighth of it; 31 << 3 stands for 2 TiB.
+    for (descriptor, bytes) in [
+        (17 << 3 | 1, 150_994_944_u64),
+        (18 << 3, 1 << 28),
+        (31 << 3, 1 << 41),
+    ] {
+        let path = write(dir.path(), "window.txt.zst", frame(descriptor));
+        let (found, most) = held(|| texts(path));
+        let error = found.unwrap_err();
+        assert!(
+            matches!(error, Error::Window { expected_bytes: 134_217_728, got_bytes, .. } if got_bytes == bytes),
+            "{error}"
+        );
+        let told = error.to_string();
+        assert!(
+            told.contains(
+                "its zstd window is too large\n  expected: a window of at most 134217728 bytes"
+            ),
+            "{told}"
+        );
+        assert!(!told.contains("damaged"), "{told}");
+        assert!(most < 1 << 20, "{most} bytes");
     }
-    large.extend([1, 0, 0]);
-    let path = write(dir.path(), "large.txt.zst", large);
-    assert_eq!(texts(path).unwrap()[0].len(), 65 * (128 << 10));
 }
 
 #[test]

@@ -79,8 +79,9 @@ fn folders_are_read_in_order_and_skip_what_is_not_text() {
             text_bytes: texts.iter().map(|t| t.len() as u64).sum(),
             skipped_binary_files: 3,
             skipped_empty_files: 1,
-            skipped_links: 0,
             skipped_empty_documents: 1,
+            json_lines_files: 1,
+            ..CorpusStats::default()
         }
     );
     assert_eq!(read_paths(&[dir.path()]).unwrap(), (documents, stats));
@@ -112,11 +113,14 @@ fn compressed_files_read_like_plain_ones() {
         write(dir.path(), "c.jsonl.gz", gzip(lines.as_bytes())),
         write(dir.path(), "d.NDJSON.zst", zstd(lines.as_bytes())),
     ];
-    let mut options = CorpusOptions::new(paths.to_vec());
-    options.text_key = "body".into();
+    let mut options = CorpusOptions::new(paths[2..].to_vec());
+    options.text_key = Some("body".into());
     let (documents, _) = read(options).unwrap();
     let texts: Vec<_> = documents.iter().map(|d| d.text.as_str()).collect();
-    assert_eq!(texts, [&text, &text, "one", "two", "one", "two"]);
+    assert_eq!(texts, ["one", "two", "one", "two"]);
+    let (documents, _) = read_paths(&[&paths[0], &paths[1]]).unwrap();
+    let texts: Vec<_> = documents.iter().map(|d| d.text.as_str()).collect();
+    assert_eq!(texts, [&text, &text]);
 }
 
 #[test]
@@ -224,7 +228,8 @@ fn named_files_without_text_say_so() {
     assert_eq!(
         message(d, &latin1),
         "latin1.txt: not UTF-8 text\n  expected: UTF-8\n  got:      the invalid byte 0xe9 at byte \
-         offset 3\n  help:     convert the file, for example with `iconv -f LATIN1 -t UTF-8`"
+         offset 3\n  help:     convert it from the encoding it is in: `iconv -f ENCODING -t UTF-8 FILE > \
+         NEW`, with LATIN1 or WINDOWS-1252 where it comes from Western Europe"
     );
 }
 

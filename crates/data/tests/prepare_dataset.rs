@@ -151,9 +151,9 @@ fn the_same_inputs_and_seed_give_the_same_bytes_on_any_number_of_threads() {
 }
 
 #[test]
-fn the_split_of_a_document_depends_on_seed_and_text_alone() {
+fn the_order_of_the_documents_does_not_matter_and_more_of_them_move_few() {
     let dir = tempfile::tempdir().unwrap();
-    let all = texts(100);
+    let all = texts(400);
     let valid = |name: &str, texts: &[String]| {
         let [_, valid] = split_of(&options(texts, &dir.path().join(name)));
         valid.into_iter().collect::<BTreeSet<_>>()
@@ -161,9 +161,23 @@ fn the_split_of_a_document_depends_on_seed_and_text_alone() {
     let expected = valid("all", &all);
     let reversed: Vec<_> = all.iter().rev().cloned().collect();
     assert_eq!(valid("reversed", &reversed), expected);
-    let half: BTreeSet<_> = all[..50].iter().cloned().collect();
+    let half: BTreeSet<_> = all[..200].iter().cloned().collect();
     let common: BTreeSet<_> = expected.intersection(&half).cloned().collect();
-    assert_eq!(valid("half", &all[..50]), common);
+    let moved = valid("half", &all[..200])
+        .symmetric_difference(&common)
+        .count();
+    assert!(moved < 10, "{moved} of {}", common.len());
+}
+
+#[test]
+fn equal_documents_never_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = texts(60);
+    all.extend(texts(60));
+    let [train, valid] = split_of(&options(&all, &dir.path().join("out")));
+    let train: BTreeSet<_> = train.into_iter().collect();
+    assert!(valid.iter().all(|text| !train.contains(text)));
+    assert!(!valid.is_empty());
 }
 
 #[test]

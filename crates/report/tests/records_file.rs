@@ -8,7 +8,11 @@ use tokenformer_report::{Error, EvalRecord, MetricsWriter, Record, ResumePoint, 
 
 /// A checkpoint of a step, in the last stage of any run here.
 fn at(step: u64) -> Option<ResumePoint> {
-    Some(ResumePoint { step, stage: 9 })
+    Some(ResumePoint {
+        step,
+        stage: 9,
+        unevaluated: false,
+    })
 }
 
 fn write(path: &std::path::Path, records: &[Record]) {
@@ -273,6 +277,34 @@ fn a_growth_after_the_checkpoint_of_its_step_is_made_again() {
         writer.write(&record).unwrap();
     }
     drop(writer);
-    MetricsWriter::open(&path, Some(ResumePoint { step: 4, stage: 0 })).unwrap();
+    let point = ResumePoint {
+        step: 4,
+        stage: 0,
+        unevaluated: false,
+    };
+    MetricsWriter::open(&path, Some(point)).unwrap();
     assert_eq!(read(&path).unwrap(), [eval(3, 0), eval(4, 0)]);
+}
+
+#[test]
+fn an_evaluation_that_was_interrupted_is_recorded_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    let eval = |step| -> Record {
+        let line = format!(
+            r#"{{"kind":"eval","step":{step},"tokens":1,"stage":0,"params":1,"loss":1.0,"perplexity":2.0,"eval_tokens":1}}"#
+        );
+        serde_json::from_str(&line).unwrap()
+    };
+    let all = [train(4, 1.0), eval(4), train(8, 1.0), note(8, "a"), eval(8)];
+    write(&path, &all);
+    let point = |unevaluated| ResumePoint {
+        step: 8,
+        stage: 0,
+        unevaluated,
+    };
+    MetricsWriter::open(&path, Some(point(false))).unwrap();
+    assert_eq!(read(&path).unwrap(), all);
+    MetricsWriter::open(&path, Some(point(true))).unwrap();
+    assert_eq!(read(&path).unwrap(), all[..4]);
 }

@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// A folder has no file for a task.
     #[error(
-        "{}: no file for the task {task}\n  expected: one of {searched}\n  got:      {got}\n  help:     {}",
+        "{}: no file for the task {task}\n  expected: one of {searched}\n  got:      {got}\n  help:     give the right file one of these names; {}",
         dir.display(), crate::fetch::HELP
     )]
     NoTaskFile {

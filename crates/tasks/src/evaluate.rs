@@ -1,7 +1,7 @@
 //! The whole way from task files to results.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -9,6 +9,7 @@ use tokenformer_data::Tokenizer;
 
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
+use crate::labels;
 use crate::metrics::{argmax, mean, mean_stderr, perplexity, perplexity_stderr};
 use crate::partial::{Partial, key};
 use crate::plan::shared;
@@ -26,8 +27,10 @@ pub struct Options {
     pub limit: Option<usize>,
     /// Hash of the model's weights and configuration: finished questions belong to it.
     pub model_hash: String,
-    /// Where finished questions are kept until the evaluation is complete.
-    pub partial: Option<PathBuf>,
+    /// What weights are kept as; scores depend on it.
+    pub precision: String,
+    /// The program that computes, in its version: another one can give other scores.
+    pub program: String,
 }
 
 /// How far an evaluation is.
@@ -65,11 +68,11 @@ struct Item {
 }
 
 /// Input tokens that are scored between two looks at the stop flag.
-const CHUNK_TOKENS: usize = 8192;
+const CHUNK_TOKENS: usize = 2048;
 
 /// Evaluates a model on tasks. `progress` is called at the start and after each part; when `stop` is set
-/// the evaluation ends after the part that runs. With [`Options::partial`] it then goes on where it was;
-/// the caller removes that file when nobody needs it any more.
+/// the evaluation ends after the part that runs. With `partial` a later call then goes on where this one was;
+/// after the last, the caller ends that by [`Partial::finish`].
 ///
 /// # Errors
 /// If a task file is missing or malformed, a question does not fit the model, or the model fails.
@@ -77,6 +80,7 @@ pub fn evaluate(
     options: &Options,
     tokenizer: &Tokenizer,
     scorer: &mut dyn Scorer,
+    mut partial: Option<&mut Partial>,
     progress: &mut dyn FnMut(Progress),
     stop: &AtomicBool,
 ) -> Result<Outcome> {
@@ -84,22 +88,24 @@ pub fn evaluate(
     let encoder = Encoder { tokenizer, context };
     let mut items = Vec::new();
     for (task, path) in &options.tasks {
-        let rows = rows::read(path, options.limit)?;
+        let mut rows = rows::read(path, options.limit)?;
+        let is_whole = options.limit.is_none_or(|limit| rows.len() < limit);
+        labels::add(*task, path, &mut rows, is_whole)?;
         let made: Vec<Result<Item>> = (rows.par_iter())
             .map(|row| item(options, &encoder, *task, row))
             .collect();
         // In the order of rows, so that it is always the first wrong one that is named.
         items.extend(made.into_iter().collect::<Result<Vec<_>>>()?);
     }
-    let mut partial = options.partial.as_deref().map(Partial::open).transpose()?;
     if let Some(partial) = &mut partial {
         for item in &mut items {
-            item.scores = partial.take(&item.key, item.requests.len());
+            item.scores = partial.take(&item.key, &item.requests);
         }
     }
+    let taken_over = items.iter().filter(|item| item.scores.is_some()).count();
 
     let mut state = Progress {
-        done: items.iter().filter(|item| item.scores.is_some()).count(),
+        done: taken_over,
         total: items.len(),
     };
     progress(state);
@@ -121,7 +127,7 @@ pub fn evaluate(
             let done = chunk
                 .iter()
                 .filter_map(|i| Some((&*i.key, i.scores.as_deref()?)));
-            partial.add(done)?;
+            partial.add(done);
         }
         state.done += count;
         progress(state);
@@ -130,10 +136,12 @@ pub fn evaluate(
 
     let samples: Vec<Sample> = items.iter().filter_map(sample).collect();
     let tasks = (options.tasks.iter())
-        .map(|&(task, _)| task_result(task, &samples))
+        .map(|(task, path)| task_result(*task, path, &samples))
         .collect::<Vec<_>>();
     let results = Results {
         model: options.model_hash.clone(),
+        precision: options.precision.clone(),
+        taken_over,
         tokenizer: tokenizer.fingerprint(),
         context,
         limit: options.limit,
@@ -146,11 +154,17 @@ pub fn evaluate(
 fn item(options: &Options, encoder: &Encoder<'_>, task: Task, row: &rows::Row) -> Result<Item> {
     let question = task.question(row)?;
     let requests = encoder.question(&question, task.kind() == Kind::Word, 0, &row.location)?;
+    let settings = [
+        &*options.model_hash,
+        &*options.precision,
+        &*options.program,
+        &*encoder.context.to_string(),
+    ];
     Ok(Item {
         task,
         row: row.index,
         location: row.location.clone(),
-        key: key(&options.model_hash, task, row.index, &requests),
+        key: key(&settings, task, row.index, &requests),
         question,
         requests,
         scores: None,
@@ -219,7 +233,7 @@ fn sample(item: &Item) -> Option<Sample> {
 }
 
 /// The metrics of the samples of a task.
-fn task_result(task: Task, samples: &[Sample]) -> TaskResult {
+fn task_result(task: Task, path: &Path, samples: &[Sample]) -> TaskResult {
     let samples: Vec<&Sample> = samples.iter().filter(|s| s.task == task).collect();
     let share = |is_right: &dyn Fn(&Sample) -> bool| {
         let hits: Vec<f64> = samples
@@ -252,6 +266,7 @@ fn task_result(task: Task, samples: &[Sample]) -> TaskResult {
     }
     TaskResult {
         task,
+        file: path.display().to_string(),
         questions: samples.len(),
         is_whole_split: samples.len() == task.rows(),
         truncated: samples.iter().filter(|s| s.truncated).count(),

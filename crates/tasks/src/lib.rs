@@ -9,6 +9,7 @@
 //! | [`score`]    | requests of tokens and who scores them |
 //! | [`model`]    | the scorer of a [`tokenformer_core::Model`] |
 //! | [`metrics`]  | accuracy, normalised accuracy, perplexity, standard errors |
+//! | [`partial`]  | finished questions of a stopped evaluation |
 //! | [`evaluate`](mod@evaluate) | the whole way, resumable |
 //! | [`results`]  | what comes out, for people and programs |
 //!
@@ -19,10 +20,11 @@ pub mod encode;
 mod error;
 pub mod evaluate;
 pub mod fetch;
+mod labels;
 pub mod locate;
 pub mod metrics;
 pub mod model;
-mod partial;
+pub mod partial;
 mod plan;
 mod python;
 pub mod results;
@@ -33,7 +35,6 @@ pub mod task;
 pub use error::{Error, Result};
 pub use evaluate::{Options, Outcome, Progress, evaluate};
 pub use model::ModelScorer;
-#[cfg(fuzzing)]
 pub use partial::Partial;
 pub use results::{Metric, Results, Sample, TaskResult};
 pub use score::{Request, Scored, Scorer};

@@ -1,8 +1,9 @@
 //! Which file of a folder belongs to a task.
 //!
-//! A file's name begins with one of the task's names and ends with `.jsonl` or `.jsonl.gz`; upper and
-//! lower case, `-` and `_` are the same. Or the task's folder has a file of the split. Other splits are
-//! never taken.
+//! A file's name is one of the task's names, then words that are known to change nothing: the split that is reported,
+//! a configuration, a whole set's only part; then `.jsonl` or `.jsonl.gz`. Upper and lower case, `-` and `_` are the
+//! same. Or the task's folder has a file of the split. A word that is not known, as of a translation, can mean another
+//! data set: such a file is never taken, and neither is another split.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,16 +11,29 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
+/// What follows a name where a data set is one file of one: `00000_of_00001`.
+const ONLY_PART: &str = "_00000_of_00001";
+
 impl Task {
-    /// How names of its files and folders begin.
+    /// How its files and folders are called.
     fn names(self) -> &'static [&'static str] {
         match self {
-            Self::LambadaOpenai => &["lambada_openai", "lambada_test", "lambada"],
+            Self::LambadaOpenai => &["lambada_openai", "lambada"],
             Self::Hellaswag => &["hellaswag"],
-            Self::Piqa => &["piqa"],
+            Self::Piqa => &["piqa", "physicaliqa_train_dev"],
             Self::ArcEasy => &["arc_easy"],
             Self::ArcChallenge => &["arc_challenge"],
-            Self::Winogrande => &["winogrande_xl", "winogrande"],
+            Self::Winogrande => &["winogrande_xl", "winogrande_1.1", "winogrande"],
+        }
+    }
+
+    /// Words in names that leave the data set what it is.
+    fn marks(self) -> &'static [&'static str] {
+        match self {
+            // The text in English, and the copy that `data fetch` gets.
+            Self::LambadaOpenai => &["en", "pypi"],
+            Self::Winogrande => &["xl"],
+            _ => &[],
         }
     }
 
@@ -33,6 +47,33 @@ impl Task {
             _ => (VALIDATION, &["train", "test"]),
         }
     }
+
+    /// What the words of a name say.
+    fn name_of(self, words: &str) -> Name {
+        let words = words.strip_suffix(ONLY_PART).unwrap_or(words);
+        let words = || words.split(['_', '.']).filter(|word| !word.is_empty());
+        let (right, wrong) = self.splits();
+        let is_known = |word: &str| right.contains(&word) || self.marks().contains(&word);
+        if words().any(|word| wrong.contains(&word)) {
+            Name::OtherSplit
+        } else if words().all(is_known) {
+            let says_split = words().any(|word| right.contains(&word));
+            Name::Known { says_split }
+        } else {
+            Name::Unknown
+        }
+    }
+}
+
+/// What a file name means for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// A name that is known, with a word for the split or without one.
+    Known { says_split: bool },
+    /// Another split of the task.
+    OtherSplit,
+    /// Words that are not known.
+    Unknown,
 }
 
 /// The files of `tasks` in `dir`.
@@ -50,69 +91,79 @@ pub fn locate_all(dir: &Path, tasks: &[Task]) -> Result<Vec<(Task, PathBuf)>> {
 /// If the folder cannot be read, or has no such file or several.
 pub fn locate(dir: &Path, task: Task) -> Result<PathBuf> {
     let entries = sorted(dir)?;
-    let mut found: Vec<PathBuf> = Vec::new();
+    let mut found: Vec<(bool, PathBuf)> = Vec::new();
     for path in &entries {
         let name = plain_name(path);
-        let Some(rest) = (task.names().iter()).find_map(|n| name.strip_prefix(n)) else {
-            continue;
-        };
-        if path.is_dir() && rest.is_empty() {
-            let inside = sorted(path)?.into_iter();
-            found.extend(inside.filter(|file| split_of(task, &plain_name(file)) == Some(true)));
-        } else if split_of(task, rest).is_some() && path.is_file() {
-            found.push(path.clone());
+        if path.is_dir() && task.names().contains(&name.as_str()) {
+            for file in sorted(path)? {
+                let stem = stem(&plain_name(&file)).map(str::to_owned);
+                // In the task's folder the split is a name of its own.
+                let words = stem.as_deref().map(|s| behind_name(task, s).unwrap_or(s));
+                if words.map(|words| task.name_of(words)) == Some(Name::Known { says_split: true })
+                {
+                    found.push((true, file));
+                }
+            }
+        } else if let Some(words) = stem(&name).and_then(|stem| behind_name(task, stem))
+            && let Name::Known { says_split } = task.name_of(words)
+            && path.is_file()
+        {
+            found.push((says_split, path.clone()));
         }
     }
     // A name that says the split is better than one that says none.
-    let says_split = |path: &PathBuf| split_of(task, &plain_name(path)) == Some(true);
-    if found.iter().any(says_split) {
-        found.retain(says_split);
+    if found.iter().any(|(says_split, _)| *says_split) {
+        found.retain(|(says_split, _)| *says_split);
     }
-    let shown = |paths: &[PathBuf]| {
-        let names: Vec<String> = (paths.iter().take(12))
-            .filter_map(|path| path.strip_prefix(dir).ok())
-            .map(|path| path.display().to_string())
-            .collect();
-        match names.is_empty() {
-            true => "an empty folder".into(),
-            false => names.join(", "),
-        }
-    };
+    let found: Vec<PathBuf> = found.into_iter().map(|(_, path)| path).collect();
     match found.as_slice() {
         [] => Err(Error::NoTaskFile {
             dir: dir.to_owned(),
             task: task.name(),
             searched: searched(task),
-            got: shown(&entries),
+            got: shown(dir, &entries),
         }),
         [one] => Ok(one.clone()),
         several => Err(Error::SeveralTaskFiles {
             dir: dir.to_owned(),
             task: task.name(),
-            got: shown(several),
+            got: shown(dir, several),
         }),
     }
 }
 
-/// What the name of a JSON Lines file says about its split: the right one, none, or (as `None`) a wrong
-/// one; also `None` for other files.
-fn split_of(task: Task, name: &str) -> Option<bool> {
-    let stem = name
-        .strip_suffix(".gz")
+/// The name of a JSON Lines file without what tells that it is one.
+fn stem(name: &str) -> Option<&str> {
+    name.strip_suffix(".gz")
         .unwrap_or(name)
-        .strip_suffix(".jsonl")?;
-    let (right, wrong) = task.splits();
-    let has = |words: &[&str]| stem.split(['_', '.']).any(|word| words.contains(&word));
-    (!has(wrong)).then(|| has(right))
+        .strip_suffix(".jsonl")
+}
+
+/// What follows one of the task's names, at the end of a word.
+fn behind_name(task: Task, stem: &str) -> Option<&str> {
+    let rest = |name: &&str| stem.strip_prefix(*name);
+    let is_end = |rest: &&str| rest.is_empty() || rest.starts_with(['_', '.']);
+    task.names().iter().filter_map(rest).find(is_end)
 }
 
 /// A file name in lower case, with `_` for `-`.
-fn plain_name(path: &Path) -> String {
+pub(crate) fn plain_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.to_lowercase().replace('-', "_")
 }
 
-fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
+fn shown(dir: &Path, paths: &[PathBuf]) -> String {
+    let names: Vec<String> = (paths.iter().take(12))
+        .filter_map(|path| path.strip_prefix(dir).ok())
+        .map(|path| path.display().to_string())
+        .collect();
+    match names.is_empty() {
+        true => "an empty folder".into(),
+        false => names.join(", "),
+    }
+}
+
+pub(crate) fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).map_err(Error::io("read", dir))?;
     let paths: std::io::Result<Vec<PathBuf>> = entries.map(|e| Ok(e?.path())).collect();
     let mut paths = paths.map_err(Error::io("read", dir))?;
@@ -122,11 +173,7 @@ fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
 
 fn searched(task: Task) -> String {
     let (splits, _) = task.splits();
-    let (name, split) = (task.name(), splits.first().copied().unwrap_or_default());
-    let files = task
-        .names()
-        .iter()
-        .map(|name| format!("{name}*.jsonl[.gz]"));
-    let files: Vec<String> = files.collect();
-    format!("{}, {name}/{split}*.jsonl[.gz]", files.join(", "))
+    let split = splits.first().copied().unwrap_or_default();
+    let name = task.name();
+    format!("{name}_{split}.jsonl, {name}.jsonl, {name}/{split}.jsonl, each also .gz")
 }

@@ -24,6 +24,8 @@ pub struct Metric {
 pub struct TaskResult {
     /// The task.
     pub task: Task,
+    /// The file that its questions are from.
+    pub file: String,
     /// Questions scored.
     pub questions: usize,
     /// Whether these are as many as the split that is reported has.
@@ -41,6 +43,10 @@ pub struct TaskResult {
 pub struct Results {
     /// Hash of the model.
     pub model: String,
+    /// What weights are kept as.
+    pub precision: String,
+    /// Questions whose scores are from an earlier call that was stopped.
+    pub taken_over: usize,
     /// Fingerprint of the tokenizer.
     pub tokenizer: String,
     /// Positions of the model.
@@ -95,6 +101,16 @@ impl fmt::Display for Results {
             table.row(["average".into(), empty(), "*".into(), value, empty()]);
         }
         write!(f, "{table}")?;
+        for result in &self.tasks {
+            writeln!(f, "{}: {}", result.task, result.file)?;
+        }
+        if self.taken_over > 0 {
+            writeln!(
+                f,
+                "The scores of {} questions are from an earlier call that was stopped.",
+                self.taken_over
+            )?;
+        }
         let truncated: usize = self.tasks.iter().map(|task| task.truncated).sum();
         if truncated > 0 {
             let context = self.context;

@@ -16,6 +16,9 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 const MAX_FILE_BYTES: u64 = 1 << 26;
 const MAX_ROWS: usize = 100_000;
 
+/// How a gzip file begins, whatever its name; no text begins so.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
 /// One row of a task file.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -50,6 +53,16 @@ impl Row {
         }
     }
 
+    /// Puts a value at `key`.
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
+        self.fields.insert(key.to_owned(), value);
+    }
+
+    /// Whether the value at `key` is an object.
+    pub(crate) fn is_object(&self, key: &str) -> bool {
+        self.fields.get(key).is_some_and(Value::is_object)
+    }
+
     /// Whether there is such a key.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.fields.contains_key(key)
@@ -69,16 +82,39 @@ impl Row {
             .ok_or_else(|| self.wrong(key, "a list of strings", self.fields.get(key)))
     }
 
+    /// The string at `key` of the object at `outer`.
+    pub(crate) fn inner_text(&self, outer: &str, key: &str) -> Result<&str> {
+        let found = self.inner(outer, key);
+        found.and_then(Value::as_str).ok_or_else(|| {
+            let place = format!("{outer}.{key}");
+            self.wrong(&place, "a string", found.or(self.fields.get(outer)))
+        })
+    }
+
     /// The strings at `key` of the object at `outer`, at least one.
     pub(crate) fn inner_texts(&self, outer: &str, key: &str) -> Result<Vec<&str>> {
-        let found = self.fields.get(outer).and_then(|object| object.get(key));
+        let found = self.inner(outer, key);
         strings(found).ok_or_else(|| {
-            self.wrong(
-                &format!("{outer}.{key}"),
-                "a list of strings",
-                found.or(self.fields.get(outer)),
-            )
+            let place = format!("{outer}.{key}");
+            let got = found.or(self.fields.get(outer));
+            self.wrong(&place, "a list of strings", got)
         })
+    }
+
+    /// The strings at `field` of each object in the list at `key` of the object at `outer`, at least one.
+    pub(crate) fn listed_texts(&self, outer: &str, key: &str, field: &str) -> Result<Vec<&str>> {
+        let found = self.inner(outer, key);
+        let objects = found.and_then(Value::as_array).into_iter().flatten();
+        let texts: Option<Vec<&str>> = objects.map(|o| o.get(field)?.as_str()).collect();
+        texts.filter(|texts| !texts.is_empty()).ok_or_else(|| {
+            let place = format!("{outer}.{key}");
+            let expected = format!("a list of objects with the string {field:?}");
+            self.wrong(&place, &expected, found.or(self.fields.get(outer)))
+        })
+    }
+
+    fn inner(&self, outer: &str, key: &str) -> Option<&Value> {
+        self.fields.get(outer)?.get(key)
     }
 
     /// The number at `key`, written as one or as a string; `first` is subtracted, and the rest has to be
@@ -159,10 +195,9 @@ fn shortened(value: &Value) -> String {
 /// # Errors
 /// If the file cannot be read, has no row, or a line is not a JSON object.
 pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Row>> {
-    let file = BufReader::new(File::open(path).map_err(Error::io("open", path))?);
-    let is_gzip = path
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("gz"));
+    let mut file = BufReader::new(File::open(path).map_err(Error::io("open", path))?);
+    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    let is_gzip = start.starts_with(&GZIP_MAGIC);
     let reader: Box<dyn Read> = match is_gzip {
         true => Box::new(MultiGzDecoder::new(file)),
         false => Box::new(file),

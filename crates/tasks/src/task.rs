@@ -8,8 +8,9 @@
 //! | `arc_easy`, `arc_challenge` | test, 2,376 and 1,172 | `Question: question\nAnswer:` | `" "` + choice, three to five | acc, acc_norm |
 //! | `winogrande` | xl validation, 1,267 | per option: the sentence up to `_`, then the option | `" "` + the stripped rest, the same for both | acc |
 //!
-//! Rows come in two shapes, told apart by their keys: those of the datasets on the Hugging Face hub, and
-//! a normalised one with `gold`, which is cleaned already.
+//! Rows come in several shapes, told apart by their keys: those of the data sets' authors, those of the Hugging Face
+//! hub, which differ from them for ARC (`question.stem` and a list of `question.choices`), and a normalised one with
+//! `gold`, which is cleaned already.
 
 use std::fmt;
 use std::str::FromStr;
@@ -203,12 +204,15 @@ fn hellaswag(row: &Row) -> Result<Question> {
     if !row.has("endings") {
         return normalised(row);
     }
-    let (activity, a, b) = (
-        row.text("activity_label")?,
-        row.text("ctx_a")?,
-        row.text("ctx_b")?,
-    );
-    let context = clean(&format!("{activity}: {a} {}", capitalize(b)));
+    // The published rows have `ctx` too, which is both parts; rows of other hands may have only that.
+    let mut context = match row.has("ctx_a") {
+        true => format!("{} {}", row.text("ctx_a")?, capitalize(row.text("ctx_b")?)),
+        false => row.text("ctx")?.to_owned(),
+    };
+    if row.has("activity_label") {
+        context = format!("{}: {context}", row.text("activity_label")?);
+    }
+    let context = clean(&context);
     let endings: Vec<String> = row.texts("endings")?.into_iter().map(clean).collect();
     let gold = row.choice("label", 0, endings.len())?;
     Ok(choices(&context, &endings, gold))
@@ -249,9 +253,20 @@ fn arc(row: &Row) -> Result<Question> {
     if !row.has("question") {
         return normalised(row);
     }
-    let context = format!("Question: {}\nAnswer:", row.text("question")?);
-    let texts = row.inner_texts("choices", "text")?;
-    let labels = row.inner_texts("choices", "label")?;
+    let (question, texts, labels) = match row.is_object("question") {
+        // As the authors publish it.
+        true => (
+            row.inner_text("question", "stem")?,
+            row.listed_texts("question", "choices", "text")?,
+            row.listed_texts("question", "choices", "label")?,
+        ),
+        false => (
+            row.text("question")?,
+            row.inner_texts("choices", "text")?,
+            row.inner_texts("choices", "label")?,
+        ),
+    };
+    let context = format!("Question: {question}\nAnswer:");
     let answer = row.text("answerKey")?;
     let gold = labels.iter().take(texts.len()).position(|&l| l == answer);
     let gold = gold

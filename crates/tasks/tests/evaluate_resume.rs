@@ -7,22 +7,33 @@ use serde_json::json;
 use tokenformer_data::Tokenizer;
 use tokenformer_tasks::results::write_samples;
 use tokenformer_tasks::{
-    Options, Outcome, Progress, Request, Results, Sample, Scored, Scorer, Task, evaluate,
+    Options, Outcome, Partial, Progress, Request, Results, Sample, Scored, Scorer, Task, evaluate,
 };
 
 /// A target's log-probability is minus its byte over a hundred; the word is right if it ends in `s`.
-#[derive(Default)]
 struct Bytes {
+    context: usize,
     scored: usize,
     stop_after: Option<usize>,
     bad: bool,
+}
+
+impl Default for Bytes {
+    fn default() -> Self {
+        Self {
+            context: 40,
+            scored: 0,
+            stop_after: None,
+            bad: false,
+        }
+    }
 }
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
 impl Scorer for Bytes {
     fn context(&self) -> usize {
-        40
+        self.context
     }
 
     fn score(&mut self, requests: &[Request]) -> tokenformer_tasks::Result<Vec<Scored>> {
@@ -72,13 +83,24 @@ fn options(dir: &Path) -> Options {
         ],
         limit: None,
         model_hash: "a model".into(),
-        partial: None,
+        precision: "f32".into(),
+        program: "a program".into(),
     }
 }
 
 fn run(options: &Options, scorer: &mut Bytes) -> tokenformer_tasks::Result<Outcome> {
     STOP.store(false, Ordering::Relaxed);
-    evaluate(options, &Tokenizer::bytes(), scorer, &mut |_| {}, &STOP)
+    let tokenizer = &Tokenizer::bytes();
+    evaluate(options, tokenizer, scorer, None, &mut |_| {}, &STOP)
+}
+
+/// An evaluation with a file of finished questions, which it leaves as it is.
+fn run_with(options: &Options, path: &Path, scorer: &mut Bytes) -> Outcome {
+    STOP.store(false, Ordering::Relaxed);
+    let tokenizer = &Tokenizer::bytes();
+    let mut partial = Partial::open(path, &options.program).unwrap();
+    let partial = Some(&mut partial);
+    evaluate(options, tokenizer, scorer, partial, &mut |_| {}, &STOP).unwrap()
 }
 
 fn finished(outcome: Outcome) -> (Results, Vec<Sample>) {
@@ -137,41 +159,82 @@ fn results_stopping_and_going_on() {
     let json = serde_json::to_string(results).unwrap();
     assert_eq!(&serde_json::from_str::<Results>(&json).unwrap(), results);
 
+    assert!(text.contains(&format!("piqa: {}", options.tasks[0].1.display())));
+    assert_eq!(results.taken_over, 0);
+
     // Stopped, and gone on in another call, twice: the same results, and nothing is scored twice.
-    options.partial = Some(dir.path().join("partial.jsonl"));
-    let mut total = 0;
+    let path = dir.path().join("cache").join("partial.jsonl");
+    let same = |outcome: Outcome, taken_over: usize| {
+        let (mut results, samples) = finished(outcome);
+        assert_eq!(results.taken_over, taken_over);
+        let said = format!("scores of {taken_over} questions are from an earlier call");
+        assert_eq!(results.to_string().contains(&said), taken_over > 0);
+        results.taken_over = 0;
+        assert_eq!((&results, &samples), (&whole.0, &whole.1));
+    };
+    let (mut total, mut kept) = (0, 0);
     for stop_after in [300, 700] {
         let mut scorer = Bytes {
             stop_after: Some(stop_after),
             ..Bytes::default()
         };
-        let outcome = run(&options, &mut scorer).unwrap();
+        let outcome = run_with(&options, &path, &mut scorer);
         let Outcome::Stopped(Progress { done, total: 1000 }) = outcome else {
             panic!("{outcome:?}");
         };
-        assert!(done > 0 && done < 1000);
+        assert!(done > kept && done < 1000);
         total += scorer.scored;
+        kept = done;
     }
-    // A line that was cut short, as by a crash, is scored again.
-    let path = options.partial.clone().unwrap();
+    // A line that was cut short, as by a crash, is scored again; so is one whose scores somebody changed.
     let text = std::fs::read_to_string(&path).unwrap();
+    let (first, rest) = text.split_once("\n{\"key\"").unwrap();
+    let rest = rest.replacen("\"loglik\":-", "\"loglik\":-1", 1);
+    let text = format!("{first}\n{{\"key\"{rest}");
     std::fs::write(&path, &text[..text.len() - 20]).unwrap();
     let mut scorer = Bytes::default();
-    assert_eq!(finished(run(&options, &mut scorer).unwrap()), whole);
+    same(run_with(&options, &path, &mut scorer), kept - 2);
     total += scorer.scored;
     assert!(
-        (all_requests + 1..=all_requests + 3).contains(&total),
+        (all_requests + 2..=all_requests + 6).contains(&total),
         "{total}"
     );
 
-    // All is there now; another model has to start anew.
+    // All is there now; whatever else the scores depend on has them computed anew.
     let mut scorer = Bytes::default();
-    assert_eq!(finished(run(&options, &mut scorer).unwrap()), whole);
+    same(run_with(&options, &path, &mut scorer), 1000);
     assert_eq!(scorer.scored, 0);
-    options.model_hash = "another".into();
+    let mut wider = Bytes::default();
+    wider.context += 1;
+    let others = [
+        Options {
+            model_hash: "another".into(),
+            ..options.clone()
+        },
+        Options {
+            precision: "int8".into(),
+            ..options.clone()
+        },
+    ];
+    let scorers = [Bytes::default(), Bytes::default(), wider];
+    for (other, mut scorer) in others.iter().chain([&options]).zip(scorers) {
+        let (results, _) = finished(run_with(other, &path, &mut scorer));
+        assert_eq!((results.taken_over, scorer.scored), (0, all_requests));
+        assert_eq!(results.precision, other.precision);
+    }
+    let other = Options {
+        program: "another program".into(),
+        ..options.clone()
+    };
     let mut scorer = Bytes::default();
-    finished(run(&options, &mut scorer).unwrap());
+    finished(run_with(&other, &path, &mut scorer));
     assert_eq!(scorer.scored, all_requests);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        text.lines().count(),
+        1 + 1000,
+        "the other program's are gone"
+    );
 
     // The first questions only.
     options.limit = Some(5);
@@ -186,20 +249,7 @@ fn results_stopping_and_going_on() {
         .collect();
     assert_eq!(read, samples);
 
-    // Another file is not overwritten.
-    options.partial = Some(options.tasks[0].1.clone());
-    let before = std::fs::read(&options.tasks[0].1).unwrap();
-    let message = run(&options, &mut Bytes::default())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("not a file of finished questions"),
-        "{message}"
-    );
-    assert_eq!(std::fs::read(&options.tasks[0].1).unwrap(), before);
-
     // Scores that are no numbers end it, and name the row.
-    options.partial = None;
     let mut bad = Bytes {
         bad: true,
         ..Bytes::default()

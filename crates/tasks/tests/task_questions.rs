@@ -50,6 +50,26 @@ fn hellaswag_cleans_hub_rows() {
 }
 
 #[test]
+fn hellaswag_rows_without_parts_have_their_whole_context() {
+    let endings = json!(["stops.", "runs [title] on"]);
+    let whole = json!({"ctx": "A man walks. he", "endings": endings, "label": 1});
+    let q = question(Task::Hellaswag, whole);
+    let context = "A man walks. he";
+    assert_eq!(pairs(&q), [(context, " stops."), (context, " runs. on")]);
+    assert_eq!(q.gold, 1);
+    // As the authors publish them: the parts are there beside the whole.
+    let published = json!({
+        "ind": 24, "activity_label": "Walking", "ctx_a": "A man walks.", "ctx_b": "he",
+        "ctx": "A man walks. he", "split": "val", "split_type": "indomain", "label": 0,
+        "endings": endings, "source_id": "activitynet~v_1",
+    });
+    let q = question(Task::Hellaswag, published);
+    let context = "Walking: A man walks. He";
+    assert_eq!(pairs(&q), [(context, " stops."), (context, " runs. on")]);
+    assert_eq!(q.gold, 0);
+}
+
+#[test]
 fn normalised_rows_are_not_cleaned_again() {
     for task in [Task::Hellaswag, Task::ArcEasy, Task::ArcChallenge] {
         let q = question(
@@ -104,6 +124,27 @@ fn arc_finds_the_answer_among_its_labels() {
             [(context, " sand"), (context, " rain"), (context, " dust")]
         );
         assert_eq!(q.gold, gold);
+    }
+    // As the authors publish it.
+    let nested = json!({
+        "id": "MCAS_2000_4_6",
+        "question": {
+            "stem": "What is wet?",
+            "choices": [
+                {"text": "sand", "label": "A"}, {"text": "rain", "label": "B"},
+                {"text": "dust", "label": "C"},
+            ],
+        },
+        "answerKey": "B",
+    });
+    for task in [Task::ArcEasy, Task::ArcChallenge] {
+        let q = question(task, nested.clone());
+        let context = "Question: What is wet?\nAnswer:";
+        assert_eq!(
+            pairs(&q),
+            [(context, " sand"), (context, " rain"), (context, " dust")]
+        );
+        assert_eq!((q.gold, q.lengths), (1, vec![4, 4, 4]));
     }
 }
 
@@ -183,6 +224,21 @@ fn wrong_rows_are_explained() {
             Task::ArcEasy,
             json!({"question": "q", "choices": ["a"], "answerKey": "B"}),
             "choices.text",
+        ),
+        (
+            Task::ArcEasy,
+            json!({"question": {"choices": []}, "answerKey": "A"}),
+            "\"question.stem\" has a wrong value",
+        ),
+        (
+            Task::ArcEasy,
+            json!({"question": {"stem": "q", "choices": [{"text": "a"}]}, "answerKey": "A"}),
+            "a list of objects with the string \"label\"",
+        ),
+        (
+            Task::ArcEasy,
+            json!({"question": {"stem": "q", "choices": [{"text": "a", "label": "A"}]}, "answerKey": "B"}),
+            "this among them",
         ),
         (
             Task::Winogrande,

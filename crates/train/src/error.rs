@@ -61,9 +61,26 @@ pub enum Error {
         /// What came out.
         got: f64,
     },
+    /// The numbers of a run are not finite any more.
+    #[error(
+        "{}: the run has diverged at step {step}: {problem}\n  expected: finite numbers\n  got:      {got}\n  help:     {help}",
+        path.display()
+    )]
+    Diverged {
+        /// The run directory.
+        path: PathBuf,
+        /// Updates done or skipped.
+        step: u64,
+        /// What makes the run end.
+        problem: String,
+        /// The numbers.
+        got: String,
+        /// What to do, and from which checkpoint.
+        help: String,
+    },
     /// It was asked to stop before there was a result.
     #[error(
-        "{what}: stopped\n  expected: {expected}\n  got:      {got}\n  help:     run the command again for a result"
+        "{what}: stopped before its end\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
     )]
     Stopped {
         /// What was being done.
@@ -72,6 +89,8 @@ pub enum Error {
         expected: String,
         /// How much was done.
         got: String,
+        /// How to get a result.
+        help: &'static str,
     },
     /// A file could not be read or written.
     #[error("{}: cannot {action}: {source}\n  help:     {help}", path.display())]

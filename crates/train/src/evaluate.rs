@@ -108,23 +108,6 @@ impl HeldOut<'_> {
     }
 }
 
-/// Scores `text` to the end, with the bytes of a token estimated by the mean of the whole text.
-///
-/// # Errors
-/// As [`HeldOut::evaluate`].
-pub fn evaluate(
-    model: &Model,
-    text: &TokenFile,
-    options: EvalOptions,
-    progress: impl FnMut(u64),
-) -> Result<Evaluation> {
-    let mean = text.text_bytes() as f64 / text.len() as f64;
-    let bytes = &ScoredBytes::Mean(mean);
-    let never = AtomicBool::new(false);
-    let found = HeldOut { text, bytes }.evaluate(model, options, &never, progress)?;
-    Ok(found.expect("nothing stops it"))
-}
-
 /// What has been scored so far.
 struct Sums<'a> {
     scored_bytes: &'a ScoredBytes,

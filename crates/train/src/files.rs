@@ -37,6 +37,8 @@ pub const KIND_MODEL: &str = "model";
 pub const KIND_CHECKPOINT: &str = "checkpoint";
 
 const STATE_VERSION: u32 = 1;
+/// More than any run counts, and far from where counting on would overflow.
+const MAX_COUNTER: u64 = 1 << 60;
 const MAX_JSON_BYTES: u64 = 256 << 20;
 
 /// The best held-out loss so far.
@@ -72,10 +74,20 @@ pub struct TrainState {
     pub stage: u32,
     /// Tokens seen.
     pub tokens: u64,
-    /// Batches drawn; the position in the data is a function of it, the seed and the dataset.
-    pub batches: u64,
-    /// Updates skipped because of a gradient that was not finite.
+    /// Windows (samples) drawn so far: the position in the data, whatever the size of the batches.
+    #[serde(default)]
+    pub windows: u64,
+    /// What version 0.1.0 counted instead of windows; [`read_state`] takes it away.
+    #[serde(default, skip_serializing, rename = "batches")]
+    old_batches: Option<u64>,
+    /// Updates skipped because of a loss or gradient that was not finite.
     pub skipped: u64,
+    /// Those of them since the last update that was not skipped.
+    #[serde(default)]
+    pub skipped_in_row: u64,
+    /// Whether the evaluation that is due after `step` was interrupted, and is to be made again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unevaluated: bool,
     /// Sum of the losses since the last record, and their number.
     pub pending_loss: (f64, u64),
     /// Best held-out loss so far.
@@ -103,8 +115,11 @@ impl TrainState {
             step: 0,
             stage: 0,
             tokens: 0,
-            batches: 0,
+            windows: 0,
+            old_batches: None,
             skipped: 0,
+            skipped_in_row: 0,
+            unevaluated: false,
             pending_loss: (0.0, 0),
             best: None,
             seed,
@@ -113,6 +128,14 @@ impl TrainState {
             growths: Vec::new(),
             updates: BTreeMap::new(),
             training: TrainingSettings::default(),
+        }
+    }
+
+    /// The newest step after which a loss is known to have been finite: the weights are the same since then.
+    pub fn sound_step(&self) -> u64 {
+        match self.best {
+            Some(best) if best.step == self.step => self.step,
+            _ => self.step.saturating_sub(1 + self.skipped_in_row),
         }
     }
 }
@@ -131,6 +154,25 @@ fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::
         to.write_all(&bytes[..chunk.len() * 4])?;
     }
     Ok(())
+}
+
+/// The first array of `model` with a number that is not finite, and that number.
+///
+/// # Errors
+/// If the device fails.
+pub fn not_finite(model: &Model) -> Result<Option<(String, f32)>> {
+    const CHUNK: usize = 4096;
+    let mut host = [0.0f32; CHUNK];
+    for param in model.params() {
+        for start in (0..param.len()).step_by(CHUNK) {
+            let chunk = &mut host[..CHUNK.min(param.len() - start)];
+            (model.device()).read_part(param.value(), start, chunk)?;
+            if let Some(&bad) = chunk.iter().find(|x| !x.is_finite()) {
+                return Ok(Some((param.name().into(), bad)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Writes named buffers as a safetensors file.
@@ -162,9 +204,17 @@ fn write_buffers(
 /// # Errors
 /// If a file cannot be written or the device fails.
 pub fn write_model(to: &mut DirWriter, model: &Model, tokenizer: Option<&[u8]>) -> Result<()> {
+    write_network(to, model, tokenizer.map(|bytes| (TOKENIZER, bytes)))
+}
+
+fn write_network<'f>(
+    to: &mut DirWriter,
+    model: &Model,
+    files: impl IntoIterator<Item = (&'f str, &'f [u8])>,
+) -> Result<()> {
     to.write_bytes(CONFIG, model.config().to_json().as_bytes())?;
-    if let Some(tokenizer) = tokenizer {
-        to.write_bytes(TOKENIZER, tokenizer)?;
+    for (name, bytes) in files {
+        to.write_bytes(name, bytes)?;
     }
     let params: Vec<_> = (model.params().into_iter())
         .map(|p| (p.name().to_string(), p.shape().to_vec(), p.value()))
@@ -172,7 +222,8 @@ pub fn write_model(to: &mut DirWriter, model: &Model, tokenizer: Option<&[u8]>) 
     write_buffers(to, WEIGHTS, &**model.device(), &params)
 }
 
-/// Writes a whole checkpoint into a directory that is being made.
+/// Writes a whole checkpoint into a directory that is being made; `files` are those that it holds besides, such as
+/// the tokenizer.
 ///
 /// # Errors
 /// As [`write_model`].
@@ -181,9 +232,10 @@ pub fn write_checkpoint(
     model: &Model,
     optimizer: &AdamW,
     state: &TrainState,
-    tokenizer: &[u8],
+    files: &[(&'static str, Vec<u8>)],
 ) -> Result<()> {
-    write_model(to, model, Some(tokenizer))?;
+    let files = files.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+    write_network(to, model, files)?;
     let mut moments = Vec::new();
     let mut state = state.clone();
     state.updates.clear();
@@ -333,7 +385,7 @@ pub fn read_state(dir: &Path) -> Result<TrainState> {
     if !path.exists() {
         return Err(damaged("there is no training state here".into()));
     }
-    let state: TrainState =
+    let mut state: TrainState =
         serde_json::from_str(&read_text(&path)?).map_err(|e| damaged(e.to_string()))?;
     if state.version != STATE_VERSION {
         let problem = format!(
@@ -341,6 +393,20 @@ pub fn read_state(dir: &Path) -> Result<TrainState> {
             state.version
         );
         return Err(damaged(problem));
+    }
+    let counters = [
+        state.step,
+        state.tokens,
+        state.windows,
+        state.skipped,
+        state.skipped_in_row,
+    ];
+    if let Some(counter) = counters.into_iter().find(|&n| n > MAX_COUNTER) {
+        return Err(damaged(format!("a counter of {counter}")));
+    }
+    if state.old_batches.take().is_some() {
+        // Every window was as long as the context, so the tokens tell the windows for any size of batches.
+        state.windows = state.tokens / state.model.context.max(1) as u64;
     }
     Ok(state)
 }

@@ -1,24 +1,34 @@
 //! Training runs: recipes, the loop with growth and exact resume, checkpoints, evaluation.
 //!
-//! [`trainer`] is the loop; [`recipe`] decides everything it does; [`files`] is what it leaves.
+//! [`trainer`] is the loop, [`task`] what it trains on, [`recipe`] decides everything it does, [`files`] is what it
+//! leaves.
 
 #![warn(missing_docs)]
 
+mod divergence;
 mod error;
 pub mod evaluate;
+mod events;
 pub mod files;
+pub mod finite;
 pub mod footprint;
 pub mod memory;
 pub mod observer;
 pub mod recipe;
+mod records;
+mod run_dir;
 pub mod sample;
 pub mod schedule;
 pub mod scored;
+pub mod task;
 pub mod trainer;
 
 pub use error::{Error, Result};
-pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol, evaluate};
+pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
+pub use finite::ensure_finite;
 pub use observer::{Observer, Progress, Silent};
 pub use recipe::{Recipe, Resolved};
+pub use run_dir::Resume;
 pub use scored::{ScoredBytes, bits_per_byte};
-pub use trainer::{Outcome, Resume, Trainer};
+pub use task::Task;
+pub use trainer::{Outcome, Trainer};

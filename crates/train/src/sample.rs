@@ -1,12 +1,13 @@
 //! Continuing a text.
 
 use crate::error::Result;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Model;
 use tokenformer_core::generate::{Sampler, Sampling, Session};
 use tokenformer_data::Tokenizer;
 
 /// Text of up to `max_tokens` new tokens after `prompt`; ends earlier at the end of a document or when the
-/// context is full. An empty prompt starts a document.
+/// context is full. An empty prompt starts a document. `stop` is looked at before each token; `None` if it was set.
 ///
 /// # Errors
 /// If the prompt cannot be encoded or is longer than the context, or the device fails.
@@ -16,7 +17,8 @@ pub fn continue_text(
     prompt: &str,
     max_tokens: usize,
     sampling: Sampling,
-) -> Result<String> {
+    stop: &AtomicBool,
+) -> Result<Option<String>> {
     let eod = tokenizer.eod();
     let mut tokens = tokenizer.encode(prompt)?;
     if tokens.is_empty() {
@@ -25,9 +27,12 @@ pub fn continue_text(
     let mut sampler = Sampler::new(sampling)?;
     let mut session = Session::new(model, model.context())?;
     session.feed(&tokens)?;
-    let mut decoder = tokenizer.decode_stream();
+    let mut decoder = tokenizer.decode_stream_after(&tokens);
     let mut text = String::new();
     for _ in 0..max_tokens {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let token = sampler.choose(session.logits(), session.tokens());
         if Some(token) == eod {
             break;
@@ -39,5 +44,5 @@ pub fn continue_text(
         session.feed(&[token])?;
     }
     text += &decoder.finish();
-    Ok(text)
+    Ok(Some(text))
 }

@@ -25,8 +25,8 @@ pub fn run(input: &[u8]) {
         max_document_bytes: MIB as u64,
         ..CorpusOptions::new(vec![path])
     };
-    // The largest usual window of zstd has 8 MiB, and one may follow another.
-    bounded(input, 24 * MIB, || {
+    // A window of zstd has 128 MiB at most, in a buffer that doubles as it grows.
+    bounded(input, (2 * 128 + 24) * MIB, || {
         let visited = Corpus::open(options).and_then(|corpus| {
             corpus.visit(|document| {
                 assert!(document.text.len() <= MIB && !document.text.is_empty());

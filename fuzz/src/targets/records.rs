@@ -19,7 +19,11 @@ pub fn run(input: &[u8]) {
         if let Ok(before) = before {
             let after = read(&path).expect("what was kept");
             assert_eq!(format!("{before:?}"), format!("{after:?}"));
-            let point = ResumePoint { step: 3, stage: 0 };
+            let point = ResumePoint {
+                step: 3,
+                stage: 0,
+                unevaluated: false,
+            };
             MetricsWriter::open(&path, Some(point)).expect("what was kept");
             let resumed = read(&path).expect("what was kept");
             assert!(resumed.iter().all(|record| record.step() <= 3));

@@ -95,10 +95,9 @@ impl ModelConfig {
     fn check_total(&self) -> Result<()> {
         let d = self.width as u128;
         let layers = self.blocks.iter().flat_map(BlockConfig::layers);
-        let body: u128 = layers
-            .map(|layer| d * (2 * layer.hidden() as u128).max(d))
-            .sum();
-        let params = body + d * (2 * self.vocab as u128 + self.context as u128);
+        let body: u128 = layers.map(|l| u128::from(l.params(self.width))).sum();
+        let tables = 2 * self.vocab as u128 + self.context as u128;
+        let params = body + d * tables;
         if params > MAX_PARAMS {
             let expected = format!("at most {MAX_PARAMS} learnable numbers");
             let help = "are these the sizes you meant?";

@@ -1,23 +1,30 @@
 //! Documents from files and folders.
 //!
-//! | name                    | documents |
-//! |-------------------------|-----------|
-//! | `*.jsonl`, `*.ndjson`   | one per line: the string at [`CorpusOptions::text_key`] |
-//! | any other file          | one: the whole file |
-//! | either with `.gz`/`.zst`| the same, decompressed while it is read |
-//! | a folder                | its files in the order of their names, folder by folder |
+//! | a file with                                        | documents |
+//! |----------------------------------------------------|-----------|
+//! | an object per line, or the name `*.jsonl`, `*.ndjson` | one per line: the string at [`CorpusOptions::text_key`] |
+//! | any other text                                     | one: the whole file |
 //!
-//! Memory is bounded by one document: a JSON Lines file is read line by line.
+//! The content decides, not the name: files compressed by gzip or zstd are decompressed while they are read, and other
+//! formats are refused by their names, or skipped and counted in folders. A folder stands for its files in the order of
+//! their names, folder by folder. Each file is read once, whatever leads to it.
+//!
+//! With [`CorpusOptions::split_on`] every text is parted at a marker. Memory is bounded by one document: JSON Lines are
+//! read line by line, files that are parted part by part.
 
+mod own;
 mod read;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use walk::InputFile;
+use walk::{InputFile, Walk};
+
+pub use walk::LeftOut;
 
 /// One text with the place it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +40,13 @@ pub struct Document {
 pub struct CorpusOptions {
     /// Files and folders, read in this order.
     pub inputs: Vec<PathBuf>,
-    /// The key of the text in JSON Lines; default `"text"`.
-    pub text_key: String,
+    /// The key of the text in JSON Lines; default `None`, which stands for `"text"`. With a key, named files have to be
+    /// JSON Lines, and so has at least one of all.
+    pub text_key: Option<String>,
+    /// A marker that ends a document inside a text; default `None`. It and the line ends around it belong to no text.
+    pub split_on: Option<String>,
+    /// Files and folders that are left out of folders; default none.
+    pub left_out: Vec<PathBuf>,
     /// Largest document accepted, decompressed; default 1 GiB. It bounds the memory that a small
     /// compressed file can claim.
     pub max_document_bytes: u64,
@@ -45,9 +57,15 @@ impl CorpusOptions {
     pub fn new(inputs: Vec<PathBuf>) -> Self {
         Self {
             inputs,
-            text_key: "text".into(),
+            text_key: None,
+            split_on: None,
+            left_out: Vec::new(),
             max_document_bytes: 1 << 30,
         }
+    }
+
+    fn key(&self) -> &str {
+        self.text_key.as_deref().unwrap_or("text")
     }
 }
 
@@ -68,6 +86,24 @@ pub struct CorpusStats {
     pub skipped_links: u64,
     /// JSON lines whose text is the empty string.
     pub skipped_empty_documents: u64,
+    /// Files in folders skipped because of their format, by its name.
+    #[serde(default)]
+    pub skipped_formats: BTreeMap<String, u64>,
+    /// Files and folders that another name had led to already, each read once.
+    #[serde(default)]
+    pub repeats: u64,
+    /// Files read as JSON Lines.
+    #[serde(default)]
+    pub json_lines_files: u64,
+    /// Files named `*.json` whose JSON is not in lines, read as they are.
+    #[serde(default)]
+    pub whole_json_files: u64,
+    /// Lone halves of surrogate pairs in the texts of JSON Lines, each of which became U+FFFD.
+    #[serde(default)]
+    pub replaced_surrogates: u64,
+    /// Markers at which a text was parted.
+    #[serde(default)]
+    pub markers: u64,
 }
 
 /// The files of a set of inputs, in a fixed order.
@@ -76,30 +112,46 @@ pub struct Corpus {
     options: CorpusOptions,
     inputs: Vec<walk::Input>,
     skipped_links: u64,
+    left_out: Vec<LeftOut>,
 }
 
 impl Corpus {
     /// Finds the files; reads none of them.
     ///
-    /// Hidden files and folders inside a folder (names that start with a dot) are left out.
+    /// Hidden files and folders inside a folder (names that start with a dot) are left out, and so are the folders that
+    /// this program wrote, such as datasets and runs.
     ///
     /// # Errors
-    /// No inputs, an input that is missing or is neither file nor folder, an unreadable folder.
+    /// No inputs, an input that is missing or is neither file nor folder, an unreadable folder, a folder that this program
+    /// wrote, an empty marker.
     pub fn open(options: CorpusOptions) -> Result<Self> {
         if options.inputs.is_empty() {
             return Err(Error::NoInput);
         }
-        let mut skipped_links = 0;
+        if options.split_on.as_deref() == Some("") {
+            return Err(Error::Option {
+                option: "--split-on",
+                expected: "a marker of at least one character",
+                got: "an empty one".into(),
+            });
+        }
+        let mut walk = Walk::new(&options.left_out);
         let inputs = options
             .inputs
             .iter()
-            .map(|path| walk::expand(path, &mut skipped_links))
+            .map(|path| walk.expand(path))
             .collect::<Result<_>>()?;
         Ok(Self {
             options,
             inputs,
-            skipped_links,
+            skipped_links: walk.skipped_links,
+            left_out: walk.left_out,
         })
+    }
+
+    /// What the folders hold that is not read: the program's own output, and [`CorpusOptions::left_out`].
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// What was asked for.
@@ -110,11 +162,12 @@ impl Corpus {
     /// Gives every document to `visitor`, in the same order each time.
     ///
     /// # Errors
-    /// A file that cannot be read, decompressed or parsed; a file named explicitly that is empty or
-    /// not UTF-8; a folder without any text; whatever `visitor` returns.
+    /// A file that cannot be read, decompressed or parsed; a file named explicitly that is empty, not UTF-8, or not JSON
+    /// Lines although a key is; a folder without any text; whatever `visitor` returns.
     pub fn visit(&self, mut visitor: impl FnMut(Document) -> Result<()>) -> Result<CorpusStats> {
         let mut stats = CorpusStats {
             skipped_links: self.skipped_links,
+            repeats: self.inputs.iter().map(|input| input.repeats).sum(),
             ..CorpusStats::default()
         };
         for input in &self.inputs {
@@ -122,18 +175,19 @@ impl Corpus {
             for file in &input.files {
                 self.visit_file(file, &mut stats, &mut visitor)?;
             }
-            if input.is_folder && stats.documents == before.documents {
-                return Err(Error::NoText {
-                    location: input.path.display().to_string(),
-                    expected: "a folder with at least one text file",
-                    got: format!(
-                        "{} files, of which {} binary and {} empty",
-                        input.files.len(),
-                        stats.skipped_binary_files - before.skipped_binary_files,
-                        stats.skipped_empty_files - before.skipped_empty_files,
-                    ),
-                });
+            let is_read = stats.documents > before.documents || input.repeats > 0;
+            if input.is_folder && !is_read {
+                return Err(nothing_in(input, &before, &stats));
             }
+        }
+        if let Some(key) = &self.options.text_key
+            && stats.json_lines_files == 0
+        {
+            return Err(Error::KeyWithoutLines {
+                location: format!("--text-key {key}"),
+                key: key.clone(),
+                got: "none in all inputs",
+            });
         }
         Ok(stats)
     }
@@ -145,35 +199,59 @@ impl Corpus {
         visitor: &mut dyn FnMut(Document) -> Result<()>,
     ) -> Result<()> {
         let before = stats.documents;
-        let outcome = read::documents(file, &self.options, &mut |document| {
-            if document.text.is_empty() {
-                stats.skipped_empty_documents += 1;
-                return Ok(());
-            }
-            stats.documents += 1;
-            stats.text_bytes += document.text.len() as u64;
-            visitor(document)
-        })?;
-        match outcome {
+        let mut sink = read::Sink {
+            options: &self.options,
+            stats,
+            visitor,
+        };
+        match read::documents(file, &mut sink)? {
             read::Outcome::Binary => stats.skipped_binary_files += 1,
+            read::Outcome::Foreign(format) => {
+                *stats.skipped_formats.entry(format.to_owned()).or_default() += 1;
+            }
             read::Outcome::Empty if file.is_named => {
-                return Err(Error::NoText {
-                    location: file.path.display().to_string(),
-                    expected: "a file with text",
-                    got: "an empty file".into(),
-                });
+                return Err(no_text(file, "a file with text", "an empty file"));
             }
             read::Outcome::Empty => stats.skipped_empty_files += 1,
             read::Outcome::Read if stats.documents > before => stats.files += 1,
             read::Outcome::Read if file.is_named => {
-                return Err(Error::NoText {
-                    location: file.path.display().to_string(),
-                    expected: "at least one document with text",
-                    got: "only empty ones".into(),
-                });
+                let expected = "at least one document with text";
+                return Err(no_text(file, expected, "only empty ones"));
             }
             read::Outcome::Read => {}
         }
         Ok(())
+    }
+}
+
+fn no_text(file: &InputFile, expected: &'static str, got: &str) -> Error {
+    Error::NoText {
+        location: file.path.display().to_string(),
+        expected,
+        got: got.into(),
+    }
+}
+
+/// The error for a folder of whose files none gave a document.
+fn nothing_in(input: &walk::Input, before: &CorpusStats, after: &CorpusStats) -> Error {
+    let foreign = |stats: &CorpusStats| stats.skipped_formats.values().sum::<u64>();
+    let mut got = format!(
+        "{} files, of which {} binary and {} empty",
+        input.files.len(),
+        after.skipped_binary_files - before.skipped_binary_files,
+        after.skipped_empty_files - before.skipped_empty_files,
+    );
+    let formats = foreign(after) - foreign(before);
+    if formats > 0 {
+        let names: Vec<&str> = after.skipped_formats.keys().map(String::as_str).collect();
+        got += &format!(
+            " and {formats} of formats that are not read ({})",
+            names.join(", ")
+        );
+    }
+    Error::NoText {
+        location: input.path.display().to_string(),
+        expected: "a folder with at least one text file",
+        got,
     }
 }

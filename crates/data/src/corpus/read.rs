@@ -1,17 +1,21 @@
-//! The documents of one file: decompression, lines, UTF-8.
+//! The documents of one file: what kind it is, lines, UTF-8.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
-
-use flate2::bufread::MultiGzDecoder;
+use std::io::{BufRead, Read};
 
 use super::walk::InputFile;
-use super::{CorpusOptions, Document};
+use super::{CorpusOptions, CorpusStats, Document};
 use crate::error::{Error, Result};
 use line::Found;
+use source::Source;
 
+mod format;
+mod gzip;
+mod json;
 mod line;
+mod parts;
+mod repair;
+mod source;
+mod utf8;
 mod zstd;
 
 /// What a file turned out to be.
@@ -22,112 +26,114 @@ pub(super) enum Outcome {
     Empty,
     /// Not text. Only for files met in a folder; a named one is an error.
     Binary,
+    /// In this format, which is not read. Only for files met in a folder.
+    Foreign(&'static str),
 }
 
-/// Calls `visitor` with each document of `file`, the empty ones too.
-pub(super) fn documents(
-    file: &InputFile,
-    options: &CorpusOptions,
-    visitor: &mut dyn FnMut(Document) -> Result<()>,
-) -> Result<Outcome> {
-    let source = Source::open(&file.path)?;
-    if source.is_lines {
-        json_lines(source, options, visitor)
-    } else {
-        whole(source, file.is_named, options, visitor)
-    }
+/// Where documents go, the empty ones too.
+pub(super) struct Sink<'a> {
+    pub options: &'a CorpusOptions,
+    pub stats: &'a mut CorpusStats,
+    pub visitor: &'a mut dyn FnMut(Document) -> Result<()>,
 }
 
-/// An open file, decompressed while it is read.
-struct Source<'a> {
-    path: &'a Path,
-    reader: Box<dyn BufRead>,
-    /// The compression, for messages.
-    format: Option<&'static str>,
-    is_lines: bool,
-}
-
-impl<'a> Source<'a> {
-    fn open(path: &'a Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let file_bytes = file.metadata().map_err(Error::io("read", path))?.len();
-        let file = BufReader::new(file);
-        let (reader, format): (Box<dyn BufRead>, _) = match extension(path).as_str() {
-            "gz" => {
-                let decoder = MultiGzDecoder::new(file);
-                (Box::new(BufReader::new(decoder)), Some("gzip"))
+impl Sink<'_> {
+    /// Counts a document and passes it on, in parts where it is to be parted.
+    fn put(&mut self, document: Document) -> Result<()> {
+        match &self.options.split_on {
+            None => self.put_whole(document),
+            Some(marker) => {
+                let Document { source, text } = document;
+                let pieces = text.split(marker.as_str());
+                for (number, piece) in (1_u64..).zip(pieces) {
+                    self.stats.markers += u64::from(number > 1);
+                    self.put_part(&source, number, piece)?;
+                }
+                Ok(())
             }
-            "zst" => {
-                let decoder = zstd::Decoder::new(file, file_bytes);
-                (Box::new(BufReader::new(decoder)), Some("zstd"))
-            }
-            _ => (Box::new(file), None),
-        };
-        let inner = match format {
-            Some(_) => extension(Path::new(path.file_stem().unwrap_or_default())),
-            None => extension(path),
-        };
-        Ok(Self {
-            path,
-            reader,
-            format,
-            is_lines: inner == "jsonl" || inner == "ndjson",
-        })
-    }
-
-    fn error(&self, source: io::Error) -> Error {
-        match self.format {
-            // The operating system's own errors carry its code; the others are the decoder's.
-            Some(format) if source.raw_os_error().is_none() => Error::Decompress {
-                path: self.path.to_owned(),
-                format,
-                reason: source.to_string(),
-            },
-            _ => Error::Io {
-                action: "read",
-                path: self.path.to_owned(),
-                source,
-            },
         }
     }
 
-    fn name(&self) -> String {
-        self.path.display().to_string()
+    /// Part `number` of a source that a marker parts; line ends around a marker belong to no text.
+    fn put_part(&mut self, source: &str, number: u64, text: &str) -> Result<()> {
+        let text = text.trim_matches(['\r', '\n']);
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        self.put_whole(Document {
+            source: format!("{source}, part {number}"),
+            text: text.to_owned(),
+        })
+    }
+
+    fn put_whole(&mut self, document: Document) -> Result<()> {
+        if document.text.is_empty() {
+            self.stats.skipped_empty_documents += 1;
+            return Ok(());
+        }
+        self.stats.documents += 1;
+        self.stats.text_bytes += document.text.len() as u64;
+        (self.visitor)(document)
     }
 }
 
-fn extension(path: &Path) -> String {
-    path.extension()
-        .map(|extension| extension.to_string_lossy().to_ascii_lowercase())
-        .unwrap_or_default()
+/// Puts each document of `file` into `sink`.
+pub(super) fn documents(file: &InputFile, sink: &mut Sink) -> Result<Outcome> {
+    let mut source = Source::open(&file.path)?;
+    if source.head.is_empty() {
+        return Ok(Outcome::Empty);
+    }
+    if let Some(foreign) = source.foreign {
+        return match file.is_named {
+            true => Err(Error::Foreign {
+                path: file.path.clone(),
+                format: foreign.name,
+                help: foreign.help,
+            }),
+            false => Ok(Outcome::Foreign(foreign.name)),
+        };
+    }
+    let kind = json::kind(&mut source, sink.options)?;
+    match kind {
+        json::Kind::Lines => {
+            sink.stats.json_lines_files += 1;
+            return json_lines(source, sink);
+        }
+        json::Kind::None => {}
+        json::Kind::Whole => {
+            if source.has_extension(&["json"]) {
+                sink.stats.whole_json_files += 1;
+            }
+        }
+    }
+    if let Some(key) = &sink.options.text_key
+        && file.is_named
+    {
+        return Err(Error::KeyWithoutLines {
+            location: source.name(),
+            key: key.clone(),
+            got: match kind {
+                json::Kind::Whole => "one JSON value over several lines, or an array",
+                _ => "other text",
+            },
+        });
+    }
+    let options = sink.options;
+    match &options.split_on {
+        Some(marker) => parts::read(source, file.is_named, marker, sink),
+        None => whole(source, file.is_named, sink),
+    }
 }
 
-/// Bytes of a file looked at before all of it is read, to leave binary files alone early.
-const SNIFF_BYTES: u64 = 8 << 10;
-
-fn whole(
-    mut source: Source,
-    is_named: bool,
-    options: &CorpusOptions,
-    visitor: &mut dyn FnMut(Document) -> Result<()>,
-) -> Result<Outcome> {
-    let limit_bytes = options.max_document_bytes;
-    let mut bytes = Vec::new();
-    let mut reader = (&mut source.reader).take(SNIFF_BYTES);
-    if let Err(error) = reader.read_to_end(&mut bytes) {
-        return Err(source.error(error));
-    }
-    if !is_named && bytes.contains(&0) {
+fn whole(mut source: Source, is_named: bool, sink: &mut Sink) -> Result<Outcome> {
+    if !is_named && source.head.contains(&0) {
         return Ok(Outcome::Binary);
     }
-    let rest = limit_bytes
-        .saturating_add(1)
-        .saturating_sub(bytes.len() as u64);
-    if let Err(error) = (&mut source.reader).take(rest).read_to_end(&mut bytes) {
+    let limit_bytes = sink.options.max_document_bytes;
+    let mut bytes = Vec::new();
+    let mut reader = source.reader().take(limit_bytes.saturating_add(1));
+    if let Err(error) = reader.read_to_end(&mut bytes) {
         return Err(source.error(error));
-    }
-    if bytes.is_empty() {
-        return Ok(Outcome::Empty);
     }
     if bytes.len() as u64 > limit_bytes {
         return Err(Error::DocumentTooLarge {
@@ -138,35 +144,29 @@ fn whole(
     if !is_named && bytes.contains(&0) {
         return Ok(Outcome::Binary);
     }
-    let mut text = match utf8(bytes, || source.name()) {
+    let mut text = match utf8::text(bytes, || source.name()) {
         Err(Error::NotUtf8 { .. }) if !is_named => return Ok(Outcome::Binary),
         text => text?,
     };
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len_utf8());
     }
-    visitor(Document {
-        source: source.name(),
-        text,
-    })?;
+    let source = source.name();
+    sink.put(Document { source, text })?;
     Ok(Outcome::Read)
 }
 
 /// Editors of some systems put it in front of UTF-8; it is no part of the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-fn json_lines(
-    mut source: Source,
-    options: &CorpusOptions,
-    visitor: &mut dyn FnMut(Document) -> Result<()>,
-) -> Result<Outcome> {
-    let limit_bytes = options.max_document_bytes;
+fn json_lines(mut source: Source, sink: &mut Sink) -> Result<Outcome> {
+    let limit_bytes = sink.options.max_document_bytes;
+    let key = sink.options.key().to_owned();
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        let mut reader = (&mut source.reader).take(limit_bytes.saturating_add(1));
+        let mut reader = source.reader().take(limit_bytes.saturating_add(1));
         match reader.read_until(b'\n', &mut line) {
-            Ok(0) if number == 1 => return Ok(Outcome::Empty),
             Ok(0) => break,
             Ok(_) => {}
             Err(error) => return Err(source.error(error)),
@@ -178,7 +178,7 @@ fn json_lines(
                 limit_bytes,
             });
         }
-        let text = utf8(std::mem::take(&mut line), location)?;
+        let text = utf8::text(std::mem::take(&mut line), location)?;
         let mut object = text.as_str();
         if number == 1 {
             object = object.strip_prefix(BYTE_ORDER_MARK).unwrap_or(object);
@@ -187,8 +187,9 @@ fn json_lines(
             continue;
         }
         let location = location();
-        let text = json_text(object, &location, &options.text_key)?;
-        visitor(Document {
+        let (text, replaced) = json_text(object, &location, &key)?;
+        sink.stats.replaced_surrogates += replaced;
+        sink.put(Document {
             source: location,
             text,
         })?;
@@ -196,11 +197,16 @@ fn json_lines(
     Ok(Outcome::Read)
 }
 
-fn json_text(line: &str, location: &str, key: &str) -> Result<String> {
-    let found = line::read(line, key).map_err(|error| Error::JsonLine {
+/// The text of a line, and how many halves of surrogate pairs were replaced in it.
+fn json_text(line: &str, location: &str, key: &str) -> Result<(String, u64)> {
+    let (found, replaced) = line::read(line, key).map_err(|error| Error::JsonLine {
         location: location.to_owned(),
         column: error.column(),
         reason: without_position(&error),
+        help: match error.is_eof() {
+            true => CUT_LINE,
+            false => ODD_LINE,
+        },
     })?;
     let problem = |problem, got| Error::JsonText {
         location: location.to_owned(),
@@ -209,7 +215,7 @@ fn json_text(line: &str, location: &str, key: &str) -> Result<String> {
         got,
     };
     match found {
-        Found::Text(text) => Ok(text),
+        Found::Text(text) => Ok((text, replaced)),
         Found::Other(kind) => Err(problem("is not a string", kind.to_owned())),
         Found::NoObject(kind) => Err(problem("is missing", kind.to_owned())),
         Found::Missing(keys) if keys.is_empty() => {
@@ -222,6 +228,10 @@ fn json_text(line: &str, location: &str, key: &str) -> Result<String> {
     }
 }
 
+const CUT_LINE: &str = "the line ends inside a value: the file was cut short, or a value goes over several lines, which \
+                        `jq -c . FILE > NEW` puts into one each";
+const ODD_LINE: &str = "look at this line: mend it, or take it out";
+
 /// serde_json ends its messages with " at line 1 column N"; the line is ours to say.
 fn without_position(error: &serde_json::Error) -> String {
     let message = error.to_string();
@@ -229,20 +239,4 @@ fn without_position(error: &serde_json::Error) -> String {
         Some(end) => message[..end].to_owned(),
         None => message,
     }
-}
-
-fn utf8(bytes: Vec<u8>, location: impl FnOnce() -> String) -> Result<String> {
-    String::from_utf8(bytes).map_err(|error| {
-        let offset_bytes = error.utf8_error().valid_up_to();
-        Error::NotUtf8 {
-            location: location(),
-            offset_bytes,
-            byte: error
-                .as_bytes()
-                .get(offset_bytes)
-                .copied()
-                // The error is of these bytes: were all of them valid, there would be none.
-                .expect("an invalid byte follows the valid ones"),
-        }
-    })
 }

@@ -9,7 +9,7 @@ use super::split::Split;
 use super::{Progress, Stage};
 use crate::corpus::{CorpusStats, Document};
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Losses, Tokenizer};
 use crate::tokens::Written;
 
 /// Text encoded at a time, in parallel.
@@ -27,12 +27,12 @@ pub(super) struct Encode<'a> {
 
 impl Encode<'_> {
     /// Encodes every document into its split. Returns the training and the validation file, complete but without their
-    /// names yet.
+    /// names yet, and what the tokens leave out of the text.
     pub(super) fn run(
         &self,
         out: &Folder,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<[Written; 2]> {
+    ) -> Result<([Written; 2], Losses)> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.split.digest().as_bytes());
         hasher.update(self.tokenizer.fingerprint().as_bytes());
@@ -51,8 +51,9 @@ impl Encode<'_> {
         };
         match self.read(&mut encoder, progress) {
             Ok(()) => {
+                let losses = encoder.files.losses;
                 let [train, valid] = encoder.files.finish()?;
-                Ok([train.finish()?, valid.finish()?])
+                Ok(([train.finish()?, valid.finish()?], losses))
             }
             Err(error) => {
                 encoder.files.give_up();
@@ -148,9 +149,11 @@ impl Encoder<'_> {
         };
         let encoded = self.batch.par_iter().map(encode);
         for parts in encoded.collect::<Result<Vec<_>>>()? {
-            for (writer, (tokens, text_bytes)) in self.files.writers.iter_mut().zip(parts) {
+            for (writer, ((tokens, losses), text_bytes)) in self.files.writers.iter_mut().zip(parts)
+            {
                 writer.append(&tokens, text_bytes)?;
                 writer.end_document(self.tokenizer.eod())?;
+                self.files.losses += losses;
             }
         }
         self.unsaved_bytes += self.batch_bytes as u64;
@@ -164,7 +167,8 @@ impl Encoder<'_> {
         let parts = self.split.parts(index, &document.text);
         for (split, text) in parts.into_iter().enumerate() {
             for part in self.tokenizer.parts(text, BATCH_BYTES) {
-                let tokens = self.encode(part, document)?;
+                let (tokens, losses) = self.encode(part, document)?;
+                self.files.losses += losses;
                 self.files.writers[split].append(&tokens, part.len() as u64)?;
             }
             self.files.writers[split].end_document(self.tokenizer.eod())?;
@@ -173,9 +177,9 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn encode(&self, text: &str, document: &Document) -> Result<Vec<u32>> {
+    fn encode(&self, text: &str, document: &Document) -> Result<(Vec<u32>, Losses)> {
         self.tokenizer
-            .encode(text)
+            .encode_counted(text)
             .map_err(|error| error.in_document(&document.source))
     }
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::out::Folder;
-use super::split::{Choice, Survey, TRAIN, VALID};
+use super::split::{Choice, Cut, Survey, TRAIN, VALID};
 use super::summary::{SUMMARY_VERSION, SplitSummary, Summary, TokenizerSummary};
-use super::{check_fraction, file_names};
+use super::{check_fraction, file_names, notes};
 use crate::corpus::CorpusStats;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -22,7 +22,7 @@ pub struct ImportOptions {
     pub out: PathBuf,
     /// Decides which documents validate.
     pub seed: u64,
-    /// Share of the documents kept for validation, between 0 and 1.
+    /// Share of the bytes of text kept for validation, between 0 and 1.
     pub valid_fraction: f64,
     /// Replace a dataset that is in `out` already.
     pub force: bool,
@@ -54,8 +54,11 @@ pub fn import<E: From<Error>>(
         read(document, &mut tokens)?;
         without_end(&mut tokens, tokenizer.eod());
         if !tokens.is_empty() {
-            survey.add_document(bytes_of(&tokens, &mut bytes), || {
-                cut(tokens.len(), fraction)
+            let text_bytes = tokenizer.decode(&tokens).len() as u64;
+            survey.add_document(bytes_of(&tokens, &mut bytes), text_bytes, || {
+                let at = cut(tokens.len(), fraction)?;
+                let train_bytes = tokenizer.decode(&tokens[..at]).len() as u64;
+                Some(Cut { at, train_bytes })
             });
         }
         progress(document + 1, 2 * count);
@@ -96,9 +99,7 @@ pub fn import<E: From<Error>>(
     let written = [train.finish()?, valid.finish()?];
 
     let mut notes = vec!["The tokens were imported as they are.".to_owned()];
-    if split.is_cut() {
-        notes.push("There is only one document, so its end was cut off for validation.".to_owned());
-    }
+    notes.extend(notes::of_split(&split, fraction));
     if added_ends > 0 {
         notes.push(format!(
             "{added_ends} documents had no end-of-document token and got one."

@@ -7,6 +7,7 @@
 
 mod encode;
 mod import;
+mod notes;
 mod out;
 mod progress;
 mod source;
@@ -17,9 +18,9 @@ use std::path::PathBuf;
 
 use crate::corpus::CorpusStats;
 use crate::error::{Error, Result};
-use crate::tokenizer::{Tokenizer, TokenizerSpec, Trainer};
+use crate::tokenizer::{EOD_NAMES, Tokenizer, TokenizerSpec, Trainer};
 use source::Opened;
-use split::{Split, Survey};
+use split::{Split, Survey, TRAIN, VALID};
 
 pub use import::{ImportOptions, import};
 pub use source::DocumentSource;
@@ -65,7 +66,7 @@ pub struct PrepareOptions {
     pub out: PathBuf,
     /// Decides which documents validate, and the sample a BPE learns from; default 0.
     pub seed: u64,
-    /// Share of the documents kept for validation, between 0 and 1; default 0.05.
+    /// Share of the bytes of text kept for validation, between 0 and 1; default 0.05.
     pub valid_fraction: f64,
     /// Replace a dataset that is in `out` already; default false.
     pub force: bool,
@@ -119,9 +120,12 @@ pub struct Progress {
 
 /// Reads the documents, splits them, makes or loads the tokenizer and writes the dataset folder.
 ///
-/// Whole documents go to one split, chosen by a hash of the seed and the text: the choice does not
-/// depend on the other documents or their order, and equal documents never part. With two documents
-/// or more each split has at least one. A single document is cut at a line end instead.
+/// Whole documents go to one split, chosen by a hash of the seed and the text so that validation gets the wanted share of
+/// the bytes, as near as whole documents allow: the order of the documents does not matter, and equal documents never
+/// part. With two documents or more each split has at least one. A single document is cut at a line end instead. A note
+/// of the summary tells of a share that is far from the wanted one, and of whatever the tokenizer leaves out of the text.
+///
+/// `out` and a tokenizer file are left out of the folders that are read.
 ///
 /// The four files get their names at the very end, `dataset.json` last. When the program is killed before, the same
 /// call goes on where it was; the dataset has the same bytes as if nothing had happened.
@@ -132,10 +136,14 @@ pub struct Progress {
 pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<Summary> {
     check_fraction(options.valid_fraction)?;
     let ready = Tokenizer::from_spec(&options.tokenizer)?;
-    let documents = Opened::new(&options.source)?;
+    let mut not_text = vec![options.out.clone()];
+    if let TokenizerSpec::File(path) = &options.tokenizer {
+        not_text.push(path.clone());
+    }
+    let documents = Opened::new(&options.source, not_text)?;
     let out = out::Folder::claim(&options.out, options.force)?;
 
-    let (split, stats) = survey(options, &documents, &mut progress)?;
+    let (split, read) = survey(options, &documents, &mut progress)?;
     let tokenizer = match (ready, &options.tokenizer) {
         (None, TokenizerSpec::TrainBpe { vocab_size }) => {
             let trainer = Training {
@@ -150,11 +158,29 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         documents: &documents,
         tokenizer: &tokenizer,
         split: &split,
-        stats: &stats,
+        stats: &read.stats,
         save_every_bytes: options.save_every_bytes,
     };
-    let written = encode.run(&out, &mut progress)?;
-    let summary = Summary::new(options, &documents, &tokenizer, &split, stats, &written);
+    let (written, losses) = encode.run(&out, &mut progress)?;
+    let notes = notes::Known {
+        options,
+        documents: &documents,
+        read: &read,
+        split: &split,
+        tokenizer: &tokenizer,
+        losses,
+    };
+    let summary = Summary {
+        version: SUMMARY_VERSION,
+        inputs: documents.names(),
+        notes: notes.all(),
+        read: read.stats,
+        seed: options.seed,
+        valid_fraction: options.valid_fraction,
+        tokenizer: TokenizerSummary::new(&tokenizer),
+        train: SplitSummary::new(&written[TRAIN]),
+        valid: SplitSummary::new(&written[VALID]),
+    };
     out.publish(written, &tokenizer, &summary)?;
     Ok(summary)
 }
@@ -170,14 +196,26 @@ fn check_fraction(fraction: f64) -> Result<()> {
     })
 }
 
+/// What the first pass met.
+struct Read {
+    stats: CorpusStats,
+    /// How often the texts spell each of [`EOD_NAMES`].
+    spelled_ends: [u64; EOD_NAMES.len()],
+}
+
 fn survey(
     options: &PrepareOptions,
     documents: &Opened,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(Split, CorpusStats)> {
+) -> Result<(Split, Read)> {
+    let finders = EOD_NAMES.map(memchr::memmem::Finder::new);
+    let mut spelled_ends = [0; EOD_NAMES.len()];
     let mut survey = Survey::new(options.seed, options.valid_fraction);
     let stats = documents.visit(&mut |document| {
         survey.add(&document.text);
+        for (count, finder) in spelled_ends.iter_mut().zip(&finders) {
+            *count += finder.find_iter(document.text.as_bytes()).count() as u64;
+        }
         progress(Progress {
             stage: Stage::Survey,
             done: survey.text_bytes(),
@@ -185,7 +223,11 @@ fn survey(
         });
         Ok(())
     })?;
-    Ok((survey.finish()?, stats))
+    let read = Read {
+        stats,
+        spelled_ends,
+    };
+    Ok((survey.finish()?, read))
 }
 
 struct Training<'a> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{file_names, out::Folder};
 use crate::error::{Error, Result};
+use crate::tokenizer::Losses;
 use crate::tokens::{Point, TokenFileWriter, create_beside, publish};
 
 /// The largest note that is read.
@@ -26,9 +27,10 @@ struct Note {
     documents: u64,
     train: Point,
     valid: Point,
+    losses: Losses,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The token files of a dataset in the making.
 pub(super) struct Unfinished {
@@ -36,6 +38,8 @@ pub(super) struct Unfinished {
     pub(super) writers: [TokenFileWriter; 2],
     /// Documents that are in the files already.
     pub(super) documents: u64,
+    /// What the tokens so far leave out of the text.
+    pub(super) losses: Losses,
     note_path: PathBuf,
     key: String,
 }
@@ -60,6 +64,7 @@ impl Unfinished {
                 return Ok(Self {
                     writers: [train, valid],
                     documents: note.documents,
+                    losses: note.losses,
                     note_path,
                     key,
                 });
@@ -71,6 +76,7 @@ impl Unfinished {
         Ok(Self {
             writers: [create(train)?, create(valid)?],
             documents: 0,
+            losses: Losses::default(),
             note_path,
             key,
         })
@@ -85,6 +91,7 @@ impl Unfinished {
             documents,
             train: train.point()?,
             valid: valid.point()?,
+            losses: self.losses,
         };
         let error = || Error::io("write", &self.note_path);
         let folder = self.note_path.parent().unwrap_or(Path::new("."));

@@ -1,6 +1,7 @@
 //! Where the documents of a dataset come from.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use crate::corpus::{Corpus, CorpusOptions, CorpusStats, Document};
 use crate::error::{Error, Result};
@@ -29,9 +30,14 @@ pub(super) enum Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    pub(super) fn new(source: &'a DocumentSource) -> Result<Self> {
+    /// Opens the source; what is at `not_text` is left out of its folders.
+    pub(super) fn new(source: &'a DocumentSource, not_text: Vec<PathBuf>) -> Result<Self> {
         match source {
-            DocumentSource::Paths(options) => Corpus::open(options.clone()).map(Self::Paths),
+            DocumentSource::Paths(options) => {
+                let mut options = options.clone();
+                options.left_out.extend(not_text);
+                Corpus::open(options).map(Self::Paths)
+            }
             DocumentSource::Memory { label, documents } => {
                 if documents.iter().all(|document| document.text.is_empty()) {
                     return Err(Error::NoText {

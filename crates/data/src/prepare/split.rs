@@ -1,8 +1,13 @@
 //! Which text trains and which validates.
+//!
+//! A hash of the seed and the text puts every document into one of many groups. Groups go to validation in their order
+//! until it has the wanted share of the bytes; one that would take it further from that share trains. So a large
+//! document among small ones does not decide the split, equal documents never part, and the order of the documents does
+//! not matter.
 
 use crate::error::{Error, Result};
 use crate::text::prefix;
-use crate::tokenizer::divide;
+use crate::tokenizer::Cuts;
 
 /// The two splits, in the order of every pair here.
 pub(super) const TRAIN: usize = 0;
@@ -10,6 +15,18 @@ pub(super) const VALID: usize = 1;
 
 /// Bytes of text that are taken or left out together when a BPE sample is drawn.
 const SAMPLE_PIECE_BYTES: usize = 64 << 10;
+/// How far the end of a word is looked for behind that.
+const SAMPLE_SEARCH_BYTES: usize = 4 << 10;
+
+/// Documents that go to one split together.
+#[derive(Clone, Copy, Default)]
+struct Group {
+    documents: u64,
+    bytes: u64,
+}
+
+/// Groups, as many as bound the memory and still are a small part of the text each.
+const GROUPS: usize = 1 << 16;
 
 /// What has to be known about all documents before the first one is written.
 pub(super) struct Survey {
@@ -17,15 +34,21 @@ pub(super) struct Survey {
     valid_fraction: f64,
     documents: u64,
     text_bytes: u64,
-    train_bytes: u64,
-    split_documents: [u64; 2],
-    /// Smallest and largest share, with the document's index and bytes.
-    lowest: Option<(u64, u64, u64)>,
-    highest: Option<(u64, u64, u64)>,
+    largest_bytes: u64,
+    groups: Vec<Group>,
     /// Where the first document would be cut.
-    cut: Option<usize>,
+    cut: Option<Cut>,
     /// Of the hashes of all documents.
     hasher: blake3::Hasher,
+}
+
+/// Where an only document is cut.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    /// In bytes or tokens, whatever the document consists of.
+    pub(super) at: usize,
+    /// The bytes before.
+    pub(super) train_bytes: u64,
 }
 
 /// The decision for every document.
@@ -34,16 +57,17 @@ pub(super) struct Split {
     valid_fraction: f64,
     documents: u64,
     text_bytes: u64,
+    largest_bytes: u64,
     train_bytes: u64,
     rule: Rule,
     digest: blake3::Hash,
 }
 
 enum Rule {
-    /// By the hash of the text.
-    Hash,
-    /// By the hash, but for one document that goes to this split, which would be empty otherwise.
-    Forced { index: u64, split: usize },
+    /// Whether each group validates.
+    Groups(Vec<bool>),
+    /// This document validates, the others, which are in the same group, train.
+    Lone(u64),
     /// One document only: cut it at this byte.
     Cut(usize),
 }
@@ -67,12 +91,19 @@ fn hash(purpose: u8, seed: u64, document: &[u8]) -> u64 {
     u64::from_le_bytes(numbers[0])
 }
 
+/// The rule by which documents are split; unfinished datasets under another one are not gone on with.
+const RULE: &[u8] = b"groups by bytes";
+
 const CHOOSE_SPLIT: u8 = 0;
 const CHOOSE_SAMPLE: u8 = 1;
 
 /// A hash as a number in [0, 1).
 fn share(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+fn group(hash: u64) -> usize {
+    (hash >> (u64::BITS - GROUPS.ilog2())) as usize
 }
 
 impl Survey {
@@ -82,10 +113,8 @@ impl Survey {
             valid_fraction,
             documents: 0,
             text_bytes: 0,
-            train_bytes: 0,
-            split_documents: [0; 2],
-            lowest: None,
-            highest: None,
+            largest_bytes: 0,
+            groups: vec![Group::default(); GROUPS],
             cut: None,
             hasher: blake3::Hasher::new(),
         }
@@ -93,29 +122,33 @@ impl Survey {
 
     pub(super) fn add(&mut self, text: &str) {
         let fraction = self.valid_fraction;
-        self.add_document(text.as_bytes(), || cut(text, fraction));
+        self.add_document(text.as_bytes(), text.len() as u64, || {
+            cut(text, fraction).map(|at| Cut {
+                at,
+                train_bytes: at as u64,
+            })
+        });
     }
 
-    /// Adds a document of any kind; `cut` is where it would be cut if it were the only one.
-    pub(super) fn add_document(&mut self, document: &[u8], cut: impl FnOnce() -> Option<usize>) {
-        let bytes = document.len() as u64;
+    /// Adds a document of any kind whose text has `bytes`; `cut` is where it would be cut if it were the only one.
+    pub(super) fn add_document(
+        &mut self,
+        document: &[u8],
+        bytes: u64,
+        cut: impl FnOnce() -> Option<Cut>,
+    ) {
         let hash = hash(CHOOSE_SPLIT, self.seed, document);
         self.hasher.update(&hash.to_le_bytes());
         self.hasher.update(&bytes.to_le_bytes());
-        let entry = (hash, self.documents, bytes);
-        self.lowest = Some(self.lowest.map_or(entry, |lowest| lowest.min(entry)));
-        self.highest = Some(self.highest.map_or(entry, |highest| highest.max(entry)));
-        if share(hash) < self.valid_fraction {
-            self.split_documents[VALID] += 1;
-        } else {
-            self.split_documents[TRAIN] += 1;
-            self.train_bytes += bytes;
-        }
+        let group = &mut self.groups[group(hash)];
+        group.documents += 1;
+        group.bytes += bytes;
         if self.documents == 0 {
             self.cut = cut();
         }
         self.documents += 1;
         self.text_bytes += bytes;
+        self.largest_bytes = self.largest_bytes.max(bytes);
     }
 
     pub(super) fn text_bytes(&self) -> u64 {
@@ -123,34 +156,58 @@ impl Survey {
     }
 
     pub(super) fn finish(self) -> Result<Split> {
-        let (rule, train_bytes) = match (self.documents, self.cut, self.lowest, self.highest) {
-            (1, Some(cut), ..) => (Rule::Cut(cut), cut as u64),
-            (0 | 1, ..) => {
+        let (rule, train_bytes) = match (self.documents, self.cut) {
+            (1, Some(cut)) => (Rule::Cut(cut.at), cut.train_bytes),
+            (0 | 1, _) => {
                 return Err(Error::EmptySplit {
                     split: "validation",
                     documents: self.documents,
                     text_bytes: self.text_bytes,
                 });
             }
-            (_, _, Some((_, index, bytes)), _) if self.split_documents[VALID] == 0 => {
-                let split = VALID;
-                (Rule::Forced { index, split }, self.train_bytes - bytes)
-            }
-            (_, _, _, Some((_, index, bytes))) if self.split_documents[TRAIN] == 0 => {
-                let split = TRAIN;
-                (Rule::Forced { index, split }, bytes)
-            }
-            _ => (Rule::Hash, self.train_bytes),
+            _ => self.choose(),
         };
         Ok(Split {
             seed: self.seed,
             valid_fraction: self.valid_fraction,
             documents: self.documents,
             text_bytes: self.text_bytes,
+            largest_bytes: self.largest_bytes,
             train_bytes,
             rule,
             digest: self.hasher.finalize(),
         })
+    }
+
+    /// The groups that validate, and the bytes that train.
+    fn choose(&self) -> (Rule, u64) {
+        let wanted = (self.text_bytes as f64 * self.valid_fraction) as u64;
+        let mut validates = vec![false; GROUPS];
+        let mut valid_bytes = 0_u64;
+        let filled = || (0..GROUPS).filter(|&at| self.groups[at].documents > 0);
+        for at in filled() {
+            let more = valid_bytes + self.groups[at].bytes;
+            if more.abs_diff(wanted) <= valid_bytes.abs_diff(wanted) {
+                validates[at] = true;
+                valid_bytes = more;
+            }
+        }
+        // Each split needs a document; the smallest group takes it least far from the wanted share.
+        let smallest = filled()
+            .min_by_key(|&at| self.groups[at].bytes)
+            .unwrap_or(0);
+        let valid_groups = filled().filter(|&at| validates[at]).count();
+        if filled().count() == 1 {
+            let each = self.text_bytes / self.documents.max(1);
+            return (Rule::Lone(0), self.text_bytes - each);
+        } else if valid_groups == 0 {
+            validates[smallest] = true;
+            valid_bytes = self.groups[smallest].bytes;
+        } else if valid_groups == filled().count() {
+            validates[smallest] = false;
+            valid_bytes -= self.groups[smallest].bytes;
+        }
+        (Rule::Groups(validates), self.text_bytes - valid_bytes)
     }
 }
 
@@ -158,6 +215,7 @@ impl Split {
     /// Stands for the documents, their order, and where each goes.
     pub(super) fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(RULE);
         hasher.update(self.digest.as_bytes());
         hasher.update(&self.seed.to_le_bytes());
         hasher.update(&self.valid_fraction.to_bits().to_le_bytes());
@@ -166,17 +224,12 @@ impl Split {
 
     /// Where document `index` goes.
     pub(super) fn choose(&self, index: u64, document: &[u8]) -> Choice {
-        match self.rule {
-            Rule::Cut(cut) => Choice::Cut(cut),
-            Rule::Forced {
-                index: forced,
-                split,
-            } if forced == index => Choice::Whole(split),
-            _ if share(hash(CHOOSE_SPLIT, self.seed, document)) < self.valid_fraction => {
-                Choice::Whole(VALID)
-            }
-            _ => Choice::Whole(TRAIN),
-        }
+        let validates = match &self.rule {
+            Rule::Cut(cut) => return Choice::Cut(*cut),
+            Rule::Lone(lone) => *lone == index,
+            Rule::Groups(validates) => validates[group(hash(CHOOSE_SPLIT, self.seed, document))],
+        };
+        Choice::Whole(if validates { VALID } else { TRAIN })
     }
 
     /// The text of document `index` for each split; empty for the one it does not belong to.
@@ -215,6 +268,29 @@ impl Split {
     pub(super) fn is_cut(&self) -> bool {
         matches!(self.rule, Rule::Cut(_))
     }
+
+    /// The share of the bytes that validates, if it, or the one that trains, is less than half or more than double of what
+    /// was wanted.
+    pub(super) fn odd_share(&self) -> Option<OddShare> {
+        let bytes = self.text_bytes - self.train_bytes;
+        let share = bytes as f64 / self.text_bytes.max(1) as f64;
+        let wanted = self.valid_fraction;
+        let differ = |share: f64, wanted: f64| share < wanted / 2.0 || share > wanted * 2.0;
+        let is_far = differ(share, wanted) || differ(1.0 - share, 1.0 - wanted);
+        is_far.then_some(OddShare {
+            share,
+            bytes,
+            largest_share: self.largest_bytes as f64 / self.text_bytes.max(1) as f64,
+        })
+    }
+}
+
+/// A share that documents did not allow to be as wanted.
+pub(super) struct OddShare {
+    pub(super) share: f64,
+    pub(super) bytes: u64,
+    /// Of the largest document.
+    pub(super) largest_share: f64,
 }
 
 /// Takes pieces from all over the training text, up to a number of bytes.
@@ -226,7 +302,7 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn take(&mut self, text: &str, mut visit: impl FnMut(&str)) {
-        for piece in divide(text, SAMPLE_PIECE_BYTES) {
+        for piece in sample_pieces(text) {
             let is_chosen = self.rate >= 1.0
                 || share(hash(CHOOSE_SAMPLE, self.seed, piece.as_bytes())) < self.rate;
             if piece.is_empty() || !is_chosen {
@@ -240,6 +316,23 @@ impl Sample {
             }
         }
     }
+}
+
+/// `text` in pieces, parted between words where there are ends of words, else between characters: a word that is cut
+/// now and then changes nothing of what is learned, while a piece that is too large would.
+fn sample_pieces(text: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while rest.len() > 2 * SAMPLE_PIECE_BYTES {
+        let latest = SAMPLE_PIECE_BYTES + SAMPLE_SEARCH_BYTES;
+        let cut = Cuts::Words.next(rest, SAMPLE_PIECE_BYTES, latest);
+        let cut = cut.unwrap_or_else(|| prefix(rest, latest).len());
+        let (piece, tail) = rest.split_at(cut);
+        pieces.push(piece);
+        rest = tail;
+    }
+    pieces.push(rest);
+    pieces
 }
 
 /// The byte at which a single document is cut: the line end nearest before the wanted share, else
@@ -260,7 +353,54 @@ fn cut(text: &str, valid_fraction: f64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::cut;
+    use super::{Rule, SAMPLE_PIECE_BYTES, Survey, cut, sample_pieces};
+
+    #[test]
+    fn a_large_text_without_spaces_is_sampled_in_small_pieces() {
+        // With ends of words that are no spaces, and with none at all.
+        for text in ["语言模型学习。", "语言"] {
+            let text = text.repeat(60_000);
+            let pieces = sample_pieces(&text);
+            assert!(pieces.len() > 4, "{}", pieces.len());
+            assert!(
+                pieces
+                    .iter()
+                    .all(|piece| piece.len() <= 2 * SAMPLE_PIECE_BYTES)
+            );
+            assert_eq!(pieces.concat(), text);
+        }
+    }
+
+    #[test]
+    fn the_share_is_of_the_bytes() {
+        // A hundred documents whose sizes differ a thousandfold, under several seeds.
+        for seed in 0..20 {
+            let mut survey = Survey::new(seed, 0.1);
+            for n in 0..100_usize {
+                survey.add(&format!("{n} {}", "x".repeat(1 << (n % 11))));
+            }
+            let all = survey.text_bytes();
+            let split = survey.finish().unwrap();
+            assert!(matches!(split.rule, Rule::Groups(_)));
+            let share = 1.0 - split.train_bytes as f64 / all as f64;
+            assert!((share - 0.1).abs() < 0.03, "seed {seed}: {share}");
+            assert!(split.odd_share().is_none());
+        }
+    }
+
+    #[test]
+    fn a_share_that_documents_do_not_allow_is_odd() {
+        for seed in 0..20 {
+            let mut survey = Survey::new(seed, 0.05);
+            survey.add("a short text beside a long one");
+            survey.add(&"the long one ".repeat(10_000));
+            let split = survey.finish().unwrap();
+            assert_eq!(split.train_bytes, 130_000, "seed {seed}");
+            let odd = split.odd_share().unwrap();
+            assert_eq!(odd.bytes, 30);
+            assert!(odd.largest_share > 0.99);
+        }
+    }
 
     #[test]
     fn a_single_document_is_cut_at_a_line_end() {

@@ -4,9 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::PrepareOptions;
-use super::source::Opened;
-use super::split::{Split, TRAIN, VALID};
 use crate::corpus::CorpusStats;
 use crate::tokenizer::Tokenizer;
 use crate::tokens::Written;
@@ -25,7 +22,7 @@ pub struct Summary {
     pub read: CorpusStats,
     /// The seed of the split.
     pub seed: u64,
-    /// The share of the documents that was to validate.
+    /// The share of the text that was to validate.
     pub valid_fraction: f64,
     /// The tokenizer.
     pub tokenizer: TokenizerSummary,
@@ -92,49 +89,6 @@ impl SplitSummary {
     }
 }
 
-impl Summary {
-    pub(super) fn new(
-        options: &PrepareOptions,
-        documents: &Opened,
-        tokenizer: &Tokenizer,
-        split: &Split,
-        read: CorpusStats,
-        written: &[Written; 2],
-    ) -> Self {
-        let mut notes = Vec::new();
-        if split.is_cut() {
-            notes.push(
-                "There is only one document, so its end was cut off for validation.".to_owned(),
-            );
-        }
-        if tokenizer.eod().is_none() {
-            notes.push(
-                "The tokenizer has no end-of-document token, so documents run into each other."
-                    .to_owned(),
-            );
-        }
-        if let crate::TokenizerSpec::TrainBpe { vocab_size } = options.tokenizer
-            && tokenizer.vocab_size() < vocab_size
-        {
-            notes.push(format!(
-                "The text has only {} of the {vocab_size} tokens that were asked for.",
-                tokenizer.vocab_size(),
-            ));
-        }
-        Self {
-            version: SUMMARY_VERSION,
-            inputs: documents.names(),
-            read,
-            seed: options.seed,
-            valid_fraction: options.valid_fraction,
-            tokenizer: TokenizerSummary::new(tokenizer),
-            train: SplitSummary::new(&written[TRAIN]),
-            valid: SplitSummary::new(&written[VALID]),
-            notes,
-        }
-    }
-}
-
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tokenizer = &self.tokenizer;
@@ -164,11 +118,14 @@ impl fmt::Display for Summary {
         let skipped = [
             (read.skipped_binary_files, "binary files"),
             (read.skipped_empty_files, "empty files"),
-            (read.skipped_links, "dangling links"),
+            (read.skipped_links, "links that lead nowhere or around"),
             (read.skipped_empty_documents, "empty documents"),
         ];
         for (count, what) in skipped.into_iter().filter(|&(count, _)| count > 0) {
             writeln!(f, "skipped     {count} {what}")?;
+        }
+        for (format, count) in &read.skipped_formats {
+            writeln!(f, "skipped     {count} files that are {format}")?;
         }
         for note in &self.notes {
             writeln!(f, "note        {note}")?;

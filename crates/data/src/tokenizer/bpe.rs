@@ -5,15 +5,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rayon::prelude::*;
 use serde_json::Value;
-use tokenizers::Tokenizer as HfTokenizer;
+use tokenizers::{
+    Model, ModelWrapper, NormalizedString, OffsetReferential, OffsetType, PreTokenizedString,
+    Token, Tokenizer as HfTokenizer, normalizer,
+};
 
 use super::check::{self, refuse};
+use super::cuts::Cuts;
+use super::losses::{Losses, missing};
 use super::plain::Plain;
+use super::steps::Steps;
 use super::words::BYTE_CHARS;
 use crate::error::{Error, Result};
 
 /// Names of the end-of-document token, the first that exists counts.
-const EOD_NAMES: [&str; 3] = ["<|endoftext|>", "</s>", "<eos>"];
+pub(crate) const EOD_NAMES: [&str; 3] = ["<|endoftext|>", "</s>", "<eos>"];
 
 /// Bytes per piece of a long text; pieces are encoded in parallel and bound the memory.
 const PIECE_BYTES: usize = 256 << 10;
@@ -32,11 +38,17 @@ pub(super) struct Bpe {
     inner: HfTokenizer,
     vocab_size: usize,
     eod: Option<u32>,
+    /// What stands for the end-of-document token where a text spells it.
+    spelled_eod: Vec<u32>,
+    /// What characters become that have no token.
+    unknown: Option<u32>,
     decoding: Decoding,
-    /// A text may be cut between two words without changing its tokens.
-    is_divisible: bool,
+    /// Where a text may be cut without changing its tokens.
+    cuts: Cuts,
     /// The encoding itself, where it is of the common kind.
     plain: Option<Plain>,
+    /// What comes before the model otherwise.
+    steps: Steps,
 }
 
 impl Bpe {
@@ -44,59 +56,59 @@ impl Bpe {
     pub(super) fn new(json: Vec<u8>, mut value: Value, location: &str) -> Result<Self> {
         check::prepare(&mut value).map_err(|refusal| refusal.at(location))?;
         let added_ids = added_ids(&value).map_err(|refusal| refusal.at(location))?;
+        let eod_name = eod_name(&value, &added_ids);
+        if let Some(name) = eod_name {
+            take_from_text(&mut value, name);
+        }
         let is_byte_level =
             value.pointer("/decoder/type").and_then(Value::as_str) == Some("ByteLevel");
-        let is_split = value
-            .get("pre_tokenizer")
-            .is_some_and(|part| !part.is_null());
-        let is_divisible = is_byte_level && is_split && adds_nothing(&value);
-        let plain = is_divisible.then(|| Plain::new(&value)).flatten();
-        let build = || serde_json::from_value::<HfTokenizer>(value);
-        // The crate promises no panics for files from outside, hence the guard.
-        let inner = catch_unwind(AssertUnwindSafe(build))
-            .map_err(|_| "its parts do not fit together".to_owned())
-            .and_then(|built| built.map_err(|error| error.to_string()));
-        let mut inner = inner.map_err(|reason| {
+        let plain = is_byte_level.then(|| Plain::new(&value)).flatten();
+        let cuts = match plain {
+            Some(_) => Cuts::Words,
+            None => Cuts::of(&value),
+        };
+        let unknown = value.pointer("/model/unk_token").and_then(Value::as_str);
+        let unknown = unknown.map(str::to_owned);
+        // The vocabulary may be large, and moves on.
+        let before_model = serde_json::json!({
+            "normalizer": value.get("normalizer"), "pre_tokenizer": value.get("pre_tokenizer"),
+        });
+        let inner = build(value).map_err(|reason| {
             refuse(reason, "a Hugging Face tokenizer.json with a BPE model").at(location)
         })?;
-        for (token, id) in added_ids {
-            let actual = inner.token_to_id(&token);
-            if actual != Some(id) {
-                let actual = actual.map_or("no id".into(), |actual| format!("the id {actual}"));
-                let problem = format!(
-                    "the added token {token:?} has the id {id} in the file but would get {actual}"
-                );
-                return Err(
-                    refuse(problem, "added tokens numbered on from the vocabulary").at(location),
-                );
-            }
-        }
-        inner.set_encode_special_tokens(true);
+        check_added(&inner, &added_ids).map_err(|refusal| refusal.at(location))?;
+        let steps = Steps::new(&before_model)
+            .map_err(|error| refuse(error.to_string(), "parts as byte-pair encodings use them"))
+            .map_err(|refusal| refusal.at(location))?;
 
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |&max| max as usize + 1);
-        let eod = EOD_NAMES.iter().find_map(|name| inner.token_to_id(name));
+        let eod = eod_name.and_then(|name| inner.token_to_id(name));
         let decoding = if is_byte_level {
-            Decoding::ByteLevel(TokenBytes::new(&inner, &vocab, vocab_size))
+            Decoding::ByteLevel(TokenBytes::new(&inner, &vocab, vocab_size, eod))
         } else {
             Decoding::Chain
         };
-        let bpe = Self {
+        let mut bpe = Self {
             json,
-            inner,
             vocab_size,
             eod,
+            spelled_eod: Vec::new(),
+            unknown: unknown.and_then(|token| inner.token_to_id(&token)),
             decoding,
-            is_divisible,
+            cuts,
             plain,
+            steps,
+            inner,
         };
+        bpe.spelled_eod = eod_name.map_or(Vec::new(), |name| bpe.spelled(name));
         bpe.try_out(location)?;
         Ok(bpe)
     }
 
     /// Some settings only fail when used; find out while there is a file to blame.
     fn try_out(&self, location: &str) -> Result<()> {
-        let ids = self
+        let (ids, _) = self
             .encode_piece("a B1 \n\n\té中😀 don't  x")
             .map_err(|reason| {
                 refuse(
@@ -112,18 +124,35 @@ impl Bpe {
         Ok(())
     }
 
-    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let pieces = match self.is_divisible {
-            true => divide(text, PIECE_BYTES),
-            false => vec![text],
+    /// The tokens of the end-of-document token's name as text: its first character and the rest, so that neither is the
+    /// whole name.
+    fn spelled(&self, name: &str) -> Vec<u32> {
+        let first = name.chars().next().map_or(0, char::len_utf8);
+        let (first, rest) = name.split_at(first);
+        let tokens = |part: &str| {
+            let encode = || self.inner.get_model().tokenize(part);
+            let tokens = catch_unwind(AssertUnwindSafe(encode));
+            tokens.ok().and_then(Result::ok).unwrap_or_default()
         };
+        let ids = [first, rest].map(tokens).concat();
+        let ids = ids.into_iter().map(|token| token.id);
+        ids.filter(|&id| Some(id) != self.eod).collect()
+    }
+
+    /// The ids of a text, and what they leave out of it.
+    pub(super) fn encode(&self, text: &str) -> Result<(Vec<u32>, Losses)> {
+        let pieces = self.cuts.divide(text, PIECE_BYTES);
         let encoded = match pieces.as_slice() {
             [piece] => self.encode_piece(piece),
             pieces => pieces
                 .par_iter()
                 .map(|piece| self.encode_piece(piece))
                 .collect::<Result<Vec<_>, _>>()
-                .map(|pieces| pieces.concat()),
+                .map(|pieces| {
+                    let losses = pieces.iter().map(|(_, losses)| *losses).sum();
+                    let ids: Vec<_> = pieces.into_iter().map(|(ids, _)| ids).collect();
+                    (ids.concat(), losses)
+                }),
         };
         encoded.map_err(|reason| Error::Encode {
             location: "text".into(),
@@ -131,21 +160,80 @@ impl Bpe {
         })
     }
 
-    fn encode_piece(&self, text: &str) -> Result<Vec<u32>, String> {
-        if let Some(plain) = &self.plain {
-            return Ok(plain.encode(text));
-        }
-        let encode = || {
-            let encoding = self.inner.encode_fast(text, false)?;
-            Ok::<_, tokenizers::Error>(encoding.get_ids().to_vec())
+    fn encode_piece(&self, text: &str) -> Result<(Vec<u32>, Losses), String> {
+        let (ids, losses) = match &self.plain {
+            Some(plain) => (plain.encode(text), Losses::default()),
+            None => catch_unwind(AssertUnwindSafe(|| self.apply(text)))
+                .map_err(|_| "its parts do not fit together".to_owned())?
+                .map_err(|error| error.to_string())?,
         };
-        catch_unwind(AssertUnwindSafe(encode))
-            .map_err(|_| "its parts do not fit together".to_owned())?
-            .map_err(|error| error.to_string())
+        Ok((self.without_eod(ids), losses))
+    }
+
+    /// What the tokenizers crate does for a text, with a watch on what gets lost.
+    fn apply(&self, text: &str) -> tokenizers::Result<(Vec<u32>, Losses)> {
+        let normalizer = self.steps.normalizer();
+        let added = self.inner.get_added_vocabulary();
+        let mut text = added.extract_and_normalize(Some(&normalizer), text);
+        let mut losses = Losses {
+            dropped: normalizer.finish()?,
+            unknown: 0,
+        };
+        losses.dropped += self.steps.split(&mut text)?;
+        losses += self.tokenize(&mut text)?;
+        let pieces = text.get_splits(OffsetReferential::Original, OffsetType::None);
+        let tokens = pieces.iter().filter_map(|(_, _, tokens)| tokens.as_ref());
+        let ids = tokens.flatten().map(|token| token.id).collect();
+        Ok((ids, losses))
+    }
+
+    fn tokenize(&self, text: &mut PreTokenizedString) -> tokenizers::Result<Losses> {
+        let model = self.inner.get_model();
+        let losses = std::cell::Cell::new(Losses::default());
+        text.tokenize(|piece| {
+            let tokens = model.tokenize(piece.get())?;
+            let mut lost = losses.get();
+            if !is_covered(model, piece.len(), &tokens) {
+                lost.dropped += characters(piece, missing(model, piece.get()));
+            }
+            let unknown = (tokens.iter()).filter(|token| Some(token.id) == self.unknown);
+            let ranges: Vec<_> = unknown
+                .map(|token| token.offsets.0..token.offsets.1)
+                .collect();
+            if !ranges.is_empty() {
+                lost.unknown += characters(piece, ranges);
+            }
+            losses.set(lost);
+            Ok(tokens)
+        })?;
+        Ok(losses.get())
+    }
+
+    /// Puts its spelling where the end-of-document token came from the text.
+    fn without_eod(&self, ids: Vec<u32>) -> Vec<u32> {
+        match self.eod {
+            Some(eod) if ids.contains(&eod) => {
+                let mut spelled = Vec::with_capacity(ids.len() + self.spelled_eod.len());
+                for id in ids {
+                    match id == eod {
+                        true => spelled.extend_from_slice(&self.spelled_eod),
+                        false => spelled.push(id),
+                    }
+                }
+                spelled
+            }
+            _ => ids,
+        }
     }
 
     /// The text of `ids` by the decoders of the file; the bare tokens if those fail.
     pub(super) fn decode_chain(&self, ids: &[u32]) -> String {
+        let ids: Vec<u32> = ids
+            .iter()
+            .copied()
+            .filter(|&id| Some(id) != self.eod)
+            .collect();
+        let ids = ids.as_slice();
         match catch_unwind(AssertUnwindSafe(|| self.inner.decode(ids, true))) {
             Ok(Ok(text)) => text,
             _ => ids
@@ -167,8 +255,15 @@ impl Bpe {
         &self.decoding
     }
 
-    pub(super) fn is_divisible(&self) -> bool {
-        self.is_divisible
+    pub(super) fn cuts(&self) -> Cuts {
+        self.cuts
+    }
+
+    /// Whether a token gives no text wherever it stands.
+    pub(super) fn is_silent(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary();
+        let is_special = |token: String| added.is_special_token(&token);
+        Some(id) == self.eod || self.inner.id_to_token(id).is_none_or(is_special)
     }
 
     pub(super) fn json(&self) -> &[u8] {
@@ -182,6 +277,91 @@ impl Bpe {
     pub(super) fn eod(&self) -> Option<u32> {
         self.eod
     }
+}
+
+/// The name of the end-of-document token of a file.
+fn eod_name(value: &Value, added: &[(String, u32)]) -> Option<&'static str> {
+    let vocab = value.pointer("/model/vocab");
+    let is_there = |name: &&str| {
+        vocab.is_some_and(|vocab| vocab.get(*name).is_some())
+            || added.iter().any(|(token, _)| token == name)
+    };
+    EOD_NAMES.into_iter().find(is_there)
+}
+
+/// Changes the settings by which a text would become the end-of-document token: an added token that is not special is
+/// looked for in texts, and an unknown character becomes the unknown token.
+fn take_from_text(value: &mut Value, name: &str) {
+    let added = value.get_mut("added_tokens").and_then(Value::as_array_mut);
+    for token in added.into_iter().flatten() {
+        if token["content"].as_str() == Some(name) {
+            token["special"] = true.into();
+        }
+    }
+    if let Some(unknown) = value.pointer_mut("/model/unk_token")
+        && unknown.as_str() == Some(name)
+    {
+        *unknown = Value::Null;
+    }
+}
+
+fn build(value: Value) -> Result<HfTokenizer, String> {
+    let build = || serde_json::from_value::<HfTokenizer>(value);
+    // The crate promises no panics for files from outside, hence the guard.
+    let mut inner = catch_unwind(AssertUnwindSafe(build))
+        .map_err(|_| "its parts do not fit together".to_owned())
+        .and_then(|built| built.map_err(|error| error.to_string()))?;
+    inner.set_encode_special_tokens(true);
+    Ok(inner)
+}
+
+/// Whether it is certain that the tokens stand for a whole word of so many bytes.
+fn is_covered(model: &ModelWrapper, bytes: usize, tokens: &[Token]) -> bool {
+    let has_suffix = match model {
+        ModelWrapper::BPE(bpe) => bpe
+            .end_of_word_suffix
+            .as_ref()
+            .is_some_and(|s| !s.is_empty()),
+        _ => false,
+    };
+    // Tokens say how much text each stands for, a suffix included, though not where what they lack would be.
+    let covered = tokens.last().map_or(0, |token| token.offsets.1);
+    covered == bytes && (tokens.len() <= 1 || !has_suffix)
+}
+
+/// How many characters of the original text the given parts of a piece are of.
+fn characters(piece: &NormalizedString, parts: Vec<std::ops::Range<usize>>) -> u64 {
+    let mut count = 0;
+    let mut end = 0;
+    for part in parts {
+        let original = piece.convert_offsets(normalizer::Range::Normalized(part));
+        // Characters put in by a step have no original; one of several bytes is met several times.
+        let Some(original) = original.filter(|range| range.end > end.max(range.start)) else {
+            continue;
+        };
+        let text = piece.get_original();
+        let new = text.get(original.start.max(end)..original.end);
+        count += new.map_or(1, |new| new.chars().count() as u64);
+        end = original.end;
+    }
+    count
+}
+
+fn check_added(inner: &HfTokenizer, added: &[(String, u32)]) -> Result<(), check::Refusal> {
+    for (token, id) in added {
+        let actual = inner.token_to_id(token);
+        if actual != Some(*id) {
+            let actual = actual.map_or("no id".into(), |actual| format!("the id {actual}"));
+            let problem = format!(
+                "the added token {token:?} has the id {id} in the file but would get {actual}"
+            );
+            return Err(refuse(
+                problem,
+                "added tokens numbered on from the vocabulary",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The added tokens with the ids the file gives them.
@@ -205,60 +385,6 @@ fn added_ids(value: &Value) -> Result<Vec<(String, u32)>, check::Refusal> {
         .collect()
 }
 
-/// Whether no part of the file puts something in front of a text.
-fn adds_nothing(value: &Value) -> bool {
-    fn any(value: &Value, test: &dyn Fn(&str, &Value) -> bool) -> bool {
-        match value {
-            Value::Object(object) => object
-                .iter()
-                .any(|(key, value)| test(key, value) || any(value, test)),
-            Value::Array(items) => items.iter().any(|item| any(item, test)),
-            _ => false,
-        }
-    }
-    let adds = |key: &str, value: &Value| {
-        (key == "add_prefix_space" && value.as_bool() != Some(false))
-            || key == "prepend_scheme"
-            || key == "prepend"
-    };
-    ["normalizer", "pre_tokenizer"]
-        .iter()
-        .filter_map(|part| value.get(*part))
-        .all(|part| !any(part, &adds))
-}
-
-/// Cuts a long text into pieces of about `piece_bytes`, only where words part: before a single
-/// space or after a single line end, with letters or digits on both sides. There the pre-tokenizers
-/// of byte-level encodings part the text as well, so the tokens are those of the whole text.
-pub(crate) fn divide(text: &str, piece_bytes: usize) -> Vec<&str> {
-    let bytes = text.as_bytes();
-    let parts = |at: usize| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + 1..].chars().next();
-        before.is_some_and(char::is_alphanumeric) && after.is_some_and(char::is_alphanumeric)
-    };
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    let mut at = piece_bytes;
-    while at < bytes.len() {
-        let cut = match bytes[at] {
-            b' ' if parts(at) => Some(at),
-            b'\n' if parts(at) => Some(at + 1),
-            _ => None,
-        };
-        match cut {
-            Some(cut) => {
-                pieces.push(&text[start..cut]);
-                start = cut;
-                at = cut + piece_bytes;
-            }
-            None => at += 1,
-        }
-    }
-    pieces.push(&text[start..]);
-    pieces
-}
-
 /// The bytes of each token of a byte-level encoding, packed.
 pub(super) struct TokenBytes {
     ends: Vec<usize>,
@@ -266,7 +392,12 @@ pub(super) struct TokenBytes {
 }
 
 impl TokenBytes {
-    fn new(inner: &HfTokenizer, vocab: &HashMap<String, u32>, vocab_size: usize) -> Self {
+    fn new(
+        inner: &HfTokenizer,
+        vocab: &HashMap<String, u32>,
+        vocab_size: usize,
+        eod: Option<u32>,
+    ) -> Self {
         let to_byte: HashMap<char, u8> = BYTE_CHARS.iter().copied().zip(0..=255).collect();
         let mut tokens: Vec<&str> = vec![""; vocab_size];
         for (token, &id) in vocab {
@@ -281,6 +412,7 @@ impl TokenBytes {
         };
         for (id, token) in (0..).zip(tokens) {
             match added.get(&id) {
+                _ if Some(id) == eod => {}
                 Some(added) if added.special => {}
                 Some(added) => table.bytes.extend_from_slice(added.content.as_bytes()),
                 None => {

@@ -2,15 +2,18 @@
 //!
 //! Two kinds: the bytes of UTF-8 themselves, and a byte-pair encoding in the Hugging Face
 //! `tokenizer.json` format, read from a file or trained here. Text never becomes the
-//! end-of-document token, even if it spells it: that token marks the ends of documents only.
+//! end-of-document token, even if it spells it and whatever the file says: that token marks the ends of documents only.
 
 mod bpe;
 mod check;
 mod classes;
+mod cuts;
 mod gpt2;
+mod losses;
 mod merges;
 mod plain;
 mod spec;
+mod steps;
 mod stream;
 mod token_bytes;
 mod train;
@@ -24,7 +27,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use bpe::Bpe;
 
-pub(crate) use bpe::divide;
+pub(crate) use bpe::EOD_NAMES;
+pub(crate) use cuts::Cuts;
+pub use losses::Losses;
 pub use spec::TokenizerSpec;
 pub use stream::DecodeStream;
 pub use token_bytes::ByteCounts;
@@ -141,10 +146,19 @@ impl Tokenizer {
     /// The ids of `text`, without an end-of-document token.
     ///
     /// # Errors
-    /// A BPE whose parts fail on this text, such as one that needs an unknown token it lacks.
+    /// A BPE whose parts fail on this text, such as one that needs an unknown token it lacks, or whose regular expression
+    /// gives up.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_counted(text).map(|(ids, _)| ids)
+    }
+
+    /// The same, with the number of characters that the ids do not tell of.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_counted(&self, text: &str) -> Result<(Vec<u32>, Losses)> {
         match &self.0 {
-            Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
+            Kind::Bytes => Ok((text.bytes().map(u32::from).collect(), Losses::default())),
             Kind::Bpe(bpe) => bpe.encode(text),
         }
     }
@@ -152,10 +166,11 @@ impl Tokenizer {
     /// `text` in parts of about `part_bytes` whose ids, one after the other, are those of the text;
     /// in one part if the encoding has to see the whole.
     pub(crate) fn parts<'a>(&self, text: &'a str, part_bytes: usize) -> Vec<&'a str> {
-        match &self.0 {
-            Kind::Bpe(bpe) if !bpe.is_divisible() => vec![text],
-            _ => divide(text, part_bytes),
-        }
+        let cuts = match &self.0 {
+            Kind::Bytes => Cuts::Anywhere,
+            Kind::Bpe(bpe) => bpe.cuts(),
+        };
+        cuts.divide(text, part_bytes)
     }
 
     /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD; special tokens, the end of a
@@ -167,9 +182,15 @@ impl Tokenizer {
         text
     }
 
-    /// Decodes ids as they are generated, never giving out half a character.
+    /// Decodes ids as they are generated, never giving out half a character. The first id begins a text.
     pub fn decode_stream(&self) -> DecodeStream<'_> {
-        DecodeStream::new(self)
+        self.decode_stream_after(&[])
+    }
+
+    /// The same for ids that go on after `before`, whose text is not given out: encodings that put a space in front of
+    /// words take it away only where a text begins.
+    pub fn decode_stream_after(&self, before: &[u32]) -> DecodeStream<'_> {
+        DecodeStream::new(self, before)
     }
 
     /// Number of token ids: every id is below it. It counts rows of an embedding, so ids that a

@@ -32,16 +32,21 @@ enum Pending {
 }
 
 /// Ids whose text ends in an incomplete character before that is taken for broken: a character has
-/// at most four bytes, and a token at least one.
+/// at most four bytes, and a token at least one. As many of those before a stream are its context.
 const MAX_PENDING_IDS: usize = 4;
 
 impl<'a> DecodeStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
+    pub(super) fn new(tokenizer: &'a Tokenizer, before: &[u32]) -> Self {
         let pending = match &tokenizer.0 {
-            Kind::Bpe(bpe) if matches!(bpe.decoding(), Decoding::Chain) => Pending::Ids {
-                ids: Vec::new(),
-                done: 0,
-            },
+            Kind::Bpe(bpe) if matches!(bpe.decoding(), Decoding::Chain) => {
+                let speaking = before.iter().rev().filter(|&&id| !bpe.is_silent(id));
+                let mut ids: Vec<u32> = speaking.take(MAX_PENDING_IDS).copied().collect();
+                ids.reverse();
+                Pending::Ids {
+                    done: ids.len(),
+                    ids,
+                }
+            }
             _ => Pending::Bytes(Vec::new()),
         };
         Self { tokenizer, pending }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::ser::{Serialize, Serializer};
 
 use super::Tokenizer;
-use super::bpe::divide;
+use super::cuts::Cuts;
 use super::words::{self, BYTE_CHARS};
 use crate::error::{Error, Result};
 
@@ -68,7 +68,7 @@ impl Trainer {
         let pieces: Vec<&str> = self
             .batch
             .iter()
-            .flat_map(|text| divide(text, PIECE_BYTES))
+            .flat_map(|text| Cuts::Words.divide(text, PIECE_BYTES))
             .collect();
         let counts = pieces
             .par_iter()

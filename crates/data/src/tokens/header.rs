@@ -2,7 +2,7 @@
 
 /// Length of the header in bytes.
 pub(super) const HEADER_BYTES: usize = 128;
-pub(super) const MAGIC: [u8; 8] = *b"TKFTOKEN";
+pub(crate) const MAGIC: [u8; 8] = *b"TKFTOKEN";
 pub(super) const VERSION: u32 = 1;
 /// Where the hash of the header itself stands.
 const SEAL_AT: usize = 96;

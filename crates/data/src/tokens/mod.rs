@@ -24,6 +24,7 @@ mod header;
 mod reader;
 mod writer;
 
+pub(crate) use header::MAGIC;
 pub use reader::TokenFile;
 pub(crate) use writer::{PARTIAL_PREFIX, Point, create_beside, publish};
 pub use writer::{TokenFileWriter, Written};

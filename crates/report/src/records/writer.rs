@@ -17,11 +17,18 @@ pub struct ResumePoint {
     pub step: u64,
     /// Stage that it was in; a growth at the same step begins a later one.
     pub stage: usize,
+    /// Whether evaluation and sample of the step are still to be made, because they were interrupted.
+    pub unevaluated: bool,
 }
 
 impl ResumePoint {
     fn keeps(self, record: &Record) -> bool {
-        record.step() <= self.step && record.stage().is_none_or(|stage| stage <= self.stage)
+        let again = self.unevaluated
+            && record.step() == self.step
+            && matches!(record, Record::Eval(_) | Record::Sample(_));
+        record.step() <= self.step
+            && record.stage().is_none_or(|stage| stage <= self.stage)
+            && !again
     }
 }
 
@@ -39,7 +46,7 @@ impl ResumePoint {
 /// drop(writer);
 ///
 /// // Resumed from a checkpoint of step 1: what came later is dropped, to be made again.
-/// MetricsWriter::open(&path, Some(ResumePoint { step: 1, stage: 0 }))?;
+/// MetricsWriter::open(&path, Some(ResumePoint { step: 1, stage: 0, unevaluated: false }))?;
 /// assert_eq!(read(&path)?, [note(1)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -259,6 +259,14 @@ pub struct TrainTable {
     /// numbers are the same.
     #[serde(default)]
     pub recompute: Recompute,
+    /// Updates that may be skipped in a row, because loss or gradient is not finite, before the run counts as
+    /// diverged and stops.
+    #[serde(default = "default_max_skipped")]
+    pub max_skipped: u64,
+}
+
+fn default_max_skipped() -> u64 {
+    20
 }
 
 impl Default for TrainTable {
@@ -269,6 +277,7 @@ impl Default for TrainTable {
             accumulate: 1,
             precision: Precision::F32,
             recompute: Recompute::None,
+            max_skipped: default_max_skipped(),
         }
     }
 }
@@ -406,6 +415,10 @@ impl Recipe {
                 got,
                 "is this what you meant?",
             );
+        }
+        if t.max_skipped == 0 {
+            let help = "20 is the default; a large number lets a run go on for longer";
+            return bad("train.max_skipped", "at least 1", "0".into(), help);
         }
         if self.log.every == 0 {
             return bad("log.every", "at least 1", "0".into(), "10 is the default");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::repair::repair;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Keys kept for a message.
@@ -20,8 +21,36 @@ pub(super) enum Found {
     Missing(Vec<String>),
 }
 
-/// Reads a line; memory goes to the text alone, whatever else the line holds. Of a repeated key the last counts.
-pub(super) fn read(line: &str, key: &str) -> serde_json::Result<Found> {
+/// Reads a line as Python's `json` writes it. Returns with what is found how many halves of surrogate pairs in the text
+/// became U+FFFD.
+pub(super) fn read(line: &str, key: &str) -> serde_json::Result<(Found, u64)> {
+    let error = match read_json(line, key) {
+        Ok(found) => return Ok((found, 0)),
+        Err(error) => error,
+    };
+    let Some(repaired) = repair(line, *b"fffd") else {
+        return Err(error);
+    };
+    let found = read_json(&repaired.line, key)?;
+    let Found::Text(text) = &found else {
+        return Ok((found, 0));
+    };
+    // Halves may be in other strings too: only those of the text differ when something else replaces them.
+    let count = |text: &str| text.matches(char::REPLACEMENT_CHARACTER).count() as u64;
+    let without = match repair(line, *b"0020") {
+        Some(other) if repaired.surrogates > 0 => read_json(&other.line, key)?,
+        _ => return Ok((found, 0)),
+    };
+    let before = match &without {
+        Found::Text(text) => count(text),
+        _ => 0,
+    };
+    let replaced = count(text) - before;
+    Ok((found, replaced))
+}
+
+/// Reads a line of JSON; memory goes to the text alone, whatever else the line holds. Of a repeated key the last counts.
+fn read_json(line: &str, key: &str) -> serde_json::Result<Found> {
     let mut deserializer = serde_json::Deserializer::from_str(line);
     let found = Object { key }.deserialize(&mut deserializer)?;
     deserializer.end()?;

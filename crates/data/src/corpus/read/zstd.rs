@@ -5,37 +5,42 @@
 use std::io::{self, BufRead, Read};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, DEFAULT_MAX_WINDOW_SIZE, FrameDecoder};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// The window that every decoder should offer, by the RFC; all levels without `--ultra` and `--long` stay within it.
-const USUAL_WINDOW_BYTES: u64 = 8 << 20;
+/// The largest window that is accepted, as by the `zstd` program without `--long`.
+pub(super) const MAX_WINDOW_BYTES: u64 = 128 << 20;
 
-/// Reads every frame of `source`, one after the other.
+/// A frame that asks for more memory than is given.
+#[derive(Debug, thiserror::Error)]
+#[error("a window of {bytes} bytes")]
+pub(super) struct WindowTooLarge {
+    pub bytes: u64,
+}
+
+/// Reads every frame of a source, one after the other.
 pub(super) struct Decoder<R> {
     source: R,
-    frame: FrameDecoder,
-    is_inside: bool,
+    /// The frame being read.
+    frame: Option<FrameDecoder>,
 }
 
 impl<R: BufRead> Decoder<R> {
-    /// Reads a file of `file_bytes`. A frame's window is memory that is taken before anything is decoded: a larger one
-    /// than usual is accepted up to twice the file's size.
-    pub(super) fn new(source: R, file_bytes: u64) -> Self {
-        let mut frame = FrameDecoder::new();
-        let justified = file_bytes.saturating_mul(2).max(USUAL_WINDOW_BYTES);
-        frame.set_max_window_size(justified.min(DEFAULT_MAX_WINDOW_SIZE));
+    pub(super) fn new(source: R) -> Self {
         Self {
             source,
-            frame,
-            is_inside: false,
+            frame: None,
         }
     }
 
-    /// Moves to the next data frame; false at the end of the file.
-    fn next_frame(&mut self) -> io::Result<bool> {
+    /// The next data frame; none at the end of the file.
+    fn next_frame(&mut self) -> io::Result<Option<FrameDecoder>> {
         while !self.source.fill_buf()?.is_empty() {
-            match self.frame.reset(&mut self.source) {
-                Ok(()) => return Ok(true),
+            // A new decoder takes memory as content comes; one that is used again takes a whole window at once, which a
+            // few bytes could ask for.
+            let mut frame = FrameDecoder::new();
+            frame.set_max_window_size(MAX_WINDOW_BYTES);
+            match frame.reset(&mut self.source) {
+                Ok(()) => return Ok(Some(frame)),
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
                     length,
                     ..
@@ -46,19 +51,22 @@ impl<R: BufRead> Decoder<R> {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
+                Err(FrameDecoderError::WindowSizeTooBig { requested, .. }) => {
+                    return Err(io::Error::other(WindowTooLarge { bytes: requested }));
+                }
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
+}
 
-    fn verify_checksum(&self) -> io::Result<()> {
-        match self.frame.get_checksum_from_data() {
-            Some(expected) if self.frame.get_calculated_checksum() != Some(expected) => {
-                Err(io::Error::other("the checksum of the content is wrong"))
-            }
-            _ => Ok(()),
+fn verify_checksum(frame: &FrameDecoder) -> io::Result<()> {
+    match frame.get_checksum_from_data() {
+        Some(expected) if frame.get_calculated_checksum() != Some(expected) => {
+            Err(io::Error::other("the checksum of the content is wrong"))
         }
+        _ => Ok(()),
     }
 }
 
@@ -68,23 +76,23 @@ impl<R: BufRead> Read for Decoder<R> {
             return Ok(0);
         }
         loop {
-            if !self.is_inside {
-                if !self.next_frame()? {
-                    return Ok(0);
-                }
-                self.is_inside = true;
+            if self.frame.is_none() {
+                self.frame = self.next_frame()?;
             }
-            while self.frame.can_collect() == 0 && !self.frame.is_finished() {
-                self.frame
+            let Some(frame) = &mut self.frame else {
+                return Ok(0);
+            };
+            while frame.can_collect() == 0 && !frame.is_finished() {
+                frame
                     .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
                     .map_err(io::Error::other)?;
             }
-            let read = self.frame.read(buffer)?;
+            let read = frame.read(buffer)?;
             if read > 0 {
                 return Ok(read);
             }
-            self.verify_checksum()?;
-            self.is_inside = false;
+            verify_checksum(frame)?;
+            self.frame = None;
         }
     }
 }

@@ -1,0 +1,58 @@
+//! What an encoding leaves out of a text.
+
+use std::iter::Sum;
+use std::ops::{AddAssign, Range};
+
+use serde::{Deserialize, Serialize};
+use tokenizers::{Model, ModelWrapper};
+
+/// Characters of a text that its tokens do not tell of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Losses {
+    /// Characters without a token, or taken out by a step of the tokenizer.
+    pub dropped: u64,
+    /// Characters that became the unknown token.
+    pub unknown: u64,
+}
+
+impl AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.dropped += other.dropped;
+        self.unknown += other.unknown;
+    }
+}
+
+impl Sum for Losses {
+    fn sum<I: Iterator<Item = Self>>(losses: I) -> Self {
+        let mut sum = Self::default();
+        for some in losses {
+            sum += some;
+        }
+        sum
+    }
+}
+
+/// The characters of a word that a byte-pair encoding has no token for, as ranges of its bytes.
+pub(super) fn missing(model: &ModelWrapper, word: &str) -> Vec<Range<usize>> {
+    let ModelWrapper::BPE(bpe) = model else {
+        return Vec::new();
+    };
+    let suffix = bpe.end_of_word_suffix.as_deref().unwrap_or_default();
+    let has_bytes = |c: &str| {
+        let token = |byte| bpe.token_to_id(&format!("<0x{byte:02X}>"));
+        bpe.byte_fallback && c.bytes().all(|byte| token(byte).is_some())
+    };
+    let mut found = Vec::new();
+    for (start, c) in word.char_indices() {
+        let end = start + c.len_utf8();
+        let mut token = word[start..end].to_owned();
+        if end == word.len() {
+            token.push_str(suffix);
+        }
+        if bpe.token_to_id(&token).is_none() && !has_bytes(&token) {
+            found.push(start..end);
+        }
+    }
+    found
+}

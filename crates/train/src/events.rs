@@ -1,0 +1,144 @@
+//! What happens to the model between two updates: today the growths of the recipe.
+
+use crate::error::{Error, Result};
+use crate::files::{PastGrowth, TrainState};
+use crate::memory;
+use crate::recipe::{GrowEvent, Recipe};
+use crate::trainer::Trainer;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokenformer_core::growth::{Amount, Birth, params_after};
+use tokenformer_core::Gradients;
+use tokenformer_core::{Model, SiteKind};
+
+/// Bytes that training holds per parameter: weight, gradient and two moments.
+const BYTES_PER_PARAM: u64 = 16;
+
+impl Trainer<'_> {
+    /// Does what the recipe plans for this step and has not happened. Breaks if `stop` was set meanwhile: the
+    /// checkpoint from before is then where the run goes on.
+    pub(crate) fn events(&mut self, stop: &AtomicBool) -> Result<ControlFlow<()>> {
+        let Some(event) = growth_due(&self.recipe, &self.state).cloned() else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let more = adds(&self.model, &event)?;
+        if more == 0 {
+            let step = self.state.step;
+            let text = format!("the growth at step {step} adds nothing");
+            self.records.note(step, text)?;
+            return Ok(ControlFlow::Continue(()));
+        }
+        ensure_memory(more)?;
+        self.grow(event)?;
+        Ok(match self.evaluate(stop)? {
+            Some(_) => ControlFlow::Continue(()),
+            None => ControlFlow::Break(()),
+        })
+    }
+
+    fn grow(&mut self, event: GrowEvent) -> Result<()> {
+        let birth = Birth {
+            stage: self.state.stage + 1,
+            step: self.state.step,
+            seed: self.recipe.seed,
+        };
+        let report = self.task.grow(&mut self.model, &event.growth, birth)?;
+        self.optimizer.extend(&self.model)?;
+        let device = Arc::clone(self.model.device());
+        self.gradients = Gradients::zeros(&device, self.model.params())?;
+        self.state.stage += 1;
+        self.records.grow(&report, self.state.tokens)?;
+        self.state.growths.push(PastGrowth {
+            event: Some(event),
+            report,
+        });
+        Ok(())
+    }
+
+    /// Whether the stage ends here: with the run, or before a growth that adds something or cannot be done.
+    pub(crate) fn stage_ends(&self) -> bool {
+        let grows = |event| !matches!(adds(&self.model, event), Ok(0));
+        self.state.step == self.recipe.train.steps
+            || growth_due(&self.recipe, &self.state).is_some_and(grows)
+    }
+}
+
+/// The growth of the recipe that is planned for now and has not happened.
+fn growth_due<'r>(recipe: &'r Recipe, state: &TrainState) -> Option<&'r GrowEvent> {
+    (recipe.grow.iter()).find(|event| event.at_step == state.step && !has_happened(event, state))
+}
+
+fn has_happened(event: &GrowEvent, state: &TrainState) -> bool {
+    let past = state.growths.iter();
+    past.filter_map(|g| g.event.as_ref()).any(|p| p == event)
+}
+
+/// Parameters that a growth adds.
+fn adds(model: &Model, event: &GrowEvent) -> Result<u64> {
+    let after = params_after(model, &event.growth)?;
+    Ok(after.saturating_sub(model.param_count()))
+}
+
+fn ensure_memory(more_params: u64) -> Result<()> {
+    let bytes = more_params.saturating_mul(BYTES_PER_PARAM);
+    let help = "free memory and run the same command again, which goes on from here; or grow by fewer tokens";
+    memory::ensure("the growth", bytes, help)
+}
+
+/// Refuses a run whose next growth cannot be done, before anything is trained.
+pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
+    let is_next = |event: &&GrowEvent| event.at_step >= state.step && !has_happened(event, state);
+    match recipe.grow.iter().find(is_next) {
+        Some(event) => ensure_memory(adds(model, event)?),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a recipe whose growths before `state` are not those that happened.
+pub(crate) fn check_past(
+    recipe: &Recipe,
+    state: &TrainState,
+    refused: impl FnOnce(&str, String, String) -> Error,
+) -> Result<()> {
+    let past = state.growths.iter().filter_map(|g| g.event.as_ref());
+    let past: Vec<&GrowEvent> = past.collect();
+    let planned = recipe.grow.iter().filter(|g| past.contains(g)).count();
+    if planned < past.len() {
+        let (expected, got) = (format!("{past:?}"), format!("{:?}", recipe.grow));
+        return Err(refused(
+            "the recipe's past growths have changed",
+            expected,
+            got,
+        ));
+    }
+    let is_missed =
+        |g: &&GrowEvent| g.at_step < state.step && !past.contains(g) && !added_nothing(g, state);
+    match recipe.grow.iter().find(is_missed) {
+        Some(missed) => Err(refused(
+            "the recipe has a growth in the past",
+            format!("growths from step {} on", state.step),
+            format!("a growth at step {}", missed.at_step),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether a growth of the past would have found every site as large as it asks for.
+fn added_nothing(event: &GrowEvent, state: &TrainState) -> bool {
+    let slots = &state.model.slots;
+    let asked = [
+        (SiteKind::Query, event.growth.qkv, slots.qkv),
+        (SiteKind::Proj, event.growth.proj, slots.proj),
+        (SiteKind::Ffn, event.growth.ffn, slots.ffn),
+    ];
+    let before = (state.growths.iter())
+        .rev()
+        .find(|g| g.report.step <= event.at_step);
+    event.growth.layers == 0
+        && asked.into_iter().all(|(kind, amount, fresh)| {
+            let site = before.and_then(|g| g.report.sites.iter().find(|s| s.site == kind));
+            let tokens = site.map_or(fresh, |s| s.tokens_after);
+            matches!(amount, Amount::Add(0)) || amount == Amount::To(tokens)
+        })
+}

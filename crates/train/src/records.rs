@@ -1,0 +1,222 @@
+//! What a run tells: records in `metrics.jsonl`, lines for whoever watches, and the report made of all of it.
+
+use crate::error::Result;
+use crate::evaluate::Evaluation;
+use crate::observer::{Observer, Progress};
+use crate::task::Sample;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokenformer_core::growth::GrowthReport;
+use tokenformer_report::{
+    EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput, ResumePoint,
+    SampleRecord, SiteGrowth, TrainRecord,
+};
+
+/// The records' file in a run directory.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
+/// Where in a run something is recorded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Updates done or skipped.
+    pub step: u64,
+    /// Targets seen.
+    pub tokens: u64,
+    pub stage: u32,
+    pub params: u64,
+}
+
+/// An update, as it was done or skipped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Update {
+    /// Mean loss of its batch.
+    pub loss: f64,
+    pub bits_per_byte: Option<f64>,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    pub lr: f64,
+    pub skipped: bool,
+    /// Targets in its batch.
+    pub targets: u64,
+    pub took: Duration,
+}
+
+/// Writes and tells.
+pub(crate) struct Records<'a> {
+    out: PathBuf,
+    metrics: MetricsWriter,
+    observer: &'a mut dyn Observer,
+    /// The recipe and the circumstances, for the report.
+    config_toml: String,
+    environment: Vec<(String, String)>,
+    /// Time spent in updates, and their number, since the last train record.
+    pending_time: (Duration, u64),
+}
+
+impl<'a> Records<'a> {
+    /// Opens the records in `out`, without what comes after `point`.
+    pub fn open(
+        out: PathBuf,
+        point: ResumePoint,
+        observer: &'a mut dyn Observer,
+        config_toml: String,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self> {
+        let metrics = MetricsWriter::open(out.join(METRICS), Some(point))?;
+        let damage = metrics.damage().map(ToString::to_string);
+        let mut records = Self {
+            out,
+            metrics,
+            observer,
+            config_toml,
+            environment,
+            pending_time: (Duration::ZERO, 0),
+        };
+        if let Some(damage) = damage {
+            records.warning(point.step, &damage)?;
+        }
+        Ok(records)
+    }
+
+    /// Waits until all records are on the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        Ok(self.metrics.sync()?)
+    }
+
+    /// Records a remark, and tells it.
+    pub fn note(&mut self, step: u64, text: String) -> Result<()> {
+        self.observer.note(&text);
+        self.remark(step, text)
+    }
+
+    /// Records a warning, and tells it.
+    pub fn warning(&mut self, step: u64, text: &str) -> Result<()> {
+        self.observer.warning(text);
+        self.remark(step, format!("warning: {text}"))
+    }
+
+    /// Records a remark that whoever watches is told in another way.
+    pub fn remark(&mut self, step: u64, text: String) -> Result<()> {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let text = lines.join("; ");
+        self.write(Record::Note(NoteRecord { step, text }))
+    }
+
+    /// Tells of an update.
+    pub fn update(&mut self, at: Place, steps: u64, update: Update) {
+        self.pending_time = (self.pending_time.0 + update.took, self.pending_time.1 + 1);
+        self.observer.step(&Progress {
+            step: at.step,
+            steps,
+            loss: update.loss,
+            bits_per_byte: update.bits_per_byte,
+            grad_norm: update.grad_norm,
+            lr: update.lr,
+            step_ms: update.took.as_secs_f64() * 1e3,
+            tokens_per_s: update.targets as f64 / update.took.as_secs_f64(),
+            stage: at.stage,
+            params: at.params,
+        });
+    }
+
+    /// Records the updates since the last train record: their mean loss and time, and the rest of the last one.
+    pub fn train(
+        &mut self,
+        at: Place,
+        loss: f64,
+        bits_per_byte: Option<f64>,
+        last: Update,
+    ) -> Result<()> {
+        let (time, updates) = std::mem::take(&mut self.pending_time);
+        let step_s = time.as_secs_f64() / updates.max(1) as f64;
+        self.write(Record::Train(TrainRecord {
+            step: at.step,
+            tokens: at.tokens,
+            loss,
+            bits_per_byte,
+            grad_norm: last.grad_norm,
+            lr: last.lr,
+            stage: at.stage as usize,
+            params: at.params,
+            step_ms: step_s * 1e3,
+            tokens_per_s: last.targets as f64 / step_s,
+            skipped: last.skipped,
+        }))
+    }
+
+    /// Records an evaluation.
+    pub fn eval(&mut self, at: Place, found: &Evaluation) -> Result<()> {
+        self.write(Record::Eval(EvalRecord {
+            step: at.step,
+            tokens: at.tokens,
+            stage: at.stage as usize,
+            params: at.params,
+            loss: found.loss,
+            bits_per_byte: found.bits_per_byte,
+            perplexity: found.perplexity(),
+            eval_tokens: found.tokens,
+        }))
+    }
+
+    /// Records a sample.
+    pub fn sample(&mut self, at: Place, sample: Sample) -> Result<()> {
+        self.write(Record::Sample(SampleRecord {
+            step: at.step,
+            tokens: at.tokens,
+            stage: at.stage as usize,
+            prompt: sample.prompt,
+            text: sample.text,
+        }))
+    }
+
+    /// Records a growth, and tells it.
+    pub fn grow(&mut self, report: &GrowthReport, tokens: u64) -> Result<()> {
+        self.write(Record::Grow(grow_record(report, tokens)))?;
+        self.observer.grown(report);
+        Ok(())
+    }
+
+    /// Writes plots, report, CSV and TensorBoard events from the records so far.
+    pub fn report(&mut self) -> Result<()> {
+        let records = tokenformer_report::read(self.out.join(METRICS))?;
+        let name = (self.out.file_name()).map_or("run".into(), |n| n.to_string_lossy());
+        let input = ReportInput {
+            title: &format!("TokenFormer run {name}"),
+            records: &records,
+            config_toml: &self.config_toml,
+            environment: &self.environment,
+            notes: &[],
+        };
+        tokenformer_report::write_report(&self.out, &input)?;
+        tokenformer_report::write_events(&self.out, &records)?;
+        Ok(())
+    }
+
+    fn write(&mut self, record: Record) -> Result<()> {
+        self.metrics.write(&record)?;
+        self.observer.record(&record);
+        Ok(())
+    }
+}
+
+fn grow_record(report: &GrowthReport, tokens: u64) -> GrowRecord {
+    let sites = report.sites.iter().map(|s| SiteGrowth {
+        name: s.site.name().into(),
+        tokens_before: s.tokens_before as u64,
+        tokens_after: s.tokens_after as u64,
+        params_before: s.params_before,
+        params_after: s.params_after,
+    });
+    GrowRecord {
+        step: report.step,
+        tokens,
+        stage: report.stage as usize,
+        params_before: report.params_before,
+        params_after: report.params_after,
+        summary: report.growth.summary(),
+        max_logit_diff: report.max_logit_diff,
+        sites: sites.collect(),
+        layers_before: report.layers_before,
+        layers_after: report.layers_after,
+    }
+}

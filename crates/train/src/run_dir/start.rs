@@ -1,0 +1,185 @@
+//! Where a run starts: from scratch, or from a checkpoint that fits it.
+
+use super::differences::differences;
+use super::{Resume, RunDir, Snapshot};
+use crate::error::{Error, Result};
+use crate::events;
+use crate::files::{self, TrainState};
+use crate::recipe::Recipe;
+use crate::records::METRICS;
+use crate::task::Task;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokenformer_core::Model;
+use tokenformer_core::device::Device;
+use tokenformer_core::optim::AdamW;
+use tokenformer_store::{Warning, Which};
+
+/// What a run starts with.
+pub(crate) struct Start {
+    pub model: Model,
+    pub optimizer: AdamW,
+    pub state: TrainState,
+    /// What is to be told of a run that goes on.
+    pub notes: Vec<String>,
+}
+
+/// Loads or makes what the run starts with, and brings its directory to where it then is.
+pub(crate) fn start(
+    dir: &mut RunDir,
+    resume: &Resume,
+    recipe: &Recipe,
+    task: &dyn Task,
+    device: &Arc<dyn Device>,
+    warn: &mut dyn FnMut(Warning),
+) -> Result<Start> {
+    let found = find(dir, resume, warn)?;
+    let start = match &found {
+        Some(from) => load(from, recipe, task, device)?,
+        None => fresh(recipe, task, device)?,
+    };
+    events::check_next(&start.model, recipe, &start.state)?;
+    let records = dir.path().join(METRICS);
+    if found.is_some() {
+        let now = Snapshot {
+            model: &start.model,
+            optimizer: &start.optimizer,
+            state: &start.state,
+            files: task.files(),
+        };
+        dir.settle(&now, recipe.checkpoint.keep)?;
+    } else if records.exists() {
+        // A run killed before its first checkpoint begins again, records included.
+        std::fs::remove_file(&records).map_err(|source| Error::Io {
+            action: "remove the old records",
+            path: records,
+            source,
+            help: "check the permissions, or choose another --out",
+        })?;
+    }
+    Ok(start)
+}
+
+fn fresh(recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<Start> {
+    let model = Model::fresh(device, task.config(), recipe.seed)?;
+    Ok(Start {
+        optimizer: AdamW::new(recipe.optimizer.clone(), &model)?,
+        model,
+        state: TrainState::new(recipe.seed, recipe.model.clone(), task.identity()),
+        notes: Vec::new(),
+    })
+}
+
+fn load(from: &Path, recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<Start> {
+    let state = files::read_state(from)?;
+    check(from, &state, recipe, task)?;
+    let model = files::load_for_training(from, device, &state)?;
+    if let Some((name, number)) = files::not_finite(&model)? {
+        return Err(Error::Resume {
+            path: from.into(),
+            problem: "its weights are not finite".into(),
+            expected: "a checkpoint from before the run diverged".into(),
+            got: format!("{number} in {name}"),
+            help: "go on from an earlier checkpoint with --resume and another --out".into(),
+        });
+    }
+    let optimizer = files::load_optimizer(from, &model, recipe.optimizer.clone(), &state)?;
+    let mut notes = vec![format!(
+        "going on from {} at step {}",
+        from.display(),
+        state.step
+    )];
+    notes.extend(differences(from, recipe));
+    Ok(Start {
+        model,
+        optimizer,
+        state,
+        notes,
+    })
+}
+
+/// The checkpoint to start from.
+fn find(dir: &RunDir, resume: &Resume, warn: &mut dyn FnMut(Warning)) -> Result<Option<PathBuf>> {
+    let (own, out) = (&dir.checkpoints, dir.path());
+    let has_run = || Ok::<_, Error>(!own.list()?.is_empty() || out.join(METRICS).exists());
+    let occupied = |got: &str| Error::Resume {
+        path: out.into(),
+        problem: "there is a run here".into(),
+        expected: "a directory without a run".into(),
+        got: got.into(),
+        help: "choose another --out, or go on with --resume auto".into(),
+    };
+    match resume {
+        Resume::Auto => Ok(own.latest_good(warn)?.map(|(_, found)| found.dir)),
+        Resume::Never if has_run()? => Err(occupied("--resume never")),
+        Resume::Never => Ok(None),
+        Resume::From(path) => {
+            let found = tokenformer_store::resolve(path, Which::Latest, warn)?;
+            if !has_run()? {
+                return Ok(Some(found.dir));
+            }
+            let own_dir = found.step.map(|step| own.dir_for(step).canonicalize());
+            if !matches!((own_dir, found.dir.canonicalize()), (Some(Ok(a)), Ok(b)) if a == b) {
+                return Err(occupied(&format!("--resume {}", path.display())));
+            }
+            // What comes after would be taken up by the next `--resume auto`.
+            match own.latest_good(warn)? {
+                Some((newest, _)) if Some(newest) > found.step => Err(Error::Resume {
+                    path: found.dir,
+                    problem: "the run has a later one".into(),
+                    expected: "the newest checkpoint of the run in --out".into(),
+                    got: format!("one before step {newest}"),
+                    help:
+                        "go on from the newest with --resume auto, or branch off with another --out"
+                            .into(),
+                }),
+                _ => Ok(Some(found.dir)),
+            }
+        }
+    }
+}
+
+/// Refuses to go on with another model, data, seed or past than the checkpoint's.
+fn check(from: &Path, state: &TrainState, recipe: &Recipe, task: &dyn Task) -> Result<()> {
+    let differs = |problem: &str, expected: String, got: String| Error::Resume {
+        path: from.into(),
+        problem: problem.into(),
+        expected,
+        got,
+        help: "go on with the recipe in the run's config.toml, or start anew with another --out"
+            .into(),
+    };
+    if state.model != recipe.model {
+        let (old, new) = (format!("{:?}", state.model), format!("{:?}", recipe.model));
+        let (old, new) = first_difference(&old, &new);
+        return Err(differs("the recipe's [model] has changed", old, new));
+    }
+    if state.seed != recipe.seed {
+        let (old, new) = (state.seed.to_string(), recipe.seed.to_string());
+        return Err(differs("another seed", old, new));
+    }
+    let data = task.identity();
+    if state.data_hash != data {
+        return Err(differs(
+            "other training data",
+            state.data_hash.clone(),
+            data,
+        ));
+    }
+    events::check_past(recipe, state, differs)
+}
+
+/// The parts where two debug texts differ, with a little of what is before.
+fn first_difference(a: &str, b: &str) -> (String, String) {
+    let at = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let start = a[..at].rfind([',', '{']).map_or(0, |i| i + 1);
+    let cut = |s: &str| {
+        s[start..]
+            .split(',')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_string()
+    };
+    (cut(a), cut(b))
+}

@@ -1,0 +1,91 @@
+//! What a run trains on.
+//!
+//! The loop draws windows (samples) by number, asks for the loss of a micro-batch of them, and now and then for an
+//! evaluation and for samples of what the model does. Everything it needs to know about data is in [`Task`]; each kind
+//! of data is a file beside this one.
+
+mod language;
+
+pub use language::Language;
+
+use crate::error::Result;
+use crate::evaluate::Evaluation;
+use crate::recipe::Recipe;
+use std::sync::atomic::AtomicBool;
+use tokenformer_core::growth::{Birth, Growth, GrowthReport};
+use tokenformer_core::{Graph, Model, ModelConfig};
+
+/// What a model did with a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// What it was given.
+    pub prompt: String,
+    /// What came of it.
+    pub text: String,
+}
+
+/// Data to train on and to measure with, and how a model meets them.
+///
+/// Everything is a function of the recipe and the data, so that a run that goes on from a checkpoint repeats what an
+/// uninterrupted one does.
+pub trait Task {
+    /// Hash of the training data. A run goes on only with the data that it began with.
+    fn identity(&self) -> String;
+
+    /// What the data are, as rows of names and values for the report.
+    fn describe(&self) -> Vec<(String, String)>;
+
+    /// The model that the recipe asks for, fresh.
+    fn config(&self) -> &ModelConfig;
+
+    /// Files that a checkpoint holds besides those of the model, by name.
+    fn files(&self) -> &[(&'static str, Vec<u8>)];
+
+    /// Windows of a micro-batch.
+    fn batch(&self) -> u64;
+
+    /// Predictions per window that enter the loss. Losses are means over them.
+    fn targets_per_window(&self) -> u64;
+
+    /// Draws the micro-batch that begins with window `first` of the run.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn fill(&mut self, first: u64) -> Result<()>;
+
+    /// Puts the loss of the micro-batch that was drawn last into `g`, every prediction with the factor `weight`.
+    /// Returns the sum of the losses, in nats and without the factor.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<f64>;
+
+    /// Measures the model on held-out data; `None` if `stop` was set meanwhile.
+    ///
+    /// # Errors
+    /// If the data cannot be read, or the device fails.
+    fn evaluate(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Evaluation>>;
+
+    /// Shows what the model does, in as many samples as the recipe asks for; `None` if `stop` was set meanwhile.
+    ///
+    /// # Errors
+    /// If a prompt does not fit the model, or the device fails.
+    fn sample(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Vec<Sample>>>;
+
+    /// Grows the model, and compares what it computes on held-out data before and after.
+    ///
+    /// # Errors
+    /// As [`tokenformer_core::growth::grow`], and if the data cannot be read.
+    fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport>;
+
+    /// A mean training loss in bits per byte of the data, where that means something.
+    fn bits_per_byte(&self, loss: f64) -> Option<f64>;
+}
+
+/// The task of a recipe.
+///
+/// # Errors
+/// If there are no data, or they do not fit the recipe.
+pub fn open(recipe: &Recipe) -> Result<Box<dyn Task>> {
+    Ok(Box::new(Language::open(recipe)?))
+}

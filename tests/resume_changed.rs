@@ -1,0 +1,192 @@
+//! A run that goes on under another recipe reads on where it stood, and says what is other than before.
+
+mod common;
+
+use common::{Lab, fail, json, newest, succeed, text_of};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Settings under which the weights stay as they are: the loss of a step tells which windows it read.
+const STILL: [&str; 14] = [
+    "--set",
+    "schedule.lr=1e-30",
+    "--set",
+    "schedule.warmup_steps=0",
+    "--set",
+    "schedule.shape=constant",
+    "--set",
+    "optimizer.weight_decay=0",
+    "--set",
+    "log.every=1",
+    "--set",
+    "eval.every=0",
+    "--set",
+    "sample.tokens=0",
+];
+
+fn train_still(lab: &Lab, out: &str, [steps, batch, accumulate]: [u64; 3]) -> String {
+    let recipe = lab.path("recipe.toml");
+    let sets = [
+        format!("train.steps={steps}"),
+        format!("train.batch={batch}"),
+        format!("train.accumulate={accumulate}"),
+    ];
+    let sets = sets.iter().flat_map(|set| ["--set", set.as_str()]);
+    let more: Vec<&str> = STILL.into_iter().chain(sets).collect();
+    succeed(lab.train(text_of(&recipe), out, &more)).err
+}
+
+/// Training losses by step.
+fn losses(run: &Path) -> BTreeMap<u64, f64> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("records");
+    let records = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    records
+        .filter(|r: &Value| r["kind"] == "train")
+        .map(|r| (r["step"].as_u64().unwrap(), r["loss"].as_f64().unwrap()))
+        .collect()
+}
+
+#[test]
+fn another_batch_or_accumulation_reads_on_where_the_run_stood() {
+    let lab = Lab::new();
+    lab.recipe("recipe.toml", "");
+    // An epoch has about 840 windows, so that the runs come into the second one.
+    train_still(&lab, "whole", [120, 8, 1]);
+    let whole = losses(&lab.path("whole"));
+    let per_window = |steps: std::ops::RangeInclusive<u64>| -> f64 {
+        let count = steps.clone().count() as f64;
+        steps.map(|step| whole[&step]).sum::<f64>() / count
+    };
+    let state = |run: &str| -> Value {
+        let state = newest(&lab.path(run)).join("state.json");
+        serde_json::from_slice(&fs::read(state).expect("a state")).expect("JSON")
+    };
+    assert_eq!(state("whole")["windows"], 960);
+
+    // Half the windows per update: two updates read what one did.
+    train_still(&lab, "half", [100, 8, 1]);
+    let told = train_still(&lab, "half", [140, 4, 1]);
+    assert!(
+        told.contains("note: train.batch is 4 now, and was 8"),
+        "{told}"
+    );
+    let half = losses(&lab.path("half"));
+    for step in 101..=120 {
+        let first = 101 + 2 * (step - 101);
+        let mean = (half[&first] + half[&(first + 1)]) / 2.0;
+        assert!((mean - whole[&step]).abs() < 1e-5, "step {step}: {mean}");
+    }
+    assert_eq!(state("half")["windows"], 960);
+
+    // Twice as many, in larger micro-batches or in more of them.
+    for (out, batch, accumulate, note) in [
+        ("larger", 16, 1, "note: train.batch is 16 now, and was 8"),
+        ("more", 8, 2, "note: train.accumulate is 2 now, and was 1"),
+    ] {
+        train_still(&lab, out, [100, 8, 1]);
+        let told = train_still(&lab, out, [110, batch, accumulate]);
+        assert!(told.contains(note), "{told}");
+        let found = losses(&lab.path(out));
+        for step in 101..=110 {
+            let first = 101 + 2 * (step - 101);
+            let expected = per_window(first..=first + 1);
+            let got = found[&step];
+            assert!((got - expected).abs() < 1e-5, "{out}, step {step}: {got}");
+        }
+        assert_eq!(state(out)["windows"], 960);
+    }
+}
+
+#[test]
+fn a_resume_says_what_is_other_than_before() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=6"]));
+    let changed = [
+        "train.steps=8",
+        "train.precision=bf16",
+        "schedule.lr=2e-3",
+        "optimizer.clip=0.5",
+        "eval.tokens=128",
+    ];
+    let more: Vec<&str> = changed.iter().flat_map(|set| ["--set", set]).collect();
+    let told = succeed(lab.train(&recipe, "run", &more)).err;
+    let lines = [
+        "train.steps is 8 now, and was 6",
+        "train.precision is \"bf16\" now, and was \"f32\"",
+        "schedule.lr is 0.002 now, and was 0.005",
+        "optimizer.clip is 0.5 now, and was 1.0",
+        "eval.tokens is 128 now, and was 256",
+    ];
+    let records = fs::read_to_string(lab.path("run/metrics.jsonl")).expect("records");
+    for line in lines {
+        assert!(
+            told.contains(&format!("note: {line}\n")),
+            "no {line:?}: {told}"
+        );
+        let record = line.replace('"', "\\\"");
+        assert!(records.contains(&record), "no {record:?}: {records}");
+    }
+    assert_eq!(
+        told.matches(" now, and was ").count(),
+        lines.len(),
+        "{told}"
+    );
+
+    // Also of a run that branches off, whose recipe lies with the old one.
+    let from = newest(&lab.path("run"));
+    let branch = ["--resume", text_of(&from), "--set", "train.steps=9"];
+    let told = succeed(lab.train(&recipe, "branch", &branch)).err;
+    assert!(
+        told.contains("note: train.steps is 9 now, and was 8"),
+        "{told}"
+    );
+    // Nothing is said of what is the same.
+    let told = succeed(lab.train("branch/config.toml", "branch", &[])).err;
+    assert!(!told.contains(" now, and was "), "{told}");
+}
+
+#[test]
+fn a_growth_that_is_refused_comes_after_a_checkpoint_and_can_be_tried_again() {
+    let lab = Lab::new();
+    let small = "[[grow]]\nat_step = 5\nffn = \"+8\"\n";
+    let refused = [
+        // More than any machine has.
+        (
+            "[[grow]]\nat_step = 7\nlayers = 16000\nffn = \"+16000000\"\nproj = \"+16000000\"\n",
+            "the growth: not enough memory",
+            1,
+        ),
+        // More than any site may have.
+        (
+            "[[grow]]\nat_step = 7\nffn = \"+800000000\"\n",
+            "growth of ffn: not a possible setting",
+            2,
+        ),
+    ];
+    for (i, (growth, problem, code)) in refused.into_iter().enumerate() {
+        let out = format!("run-{i}");
+        let recipe = lab.recipe(&format!("{out}.toml"), &format!("{small}{growth}"));
+        // At first the growth before it is the next one, so that the run starts.
+        fail(lab.train(&recipe, &out, &[]), code, &[problem]);
+        let at = newest(&lab.path(&out));
+        assert!(at.ends_with("step-00000007"), "{}", at.display());
+        // The same command comes to the same growth again.
+        fail(lab.train(&recipe, &out, &[]), code, &[problem]);
+        // A smaller one is done from there.
+        lab.recipe(
+            &format!("{out}.toml"),
+            &format!("{small}[[grow]]\nat_step = 7\nffn = \"+16\"\n"),
+        );
+        let ran = succeed(lab.train(&recipe, &out, &["--set", "train.steps=9"]));
+        assert!(
+            ran.err.contains("grown at step 7 by +16 ffn"),
+            "{}",
+            ran.err
+        );
+        let shown = lab.command(&["inspect", &out, "--json"]);
+        assert_eq!(json(&succeed(shown))["state"]["stage"], 2);
+    }
+}
