@@ -153,55 +153,55 @@ fn both_layouts_come_back_byte_for_byte() {
 /// The names and shapes of the tensors that `transformers` saves for these sizes.
 fn expected(layout: &str) -> Vec<(String, Vec<usize>)> {
     let (d, h) = (WIDTH, 40);
-    let (blocks, block, trunk): (&str, Vec<(&str, Vec<usize>)>, Vec<(&str, Vec<usize>)>) =
-        match layout {
-            "neox" => (
-                "gpt_neox.layers",
-                vec![
-                    ("input_layernorm.weight", vec![d]),
-                    ("input_layernorm.bias", vec![d]),
-                    ("post_attention_layernorm.weight", vec![d]),
-                    ("post_attention_layernorm.bias", vec![d]),
-                    ("attention.query_key_value.weight", vec![3 * d, d]),
-                    ("attention.query_key_value.bias", vec![3 * d]),
-                    ("attention.dense.weight", vec![d, d]),
-                    ("attention.dense.bias", vec![d]),
-                    ("mlp.dense_h_to_4h.weight", vec![h, d]),
-                    ("mlp.dense_h_to_4h.bias", vec![h]),
-                    ("mlp.dense_4h_to_h.weight", vec![d, h]),
-                    ("mlp.dense_4h_to_h.bias", vec![d]),
-                ],
-                vec![
-                    ("gpt_neox.embed_in.weight", vec![37, d]),
-                    ("gpt_neox.final_layer_norm.weight", vec![d]),
-                    ("gpt_neox.final_layer_norm.bias", vec![d]),
-                    ("embed_out.weight", vec![37, d]),
-                ],
-            ),
-            _ => (
-                "transformer.h",
-                vec![
-                    ("ln_1.weight", vec![d]),
-                    ("ln_1.bias", vec![d]),
-                    ("ln_2.weight", vec![d]),
-                    ("ln_2.bias", vec![d]),
-                    ("attn.c_attn.weight", vec![d, 3 * d]),
-                    ("attn.c_attn.bias", vec![3 * d]),
-                    ("attn.c_proj.weight", vec![d, d]),
-                    ("attn.c_proj.bias", vec![d]),
-                    ("mlp.c_fc.weight", vec![d, h]),
-                    ("mlp.c_fc.bias", vec![h]),
-                    ("mlp.c_proj.weight", vec![h, d]),
-                    ("mlp.c_proj.bias", vec![d]),
-                ],
-                vec![
-                    ("transformer.wte.weight", vec![37, d]),
-                    ("transformer.wpe.weight", vec![20, d]),
-                    ("transformer.ln_f.weight", vec![d]),
-                    ("transformer.ln_f.bias", vec![d]),
-                ],
-            ),
-        };
+    type Tensors = Vec<(&'static str, Vec<usize>)>;
+    let (blocks, block, trunk): (&str, Tensors, Tensors) = match layout {
+        "neox" => (
+            "gpt_neox.layers",
+            vec![
+                ("input_layernorm.weight", vec![d]),
+                ("input_layernorm.bias", vec![d]),
+                ("post_attention_layernorm.weight", vec![d]),
+                ("post_attention_layernorm.bias", vec![d]),
+                ("attention.query_key_value.weight", vec![3 * d, d]),
+                ("attention.query_key_value.bias", vec![3 * d]),
+                ("attention.dense.weight", vec![d, d]),
+                ("attention.dense.bias", vec![d]),
+                ("mlp.dense_h_to_4h.weight", vec![h, d]),
+                ("mlp.dense_h_to_4h.bias", vec![h]),
+                ("mlp.dense_4h_to_h.weight", vec![d, h]),
+                ("mlp.dense_4h_to_h.bias", vec![d]),
+            ],
+            vec![
+                ("gpt_neox.embed_in.weight", vec![37, d]),
+                ("gpt_neox.final_layer_norm.weight", vec![d]),
+                ("gpt_neox.final_layer_norm.bias", vec![d]),
+                ("embed_out.weight", vec![37, d]),
+            ],
+        ),
+        _ => (
+            "transformer.h",
+            vec![
+                ("ln_1.weight", vec![d]),
+                ("ln_1.bias", vec![d]),
+                ("ln_2.weight", vec![d]),
+                ("ln_2.bias", vec![d]),
+                ("attn.c_attn.weight", vec![d, 3 * d]),
+                ("attn.c_attn.bias", vec![3 * d]),
+                ("attn.c_proj.weight", vec![d, d]),
+                ("attn.c_proj.bias", vec![d]),
+                ("mlp.c_fc.weight", vec![d, h]),
+                ("mlp.c_fc.bias", vec![h]),
+                ("mlp.c_proj.weight", vec![h, d]),
+                ("mlp.c_proj.bias", vec![d]),
+            ],
+            vec![
+                ("transformer.wte.weight", vec![37, d]),
+                ("transformer.wpe.weight", vec![20, d]),
+                ("transformer.ln_f.weight", vec![d]),
+                ("transformer.ln_f.bias", vec![d]),
+            ],
+        ),
+    };
     let of_block = |b: usize| {
         let named = block.iter();
         named.map(move |(name, shape)| (format!("{blocks}.{b}.{name}"), shape.clone()))
@@ -239,10 +239,10 @@ fn names_shapes_and_order_of_gpt_neox() {
     for (i, part) in ["query", "key", "value"].into_iter().enumerate() {
         let weight = array(&model, &format!("blocks.1.{part}.weight"));
         let bias = array(&model, &format!("blocks.1.{part}.bias"));
-        for row in 0..WIDTH {
+        for (row, bias) in bias.into_iter().enumerate() {
             // Rows are [head, part, channel].
             let at = (row / CHANNELS * 3 + i) * CHANNELS + row % CHANNELS;
-            assert_eq!(fused_bias[at], bias[row]);
+            assert_eq!(fused_bias[at], bias);
             let row = row * WIDTH..(row + 1) * WIDTH;
             assert_eq!(fused[at * WIDTH..(at + 1) * WIDTH], weight[row]);
         }

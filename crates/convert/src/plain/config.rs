@@ -37,7 +37,7 @@ impl Layout {
 /// What a model has of that which both layouts always have; the rest is written as constants that compute nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Own {
+struct Parts {
     /// Whether linear layers have biases.
     bias: bool,
     /// The norms of the blocks.
@@ -48,7 +48,7 @@ struct Own {
     init: Init,
 }
 
-impl Default for Own {
+impl Default for Parts {
     /// What a checkpoint of another program has.
     fn default() -> Self {
         Self {
@@ -172,7 +172,7 @@ struct Neox {
     #[serde(default = "yes")]
     attention_bias: bool,
     #[serde(default)]
-    tokenformer: Own,
+    tokenformer: Parts,
 }
 
 #[derive(Clone, Deserialize)]
@@ -253,7 +253,7 @@ struct Gpt2 {
     #[serde(default = "yes")]
     tie_word_embeddings: bool,
     #[serde(default)]
-    tokenformer: Own,
+    tokenformer: Parts,
 }
 
 fn gelu_new() -> String {
@@ -303,7 +303,7 @@ fn head(tied: bool) -> HeadKind {
     }
 }
 
-impl Own {
+impl Parts {
     fn spec(self) -> ModelSpec {
         ModelSpec {
             family: Family::Gpt,
@@ -390,7 +390,7 @@ pub(super) fn write(
     torch_dtype: &'static str,
 ) -> Result<Vec<u8>> {
     let mut layers = config.blocks.iter().flat_map(|block| block.layers());
-    let own = Own {
+    let parts = Parts {
         // Layers without biases beside others with some come back with biases of zero.
         bias: layers.any(|layer| {
             let (LayerConfig::Linear { bias } | LayerConfig::Mlp { bias, .. }) = layer else {
@@ -411,7 +411,7 @@ pub(super) fn write(
         "bos_token_id": null,
         "eos_token_id": null,
         "torch_dtype": torch_dtype,
-        "tokenformer": own,
+        "tokenformer": parts,
     });
     let more = match layout {
         Layout::Neox => neox_keys(config),

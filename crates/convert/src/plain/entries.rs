@@ -13,7 +13,7 @@ const HEADS: [&str; 2] = ["embed_out.weight", "lm_head.weight"];
 
 /// An array of a model, or what stands for it where the model has none.
 #[derive(Clone, Debug)]
-enum Own {
+enum Ours {
     Array(String),
     Constant(f32),
 }
@@ -24,7 +24,7 @@ pub(super) struct Entry {
     /// Its name.
     pub(super) theirs: String,
     /// Arrays of equal shape whose rows it has.
-    ours: Vec<Own>,
+    ours: Vec<Ours>,
     /// Rows of each array; numbers of a vector.
     rows: usize,
     /// Numbers of a row; `None` for vectors.
@@ -57,7 +57,7 @@ impl Entry {
     /// The number that the tensor consists of, if the model has none of its arrays.
     pub(super) fn constant(&self) -> Option<f32> {
         match self.ours.first() {
-            Some(&Own::Constant(value)) => Some(value),
+            Some(&Ours::Constant(value)) => Some(value),
             _ => None,
         }
     }
@@ -65,8 +65,8 @@ impl Entry {
     /// Names and shapes of the model's arrays.
     pub(super) fn own_arrays(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
         self.ours.iter().filter_map(|own| match own {
-            Own::Array(name) => Some((&**name, self.own_shape())),
-            Own::Constant(_) => None,
+            Ours::Array(name) => Some((&**name, self.own_shape())),
+            Ours::Constant(_) => None,
         })
     }
 
@@ -75,12 +75,12 @@ impl Entry {
         let rows = self.rows / self.groups;
         let group = |g: usize| {
             self.ours.iter().map(move |own| match own {
-                Own::Array(name) => Part::Rows {
+                Ours::Array(name) => Part::Rows {
                     of: name.clone(),
                     transposed: false,
                     rows: g * rows..(g + 1) * rows,
                 },
-                &Own::Constant(value) => Part::Constant {
+                &Ours::Constant(value) => Part::Constant {
                     value,
                     numbers: rows * self.cols.unwrap_or(1),
                 },
@@ -98,7 +98,7 @@ impl Entry {
     pub(super) fn import(&self) -> impl Iterator<Item = Made> {
         let (rows, arrays) = (self.rows / self.groups, self.ours.len());
         self.ours.iter().enumerate().filter_map(move |(i, own)| {
-            let Own::Array(name) = own else {
+            let Ours::Array(name) = own else {
                 return None;
             };
             let part = |g: usize| Part::Rows {
@@ -187,7 +187,7 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    fn push(&mut self, theirs: &str, ours: Vec<Own>, rows: usize, cols: Option<usize>) {
+    fn push(&mut self, theirs: &str, ours: Vec<Ours>, rows: usize, cols: Option<usize>) {
         self.entries.push(Entry {
             theirs: format!("{}{theirs}", self.prefix),
             ours,
@@ -200,14 +200,14 @@ impl List<'_> {
 
     fn table(&mut self, theirs: &str, ours: &str, rows: usize) {
         let width = self.config.width;
-        self.push(theirs, vec![Own::Array(ours.into())], rows, Some(width));
+        self.push(theirs, vec![Ours::Array(ours.into())], rows, Some(width));
     }
 
     fn norm(&mut self, theirs: &str, ours: &str, kind: NormKind) {
         for (their_part, part, nothing) in [("weight", "gain", 1.0), ("bias", "bias", 0.0)] {
             let own = match kind {
-                NormKind::Affine => Own::Array(format!("{ours}.{part}")),
-                NormKind::Plain => Own::Constant(nothing),
+                NormKind::Affine => Ours::Array(format!("{ours}.{part}")),
+                NormKind::Plain => Ours::Constant(nothing),
             };
             let width = self.config.width;
             self.push(&format!("{theirs}.{their_part}"), vec![own], width, None);
@@ -224,10 +224,10 @@ impl List<'_> {
     ) {
         let weights = ours
             .iter()
-            .map(|(name, _)| Own::Array(format!("{name}.weight")));
+            .map(|(name, _)| Ours::Array(format!("{name}.weight")));
         let biases = ours.iter().map(|(name, bias)| match bias {
-            true => Own::Array(format!("{name}.bias")),
-            false => Own::Constant(0.0),
+            true => Ours::Array(format!("{name}.bias")),
+            false => Ours::Constant(0.0),
         });
         let (weights, biases) = (weights.collect(), biases.collect());
         self.push(&format!("{theirs}.weight"), weights, outputs, Some(inputs));
