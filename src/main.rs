@@ -4,8 +4,10 @@ mod output;
 
 mod args;
 mod commands;
+mod outputs;
 mod paths;
 mod shell;
+mod signals;
 mod token_rows;
 mod ui;
 

@@ -2,7 +2,8 @@
 
 use super::device;
 use crate::args::{ConvertArgs, StoredArg};
-use crate::{Failure, ui};
+use crate::{Failure, outputs, shell, ui};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tokenformer_convert::{ConvertOptions, convert};
 use tokenformer_data::Tokenizer;
@@ -13,6 +14,11 @@ use tokenformer_train::Error;
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     // The only type so far; the match is where another one would be chosen.
     let StoredArg::F32 = args.dtype;
+    let inputs: Vec<&Path> = std::iter::once(&args.from)
+        .chain(&args.config)
+        .map(PathBuf::as_path)
+        .collect();
+    outputs::folder("--to", &args.to, args.force, &inputs)?;
     let device = device(&args.compute)?;
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::parse_spec);
     let options = ConvertOptions {
@@ -52,7 +58,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     if converted.has_tokenizer {
         outln!(
             "try it with: tokenformer generate --model {} --prompt \"Once\"",
-            args.to.display()
+            shell::path(&args.to)
         );
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! `data import` and `data export`: token data of other programs.
 
-use super::print_json;
+use super::{dataset, print_json};
 use crate::args::{ExportDataArgs, ImportArgs, Split};
-use crate::{Failure, ui};
+use crate::{Failure, outputs, ui};
+use std::path::PathBuf;
 use tokenformer_convert::corpus::{self, ImportCorpus, Part};
 use tokenformer_data::Tokenizer;
 use tokenformer_report::table::human_count;
@@ -39,6 +40,13 @@ pub fn export(args: &ExportDataArgs) -> Result<(), Failure> {
         Some(Split::Valid) => Part::Valid,
         None => Part::All,
     };
+    dataset::ensure("--data", &args.data)?;
+    let files = [".bin", ".idx"].map(|end| {
+        let mut name = args.out.clone().into_os_string();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    outputs::new_files("--out", &files, args.force, &[&args.data])?;
     let bar = ui::bar(0, "writing");
     let exported = corpus::export(&args.data, &args.out, part, |done, total| {
         bar.set_length(total);

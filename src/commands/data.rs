@@ -48,7 +48,7 @@ fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
             out!("{summary}");
             outln!(
                 "train on it with: tokenformer train --set {}",
-                shell::set_path("data.dir", &args.out)
+                shell::assignment("data.dir", &args.out)
             );
         }
     }

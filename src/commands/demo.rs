@@ -4,7 +4,7 @@ use super::data::prepare_with_progress;
 use super::device;
 use super::train::train;
 use crate::args::DemoArgs;
-use crate::usage;
+use crate::{outputs, shell, usage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +22,8 @@ use tokenformer_train::recipe::{GrowEvent, resolve, resolve_table};
 use tokenformer_train::schedule::{Schedule, Shape};
 use tokenformer_train::{Outcome, Recipe, Resolved, Result, Resume};
 
+/// The dataset's folder in the run directory.
+const DATA: &str = "data";
 /// Vocabulary of the demo's tokenizer.
 const VOCAB: usize = 2048;
 /// Text taken, at most.
@@ -63,11 +65,17 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     // A demo that was stopped goes on by its own recipe: a time fits another number of steps each time.
     let earlier = out.join("config.toml");
     let (recipe, vocab) = if earlier.exists() {
+        outputs::run_folder(&out)?;
         outln!("going on with the demo that is there, by its own settings");
-        let recipe = resolve(Some(&earlier), &[])?;
+        let mut recipe = resolve(Some(&earlier), &[])?;
+        // Its data lies within, wherever the demo was moved to or is called from.
+        if out.join(DATA).exists() {
+            recipe.recipe.data.dir = out.join(DATA).display().to_string();
+        }
         let data = Dataset::open(Path::new(&recipe.recipe.data.dir))?;
         (recipe, data.tokenizer.vocab_size())
     } else {
+        outputs::run_folder(&out)?;
         let data = prepare_data(args, &out)?;
         let recipe = recipe(args, &data, &out, &device)?;
         (recipe, data.tokenizer.vocab_size)
@@ -87,12 +95,11 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     if outcome == Outcome::Finished {
         summary(&out)?;
         outln!("\nlook at     {}", out.join("report.html").display());
-        // Whoever runs the demo through cargo has no `tokenformer` on the path yet.
-        let program = std::env::args().next();
         outln!(
             "talk to it  {} generate --model {} --prompt \"fn main() {{\"",
-            program.as_deref().unwrap_or("tokenformer"),
-            out.display()
+            // Whoever runs the demo through cargo has no `tokenformer` on the path yet.
+            shell::program(),
+            shell::path(&out)
         );
         outln!(
             "took        {}",
@@ -139,7 +146,7 @@ fn prepare_data(args: &DemoArgs, out: &Path) -> Result<Summary> {
     } else {
         DocumentSource::Paths(CorpusOptions::new(args.data.clone()))
     };
-    let mut options = PrepareOptions::new(source, out.join("data"));
+    let mut options = PrepareOptions::new(source, out.join(DATA));
     options.tokenizer = TokenizerSpec::TrainBpe { vocab_size: VOCAB };
     options.seed = args.seed;
     options.force = true;
@@ -165,7 +172,7 @@ fn recipe(
         seed: args.seed,
         ..Recipe::default()
     };
-    recipe.data.dir = out.join("data").display().to_string();
+    recipe.data.dir = out.join(DATA).display().to_string();
     recipe.model = tokenformer_train::recipe::ModelTable::from_preset("nano")?;
     recipe.model.norm = NormSpan::Segment;
     recipe.train.batch = 16;

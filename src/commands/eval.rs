@@ -1,8 +1,8 @@
 //! `eval`: loss, perplexity and bits per byte on a dataset.
 
-use super::{device, load_model, print_json, stop_flag, tasks};
+use super::{dataset, device, load_model, print_json, stop_flag, tasks};
 use crate::args::{EvalArgs, Split};
-use crate::{Failure, ui, usage};
+use crate::{Failure, shell, ui, usage};
 use std::path::Path;
 use tokenformer_data::Dataset;
 use tokenformer_store::Which;
@@ -33,7 +33,7 @@ struct Output {
 pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
     match (&args.tasks, &args.data) {
         (Some(list), _) => tasks::eval(args, list),
-        (None, Some(data)) => Ok(dataset(args, data)?),
+        (None, Some(data)) => Ok(on_dataset(args, data)?),
         (None, None) => Err(usage(
             "--data",
             "a dataset folder, or --tasks",
@@ -44,7 +44,8 @@ pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
     }
 }
 
-fn dataset(args: &EvalArgs, data: &Path) -> Result<()> {
+fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
+    dataset::ensure("--data", data)?;
     let device = device(&args.compute)?;
     let dataset = Dataset::open(data)?;
     let (found, model) = load_model(&args.model, Which::Best, &device, args.precision)?;
@@ -113,7 +114,7 @@ fn check_tokenizer(model: &Path, dataset: &Dataset, data: &Path) -> Result<()> {
         ),
         help: format!(
             "prepare the data with --tokenizer {}",
-            model.join(files::TOKENIZER).display()
+            shell::path(&model.join(files::TOKENIZER))
         ),
     })
 }

@@ -1,23 +1,27 @@
 //! `export`: a model with the published names.
 
 use super::{device, find_model};
-use crate::args::{ExportArgs, WeightArg};
-use crate::{Failure, ui};
-use tokenformer_convert::{ExportOptions, WeightType, export};
+use crate::args::ExportArgs;
+use crate::{Failure, outputs, ui};
+use tokenformer_convert::{ExportOptions, export};
 use tokenformer_report::table::human_count;
 use tokenformer_store::Which;
 
 /// Runs the verb.
 pub fn run(args: &ExportArgs) -> Result<(), Failure> {
+    let inputs = [args.model.as_path()];
+    match args.to.extension().and_then(|end| end.to_str()) {
+        // The configuration that goes beside a file is never put in the place of another one.
+        Some("safetensors" | "bin" | "pt" | "pth") if !args.to.is_dir() => {
+            outputs::new_files("--to", std::slice::from_ref(&args.to), args.force, &inputs)?;
+        }
+        _ => outputs::folder("--to", &args.to, args.force, &inputs)?,
+    }
     let device = device(&args.compute)?;
     let options = ExportOptions {
         model: find_model(&args.model, Which::Latest)?.dir,
         to: args.to.clone(),
-        weights: match args.dtype {
-            WeightArg::F32 => WeightType::F32,
-            WeightArg::F16 => WeightType::F16,
-            WeightArg::Bf16 => WeightType::BF16,
-        },
+        weights: args.dtype,
         shard_bytes: args.shard_bytes,
     };
     let bar = ui::bar(0, "exporting");

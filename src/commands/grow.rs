@@ -1,16 +1,16 @@
 //! `grow`: append parameter tokens or blocks to a checkpoint.
 
 use super::{device, find_model, print_json};
-use crate::args::{FillArg, GrowArgs, NormArg};
+use crate::args::GrowArgs;
 use crate::ui::growth_text;
-use crate::usage;
-use tokenformer_core::config::NormSpan;
-use tokenformer_core::growth::{Amount, Birth, Fill, Growth, grow, params_after};
+use crate::{outputs, shell, usage};
+use std::path::Path;
+use tokenformer_core::growth::{Amount, Birth, Growth, grow, params_after};
 use tokenformer_core::init;
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_store::{DirWriter, Which};
-use tokenformer_train::files::{self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth};
-use tokenformer_train::recipe::MAX_NEW_LAYERS;
+use tokenformer_train::files::{self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth, TrainState};
+use tokenformer_train::recipe::{MAX_NEW_LAYERS, resolve};
 use tokenformer_train::{Result, memory};
 
 /// Runs the verb.
@@ -23,25 +23,19 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         }
         Amount::To(_) => return Err(usage("--layers", "+N", args.layers, "blocks are appended")),
     };
-    let fill = |arg: FillArg| match arg {
-        FillArg::Zero => Fill::Zero,
-        FillArg::Random => Fill::Random,
-    };
     let growth = Growth {
         qkv: args.qkv,
         proj: args.proj,
         ffn: args.ffn,
         layers,
-        keys: args.keys.map(fill),
-        values: args.values.map(fill),
-        norm: args.norm.map(|norm| match norm {
-            NormArg::Joint => NormSpan::Joint,
-            NormArg::Segment => NormSpan::Segment,
-        }),
+        keys: args.keys,
+        values: args.values,
+        norm: args.norm,
         tau: args.tau,
         freeze_old: args.freeze_old,
         ..Growth::default()
     };
+    outputs::folder("--to", &args.to, args.force, &[&args.from])?;
     let device = device(&args.compute)?;
     let found = find_model(&args.from, Which::Latest)?;
     let mut state = match found.dir.join(files::STATE).exists() {
@@ -119,15 +113,52 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         false => {
             outln!("{}", growth_text(&report));
             outln!("written to {}", args.to.display());
-            if state.is_some() {
-                outln!(
-                    "train on with: tokenformer train --config RECIPE --resume {} --out NEW-RUN",
-                    args.to.display()
-                );
+            if let Some(state) = &state {
+                outln!("{}", next_command(&found.dir, &args.to, state));
             }
         }
     }
     Ok(())
+}
+
+/// How to train on from the checkpoint at `to`, grown from the one at `from`: by the recipe of its run, where that is
+/// known.
+fn next_command(from: &Path, to: &Path, state: &TrainState) -> String {
+    // `--resume` knows two words.
+    let resume = match to.to_str() {
+        Some("auto" | "never") => Path::new(".").join(to),
+        _ => to.into(),
+    };
+    let resume = shell::path(&resume);
+    let recipe = run_of(from).map(|run| run.join("config.toml"));
+    let known = recipe.and_then(|path| Some((resolve(Some(&path), &[]).ok()?, path)));
+    let Some((resolved, recipe)) = known else {
+        return format!("train on from it with --resume {resume} and the recipe of its run");
+    };
+    let steps = resolved.recipe.train.steps;
+    // A run that has done all its steps would end at once.
+    let more = match state.step < steps {
+        true => String::new(),
+        false => format!(" --set train.steps={}", state.step.saturating_add(steps)),
+    };
+    let mut out = to.file_name().unwrap_or_default().to_os_string();
+    out.push("-run");
+    format!(
+        "train on with: tokenformer train --config {}{more} --resume {resume} --out {}",
+        shell::path(&recipe),
+        shell::path(&to.with_file_name(out))
+    )
+}
+
+/// The run that the checkpoint at `dir` lies in.
+fn run_of(dir: &Path) -> Option<&Path> {
+    let folder = dir
+        .parent()
+        .filter(|folder| folder.ends_with("checkpoints"))?;
+    match folder.parent()? {
+        run if run.as_os_str().is_empty() => Some(Path::new(".")),
+        run => Some(run),
+    }
 }
 
 /// Tokens drawn over the whole vocabulary.

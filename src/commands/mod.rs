@@ -5,10 +5,12 @@ pub mod config;
 pub mod convert;
 pub mod corpus;
 pub mod data;
+pub mod dataset;
 pub mod demo;
 pub mod doctor;
 pub mod eval;
 pub mod export;
+pub mod find;
 pub mod generate;
 pub mod grow;
 pub mod inspect;
@@ -18,16 +20,16 @@ pub mod tasks;
 pub mod train;
 pub mod verify;
 
-use crate::args::{Cli, ComputeArgs, WeightsArg};
+pub use crate::signals::stop_flag;
+pub use find::{find_model, load_model};
+
+use crate::args::{Cli, ComputeArgs};
 use crate::usage;
 use clap::CommandFactory;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokenformer_core::{Device, Model, Precision};
+use tokenformer_core::{Device, Precision};
 use tokenformer_cpu::Cpu;
-use tokenformer_store::{Resolved, Warning, Which, verify};
-use tokenformer_train::{Result, files};
+use tokenformer_train::Result;
 
 /// The device that the flags ask for, in f32.
 pub fn device(args: &ComputeArgs) -> Result<Arc<dyn Device>> {
@@ -44,41 +46,6 @@ pub fn device_in(args: &ComputeArgs, precision: Precision) -> Result<Arc<dyn Dev
         }
         threads => Ok(Cpu::with_precision(threads, precision)),
     }
-}
-
-/// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.
-pub fn stop_flag() -> &'static AtomicBool {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    // Without a handler Ctrl-C ends the program as usual; checkpoints stay good either way.
-    let _ = ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        errln!("stopping after this step (once more to stop at once)");
-    });
-    &STOP
-}
-
-/// Finds the model that a path means, verifies it, and says what was skipped.
-pub fn find_model(path: &Path, which: Which) -> Result<Resolved> {
-    let mut warn = |warning: Warning| errln!("warning: {warning}");
-    let found = tokenformer_store::resolve(path, which, &mut warn)?;
-    if found.manifest.is_none() && found.dir.join(tokenformer_store::MANIFEST_NAME).exists() {
-        verify(&found.dir)?;
-    }
-    Ok(found)
-}
-
-/// Finds, verifies and loads a model for inference.
-pub fn load_model(
-    path: &Path,
-    which: Which,
-    device: &Arc<dyn Device>,
-    precision: WeightsArg,
-) -> Result<(Resolved, Model)> {
-    let found = find_model(path, which)?;
-    let model = files::load_for_inference(&found.dir, device, precision.into())?;
-    Ok((found, model))
 }
 
 /// Prints the completions of a shell.

@@ -1,6 +1,6 @@
 //! `inspect --plan`: the memory of a run before it starts.
 
-use super::{device_in, print_json};
+use super::{dataset, device_in, print_json};
 use crate::args::InspectArgs;
 use std::path::Path;
 use tokenformer_core::Recompute;
@@ -24,7 +24,9 @@ struct Output {
 
 /// Plans a run with each kind of recomputation.
 pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
-    let recipe = resolve(recipe, &args.sets)?.recipe;
+    let mut resolved = resolve(recipe, &args.sets)?;
+    dataset::locate(&mut resolved, recipe)?;
+    let recipe = resolved.recipe;
     let device = device_in(&args.compute, recipe.train.precision)?;
     let dataset = match recipe.data.dir.as_str() {
         "" => None,

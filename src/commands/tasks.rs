@@ -3,10 +3,9 @@
 use super::{device, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, FetchArgs};
 use crate::paths::{files_in, refuse_overwriting};
-use crate::{Failure, ui};
+use crate::{Failure, outputs, shell, ui};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
-use tokenformer_core::WeightFormat;
 use tokenformer_store::{Manifest, Which};
 use tokenformer_tasks::{
     ModelScorer, Options, Outcome, Partial, Task, evaluate, fetch, locate, results,
@@ -15,6 +14,9 @@ use tokenformer_train::{Error, files};
 
 /// Runs `eval --tasks`.
 pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
+    if let Some(samples) = &args.samples {
+        outputs::file("--samples", samples, &[&args.task_data, &args.model])?;
+    }
     let tasks = Task::parse_list(list)?;
     let tasks = locate::locate_all(&args.task_data, &tasks)?;
     let device = device(&args.compute)?;
@@ -24,7 +26,7 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
         refuse_overwriting("--samples", samples, files_in(&found.dir))?;
     }
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
-    let precision = WeightFormat::from(args.precision);
+    let precision = args.precision;
     let model = files::load_for_inference(&found.dir, &device, precision)?;
     let options = Options {
         tasks,
@@ -150,8 +152,8 @@ pub fn fetch_tasks(args: &FetchArgs) -> Result<(), Failure> {
         );
     }
     outln!(
-        "score a model on them with: tokenformer eval --model DIR --tasks all --task-data {}",
-        args.out.display()
+        "`eval --tasks all --task-data {}` with the --model of your choice scores it on them",
+        shell::path(&args.out)
     );
     Ok(())
 }

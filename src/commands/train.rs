@@ -1,8 +1,9 @@
 //! `train`: a run by a recipe.
 
-use super::{device_in, stop_flag};
+use super::{dataset, device_in, stop_flag};
 use crate::args::TrainArgs;
 use crate::ui::TrainingView;
+use crate::{outputs, shell};
 use std::path::{Path, PathBuf};
 use tokenformer_train::recipe::{Resolved, resolve};
 use tokenformer_train::{Outcome, Result, Resume, Trainer};
@@ -11,18 +12,21 @@ use tokenformer_train::{Outcome, Result, Resume, Trainer};
 pub fn run(args: &TrainArgs) -> Result<()> {
     let mut sets = args.recipe.sets.clone();
     if let Some(precision) = args.precision {
-        sets.push(format!("train.precision={}", precision.resolve()));
+        sets.push(format!("train.precision={}", precision));
     }
-    let resolved = resolve(args.recipe.config.as_deref(), &sets)?;
+    let recipe = args.recipe.config.as_deref();
+    let mut resolved = resolve(recipe, &sets)?;
+    dataset::locate(&mut resolved, recipe)?;
     let resume = match args.resume.as_str() {
         "auto" => Resume::Auto,
         "never" => Resume::Never,
         path => Resume::From(PathBuf::from(path)),
     };
     let out = args.out.clone().unwrap_or_else(|| {
-        let name = args.recipe.config.as_deref().and_then(Path::file_stem);
+        let name = recipe.and_then(Path::file_stem);
         Path::new("runs").join(name.unwrap_or_else(|| "run".as_ref()))
     });
+    outputs::run_folder(&out)?;
     let device = device_in(&args.compute, resolved.recipe.train.precision)?;
     train(&resolved, &out, &resume, &device).map(|_| ())
 }
@@ -47,8 +51,8 @@ pub fn train(
         ),
         Outcome::Interrupted => outln!(
             "stopped after {step} steps; nothing is lost. Go on with:\n  tokenformer train --config {} --out {}",
-            out.join("config.toml").display(),
-            out.display()
+            shell::path(&out.join("config.toml")),
+            shell::path(out)
         ),
     }
     Ok(outcome)

@@ -252,6 +252,12 @@ fn a_resume_begins_a_file_and_leaves_those_before_as_they_are() {
         panic!("two files");
     };
     assert_eq!(*first, written(&before), "the first file stays");
+    // TensorBoard takes the first start for that of the run, the next ones for restarts.
+    let start = fields(frames(first)[1]);
+    assert_eq!(
+        start[1..],
+        [Field::Varint(2, 0), Field::Bytes(7, vec![1 << 3, 1])]
+    );
     let start = fields(frames(second)[1]);
     assert!(
         matches!(start[..], [_, Field::Varint(2, 5), Field::Bytes(7, _)]),
@@ -322,6 +328,26 @@ fn frame_ends(bytes: &[u8]) -> Vec<usize> {
         Some(*end)
     });
     ends.collect()
+}
+
+#[test]
+fn after_files_without_a_start_two_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = written(&[train(1, 3.0), train(2, 2.0)]);
+    // The same file without its second frame, which is the start.
+    let ends = frame_ends(&old);
+    let old = [&old[..ends[0]], &old[ends[1]..]].concat();
+    std::fs::write(dir.path().join(file(0)), &old).unwrap();
+    write_events(dir.path(), &[train(1, 3.0), train(2, 1.0)]).unwrap();
+    let second = std::fs::read(dir.path().join(file(1))).unwrap();
+    let is_start = |frame: &[u8]| {
+        matches!(
+            fields(frame)[..],
+            [_, Field::Varint(2, 2), Field::Bytes(7, _)]
+        )
+    };
+    let starts = frames(&second).into_iter().filter(|frame| is_start(frame));
+    assert_eq!(starts.count(), 2);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use crate::trainer::Trainer;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokenformer_core::growth::{Amount, Birth, params_after};
 use tokenformer_core::Gradients;
+use tokenformer_core::growth::{Amount, Birth, params_after};
 use tokenformer_core::{Model, SiteKind};
 
 /// Bytes that training holds per parameter: weight, gradient and two moments.

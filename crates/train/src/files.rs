@@ -90,6 +90,9 @@ pub struct TrainState {
     pub unevaluated: bool,
     /// Sum of the losses since the last record, and their number.
     pub pending_loss: (f64, u64),
+    /// Sum of the same losses over all predictions, in nats, and the bytes of what was predicted.
+    #[serde(default)]
+    pub pending_text: (f64, f64),
     /// Best held-out loss so far.
     pub best: Option<Best>,
     /// Seed of the run.
@@ -121,6 +124,7 @@ impl TrainState {
             skipped_in_row: 0,
             unevaluated: false,
             pending_loss: (0.0, 0),
+            pending_text: (0.0, 0.0),
             best: None,
             seed,
             model,

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::observer::{Observer, Progress};
+use crate::task::Nats;
 use crate::task::Sample;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub(crate) struct Place {
 pub(crate) struct Update {
     /// Mean loss of its batch.
     pub loss: f64,
-    pub bits_per_byte: Option<f64>,
+    /// Losses of its batch, added up.
+    pub nats: Nats,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     pub lr: f64,
@@ -109,7 +111,7 @@ impl<'a> Records<'a> {
             step: at.step,
             steps,
             loss: update.loss,
-            bits_per_byte: update.bits_per_byte,
+            bits_per_byte: update.nats.bits_per_byte(),
             grad_norm: update.grad_norm,
             lr: update.lr,
             step_ms: update.took.as_secs_f64() * 1e3,

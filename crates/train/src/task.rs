@@ -11,6 +11,7 @@ pub use language::Language;
 use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::recipe::Recipe;
+use crate::scored::bits_per_byte;
 use std::sync::atomic::AtomicBool;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport};
 use tokenformer_core::{Graph, Model, ModelConfig};
@@ -22,6 +23,31 @@ pub struct Sample {
     pub prompt: String,
     /// What came of it.
     pub text: String,
+}
+
+/// A sum of losses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Nats {
+    /// In nats.
+    pub sum: f64,
+    /// Bytes of what was predicted, where that means something.
+    pub bytes: Option<f64>,
+}
+
+impl Nats {
+    /// The sum of both.
+    pub fn and(self, other: Self) -> Self {
+        let both = self.bytes.zip(other.bytes);
+        Self {
+            sum: self.sum + other.sum,
+            bytes: both.map(|(a, b)| a + b),
+        }
+    }
+
+    /// In bits per byte.
+    pub fn bits_per_byte(self) -> Option<f64> {
+        bits_per_byte(self.sum, self.bytes)
+    }
 }
 
 /// Data to train on and to measure with, and how a model meets them.
@@ -54,11 +80,11 @@ pub trait Task {
     fn fill(&mut self, first: u64) -> Result<()>;
 
     /// Puts the loss of the micro-batch that was drawn last into `g`, every prediction with the factor `weight`.
-    /// Returns the sum of the losses, in nats and without the factor.
+    /// Returns the sum of the losses without the factor.
     ///
     /// # Errors
     /// If the device fails.
-    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<f64>;
+    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<Nats>;
 
     /// Measures the model on held-out data; `None` if `stop` was set meanwhile.
     ///
@@ -77,9 +103,6 @@ pub trait Task {
     /// # Errors
     /// As [`tokenformer_core::growth::grow`], and if the data cannot be read.
     fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport>;
-
-    /// A mean training loss in bits per byte of the data, where that means something.
-    fn bits_per_byte(&self, loss: f64) -> Option<f64>;
 }
 
 /// The task of a recipe.

@@ -12,15 +12,16 @@ use crate::observer::Observer;
 use crate::recipe::{Recipe, Resolved};
 use crate::records::{Place, Records, Update};
 use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Snapshot, Start, start};
-use crate::task::{self, Task};
+use crate::scored::bits_per_byte;
+use crate::task::{self, Nats, Task};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use tokenformer_core::Gradients;
 use tokenformer_core::device::Device;
 use tokenformer_core::optim::{AdamW, Applied};
-use tokenformer_core::Gradients;
 use tokenformer_core::{Graph, Model};
 use tokenformer_report::ResumePoint;
 use tokenformer_store::Warning;
@@ -201,7 +202,8 @@ impl<'a> Trainer<'a> {
         let started = Instant::now();
         let step = self.state.step + 1;
         self.model.set_step(self.state.step);
-        let loss = self.accumulate(stop)?;
+        let nats = self.accumulate(stop)?;
+        let loss = nats.map(|nats| nats.sum / self.targets() as f64);
         let lr = self.recipe.lr_at(step);
         let applied = match loss {
             Some(loss) if loss.is_finite() => {
@@ -214,7 +216,7 @@ impl<'a> Trainer<'a> {
         };
         // What comes until the next step can use their memory.
         self.gradients.reset();
-        let Some(loss) = loss else {
+        let (Some(loss), Some(nats)) = (loss, nats) else {
             return Ok(ControlFlow::Break(()));
         };
         self.state.step = step;
@@ -222,7 +224,7 @@ impl<'a> Trainer<'a> {
         self.state.windows += self.windows();
         let update = Update {
             loss,
-            bits_per_byte: self.task.bits_per_byte(loss),
+            nats,
             grad_norm: applied.grad_norm,
             lr,
             skipped: !applied.updated,
@@ -242,12 +244,12 @@ impl<'a> Trainer<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Adds up the gradients of all micro-batches of an update, and returns their mean loss; `None` if `stop` was set
+    /// Adds up the gradients of all micro-batches of an update, and returns the sum of their losses; `None` if `stop` was set
     /// between two of them.
-    fn accumulate(&mut self, stop: &AtomicBool) -> Result<Option<f64>> {
+    fn accumulate(&mut self, stop: &AtomicBool) -> Result<Option<Nats>> {
         let device = Arc::clone(self.model.device());
         let targets = self.targets();
-        let mut sum = 0.0f64;
+        let mut sum: Option<Nats> = None;
         for micro in 0..self.recipe.train.accumulate {
             if micro > 0 && stop.load(Ordering::Relaxed) {
                 return Ok(None);
@@ -256,10 +258,11 @@ impl<'a> Trainer<'a> {
                 .fill(self.state.windows + micro * self.task.batch())?;
             let recompute = self.recipe.train.recompute;
             let mut g = Graph::training(&device, &mut self.gradients).recomputing(recompute);
-            sum += self.task.loss(&self.model, &mut g, 1.0 / targets as f32)?;
+            let more = self.task.loss(&self.model, &mut g, 1.0 / targets as f32)?;
+            sum = Some(sum.map_or(more, |sum| sum.and(more)));
             g.backward()?;
         }
-        Ok(Some(sum / targets as f64))
+        Ok(sum)
     }
 
     /// Windows of an update.
@@ -277,6 +280,10 @@ impl<'a> Trainer<'a> {
         if !update.skipped {
             state.pending_loss.0 += update.loss;
             state.pending_loss.1 += 1;
+            if let Some(bytes) = update.nats.bytes {
+                state.pending_text.0 += update.nats.sum;
+                state.pending_text.1 += bytes;
+            }
             state.skipped_in_row = 0;
             return Ok(());
         }
@@ -295,7 +302,8 @@ impl<'a> Trainer<'a> {
             0 => f64::NAN,
             _ => sum / count as f64,
         };
-        let bits_per_byte = self.task.bits_per_byte(loss);
+        let (nats, bytes) = std::mem::take(&mut self.state.pending_text);
+        let bits_per_byte = bits_per_byte(nats, Some(bytes));
         self.records.train(self.place(), loss, bits_per_byte, last)
     }
 

@@ -122,6 +122,18 @@ impl<'de> Deserialize<'de> for TauRule {
     }
 }
 
+/// The learning rate of new tokens' arrays that start from zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rate {
+    /// `n / m` of the usual one, where `n` are the site's first tokens and `m` the new ones, at most 1. The first steps
+    /// of zero rows all go in coherent directions, so at the usual rate they move the output in proportion to `m`.
+    #[default]
+    Slots,
+    /// The usual one.
+    Full,
+}
+
 /// What new blocks start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -23,7 +23,7 @@ mod map;
 mod report;
 mod tokens;
 
-pub use amount::{Amount, Fill, NewBlocks, TauRule};
+pub use amount::{Amount, Fill, NewBlocks, Rate, TauRule};
 pub use map::{GrowthMap, Origin, Promise};
 pub use report::{GrowthReport, SiteGrowth};
 
@@ -63,6 +63,8 @@ pub struct Growth {
     /// Updates of their own over which new arrays warm up; [`DEFAULT_WARMUP`] if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup: Option<u64>,
+    /// Learning rate of new tokens' arrays that start from zero.
+    pub rate: Rate,
     /// Whether everything that was there before stops training.
     pub freeze_old: bool,
 }

@@ -1,7 +1,7 @@
 //! Appending parameter tokens to Pattention sites.
 
 use super::map::{GrowthMap, Origin, Promise};
-use super::{Amount, Birth, Fill, Growth, TauRule};
+use super::{Amount, Birth, Fill, Growth, Rate, TauRule};
 use crate::config::{
     Anneal, LayerConfig, MAX_SIZE, NormSpan, ParamTraining, SegmentConfig, SiteConfig, SiteKind,
 };
@@ -38,9 +38,7 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
             for (part, fill) in [("keys", keys), ("values", values)] {
                 let array = format!("{name}.segments.{id}.{part}");
                 let (origin, lr_scale) = match fill {
-                    // The first sign-like steps of m zero rows move the output in proportion to m; the slots rule
-                    // keeps that movement what it was for the site's first tokens.
-                    Fill::Zero => (Origin::Zero, (base as f32 / added as f32).min(1.0)),
+                    Fill::Zero => (Origin::Zero, rate(growth.rate, base, added)),
                     Fill::Random => (Origin::Fresh, 1.0),
                 };
                 let how = ParamTraining {
@@ -54,6 +52,14 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
         }
     }
     Ok(())
+}
+
+/// Factor of the learning rate of `added` rows that start from zero, in a site whose first tokens were `base`.
+fn rate(rate: Rate, base: usize, added: usize) -> f32 {
+    match rate {
+        Rate::Slots => (base as f32 / added as f32).min(1.0),
+        Rate::Full => 1.0,
+    }
 }
 
 /// Tokens that a layer gains; `None` for none.

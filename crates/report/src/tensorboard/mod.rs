@@ -22,7 +22,7 @@ use event::{Effect, Value};
 ///
 /// The first file is `events.out.tfevents.0000000000.tokenformer`. As long as `records` only become more, they are
 /// appended to the newest file. Otherwise (a resume dropped records, or an append was cut short) the next file begins,
-/// with a session start at the first step that is no longer as it was and every event from there on. TensorBoard reads
+/// with a session start at the first step that is no longer as it was, and every event from there on. TensorBoard reads
 /// files in the order of their names and purges at a session start, so it shows the same whether it was watching or
 /// reads all files afresh.
 ///
@@ -60,9 +60,17 @@ pub fn write_events(dir: impl AsRef<Path>, records: &[Record]) -> Result<PathBuf
             let steps = added.iter().map(|event| event.step);
             let from = steps.chain(changed.iter().map(|event| event.step)).min();
             let kept = wanted.partition_point(|event| Some(event.step) < from);
-            if let (Some(_), Some(from)) = (newest, from) {
-                let seconds = wanted.get(kept).map_or(0.0, |event| event.seconds);
-                frame::push(&mut bytes, &event::session_start(seconds, from));
+            let start = match (newest, from) {
+                (Some(_), Some(from)) => {
+                    let seconds = wanted.get(kept).map_or(0.0, |event| event.seconds);
+                    event::session_start(seconds, from)
+                }
+                _ => event::session_start(0.0, 0),
+            };
+            frame::push(&mut bytes, &start);
+            // Some readers take the first start that they see for that of the run itself, which purges nothing.
+            if newest.is_some() && !shown.has_start {
+                frame::push(&mut bytes, &start);
             }
             for event in &wanted[kept..] {
                 frame::push(&mut bytes, &event.payload);
@@ -131,6 +139,8 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Err
 /// What a reader of all files knows in the end.
 struct Shown<'a> {
     events: Vec<ShownEvent<'a>>,
+    /// Whether a session start was among what was read.
+    has_start: bool,
     /// Whether the newest file ends with a whole event: behind half a one nothing can be read.
     can_grow: bool,
 }
@@ -144,6 +154,7 @@ impl<'a> Shown<'a> {
     fn by(files: &'a [Vec<u8>]) -> Self {
         let mut shown = Self {
             events: Vec::new(),
+            has_start: false,
             can_grow: true,
         };
         for file in files {
@@ -153,7 +164,10 @@ impl<'a> Shown<'a> {
                     None => break,
                     Some(Effect::None) => {}
                     Some(Effect::Adds(step)) => shown.events.push(ShownEvent { step, payload }),
-                    Some(Effect::Restarts(from)) => shown.events.retain(|event| event.step < from),
+                    Some(Effect::Restarts(from)) => {
+                        shown.has_start = true;
+                        shown.events.retain(|event| event.step < from);
+                    }
                 }
                 rest = after;
             }

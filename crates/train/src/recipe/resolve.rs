@@ -19,6 +19,11 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// Where a value came from, such as `train.steps`: a file, `--set`, a preset; `None` for a default.
+    pub fn origin(&self, key: &str) -> Option<&str> {
+        self.origins.get(key).map(String::as_str)
+    }
+
     /// The whole recipe as TOML.
     pub fn to_toml(&self) -> String {
         // Numbers above what TOML has cannot be in it: `resolve_table` read all of it from TOML.
@@ -67,14 +72,14 @@ pub fn resolve(file: Option<&Path>, sets: &[String]) -> Result<Resolved> {
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolved> {
+    let schema = schema();
     let mut layers = vec![(name.to_string(), table)];
     for set in sets {
-        layers.push(("--set".into(), parse_set(set)?));
+        layers.push(("--set".into(), parse_set(set, &schema)?));
     }
     for (_, layer) in &mut layers {
         rename_old_keys(layer);
     }
-    let schema = schema();
     for (origin, layer) in &layers {
         check_keys(layer, &schema, origin, "")?;
     }
@@ -161,9 +166,10 @@ fn read_table(path: &Path) -> Result<Table> {
     })
 }
 
-/// `a.b=v` as nested tables; `v` is TOML, or else a string.
-fn parse_set(set: &str) -> Result<Table> {
-    let Some((path, value)) = set
+/// `a.b=v` as nested tables; `v` is TOML, or else a string. Where a string is wanted it is one, even if it looks like
+/// a number: folders can be called `2024`.
+fn parse_set(set: &str, schema: &Table) -> Result<Table> {
+    let Some((path, text)) = set
         .split_once('=')
         .filter(|(path, _)| !path.trim().is_empty())
     else {
@@ -176,12 +182,18 @@ fn parse_set(set: &str) -> Result<Table> {
             help,
         ));
     };
-    let parsed = format!("v = {value}")
+    let parsed = format!("v = {text}")
         .parse::<Table>()
         .ok()
         .and_then(|mut t| t.remove("v"));
-    let mut value = parsed.unwrap_or_else(|| Value::String(value.into()));
+    let mut value = parsed.unwrap_or_else(|| Value::String(text.into()));
     let path = path.trim();
+    let mut keys = path.split('.');
+    let known = keys.next().and_then(|key| schema.get(key));
+    let known = keys.try_fold(known, |at, key| Some(at?.get(key))).flatten();
+    if matches!(known, Some(Value::String(_))) && !value.is_str() {
+        value = Value::String(text.into());
+    }
     if path.starts_with("grow") {
         let help = "write [[grow]] tables in a recipe file";
         return Err(wrong(

@@ -1,12 +1,12 @@
 //! Predicting the next token of a text.
 
-use super::{Sample, Task};
+use super::{Nats, Sample, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
 use crate::files::{self, TOKENIZER};
 use crate::recipe::{Recipe, SampleTable};
 use crate::sample::continue_text;
-use crate::scored::{ScoredBytes, bits_per_byte};
+use crate::scored::ScoredBytes;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tokenformer_core::generate::Sampling;
@@ -22,6 +22,7 @@ pub struct Language {
     seed: u64,
     /// The tokenizer, as it is kept beside a model.
     files: [(&'static str, Vec<u8>); 1],
+    train_bytes: ScoredBytes,
     held_out_bytes: ScoredBytes,
     eval: EvalOptions,
     samples: SampleTable,
@@ -57,6 +58,7 @@ impl Language {
             dir: recipe.data.dir.clone(),
             seed: recipe.seed,
             files: [(TOKENIZER, files::load_tokenizer(dir)?.0)],
+            train_bytes: ScoredBytes::new(&dataset.tokenizer, &dataset.train),
             held_out_bytes: ScoredBytes::new(&dataset.tokenizer, &dataset.valid),
             eval: EvalOptions {
                 protocol: Protocol::Chunked,
@@ -114,7 +116,7 @@ impl Task for Language {
         Ok(sampler.fill(first, &mut self.batch)?)
     }
 
-    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<f64> {
+    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<Nats> {
         let Batch {
             inputs,
             targets,
@@ -122,7 +124,10 @@ impl Task for Language {
             ..
         } = &self.batch;
         model.loss_into(g, inputs, targets, *batch, weight, &mut self.nll)?;
-        Ok(self.nll.iter().map(|&x| f64::from(x)).sum())
+        Ok(Nats {
+            sum: self.nll.iter().map(|&x| f64::from(x)).sum(),
+            bytes: self.train_bytes.of(inputs, targets),
+        })
     }
 
     fn evaluate(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Evaluation>> {
@@ -151,11 +156,5 @@ impl Task for Language {
     fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport> {
         let probe = self.probe(model.context())?;
         Ok(grow(model, growth, birth, &probe, 1)?)
-    }
-
-    fn bits_per_byte(&self, loss: f64) -> Option<f64> {
-        let text = &self.dataset.train;
-        let per_token = text.text_bytes() as f64 / text.len() as f64;
-        bits_per_byte(loss, Some(per_token))
     }
 }

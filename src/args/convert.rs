@@ -1,0 +1,89 @@
+//! Flags of `convert`, `export` and `verify`.
+
+use super::{ComputeArgs, values};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use tokenformer_convert::WeightType;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum StoredArg {
+    F32,
+}
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  tokenformer convert --from Haiyang-W/TokenFormer-150M --to models/150m
+  tokenformer convert --from pytorch_model.bin --config config.yml --tokenizer gpt2 --to models/mine";
+
+#[derive(Debug, Args)]
+#[command(after_help = CONVERT_EXAMPLES)]
+pub struct ConvertArgs {
+    /// A .bin, .pt or .safetensors file, a Hugging Face folder, a DeepSpeed training folder, or the name
+    /// of a repository on the Hugging Face Hub, such as Haiyang-W/TokenFormer-150M.
+    #[arg(long, value_name = "FILE|DIR|OWNER/NAME")]
+    pub from: PathBuf,
+    /// Configuration files with the published keys; a later one wins [default: what lies with the
+    /// weights].
+    #[arg(long, value_name = "FILE.yml|config.json", num_args = 1..)]
+    pub config: Vec<PathBuf>,
+    /// Tokenizer of the model: a tokenizer.json, `gpt2` or `bytes` [default: tokenizer.json beside the
+    /// weights].
+    #[arg(long, value_name = "FILE.json|gpt2|bytes")]
+    pub tokenizer: Option<String>,
+    /// Model directory to write.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Replace a model that is there.
+    #[arg(long)]
+    pub force: bool,
+    /// Type of the stored weights.
+    #[arg(long, value_name = "f32", default_value = "f32")]
+    pub dtype: StoredArg,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  tokenformer export --model runs/grow --to exported
+  tokenformer export --model runs/grow --to pytorch_model.bin --dtype bf16";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub struct ExportArgs {
+    /// Model, checkpoint or run directory (a run's latest checkpoint is taken).
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// What to write: a file for PyTorch or safetensors, with config.json beside it, or a folder as on the
+    /// Hugging Face Hub.
+    #[arg(long, value_name = "FILE.safetensors|FILE.bin|DIR")]
+    pub to: PathBuf,
+    /// Replace an exported folder or file that is there.
+    #[arg(long)]
+    pub force: bool,
+    /// Type of the weights.
+    #[arg(long, value_name = "f32|f16|bf16", default_value = "f32", value_parser = values::weight_type())]
+    pub dtype: WeightType,
+    /// In a folder, split weights of more than so many bytes into several files.
+    #[arg(long, value_name = "N", default_value_t = 5_000_000_000, value_parser = values::at_least_one)]
+    pub shard_bytes: u64,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  tokenformer verify models/150m
+  tokenformer verify runs/grow";
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct VerifyArgs {
+    /// Model directory, checkpoint, exported folder, or a run, of which every checkpoint is checked.
+    pub dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}

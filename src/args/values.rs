@@ -1,0 +1,116 @@
+//! Parsers of values that several flags take, or that have no parser in their own crate.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use std::ops::RangeInclusive;
+use tokenformer_convert::WeightType;
+use tokenformer_core::config::NormSpan;
+use tokenformer_core::growth::Fill;
+use tokenformer_core::{Precision, WeightFormat};
+
+/// A parser of the names in `values`, each with what it means to people and to the program.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    values: &'static [(&'static str, &'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    let shown = |(name, help, _): &(&'static str, &'static str, T)| {
+        PossibleValue::new(*name).help((!help.is_empty()).then_some(*help))
+    };
+    PossibleValuesParser::new(values.iter().map(shown)).try_map(|name| {
+        let found = values.iter().find(|(known, ..)| *known == name);
+        found
+            .map(|&(.., value)| value)
+            .ok_or("not one of the names")
+    })
+}
+
+/// The precision of training; `auto` is looked up here.
+pub fn training_precision() -> impl TypedValueParser<Value = Precision> {
+    const NAMES: &[(&str, &str, Option<Precision>)] = &[
+        (
+            "f32",
+            "Nothing is rounded: the reference, and the same bits on every machine",
+            Some(Precision::F32),
+        ),
+        (
+            "bf16",
+            "Factors of products and kept activations in bfloat16, sums and parameters in f32",
+            Some(Precision::Bf16),
+        ),
+        (
+            "auto",
+            "The faster one for this processor; `doctor` tells which and why",
+            None,
+        ),
+    ];
+    one_of(NAMES)
+        .map(|precision| precision.unwrap_or_else(|| tokenformer_cpu::recommended_precision().0))
+}
+
+/// What weights are kept as in inference.
+pub fn weight_format() -> impl TypedValueParser<Value = WeightFormat> {
+    one_of(&[
+        ("f32", "32-bit floats", WeightFormat::F32),
+        ("bf16", "bfloat16: half the bytes", WeightFormat::Bf16),
+        (
+            "int8",
+            "8-bit integers with scales: a quarter of the bytes",
+            WeightFormat::Int8,
+        ),
+    ])
+}
+
+/// What exported weights are stored as.
+pub fn weight_type() -> impl TypedValueParser<Value = WeightType> {
+    one_of(&[
+        ("f32", "", WeightType::F32),
+        ("f16", "", WeightType::F16),
+        ("bf16", "", WeightType::BF16),
+    ])
+}
+
+/// How the numbers of new tokens start.
+pub fn fill() -> impl TypedValueParser<Value = Fill> {
+    one_of(&[
+        ("zero", "", Fill::Zero),
+        ("random", "As in a fresh model", Fill::Random),
+    ])
+}
+
+/// What the norm of a grown site spans.
+pub fn norm_span() -> impl TypedValueParser<Value = NormSpan> {
+    one_of(&[
+        ("joint", "All tokens share one norm", NormSpan::Joint),
+        (
+            "segment",
+            "Old tokens and new ones have a norm each",
+            NormSpan::Segment,
+        ),
+    ])
+}
+
+/// Reads a whole number of a range, and says which range it is.
+fn number<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    let number = number.and_then(|number: u64| T::try_from(number).ok());
+    let (first, last) = range.into_inner();
+    number.ok_or_else(|| format!("expected a whole number from {first} to {last}"))
+}
+
+/// A number of things.
+pub fn count(text: &str) -> Result<usize, String> {
+    number(text, 0..=usize::MAX as u64)
+}
+
+/// Any whole number.
+pub fn whole(text: &str) -> Result<u64, String> {
+    number(text, 0..=u64::MAX)
+}
+
+/// A seed that a recipe can hold: the numbers of TOML are signed.
+pub fn recipe_seed(text: &str) -> Result<u64, String> {
+    number(text, 0..=i64::MAX as u64)
+}
+
+/// A number of at least one thing.
+pub fn at_least_one(text: &str) -> Result<u64, String> {
+    number(text, 1..=u64::MAX)
+}

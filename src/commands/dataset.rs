@@ -1,0 +1,95 @@
+//! Where a dataset is, or how to make it.
+
+use crate::shell;
+use std::path::{Path, PathBuf};
+use tokenformer_train::recipe::Resolved;
+use tokenformer_train::{Error, Result};
+
+/// Makes `data.dir` of a recipe lead to its dataset: as it stands, or else from the folder of the recipe file that
+/// names it, so that a recipe and its data can be moved together.
+///
+/// # Errors
+/// If there is no dataset in either place; the message says how to make it.
+pub fn locate(resolved: &mut Resolved, recipe: Option<&Path>) -> Result<()> {
+    let named = PathBuf::from(&resolved.recipe.data.dir);
+    // A recipe without data has its own answer: `inspect --plan` does without.
+    if named.as_os_str().is_empty() || is_dataset(&named) {
+        return Ok(());
+    }
+    let from_recipe = resolved.origin("data.dir") != Some("--set");
+    let beside = recipe
+        .filter(|_| from_recipe && named.is_relative())
+        .and_then(Path::parent);
+    let Some(folder) = beside.filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Err(missing("data.dir", &named, None));
+    };
+    let found = folder.join(&named);
+    match found.to_str() {
+        Some(text) if is_dataset(&found) => {
+            resolved.recipe.data.dir = text.into();
+            Ok(())
+        }
+        _ => Err(missing("data.dir", &named, Some(folder))),
+    }
+}
+
+/// Refuses a folder that holds no dataset, for the flag `flag`.
+///
+/// # Errors
+/// With the command that makes one.
+pub fn ensure(flag: &str, dir: &Path) -> Result<()> {
+    match is_dataset(dir) {
+        true => Ok(()),
+        false => Err(missing(flag, dir, None)),
+    }
+}
+
+fn is_dataset(dir: &Path) -> bool {
+    dir.join("dataset.json").exists()
+}
+
+fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
+    let here = std::env::current_dir().map_or_else(|_| ".".into(), |dir| dir.display().to_string());
+    let got = match (dir.is_dir(), beside) {
+        (true, _) => "a folder without dataset.json".to_string(),
+        (false, _) if dir.exists() => "a file".to_string(),
+        (false, _) if dir.is_absolute() => "no such folder".to_string(),
+        (false, None) => format!("no such folder in {here}"),
+        (false, Some(folder)) => {
+            format!(
+                "no such folder in {here}, nor beside the recipe in {}",
+                folder.display()
+            )
+        }
+    };
+    // What is there may be the text itself.
+    let (input, out) = match dir.exists() {
+        true => (shell::path(dir), renamed(dir)),
+        false => ("FILES-OR-FOLDERS".into(), dir.into()),
+    };
+    let command = format!(
+        "tokenformer data prepare --input {input} --out {}",
+        shell::path(&out)
+    );
+    let help = match dir.exists() {
+        true => format!("if this is text, make a dataset of it with: {command}"),
+        false => format!("check the path, or make the dataset of your text with: {command}"),
+    };
+    Error::Damaged {
+        path: dir.into(),
+        problem: format!(
+            "no dataset for {place}\n  expected: a folder that `data prepare` or `data import` made\n  got:      {got}"
+        ),
+        help,
+    }
+}
+
+/// A name beside `dir` for the dataset of the text in it.
+fn renamed(dir: &Path) -> PathBuf {
+    let mut name = dir
+        .file_name()
+        .unwrap_or_else(|| "text".as_ref())
+        .to_os_string();
+    name.push("-tokens");
+    dir.with_file_name(name)
+}

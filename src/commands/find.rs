@@ -1,0 +1,192 @@
+//! From a path that a person typed to a model of this program, or to the command that makes one.
+
+use crate::shell;
+use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokenformer_core::{Device, Model, WeightFormat};
+use tokenformer_store::{Checkpoints, Error, MANIFEST_NAME, Resolved, Warning, Which, verify};
+use tokenformer_train::{Result, files};
+
+/// Finds the model that a path means, verifies it, and says what was skipped.
+pub fn find_model(path: &Path, which: Which) -> Result<Resolved> {
+    let mut warn = |warning: Warning| errln!("warning: {warning}");
+    let found = match tokenformer_store::resolve(path, which, &mut warn) {
+        Err(error @ Error::NoModel { .. }) => Err(published(path).unwrap_or(error)),
+        result => result,
+    }?;
+    if let Some(error) = published(&found.dir) {
+        return Err(error.into());
+    }
+    if found.manifest.is_none() && found.dir.join(MANIFEST_NAME).exists() {
+        verify(&found.dir)?;
+    }
+    Ok(found)
+}
+
+/// Finds, verifies and loads a model for inference.
+pub fn load_model(
+    path: &Path,
+    which: Which,
+    device: &Arc<dyn Device>,
+    precision: WeightFormat,
+) -> Result<(Resolved, Model)> {
+    let found = find_model(path, which)?;
+    let model = files::load_for_inference(&found.dir, device, precision)?;
+    Ok((found, model))
+}
+
+/// The folders that `verify` looks at: one that was published by itself, of a run every checkpoint.
+pub fn folders_to_verify(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.join(MANIFEST_NAME).exists() {
+        return Ok(vec![path.into()]);
+    }
+    let checkpoints = Checkpoints::open(path).list()?;
+    match checkpoints.is_empty() {
+        false => Ok(checkpoints.into_iter().map(|(_, dir)| dir).collect()),
+        true => Ok(vec![find_model(path, Which::Latest)?.dir]),
+    }
+}
+
+/// The command that converts what is at `path`.
+pub fn convert_command(path: &Path) -> String {
+    format!(
+        "tokenformer convert --from {} --to {}",
+        shell::path(path),
+        shell::path(&free_name(path))
+    )
+}
+
+/// Says how to convert what is at `path`, if it is a checkpoint with the published names.
+fn published(path: &Path) -> Option<Error> {
+    let command = convert_command(path);
+    let (got, help) = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => (published_folder(path)?, command),
+        Ok(_) => (published_file(path)?, command),
+        Err(_) => {
+            let is_name = is_repository(path);
+            let help = format!(
+                "check the path; if it is the name of a repository on the Hugging Face Hub: {command}"
+            );
+            (is_name.then(|| "no such folder".to_string())?, help)
+        }
+    };
+    Some(Error::NoModel {
+        path: path.into(),
+        got,
+        help,
+    })
+}
+
+/// What shows that a folder is a published checkpoint, or a training folder of the released code.
+fn published_folder(dir: &Path) -> Option<String> {
+    const MODEL_STATES: &str = "mp_rank_00_model_states.pt";
+    let names: Vec<String> = fs::read_dir(dir)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let config = match read_format(&dir.join(files::CONFIG)) {
+        Some(format) if format == "tokenformer" => return None,
+        Some(_) => Some(files::CONFIG),
+        None => None,
+    };
+    let yaml = names
+        .iter()
+        .find(|name| name.ends_with(".yml") || name.ends_with(".yaml"));
+    let config = config.or(yaml.map(String::as_str));
+    let usual = |name: &&String| name.starts_with("model") || name.starts_with("pytorch_model");
+    let mut weights: Vec<&String> = names.iter().filter(|name| is_weights(name)).collect();
+    weights.sort();
+    let weights = weights
+        .iter()
+        .copied()
+        .find(usual)
+        .or(weights.first().copied());
+    let deepspeed = |dir: &Path| {
+        let is_step = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            name == MODEL_STATES || name.to_string_lossy().starts_with("global_step")
+        };
+        fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(is_step))
+    };
+    match (weights, config) {
+        (Some(weights), Some(config)) => {
+            Some(format!("a published checkpoint ({weights} and {config})"))
+        }
+        // Token data ends in .bin too, and a model of this program that lost its configuration has weights.
+        (Some(weights), None) if weights.starts_with("pytorch_model") => {
+            Some(format!("a published checkpoint ({weights})"))
+        }
+        _ if deepspeed(dir) || deepspeed(&dir.join("checkpoints")) => {
+            Some("a training folder of the released code".into())
+        }
+        _ => None,
+    }
+}
+
+/// What shows that a file holds published weights.
+fn published_file(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    let beside = path.with_file_name(files::CONFIG);
+    let is_ours = read_format(&beside).is_some_and(|format| format == "tokenformer");
+    (is_weights(&name) && !is_ours).then(|| "a file of weights".into())
+}
+
+fn is_weights(name: &str) -> bool {
+    let ends = [
+        ".bin",
+        ".pt",
+        ".pth",
+        ".safetensors",
+        ".bin.index.json",
+        ".safetensors.index.json",
+    ];
+    ends.iter().any(|end| name.ends_with(end))
+}
+
+/// The key `format` of a configuration, empty if it has none; `None` if there is no configuration.
+fn read_format(path: &Path) -> Option<String> {
+    const MAX_BYTES: u64 = 64 << 20;
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        format: String,
+    }
+    let bytes = tokenformer_store::read_small(path, MAX_BYTES).ok()?;
+    let config: Config = serde_json::from_slice(&bytes).ok()?;
+    Some(config.format)
+}
+
+/// `OWNER/NAME`, as repositories on the Hugging Face Hub are called, where there is no folder OWNER.
+fn is_repository(path: &Path) -> bool {
+    let plain = |part: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        !part.is_empty() && !part.starts_with(['.', '-']) && part.chars().all(known)
+    };
+    let parts = path.to_str().and_then(|name| name.split_once('/'));
+    parts.is_some_and(|(owner, name)| plain(owner) && plain(name) && !Path::new(owner).exists())
+}
+
+/// A folder in the working directory that is not there yet, called after what is to be converted.
+fn free_name(path: &Path) -> PathBuf {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.into());
+    let is_file = whole.is_file();
+    let stem = if is_file {
+        whole.file_stem()
+    } else {
+        whole.file_name()
+    };
+    let stem = stem.unwrap_or_else(|| "model".as_ref());
+    let named = |end: String| {
+        let mut name = stem.to_os_string();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let numbered = (2..).map(|n| named(format!("-converted-{n}")));
+    std::iter::once(named("-converted".into()))
+        .chain(numbered)
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| named("-converted".into()))
+}

@@ -1,0 +1,176 @@
+//! What may be written where: nothing that is there is lost without being asked for.
+
+use crate::usage;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tokenformer_store::{MANIFEST_NAME, Manifest};
+use tokenformer_train::Result;
+
+/// The description of a dataset folder.
+const DATASET: &str = "dataset.json";
+/// The lock of a run.
+const LOCK: &str = "run.lock";
+/// The folder of checkpoints in a run.
+const CHECKPOINTS: &str = "checkpoints";
+/// What a run writes besides its checkpoints.
+const RUN_FILES: [&str; 7] = [
+    "config.toml",
+    "metrics.jsonl",
+    "metrics.csv",
+    "report.html",
+    "plots",
+    "latest",
+    "best",
+];
+
+/// Refuses a folder to write as a whole, unless nothing is in it, or `force` is given and all in it was written as
+/// a whole by this program. What is read is not replaced in any case.
+///
+/// # Errors
+/// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
+pub fn folder(flag: &str, to: &Path, force: bool, inputs: &[&Path]) -> Result<()> {
+    refuse_inputs(flag, to, inputs)?;
+    let refuse = |got: String, help: &str| {
+        let expected = "a new or an empty folder";
+        let got = format!("{}, {got}", to.display());
+        Err(usage(flag, expected, got, help))
+    };
+    let first = match fs::read_dir(to) {
+        Ok(mut entries) => match entries.next() {
+            None => return Ok(()),
+            Some(entry) => entry.map(|entry| entry.file_name()).unwrap_or_default(),
+        },
+        Err(_) if !to.exists() => return Ok(()),
+        Err(_) => return refuse("which is no folder".into(), "choose another name"),
+    };
+    match Manifest::read(to) {
+        Ok(_) if force => Ok(()),
+        Ok(manifest) => refuse(
+            format!("which holds a {}", manifest.kind),
+            "choose another folder, or replace what is there with --force",
+        ),
+        Err(_) => refuse(
+            format!("which holds {first:?}"),
+            match force {
+                true => {
+                    "choose another folder; --force replaces what this program wrote as a whole, nothing else"
+                }
+                false => "choose another folder",
+            },
+        ),
+    }
+}
+
+/// Refuses files to write that are there, unless `force` is given, and what [`file()`] refuses.
+///
+/// # Errors
+/// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
+pub fn new_files(flag: &str, files: &[PathBuf], force: bool, inputs: &[&Path]) -> Result<()> {
+    for path in files {
+        file(flag, path, inputs)?;
+        if !force && path.exists() {
+            let got = format!("{}, which is there", path.display());
+            let help = "choose another name, or replace it with --force";
+            return Err(usage(flag, "a new file", got, help));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a file to write that is read, that lies among what is read, or that belongs to a model, dataset or run.
+///
+/// # Errors
+/// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
+pub fn file(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
+    refuse_inputs(flag, to, inputs)?;
+    let folder = match to.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // Files are replaced as a whole, which would turn a device or a link into a plain file.
+    if fs::symlink_metadata(to).is_ok_and(|found| !found.is_file()) {
+        let got = format!("{}, which is no plain file", to.display());
+        return Err(usage(flag, "a file to write", got, "choose another name"));
+    }
+    let name = to.file_name().unwrap_or_default();
+    let found = if folder.join(MANIFEST_NAME).exists() {
+        "a model or checkpoint, whose files are all listed"
+    } else if folder.join(DATASET).exists() {
+        "a dataset"
+    } else if is_run(folder) && RUN_FILES.iter().any(|file| name == *file) {
+        "a run, which has a file of this name"
+    } else {
+        return Ok(());
+    };
+    let got = format!("{} in {found}", to.display());
+    Err(usage(
+        flag,
+        "a file of its own",
+        got,
+        "choose another place",
+    ))
+}
+
+/// Refuses a run directory whose files would replace others.
+///
+/// # Errors
+/// [`tokenformer_train::Error::Recipe`] for `--out`.
+pub fn run_folder(out: &Path) -> Result<()> {
+    let taken = [MANIFEST_NAME, DATASET].into_iter().chain(RUN_FILES);
+    let found = taken.into_iter().find(|name| out.join(name).exists());
+    match found {
+        Some(name) if !is_run(out) => {
+            let got = format!("{}, which holds {name:?} and no run", out.display());
+            Err(usage(
+                "--out",
+                "a run, or a folder without files of its own",
+                got,
+                "choose another folder",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A run has a lock, then a folder of checkpoints, before it has anything else; the lock may be left behind where a
+/// run is copied.
+fn is_run(folder: &Path) -> bool {
+    folder.join(LOCK).exists() || folder.join(CHECKPOINTS).is_dir()
+}
+
+fn refuse_inputs(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
+    let refuse = |got: String| -> Result<()> {
+        let help = "choose another name; what is read stays as it is";
+        Err(usage(flag, "another place than what is read", got, help))
+    };
+    for input in inputs {
+        if is_same(to, input) {
+            return refuse(format!("{}, which is read", to.display()));
+        }
+        let lies_within = |(to, input): (PathBuf, PathBuf)| to.is_file() && to.starts_with(input);
+        let both = to.canonicalize().ok().zip(input.canonicalize().ok());
+        if !is_run(input) && both.is_some_and(lies_within) {
+            return refuse(format!("a file in {}, which is read", input.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two paths lead to one file or folder, also by links.
+fn is_same(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |path: &Path| {
+            fs::metadata(path)
+                .ok()
+                .map(|found| (found.dev(), found.ino()))
+        };
+        identity(a).is_some_and(|a| Some(a) == identity(b))
+    }
+    #[cfg(not(unix))]
+    {
+        a.canonicalize()
+            .is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+    }
+}
