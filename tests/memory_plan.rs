@@ -53,15 +53,28 @@ fn the_plan_is_what_the_run_takes() {
     let cases = [
         (
             recipe("tiny.toml", "tiny", 8, ""),
-            vec!["speed", "balanced", "lean"],
+            vec!["none", "scores", "blocks"],
         ),
         (
             recipe("grown.toml", "tiny", 4, growth),
-            vec!["speed", "lean"],
+            vec!["none", "blocks"],
         ),
         (
             recipe("small.toml", "small", 2, ""),
-            vec!["speed", "balanced", "lean"],
+            vec!["none", "scores", "blocks"],
+        ),
+        (
+            recipe("gpt-tiny.toml", "gpt-tiny", 8, ""),
+            vec!["none", "blocks"],
+        ),
+        (
+            recipe(
+                "gpt-grown.toml",
+                "gpt-tiny",
+                4,
+                "[[grow]]\nat_step = 1\nlayers = 2\n",
+            ),
+            vec!["none", "blocks"],
         ),
     ];
     for (recipe, modes) in &cases {
@@ -69,9 +82,12 @@ fn the_plan_is_what_the_run_takes() {
         let planned = json(&planned);
         for mode in modes {
             let found = planned["modes"].as_array().expect("modes");
-            let found = found.iter().find(|m| m["memory"] == *mode).expect("a mode");
+            let found = found
+                .iter()
+                .find(|m| m["recompute"] == *mode)
+                .expect("a mode");
             let planned = found["peak_bytes"].as_f64().expect("bytes");
-            let set = format!("train.memory={mode}");
+            let set = format!("train.recompute={mode}");
             let out = format!("{recipe}-{mode}");
             let measured = measured(&lab, recipe, &out, &["--set", &set, "--threads", "2"]);
             println!(

@@ -25,6 +25,23 @@ fn threads_change_no_byte_of_checkpoints_and_losses() {
 }
 
 #[test]
+fn threads_change_no_byte_of_a_plain_transformer() {
+    let lab = Lab::new();
+    let growth = "\n[[grow]]\nat_step = 13\nlayers = 1\n";
+    let recipe = lab.plain_recipe("recipe.toml", growth);
+    let remains = ["1", "2"].map(|threads| {
+        succeed(lab.train(&recipe, &format!("run-{threads}"), &["--threads", threads]));
+        Remains::of(&lab.path(&format!("run-{threads}")))
+    });
+    remains[0].assert_equal(&remains[1], "1 and 2 threads");
+    let records = loss_columns(&lab.path("run-1"));
+    let kept = records
+        .iter()
+        .filter(|r| r.contains(r#""max_logit_diff":0.0"#));
+    assert_eq!(kept.count(), 1);
+}
+
+#[test]
 fn seeds_change_the_losses() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");

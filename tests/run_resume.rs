@@ -30,6 +30,24 @@ ffn = "+16"
 freeze_old = true
 "#;
 
+/// Growths of a plain Transformer: new blocks that add nothing, then copies beside which all others stand still.
+const PLAIN_GROWTHS: &str = r#"
+[[grow]]
+at_step = 13
+layers = 1
+
+[grow.schedule]
+shape = "wsd"
+lr = 4e-3
+warmup_steps = 3
+
+[[grow]]
+at_step = 22
+layers = 2
+blocks = "copy"
+freeze_old = true
+"#;
+
 /// The moment at which a run is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
@@ -106,11 +124,9 @@ fn signal(child: &Child, name: &str) {
 
 /// Kills runs at random moments, lets each go on, and compares what it leaves; returns how many were alive
 /// when they were killed.
-fn kill_and_resume(trials: u64, seed: u64) -> u64 {
-    let lab = Lab::new();
-    let recipe = lab.recipe("recipe.toml", GROWTHS);
+fn kill_and_resume(lab: &Lab, recipe: &str, trials: u64, seed: u64) -> u64 {
     let started = Instant::now();
-    succeed(lab.train(&recipe, "whole", &[]));
+    succeed(lab.train(recipe, "whole", &[]));
     let run_us = started.elapsed().as_micros() as u64;
     let whole = Remains::of(&lab.path("whole"));
 
@@ -123,7 +139,7 @@ fn kill_and_resume(trials: u64, seed: u64) -> u64 {
         for _ in 0..1 + random.below(3) {
             let moment = Moment::draw(&mut random, run_us);
             moments.push(moment);
-            let mut child = spawn(lab.train(&recipe, &out, &[]));
+            let mut child = spawn(lab.train(recipe, &out, &[]));
             moment.wait(&mut child, &lab.path(&out));
             killed += u64::from(child.try_wait().expect("a child").is_none());
             child.kill().expect("a child");
@@ -135,12 +151,19 @@ fn kill_and_resume(trials: u64, seed: u64) -> u64 {
         }
         let what = format!("trial {trial}, seed {trial_seed}, killed at {moments:?}");
         eprintln!("{what}");
-        let ran = run(lab.train(&recipe, &out, &[]));
+        let ran = run(lab.train(recipe, &out, &[]));
         assert_eq!(ran.code, Some(0), "{what}: {ran:#?}");
         Remains::of(&lab.path(&out)).assert_equal(&whole, &what);
         fs::remove_dir_all(lab.path(&out)).expect("the run is there");
     }
     killed
+}
+
+/// As [`kill_and_resume`], of a TokenFormer.
+fn kill_sites(trials: u64, seed: u64) -> u64 {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", GROWTHS);
+    kill_and_resume(&lab, &recipe, trials, seed)
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -153,7 +176,14 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 fn killed_runs_end_with_the_same_bytes() {
     // Moments vary with the machine in any case; the seed makes their kinds the same.
-    assert!(kill_and_resume(3, number("SEED", 40)) > 0);
+    assert!(kill_sites(3, number("SEED", 40)) > 0);
+}
+
+#[test]
+fn killed_runs_of_a_plain_transformer_end_with_the_same_bytes() {
+    let lab = Lab::new();
+    let recipe = lab.plain_recipe("recipe.toml", PLAIN_GROWTHS);
+    assert!(kill_and_resume(&lab, &recipe, 3, number("SEED", 41)) > 0);
 }
 
 /// `TRIALS=100 SEED=1 cargo test --test run_resume -- --ignored --nocapture`
@@ -163,7 +193,7 @@ fn stress_killed_runs_end_with_the_same_bytes() {
     let trials = number("TRIALS", 25);
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seed = number("SEED", clock.map_or(0, |d| d.as_secs()));
-    let killed = kill_and_resume(trials, seed);
+    let killed = kill_sites(trials, seed);
     eprintln!("{trials} trials from seed {seed}, {killed} kills");
     assert!(killed >= trials / 2, "only {killed} kills hit a living run");
 }

@@ -66,9 +66,14 @@ fn a_step_allocates_nothing() {
     const STEPS: usize = 12;
     const GROWTH_AT: usize = 6;
     let lab = Lab::new();
-    let growth = format!("\n[[grow]]\nat_step = {GROWTH_AT}\nffn = \"+16\"\nqkv = \"+8\"\n");
-    let recipe = lab.recipe("recipe.toml", &growth);
-    for recompute in Recompute::ALL {
+    let growth = |more: &str| format!("\n[[grow]]\nat_step = {GROWTH_AT}\n{more}\n");
+    let recipes = [
+        lab.recipe("sites.toml", &growth("ffn = \"+16\"\nqkv = \"+8\"")),
+        lab.plain_recipe("plain.toml", &growth("layers = 1")),
+    ];
+    for (recipe, recompute) in
+        (recipes.iter()).flat_map(|recipe| Recompute::ALL.map(|recompute| (recipe, recompute)))
+    {
         for threads in [1, 2] {
             let sets = [
                 format!("train.steps={STEPS}"),
@@ -78,8 +83,9 @@ fn a_step_allocates_nothing() {
                 "sample.tokens=0".into(),
                 "checkpoint.every=0".into(),
             ];
-            let resolved = resolve(Some(Path::new(&recipe)), &sets).expect("a recipe");
-            let out = lab.path(&format!("run-{recompute}-{threads}"));
+            let resolved = resolve(Some(Path::new(recipe)), &sets).expect("a recipe");
+            let out = format!("{recipe}-{recompute}-{threads}");
+            let out = lab.path(&out);
             let device: Arc<dyn Device> = Cpu::new(Some(threads));
             let mut counts = Counts {
                 device: Arc::clone(&device),
@@ -106,7 +112,7 @@ fn a_step_allocates_nothing() {
             };
             assert!(
                 quiet.iter().all(|part| part.iter().all(|&n| n <= most)),
-                "{recompute}, {threads} threads: {allocated:?}"
+                "{recipe}, {recompute}, {threads} threads: {allocated:?}"
             );
             assert!(allocated[GROWTH_AT - 1] > 0, "the counter counts");
             let mapped = &counts.mapped;
@@ -114,7 +120,7 @@ fn a_step_allocates_nothing() {
                 let first = mapped[steps.start];
                 assert!(
                     mapped[steps].iter().all(|&m| m == first),
-                    "{recompute}, {threads} threads: {mapped:?}"
+                    "{recipe}, {recompute}, {threads} threads: {mapped:?}"
                 );
             }
             assert_ne!(

@@ -121,6 +121,13 @@ impl Lab {
         self.file(name, format!("{}{growths}", tiny(text_of(&data))))
     }
 
+    /// The tiny recipe of a plain Transformer, with `growths` at its end, as the file `name`.
+    pub fn plain_recipe(&self, name: &str, growths: &str) -> String {
+        let data = self.path("data");
+        let recipe = recipe_of(text_of(&data), PLAIN);
+        self.file(name, format!("{recipe}{growths}"))
+    }
+
     /// The program, to be run in this folder.
     pub fn command(&self, args: &[&str]) -> Command {
         lab_command(self, args)
@@ -168,9 +175,20 @@ lr = 4e-3
 warmup_steps = 3
 "#;
 
-/// A recipe that trains 30 steps of a model of a few thousand parameters; records and checkpoints fall on
+/// A TokenFormer for [`tiny`].
+const SITES: &str = "preset = \"nano\"\nslots = { qkv = 16, proj = 16, ffn = 48 }";
+
+/// A plain Transformer that has everything which a TokenFormer does not have.
+const PLAIN: &str = "preset = \"gpt-nano\"\nmlp_hidden = 48\nbias = true\npositions = \"learned\"\n\
+                     block_norm = \"affine\"\nhead = \"untied\"";
+
+/// A recipe that trains 30 steps of a TokenFormer of a few thousand parameters; records and checkpoints fall on
 /// different steps, so that sums are carried over a resume.
 pub fn tiny(data: &str) -> String {
+    recipe_of(data, SITES)
+}
+
+fn recipe_of(data: &str, model: &str) -> String {
     format!(
         r#"
 seed = 7
@@ -179,12 +197,11 @@ seed = 7
 dir = "{data}"
 
 [model]
-preset = "nano"
+{model}
 width = 32
 layers = 2
 heads = 2
 context = {CONTEXT}
-slots = {{ qkv = 16, proj = 16, ffn = 48 }}
 
 [train]
 steps = 30

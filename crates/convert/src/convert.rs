@@ -1,4 +1,4 @@
-//! From a published checkpoint to a model directory.
+//! From a checkpoint of another program to a model directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,13 @@ use tokenformer_data::TokenizerSpec;
 use tokenformer_store::DirWriter;
 use tokenformer_train::files::{CONFIG, KIND_MODEL, TOKENIZER, WEIGHTS};
 
-use crate::check::check;
+use crate::checkpoint::Checkpoint;
 use crate::corpus::known;
-use crate::find::{Weights, find};
+use crate::find::{Found, find};
 use crate::fingerprint::{FILE, Fingerprint};
 use crate::forward::Arrays;
-use crate::layout::{Array, by_published_name};
+use crate::layout::by_published_name;
 use crate::pipe::{Pipe, Planned, WeightType};
-use crate::source::Source;
 use crate::{Error, Result};
 
 /// What to convert, and where to.
@@ -70,8 +69,11 @@ pub fn convert(
             path: options.from.clone(),
         });
     }
-    let mut source = Source::open(&found.weights)?;
-    let (config, arrays) = check(&source, &found.configs)?;
+    let Checkpoint {
+        config,
+        arrays,
+        mut source,
+    } = Checkpoint::open(&found.weights, &found.configs)?;
     let beside = || found.tokenizer.clone().map(TokenizerSpec::File);
     let tokenizer = (options.tokenizer.clone().or_else(beside))
         .map(|spec| read_tokenizer(&spec, config.vocab))
@@ -106,7 +108,7 @@ pub fn convert(
     };
     // The fingerprint needs the weights in another order than the file; it reads them from the cache of the system.
     let fingerprint = thread::scope(|scope| {
-        let fingerprint = scope.spawn(|| fingerprint(&found.weights, device, &config, &arrays));
+        let fingerprint = scope.spawn(|| fingerprint(&found, device));
         Pipe::new(&mut source, WeightType::F32, &mut count).safetensors(&planned, |tensors| {
             writer.write_tensors(WEIGHTS, &BTreeMap::new(), tensors)
         })?;
@@ -125,19 +127,14 @@ pub fn convert(
     })
 }
 
-fn fingerprint(
-    weights: &Weights,
-    device: &Arc<dyn Device>,
-    config: &ModelConfig,
-    arrays: &[Array],
-) -> Result<Fingerprint> {
-    let mut source = Source::open(weights)?;
-    let path = source.path().to_path_buf();
+fn fingerprint(found: &Found, device: &Arc<dyn Device>) -> Result<Fingerprint> {
+    let mut opened = Checkpoint::open(&found.weights, &found.configs)?;
+    let path = opened.source.path().to_path_buf();
     let arrays = Arrays {
-        source: &mut source,
-        named: &by_published_name(arrays),
+        source: &mut opened.source,
+        named: &by_published_name(&opened.arrays),
     };
-    Fingerprint::make(device, config, &path, arrays)
+    Fingerprint::make(device, &opened.config, &path, arrays)
 }
 
 /// The bytes of a tokenizer that the vocabulary has room for.

@@ -1,4 +1,4 @@
-//! From a model directory to a checkpoint with the published names.
+//! From a model directory to a checkpoint with the names of another program.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, MANIFEST_NAME, write_atomic, write_safetensors};
 use tokenformer_train::files::{self, CONFIG, TOKENIZER, WEIGHTS};
 
+use crate::checkpoint::Checkpoint;
 use crate::config::to_published;
 use crate::find::Weights;
 use crate::fingerprint::{FILE, Fingerprint};
@@ -17,6 +18,7 @@ use crate::forward::Arrays;
 use crate::layout::{Array, arrays, by_published_name, segments};
 pub use crate::pipe::WeightType;
 use crate::pipe::{Pipe, Planned};
+use crate::plain;
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -55,7 +57,7 @@ pub struct Exported {
 /// appears whole or not at all. Weights pass through in chunks.
 ///
 /// # Errors
-/// When the published layout cannot express the model exactly ([`Error::NotPublishable`]), a number is too large for
+/// When the layout cannot express the model exactly ([`Error::NotPublishable`]), a number is too large for
 /// the type, or the target cannot be written.
 pub fn export(
     options: &ExportOptions,
@@ -72,22 +74,16 @@ pub fn export(
     let tokens = tokenizer
         .as_ref()
         .map(|((_, tokenizer), _)| Tokenizer::vocab_size(tokenizer));
-    let published = to_published(&config, tokens, options.weights.name())?;
-    let mut published = serde_json::to_vec_pretty(&published)
-        .map_err(|error| Error::io(&options.to, "write the configuration")(error.into()))?;
-    published.push(b'\n');
-
-    let arrays = arrays(&config);
-    let planned: Vec<Planned> = arrays
-        .iter()
-        .map(|array| Planned {
-            name: array.published.clone(),
-            shape: array.shape.clone(),
-            sources: segments(&config, array),
-        })
-        .collect();
-    let mut source = Source::open(&Weights::Safetensors(vec![model.join(WEIGHTS)]))?;
-    check_shapes(&config, &source)?;
+    let source = Source::open(&Weights::Safetensors(vec![model.join(WEIGHTS)]))?;
+    let dtype = options.weights.name();
+    let Layout {
+        config: published,
+        planned,
+        mut source,
+    } = match plain::is_plain(&config) {
+        true => plain_transformer(&config, source, dtype)?,
+        false => tokenformer(&config, source, tokens, dtype, &options.to)?,
+    };
     let total: u64 = planned
         .iter()
         .map(|tensor| tensor.bytes(options.weights))
@@ -119,7 +115,7 @@ pub fn export(
                 writer.write_bytes(TOKENIZER, bytes)?;
             }
             let names = write_shards(&mut writer, &pipe, planned, options)?;
-            write_fingerprint(&mut writer, &names, device, &config, &arrays)?;
+            write_fingerprint(&mut writer, &names, device)?;
             writer.commit()?;
             names.iter().map(|name| options.to.join(name)).collect()
         }
@@ -129,6 +125,57 @@ pub fn export(
         tensors,
         params,
         joined,
+    })
+}
+
+/// A model in the layout of another program.
+struct Layout {
+    /// The text of `config.json`.
+    config: Vec<u8>,
+    planned: Vec<Planned>,
+    /// What the tensors are read from.
+    source: Source,
+}
+
+fn tokenformer(
+    config: &ModelConfig,
+    source: Source,
+    tokens: Option<usize>,
+    dtype: &'static str,
+    to: &Path,
+) -> Result<Layout> {
+    let published = to_published(config, tokens, dtype)?;
+    let mut text = serde_json::to_vec_pretty(&published)
+        .map_err(|error| Error::io(to, "write the configuration")(error.into()))?;
+    text.push(b'\n');
+    check_shapes(config, &source)?;
+    let planned = |array: &Array| Planned {
+        name: array.published.clone(),
+        shape: array.shape.clone(),
+        sources: segments(config, array),
+    };
+    Ok(Layout {
+        config: text,
+        planned: arrays(config).iter().map(planned).collect(),
+        source,
+    })
+}
+
+fn plain_transformer(config: &ModelConfig, source: Source, dtype: &'static str) -> Result<Layout> {
+    let plain::Export {
+        config,
+        tensors,
+        source,
+    } = plain::export(config, source, dtype)?;
+    let planned = |(name, shape): (String, Vec<usize>)| Planned {
+        sources: vec![name.clone()],
+        name,
+        shape,
+    };
+    Ok(Layout {
+        config,
+        planned: tensors.into_iter().map(planned).collect(),
+        source,
     })
 }
 
@@ -308,36 +355,19 @@ struct Size {
     total_size: u64,
 }
 
-/// Computes the fingerprint of the weights that were written just now, as they were rounded.
+/// Computes the fingerprint of what was written just now, from the weights as they were rounded.
 fn write_fingerprint(
     writer: &mut DirWriter,
     names: &[String],
     device: &Arc<dyn Device>,
-    config: &ModelConfig,
-    arrays: &[Array],
 ) -> Result<()> {
     let path = writer.file(FILE)?;
     let files: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
-    let mut source = Source::open(&Weights::Safetensors(files))?;
+    let configs = [path.with_file_name(CONFIG)];
+    let mut opened = Checkpoint::open(&Weights::Safetensors(files), &configs)?;
     let arrays = Arrays {
-        source: &mut source,
-        named: &by_published_name(arrays),
+        source: &mut opened.source,
+        named: &by_published_name(&opened.arrays),
     };
-    Fingerprint::make(device, &published_model(config), &path, arrays)?.write(&path)
-}
-
-/// The model as the published layout has it: one segment per site.
-fn published_model(config: &ModelConfig) -> ModelConfig {
-    use tokenformer_core::SiteKind;
-    use tokenformer_core::config::{NormSpan, SiteConfig};
-    let mut config = config.clone();
-    for block in &mut config.blocks {
-        for kind in SiteKind::ALL {
-            // A model with another layer is refused before.
-            if let Some(site) = block.site_mut(kind) {
-                *site = SiteConfig::fresh(site.tokens(), site.theta, NormSpan::Joint, 0, 0);
-            }
-        }
-    }
-    config
+    Fingerprint::make(device, &opened.config, &path, arrays)?.write(&path)
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokenformer_core::config::NormKind;
+use tokenformer_core::config::{HeadKind, NormKind, Positions};
 use tokenformer_core::graph::Blocks;
 use tokenformer_core::param::ParamRole;
 use tokenformer_core::{Device, Graph, Model, ModelConfig, Tensor};
@@ -14,6 +14,8 @@ use crate::source::Source;
 use crate::{Error, Result};
 
 const EMBEDDING: &str = "embedding";
+const POSITIONS: &str = "positions";
+const HEAD: &str = "head";
 
 /// The arrays of a model, read when they are needed.
 pub(crate) struct Arrays<'a> {
@@ -78,7 +80,12 @@ pub(crate) fn last_logits(
 
     let factor = f64::from(config.logit_factor());
     let mut logits = Vec::with_capacity(config.vocab);
-    for_each_row(config, arrays, &mut |row| {
+    let table = match config.head {
+        HeadKind::Tied => EMBEDDING,
+        HeadKind::Untied => HEAD,
+    };
+    let shape = [config.vocab, config.width];
+    for_each_row(arrays, table, shape, &mut |row| {
         let products = row
             .iter()
             .zip(&last)
@@ -88,24 +95,26 @@ pub(crate) fn last_logits(
     Ok(logits)
 }
 
-/// Passes the rows of the embedding on.
+/// Passes the rows of a table on.
 fn for_each_row(
-    config: &ModelConfig,
     arrays: &mut Arrays<'_>,
+    table: &str,
+    shape: [usize; 2],
     take: &mut dyn FnMut(&[f32]),
 ) -> Result<()> {
     const ROWS: usize = 1024;
-    let shape = [config.vocab, config.width];
-    arrays.for_each_chunk(EMBEDDING, &shape, ROWS * config.width, &mut |numbers| {
-        numbers.chunks_exact(config.width).for_each(&mut *take);
+    let [_, width] = shape;
+    arrays.for_each_chunk(table, &shape, ROWS * width, &mut |numbers| {
+        numbers.chunks_exact(width).for_each(&mut *take);
     })
 }
 
-/// Rows of the embedding `[T, D]`.
+/// Rows of the embedding `[T, D]`, plus those of learned positions.
 fn embed(config: &ModelConfig, tokens: &[u32], arrays: &mut Arrays<'_>) -> Result<Vec<f32>> {
     let mut h = Vec::new();
     let mut index = 0;
-    for_each_row(config, arrays, &mut |row| {
+    let shape = [config.vocab, config.width];
+    for_each_row(arrays, EMBEDDING, shape, &mut |row| {
         h.resize(tokens.len() * config.width, 0.0);
         let slots = tokens.iter().zip(h.chunks_exact_mut(config.width));
         for (_, slot) in slots.filter(|&(&token, _)| token == index) {
@@ -113,6 +122,14 @@ fn embed(config: &ModelConfig, tokens: &[u32], arrays: &mut Arrays<'_>) -> Resul
         }
         index += 1;
     })?;
+    if config.positions == Positions::Learned {
+        let mut rows = h.chunks_exact_mut(config.width);
+        let shape = [config.context, config.width];
+        for_each_row(arrays, POSITIONS, shape, &mut |position| {
+            let row = rows.next().into_iter().flatten();
+            row.zip(position).for_each(|(h, p)| *h += p);
+        })?;
+    }
     Ok(h)
 }
 
@@ -130,6 +147,11 @@ fn run_block(
     let is_last = block + 1 == config.layers();
     let mut alone = config.clone();
     alone.vocab = t;
+    // The hidden states have their positions already, and no logits are computed of them.
+    alone.head = HeadKind::Tied;
+    if alone.positions == Positions::Learned {
+        alone.positions = Positions::None;
+    }
     alone.blocks = config.blocks.get(block).cloned().into_iter().collect();
     if !is_last {
         alone.final_norm = NormKind::Plain;

@@ -1,7 +1,9 @@
 //! Models and token data from and to the formats of the published TokenFormer.
 //!
 //! * [`convert()`]: published checkpoints, Hugging Face folders and DeepSpeed training folders become model directories;
-//! * [`export()`]: a model directory becomes safetensors or a PyTorch state dict with the published names;
+//!   plain Transformers in the GPT-NeoX and GPT-2 layouts of Hugging Face too;
+//! * [`export()`]: a model directory becomes safetensors or a PyTorch state dict with the published names, or with those
+//!   of Hugging Face for a plain Transformer;
 //! * [`verify()`]: a model directory against its manifest and its fingerprint;
 //! * [`corpus`]: datasets from and to the token data of Megatron-LM and GPT-NeoX.
 //!
@@ -9,6 +11,7 @@
 //! with it as a [`Fingerprint`](fingerprint::Fingerprint), the logits of a few tokens.
 
 mod check;
+mod checkpoint;
 mod config;
 mod convert;
 pub mod corpus;
@@ -21,6 +24,7 @@ mod forward;
 mod hub;
 mod layout;
 mod pipe;
+mod plain;
 mod shards;
 mod source;
 mod verify;

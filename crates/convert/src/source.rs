@@ -8,6 +8,7 @@ use tokenformer_formats::{Tensors, TorchFile};
 
 use crate::error::shown;
 use crate::find::Weights;
+use crate::plain::Mapped;
 use crate::shards::{MAX_MAPPED_BYTES, Shards};
 use crate::{Error, Result};
 
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 pub(crate) enum Source {
     Safetensors(Shards),
     Torch(Archives),
+    /// Tensors that are made of those of another source.
+    Mapped(Mapped),
 }
 
 /// Open `torch.save` archives as one.
@@ -42,6 +45,7 @@ impl Source {
         match self {
             Source::Safetensors(shards) => shards.path(),
             Source::Torch(archives) => &archives.path,
+            Source::Mapped(mapped) => mapped.inner().path(),
         }
     }
 
@@ -50,6 +54,7 @@ impl Source {
         match self {
             Source::Safetensors(_) => None,
             Source::Torch(archives) => archives.note.clone(),
+            Source::Mapped(mapped) => mapped.inner().note(),
         }
     }
 
@@ -57,6 +62,7 @@ impl Source {
         match self {
             Source::Safetensors(shards) => Box::new(shards.names()),
             Source::Torch(archives) => Box::new(archives.place.keys().map(String::as_str)),
+            Source::Mapped(mapped) => Box::new(mapped.names()),
         }
     }
 
@@ -64,6 +70,7 @@ impl Source {
         match self {
             Source::Safetensors(shards) => shards.shape(name),
             Source::Torch(archives) => Some(&archives.part(name)?.get(name).ok()?.shape),
+            Source::Mapped(mapped) => mapped.shape(name),
         }
     }
 
@@ -86,6 +93,7 @@ impl Source {
                 }
                 .into()),
             },
+            Source::Mapped(mapped) => mapped.for_each_chunk(name, chunk, take),
         }
     }
 
@@ -94,6 +102,7 @@ impl Source {
         match self {
             Source::Safetensors(shards) => shards.passed(bytes),
             Source::Torch(archives) => archives.passed(bytes),
+            Source::Mapped(mapped) => mapped.inner_mut().passed(bytes),
         }
     }
 }

@@ -10,7 +10,7 @@ use tokenformer_core::Device;
 use tokenformer_store::{FileEntry, MANIFEST_NAME, Manifest};
 use tokenformer_train::files::{self, CONFIG, WEIGHTS};
 
-use crate::check::check;
+use crate::checkpoint::Checkpoint;
 use crate::export::KIND_EXPORT;
 use crate::find::{Weights, find};
 use crate::fingerprint::{FILE, Fingerprint, TOLERANCE};
@@ -125,17 +125,23 @@ fn check_file(dir: &Path, entry: &FileEntry) -> Result<String> {
 fn check_logits(dir: &Path, kind: &str, device: &Arc<dyn Device>) -> Result<String> {
     let path = dir.join(FILE);
     // An exported folder has published names, and a configuration with published keys.
-    let (config, weights, arrays) = if kind == KIND_EXPORT {
+    let Checkpoint {
+        config,
+        arrays,
+        mut source,
+    } = if kind == KIND_EXPORT {
         let found = find(dir)?;
-        let (config, arrays) = check(&Source::open(&found.weights)?, &found.configs)?;
-        (config, found.weights, arrays)
+        Checkpoint::open(&found.weights, &found.configs)?
     } else {
-        let weights = Weights::Safetensors(vec![dir.join(WEIGHTS)]);
-        (files::read_config(dir)?, weights, Vec::new())
+        Checkpoint {
+            config: files::read_config(dir)?,
+            arrays: Vec::new(),
+            source: Source::open(&Weights::Safetensors(vec![dir.join(WEIGHTS)]))?,
+        }
     };
     let fingerprint = Fingerprint::read(&path, &config)?;
     let arrays = Arrays {
-        source: &mut Source::open(&weights)?,
+        source: &mut source,
         named: &by_published_name(&arrays),
     };
     let difference = fingerprint.difference(device, &config, arrays)?;

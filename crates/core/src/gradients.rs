@@ -126,18 +126,6 @@ impl Gradients {
         (0..self.by_id.len()).try_for_each(|id| self.hold(id))
     }
 
-    pub(crate) fn get_two_mut(&mut self, a: &Param, b: &Param) -> Result<Option<[&mut Buffer; 2]>> {
-        self.hold(a.id())?;
-        self.hold(b.id())?;
-        let Ok([Some(a), Some(b)]) = self.by_id.get_disjoint_mut([a.id(), b.id()]) else {
-            return Ok(None);
-        };
-        Ok(match (a.held.as_deref_mut(), b.held.as_deref_mut()) {
-            (Some(a), Some(b)) => Some([a, b]),
-            _ => None,
-        })
-    }
-
     /// Takes out the gradient of a parameter, to be put back with [`Gradients::put`]; `None` if it is frozen.
     pub(crate) fn take(&mut self, param: &Param) -> Result<Option<Temp>> {
         self.hold(param.id())?;
@@ -145,6 +133,7 @@ impl Gradients {
         Ok(slot.and_then(|slot| slot.held.take()))
     }
 
+    /// Puts back what [`Gradients::take`] took out. Nothing is kept for a frozen parameter.
     pub(crate) fn put(&mut self, param: &Param, gradient: Temp) {
         if let Some(Some(slot)) = self.by_id.get_mut(param.id()) {
             slot.held = Some(gradient);

@@ -75,6 +75,7 @@ struct Tape<'m> {
 struct Lists {
     nodes: Vec<Vec<Node<'static>>>,
     values: Vec<Vec<Option<SharedTemp>>>,
+    positions: Vec<u32>,
 }
 
 /// An empty list in the memory of `list`.
@@ -151,6 +152,36 @@ impl<'m> Graph<'m> {
         let (y, op) = ops::Embed::forward(&mut self.rec, table, index, batch)?;
         self.note(op.map(Node::Embed));
         Ok(y)
+    }
+
+    /// Rows `first..first + length` of `table` `[P, D]`, for each of `batch` sequences: `[B, T, D]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn positions(
+        &mut self,
+        table: &'m Param,
+        first: usize,
+        [batch, length]: [usize; 2],
+    ) -> Result<Tensor> {
+        let mut index = match self.lists() {
+            Some(lists) => std::mem::take(&mut lists.positions),
+            None => Vec::new(),
+        };
+        index.clear();
+        let rows = (0..batch).flat_map(|_| first..first + length);
+        index.extend(rows.map(|position| position as u32));
+        let y = self.embed(table, &index, batch);
+        if let Some(lists) = self.lists() {
+            lists.positions = index;
+        }
+        y
+    }
+
+    /// The lists that are used again, if a tape records.
+    fn lists(&mut self) -> Option<&mut Lists> {
+        let tape = self.tape.as_mut()?;
+        Some(tape.gradients.spare.get())
     }
 
     /// LayerNorm along the width, with gain and bias `[D]` if there are any.

@@ -418,11 +418,7 @@ impl Model {
         let Some(table) = &self.positions else {
             return Ok(h);
         };
-        let length = tokens.len() / batch;
-        let positions: Vec<u32> = (0..tokens.len())
-            .map(|row| (first + row % length) as u32)
-            .collect();
-        let p = g.embed(table, &positions, batch)?;
+        let p = g.positions(table, first, [batch, tokens.len() / batch])?;
         Ok(g.add(h, p)?)
     }
 

@@ -1,14 +1,14 @@
-//! Names of the published checkpoints (GPT-NeoX layout), for a model whose sites have one segment each.
+//! Names of the published checkpoints (GPT-NeoX layout), in which a site has one segment.
 //!
 //! `sequential.0` is the embedding, `sequential.{2+i}` block `i`, `sequential.{L+3}` the final norm. Beware:
 //! `attention.key.value_param_tokens` are the value tokens of the key projection.
 
 use crate::build::block_paths;
 use crate::config::{ModelConfig, SiteKind};
-use crate::param::ParamRole;
+use crate::param::{ParamRole, Place};
 
-/// Pairs (name here, published name) of all arrays of a model with one segment per site, in the order of
-/// files.
+/// Pairs (name here, published name) of all arrays of a model, in the order of files. Of a site with several segments
+/// the first stands for all.
 pub fn names(config: &ModelConfig) -> Vec<(String, String)> {
     let mut names = vec![(
         "embedding".into(),
@@ -17,6 +17,15 @@ pub fn names(config: &ModelConfig) -> Vec<(String, String)> {
     for b in 0..config.layers() {
         for path in block_paths(config, b) {
             let Some(kind) = path.kind() else { continue };
+            let site = config.blocks[b].site(kind);
+            let first = site
+                .and_then(|site| site.segments.first())
+                .map(|segment| segment.id);
+            if let Place::Segment { id, .. } = path.place
+                && Some(id) != first
+            {
+                continue;
+            }
             let site = match kind {
                 SiteKind::Ffn => format!("sequential.{}.mlp", b + 2),
                 _ => format!("sequential.{}.attention.{}", b + 2, kind.name()),

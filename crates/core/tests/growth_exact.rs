@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    ROTARY, bits, cases, cpu, fresh, gradients, max_abs_difference, spec, tokens, train_step,
-    weights,
+    ROTARY, bits, cases, cpu, encoder, fresh, gpt, gpt2, gradients, host, max_abs_difference, spec,
+    tokens, train_step, weights,
 };
 use proptest::prelude::*;
 use tokenformer_core::config::{
@@ -12,7 +12,7 @@ use tokenformer_core::config::{
 };
 use tokenformer_core::generate::Session;
 use tokenformer_core::growth::{
-    Amount, Birth, Fill, Growth, GrowthReport, TauRule, grow, params_after,
+    Amount, Birth, Fill, Growth, GrowthReport, NewBlocks, TauRule, grow, params_after,
 };
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::{Error, Model};
@@ -191,12 +191,8 @@ fn new_gradients(model: &Model, is_new: impl Fn(&str) -> bool) -> Vec<(String, b
     let (_, found) = gradients(model, &inputs, &targets, 2);
     let new = model.params().into_iter().filter(|p| is_new(p.name()));
     new.map(|p| {
-        let mut host = vec![0.0; p.len()];
-        model
-            .device()
-            .read(found.get(p).unwrap(), &mut host)
-            .unwrap();
-        (p.name().to_string(), host.iter().any(|g| *g != 0.0))
+        let gradient = host(model.device(), found.get(p).unwrap());
+        (p.name().to_string(), gradient.iter().any(|g| *g != 0.0))
     })
     .collect()
 }
@@ -240,7 +236,7 @@ fn new_tokens_learn_from_the_first_step() {
 
 #[test]
 fn new_blocks_learn_from_the_first_step() {
-    for theta in common::THETAS {
+    for theta in Theta::ALL {
         let mut model = fresh(&cpu(), &ModelSpec { theta, ..spec() }, 1);
         must_grow(
             &mut model,
@@ -548,11 +544,8 @@ fn the_report_counts() {
         report.growth.summary(),
         "+10 qkv, +10 proj, +20 ffn, +1 layers"
     );
-    let segment = &model.config().blocks[0]
-        .site(SiteKind::Ffn)
-        .unwrap()
-        .segments[1]
-        .clone();
+    let config = model.config();
+    let segment = &config.blocks[0].site(SiteKind::Ffn).unwrap().segments[1];
     assert_eq!(
         (
             segment.tokens,
@@ -589,12 +582,11 @@ fn frozen_tokens_do_not_change_a_bit() {
                 let is_new = last || name.contains(newest) || name.starts_with(&new_block);
                 assert_eq!(before != after, is_new, "{name} ({norm:?})");
             }
-            let trainable = |name: &str| {
-                let param = model.each_param().find(|p| p.name() == name);
-                param.unwrap().trainable()
-            };
-            assert!(!trainable("embedding") && !trainable("blocks.0.query.segments.0.keys"));
-            assert!(trainable(&format!("blocks.0.query.{newest}.keys")));
+            let training = model.training_settings().params;
+            let is_trainable = |name: &str| training.get(name).is_none_or(|how| how.trainable);
+            assert!(!is_trainable("embedding") && !is_trainable("final_norm.gain"));
+            assert!(!is_trainable("blocks.0.query.segments.0.keys"));
+            assert!(is_trainable(&format!("blocks.0.query.{newest}.keys")));
         }
     }
 }
@@ -611,12 +603,9 @@ fn an_annealed_tau_reaches_the_root_of_n() {
         1,
     );
     let tau = |model: &Model| model.config().blocks[1].site(SiteKind::Ffn).unwrap().tau;
-    let anneal = |model: &Model| {
-        model
-            .training_settings()
-            .anneals
-            .get("blocks.1.ffn")
-            .cloned()
+    let anneals = |model: &Model| {
+        let anneals = model.training_settings().anneals;
+        anneals.contains_key("blocks.1.ffn")
     };
     let (from, to) = (20f64.sqrt(), 36f64.sqrt());
     assert_eq!(tau(&model), from);
@@ -633,7 +622,7 @@ fn an_annealed_tau_reaches_the_root_of_n() {
             "{now} at {step}"
         );
         last = now;
-        assert!(anneal(&model).is_some());
+        assert!(anneals(&model));
     }
     model.set_step(120);
     assert!(
@@ -641,7 +630,7 @@ fn an_annealed_tau_reaches_the_root_of_n() {
         "half-way is the geometric mean"
     );
     model.set_step(140);
-    assert_eq!((tau(&model), anneal(&model)), (to, None));
+    assert_eq!((tau(&model), anneals(&model)), (to, false));
     model.set_step(10_000);
     assert_eq!(tau(&model), to);
 }
@@ -666,6 +655,140 @@ fn the_same_seed_grows_the_same_tokens() {
     };
     assert!(grown(1) == grown(1));
     assert!(grown(1) != grown(2));
+}
+
+/// Everything that can be computed with a model: an encoder has no cache.
+fn logits(model: &Model, text: &[u32]) -> Vec<u32> {
+    match model.config().causal {
+        true => outputs(model, text),
+        false => bits(&model.infer(text, 1).unwrap()),
+    }
+}
+
+#[test]
+fn new_blocks_of_a_plain_transformer_keep_every_bit_and_learn() {
+    for spec in [gpt(), gpt2(), encoder()] {
+        let mut model = fresh(&cpu(), &spec, 1);
+        let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
+        train(&mut model, &mut optimizer, 5, 1e-2);
+        let text = tokens(3, 20, 29);
+        let (before, old) = (logits(&model, &text), weights(&model));
+        let growth = Growth {
+            layers: 2,
+            ..Growth::default()
+        };
+        let promised = params_after(&model, &growth).unwrap();
+        let report = must_grow(&mut model, &growth, 1);
+        assert!(before == logits(&model, &text), "{spec:?}");
+        assert!(report.preserving && report.max_logit_diff == 0.0);
+        assert_eq!((report.layers_before, report.layers_after), (2, 4));
+        assert_eq!(
+            (report.params_after, promised),
+            (promised, model.param_count())
+        );
+        let now = weights(&model);
+        assert!(
+            old.iter().all(|array| now.contains(array)),
+            "old arrays stay"
+        );
+
+        // The last projections move at once, all others after them.
+        let is_new = |name: &str| name.starts_with("blocks.2.") || name.starts_with("blocks.3.");
+        for (name, moves) in new_gradients(&model, is_new) {
+            let last = [
+                "proj.weight",
+                "proj.bias",
+                "ffn.down.weight",
+                "ffn.down.bias",
+            ];
+            let first = last.iter().any(|end| name.ends_with(end));
+            assert_eq!(moves, first, "{name}: {spec:?}");
+        }
+        let losses = train(&mut model, &mut optimizer, 5, 1e-2);
+        assert!(losses[4] < losses[0], "{losses:?}");
+        for (name, moves) in new_gradients(&model, is_new) {
+            assert!(moves || name.ends_with("key.bias"), "{name}: {spec:?}");
+        }
+    }
+}
+
+#[test]
+fn copied_blocks_say_how_far_they_move_the_function() {
+    for spec in [spec(), gpt(), gpt2()] {
+        let mut model = fresh(&cpu(), &spec, 1);
+        let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
+        train(&mut model, &mut optimizer, 5, 1e-2);
+        let probe = tokens(3, 2 * 15, 29);
+        let before = model.infer(&probe, 2).unwrap();
+        let growth = Growth {
+            layers: 3,
+            blocks: NewBlocks::Copy,
+            ..Growth::default()
+        };
+        let report = grow(&mut model, &growth, birth(1), &probe, 2).unwrap();
+        let after = model.infer(&probe, 2).unwrap();
+        assert!(!report.preserving && report.max_logit_diff > 0.01);
+        assert_eq!(report.max_logit_diff, max_abs_difference(&before, &after));
+        assert_eq!((report.layers_before, report.layers_after), (2, 5));
+        // In their order, from the first on, and once more.
+        let arrays: std::collections::BTreeMap<_, _> = weights(&model).into_iter().collect();
+        for (new, old) in [(2, 0), (3, 1), (4, 0)] {
+            let (new, old) = (format!("blocks.{new}."), format!("blocks.{old}."));
+            let of_new = arrays.iter().filter(|(name, _)| name.starts_with(&new));
+            let mut count = 0;
+            for (name, bits) in of_new {
+                assert!(bits == &arrays[&name.replace(&new, &old)], "{name}");
+                count += 1;
+            }
+            assert!(count >= 6, "{count} arrays in {new}");
+        }
+        // Copies begin with moments of their own.
+        optimizer.extend(&model).unwrap();
+        for param in model.each_param() {
+            let is_new = param.path().block().is_some_and(|b| b >= 2);
+            let updates = optimizer.moments(param).unwrap().step;
+            assert_eq!(updates, if is_new { 0 } else { 5 }, "{}", param.name());
+        }
+    }
+}
+
+#[test]
+fn tokens_of_a_plain_transformer_are_refused() {
+    let mut model = fresh(&cpu(), &gpt(), 1);
+    for amount in [Amount::Add(8), Amount::To(64)] {
+        let cases = [
+            (
+                "query",
+                Growth {
+                    qkv: amount,
+                    ..Growth::default()
+                },
+            ),
+            (
+                "proj",
+                Growth {
+                    proj: amount,
+                    ..Growth::default()
+                },
+            ),
+            (
+                "ffn",
+                Growth {
+                    ffn: amount,
+                    layers: 1,
+                    ..Growth::default()
+                },
+            ),
+        ];
+        for (site, growth) in cases {
+            let named = format!("growth of {site}: ");
+            refused(
+                &mut model,
+                &growth,
+                &[&named, "a Pattention site", "it grows by layers"],
+            );
+        }
+    }
 }
 
 #[test]

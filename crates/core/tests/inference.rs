@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{bits, cpu, fresh, max_abs_difference, reference, spec, tokens};
+use common::{bits, cpu, encoder, fresh, gpt, gpt2, max_abs_difference, reference, spec, tokens};
 use std::sync::Arc;
 use tokenformer_core::config::{ModelSpec, NormSpan, Theta};
 use tokenformer_core::device::DeviceError;
@@ -29,12 +29,17 @@ fn widened(device: &Arc<dyn Device>, spec: &ModelSpec, model: &Model) -> Model {
     .unwrap()
 }
 
-fn wide_spec() -> ModelSpec {
+fn wide(spec: ModelSpec) -> ModelSpec {
     ModelSpec {
         width: 320,
         heads: 5,
-        ..spec()
+        ..spec
     }
+}
+
+/// A model of each family.
+fn wide_specs() -> [ModelSpec; 3] {
+    [wide(spec()), wide(gpt()), wide(gpt2())]
 }
 
 /// The same bits, but for 8-bit integers, which are summed before they are scaled: close.
@@ -49,14 +54,19 @@ fn same(precision: WeightFormat, got: &[f32], want: &[f32]) {
 
 #[test]
 fn the_prepared_model_is_the_plain_model_of_its_numbers() {
-    for spec in [
-        wide_spec(),
+    let others = [
         ModelSpec {
             theta: Theta::Softmax,
             norm: NormSpan::Segment,
             ..spec()
         },
-    ] {
+        wide(ModelSpec {
+            theta: Theta::Gelu,
+            ..spec()
+        }),
+        wide(encoder()),
+    ];
+    for spec in wide_specs().into_iter().chain(others) {
         let device = cpu();
         for precision in ALL {
             let model = inference(&device, &spec, precision);
@@ -85,8 +95,9 @@ fn the_prepared_model_is_the_plain_model_of_its_numbers() {
 
 #[test]
 fn decoding_a_token_gives_the_bits_of_one_pass() {
-    let spec = wide_spec();
-    for precision in ALL {
+    for (spec, precision) in
+        (wide_specs().into_iter()).flat_map(|spec| ALL.map(|precision| (spec.clone(), precision)))
+    {
         let model = inference(&cpu(), &spec, precision);
         let text = tokens(1, 24, spec.vocab);
         let whole = model.infer(&text, 1).unwrap();
@@ -101,8 +112,9 @@ fn decoding_a_token_gives_the_bits_of_one_pass() {
 
 #[test]
 fn sequences_of_a_batch_and_threads_do_not_disturb_each_other() {
-    let spec = wide_spec();
-    for precision in ALL {
+    for (spec, precision) in
+        (wide_specs().into_iter()).flat_map(|spec| ALL.map(|precision| (spec.clone(), precision)))
+    {
         for batch in [2, 4, 9] {
             let text = tokens(5, batch * 3, spec.vocab);
             let run = |threads| {
@@ -139,17 +151,18 @@ fn sequences_of_a_batch_and_threads_do_not_disturb_each_other() {
 
 #[test]
 fn less_precision_is_a_little_off() {
-    let spec = wide_spec();
+    wide_specs().iter().for_each(check_less_precision);
+}
+
+fn check_less_precision(spec: &ModelSpec) {
     let device = cpu();
     let text = tokens(1, 24, spec.vocab);
-    let exact = inference(&device, &spec, WeightFormat::F32)
+    let exact = inference(&device, spec, WeightFormat::F32)
         .infer(&text, 1)
         .unwrap();
     let largest = exact.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     for precision in [WeightFormat::Bf16, WeightFormat::Int8] {
-        let got = inference(&device, &spec, precision)
-            .infer(&text, 1)
-            .unwrap();
+        let got = inference(&device, spec, precision).infer(&text, 1).unwrap();
         let error = max_abs_difference(&got, &exact) / f64::from(largest);
         assert!(error > 1e-5 && error < 0.05, "{precision:?}: {error:e}");
     }

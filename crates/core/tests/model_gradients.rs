@@ -3,26 +3,31 @@
 
 mod common;
 
-use common::{THETAS, cpu, fresh, gradients, l2_error, reference, spec, tokens};
+use common::{
+    cpu, encoder, fresh, gpt, gpt2, gradients, host, is_without_effect, l2_error,
+    max_abs_difference, reference, spec, tokens,
+};
 use std::sync::Arc;
-use tokenformer_core::Gradients;
 use tokenformer_core::config::{
-    Init, LogitScale, ModelConfig, ModelSpec, NormKind, NormSpan, Positions, SegmentConfig,
-    SiteKind, Slots, Theta,
+    HeadKind, Init, LayerConfig, LogitScale, ModelConfig, ModelSpec, NormKind, NormSpan, Positions,
+    Residual, SegmentConfig, SiteKind, Slots, Theta,
 };
 use tokenformer_core::device::reference::{values, values_mut};
-use tokenformer_core::{Device, Graph, LossTargets, Model, init};
+use tokenformer_core::param::ParamRole;
+use tokenformer_core::{Device, Gradients, Graph, LossTargets, Model, init};
 
-/// A tiny model whose sites have segments of `segments` tokens.
-fn config(base: ModelSpec, segments: &[usize]) -> ModelConfig {
+/// The model of `base`, whose sites, if it has any, have segments of `segments` tokens.
+fn config(base: &ModelSpec, segments: &[usize]) -> ModelConfig {
     let mut config = base.build().unwrap();
     for block in &mut config.blocks {
         for (i, kind) in SiteKind::ALL.into_iter().enumerate() {
-            let site = block.site_mut(kind).unwrap();
+            let Some(site) = block.site_mut(kind) else {
+                continue;
+            };
             let first = site.segments[0].clone();
-            site.segments = segments
-                .iter()
-                .map(|&n| SegmentConfig {
+            site.segments = (segments.iter().zip(0..))
+                .map(|(&n, id)| SegmentConfig {
+                    id,
                     tokens: n + i % 2,
                     tau: 0.9 * (n as f64).sqrt(),
                     ..first.clone()
@@ -34,27 +39,35 @@ fn config(base: ModelSpec, segments: &[usize]) -> ModelConfig {
     config
 }
 
-fn tiny() -> ModelSpec {
-    ModelSpec {
-        vocab: 11,
-        width: 8,
-        heads: 2,
-        context: 6,
+/// A fresh model whose norms and biases are not at the 1 and 0 where they start.
+fn model_of(device: &Arc<dyn Device>, config: &ModelConfig, seed: u64) -> Model {
+    Model::build(device, config, &mut |path, shape| {
+        let len = shape.iter().product();
+        let name = path.to_string();
+        let numbers = match path.role {
+            ParamRole::Gain => {
+                let noise = init::normal(seed, &name, len, 0.3);
+                noise.into_iter().map(|x| 1.0 + x).collect()
+            }
+            ParamRole::Bias => init::normal(seed, &name, len, 0.3),
+            _ => init::normal(seed, &name, len, init::std(config, path, shape)),
+        };
+        Ok(numbers)
+    })
+    .unwrap()
+}
+
+/// The kinds of TokenFormer that together reach every operation, with their segments.
+fn sites(theta: Theta, norm: NormSpan) -> [(ModelSpec, &'static [usize]); 2] {
+    let one = ModelSpec {
+        theta,
+        norm,
         slots: Slots {
             qkv: 1,
             proj: 1,
             ffn: 1,
         },
         ..spec()
-    }
-}
-
-/// The kinds of model that together reach every operation, with their segments.
-fn kinds(theta: Theta, norm: NormSpan) -> [(ModelSpec, &'static [usize]); 2] {
-    let one = ModelSpec {
-        theta,
-        norm,
-        ..tiny()
     };
     let other = ModelSpec {
         positions: Positions::None,
@@ -65,14 +78,36 @@ fn kinds(theta: Theta, norm: NormSpan) -> [(ModelSpec, &'static [usize]); 2] {
     [(one, &[5, 3, 4]), (other, &[7])]
 }
 
+/// The kinds of plain Transformer.
+fn plain() -> [ModelSpec; 4] {
+    let neox = ModelSpec {
+        residual: Residual::Parallel,
+        block_norm: NormKind::Affine,
+        head: HeadKind::Untied,
+        bias: true,
+        ..gpt()
+    };
+    [gpt(), gpt2(), encoder(), neox]
+}
+
+/// A model so small that differences of all its arrays take a moment.
+fn tiny(base: ModelSpec) -> ModelSpec {
+    ModelSpec {
+        vocab: 11,
+        width: 8,
+        heads: 2,
+        context: 6,
+        mlp_hidden: 10,
+        ..base
+    }
+}
+
 /// The sum of all losses in f64. (A model gives its losses as f32, too coarse for differences.)
 fn loss(model: &Model, [inputs, targets]: [&[u32]; 2], batch: usize) -> f64 {
-    let device = model.device();
-    let mut g = Graph::inference(device);
+    let mut g = Graph::inference(model.device());
     let hidden = model.hidden(&mut g, inputs, batch, None).unwrap();
-    let classes = LossTargets::Classes(targets);
-    let losses = model.losses(&mut g, &hidden, classes, 1.0).unwrap();
-    values(losses.buffer()).iter().sum()
+    let nll = model.losses(&mut g, &hidden, LossTargets::Classes(targets), 1.0);
+    values(nll.unwrap().buffer()).iter().sum()
 }
 
 /// The derivative by one number, to fourth order in the distance.
@@ -91,139 +126,133 @@ fn difference(model: &mut Model, param: usize, index: usize, loss: impl Fn(&Mode
     (8.0 * (at(H) - at(-H)) - (at(2.0 * H) - at(-2.0 * H))) / (12.0 * H)
 }
 
-fn check_differences(theta: Theta, norm: NormSpan) {
+/// The largest relative error of a gradient of the model.
+fn check_differences(config: &ModelConfig) -> f64 {
+    let device = reference();
+    let mut model = model_of(&device, config, 5);
+    let (batch, len) = (2, 2 * 6);
+    let (inputs, targets) = (tokens(1, len, config.vocab), tokens(2, len, config.vocab));
+    let both = [&inputs[..], &targets];
+
+    let mut gradients = Gradients::zeros(&device, model.params()).unwrap();
+    let mut g = Graph::training(&device, &mut gradients);
+    model.loss(&mut g, &inputs, &targets, batch, 1.0).unwrap();
+    g.backward().unwrap();
+
     let mut worst = 0.0f64;
-    for (base, segments) in kinds(theta, norm) {
-        let config = config(base, segments);
-        let device = reference();
-        let mut model = Model::fresh(&device, &config, 5).unwrap();
-        // Away from the fresh 1 and 0 of the final norm.
-        for param in model
-            .params_mut()
-            .into_iter()
-            .filter(|p| p.name().starts_with("final_norm"))
-        {
-            let noise = init::normal(6, param.name(), param.len(), 0.3);
-            values_mut(param.value_mut())
-                .iter_mut()
-                .zip(noise)
-                .for_each(|(p, n)| *p += f64::from(n));
+    for p in 0..model.params().len() {
+        let param = model.params()[p];
+        let (name, len) = (param.name().to_string(), param.len());
+        let got: Vec<f64> = values(gradients.get(param).unwrap()).to_vec();
+        let largest = got.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+        if is_without_effect(config, param) {
+            assert!(largest < 1e-12, "{name} has the gradient {largest:e}");
+            continue;
         }
-        let (batch, len) = (2, 2 * 6);
-        let (inputs, targets) = (tokens(1, len, config.vocab), tokens(2, len, config.vocab));
-        let both = [&inputs[..], &targets];
-
-        let mut gradients = Gradients::zeros(&device, model.params()).unwrap();
-        let mut g = Graph::training(&device, &mut gradients);
-        model.loss(&mut g, &inputs, &targets, batch, 1.0).unwrap();
-        g.backward().unwrap();
-
-        for p in 0..model.params().len() {
-            let param = model.params()[p];
-            let (name, len) = (param.name().to_string(), param.len());
-            let got: Vec<f64> = values(gradients.get(param).unwrap()).to_vec();
-            let largest = got.iter().fold(0.0f64, |m, g| m.max(g.abs()));
-            assert!(largest > 0.0, "{name} has no gradient");
-            for index in tokens(p as u64, 4, len).into_iter().map(|i| i as usize) {
-                let want = difference(&mut model, p, index, |m| loss(m, both, batch));
-                let error = (got[index] - want).abs() / want.abs().max(0.1 * largest);
-                assert!(
-                    error <= 1e-7,
-                    "{name}[{index}]: {} is not {want}, off by {error:e}: {config:?}",
-                    got[index]
-                );
-                worst = worst.max(error);
-            }
+        assert!(largest > 0.0, "{name} has no gradient");
+        for index in tokens(p as u64, 4, len).into_iter().map(|i| i as usize) {
+            let want = difference(&mut model, p, index, |m| loss(m, both, batch));
+            let error = (got[index] - want).abs() / want.abs().max(0.1 * largest);
+            assert!(
+                error <= 1e-7,
+                "{name}[{index}]: {} is not {want}, off by {error:e}: {config:?}",
+                got[index]
+            );
+            worst = worst.max(error);
         }
     }
-    println!("{theta:?} {norm:?}: largest relative error {worst:.1e}");
+    worst
+}
+
+fn check_differences_of_sites(theta: Theta) {
+    for norm in [NormSpan::Joint, NormSpan::Segment] {
+        for (base, segments) in sites(theta, norm) {
+            let worst = check_differences(&config(&tiny(base), segments));
+            println!("{theta} {norm:?}: largest relative error {worst:.1e}");
+        }
+    }
 }
 
 #[test]
-fn differences_l2_norm_gelu_joint() {
-    check_differences(Theta::L2NormGelu, NormSpan::Joint);
+fn differences_l2_norm_gelu() {
+    check_differences_of_sites(Theta::L2NormGelu);
 }
 
 #[test]
-fn differences_l2_norm_gelu_segment() {
-    check_differences(Theta::L2NormGelu, NormSpan::Segment);
+fn differences_gelu_l2_norm() {
+    check_differences_of_sites(Theta::GeluL2Norm);
 }
 
 #[test]
-fn differences_gelu_l2_norm_joint() {
-    check_differences(Theta::GeluL2Norm, NormSpan::Joint);
+fn differences_softmax() {
+    check_differences_of_sites(Theta::Softmax);
 }
 
 #[test]
-fn differences_gelu_l2_norm_segment() {
-    check_differences(Theta::GeluL2Norm, NormSpan::Segment);
+fn differences_gelu() {
+    check_differences_of_sites(Theta::Gelu);
 }
 
 #[test]
-fn differences_softmax_joint() {
-    check_differences(Theta::Softmax, NormSpan::Joint);
-}
-
-#[test]
-fn differences_softmax_segment() {
-    check_differences(Theta::Softmax, NormSpan::Segment);
-}
-
-fn host(device: &Arc<dyn Device>, buffer: &tokenformer_core::device::Buffer) -> Vec<f32> {
-    let mut host = vec![0.0; buffer.len()];
-    device.read(buffer, &mut host).unwrap();
-    host
+fn differences_of_plain_transformers() {
+    for base in plain() {
+        let worst = check_differences(&config(&tiny(base), &[]));
+        println!("largest relative error {worst:.1e}");
+    }
 }
 
 fn norm_of(x: &[f32]) -> f64 {
     x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }
 
+/// The largest relative error of a gradient of the fast device, whose threads share more rows than a block has.
+fn check_fast_device(base: ModelSpec, segments: &[usize]) -> f64 {
+    let base = ModelSpec {
+        vocab: 67,
+        width: 24,
+        heads: 3,
+        context: 70,
+        ..base
+    };
+    let config = config(&base, segments);
+    let (fast, plain) = (cpu(), reference());
+    let models = [&fast, &plain].map(|device| model_of(device, &config, 3));
+    let (inputs, targets) = (tokens(1, 2 * 70, 67), tokens(2, 2 * 70, 67));
+    let [(fast_loss, got), (plain_loss, want)] = models
+        .each_ref()
+        .map(|model| gradients(model, &inputs, &targets, 2));
+    assert!(
+        (fast_loss - plain_loss).abs() < 2e-6,
+        "{fast_loss} is not {plain_loss}: {base:?}"
+    );
+    let squares =
+        (models[1].each_param()).map(|p| norm_of(&host(&plain, want.get(p).unwrap())).powi(2));
+    let all = squares.sum::<f64>().sqrt();
+    let mut worst = 0.0f64;
+    for (f, p) in models[0].each_param().zip(models[1].each_param()) {
+        let got = host(&fast, got.get(f).unwrap());
+        let want = host(&plain, want.get(p).unwrap());
+        // A gradient that nearly vanishes is the small rest of large sums.
+        let error = if is_without_effect(&config, f) {
+            norm_of(&got) / all
+        } else {
+            l2_error(&got, &want) * (norm_of(&want) / (1e-4 * all)).min(1.0)
+        };
+        assert!(error <= 2e-5, "{}: {error:e}: {base:?}", f.name());
+        worst = worst.max(error);
+    }
+    worst
+}
+
 #[test]
 fn fast_device_against_plain_one() {
     let mut worst = 0.0f64;
-    for theta in THETAS {
+    for theta in Theta::ALL {
         for norm in [NormSpan::Joint, NormSpan::Segment] {
-            let [(one, _), (other, _)] = kinds(theta, norm);
-            let larger = |base| ModelSpec {
-                vocab: 67,
-                width: 24,
-                heads: 3,
-                context: 70,
-                ..base
-            };
-            for (base, init) in [(larger(one), Init::FanIn), (larger(other), Init::Released)] {
-                let config = config(ModelSpec { init, ..base }, &[20, 13]);
-                let (fast, plain) = (cpu(), reference());
-                let models =
-                    [&fast, &plain].map(|device| Model::fresh(device, &config, 3).unwrap());
-                let (inputs, targets) = (tokens(1, 2 * 70, 67), tokens(2, 2 * 70, 67));
-                let [(fast_loss, got), (plain_loss, want)] = models
-                    .each_ref()
-                    .map(|model| gradients(model, &inputs, &targets, 2));
-                assert!(
-                    (fast_loss - plain_loss).abs() < 2e-6,
-                    "{fast_loss} is not {plain_loss}"
-                );
-                let all = models[1]
-                    .params()
-                    .into_iter()
-                    .map(|p| norm_of(&host(&plain, want.get(p).unwrap())));
-                let all = all.map(|n| n * n).sum::<f64>().sqrt();
-                for (f, p) in models[0].params().into_iter().zip(models[1].params()) {
-                    let (got, want) = (
-                        host(&fast, got.get(f).unwrap()),
-                        host(&plain, want.get(p).unwrap()),
-                    );
-                    // A gradient that nearly vanishes is the small rest of large sums.
-                    let error = l2_error(&got, &want) * (norm_of(&want) / (1e-4 * all)).min(1.0);
-                    assert!(
-                        error <= 2e-5,
-                        "{}: {error:e} ({theta:?}, {norm:?}, {init:?})",
-                        f.name()
-                    );
-                    worst = worst.max(error);
-                }
+            for ((base, _), init) in
+                (sites(theta, norm).into_iter()).zip([Init::FanIn, Init::Released])
+            {
+                worst = worst.max(check_fast_device(ModelSpec { init, ..base }, &[20, 13]));
             }
         }
     }
@@ -231,75 +260,152 @@ fn fast_device_against_plain_one() {
 }
 
 #[test]
+fn fast_device_against_plain_one_for_plain_transformers() {
+    let errors = plain().map(|base| check_fast_device(base, &[]));
+    println!("largest relative errors of a gradient: {errors:?}");
+}
+
+/// A model whose feed-forward networks are sites with `Θ = gelu`, and one of MLPs with the same weights.
+fn site_and_mlp(device: &Arc<dyn Device>) -> [Model; 2] {
+    const HIDDEN: usize = 40;
+    let mlp = gpt().build().unwrap();
+    let mut site = mlp.clone();
+    for block in &mut site.blocks {
+        let gelu = ModelSpec {
+            theta: Theta::Gelu,
+            slots: Slots {
+                qkv: 1,
+                proj: 1,
+                ffn: HIDDEN,
+            },
+            ..spec()
+        };
+        block.ffn = gelu.build().unwrap().blocks[0].ffn.clone();
+        assert!(matches!(block.ffn, LayerConfig::Pattention(_)));
+    }
+    let numbers = |name: &str, shape: &[usize]| init::normal(4, name, shape.iter().product(), 0.3);
+    let site = Model::build(device, &site, &mut |path, shape| {
+        Ok(numbers(&path.to_string(), shape))
+    });
+    let mlp = Model::build(device, &mlp, &mut |path, shape| {
+        let name = path.to_string();
+        let ours = name.replace("ffn.up.weight", "ffn.segments.0.keys");
+        if let Some(block) = name.strip_suffix("ffn.down.weight") {
+            // The columns of the second matrix are the values.
+            let values = numbers(&format!("{block}ffn.segments.0.values"), shape);
+            return Ok(transposed(&values, shape[1], shape[0]));
+        }
+        Ok(numbers(&ours, shape))
+    });
+    [site.unwrap(), mlp.unwrap()]
+}
+
+/// `[cols, rows]` of `x` `[rows, cols]`.
+fn transposed(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    assert_eq!(x.len(), rows * cols);
+    let at = |i: usize| x[i % rows * cols + i / rows];
+    (0..x.len()).map(at).collect()
+}
+
+#[test]
+fn a_site_with_gelu_alone_is_an_mlp() {
+    for (device, bar) in [(cpu(), 2e-5), (reference(), 1e-6)] {
+        let [site, mlp] = site_and_mlp(&device);
+        let (inputs, targets) = (tokens(1, 2 * 20, 29), tokens(2, 2 * 20, 29));
+        let logits = [&site, &mlp].map(|model| model.infer(&inputs, 2).unwrap());
+        assert!(max_abs_difference(&logits[0], &logits[1]) <= bar);
+        assert!(norm_of(&logits[0]) > 1.0);
+        let [(_, of_site), (_, of_mlp)] =
+            [&site, &mlp].map(|model| gradients(model, &inputs, &targets, 2));
+        for (s, m) in site.each_param().zip(mlp.each_param()) {
+            let mut want = host(&device, of_mlp.get(m).unwrap());
+            if s.path().role == ParamRole::Values {
+                want = transposed(&want, m.shape()[0], m.shape()[1]);
+            }
+            let got = host(&device, of_site.get(s).unwrap());
+            let error = l2_error(&got, &want);
+            assert!(error <= bar, "{} and {}: {error:e}", s.name(), m.name());
+        }
+    }
+}
+
+#[test]
 fn gradients_add_up_over_batches() {
-    let device = cpu();
-    let model = fresh(&device, &spec(), 1);
-    let [(a, b), (c, d)] = [(1, 2), (3, 4)].map(|(i, t)| (tokens(i, 20, 29), tokens(t, 20, 29)));
-    let mut sum = Gradients::zeros(&device, model.params()).unwrap();
-    for (inputs, targets) in [(&a, &b), (&c, &d)] {
-        let mut g = Graph::training(&device, &mut sum);
-        model.loss(&mut g, inputs, targets, 1, 1.0 / 40.0).unwrap();
-        g.backward().unwrap();
+    for spec in [spec(), gpt2(), encoder()] {
+        let device = cpu();
+        let model = fresh(&device, &spec, 1);
+        let [(a, b), (c, d)] =
+            [(1, 2), (3, 4)].map(|(i, t)| (tokens(i, 20, 29), tokens(t, 20, 29)));
+        let mut sum = Gradients::zeros(&device, model.params()).unwrap();
+        for (inputs, targets) in [(&a, &b), (&c, &d)] {
+            let mut g = Graph::training(&device, &mut sum);
+            model.loss(&mut g, inputs, targets, 1, 1.0 / 40.0).unwrap();
+            g.backward().unwrap();
+        }
+        let (_, both) = gradients(&model, &[a, c].concat(), &[b, d].concat(), 2);
+        let config = model.config();
+        for param in model
+            .each_param()
+            .filter(|p| !is_without_effect(&config, p))
+        {
+            let sum = host(&device, sum.get(param).unwrap());
+            let both = host(&device, both.get(param).unwrap());
+            assert!(l2_error(&sum, &both) < 1e-5, "{}", param.name());
+        }
+        sum.reset();
+        // Nothing is held of a gradient that is zero.
+        assert!(model.each_param().all(|p| sum.get(p).is_none()));
     }
-    let (_, both) = gradients(&model, &[a, c].concat(), &[b, d].concat(), 2);
-    for param in model.params() {
-        let (sum, both) = (
-            host(&device, sum.get(param).unwrap()),
-            host(&device, both.get(param).unwrap()),
-        );
-        assert!(l2_error(&sum, &both) < 1e-5, "{}", param.name());
-    }
-    sum.reset();
-    // Nothing is held of a gradient that is zero.
-    assert!(model.params().into_iter().all(|p| sum.get(p).is_none()));
 }
 
 #[test]
 fn same_gradients_for_any_number_of_threads() {
-    let bits = |threads| {
-        let device: Arc<dyn Device> = tokenformer_cpu::Cpu::new(Some(threads));
-        let config = config(
-            ModelSpec {
-                context: 70,
-                ..spec()
-            },
-            &[40, 30],
-        );
-        let model = Model::fresh(&device, &config, 3).unwrap();
-        let (_, found) = gradients(&model, &tokens(1, 140, 29), &tokens(2, 140, 29), 2);
-        let all = model
-            .params()
-            .into_iter()
-            .flat_map(|p| host(&device, found.get(p).unwrap()));
-        all.map(f32::to_bits).collect::<Vec<_>>()
-    };
-    let one = bits(1);
-    assert!(one == bits(2) && one == bits(3));
+    for base in [&[spec()][..], &plain()].concat() {
+        let base = ModelSpec {
+            context: 70,
+            mlp_hidden: 150,
+            ..base
+        };
+        let bits = |threads| {
+            let device: Arc<dyn Device> = tokenformer_cpu::Cpu::new(Some(threads));
+            let model = model_of(&device, &config(&base, &[40, 30]), 3);
+            let (_, found) = gradients(&model, &tokens(1, 140, 29), &tokens(2, 140, 29), 2);
+            let all = (model.each_param()).flat_map(|p| host(&device, found.get(p).unwrap()));
+            all.map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let one = bits(1);
+        assert!(one == bits(2) && one == bits(3), "{base:?}");
+    }
 }
 
 #[test]
 fn frozen_parameters_have_no_gradient_and_change_no_other() {
     let device = cpu();
-    let mut model = Model::fresh(&device, &config(spec(), &[6, 5]), 3).unwrap();
-    let (inputs, targets) = (tokens(1, 20, 29), tokens(2, 20, 29));
-    let (_, all) = gradients(&model, &inputs, &targets, 1);
-    for block in model.blocks_mut() {
-        for kind in SiteKind::ALL {
-            block.site_mut(kind).unwrap().segments_mut()[0].set_trainable(false);
-        }
-    }
-    let (_, some) = gradients(&model, &inputs, &targets, 1);
-    for param in model.params() {
-        match some.get(param) {
-            None => assert!(param.name().contains("segments.0")),
-            Some(found) => {
-                assert!(!param.name().contains("segments.0"));
-                assert_eq!(
-                    host(&device, found),
-                    host(&device, all.get(param).unwrap()),
-                    "{}",
-                    param.name()
-                );
+    for base in [&[spec()][..], &plain()].concat() {
+        let mut model = model_of(&device, &config(&base, &[6, 5]), 3);
+        let (inputs, targets) = (tokens(1, 20, 29), tokens(2, 20, 29));
+        let (_, all) = gradients(&model, &inputs, &targets, 1);
+        // Segments as a whole, and one of two in an operation with two arrays; then the others.
+        let old = |name: &str| name.contains("segments.0");
+        let one_of_two = |name: &str| {
+            let ends = ["keys", "weight", "gain", "embedding"];
+            ends.iter().any(|end| name.ends_with(end))
+        };
+        let freezes: [&dyn Fn(&str) -> bool; 3] = [&old, &one_of_two, &|name| !one_of_two(name)];
+        for is_frozen in freezes {
+            for param in model.each_param_mut() {
+                param.training.trainable = !is_frozen(param.name());
+            }
+            let (_, some) = gradients(&model, &inputs, &targets, 1);
+            for param in model.each_param() {
+                let name = param.name();
+                let Some(found) = some.get(param) else {
+                    assert!(is_frozen(name), "{name} has no gradient");
+                    continue;
+                };
+                assert!(!is_frozen(name), "{name} has a gradient");
+                let want = host(&device, all.get(param).unwrap());
+                assert_eq!(host(&device, found), want, "{name}");
             }
         }
     }

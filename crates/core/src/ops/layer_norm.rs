@@ -47,10 +47,12 @@ impl<'m> LayerNorm<'m> {
         };
         let (kept, width) = (&self.kept.data, self.kept.width());
         let device = &**back.device;
-        if let Some([gain, bias]) = self.affine
-            && let Some([d_gain, d_bias]) = back.params.get_two_mut(gain, bias)?
+        if let Some(affine) = self.affine
+            && let Some(mut gradients) = back.take_pair(affine)?
         {
+            let [d_gain, d_bias] = &mut gradients;
             device.layer_norm_backward_affine(kept, &self.stats, &dy, d_gain, d_bias)?;
+            back.put_pair(affine, gradients);
         }
         let gain = self.affine.map(|[gain, _]| gain.value());
         back.accumulate(self.x, kept.len(), |_, write, dx| {

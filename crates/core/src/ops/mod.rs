@@ -27,6 +27,7 @@ pub(crate) use pattention::{Pattention, pattention_group};
 pub(crate) use rotary::Rotate;
 
 use crate::gradients::Gradients;
+use crate::param::Param;
 use crate::recompute::Recompute;
 use crate::tensor::{Tensor, Var};
 use std::sync::Arc;
@@ -94,6 +95,22 @@ impl Backward<'_> {
         run(self, write, temp_mut(&mut data))?;
         self.values[var] = Some(data);
         Ok(())
+    }
+
+    /// Takes out the gradients of two arrays that an operation computes together, to be put back with
+    /// [`Backward::put_pair`]. That of a frozen one goes to memory that nobody reads; `None` if both are frozen.
+    pub fn take_pair(&mut self, [a, b]: [&Param; 2]) -> Result<Option<[Temp; 2]>> {
+        Ok(match (self.params.take(a)?, self.params.take(b)?) {
+            (None, None) => None,
+            (Some(da), Some(db)) => Some([da, db]),
+            (Some(da), None) => Some([da, self.temp(b.len())?]),
+            (None, Some(db)) => Some([self.temp(a.len())?, db]),
+        })
+    }
+
+    pub fn put_pair(&mut self, [a, b]: [&Param; 2], [da, db]: [Temp; 2]) {
+        self.params.put(a, da);
+        self.params.put(b, db);
     }
 
     /// Adds a finished gradient to that of `var`.

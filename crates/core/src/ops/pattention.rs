@@ -102,14 +102,7 @@ impl<'m> Pattention<'m> {
         let mut work = Temp::new(back.device, all, Role::Scores)?;
         let mut held = SmallVec::<[Option<[Temp; 2]>; 4]>::new();
         for segment in site.segments() {
-            let both = (
-                back.params.take(&segment.keys)?,
-                back.params.take(&segment.values)?,
-            );
-            held.push(match both {
-                (Some(keys), Some(values)) => Some([keys, values]),
-                _ => None,
-            });
+            held.push(back.take_pair([&segment.keys, &segment.values])?);
         }
         back.accumulate(var, dims.rows * dims.d_in, |back, write, dx| {
             let mut gradients: SmallVec<[SegmentGradient<'_>; 8]> = held
@@ -134,11 +127,9 @@ impl<'m> Pattention<'m> {
             })
         })?;
         for (segment, gradient) in site.segments().iter().zip(held) {
-            let Some([keys, values]) = gradient else {
-                continue;
-            };
-            back.params.put(&segment.keys, keys);
-            back.params.put(&segment.values, values);
+            if let Some(gradient) = gradient {
+                back.put_pair([&segment.keys, &segment.values], gradient);
+            }
         }
         Ok(())
     }

@@ -4,16 +4,18 @@
 use proptest::test_runner::{Config, RngSeed};
 use rand::Rng;
 use std::sync::Arc;
-use tokenformer_core::Gradients;
 use tokenformer_core::config::{
-    Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta,
+    Family, HeadKind, Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Residual, Slots,
+    Theta,
 };
-use tokenformer_core::device::reference::Reference;
+use tokenformer_core::device::{Buffer, reference::Reference};
 use tokenformer_core::optim::{AdamW, Applied};
-use tokenformer_core::{Device, Graph, Model, init};
+use tokenformer_core::param::{Param, ParamRole};
+use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, SiteKind, init};
 use tokenformer_cpu::Cpu;
 
-pub const THETAS: [Theta; 3] = [Theta::L2NormGelu, Theta::GeluL2Norm, Theta::Softmax];
+pub mod golden;
+
 pub const ROTARY: Positions = Positions::Rotary {
     fraction: 0.5,
     base: 10_000.0,
@@ -50,6 +52,47 @@ pub fn spec() -> ModelSpec {
     }
 }
 
+/// A plain Transformer of the size of [`spec`]: rotary positions, one affine norm, no biases, a tied head.
+pub fn gpt() -> ModelSpec {
+    ModelSpec {
+        family: Family::Gpt,
+        slots: Slots::default(),
+        mlp_hidden: 40,
+        ..spec()
+    }
+}
+
+/// Learned positions, affine norms and biases.
+pub fn gpt2() -> ModelSpec {
+    ModelSpec {
+        positions: Positions::Learned,
+        block_norm: NormKind::Affine,
+        bias: true,
+        ..gpt()
+    }
+}
+
+/// No causal mask and no positions, branches in parallel, a head of its own.
+pub fn encoder() -> ModelSpec {
+    ModelSpec {
+        causal: false,
+        residual: Residual::Parallel,
+        positions: Positions::None,
+        head: HeadKind::Untied,
+        logit_scale: LogitScale::InverseSqrtWidth,
+        ..gpt2()
+    }
+}
+
+/// Whether the loss does not depend on an array: softmax ignores what is added to all scores of a row, as the bias of
+/// keys does where positions turn no keys.
+pub fn is_without_effect(config: &ModelConfig, param: &Param) -> bool {
+    let path = param.path();
+    path.role == ParamRole::Bias
+        && path.kind() == Some(SiteKind::Key)
+        && !matches!(config.positions, Positions::Rotary { .. })
+}
+
 pub fn fresh(device: &Arc<dyn Device>, spec: &ModelSpec, seed: u64) -> Model {
     Model::fresh(device, &spec.build().unwrap(), seed).unwrap()
 }
@@ -68,12 +111,16 @@ pub fn bits(x: &[f32]) -> Vec<u32> {
 
 /// Every array's name and bits.
 pub fn weights(model: &Model) -> Vec<(String, Vec<u32>)> {
-    let host = |p: &tokenformer_core::param::Param| {
-        let mut host = vec![0.0; p.len()];
-        model.device().read(p.value(), &mut host).unwrap();
-        (p.name().to_string(), bits(&host))
-    };
-    model.params().into_iter().map(host).collect()
+    (model.each_param())
+        .map(|p| (p.name().to_string(), bits(&host(model.device(), p.value()))))
+        .collect()
+}
+
+/// The numbers of a buffer.
+pub fn host(device: &Arc<dyn Device>, buffer: &Buffer) -> Vec<f32> {
+    let mut host = vec![0.0; buffer.len()];
+    device.read(buffer, &mut host).unwrap();
+    host
 }
 
 /// The gradients of the mean loss, by name, and that loss.

@@ -1,0 +1,170 @@
+//! Tensors that are made of those of another source when they are read.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::layout::elements;
+use crate::pipe::CHUNK_ELEMENTS;
+use crate::source::Source;
+use crate::{Error, Result};
+
+/// Consecutive rows of a tensor that is made.
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    /// Rows of a tensor of the source, or of its transpose. A vector is a column.
+    Rows {
+        of: String,
+        transposed: bool,
+        rows: Range<usize>,
+    },
+    /// So many times the same number.
+    Constant { value: f32, numbers: usize },
+}
+
+/// A tensor made of parts.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) parts: Vec<Part>,
+    /// Whether the parts make the transposed matrix.
+    pub(super) transposed: bool,
+}
+
+/// Weights under other names and in other shapes than a file has them. A tensor is in memory while it is read.
+pub(crate) struct Mapped {
+    source: Box<Source>,
+    made: BTreeMap<String, Made>,
+}
+
+impl Mapped {
+    pub(super) fn new(source: Source, made: Vec<Made>) -> Mapped {
+        let made = made.into_iter().map(|tensor| (tensor.name.clone(), tensor));
+        Mapped {
+            source: Box::new(source),
+            made: made.collect(),
+        }
+    }
+
+    /// What the tensors are made of.
+    pub(crate) fn inner(&self) -> &Source {
+        &self.source
+    }
+
+    /// As [`Mapped::inner`], to note what was read.
+    pub(crate) fn inner_mut(&mut self) -> &mut Source {
+        &mut self.source
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.made.keys().map(String::as_str)
+    }
+
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.made.get(name)?.shape)
+    }
+
+    /// Passes a tensor's elements on in row-major order, at most `chunk` at a time.
+    pub(crate) fn for_each_chunk(
+        &self,
+        name: &str,
+        chunk: usize,
+        take: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let Some(made) = self.made.get(name) else {
+            return Err(missing(&self.source, name));
+        };
+        self.make(made)?.chunks(chunk).try_for_each(take)
+    }
+
+    fn make(&self, made: &Made) -> Result<Vec<f32>> {
+        let mut all = Vec::with_capacity(elements(&made.shape) as usize);
+        // Parts take turns between few tensors, each of which is read once.
+        let mut read: Vec<Rows<'_>> = Vec::new();
+        for part in &made.parts {
+            let (of, transpose, rows) = match part {
+                Part::Rows {
+                    of,
+                    transposed,
+                    rows,
+                } => (&**of, *transposed, rows.clone()),
+                &Part::Constant { value, numbers } => {
+                    all.resize(all.len() + numbers, value);
+                    continue;
+                }
+            };
+            let is_it = |rows: &Rows<'_>| rows.of == of && rows.transposed == transpose;
+            let at = match read.iter().position(is_it) {
+                Some(at) => at,
+                None => {
+                    read.push(self.read(of, transpose)?);
+                    read.len() - 1
+                }
+            };
+            let found = read
+                .get(at)
+                .and_then(|from| (from.numbers).get(rows.start * from.cols..rows.end * from.cols));
+            all.extend_from_slice(found.ok_or_else(|| missing(&self.source, of))?);
+        }
+        Ok(match made.transposed {
+            true => transposed(&all, made.shape.first().copied().unwrap_or(1)),
+            false => all,
+        })
+    }
+
+    fn read<'a>(&self, of: &'a str, transpose: bool) -> Result<Rows<'a>> {
+        let numbers = whole(&self.source, of)?;
+        let (rows, cols) = match self.source.shape(of) {
+            Some(&[rows, cols]) => (rows, cols),
+            _ => (numbers.len(), 1),
+        };
+        Ok(Rows {
+            of,
+            transposed: transpose,
+            cols: if transpose { rows } else { cols },
+            numbers: match transpose {
+                true => transposed(&numbers, cols),
+                false => numbers,
+            },
+        })
+    }
+}
+
+/// A tensor of the source in memory, or its transpose.
+struct Rows<'a> {
+    of: &'a str,
+    transposed: bool,
+    cols: usize,
+    numbers: Vec<f32>,
+}
+
+fn missing(source: &Source, name: &str) -> Error {
+    tokenformer_store::Error::MissingTensor {
+        path: source.path().into(),
+        name: name.into(),
+        near: Vec::new(),
+        count: source.names().count(),
+    }
+    .into()
+}
+
+/// All numbers of a tensor, as many as its file has.
+pub(super) fn whole(source: &Source, name: &str) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    let numbers = source.shape(name).map_or(0, elements) as usize;
+    source.for_each_chunk(name, CHUNK_ELEMENTS, &mut |chunk| {
+        all.reserve_exact(numbers.saturating_sub(all.len()));
+        all.extend_from_slice(chunk);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// `[R, C]`, where `C` is `cols`, to `[C, R]`.
+fn transposed(x: &[f32], cols: usize) -> Vec<f32> {
+    let mut all = Vec::with_capacity(x.len());
+    for col in 0..cols {
+        all.extend(x.iter().skip(col).step_by(cols));
+    }
+    all
+}
