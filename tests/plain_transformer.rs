@@ -13,9 +13,7 @@ fn train_grow_evaluate_generate_export_and_convert() {
     let model = newest(&lab.path("run"));
     let model = text_of(&model);
 
-    let info = json(&succeed(
-        lab.command(&["inspect", model, "--json"]),
-    ));
+    let info = json(&succeed(lab.command(&["inspect", model, "--json"])));
     assert!(info.to_string().contains("mlp"), "{info}");
     let eval = |model: &str| {
         let args = [

@@ -18,6 +18,10 @@ use tokenformer_device::{Device, Result, RotaryTable, SharedTemp, Temp};
 pub use crate::ops::LossTargets;
 
 /// One noted operation.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "boxes would be allocated in every step; the list of notes is kept"
+)]
 enum Node<'m> {
     Embed(ops::Embed<'m>),
     LayerNorm(ops::LayerNorm<'m>),

@@ -46,6 +46,10 @@ impl Linear {
 
 /// What maps a row of a block to a row.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are five of them in a block"
+)]
 pub enum Layer {
     /// `Θ(X·Kᵀ)·V`: the TokenFormer.
     Pattention(Site),

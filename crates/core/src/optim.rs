@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::param::Param;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tokenformer_device::{Adam, Buffer, Device, Role};
+use tokenformer_device::{Adam, AdamStep, Buffer, Device, Role};
 
 /// Settings of the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay, on all parameters but norms and biases.
     pub weight_decay: f64,
-    /// Largest global L2 norm of the gradient; 0 for no limit.
+    /// Largest L2 norm of the gradient, of each generation of arrays; 0 for no limit.
     pub clip: f64,
 }
 
@@ -66,27 +66,40 @@ pub struct AdamW {
     step: StepState,
 }
 
-/// Numbers of a step on the device, and their copy on the host.
+/// Numbers of a step on the device, and their copies on the host.
 #[derive(Debug)]
 struct StepState {
     /// [`Adam::SCALARS`] for each parameter number.
     scalars: Buffer,
     host: Vec<f32>,
-    /// Sum of the squares of all gradients.
-    sum: Buffer,
-    /// Factor of the gradients.
-    factor: Buffer,
+    /// The generations of the model, each of which is clipped by its own norm.
+    generations: Vec<u32>,
+    /// Sums of the squares of their gradients.
+    sums: Buffer,
+    host_sums: Vec<f64>,
+    /// Factors of their gradients.
+    factors: Buffer,
 }
 
 impl StepState {
-    fn new(device: &dyn Device, slots: usize) -> Result<Self> {
-        let len = slots * Adam::SCALARS;
+    fn new(device: &dyn Device, slots: usize, mut generations: Vec<u32>) -> Result<Self> {
+        generations.sort_unstable();
+        generations.dedup();
+        let (len, groups) = (slots * Adam::SCALARS, generations.len());
         Ok(Self {
             scalars: device.alloc(len, Role::Activation)?,
             host: vec![0.0; len],
-            sum: device.alloc(1, Role::Accumulator)?,
-            factor: device.alloc(1, Role::Activation)?,
+            sums: device.alloc(groups, Role::Accumulator)?,
+            host_sums: vec![0.0; groups],
+            factors: device.alloc(groups, Role::Activation)?,
+            generations,
         })
+    }
+
+    /// Number of a parameter's generation among the groups.
+    fn group(&self, param: &Param) -> usize {
+        let known = self.generations.binary_search(&param.training.generation);
+        known.expect("`extend` has seen every parameter")
     }
 }
 
@@ -99,7 +112,7 @@ impl AdamW {
         let mut optimizer = Self {
             config,
             moments: Vec::new(),
-            step: StepState::new(&**model.device(), 0)?,
+            step: StepState::new(&**model.device(), 0, Vec::new())?,
         };
         optimizer.extend(model)?;
         Ok(optimizer)
@@ -122,7 +135,8 @@ impl AdamW {
                 *slot = Some(Moments { m, v, step: 0 });
             }
         }
-        self.step = StepState::new(&**device, self.moments.len())?;
+        let generations = model.each_param().map(|p| p.training.generation).collect();
+        self.step = StepState::new(&**device, self.moments.len(), generations)?;
         Ok(())
     }
 
@@ -146,7 +160,7 @@ impl AdamW {
         lr * f64::from(how.lr_scale) * warmth
     }
 
-    /// Clips the gradient and updates every trainable parameter. A gradient that is not finite changes
+    /// Clips the gradient of each generation and updates every trainable parameter. A gradient that is not finite changes
     /// nothing. The device is waited for once, at the end.
     ///
     /// # Errors
@@ -160,11 +174,14 @@ impl AdamW {
             eps: c.eps as f32,
         };
         let state = &mut self.step;
-        device.zero(&mut state.sum)?;
-        for gradient in model.each_param().filter_map(|p| gradients.get(p)) {
-            device.sum_of_squares(gradient, &mut state.sum)?;
+        device.zero(&mut state.sums)?;
+        for param in model.each_param() {
+            if let Some(gradient) = gradients.get(param) {
+                let group = state.group(param);
+                device.sum_of_squares(gradient, &mut state.sums, group)?;
+            }
         }
-        device.clip_factor(&state.sum, c.clip, &mut state.factor)?;
+        device.clip_factors(&state.sums, c.clip, &mut state.factors)?;
         for param in model.each_param() {
             let Some(Some(moments)) = self.moments.get(param.id()) else {
                 continue;
@@ -187,10 +204,17 @@ impl AdamW {
             else {
                 continue;
             };
-            let (scalars, factor) = (&state.scalars, &state.factor);
-            device.adamw(adam, scalars, id, factor, param.value_mut(), gradient, m, v)?;
+            let step = AdamStep {
+                adam,
+                scalars: &state.scalars,
+                slot: id,
+                factors: &state.factors,
+                group: state.group(param),
+            };
+            device.adamw(step, param.value_mut(), gradient, m, v)?;
         }
-        let grad_norm = device.read_accumulator(&state.sum)?.sqrt();
+        device.read_accumulator(&state.sums, &mut state.host_sums)?;
+        let grad_norm = state.host_sums.iter().sum::<f64>().sqrt();
         let updated = grad_norm.is_finite();
         if updated {
             for param in model.each_param().filter(|p| gradients.get(p).is_some()) {

@@ -57,6 +57,7 @@ fn scaled(lr_scale: f32) -> TrainingSettings {
         lr_scale,
         trainable: false,
         warmup: 7,
+        ..ParamTraining::default()
     };
     TrainingSettings {
         params: [("blocks.0.proj.segments.0.keys".to_string(), how)].into(),

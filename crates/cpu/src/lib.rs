@@ -8,8 +8,10 @@
 //! let device: Arc<dyn Device> = Cpu::new(Some(2));
 //! let x = device.alloc_from(vec![3.0, 4.0], Role::Activation)?;
 //! let mut sum = device.alloc(1, Role::Accumulator)?;
-//! device.sum_of_squares(&x, &mut sum)?;
-//! assert_eq!(device.read_accumulator(&sum)?, 25.0);
+//! device.sum_of_squares(&x, &mut sum, 0)?;
+//! let mut host = [0.0];
+//! device.read_accumulator(&sum, &mut host)?;
+//! assert_eq!(host, [25.0]);
 //! # Ok::<(), tokenformer_device::DeviceError>(())
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! The trait that a device implements.
 
 use crate::{
-    Adam, AttentionDims, Buffer, DeviceError, Handles, Head, KeptForNorm, LossGradient, Matmul,
+    AdamStep, AttentionDims, Buffer, DeviceError, Handles, Head, KeptForNorm, LossGradient, Matmul,
     Output, PackedMatrix, Result, Role, RotaryDims, RotaryTable, RowsToStore, SegmentGradient,
     SiteDims, SiteRef, Targets, WeightFormat, Write,
 };
@@ -99,8 +99,8 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Copies `to.len()` numbers from number `start` on to the host.
     fn read_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()>;
 
-    /// The first number of an [`Role::Accumulator`].
-    fn read_accumulator(&self, from: &Buffer) -> Result<f64>;
+    /// Copies the numbers of an [`Role::Accumulator`] to the host.
+    fn read_accumulator(&self, from: &Buffer, to: &mut [f64]) -> Result<()>;
 
     /// Sets every number to zero.
     fn zero(&self, buffer: &mut Buffer) -> Result<()>;
@@ -266,22 +266,18 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     // ----- optimizer -----
 
-    /// `sum[0] += Σ x²`; `sum` is an [`Role::Accumulator`].
-    fn sum_of_squares(&self, x: &Buffer, sum: &mut Buffer) -> Result<()>;
+    /// `sums[group] += Σ x²`; `sums` is an [`Role::Accumulator`].
+    fn sum_of_squares(&self, x: &Buffer, sums: &mut Buffer, group: usize) -> Result<()>;
 
-    /// `factor[0]`, by which gradients are multiplied so that their norm is at most `limit` (0 for none), where
-    /// `sum[0]` is the sum of their squares: 1, or `limit / (norm + 1e-6)`; NaN if the norm is not finite.
-    fn clip_factor(&self, sum: &Buffer, limit: f64, factor: &mut Buffer) -> Result<()>;
+    /// `factors`, one per group, by which its gradients are multiplied so that their norm is at most `limit` (0 for
+    /// none), where `sums` are the sums of their squares: 1, or `limit / (norm + 1e-6)`. If any norm is not finite, all
+    /// factors are NaN.
+    fn clip_factors(&self, sums: &Buffer, limit: f64, factors: &mut Buffer) -> Result<()>;
 
-    /// One AdamW update of `p` from the gradient `g`, times `factor[0]`, and the moments `m` and `v`. Numbers
-    /// `slot · 3..` of `scalars` are those of [`Adam::scalars`]. A `factor` that is NaN changes nothing.
-    #[allow(clippy::too_many_arguments)]
+    /// One AdamW update of `p` from the gradient `g` and the moments `m` and `v`. A factor that is NaN changes nothing.
     fn adamw(
         &self,
-        adam: Adam,
-        scalars: &Buffer,
-        slot: usize,
-        factor: &Buffer,
+        step: AdamStep<'_>,
         p: &mut Buffer,
         g: &Buffer,
         m: &mut Buffer,

@@ -47,8 +47,8 @@ pub use collective::{Collective, Single};
 pub use device::{Device, FusedSite, Usage};
 pub use error::{DeviceError, Result};
 pub use ops::{
-    Adam, AttentionDims, Head, KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix,
-    Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, Targets, Write,
+    Adam, AdamStep, AttentionDims, Head, KeptForNorm, LossGradient, Matmul, Operand, Output,
+    PackedMatrix, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, Targets, Write,
 };
 pub use precision::{Precision, UnknownPrecision, WeightFormat};
 pub use site::{NormSpan, Segment, SegmentGradient, Site, SiteDims, SiteRef, Theta};

@@ -276,6 +276,21 @@ pub struct Adam {
     pub eps: f32,
 }
 
+/// Where an update of a parameter finds its numbers on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamStep<'a> {
+    /// What does not change from step to step.
+    pub adam: Adam,
+    /// [`Adam::SCALARS`] numbers for each parameter.
+    pub scalars: &'a Buffer,
+    /// Number of the parameter among them.
+    pub slot: usize,
+    /// Factors of gradients, see [`crate::Device::clip_factors`].
+    pub factors: &'a Buffer,
+    /// Which of them is the parameter's.
+    pub group: usize,
+}
+
 impl Adam {
     /// Numbers per parameter that [`crate::Device::adamw`] reads: rate, inverse root, kept share.
     pub const SCALARS: usize = 3;

@@ -11,8 +11,9 @@ mod site;
 mod theta;
 
 use crate::{
-    Adam, AttentionDims, Buffer, Device, Handles, Head, KeptForNorm, LossGradient, Matmul, Output,
-    Result, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, SiteRef, Targets, Usage, Write,
+    Adam, AdamStep, AttentionDims, Buffer, Device, Handles, Head, KeptForNorm, LossGradient,
+    Matmul, Output, Result, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, SiteRef,
+    Targets, Usage, Write,
 };
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub use attention::{attention, attention_backward};
 pub use gelu::{erf, gelu, gelu_derivative};
 pub use matrices::{dot, logits, matmul};
 pub use rows::{
-    Loss, adamw, clip_factor, cross_entropy, layer_norm, layer_norm_backward, norm_row_backward,
+    Loss, adamw, clip_factors, cross_entropy, layer_norm, layer_norm_backward, norm_row_backward,
     norm_stats, rotate,
 };
 pub use site::{SiteGradient, pattention, pattention_backward};
@@ -113,8 +114,9 @@ impl Device for Reference {
         Ok(())
     }
 
-    fn read_accumulator(&self, from: &Buffer) -> Result<f64> {
-        Ok(values(from)[0])
+    fn read_accumulator(&self, from: &Buffer, to: &mut [f64]) -> Result<()> {
+        to.copy_from_slice(values(from));
+        Ok(())
     }
 
     fn zero(&self, buffer: &mut Buffer) -> Result<()> {
@@ -378,31 +380,30 @@ impl Device for Reference {
         Ok(())
     }
 
-    fn sum_of_squares(&self, x: &Buffer, sum: &mut Buffer) -> Result<()> {
+    fn sum_of_squares(&self, x: &Buffer, sums: &mut Buffer, group: usize) -> Result<()> {
         let x = values(x);
-        values_mut(sum)[0] += dot(x, x);
+        values_mut(sums)[group] += dot(x, x);
         Ok(())
     }
 
-    fn clip_factor(&self, sum: &Buffer, limit: f64, factor: &mut Buffer) -> Result<()> {
-        values_mut(factor)[0] = clip_factor(values(sum)[0], limit);
+    fn clip_factors(&self, sums: &Buffer, limit: f64, factors: &mut Buffer) -> Result<()> {
+        clip_factors(values(sums), limit, values_mut(factors));
         Ok(())
     }
 
     fn adamw(
         &self,
-        adam: Adam,
-        scalars: &Buffer,
-        slot: usize,
-        factor: &Buffer,
+        step: AdamStep<'_>,
         p: &mut Buffer,
         g: &Buffer,
         m: &mut Buffer,
         v: &mut Buffer,
     ) -> Result<()> {
-        let scalars = std::array::from_fn(|i| values(scalars)[slot * Adam::SCALARS + i]);
+        let first = step.slot * Adam::SCALARS;
+        let scalars = std::array::from_fn(|i| values(step.scalars)[first + i]);
+        let factor = values(step.factors)[step.group];
         let (p, m, v) = (values_mut(p), values_mut(m), values_mut(v));
-        adamw(adam, scalars, values(factor)[0], p, values(g), m, v);
+        adamw(step.adam, scalars, factor, p, values(g), m, v);
         Ok(())
     }
 }

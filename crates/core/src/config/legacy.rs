@@ -129,7 +129,7 @@ fn upgrade_site(
         let how = ParamTraining {
             trainable: segment.trainable,
             lr_scale: segment.lr_scale,
-            warmup: 0,
+            ..ParamTraining::default()
         };
         if how != ParamTraining::default() {
             for part in ["keys", "values"] {

@@ -38,6 +38,9 @@ pub struct ParamTraining {
     pub trainable: bool,
     /// Factor of the learning rate.
     pub lr_scale: f32,
+    /// Growths before its birth. The gradients of each generation are clipped by a norm of their own, so that those of
+    /// new arrays, which are large at first, do not shrink the updates of old ones.
+    pub generation: u32,
     /// Updates of its own over which its learning rate rises linearly from 0, for arrays that are younger than the
     /// run: see `docs/growth.md`.
     pub warmup: u64,
@@ -48,6 +51,7 @@ impl Default for ParamTraining {
         Self {
             trainable: true,
             lr_scale: 1.0,
+            generation: 0,
             warmup: 0,
         }
     }

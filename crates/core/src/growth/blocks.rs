@@ -35,6 +35,7 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
                 },
             };
             let how = ParamTraining {
+                generation: birth.stage,
                 warmup: growth.warmup(),
                 ..ParamTraining::default()
             };

@@ -44,6 +44,7 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
                 let how = ParamTraining {
                     trainable: true,
                     lr_scale,
+                    generation: birth.stage,
                     warmup: growth.warmup(),
                 };
                 map.training.params.insert(array.clone(), how);

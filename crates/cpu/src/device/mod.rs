@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use storage::{Accumulator, Backing, Floats, Own, Packed};
 use storage::{floats, floats_mut, indices, indices_mut, packed};
 use tokenformer_device::{
-    Adam, AttentionDims, Buffer, Device, DeviceError, FusedSite, Handles, Head, KeptForNorm,
-    LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result, Role, RotaryDims,
-    RotaryTable, RowsToStore, SiteRef, Targets, Usage, WeightFormat, Write,
+    Adam, AdamStep, AttentionDims, Buffer, Device, DeviceError, FusedSite, Handles, Head,
+    KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result, Role,
+    RotaryDims, RotaryTable, RowsToStore, SiteRef, Targets, Usage, WeightFormat, Write,
 };
 
 /// The processor. Results have the same bits for any number of threads.
@@ -162,7 +162,7 @@ impl Device for Cpu {
 
     fn alloc(&self, len: usize, role: Role) -> Result<Buffer> {
         if role == Role::Accumulator {
-            return Ok(Buffer::new(Accumulator(0.0), len));
+            return Ok(Buffer::new(Accumulator(vec![0.0; len]), len));
         }
         let size = self.floats_for(len, role);
         let short = || Self::out_of_memory(size.saturating_mul(size_of::<f32>()));
@@ -237,13 +237,14 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn read_accumulator(&self, from: &Buffer) -> Result<f64> {
-        Ok(from.storage::<Accumulator>().0)
+    fn read_accumulator(&self, from: &Buffer, to: &mut [f64]) -> Result<()> {
+        to.copy_from_slice(&from.storage::<Accumulator>().0);
+        Ok(())
     }
 
     fn zero(&self, buffer: &mut Buffer) -> Result<()> {
         if buffer.storage_if::<Accumulator>().is_some() {
-            buffer.storage_mut::<Accumulator>().0 = 0.0;
+            buffer.storage_mut::<Accumulator>().0.fill(0.0);
         } else if !self.is_dry_run {
             floats_mut(buffer).fill(0.0);
         }
@@ -510,46 +511,46 @@ impl Device for Cpu {
         })
     }
 
-    fn sum_of_squares(&self, x: &Buffer, sum: &mut Buffer) -> Result<()> {
+    fn sum_of_squares(&self, x: &Buffer, sums: &mut Buffer, group: usize) -> Result<()> {
         let more = self.exec(|exec| elementwise::sum_of_squares(exec, floats(x)))?;
         if !self.is_dry_run {
-            sum.storage_mut::<Accumulator>().0 += more;
+            sums.storage_mut::<Accumulator>().0[group] += more;
         }
         Ok(())
     }
 
-    fn clip_factor(&self, sum: &Buffer, limit: f64, factor: &mut Buffer) -> Result<()> {
-        let norm = sum.storage::<Accumulator>().0.sqrt();
-        let clips = limit > 0.0 && norm > limit;
-        floats_mut(factor)[0] = match norm.is_finite() {
-            false => f32::NAN,
-            true if clips => (limit / (norm + 1e-6)) as f32,
-            true => 1.0,
-        };
+    fn clip_factors(&self, sums: &Buffer, limit: f64, factors: &mut Buffer) -> Result<()> {
+        let sums = &sums.storage::<Accumulator>().0;
+        let finite = sums.iter().all(|sum| sum.is_finite());
+        for (factor, sum) in floats_mut(factors).iter_mut().zip(sums) {
+            let norm = sum.sqrt();
+            *factor = match finite {
+                false => f32::NAN,
+                true if limit > 0.0 && norm > limit => (limit / (norm + 1e-6)) as f32,
+                true => 1.0,
+            };
+        }
         Ok(())
     }
 
     fn adamw(
         &self,
-        adam: Adam,
-        scalars: &Buffer,
-        slot: usize,
-        factor: &Buffer,
+        step: AdamStep<'_>,
         p: &mut Buffer,
         g: &Buffer,
         m: &mut Buffer,
         v: &mut Buffer,
     ) -> Result<()> {
-        let first = slot * Adam::SCALARS;
-        let numbers = floats(scalars)[first..].first_chunk();
+        let first = step.slot * Adam::SCALARS;
+        let numbers = floats(step.scalars)[first..].first_chunk();
         let scalars = *numbers.expect("each parameter has its scalars");
-        let factor = floats(factor)[0];
+        let factor = floats(step.factors)[step.group];
         if factor.is_nan() {
             return Ok(());
         }
         let (p, g) = (floats_mut(p), floats(g));
         let (m, v) = (floats_mut(m), floats_mut(v));
-        self.exec(|exec| adamw::update(exec, adam, scalars, factor, p, g, m, v))
+        self.exec(|exec| adamw::update(exec, step.adam, scalars, factor, p, g, m, v))
     }
 
     fn fused_site(&self) -> Option<&dyn FusedSite> {

@@ -28,8 +28,8 @@ pub(super) enum Backing {
     List(Vec<f32>),
 }
 
-/// A sum in f64.
-pub(super) struct Accumulator(pub f64);
+/// Sums in f64.
+pub(super) struct Accumulator(pub Vec<f64>);
 
 /// A weight matrix that is packed for inference.
 pub(super) struct Packed {

@@ -140,13 +140,16 @@ pub fn cross_entropy(
     }
 }
 
-/// The factor of [`crate::Device::clip_factor`].
-pub fn clip_factor(sum_of_squares: f64, limit: f64) -> f64 {
-    let norm = sum_of_squares.sqrt();
-    match norm.is_finite() {
-        false => f64::NAN,
-        true if limit > 0.0 && norm > limit => limit / (norm + 1e-6),
-        true => 1.0,
+/// The factors of [`crate::Device::clip_factors`].
+pub fn clip_factors(sums_of_squares: &[f64], limit: f64, factors: &mut [f64]) {
+    let finite = sums_of_squares.iter().all(|sum| sum.is_finite());
+    for (factor, sum) in factors.iter_mut().zip(sums_of_squares) {
+        let norm = sum.sqrt();
+        *factor = match finite {
+            false => f64::NAN,
+            true if limit > 0.0 && norm > limit => limit / (norm + 1e-6),
+            true => 1.0,
+        };
     }
 }
 
