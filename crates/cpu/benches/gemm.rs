@@ -10,10 +10,11 @@
 //! bfloat16 already. Rates of one thread are per second of processor time on Linux.
 
 use tokenformer_cpu::gemm::{
-    Bf16, Element, Line, Mat, MatMut, Packed, SCRATCH, Source, Write, gemm, gemm_packed, pack,
+    Bf16, Element, Line, Mat, MatMut, Packed, SCRATCH, Source, gemm, gemm_packed, pack,
     packed_lines, par_gemm, par_gemm_packed, par_pack,
 };
 use tokenformer_cpu::{Exec, Pool, Scratch};
+use tokenformer_device::Write;
 
 /// How the operands lie.
 #[derive(Clone, Copy, PartialEq)]

@@ -3,8 +3,9 @@
 //! For each format and number of rows, the bytes of weights read per second, beside what the machine reads.
 
 use std::time::Instant;
-use tokenformer_cpu::gemm::{Job, Mat, PackedWeights, WeightFormat, Write, par_products};
+use tokenformer_cpu::gemm::{Job, Mat, PackedWeights, par_products};
 use tokenformer_cpu::{Exec, Pool, Scratch, probe};
+use tokenformer_device::{WeightFormat, Write};
 
 fn main() {
     let threads = (std::env::args().filter_map(|a| a.parse().ok()).next()).unwrap_or(1);

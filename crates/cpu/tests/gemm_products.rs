@@ -4,12 +4,13 @@
 use proptest::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokenformer_cpu::gemm::{
-    Bf16, Element, Line, Mat, MatMut, Packed, SCRATCH, Source, Write, few_rows_dot, few_rows_sum,
-    gemm, gemm_packed, pack, packed_lines, par_gemm, par_gemm_packed, par_pack, round_to_bf16,
+    Bf16, Element, Line, Mat, MatMut, Packed, SCRATCH, Source, few_rows_dot, few_rows_sum, gemm,
+    gemm_packed, pack, packed_lines, par_gemm, par_gemm_packed, par_pack, round_to_bf16,
     widen_bf16,
 };
 use tokenformer_cpu::simd::{Level, set_level};
 use tokenformer_cpu::{Exec, Pool, Scratch};
+use tokenformer_device::Write;
 
 /// A product to compute, with operands already rounded to the precision in question.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The bounds that the documentation of `math` states, measured against f64.
 
 use tokenformer_cpu::math::{exp, gelu, gelu_and_derivative};
-use tokenformer_cpu::reference;
+use tokenformer_device::reference;
 
 /// Every `stride`-th f32 of `[low, high]`, both ends included.
 fn floats(low: f32, high: f32, stride: usize) -> impl Iterator<Item = f32> {

@@ -6,15 +6,15 @@ mod common;
 use common::{Random, bits};
 use proptest::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokenformer_cpu::cross_entropy::{Head, Targets, losses_packed};
 use tokenformer_cpu::gemm::{
-    Bf16, Job, Mat, MatMut, PackedWeights, WEIGHTS_SCRATCH, WeightFormat, Write, gemm,
-    gemm_weights, par_products,
+    Bf16, Job, Mat, MatMut, PackedWeights, WEIGHTS_SCRATCH, gemm, gemm_weights, par_matmul,
+    par_products,
 };
-use tokenformer_cpu::pattention::{
-    Norm, PackedSite, Segment, Site, Theta, forward, forward_packed,
-};
+use tokenformer_cpu::pattention::{PackedSite, Segment, Site, forward, forward_packed};
 use tokenformer_cpu::simd::{Level, set_level};
 use tokenformer_cpu::{Exec, Pool, Scratch, cross_entropy};
+use tokenformer_device::{NormSpan, SiteDims, Theta, WeightFormat, Write};
 
 const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8];
 
@@ -318,8 +318,8 @@ fn sites_give_the_bits_of_the_plain_layer_and_rows_do_not_disturb_each_other() {
     let _level = hold_level();
     let (d_in, d_out) = (40, 36);
     let mut random = Random::new(3);
-    for theta in [Theta::L2NormGelu, Theta::GeluL2Norm, Theta::Softmax] {
-        for norm in [Norm::Joint { tau: 9.0 }, Norm::Segment] {
+    for theta in Theta::ALL {
+        for norm in [NormSpan::Joint, NormSpan::Segment] {
             let mut tokens = |count: usize| {
                 let keys = random.normals(count * d_in, 0.3);
                 let values = random.normals(count * d_out, 0.3);
@@ -364,6 +364,7 @@ fn sites_give_the_bits_of_the_plain_layer_and_rows_do_not_disturb_each_other() {
             let site = |i: usize| Site {
                 theta,
                 norm,
+                tau: 9.0,
                 eps: 1e-6,
                 segments: &segments[i],
             };
@@ -382,16 +383,15 @@ fn sites_give_the_bits_of_the_plain_layer_and_rows_do_not_disturb_each_other() {
                 .collect();
             for (rows, threads) in [(1, 1), (1, 3), (3, 2), (8, 2), (600, 2)] {
                 let x = &x[..rows * d_in];
+                let dims = SiteDims { rows, d_in, d_out };
                 let mut got = vec![vec![0.0; rows * d_out]; 3];
                 with_exec(threads, |exec| {
                     let mut ys: Vec<&mut [f32]> = got.iter_mut().map(|y| &mut y[..]).collect();
-                    let dims = [rows, d_in, d_out];
                     forward_packed(exec, &prepared, x, &mut ys, dims);
                 });
                 for (i, got) in got.iter().enumerate() {
                     let mut want = vec![0.0; rows * d_out];
                     with_exec(2, |exec| {
-                        let dims = [rows, d_in, d_out];
                         forward::<f32>(exec, &site(i), x, &mut want, dims, None);
                     });
                     assert_eq!(bits(got), bits(&want), "{theta:?} {norm:?} {rows} rows");
@@ -419,13 +419,19 @@ fn a_loss_is_nan_where_a_logit_is_not_finite() {
         let mut table = table.clone();
         // With the largest number in two places their sum is infinite.
         table[token * d + 3..token * d + 5].fill(number);
-        for format in [Format::F32, Format::Bf16, Format::Int8] {
+        for format in FORMATS {
             let (mut plain, mut prepared) = (vec![0.0; rows], vec![0.0; rows]);
             with_exec(2, |exec| {
-                let head = Prepared::new(exec, format, Mat::new(&table, v, d).t());
-                cross_entropy::losses_prepared(exec, &h, &head, 1.0, &targets, &mut prepared);
-                let nll = &mut plain;
-                cross_entropy::forward::<f32>(exec, &h, &table, 1.0, &targets, nll, None, d);
+                let packed = PackedWeights::new(exec, format, Mat::new(&table, v, d).t());
+                let classes = Targets::Classes(&targets);
+                losses_packed(exec, &h, &packed, 1.0, classes, &mut prepared);
+                let head = Head {
+                    hidden: &h,
+                    table: &table,
+                    scale: 1.0,
+                    width: d,
+                };
+                cross_entropy::forward::<f32>(exec, head, classes, &mut plain, None);
             });
             for nll in plain.iter().chain(&prepared) {
                 assert!(nll.is_nan(), "{token} {number} {format:?}: {nll}");
@@ -448,12 +454,20 @@ fn the_head_gives_the_bits_of_the_plain_head() {
         let (mut want, mut got) = (vec![0.0; rows * v], vec![0.0; rows * v]);
         let (mut want_nll, mut got_nll) = (vec![0.0; rows], vec![0.0; rows]);
         with_exec(2, |exec| {
-            cross_entropy::logits::<f32>(exec, &h, &table, 0.5, &mut want, d);
+            let (left, right) = (Mat::new(&h, rows, d), Mat::new(&table, v, d).t());
+            par_matmul::<f32>(exec, &mut want, v, Write::Replace, left, right, 0.5);
             cross_entropy::logits_packed(exec, &h, &prepared, 0.5, &mut got);
             let nll = &mut want_nll;
-            cross_entropy::forward::<f32>(exec, &h, &table, 0.5, &targets, nll, None, d);
+            let head = Head {
+                hidden: &h,
+                table: &table,
+                scale: 0.5,
+                width: d,
+            };
+            let classes = Targets::Classes(&targets);
+            cross_entropy::forward::<f32>(exec, head, classes, nll, None);
             let nll = &mut got_nll;
-            cross_entropy::losses_packed(exec, &h, &prepared, 0.5, &targets, nll);
+            losses_packed(exec, &h, &prepared, 0.5, Targets::Classes(&targets), nll);
         });
         assert_eq!(bits(&got), bits(&want), "{rows} rows");
         assert_eq!(bits(&got_nll), bits(&want_nll), "{rows} rows");

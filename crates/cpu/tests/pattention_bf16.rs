@@ -4,7 +4,8 @@ mod common;
 
 use common::sites::{Case, Found, any_case};
 use proptest::prelude::*;
-use tokenformer_cpu::gemm::{Bf16, Write};
+use tokenformer_cpu::gemm::Bf16;
+use tokenformer_device::Write;
 
 /// `‖a − b‖ / ‖b‖`.
 fn distance(a: &[f32], b: &[f64]) -> f64 {
@@ -46,7 +47,7 @@ proptest! {
 #[test]
 fn rounds_more_than_f32() {
     let case = Case {
-        theta: common::sites::THETAS[0],
+        theta: tokenformer_device::Theta::L2NormGelu,
         joint: true,
         rows: 70,
         d_in: 64,

@@ -5,11 +5,11 @@ mod common;
 
 use common::{exec, l2_error, max_error, widen};
 use std::path::{Path, PathBuf};
-use tokenformer_cpu::gemm::Write;
-use tokenformer_cpu::pattention::{
-    Norm, Saved, Segment, SegmentGrad, Site, Theta, backward, forward,
-};
-use tokenformer_cpu::{reference, rotary};
+use tokenformer_cpu::pattention::{Saved, Segment, SegmentGrad, Site, backward, forward};
+use tokenformer_cpu::rotary;
+use tokenformer_device::Write;
+use tokenformer_device::reference;
+use tokenformer_device::{NormSpan, RotaryDims, RotaryTable, SiteDims, Theta};
 use tokenformer_store::SafetensorsFile;
 
 /// The golden numbers were made without one; this is what models use.
@@ -19,7 +19,7 @@ struct Golden {
     name: String,
     theta: Theta,
     tau: f64,
-    dims: [usize; 3],
+    dims: SiteDims,
     tokens: usize,
 }
 
@@ -42,7 +42,11 @@ fn golden() -> (Vec<Golden>, SafetensorsFile) {
             other => panic!("unknown theta {other}"),
         },
         tau: case["tau"].as_f64().unwrap(),
-        dims: [size(case, "rows"), size(case, "d_in"), size(case, "d_out")],
+        dims: SiteDims {
+            rows: size(case, "rows"),
+            d_in: size(case, "d_in"),
+            d_out: size(case, "d_out"),
+        },
         tokens: size(case, "n"),
     });
     (
@@ -52,8 +56,9 @@ fn golden() -> (Vec<Golden>, SafetensorsFile) {
 }
 
 /// Output and gradients by the fast kernels.
-fn fast(case: &Golden, norm: Norm, [x, key, value, dy]: [&[f32]; 4]) -> [Vec<f32>; 4] {
-    let ([rows, d_in, d_out], n) = (case.dims, case.tokens);
+fn fast(case: &Golden, norm: NormSpan, [x, key, value, dy]: [&[f32]; 4]) -> [Vec<f32>; 4] {
+    let SiteDims { rows, d_in, d_out } = case.dims;
+    let n = case.tokens;
     let [mut y, mut dx] = [rows * d_out, rows * d_in].map(|len| vec![f32::NAN; len]);
     let [mut dkey, mut dvalue] = [n * d_in, n * d_out].map(|len| vec![0.0; len]);
     let [mut scores, mut work, mut stats] =
@@ -67,6 +72,7 @@ fn fast(case: &Golden, norm: Norm, [x, key, value, dy]: [&[f32]; 4]) -> [Vec<f32
     let site = Site {
         theta: case.theta,
         norm,
+        tau: case.tau as f32,
         eps: EPS,
         segments: &segments,
     };
@@ -93,24 +99,24 @@ fn fast(case: &Golden, norm: Norm, [x, key, value, dy]: [&[f32]; 4]) -> [Vec<f32
 }
 
 /// The same by the plain ones, rounded at the end.
-fn plain(case: &Golden, norm: Norm, inputs: [&[f32]; 4]) -> [Vec<f32>; 4] {
+fn plain(case: &Golden, norm: NormSpan, inputs: [&[f32]; 4]) -> [Vec<f32>; 4] {
     let [x, key, value, dy] = inputs.map(widen);
-    let segments = [reference::Segment {
-        keys: &key,
-        values: &value,
+    let segments = [tokenformer_device::Segment {
+        keys: &key[..],
+        values: &value[..],
         tokens: case.tokens,
-        tau: case.tau,
+        tau: case.tau as f32,
     }];
-    let site = reference::Site {
+    let site = tokenformer_device::Site {
         theta: case.theta,
         norm,
-        eps: f64::from(EPS),
+        tau: case.tau as f32,
+        eps: EPS,
         segments: &segments,
     };
-    let [_, d_in, d_out] = case.dims;
-    let y = reference::pattention(&site, &x, [d_in, d_out]);
-    let grad = reference::pattention_backward(&site, &x, &dy, [d_in, d_out]);
-    let (dkey, dvalue) = grad.segments.into_iter().next().unwrap();
+    let y = reference::pattention(&site, &x, case.dims);
+    let grad = reference::pattention_backward(&site, &x, &dy, case.dims);
+    let [dkey, dvalue] = grad.segments.into_iter().next().unwrap();
     [y, grad.dx, dkey, dvalue].map(|numbers| numbers.iter().map(|n| *n as f32).collect())
 }
 
@@ -124,12 +130,7 @@ fn outputs_and_gradients() {
         let [x, key, value, dy] = ["x", "key", "value", "dy"].map(array);
         let inputs = [&x[..], &key, &value, &dy];
         // With one segment, both spans are the same layer.
-        for norm in [
-            Norm::Joint {
-                tau: case.tau as f32,
-            },
-            Norm::Segment,
-        ] {
+        for norm in [NormSpan::Joint, NormSpan::Segment] {
             let both = [
                 ("fast", fast(case, norm, inputs)),
                 ("plain", plain(case, norm, inputs)),
@@ -163,12 +164,16 @@ fn theta(kind: Theta, tau: f32, scores: &[f32]) -> [Vec<f32>; 2] {
         name: String::new(),
         theta: kind,
         tau: f64::from(tau),
-        dims: [1, 1, n],
+        dims: SiteDims {
+            rows: 1,
+            d_in: 1,
+            d_out: n,
+        },
         tokens: n,
     };
     let dy = vec![0.0; n];
     let inputs = [&[1.0][..], scores, &unit, &dy];
-    let norm = Norm::Joint { tau };
+    let norm = NormSpan::Joint;
     [fast(&case, norm, inputs), plain(&case, norm, inputs)].map(|[y, ..]| y)
 }
 
@@ -242,7 +247,11 @@ fn gradient_of_a_row_of_scores() {
         name: String::new(),
         theta: Theta::L2NormGelu,
         tau: 2.0,
-        dims: [1, 1, 4],
+        dims: SiteDims {
+            rows: 1,
+            d_in: 1,
+            d_out: 4,
+        },
         tokens: 4,
     };
     let mut unit = [0.0; 16];
@@ -250,8 +259,8 @@ fn gradient_of_a_row_of_scores() {
     let inputs = [&[1.0][..], &SCORES, &unit, &[1.0, 0.0, 0.0, 0.0]];
     let want = [0.436_259_33, 0.065_850_46, -0.016_462_62, -0.098_775_70];
     for [_, _, dkey, _] in [
-        fast(&case, Norm::Segment, inputs),
-        plain(&case, Norm::Segment, inputs),
+        fast(&case, NormSpan::Segment, inputs),
+        plain(&case, NormSpan::Segment, inputs),
     ] {
         assert_close(&dkey, &want, 1e-6);
     }
@@ -264,20 +273,27 @@ fn rotary_embedding_at_position_three() {
         -8.768_812, 7.452_834, 11.395_262, 12.324_945, 13.144_128, 14.056_29, 15.020_932,
         16.007_582,
     ];
-    let table = rotary::Table::new(4, 16, 10_000.0);
+    let [cos, sin] = RotaryTable::numbers(4, 16, 10_000.0);
+    let table = rotary::Table {
+        dims: 16,
+        cos: &cos,
+        sin: &sin,
+    };
+    let dims = RotaryDims {
+        length: 1,
+        heads: 1,
+        channels: 16,
+        first: 3,
+    };
     let start: Vec<f32> = (1..=16).map(|i| i as f32).collect();
     let mut x = start.clone();
-    exec(1, |exec| {
-        rotary::rotate(exec, &mut x, &table, [1, 1, 16], 3, false)
-    });
+    exec(1, |exec| rotary::rotate(exec, &mut x, table, dims, false));
     assert_close(&x, &want, 2e-6);
     let mut wide = widen(&start);
-    reference::rotate(&mut wide, &table, [1, 1, 16], 3, false);
+    reference::rotate(&mut wide, [&widen(&cos), &widen(&sin)], 16, dims, false);
     let rounded: Vec<f32> = wide.iter().map(|x| *x as f32).collect();
     assert_close(&rounded, &want, 2e-6);
     // The gradient turns back.
-    exec(1, |exec| {
-        rotary::rotate(exec, &mut x, &table, [1, 1, 16], 3, true)
-    });
+    exec(1, |exec| rotary::rotate(exec, &mut x, table, dims, true));
     assert_close(&x, &widen(&start), 2e-6);
 }

@@ -190,9 +190,9 @@ fn shared_blocks_are_kept() {
 }
 
 #[test]
-fn a_rehearsal_takes_memory_and_runs_nothing() {
+fn a_dry_run_takes_memory_and_runs_nothing() {
     let pool = Pool::new(2);
-    let mut scratch = Scratch::rehearsal(Arc::default());
+    let mut scratch = Scratch::dry_run(Arc::default());
     let mut exec = Exec {
         pool: &pool,
         scratch: &mut scratch,

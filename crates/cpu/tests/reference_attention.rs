@@ -4,12 +4,13 @@ mod common;
 
 use common::{Random, assert_near, cases, exec, widen};
 use proptest::prelude::*;
-use tokenformer_cpu::attention::{Shape, backward, forward};
-use tokenformer_cpu::reference;
+use tokenformer_cpu::attention::{backward, forward};
+use tokenformer_device::AttentionDims;
+use tokenformer_device::reference;
 
 const BAR: f64 = 1e-5;
 
-fn random_qkv(shape: Shape, seed: u64) -> [Vec<f32>; 3] {
+fn random_qkv(shape: AttentionDims, seed: u64) -> [Vec<f32>; 3] {
     let mut random = Random::new(seed);
     let d = shape.heads * shape.channels;
     let kv = shape.batch * shape.key_stride * d;
@@ -17,17 +18,17 @@ fn random_qkv(shape: Shape, seed: u64) -> [Vec<f32>; 3] {
     [q, random.normals(kv, 1.0), random.normals(kv, 1.0)]
 }
 
-fn check_forward(shape: Shape, seed: u64, threads: usize) {
+fn check_forward(shape: AttentionDims, seed: u64, threads: usize) {
     let [q, k, v] = random_qkv(shape, seed);
     let want = reference::attention(shape, [&widen(&q), &widen(&k), &widen(&v)]);
     let mut o = vec![f32::NAN; q.len()];
     exec(threads, |exec| {
         forward(exec, shape, [&q, &k, &v], &mut o, None)
     });
-    assert_near(&format!("o of {shape:?}"), &o, &want, BAR);
+    assert_near(&format!("o of {shape:?}"), &o, &want.0, BAR);
 }
 
-fn check_backward(shape: Shape, seed: u64, threads: usize) {
+fn check_backward(shape: AttentionDims, seed: u64, threads: usize) {
     let [q, k, v] = random_qkv(shape, seed);
     let d_o = Random::new(seed ^ 1).normals(q.len(), 1.0);
     let wide = [&widen(&q)[..], &widen(&k), &widen(&v)];
@@ -49,7 +50,7 @@ fn check_backward(shape: Shape, seed: u64, threads: usize) {
             grads.each_mut().map(|g| &mut g[..]),
         );
     });
-    assert_near(&format!("o of {shape:?}"), &o, &want_o, BAR);
+    assert_near(&format!("o of {shape:?}"), &o, &want_o.0, BAR);
     // With one visible position the probabilities are 1 and the gradients of q and k are 0.
     let only_one = shape.keys == 1;
     for ((got, want), name) in grads.iter().zip(&want).zip(["dq", "dk", "dv"]) {
@@ -83,7 +84,7 @@ proptest! {
         spare in 0..20usize,
     ) {
         let keys = queries + older;
-        let shape = Shape { batch, queries, keys, key_stride: keys + spare, heads, channels, causal };
+        let shape = AttentionDims { batch, queries, keys, key_stride: keys + spare, heads, channels, causal };
         check_forward(shape, seed, 2);
     }
 
@@ -92,7 +93,7 @@ proptest! {
         (batch, heads, channels, causal, seed) in common_sizes(),
         t in prop_oneof![1..20usize, 60..70usize, 120..135usize],
     ) {
-        let shape = Shape { batch, queries: t, keys: t, key_stride: t, heads, channels, causal };
+        let shape = AttentionDims { batch, queries: t, keys: t, key_stride: t, heads, channels, causal };
         check_backward(shape, seed, 2);
     }
 }
@@ -101,7 +102,7 @@ proptest! {
 fn lengths_around_the_block() {
     for t in [1, 2, 63, 64, 65, 127, 128, 129, 200] {
         for causal in [true, false] {
-            let shape = Shape {
+            let shape = AttentionDims {
                 batch: 2,
                 queries: t,
                 keys: t,
@@ -117,7 +118,7 @@ fn lengths_around_the_block() {
 
 #[test]
 fn large_scores_are_safe() {
-    let shape = Shape {
+    let shape = AttentionDims {
         batch: 1,
         queries: 70,
         keys: 70,
@@ -131,12 +132,12 @@ fn large_scores_are_safe() {
     let mut o = vec![f32::NAN; q.len()];
     exec(1, |exec| forward(exec, shape, [&q, &k, &v], &mut o, None));
     let want = reference::attention(shape, [&widen(&q), &widen(&k), &widen(&v)]);
-    assert_near("o", &o, &want, 1e-3);
+    assert_near("o", &o, &want.0, 1e-3);
 }
 
 #[test]
 fn what_lies_behind_the_keys_is_not_read() {
-    let shape = Shape {
+    let shape = AttentionDims {
         batch: 2,
         queries: 3,
         keys: 10,
@@ -162,7 +163,7 @@ fn what_lies_behind_the_keys_is_not_read() {
 
 #[test]
 fn a_causal_query_sees_nothing_later() {
-    let shape = Shape {
+    let shape = AttentionDims {
         batch: 1,
         queries: 90,
         keys: 90,

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Random, assert_near, cases, exec};
 use proptest::prelude::*;
-use tokenformer_cpu::gemm::{Mat, MatMut, Write, few_rows_dot, few_rows_sum, gemm, par_gemm};
+use tokenformer_cpu::gemm::{Mat, MatMut, few_rows_dot, few_rows_sum, gemm, par_gemm};
+use tokenformer_device::Write;
 
 const BAR: f64 = 1e-5;
 

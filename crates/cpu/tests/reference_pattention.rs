@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::sites::{Case, Found, THETAS, any_case};
+use common::sites::{Case, Found, any_case};
 use common::{assert_near, bits, cases, max_error, widen};
 use proptest::prelude::*;
-use tokenformer_cpu::gemm::Write;
-use tokenformer_cpu::pattention::Theta;
+use tokenformer_device::Theta;
+use tokenformer_device::Write;
 
 const BAR: f64 = 2e-5;
 
@@ -70,7 +70,7 @@ fn smallest_norm(case: &Case, n: &common::sites::Numbers) -> f64 {
                 .map(|k| k.iter().zip(x).map(|(k, x)| f64::from(k * x)).sum::<f64>())
                 .map(|a| {
                     if case.theta == Theta::GeluL2Norm {
-                        tokenformer_cpu::reference::gelu(a)
+                        tokenformer_device::reference::gelu(a)
                     } else {
                         a
                     }
@@ -89,7 +89,7 @@ fn smallest_norm(case: &Case, n: &common::sites::Numbers) -> f64 {
 }
 
 fn every_kind(rows: usize, tokens: &[usize]) -> impl Iterator<Item = Case> {
-    let kinds = THETAS
+    let kinds = Theta::ALL
         .into_iter()
         .flat_map(|theta| [true, false].map(|joint| (theta, joint)));
     kinds.map(move |(theta, joint)| Case {

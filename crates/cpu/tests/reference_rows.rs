@@ -4,12 +4,17 @@ mod common;
 
 use common::{Random, assert_near, cases, exec, max_error, widen};
 use proptest::prelude::*;
-use tokenformer_cpu::gemm::Write;
-use tokenformer_cpu::{
-    adamw, cross_entropy, elementwise, embedding, layer_norm, reference, rotary,
-};
+use tokenformer_cpu::gemm::{Mat, par_matmul};
+use tokenformer_cpu::{adamw, cross_entropy, elementwise, layer_norm, rotary, rows};
+use tokenformer_device::reference;
+use tokenformer_device::{Adam, RotaryDims, RotaryTable, RowTargets, Write};
 
 const BAR: f64 = 1e-5;
+const ADAM: Adam = Adam {
+    beta1: 0.9,
+    beta2: 0.95,
+    eps: 1e-8,
+};
 
 proptest! {
     #![proptest_config(cases(60))]
@@ -23,7 +28,7 @@ proptest! {
         let (wide_x, wide_dy, wide_gain, wide_bias) = (widen(&x), widen(&dy), widen(&gain), widen(&bias));
         let eps = 1e-5f32;
         let want = reference::layer_norm(&wide_x, affine.then_some([&wide_gain[..], &wide_bias]), f64::from(eps), d);
-        let (want_dx, want_gain, want_bias) =
+        let [want_dx, want_gain, want_bias] =
             reference::layer_norm_backward(&wide_x, affine.then_some(&wide_gain), f64::from(eps), &wide_dy, d);
 
         let (mut y, mut stats) = (vec![f32::NAN; rows * d], vec![f32::NAN; rows * 2]);
@@ -52,27 +57,29 @@ proptest! {
         first in 0..30usize, inverse in any::<bool>(), seed in any::<u64>(),
     ) {
         let channels = 2 * pairs + rest;
-        let table = rotary::Table::new(first + t, 2 * pairs, 10_000.0);
+        let [cos, sin] = RotaryTable::numbers(first + t, 2 * pairs, 10_000.0);
+        let table = rotary::Table { dims: 2 * pairs, cos: &cos, sin: &sin };
+        let wide = [widen(&cos), widen(&sin)];
         let mut x = Random::new(seed).normals(batch * t * heads * channels, 1.0);
         let before = x.clone();
         let mut want = widen(&x);
-        let dims = [t, heads, channels];
-        reference::rotate(&mut want, &table, dims, first, inverse);
-        exec(2, |exec| rotary::rotate(exec, &mut x, &table, dims, first, inverse));
+        let dims = RotaryDims { length: t, heads, channels, first };
+        reference::rotate(&mut want, [&wide[0], &wide[1]], 2 * pairs, dims, inverse);
+        exec(2, |exec| rotary::rotate(exec, &mut x, table, dims, inverse));
         assert_near("rotated", &x, &want, 1e-6);
-        exec(2, |exec| rotary::rotate(exec, &mut x, &table, dims, first, !inverse));
+        exec(2, |exec| rotary::rotate(exec, &mut x, table, dims, !inverse));
         assert_near("and back", &x, &widen(&before), 1e-6);
     }
 
     #[test]
-    fn embeddings(rows in 0..150usize, vocab in 1..40usize, d in 1..150usize, seed in any::<u64>()) {
+    fn rows_of_tables(count in 0..150usize, vocab in 1..40usize, d in 1..150usize, seed in any::<u64>()) {
         let mut random = Random::new(seed);
-        let tokens = random.tokens(rows, vocab);
-        let (table, dy) = (random.normals(vocab * d, 1.0), random.normals(rows * d, 1.0));
-        let (mut y, mut dtable) = (vec![f32::NAN; rows * d], vec![1.0; vocab * d]);
+        let tokens = random.tokens(count, vocab);
+        let (table, dy) = (random.normals(vocab * d, 1.0), random.normals(count * d, 1.0));
+        let (mut y, mut dtable) = (vec![f32::NAN; count * d], vec![1.0; vocab * d]);
         exec(2, |exec| {
-            embedding::forward(exec, &table, &tokens, &mut y, d);
-            embedding::backward(exec, &mut dtable, &tokens, &dy, d);
+            rows::gather(exec, &table, &tokens, &mut y, d);
+            rows::scatter_add(exec, &mut dtable, &tokens, &dy, d);
         });
         let mut want = vec![1.0; vocab * d];
         for (r, &token) in tokens.iter().enumerate() {
@@ -101,17 +108,10 @@ proptest! {
         for step in 1..=5 {
             let std = 10f64.powi(random.below(7) as i32 - 5);
             let g = random.normals(len, std);
-            let update = adamw::Update {
-                lr: 3e-3 * step as f32,
-                beta1: 0.9,
-                beta2: 0.95,
-                eps: 1e-8,
-                weight_decay: if decays { 0.1 } else { 0.0 },
-                grad_scale: 0.37,
-                step,
-            };
-            exec(2, |exec| adamw::update(exec, update, &mut p, &g, &mut m, &mut v));
-            reference::adamw(update, &mut want_p, &widen(&g), &mut want_m, &mut want_v);
+            let scalars = ADAM.scalars(3e-3 * step as f32, if decays { 0.1 } else { 0.0 }, step);
+            exec(2, |exec| adamw::update(exec, ADAM, scalars, 0.37, &mut p, &g, &mut m, &mut v));
+            let factor = f64::from(0.37f32);
+            reference::adamw(ADAM, scalars.map(f64::from), factor, &mut want_p, &widen(&g), &mut want_m, &mut want_v);
         }
         assert_near("p", &p, &want_p, 1e-6);
         assert_near("m", &m, &want_m, 2e-6);
@@ -142,14 +142,15 @@ fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: 
     let targets = random.tokens(rows, vocab);
     let (scale, weight) = (0.6f32, 1.0 / rows as f32);
     let (wide_h, wide_table) = (widen(&h), widen(&table));
-    let (want_nll, want_dh, mut want_dtable) = reference::cross_entropy(
+    let want = reference::cross_entropy(
         &wide_h,
         &wide_table,
         f64::from(scale),
-        &targets,
+        RowTargets::Classes(&targets),
         f64::from(weight),
         d,
     );
+    let (want_nll, want_dh, mut want_dtable) = (want.losses, want.d_hidden, want.d_table);
     let [mut nll, mut dh, mut evaluated] = [rows, rows * d, rows].map(|len| vec![f32::NAN; len]);
     let mut dtable = vec![0.25; vocab * d];
     want_dtable.iter_mut().for_each(|g| *g += 0.25);
@@ -160,18 +161,17 @@ fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: 
             dh: &mut dh,
             dtable: (!frozen).then_some(&mut dtable[..]),
         };
-        cross_entropy::forward::<f32>(
-            exec,
-            &h,
-            &table,
+        let head = cross_entropy::Head {
+            hidden: &h,
+            table: &table,
             scale,
-            &targets,
-            &mut nll,
-            Some(gradient),
-            d,
-        );
-        cross_entropy::forward::<f32>(exec, &h, &table, scale, &targets, &mut evaluated, None, d);
-        cross_entropy::logits::<f32>(exec, &h, &table, scale, &mut logits, d);
+            width: d,
+        };
+        let classes = cross_entropy::Targets::Classes(&targets);
+        cross_entropy::forward::<f32>(exec, head, classes, &mut nll, Some(gradient));
+        cross_entropy::forward::<f32>(exec, head, classes, &mut evaluated, None);
+        let (left, right) = (Mat::new(&h, rows, d), Mat::new(&table, vocab, d).t());
+        par_matmul::<f32>(exec, &mut logits, vocab, Write::Replace, left, right, scale);
     });
     let what = format!("{rows} rows, {vocab} tokens, width {d}");
     if vocab == 1 {
@@ -241,17 +241,9 @@ fn a_row_of_equal_numbers_has_a_finite_norm() {
 #[test]
 fn a_gradient_of_zero_moves_nothing_but_decay() {
     let (mut p, mut m, mut v) = (vec![2.0f32; 5], vec![0.0; 5], vec![0.0; 5]);
-    let update = adamw::Update {
-        lr: 0.5,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        grad_scale: 1.0,
-        step: 1,
-    };
+    let scalars = ADAM.scalars(0.5, 0.1, 1);
     exec(1, |exec| {
-        adamw::update(exec, update, &mut p, &[0.0; 5], &mut m, &mut v)
+        adamw::update(exec, ADAM, scalars, 1.0, &mut p, &[0.0; 5], &mut m, &mut v)
     });
     assert_eq!(p, [2.0 * (1.0 - 0.05); 5]);
 }
@@ -259,17 +251,18 @@ fn a_gradient_of_zero_moves_nothing_but_decay() {
 #[test]
 fn the_first_update_has_the_size_of_the_rate() {
     let (mut p, mut m, mut v) = (vec![0.0f32; 2], vec![0.0; 2], vec![0.0; 2]);
-    let update = adamw::Update {
-        lr: 0.01,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.0,
-        grad_scale: 1.0,
-        step: 1,
-    };
+    let scalars = ADAM.scalars(0.01, 0.0, 1);
     exec(1, |exec| {
-        adamw::update(exec, update, &mut p, &[1e-3, -50.0], &mut m, &mut v)
+        adamw::update(
+            exec,
+            ADAM,
+            scalars,
+            1.0,
+            &mut p,
+            &[1e-3, -50.0],
+            &mut m,
+            &mut v,
+        )
     });
     assert!(
         (p[0] + 0.01).abs() < 1e-6 && (p[1] - 0.01).abs() < 1e-6,

@@ -2,11 +2,11 @@
 
 use super::{Random, exec, widen};
 use proptest::prelude::*;
-use tokenformer_cpu::gemm::{Element, Kept, Source, Write};
-use tokenformer_cpu::pattention::{
-    Norm, Saved, Segment, SegmentGrad, Site, Theta, backward, forward,
-};
-use tokenformer_cpu::reference;
+use tokenformer_cpu::gemm::{Element, Kept, Source};
+use tokenformer_cpu::pattention::{Saved, Segment, SegmentGrad, Site, backward, forward};
+use tokenformer_device::Write;
+use tokenformer_device::reference;
+use tokenformer_device::{NormSpan, SiteDims, Theta};
 
 /// What a site and its input look like; numbers follow from the seed.
 #[derive(Clone, Debug)]
@@ -20,14 +20,13 @@ pub struct Case {
     pub seed: u64,
 }
 
-pub const THETAS: [Theta; 3] = [Theta::L2NormGelu, Theta::GeluL2Norm, Theta::Softmax];
 pub const EPS: f32 = 1e-6;
 
 /// Cases with segments of `tokens`.
 pub fn any_case(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Case> {
     let rows = prop_oneof![4 => 1..10usize, 1 => 60..70usize, 1 => 126..133usize];
     let site = (
-        prop::sample::select(&THETAS[..]),
+        prop::sample::select(&Theta::ALL[..]),
         any::<bool>(),
         prop::collection::vec(tokens, 1..4),
     );
@@ -51,7 +50,9 @@ pub struct Numbers {
     pub keys: Vec<Vec<f32>>,
     pub values: Vec<Vec<f32>>,
     pub taus: Vec<f32>,
-    pub norm: Norm,
+    pub norm: NormSpan,
+    /// Scale of a joint norm.
+    pub tau: f32,
 }
 
 /// Output and gradients.
@@ -81,12 +82,10 @@ impl Case {
         let taus = self.tokens.iter().map(|&n| (n as f32).sqrt()).collect();
         let all = self.tokens.iter().sum::<usize>() as f32;
         // Not the root of the total: a grown site keeps an older one.
-        let norm = if self.joint {
-            Norm::Joint {
-                tau: 0.8 * all.sqrt(),
-            }
-        } else {
-            Norm::Segment
+        let tau = 0.8 * all.sqrt();
+        let norm = match self.joint {
+            true => NormSpan::Joint,
+            false => NormSpan::Segment,
         };
         Numbers {
             x,
@@ -95,11 +94,16 @@ impl Case {
             values,
             taus,
             norm,
+            tau,
         }
     }
 
-    fn dims(&self) -> [usize; 3] {
-        [self.rows, self.d_in, self.d_out]
+    fn dims(&self) -> SiteDims {
+        SiteDims {
+            rows: self.rows,
+            d_in: self.d_in,
+            d_out: self.d_out,
+        }
     }
 
     pub fn with_site<T>(&self, n: &Numbers, run: impl FnOnce(&Site<'_>) -> T) -> T {
@@ -114,6 +118,7 @@ impl Case {
         run(&Site {
             theta: self.theta,
             norm: n.norm,
+            tau: n.tau,
             eps: EPS,
             segments: &segments,
         })
@@ -220,24 +225,26 @@ impl Case {
             .zip(&n.values)
             .map(|(k, v)| (widen(k), widen(v)))
             .unzip();
-        let segments: Vec<reference::Segment<'_>> = (0..self.tokens.len())
-            .map(|s| reference::Segment {
-                keys: &wide_keys[s],
-                values: &wide_values[s],
+        let segments: Vec<tokenformer_device::Segment<&[f64]>> = (0..self.tokens.len())
+            .map(|s| tokenformer_device::Segment {
+                keys: &wide_keys[s][..],
+                values: &wide_values[s][..],
                 tokens: self.tokens[s],
-                tau: f64::from(n.taus[s]),
+                tau: n.taus[s],
             })
             .collect();
-        let site = reference::Site {
+        let site = tokenformer_device::Site {
             theta: self.theta,
             norm: n.norm,
-            eps: f64::from(EPS),
+            tau: n.tau,
+            eps: EPS,
             segments: &segments,
         };
-        let (x, dy, dims) = (widen(&n.x), widen(&n.dy), [self.d_in, self.d_out]);
+        let (x, dy, dims) = (widen(&n.x), widen(&n.dy), self.dims());
         let y = reference::pattention(&site, &x, dims);
         let grad = reference::pattention_backward(&site, &x, &dy, dims);
-        let (keys, values) = grad.segments.into_iter().unzip();
+        let segments = grad.segments.into_iter();
+        let (keys, values) = segments.map(|[keys, values]| (keys, values)).unzip();
         Found {
             y,
             dx: grad.dx,

@@ -1,13 +1,11 @@
 //! Every kernel once, on inputs large enough for several tasks.
 
 use super::Random;
-use super::sites::{Case, THETAS};
-use tokenformer_cpu::attention::Shape;
-use tokenformer_cpu::gemm::{Mat, Write, few_rows_dot, few_rows_sum, par_gemm};
+use super::sites::Case;
+use tokenformer_cpu::gemm::{Mat, few_rows_dot, few_rows_sum, par_gemm, par_matmul};
 use tokenformer_cpu::{Exec, Pool, Scratch};
-use tokenformer_cpu::{
-    adamw, attention, cross_entropy, elementwise, embedding, layer_norm, rotary,
-};
+use tokenformer_cpu::{adamw, attention, cross_entropy, elementwise, layer_norm, rotary, rows};
+use tokenformer_device::{Adam, AttentionDims, RotaryDims, RotaryTable, Theta, Write};
 
 /// The output of a kernel.
 pub struct Output {
@@ -44,7 +42,7 @@ pub fn every_kernel(threads: usize) -> Vec<Output> {
 }
 
 fn pattention(threads: usize, out: &mut Outputs) {
-    for (i, theta) in THETAS.into_iter().enumerate() {
+    for (i, theta) in Theta::ALL.into_iter().enumerate() {
         for joint in [true, false] {
             let case = Case {
                 theta,
@@ -71,7 +69,7 @@ fn pattention(threads: usize, out: &mut Outputs) {
 
 fn token_attention(exec: &mut Exec<'_>, out: &mut Outputs) {
     for causal in [true, false] {
-        let shape = Shape {
+        let shape = AttentionDims {
             batch: 2,
             queries: 150,
             keys: 150,
@@ -153,11 +151,30 @@ fn losses(exec: &mut Exec<'_>, out: &mut Outputs) {
         dh: &mut dh,
         dtable: Some(&mut dtable),
     };
-    cross_entropy::forward::<f32>(exec, &h, &table, 0.7, &targets, &mut nll, Some(gradient), d);
+    let head = cross_entropy::Head {
+        hidden: &h,
+        table: &table,
+        scale: 0.7,
+        width: d,
+    };
+    let classes = cross_entropy::Targets::Classes(&targets);
+    cross_entropy::forward::<f32>(exec, head, classes, &mut nll, Some(gradient));
+    let soft: Vec<f32> = random
+        .normals(r * v, 0.01)
+        .iter()
+        .map(|x| x.abs())
+        .collect();
+    let mut soft_losses = vec![0.0; r];
+    let weights = cross_entropy::Targets::Soft(&soft);
+    cross_entropy::forward::<f32>(exec, head, weights, &mut soft_losses, None);
+    out.put("soft losses", soft_losses);
     let mut logits = vec![0.0; r * v];
-    cross_entropy::logits::<f32>(exec, &h, &table, 0.7, &mut logits, d);
+    let right = Mat::new(&table, v, d).t();
+    let left = Mat::new(&h, r, d);
+    par_matmul::<f32>(exec, &mut logits, v, Write::Replace, left, right, 0.7);
     let mut few = vec![0.0; 3 * v];
-    cross_entropy::logits::<f32>(exec, &h[..3 * d], &table, 0.7, &mut few, d);
+    let left = Mat::new(&h[..3 * d], 3, d);
+    par_matmul::<f32>(exec, &mut few, v, Write::Replace, left, right, 0.7);
     for (part, numbers) in [
         ("nll", nll),
         ("dh", dh),
@@ -197,16 +214,23 @@ fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
     let mut random = Random::new(11);
     let [mut p, g, mut m] = [(); 3].map(|()| random.normals(len, 1.0));
     let mut v: Vec<f32> = random.normals(len, 1.0).iter().map(|v| v * v).collect();
-    let update = adamw::Update {
-        lr: 1e-2,
+    let adam = Adam {
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
-        weight_decay: 0.1,
-        grad_scale: 0.7,
-        step: 3,
     };
-    adamw::update(exec, update, &mut p, &g, &mut m, &mut v);
+    let scalars = adam.scalars(1e-2, 0.1, 3);
+    adamw::update(exec, adam, scalars, 0.7, &mut p, &g, &mut m, &mut v);
+    let mut gelus = vec![0.0; len];
+    elementwise::gelu(exec, &mut gelus, &g);
+    out.put("gelu", gelus.clone());
+    elementwise::gelu_backward(exec, &mut gelus, &g, &p);
+    out.put("gelu backward", gelus.clone());
+    let mut bias = vec![0.0; 200];
+    elementwise::sum_rows(exec, &mut bias, &gelus);
+    elementwise::add_to_rows(exec, &mut gelus, &bias);
+    out.put("sum of rows", bias);
+    out.put("added to rows", gelus);
     elementwise::add(exec, &mut m, &v);
     let squares = elementwise::sum_of_squares(exec, &p).to_bits();
     out.put(
@@ -223,16 +247,21 @@ fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
     let tokens = random.tokens(r, vocab);
     let (table, dy) = (random.normals(vocab * d, 1.0), random.normals(r * d, 1.0));
     let (mut y, mut dtable) = (vec![0.0; r * d], vec![0.0; vocab * d]);
-    embedding::forward(exec, &table, &tokens, &mut y, d);
-    embedding::backward(exec, &mut dtable, &tokens, &dy, d);
-    rotary::rotate(
-        exec,
-        &mut y,
-        &rotary::Table::new(100, 8, 1e4),
-        [100, 10, 13],
-        0,
-        false,
-    );
-    out.put("embedding, then rotary", y);
-    out.put("embedding backward", dtable);
+    rows::gather(exec, &table, &tokens, &mut y, d);
+    rows::scatter_add(exec, &mut dtable, &tokens, &dy, d);
+    let [cos, sin] = RotaryTable::numbers(100, 8, 1e4);
+    let angles = rotary::Table {
+        dims: 8,
+        cos: &cos,
+        sin: &sin,
+    };
+    let dims = RotaryDims {
+        length: 100,
+        heads: 10,
+        channels: 13,
+        first: 0,
+    };
+    rotary::rotate(exec, &mut y, angles, dims, false);
+    out.put("rows, then rotary", y);
+    out.put("scattered rows", dtable);
 }
