@@ -4,6 +4,7 @@ mod output;
 
 mod args;
 mod commands;
+mod devices;
 mod outputs;
 mod paths;
 mod shell;

@@ -460,7 +460,7 @@ fn malformed_recipes_and_values_are_refused() {
         ("train.steps=-1", &["train.steps", "a whole number", "-1"]),
         ("train.steps=1.5", &["train.steps", "a whole number", "1.5"]),
         ("train=5", &["train", "a table"]),
-        ("model.theta=gelu", &["model.theta", "gelu"]),
+        ("model.theta=relu", &["model.theta", "relu"]),
         ("train.steps", &["KEY=VALUE"]),
         ("=5", &["KEY=VALUE"]),
         ("grow.ffn=5", &["[[grow]]"]),

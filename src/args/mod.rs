@@ -102,6 +102,9 @@ pub struct ComputeArgs {
     /// Threads to use [default: one per core]. Results do not depend on it.
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub threads: Option<usize>,
+    /// What computes [default: cpu].
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
 }
 
 #[cfg(test)]
@@ -202,7 +205,10 @@ mod tests {
                 "export --model m --to t --shard-bytes -1",
                 "'-1' for '--shard-bytes",
             ),
-            ("bench train --memory -lean", "'-lean' for '--memory"),
+            (
+                "bench train --recompute -blocks",
+                "'-blocks' for '--recompute",
+            ),
         ];
         for (line, part) in refused {
             let said = refusal(&format!("tokenformer {line}"));

@@ -24,11 +24,10 @@ pub use crate::signals::stop_flag;
 pub use find::{find_model, load_model};
 
 use crate::args::{Cli, ComputeArgs};
-use crate::usage;
+use crate::{devices, usage};
 use clap::CommandFactory;
 use std::sync::Arc;
 use tokenformer_core::{Device, Precision};
-use tokenformer_cpu::Cpu;
 use tokenformer_train::Result;
 
 /// The device that the flags ask for, in f32.
@@ -44,7 +43,7 @@ pub fn device_in(args: &ComputeArgs, precision: Precision) -> Result<Arc<dyn Dev
             let help = "leave it out to use every core";
             Err(usage("--threads", "between 1 and 4096", n, help))
         }
-        threads => Ok(Cpu::with_precision(threads, precision)),
+        threads => devices::open(args.device.as_deref(), threads, precision),
     }
 }
 

@@ -22,14 +22,8 @@ pub fn chunks(rows: usize, vocab: usize) -> Pieces {
     Pieces::new(rows, rows.div_ceil(rows.div_ceil(most).max(1)).max(1))
 }
 
-/// What the rows are compared with.
-#[derive(Clone, Copy)]
-pub enum Targets<'a> {
-    /// A class per row, `[R]`.
-    Classes(&'a [u32]),
-    /// A weight per row and class, `[R, V]`.
-    Soft(&'a [f32]),
-}
+/// What the rows are compared with: a class per row `[R]`, or a weight per row and class `[R, V]`.
+pub type Targets<'a> = tokenformer_device::RowTargets<&'a [u32], &'a [f32]>;
 
 /// Gradients that [`forward`] writes.
 pub struct Gradient<'a> {

@@ -47,7 +47,7 @@ impl Dataset {
         let expected = &summary.tokenizer;
         check(
             &tokenizer_path,
-            "the tokenizer is not that of the dataset",
+            "the tokenizer is not the one that dataset.json names",
             (&expected.fingerprint, expected.vocab_size, expected.eod),
             (
                 &tokenizer.fingerprint(),

@@ -1,6 +1,6 @@
 //! `config.json` of a model directory.
 
-use tokenformer_core::{Memory, ModelConfig};
+use tokenformer_core::{ModelConfig, Recompute};
 use tokenformer_train::memory::{TrainingPlan, inference_bytes};
 
 use super::MIB;
@@ -13,8 +13,8 @@ pub fn run(input: &[u8]) {
     };
     bounded(input, 2 * MIB, || {
         match ModelConfig::from_json(text, "config.json") {
-            Ok(config) => {
-                let again =
+            Ok((config, training)) => {
+                let (again, _) =
                     ModelConfig::from_json(&config.to_json(), "again").expect("what was accepted");
                 assert_eq!(again, config);
                 assert!(config.params() >= config.body_params());
@@ -25,10 +25,8 @@ pub fn run(input: &[u8]) {
                         > 0
                 );
                 let _ = (inference_bytes(&config, u64::MAX), config.logit_factor());
-                for block in &config.blocks {
-                    for anneal in block.query.anneal.iter() {
-                        let _ = (anneal.at(0), anneal.at(u64::MAX));
-                    }
+                for anneal in training.anneals.values() {
+                    let _ = (anneal.at(0), anneal.at(u64::MAX));
                 }
             }
             Err(error) => {

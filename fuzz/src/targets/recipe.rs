@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) {
                 &model,
                 recipe.train.batch,
                 model.context,
-                recipe.train.memory,
+                recipe.train.recompute,
             );
             assert!(plan.total_bytes() > 0);
         }

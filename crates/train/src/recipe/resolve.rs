@@ -3,6 +3,7 @@
 use super::tables::{GrowEvent, ModelTable, Recipe};
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tokenformer_core::config::NormSpan;
@@ -117,6 +118,7 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
         note_origins(&layer, "", &origin, &mut origins);
         merge(&mut merged, layer);
     }
+    check_growths(&merged, &schema, &origins, name)?;
     let recipe: Recipe = serde_path_to_error::deserialize(Value::Table(merged)).map_err(|e| {
         let path = e.path().to_string();
         let origin = origins
@@ -133,6 +135,35 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
     })?;
     recipe.validate()?;
     Ok(Resolved { recipe, origins })
+}
+
+/// Reads each key of the `[[grow]]` tables alone, since a table as a whole does not say which of its keys it failed at.
+fn check_growths(
+    merged: &Table,
+    schema: &Table,
+    origins: &BTreeMap<String, String>,
+    name: &str,
+) -> Result<()> {
+    let Some(Value::Array(growths)) = merged.get("grow") else {
+        return Ok(());
+    };
+    for (i, growth) in growths.iter().enumerate() {
+        for (key, value) in growth.as_table().into_iter().flatten() {
+            let alone = Table::from_iter([(key.clone(), value.clone())]);
+            if let Err(error) = GrowEvent::deserialize(Value::Table(alone)) {
+                let path = format!("grow[{i}].{key}");
+                let origin = origins.get("grow").map_or(name, |o| o);
+                return Err(Error::Recipe {
+                    place: format!("{origin}: {path}"),
+                    problem: "a value of the wrong kind".into(),
+                    expected: expectation(schema, &path),
+                    got: error.to_string().trim_end().replace('\n', " "),
+                    help: "`config show` prints every key with its value".into(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Keys that had another name in earlier versions; recipes of old runs use them.
