@@ -254,7 +254,7 @@ fn zero_keys_behind_leave_every_bit() {
                 numbers.keys[0].clone(),
                 numbers.values[0].clone(),
             );
-            more.norm = numbers.norm;
+            (more.norm, more.tau) = (numbers.norm, numbers.tau);
             more.keys[1].fill(0.0);
             assert_eq!(
                 bits(&case.infer(&numbers, 1)),
