@@ -1,5 +1,9 @@
 //! The plots of a run.
 
+mod zoom;
+
+pub use zoom::{ZOOM_AFTER, ZOOM_BEFORE};
+
 use crate::records::{EvalRecord, Record, TrainRecord};
 use crate::series::{Point, Range, plottable, smooth};
 use crate::svg::{Band, Chart, Layer, STYLE, Series, Size, Style};
@@ -14,15 +18,22 @@ const STEPS: [&str; 2] = ["smoothed", "each step"];
 #[derive(Debug, Clone)]
 pub struct Plot {
     /// The plot's name, which is also its file name without `.svg`.
-    pub name: &'static str,
+    pub name: String,
     svg: String,
     full_width: bool,
+    /// Which growth of the run, counted from 0, it is a zoom of.
+    growth: Option<usize>,
 }
 
 impl Plot {
     /// Whether the plot is laid out for a page's full width, not half of it.
     pub(crate) fn full_width(&self) -> bool {
         self.full_width
+    }
+
+    /// Which growth of the run, counted from 0, the plot is a zoom of.
+    pub(crate) fn growth(&self) -> Option<usize> {
+        self.growth
     }
 
     /// The `<svg>` element for a page that carries the style sheet itself.
@@ -41,7 +52,7 @@ impl Plot {
 }
 
 /// The plots of a run: `loss` always, then each of `bits_per_byte`, `parameters`, `throughput`, `learning_rate` and
-/// `gradient_norm` that has something to show.
+/// `gradient_norm` that has something to show, and a `growth_zoom_N` for each growth (from 1) with losses on both sides.
 #[must_use]
 pub fn plots(records: &[Record]) -> Vec<Plot> {
     let run = Run::new(records);
@@ -54,12 +65,18 @@ pub fn plots(records: &[Record]) -> Vec<Plot> {
         run.gradient_norm(),
     ];
     charts.extend(others.into_iter().filter(Chart::has_data));
-    charts
+    let charts = charts.into_iter().map(|chart| (chart, None));
+    let zooms = run.zooms();
+    let zooms = zooms
         .into_iter()
-        .map(|chart| Plot {
-            name: chart.name,
+        .map(|(growth, chart)| (chart, Some(growth)));
+    charts
+        .chain(zooms)
+        .map(|(chart, growth)| Plot {
             svg: chart.draw(),
             full_width: chart.size != Size::Half,
+            name: chart.name,
+            growth,
         })
         .collect()
 }
@@ -173,14 +190,19 @@ impl<'a> Run<'a> {
     }
 
     /// A half-width chart with the run's bands and no data.
-    fn chart(&self, name: &'static str, title: &'static str, unit: &'static str) -> Chart {
+    fn chart(&self, name: &str, title: &str, unit: &'static str) -> Chart {
+        let tokens = |stage: &Stage<'_>| [stage.start_tokens, stage.end_tokens].map(|n| n as f64);
         Chart {
-            name,
-            title,
+            name: name.to_owned(),
+            title: title.to_owned(),
             unit,
             size: Size::Half,
-            x_max: self.x_max,
-            bands: self.stages.iter().map(band).collect(),
+            x_range: Range {
+                low: 0.0,
+                high: self.x_max,
+            },
+            x_label: "training tokens",
+            bands: self.stages.iter().map(|s| band(s, tokens(s))).collect(),
             layers: Vec::new(),
             series: Vec::new(),
             from_zero: false,
@@ -259,7 +281,8 @@ impl<'a> Run<'a> {
     }
 }
 
-fn band(stage: &Stage<'_>) -> Band {
+/// The band of a stage from `start` to `end` on the x axis.
+fn band(stage: &Stage<'_>, [start, end]: [f64; 2]) -> Band {
     let params = human_count(stage.params);
     let mut labels = Vec::new();
     if let Some(growth) = stage.growth.filter(|growth| !growth.summary.is_empty()) {
@@ -269,8 +292,8 @@ fn band(stage: &Stage<'_>) -> Band {
     labels.push(format!("{params} params"));
     labels.push(params);
     Band {
-        start: stage.start_tokens as f64,
-        end: stage.end_tokens as f64,
+        start,
+        end,
         stage: stage.index,
         labels,
     }
