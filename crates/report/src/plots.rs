@@ -9,6 +9,7 @@ use crate::series::{Point, Range, plottable, smooth};
 use crate::svg::{Band, Chart, Layer, STYLE, Series, Size, Style};
 use crate::table::human_count;
 use crate::timeline::{Stage, stages};
+use std::collections::BTreeMap;
 
 /// Names of the average and of the values it is made from, where held-out values stand beside them and where not.
 const TRAINING: [&str; 2] = ["training, smoothed", "training, each step"];
@@ -86,6 +87,8 @@ struct Run<'a> {
     records: &'a [Record],
     stages: Vec<Stage<'a>>,
     x_max: f64,
+    /// Usual number of updates between two train records.
+    spacing: u64,
 }
 
 impl<'a> Run<'a> {
@@ -96,6 +99,7 @@ impl<'a> Run<'a> {
             records,
             stages,
             x_max: last.unwrap_or(0) as f64,
+            spacing: usual_spacing(records),
         }
     }
 
@@ -217,10 +221,21 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// A point for each usual spacing of records: around a growth they are denser, and every part of a run has to count
+    /// alike in an average.
     fn train_points(&self, value: impl Fn(&TrainRecord) -> Option<f64>) -> Vec<Point> {
-        self.train()
-            .filter_map(|r| Some((r.tokens as f64, value(r)?)))
-            .filter(|&point| plottable(point))
+        let points = self.train().filter_map(|r| {
+            let group = (r.stage, r.step.saturating_sub(1) / self.spacing);
+            Some((group, (r.tokens as f64, value(r)?)))
+        });
+        let points: Vec<_> = points.filter(|&(_, point)| plottable(point)).collect();
+        points
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|group| {
+                let sum: f64 = group.iter().map(|(_, point)| point.1).sum();
+                let last = group.last().map_or(0.0, |(_, point)| point.0);
+                (last, sum / group.len() as f64)
+            })
             .collect()
     }
 
@@ -279,6 +294,30 @@ impl<'a> Run<'a> {
                 .collect(),
         }
     }
+}
+
+/// The number of updates that most often lies between two train records which are not of consecutive updates; 1 if
+/// there are next to none.
+fn usual_spacing(records: &[Record]) -> u64 {
+    /// Fewer gaps of one size may be records that were lost.
+    const MIN_COUNT: u64 = 3;
+    let steps: Vec<u64> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Train(r) => Some(r.step),
+            _ => None,
+        })
+        .collect();
+    let mut counts = BTreeMap::new();
+    for pair in steps.windows(2) {
+        let gap = pair[1].saturating_sub(pair[0]);
+        if gap > 1 {
+            *counts.entry(gap).or_insert(0) += 1;
+        }
+    }
+    let most = counts.into_iter().max_by_key(|&(_, count)| count);
+    most.filter(|&(_, count)| count >= MIN_COUNT)
+        .map_or(1, |(gap, _)| gap)
 }
 
 /// The band of a stage from `start` to `end` on the x axis.

@@ -148,6 +148,24 @@ fn a_zoom_shows_the_losses_on_both_sides_of_a_growth() {
 }
 
 #[test]
+fn dense_records_around_a_growth_count_as_one_in_the_other_plots() {
+    let sparse: Vec<Record> = (1..=60)
+        .map(|i| train(10 * i, 5.0 - i as f64 / 16.0))
+        .collect();
+    // Ten records in place of one, of the same mean.
+    let dense: Vec<Record> = (1..=60)
+        .flat_map(|i| {
+            let steps = if (20..40).contains(&i) { 9 } else { 0 };
+            (0..=steps)
+                .rev()
+                .map(move |k| train(10 * i - k, 5.0 - i as f64 / 16.0))
+        })
+        .collect();
+    assert_eq!(dense.len(), 240);
+    assert_eq!(plot(&sparse, "loss"), plot(&dense, "loss"));
+}
+
+#[test]
 fn a_growth_with_few_losses_on_a_side_has_no_zoom() {
     let has_zoom = |records: &[Record]| plots(records).iter().any(|p| p.name.contains("zoom"));
     assert!(has_zoom(&grown_run(160)));
