@@ -129,7 +129,7 @@ impl Observer for TrainingView {
                 self.print(&format!("{}{}", s.prompt, printable(&s.text)));
                 self.print("---");
             }
-            Record::Train(_) | Record::Grow(_) | Record::Note(_) => {}
+            Record::Train(_) | Record::Grow(_) | Record::Control(_) | Record::Note(_) => {}
         }
     }
 

@@ -16,8 +16,8 @@ fn threads_change_no_byte_of_checkpoints_and_losses() {
 
     let records = loss_columns(&lab.path("run-1"));
     let count = |kind: &str| records.iter().filter(|r| r.contains(kind)).count();
-    // Steps 3, 6, .. 30, and 13 before the growth.
-    assert_eq!(count(r#""kind":"train""#), 11);
+    // Every step, so near to the growth.
+    assert_eq!(count(r#""kind":"train""#), 30);
     // Steps 0, 6, 12, 13 before and after the growth, 18, 24, 30.
     assert_eq!(count(r#""kind":"eval""#), 8);
     assert_eq!(count(r#""kind":"grow""#), 1);
@@ -71,13 +71,15 @@ fn the_loss_falls() {
 fn growing_by_nothing_changes_no_byte() {
     let lab = Lab::new();
     let plain = lab.recipe("plain.toml", "");
-    // Neither step is one of a record, an evaluation or a checkpoint; the second asks for what is there.
+    // Neither step is one of an evaluation or a checkpoint; the second asks for what is there.
     let nothing = lab.recipe(
         "nothing.toml",
         "[[grow]]\nat_step = 7\nffn = \"+0\"\n[[grow]]\nat_step = 13\nqkv = \"=16\"\nfreeze_old = true\n",
     );
-    succeed(lab.train(&plain, "plain", &[]));
-    let ran = succeed(lab.train(&nothing, "nothing", &[]));
+    // Around a planned growth every step is recorded, whatever comes of it.
+    let every_step = ["--set", "log.every=1"];
+    succeed(lab.train(&plain, "plain", &every_step));
+    let ran = succeed(lab.train(&nothing, "nothing", &every_step));
     assert!(
         ran.err.contains("the growth at step 7 adds nothing"),
         "{}",
@@ -87,7 +89,8 @@ fn growing_by_nothing_changes_no_byte() {
         .assert_equal(&Remains::of(&lab.path("nothing")), "growth by nothing");
 
     // Such growths do not stand in the way of a longer run.
-    succeed(lab.train(&nothing, "nothing", &["--set", "train.steps=32"]));
+    let longer = ["--set", "log.every=1", "--set", "train.steps=32"];
+    succeed(lab.train(&nothing, "nothing", &longer));
 }
 
 #[test]

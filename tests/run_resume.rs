@@ -9,10 +9,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A second growth, whose `tau` moves while it trains on, and whose old tokens stand still.
+/// Two growths with controls. The `tau` of the first still moves during the control of the second, whose old tokens
+/// then stand still.
 const GROWTHS: &str = r#"
 [[grow]]
 at_step = 13
+control = 4
 qkv = "+8"
 proj = "+8"
 ffn = "+24"
@@ -26,6 +28,7 @@ warmup_steps = 3
 
 [[grow]]
 at_step = 22
+control = 6
 ffn = "+16"
 freeze_old = true
 "#;

@@ -149,6 +149,39 @@ fn a_stop_in_any_work_changes_no_byte() {
 }
 
 #[test]
+fn a_stop_in_a_control_or_soon_after_changes_no_byte() {
+    let lab = Lab::new();
+    let growth = GROWTH.replace("at_step = 13", "at_step = 13\ncontrol = 10");
+    let recipe = lab.recipe("recipe.toml", &growth);
+    let recipe = resolve(Some(Path::new(&recipe)), &[]).expect("a recipe");
+    let whole = lab.path("whole");
+    train(&recipe, &whole);
+    let whole = Remains::of(&whole);
+
+    // The run has 26 micro-batches before the growth, and its control 20. A run that is stopped after the growth goes on
+    // with a control that it does not make again: steps 14 to 23.
+    let stops = [
+        ((Work::MicroBatch, 13), 26),
+        ((Work::MicroBatch, 13), 31),
+        ((Work::MicroBatch, 13), 45),
+        ((Work::MicroBatch, 13), 46),
+        ((Work::MicroBatch, 14), 47),
+        ((Work::Evaluation, 13), 4),
+        ((Work::Evaluation, 18), 5),
+    ];
+    for ((at, step), nth) in stops {
+        let what = format!("a stop in {at:?} {nth}");
+        let out = lab.path(&format!("{at:?}-{nth}"));
+        let stopped = train_until(&recipe, &out, at, nth);
+        assert_eq!(stopped, (Outcome::Interrupted, step), "{what}");
+        assert_eq!(train(&recipe, &out), (Outcome::Finished, 30), "{what}");
+        Remains::of(&out)
+            .shared_with(&whole)
+            .assert_equal(&whole, &what);
+    }
+}
+
+#[test]
 fn stops_in_the_same_evaluation_again_and_again_change_no_byte() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");

@@ -183,7 +183,7 @@ const PLAIN: &str = "preset = \"gpt-nano\"\nmlp_hidden = 48\nbias = true\npositi
                      block_norm = \"affine\"\nhead = \"untied\"";
 
 /// A recipe that trains 30 steps of a TokenFormer of a few thousand parameters; records and checkpoints fall on
-/// different steps, so that sums are carried over a resume.
+/// different steps, so that sums are carried over a resume; around a growth every step is recorded.
 pub fn tiny(data: &str) -> String {
     recipe_of(data, SITES)
 }

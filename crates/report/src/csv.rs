@@ -66,7 +66,7 @@ pub fn metrics_csv(records: &[Record]) -> String {
                     String::new(),
                 ],
             ),
-            Record::Grow(_) | Record::Sample(_) | Record::Note(_) => {}
+            Record::Grow(_) | Record::Control(_) | Record::Sample(_) | Record::Note(_) => {}
         }
     }
     out

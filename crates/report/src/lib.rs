@@ -28,10 +28,10 @@ mod write;
 pub use csv::metrics_csv;
 pub use error::Error;
 pub use html::{ReportInput, render};
-pub use plots::{Plot, plots};
+pub use plots::{Plot, ZOOM_AFTER, ZOOM_BEFORE, plots};
 pub use records::{
-    Damage, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint, SampleRecord,
-    SiteGrowth, TrainRecord, read,
+    ControlRecord, Damage, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint,
+    SampleRecord, SiteGrowth, TrainRecord, read,
 };
 pub use tensorboard::write_events;
 pub use write::write_report;

@@ -1,10 +1,15 @@
 //! The plots of a run.
 
+mod zoom;
+
+pub use zoom::{ZOOM_AFTER, ZOOM_BEFORE};
+
 use crate::records::{EvalRecord, Record, TrainRecord};
 use crate::series::{Point, Range, plottable, smooth};
 use crate::svg::{Band, Chart, Layer, STYLE, Series, Size, Style};
 use crate::table::human_count;
 use crate::timeline::{Stage, stages};
+use std::collections::BTreeMap;
 
 /// Names of the average and of the values it is made from, where held-out values stand beside them and where not.
 const TRAINING: [&str; 2] = ["training, smoothed", "training, each step"];
@@ -14,15 +19,22 @@ const STEPS: [&str; 2] = ["smoothed", "each step"];
 #[derive(Debug, Clone)]
 pub struct Plot {
     /// The plot's name, which is also its file name without `.svg`.
-    pub name: &'static str,
+    pub name: String,
     svg: String,
     full_width: bool,
+    /// Which growth of the run, counted from 0, it is a zoom of.
+    growth: Option<usize>,
 }
 
 impl Plot {
     /// Whether the plot is laid out for a page's full width, not half of it.
     pub(crate) fn full_width(&self) -> bool {
         self.full_width
+    }
+
+    /// Which growth of the run, counted from 0, the plot is a zoom of.
+    pub(crate) fn growth(&self) -> Option<usize> {
+        self.growth
     }
 
     /// The `<svg>` element for a page that carries the style sheet itself.
@@ -41,7 +53,7 @@ impl Plot {
 }
 
 /// The plots of a run: `loss` always, then each of `bits_per_byte`, `parameters`, `throughput`, `learning_rate` and
-/// `gradient_norm` that has something to show.
+/// `gradient_norm` that has something to show, and a `growth_zoom_N` for each growth (from 1) with losses on both sides.
 #[must_use]
 pub fn plots(records: &[Record]) -> Vec<Plot> {
     let run = Run::new(records);
@@ -54,12 +66,18 @@ pub fn plots(records: &[Record]) -> Vec<Plot> {
         run.gradient_norm(),
     ];
     charts.extend(others.into_iter().filter(Chart::has_data));
-    charts
+    let charts = charts.into_iter().map(|chart| (chart, None));
+    let zooms = run.zooms();
+    let zooms = zooms
         .into_iter()
-        .map(|chart| Plot {
-            name: chart.name,
+        .map(|(growth, chart)| (chart, Some(growth)));
+    charts
+        .chain(zooms)
+        .map(|(chart, growth)| Plot {
             svg: chart.draw(),
             full_width: chart.size != Size::Half,
+            name: chart.name,
+            growth,
         })
         .collect()
 }
@@ -69,6 +87,8 @@ struct Run<'a> {
     records: &'a [Record],
     stages: Vec<Stage<'a>>,
     x_max: f64,
+    /// Usual number of updates between two train records.
+    spacing: u64,
 }
 
 impl<'a> Run<'a> {
@@ -79,6 +99,7 @@ impl<'a> Run<'a> {
             records,
             stages,
             x_max: last.unwrap_or(0) as f64,
+            spacing: usual_spacing(records),
         }
     }
 
@@ -173,14 +194,19 @@ impl<'a> Run<'a> {
     }
 
     /// A half-width chart with the run's bands and no data.
-    fn chart(&self, name: &'static str, title: &'static str, unit: &'static str) -> Chart {
+    fn chart(&self, name: &str, title: &str, unit: &'static str) -> Chart {
+        let tokens = |stage: &Stage<'_>| [stage.start_tokens, stage.end_tokens].map(|n| n as f64);
         Chart {
-            name,
-            title,
+            name: name.to_owned(),
+            title: title.to_owned(),
             unit,
             size: Size::Half,
-            x_max: self.x_max,
-            bands: self.stages.iter().map(band).collect(),
+            x_range: Range {
+                low: 0.0,
+                high: self.x_max,
+            },
+            x_label: "training tokens",
+            bands: self.stages.iter().map(|s| band(s, tokens(s))).collect(),
             layers: Vec::new(),
             series: Vec::new(),
             from_zero: false,
@@ -195,10 +221,21 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// A point for each usual spacing of records: around a growth they are denser, and every part of a run has to count
+    /// alike in an average.
     fn train_points(&self, value: impl Fn(&TrainRecord) -> Option<f64>) -> Vec<Point> {
-        self.train()
-            .filter_map(|r| Some((r.tokens as f64, value(r)?)))
-            .filter(|&point| plottable(point))
+        let points = self.train().filter_map(|r| {
+            let group = (r.stage, r.step.saturating_sub(1) / self.spacing);
+            Some((group, (r.tokens as f64, value(r)?)))
+        });
+        let points: Vec<_> = points.filter(|&(_, point)| plottable(point)).collect();
+        points
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|group| {
+                let sum: f64 = group.iter().map(|(_, point)| point.1).sum();
+                let last = group.last().map_or(0.0, |(_, point)| point.0);
+                (last, sum / group.len() as f64)
+            })
             .collect()
     }
 
@@ -259,7 +296,32 @@ impl<'a> Run<'a> {
     }
 }
 
-fn band(stage: &Stage<'_>) -> Band {
+/// The number of updates that most often lies between two train records which are not of consecutive updates; 1 if
+/// there are next to none.
+fn usual_spacing(records: &[Record]) -> u64 {
+    /// Fewer gaps of one size may be records that were lost.
+    const MIN_COUNT: u64 = 3;
+    let steps: Vec<u64> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Train(r) => Some(r.step),
+            _ => None,
+        })
+        .collect();
+    let mut counts = BTreeMap::new();
+    for pair in steps.windows(2) {
+        let gap = pair[1].saturating_sub(pair[0]);
+        if gap > 1 {
+            *counts.entry(gap).or_insert(0) += 1;
+        }
+    }
+    let most = counts.into_iter().max_by_key(|&(_, count)| count);
+    most.filter(|&(_, count)| count >= MIN_COUNT)
+        .map_or(1, |(gap, _)| gap)
+}
+
+/// The band of a stage from `start` to `end` on the x axis.
+fn band(stage: &Stage<'_>, [start, end]: [f64; 2]) -> Band {
     let params = human_count(stage.params);
     let mut labels = Vec::new();
     if let Some(growth) = stage.growth.filter(|growth| !growth.summary.is_empty()) {
@@ -269,8 +331,8 @@ fn band(stage: &Stage<'_>) -> Band {
     labels.push(format!("{params} params"));
     labels.push(params);
     Band {
-        start: stage.start_tokens as f64,
-        end: stage.end_tokens as f64,
+        start,
+        end,
         stage: stage.index,
         labels,
     }

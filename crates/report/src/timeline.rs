@@ -68,7 +68,7 @@ pub(crate) fn stages(records: &[Record]) -> Vec<Stage<'_>> {
                     ..empty_stage(r.stage, r.params_after, r.step, r.tokens)
                 });
             }
-            Record::Sample(_) | Record::Note(_) => {}
+            Record::Control(_) | Record::Sample(_) | Record::Note(_) => {}
         }
     }
     stages

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{eval, every_kind, grow, train};
+use common::{control, eval, every_kind, grow, train};
 use proptest::prelude::*;
 use roxmltree::{Document, Node};
-use tokenformer_report::{EvalRecord, Plot, Record, TrainRecord, plots};
+use tokenformer_report::{ControlRecord, EvalRecord, Plot, Record, TrainRecord, plots};
 
 fn plot(records: &[Record], name: &str) -> String {
     plots(records)
@@ -57,8 +57,9 @@ fn coordinates(svg: &str) -> Vec<f64> {
 
 #[test]
 fn plots_without_data_are_left_out_but_loss_always_is_there() {
-    let names =
-        |records: &[Record]| -> Vec<&str> { plots(records).iter().map(|plot| plot.name).collect() };
+    let names = |records: &[Record]| -> Vec<String> {
+        plots(records).into_iter().map(|p| p.name).collect()
+    };
     assert_eq!(names(&[]), ["loss"]);
     assert!(texts(&plot(&[], "loss")).contains(&"nothing recorded yet".to_owned()));
     assert_eq!(names(&[eval(1, 0, 2.0)]), ["loss", "parameters"]);
@@ -90,6 +91,86 @@ fn stages_are_labelled_and_growths_are_lines() {
     let document = Document::parse(&svg).unwrap();
     assert_eq!(by_class(&document, "growth").len(), 1);
     assert_eq!(by_class(&document, "tint").len(), 2);
+}
+
+/// A run with a growth at step 150 and its control; `last` is the last step.
+fn grown_run(last: u64) -> Vec<Record> {
+    let loss = |step: u64| 3.0 - step as f64 * 1e-3;
+    let mut records: Vec<Record> = (1..=150).map(|step| train(step, loss(step))).collect();
+    records.extend((151..=250).map(|step| control(step, 1, loss(step) + 0.1)));
+    records.push(grow(150, 1));
+    records.extend((151..=last).map(|step| match train(step, loss(step)) {
+        Record::Train(mut r) => {
+            r.stage = 1;
+            Record::Train(r)
+        }
+        other => other,
+    }));
+    records
+}
+
+#[test]
+fn a_zoom_shows_the_losses_on_both_sides_of_a_growth() {
+    let svg = plot(&grown_run(500), "growth_zoom_1");
+    let document = Document::parse(&svg).unwrap();
+    let number =
+        |node: &Node<'_, '_>, name: &str| -> f64 { node.attribute(name).unwrap().parse().unwrap() };
+    let points = |class: &str| -> usize {
+        let lines = by_class(&document, class);
+        let drawn = lines.iter().find(|node| node.has_attribute("clip-path"));
+        drawn
+            .unwrap()
+            .attribute("d")
+            .unwrap()
+            .split(['M', 'L'])
+            .count()
+            - 1
+    };
+    assert_eq!(points("thin"), 301, "from 100 updates before to 200 after");
+    assert_eq!(points("control"), 100);
+    let marks = by_class(&document, "growth");
+    assert_eq!(marks.len(), 1);
+    let axis = &by_class(&document, "axis")[0];
+    let (left, right) = (number(axis, "x1"), number(axis, "x2"));
+    let third = left + (right - left) / 3.0;
+    assert!((number(&marks[0], "x1") - third).abs() < 0.1, "{svg}");
+    let texts = texts(&svg);
+    for text in [
+        "training",
+        "without the growth",
+        "-100",
+        "0",
+        "200",
+        "updates since the growth",
+    ] {
+        assert!(texts.contains(&text.to_owned()), "no {text} in {texts:?}");
+    }
+}
+
+#[test]
+fn dense_records_around_a_growth_count_as_one_in_the_other_plots() {
+    let sparse: Vec<Record> = (1..=60)
+        .map(|i| train(10 * i, 5.0 - i as f64 / 16.0))
+        .collect();
+    // Ten records in place of one, of the same mean.
+    let dense: Vec<Record> = (1..=60)
+        .flat_map(|i| {
+            let steps = if (20..40).contains(&i) { 9 } else { 0 };
+            (0..=steps)
+                .rev()
+                .map(move |k| train(10 * i - k, 5.0 - i as f64 / 16.0))
+        })
+        .collect();
+    assert_eq!(dense.len(), 240);
+    assert_eq!(plot(&sparse, "loss"), plot(&dense, "loss"));
+}
+
+#[test]
+fn a_growth_with_few_losses_on_a_side_has_no_zoom() {
+    let has_zoom = |records: &[Record]| plots(records).iter().any(|p| p.name.contains("zoom"));
+    assert!(has_zoom(&grown_run(160)));
+    assert!(!has_zoom(&grown_run(159)));
+    assert!(!has_zoom(&grown_run(500)[141..]));
 }
 
 #[test]
@@ -177,7 +258,7 @@ fn any_count() -> impl Strategy<Value = u64> {
 fn any_record() -> impl Strategy<Value = Record> {
     let counts = (any_count(), any_count(), any_count(), any_count());
     let floats = (any_float(), any_float(), any_float(), any_float());
-    (0..3, counts, floats, "\\PC{0,12}", any::<bool>()).prop_map(
+    (0..4, counts, floats, "\\PC{0,12}", any::<bool>()).prop_map(
         |(kind, (step, tokens, params, more), (a, b, c, d), text, flag)| match kind {
             0 => Record::Train(TrainRecord {
                 step,
@@ -201,6 +282,11 @@ fn any_record() -> impl Strategy<Value = Record> {
                 bits_per_byte: flag.then_some(b),
                 perplexity: c,
                 eval_tokens: more,
+            }),
+            2 => Record::Control(ControlRecord {
+                step,
+                loss: a,
+                stage: more as usize,
             }),
             _ => {
                 let Record::Grow(mut growth) = grow(1, 1) else {

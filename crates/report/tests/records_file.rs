@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{every_kind, note, train};
+use common::{control, every_kind, note, train};
 use proptest::prelude::*;
 use tokenformer_report::{Error, EvalRecord, MetricsWriter, Record, ResumePoint, read};
 
@@ -56,6 +56,28 @@ fn non_finite_floats_are_null_and_read_back_as_nan() {
         };
         assert!(record.loss.is_nan());
     }
+}
+
+#[test]
+fn controls_stay_once_their_growth_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    let records = [train(2, 1.0), control(3, 1, 0.5), control(9, 1, 0.25)];
+    let resumed_in = |stage: usize| {
+        write(&path, &records);
+        let (step, unevaluated) = (2, false);
+        let point = ResumePoint {
+            step,
+            stage,
+            unevaluated,
+        };
+        MetricsWriter::open(&path, Some(point)).unwrap();
+        let kept = read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        kept
+    };
+    assert_eq!(resumed_in(0), records[..1], "they are made again");
+    assert_eq!(resumed_in(1), records, "they are not made again");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use tokenformer_core::Gradients;
 use tokenformer_core::growth::{Amount, Birth, params_after};
 use tokenformer_core::{Model, SiteKind};
+use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
 /// Bytes that training holds per parameter: weight, gradient and two moments.
 const BYTES_PER_PARAM: u64 = 16;
@@ -30,6 +31,9 @@ impl Trainer<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         ensure_memory(more)?;
+        if self.control(&event, stop)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         self.grow(event)?;
         Ok(match self.evaluate(stop)? {
             Some(_) => ControlFlow::Continue(()),
@@ -50,7 +54,7 @@ impl Trainer<'_> {
         self.state.stage += 1;
         self.records.grow(&report, self.state.tokens)?;
         self.state.growths.push(PastGrowth {
-            event: Some(event),
+            event: Some(event.without_control()),
             report,
         });
         Ok(())
@@ -71,7 +75,16 @@ fn growth_due<'r>(recipe: &'r Recipe, state: &TrainState) -> Option<&'r GrowEven
 
 fn has_happened(event: &GrowEvent, state: &TrainState) -> bool {
     let past = state.growths.iter();
-    past.filter_map(|g| g.event.as_ref()).any(|p| p == event)
+    let event = event.without_control();
+    past.filter_map(|g| g.event.as_ref()).any(|p| *p == event)
+}
+
+/// Whether update `step` is one that the zoom of a growth shows: its loss is recorded alone.
+pub(crate) fn is_near_growth(recipe: &Recipe, step: u64) -> bool {
+    recipe.grow.iter().any(|event| {
+        let from = event.at_step.saturating_sub(ZOOM_BEFORE);
+        (from..=event.at_step.saturating_add(ZOOM_AFTER)).contains(&step)
+    })
 }
 
 /// Parameters that a growth adds.
@@ -103,7 +116,11 @@ pub(crate) fn check_past(
 ) -> Result<()> {
     let past = state.growths.iter().filter_map(|g| g.event.as_ref());
     let past: Vec<&GrowEvent> = past.collect();
-    let planned = recipe.grow.iter().filter(|g| past.contains(g)).count();
+    let planned = recipe
+        .grow
+        .iter()
+        .filter(|g| has_happened(g, state))
+        .count();
     if planned < past.len() {
         let (expected, got) = (format!("{past:?}"), format!("{:?}", recipe.grow));
         return Err(refused(
@@ -112,8 +129,9 @@ pub(crate) fn check_past(
             got,
         ));
     }
-    let is_missed =
-        |g: &&GrowEvent| g.at_step < state.step && !past.contains(g) && !added_nothing(g, state);
+    let is_missed = |g: &&GrowEvent| {
+        g.at_step < state.step && !has_happened(g, state) && !added_nothing(g, state)
+    };
     match recipe.grow.iter().find(is_missed) {
         Some(missed) => Err(refused(
             "the recipe has a growth in the past",

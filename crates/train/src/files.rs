@@ -425,9 +425,34 @@ pub fn load_optimizer(
     config: AdamWConfig,
     state: &TrainState,
 ) -> Result<AdamW> {
-    let path = dir.join(MOMENTS);
-    let file = SafetensorsFile::open(&path)?;
     let mut optimizer = AdamW::new(config, model)?;
+    read_moments(dir, model, &mut optimizer, state)?;
+    Ok(optimizer)
+}
+
+/// Brings weights and moments back to what the checkpoint in `dir`, which this model and this optimizer have written,
+/// says, one array after the other, so that nothing is in memory twice.
+///
+/// # Errors
+/// If arrays are missing or have the wrong shape, or the device fails.
+pub(crate) fn restore_arrays(dir: &Path, model: &mut Model, optimizer: &mut AdamW) -> Result<()> {
+    let device = Arc::clone(model.device());
+    let file = SafetensorsFile::open(&dir.join(WEIGHTS))?;
+    for param in model.each_param_mut() {
+        file.expect_shape(param.name(), param.shape())?;
+        device.write(&file.read_f32(param.name())?, param.value_mut())?;
+        file.release(param.name())?;
+    }
+    read_moments(dir, model, optimizer, &read_state(dir)?)
+}
+
+fn read_moments(
+    dir: &Path,
+    model: &Model,
+    optimizer: &mut AdamW,
+    state: &TrainState,
+) -> Result<()> {
+    let file = SafetensorsFile::open(&dir.join(MOMENTS))?;
     for param in model.params() {
         let Some(&step) = state.updates.get(param.name()) else {
             continue;
@@ -443,5 +468,5 @@ pub fn load_optimizer(
             file.release(&name)?;
         }
     }
-    Ok(optimizer)
+    Ok(())
 }

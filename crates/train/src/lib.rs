@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+mod control;
 mod divergence;
 mod error;
 pub mod evaluate;

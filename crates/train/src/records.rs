@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::{
-    EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput, ResumePoint,
-    SampleRecord, SiteGrowth, TrainRecord,
+    ControlRecord, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput,
+    ResumePoint, SampleRecord, SiteGrowth, TrainRecord,
 };
 
 /// The records' file in a run directory.
@@ -169,6 +169,12 @@ impl<'a> Records<'a> {
             prompt: sample.prompt,
             text: sample.text,
         }))
+    }
+
+    /// Records the loss of an update without the growth that begins `stage`.
+    pub fn control(&mut self, step: u64, stage: u32, loss: f64) -> Result<()> {
+        let stage = stage as usize;
+        self.write(Record::Control(ControlRecord { step, loss, stage }))
     }
 
     /// Records a growth, and tells it.

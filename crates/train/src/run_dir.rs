@@ -59,6 +59,11 @@ impl RunDir {
         &self.path
     }
 
+    /// Where the checkpoint of `step` is or would be.
+    pub fn of_step(&self, step: u64) -> PathBuf {
+        self.checkpoints.dir_for(step)
+    }
+
     /// Whether the checkpoint of `step` is there and whole.
     pub fn has(&self, step: u64) -> bool {
         self.saved == Some(step)

@@ -6,6 +6,7 @@
 
 use crate::error::Result;
 use crate::evaluate::Evaluation;
+use crate::events::is_near_growth;
 use crate::files::{Best, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
@@ -196,9 +197,31 @@ impl<'a> Trainer<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// One update: gradients of all micro-batches, clipping, AdamW. Breaks with nothing changed if `stop` was set
-    /// between two micro-batches.
+    /// One update and its records. Breaks with nothing changed if `stop` was set between two micro-batches.
     fn update(&mut self, stop: &AtomicBool) -> Result<ControlFlow<()>> {
+        let Some(update) = self.descend(stop)? else {
+            return Ok(ControlFlow::Break(()));
+        };
+        self.count(update)?;
+        let place = self.place();
+        self.records.update(place, self.recipe.train.steps, update);
+        let step = self.state.step;
+        if step.is_multiple_of(self.recipe.log.every)
+            || self.stage_ends()
+            || is_near_growth(&self.recipe, step)
+        {
+            self.record_losses(update)?;
+        }
+        match update.skipped {
+            true => self.check_skipped(update)?,
+            false => self.check_saved()?,
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Gradients of all micro-batches, clipping, AdamW, and the position in the data; `None`, with nothing changed, if
+    /// `stop` was set between two micro-batches.
+    pub(crate) fn descend(&mut self, stop: &AtomicBool) -> Result<Option<Update>> {
         let started = Instant::now();
         let step = self.state.step + 1;
         self.model.set_step(self.state.step);
@@ -217,12 +240,12 @@ impl<'a> Trainer<'a> {
         // What comes until the next step can use their memory.
         self.gradients.reset();
         let (Some(loss), Some(nats)) = (loss, nats) else {
-            return Ok(ControlFlow::Break(()));
+            return Ok(None);
         };
         self.state.step = step;
         self.state.tokens += self.targets();
         self.state.windows += self.windows();
-        let update = Update {
+        Ok(Some(Update {
             loss,
             nats,
             grad_norm: applied.grad_norm,
@@ -230,18 +253,7 @@ impl<'a> Trainer<'a> {
             skipped: !applied.updated,
             targets: self.targets(),
             took: started.elapsed(),
-        };
-        self.count(update)?;
-        let place = self.place();
-        self.records.update(place, self.recipe.train.steps, update);
-        if step.is_multiple_of(self.recipe.log.every) || self.stage_ends() {
-            self.record_losses(update)?;
-        }
-        match update.skipped {
-            true => self.check_skipped(update)?,
-            false => self.check_saved()?,
-        }
-        Ok(ControlFlow::Continue(()))
+        }))
     }
 
     /// Adds up the gradients of all micro-batches of an update, and returns the sum of their losses; `None` if `stop` was set
@@ -378,7 +390,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Diverged`] if a weight is not finite: what is there stays the last checkpoint.
-    fn save(&mut self) -> Result<()> {
+    pub(crate) fn save(&mut self) -> Result<()> {
         if self.dir.has(self.state.step) {
             return Ok(());
         }

@@ -31,15 +31,17 @@ pub struct ReportInput<'a> {
 #[must_use]
 pub fn render(input: &ReportInput<'_>) -> String {
     let stages = stages(input.records);
-    let (full, half): (Vec<Plot>, Vec<Plot>) =
-        plots(input.records).into_iter().partition(Plot::full_width);
+    let is_zoom = |plot: &Plot| plot.growth().is_some();
+    let (zooms, others): (Vec<Plot>, Vec<Plot>) =
+        plots(input.records).into_iter().partition(is_zoom);
+    let (full, half): (Vec<Plot>, Vec<Plot>) = others.into_iter().partition(Plot::full_width);
 
     let mut out = head(input.title);
     out.push_str(&summary::header(input.title, input.records, &stages));
     out.push_str(&notes(input.notes));
     out.push_str(&figures(&full));
     push_section(&mut out, "Stages", &tables::stages(&stages));
-    push_section(&mut out, "Growth", &tables::growths(input.records));
+    push_section(&mut out, "Growth", &tables::growths(input.records, &zooms));
     push_section(
         &mut out,
         "Samples",
@@ -83,10 +85,11 @@ fn push_section(out: &mut String, heading: &str, content: &str) {
 }
 
 fn figures(plots: &[Plot]) -> String {
-    plots
-        .iter()
-        .map(|plot| format!("<figure class=\"card\">{}</figure>\n", plot.inline()))
-        .collect()
+    plots.iter().map(figure).collect()
+}
+
+fn figure(plot: &Plot) -> String {
+    format!("<figure class=\"card\">{}</figure>\n", plot.inline())
 }
 
 fn notes(notes: &[String]) -> String {

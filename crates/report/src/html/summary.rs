@@ -99,7 +99,9 @@ fn cards(records: &[Record], stages: &[Stage<'_>]) -> String {
         ),
         Losses::None => {}
     }
-    let steps = records.iter().map(Record::step).max().unwrap_or(0);
+    let own = |record: &&Record| !matches!(record, Record::Control(_));
+    let steps = records.iter().filter(own).map(Record::step).max();
+    let steps = steps.unwrap_or(0);
     card(
         "Training tokens",
         &human_count(end_tokens(stages)),

@@ -1,6 +1,8 @@
 //! The report's tables.
 
+use super::figure;
 use crate::escape::escape;
+use crate::plots::Plot;
 use crate::records::{EvalRecord, GrowRecord, Record};
 use crate::svg::{hue_class, short};
 use crate::table::human_count;
@@ -77,7 +79,8 @@ fn eval(value: Option<f64>) -> String {
     value.map_or("–".to_owned(), short)
 }
 
-pub(super) fn growths(records: &[Record]) -> String {
+/// The growths of a run, each with the plot of `zooms` that shows it, if one does.
+pub(super) fn growths(records: &[Record], zooms: &[Plot]) -> String {
     /// More tables than this start folded.
     const MAX_OPEN: usize = 2;
     let growths: Vec<&GrowRecord> = records
@@ -88,10 +91,17 @@ pub(super) fn growths(records: &[Record]) -> String {
         })
         .collect();
     let open = growths.len() <= MAX_OPEN;
-    growths.iter().map(|r| growth(r, open)).collect()
+    growths
+        .iter()
+        .enumerate()
+        .map(|(index, r)| {
+            let zoom = zooms.iter().find(|plot| plot.growth() == Some(index));
+            growth(r, open, zoom)
+        })
+        .collect()
 }
 
-fn growth(r: &GrowRecord, open: bool) -> String {
+fn growth(r: &GrowRecord, open: bool, zoom: Option<&Plot>) -> String {
     let layers = if r.layers_before == r.layers_after {
         String::new()
     } else {
@@ -118,7 +128,7 @@ fn growth(r: &GrowRecord, open: bool) -> String {
     );
     format!(
         "<details class=\"card\"{}><summary><span class=\"swatch {}\"></span><b>{}</b><small>step {}, {} tokens: \
-         {} → {} parameters{layers}; largest logit change {}</small></summary>{}</details>\n",
+         {} → {} parameters{layers}; largest logit change {}</small></summary>{}{}</details>\n",
         if open { " open" } else { "" },
         hue_class(r.stage),
         escape(&r.summary),
@@ -128,6 +138,7 @@ fn growth(r: &GrowRecord, open: bool) -> String {
         human_count(r.params_after),
         logit_difference(r.max_logit_diff),
         if r.sites.is_empty() { "" } else { &sites },
+        zoom.map_or(String::new(), figure),
     )
 }
 

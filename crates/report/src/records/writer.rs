@@ -26,9 +26,9 @@ impl ResumePoint {
         let again = self.unevaluated
             && record.step() == self.step
             && matches!(record, Record::Eval(_) | Record::Sample(_));
-        record.step() <= self.step
-            && record.stage().is_none_or(|stage| stage <= self.stage)
-            && !again
+        // Controls are made before their growth, for steps after it, and the growth is not done again once it is saved.
+        let is_past = record.step() <= self.step || matches!(record, Record::Control(_));
+        is_past && record.stage().is_none_or(|stage| stage <= self.stage) && !again
     }
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Damage {
 impl MetricsWriter {
     /// Opens `path` for appending, creating it when it is missing.
     ///
-    /// With `resume`, every record of a later step or stage is dropped first, so that a killed and resumed run leaves
+    /// With `resume`, every record of a later step or stage is dropped first (controls of a later stage only), so that a killed and resumed run leaves
     /// the records of an uninterrupted one. For that, all records of a step and stage must be written before its
     /// checkpoint is.
     /// A torn last line is dropped in any case. Any other line that is no record is moved to the end of

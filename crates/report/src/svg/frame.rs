@@ -17,7 +17,8 @@ pub(super) struct Frame {
     pub top: f64,
     pub bottom: f64,
     strip_height: f64,
-    x_max: f64,
+    x_range: Range,
+    x_label: &'static str,
     pub range: Range,
     x_ticks: Vec<(f64, String)>,
     y_ticks: Vec<(f64, String)>,
@@ -30,11 +31,10 @@ impl Frame {
             Size::Wide => (1000.0, 290.0, 9.0, 4.0),
             Size::Half => (490.0, 250.0, 5.0, 4.0),
         };
-        let x_max = if chart.x_max > 0.0 { chart.x_max } else { 1.0 };
-        let x_range = Range {
-            low: 0.0,
-            high: x_max,
-        };
+        let mut x_range = chart.x_range;
+        if x_range.high <= x_range.low {
+            x_range.high = x_range.low + 1.0;
+        }
         let y_ticks = labelled(range, y_target);
         let label_width = y_ticks
             .iter()
@@ -52,15 +52,17 @@ impl Frame {
             top: 62.0 + strip_height,
             bottom: height - 44.0,
             strip_height,
-            x_max,
+            x_range,
+            x_label: chart.x_label,
             range,
             x_ticks: labelled(x_range, x_target),
             y_ticks,
         }
     }
 
-    pub(super) fn x(&self, tokens: f64) -> f64 {
-        self.left + (tokens / self.x_max).clamp(0.0, 1.0) * (self.right - self.left)
+    pub(super) fn x(&self, value: f64) -> f64 {
+        let share = (value - self.x_range.low) / (self.x_range.high - self.x_range.low);
+        self.left + share.clamp(0.0, 1.0) * (self.right - self.left)
     }
 
     pub(super) fn y(&self, value: f64) -> f64 {
@@ -88,7 +90,7 @@ impl Frame {
             self.right - left + 1.0,
             self.bottom - top + 1.0,
             name = chart.name,
-            title = escape(chart.title),
+            title = escape(&chart.title),
         )
     }
 
@@ -119,9 +121,10 @@ impl Frame {
             ));
         }
         out.push_str(&format!(
-            "<text class=\"dim\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">training tokens</text>\n",
+            "<text class=\"dim\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
             (left + right) / 2.0,
             bottom + 36.0,
+            escape(self.x_label),
         ));
     }
 
@@ -152,7 +155,7 @@ impl Frame {
         let left = 20.0;
         out.push_str(&format!(
             r#"<text class="title" x="{left}" y="30">{}</text><text class="dim" x="{left}" y="48">{}</text>"#,
-            escape(chart.title),
+            escape(&chart.title),
             escape(chart.unit),
         ));
         if let Some(note) = note {
@@ -195,6 +198,8 @@ impl Frame {
                     r#"<path class="raw key" d="M{x:.1} 26l4 -4 4 7 4 -6 {:.1} 3"/>"#,
                     KEY_WIDTH - 18.0
                 ),
+                Style::Thin => format!(r#"<path class="thin" d="M{x:.1} 26H{end:.1}"/>"#),
+                Style::Control => format!(r#"<path class="control" d="M{x:.1} 26H{end:.1}"/>"#),
                 Style::Dots => format!(
                     r#"<path class="link" d="M{x:.1} 26H{end:.1}"/><circle class="dot" cx="{middle:.1}" cy="26" r="4"/>"#
                 ),

@@ -1,4 +1,4 @@
-//! One kind of chart, drawn as SVG: values over training tokens, with the growth stages as coloured bands.
+//! One kind of chart, drawn as SVG: values over training tokens or updates, with the growth stages as coloured bands.
 //!
 //! Colours are CSS variables with a light and a dark set, so that the same markup works in a page and as a file.
 
@@ -27,12 +27,12 @@ pub(crate) fn hue_class(stage: usize) -> String {
 /// A chart before it is drawn.
 pub(crate) struct Chart {
     /// Unique in a page.
-    pub name: &'static str,
-    pub title: &'static str,
+    pub name: String,
+    pub title: String,
     pub unit: &'static str,
     pub size: Size,
-    /// The right end of the token axis, which starts at 0.
-    pub x_max: f64,
+    pub x_range: Range,
+    pub x_label: &'static str,
     pub bands: Vec<Band>,
     pub layers: Vec<Layer>,
     pub series: Vec<Series>,
@@ -51,7 +51,7 @@ pub(crate) enum Size {
     Half,
 }
 
-/// The token range of a stage.
+/// The part of the x axis that a stage takes.
 pub(crate) struct Band {
     pub start: f64,
     pub end: f64,
@@ -81,9 +81,13 @@ pub(crate) enum Style {
     Line,
     /// The unsmoothed values behind it.
     Raw,
+    /// Unsmoothed values as the only line of the run.
+    Thin,
+    /// Unsmoothed values of another run, for comparison.
+    Control,
     /// Measured points, joined.
     Dots,
-    /// Ticks on the token axis; the y values are not used.
+    /// Ticks on the x axis; the y values are not used.
     Marks,
 }
 
@@ -98,7 +102,7 @@ impl Chart {
         }
         self.draw_layers(&frame, &mut out);
         for series in &self.series {
-            draw_series(series, &frame, self.name, &mut out);
+            draw_series(series, &frame, &self.name, &mut out);
         }
         frame.draw_header(self, self.cut_off_note(&frame), &mut out);
         out.push_str("</svg>\n");
@@ -117,7 +121,7 @@ impl Chart {
             .iter()
             .filter(move |series| match series.style {
                 Style::Line => !has_raw,
-                Style::Raw | Style::Dots => true,
+                Style::Raw | Style::Thin | Style::Control | Style::Dots => true,
                 Style::Marks => false,
             })
             .flat_map(|series| series.points.iter().map(|point| point.1));
@@ -175,6 +179,8 @@ fn draw_series(series: &Series, frame: &Frame, chart: &str, out: &mut String) {
     match series.style {
         Style::Line => draw_line(series, "train", frame, chart, out),
         Style::Raw => draw_line(series, "raw", frame, chart, out),
+        Style::Thin => draw_line(series, "thin", frame, chart, out),
+        Style::Control => draw_line(series, "control", frame, chart, out),
         Style::Dots => {
             draw_line(series, "link", frame, chart, out);
             for &point in &thin(&series.points, MAX_POINTS) {

@@ -229,7 +229,7 @@ fn encode(records: &[Record]) -> Vec<Event> {
                 let text = format!("{}{}", r.prompt, r.text);
                 push(record, &[("samples", Value::Text(&text))]);
             }
-            Record::Note(_) => push(record, &[]),
+            Record::Control(_) | Record::Note(_) => push(record, &[]),
         }
     }
     // Records of a run are in this order already, but nothing in their file forces it.

@@ -2,7 +2,8 @@
 #![allow(dead_code)] // each test file uses its part
 
 use tokenformer_report::{
-    EvalRecord, GrowRecord, NoteRecord, Record, ReportInput, SampleRecord, SiteGrowth, TrainRecord,
+    ControlRecord, EvalRecord, GrowRecord, NoteRecord, Record, ReportInput, SampleRecord,
+    SiteGrowth, TrainRecord,
 };
 
 pub fn train(step: u64, loss: f64) -> Record {
@@ -55,6 +56,10 @@ pub fn grow(step: u64, stage: usize) -> Record {
     })
 }
 
+pub fn control(step: u64, stage: usize, loss: f64) -> Record {
+    Record::Control(ControlRecord { step, loss, stage })
+}
+
 pub fn sample(step: u64, prompt: &str, text: &str) -> Record {
     Record::Sample(SampleRecord {
         step,
@@ -78,6 +83,7 @@ pub fn every_kind() -> Vec<Record> {
         train(1, 5.25),
         train(2, 0.1 + 0.2),
         sample(2, "a\n\"b\"", "c\u{2028}\u{0}é"),
+        control(3, 1, 5.125),
         grow(2, 1),
         eval(2, 1, 5.0),
         note(3, "interrupted"),

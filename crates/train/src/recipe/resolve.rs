@@ -255,6 +255,7 @@ fn schema() -> Table {
             ..Growth::default()
         },
         schedule: Some(Schedule::default()),
+        control: 200,
         ..GrowEvent::default()
     };
     let full = Recipe {

@@ -374,6 +374,24 @@ pub struct GrowEvent {
     /// A learning-rate schedule of the stage's own, over its steps; without one the old goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// Updates that are first made without the growth, for comparison, and taken back; 0 for none. They end before the
+    /// next growth.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub control: u64,
+}
+
+impl GrowEvent {
+    /// The event without what it asks for beside the growth, which changes nothing of the run.
+    pub(crate) fn without_control(&self) -> Self {
+        Self {
+            control: 0,
+            ..self.clone()
+        }
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Recipe {

@@ -1,0 +1,55 @@
+//! Training on for a while without a growth, for comparison with the run that grows.
+
+use crate::error::Result;
+use crate::files;
+use crate::recipe::GrowEvent;
+use crate::trainer::Trainer;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+impl Trainer<'_> {
+    /// Records the losses of the next updates as they are without the growth, if `event` asks for that, and takes the
+    /// updates back. Breaks if `stop` was set meanwhile: the checkpoint from before is then where the run goes on.
+    pub(crate) fn control(
+        &mut self,
+        event: &GrowEvent,
+        stop: &AtomicBool,
+    ) -> Result<ControlFlow<()>> {
+        let step = self.state.step;
+        // Beyond the next growth the run would differ in more than this one.
+        let next = self.recipe.grow.iter().map(|g| g.at_step);
+        let end = (next.filter(|&at| at > step).min()).unwrap_or(self.recipe.train.steps);
+        let updates = event.control.min(end.saturating_sub(step));
+        if updates == 0 {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.save()?;
+        let text = format!("training on for {updates} updates without the growth, for comparison");
+        self.records.note(step, text)?;
+
+        let (state, settings) = (self.state.clone(), self.model.training_settings());
+        let trained = self.train_without_growth(updates, stop);
+        self.state = state;
+        let trained = trained?;
+        let saved = self.dir.of_step(step);
+        files::restore_arrays(&saved, &mut self.model, &mut self.optimizer)?;
+        self.model.set_training(&settings);
+        // The last update before this step has set a `tau` that anneals, and the next one sets it again.
+        self.model.set_step(step.saturating_sub(1));
+        Ok(trained)
+    }
+
+    fn train_without_growth(&mut self, updates: u64, stop: &AtomicBool) -> Result<ControlFlow<()>> {
+        let stage = self.state.stage + 1;
+        for _ in 0..updates {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(ControlFlow::Break(()));
+            }
+            let Some(update) = self.descend(stop)? else {
+                return Ok(ControlFlow::Break(()));
+            };
+            self.records.control(self.state.step, stage, update.loss)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
