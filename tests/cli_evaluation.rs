@@ -171,7 +171,7 @@ fn what_is_read_is_not_written_over() {
             "--samples",
             out,
         ];
-        let parts = ["--samples", "another place than what is read"];
+        let parts = ["--samples", "not a possible value"];
         fail(cached(&lab, lab.command(&args)), 2, &parts);
     }
     assert_eq!((inputs(Path::new(&tokens)), inputs(&weights)), before);

@@ -169,15 +169,18 @@ fn growth_as_a_command_is_growth_in_the_recipe() {
         state
     };
     assert_eq!(state(&a), state(&b));
-    // Losses of the steps after the growth.
+    // Held-out losses after the growth. Training losses are recorded closer around a planned growth.
     let after = |out: &str| {
         let lines = loss_columns(&lab.path(out)).into_iter();
         lines
-            .filter(|l| l.contains(r#""kind":"train""#) && l.contains(r#""stage":1"#))
+            .filter(|l| l.contains(r#""kind":"eval""#) && l.contains(r#""stage":1"#))
             .collect::<Vec<_>>()
     };
-    assert_eq!(after("inside").len(), 6);
-    assert_eq!(after("inside"), after("command"));
+    let (inside, command) = (after("inside"), after("command"));
+    assert!(
+        !command.is_empty() && inside.ends_with(&command),
+        "{inside:?} {command:?}"
+    );
 }
 
 #[test]

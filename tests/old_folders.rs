@@ -36,12 +36,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Kind, step, stage, loss and growth of every record but notes and samples.
+/// Kind, step, stage, loss and growth of every evaluation and growth. (Training losses are recorded closer around a planned
+/// growth than they were.)
 fn records(path: &Path) -> Vec<(String, Value, Value, Option<f64>, Value)> {
     let text = fs::read_to_string(path).expect("records");
     let values = text.lines().map(|line| serde_json::from_str(line).unwrap());
     values
-        .filter(|r: &Value| r["kind"] != "note" && r["kind"] != "sample")
+        .filter(|r: &Value| r["kind"] == "eval" || r["kind"] == "grow")
         .map(|r| {
             let kind = r["kind"].as_str().expect("a kind").to_string();
             let growth = [&r["summary"], &r["max_logit_diff"], &r["params"]].map(Value::clone);

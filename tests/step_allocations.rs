@@ -79,6 +79,7 @@ fn a_step_allocates_nothing() {
                 format!("train.steps={STEPS}"),
                 format!("train.recompute={recompute}"),
                 "log.every=1000".into(),
+                "log.around_growth=false".into(),
                 "eval.every=0".into(),
                 "sample.tokens=0".into(),
                 "checkpoint.every=0".into(),

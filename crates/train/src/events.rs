@@ -81,10 +81,12 @@ fn has_happened(event: &GrowEvent, state: &TrainState) -> bool {
 
 /// Whether update `step` is one that the zoom of a growth shows: its loss is recorded alone.
 pub(crate) fn is_near_growth(recipe: &Recipe, step: u64) -> bool {
-    recipe.grow.iter().any(|event| {
-        let from = event.at_step.saturating_sub(ZOOM_BEFORE);
-        (from..=event.at_step.saturating_add(ZOOM_AFTER)).contains(&step)
-    })
+    let mut growths = recipe.grow.iter();
+    recipe.log.around_growth
+        && growths.any(|event| {
+            let from = event.at_step.saturating_sub(ZOOM_BEFORE);
+            (from..=event.at_step.saturating_add(ZOOM_AFTER)).contains(&step)
+        })
 }
 
 /// Parameters that a growth adds.

@@ -354,11 +354,17 @@ impl Default for CheckpointTable {
 pub struct LogTable {
     /// Steps between two records of the training loss.
     pub every: u64,
+    /// Whether every step from 100 before to 200 after a planned growth is recorded, for the report's zoom.
+    #[serde(default = "yes")]
+    pub around_growth: bool,
 }
 
 impl Default for LogTable {
     fn default() -> Self {
-        Self { every: 10 }
+        Self {
+            every: 10,
+            around_growth: true,
+        }
     }
 }
 
