@@ -410,7 +410,7 @@ fn mixed_and_damaged_datasets_are_refused() {
         (
             "\"vocab_size\": 257",
             "\"vocab_size\": 258",
-            "the tokenizer is not that",
+            "the tokenizer is not the one",
         ),
     ] {
         assert!(json.contains(from), "{from}");
