@@ -8,7 +8,7 @@ mod packed;
 
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{
-    Element, Mat, MatMut, Source, packed_lines, par_gemm_packed, par_matmul, par_pack,
+    Element, Mat, MatMut, Source, packed_lines, par_gemm_packed, par_matmul, par_pack, stripes,
 };
 use crate::math::exp;
 use crate::simd::{lane_max, lane_sum, simd};
@@ -48,7 +48,8 @@ pub struct Head<'a> {
     pub width: usize,
 }
 
-/// Per-row loss `losses` `[R]` (nats; NaN where a logit is not finite), and with `gradient` the gradients of `weight · Σ losses`.
+/// Per-row loss `losses` `[R]` (nats; NaN where a logit is not finite), and with `gradient` the gradients of
+/// `weight · Σ losses`.
 pub fn forward<P: Element>(
     exec: &mut Exec<'_>,
     head: Head<'_>,
@@ -65,14 +66,7 @@ pub fn forward<P: Element>(
         width: d,
     } = head;
     let (r, v) = (losses.len(), table.len() / d);
-    assert_eq!(h.len(), r * d);
-    assert_eq!(
-        match targets {
-            Targets::Classes(classes) => classes.len(),
-            Targets::Soft(weights) => weights.len() / v,
-        },
-        r
-    );
+    assert_eq!((h.len(), targets_len(targets, v)), (r * d, r));
     let chunks = chunks(r, v);
     let mut work = exec.scratch.take_shared(chunks.size() * v);
     for chunk in (0..chunks.count()).map(|i| chunks.range(i)) {
@@ -80,38 +74,11 @@ pub fn forward<P: Element>(
         let rows = chunk.start * d..chunk.end * d;
         let probabilities = &mut work[..n * v];
         let (hidden, all) = (Mat::new(&h[rows.clone()], n, d), Mat::new(table, v, d));
-        par_matmul::<P>(
-            exec,
-            probabilities,
-            v,
-            Write::Replace,
-            hidden,
-            all.t(),
-            scale,
-        );
+        let logits = MatMut::new(&mut *probabilities, n, v);
+        par_matmul::<P>(exec, logits, Write::Replace, hidden, all.t(), scale);
         let weight = gradient.as_ref().map(|g| g.weight);
-        {
-            let logits = Disjoint::new(&mut *probabilities);
-            let losses = Disjoint::new(&mut *losses);
-            let start = chunk.start;
-            exec.run(n, 0, |row, _| {
-                // SAFETY: each task owns one row.
-                let logits = unsafe { logits.part(row * v..(row + 1) * v) };
-                // SAFETY: as above.
-                let loss = unsafe { losses.part(start + row..start + row + 1) };
-                let (factor, differentiate) = (weight.unwrap_or(0.0), weight.is_some());
-                loss[0] = match targets {
-                    Targets::Classes(classes) => {
-                        let class = classes[start + row] as usize;
-                        row_loss(logits, class, factor, differentiate)
-                    }
-                    Targets::Soft(weights) => {
-                        let weights = &weights[(start + row) * v..(start + row + 1) * v];
-                        soft_loss(logits, weights, factor, differentiate)
-                    }
-                };
-            });
-        }
+        let losses = &mut losses[chunk.clone()];
+        row_losses(exec, probabilities, targets, chunk.start, losses, weight);
         if let Some(gradient) = &mut gradient {
             let d_logits = Mat::new(probabilities, n, v);
             let dh = &mut gradient.dh[rows.clone()];
@@ -126,8 +93,44 @@ pub fn forward<P: Element>(
     }
 }
 
-/// Elements of the table that are packed at a time.
-const STRIPE: usize = 1 << 21;
+/// Rows that targets are given for.
+fn targets_len(targets: Targets<'_>, v: usize) -> usize {
+    match targets {
+        Targets::Classes(classes) => classes.len(),
+        Targets::Soft(weights) => weights.len() / v,
+    }
+}
+
+/// Losses of the rows of `logits` `[R, V]`, the first of which is row `first` of the targets. With `weight`, logits
+/// become their gradient times it.
+fn row_losses(
+    exec: &mut Exec<'_>,
+    logits: &mut [f32],
+    targets: Targets<'_>,
+    first: usize,
+    losses: &mut [f32],
+    weight: Option<f32>,
+) {
+    let (rows, v) = (losses.len(), logits.len() / losses.len());
+    let (logits, losses) = (Disjoint::new(logits), Disjoint::new(losses));
+    let (factor, differentiate) = (weight.unwrap_or(0.0), weight.is_some());
+    exec.run(rows, 0, |row, _| {
+        // SAFETY: each task owns one row.
+        let logits = unsafe { logits.part(row * v..(row + 1) * v) };
+        // SAFETY: as above.
+        let loss = unsafe { losses.part(row..row + 1) };
+        let at = first + row;
+        loss[0] = match targets {
+            Targets::Classes(classes) => {
+                row_loss(logits, classes[at] as usize, factor, differentiate)
+            }
+            Targets::Soft(weights) => {
+                let weights = &weights[at * v..(at + 1) * v];
+                soft_loss(logits, weights, factor, differentiate)
+            }
+        };
+    });
+}
 
 /// `dh` `[R, D] = scale · d_logits[R, V] · table[V, D]`, the sum over `V` in stripes so that few rows of the table are
 /// packed at a time.
@@ -142,13 +145,12 @@ fn head_gradient<P: Element>(
     f32: Source<P>,
 {
     let [r, v] = d_logits.shape();
-    let columns = crate::gemm::Packed::<P>::COLS;
-    let stripes = Pieces::new(v, (STRIPE / d / columns).max(1) * columns);
+    let stripes = stripes::<P>(v, d);
     for (i, rows) in (0..stripes.count()).map(|i| stripes.range(i)).enumerate() {
         let mut lines = exec.scratch.take_lines(packed_lines::<P>(rows.len(), d));
         let block = Mat::new(table, v, d).row_block(rows.start, rows.len());
         let packed = par_pack::<P, f32>(exec, &mut lines, block);
-        let d_logits = d_logits.t().row_block(rows.start, rows.len()).t();
+        let d_logits = d_logits.col_block(rows.start, rows.len());
         let dh = MatMut::new(dh, r, d);
         par_gemm_packed(exec, dh, Write::nth(i), d_logits, packed, scale);
     }

@@ -46,6 +46,7 @@ pub use crate::line::Line;
 pub use bf16::{Bf16, round_to_bf16, widen_bf16};
 pub use kept::Kept;
 pub use matmul::par_matmul;
+pub(crate) use matmul::stripes;
 pub use pack::{Element, Source};
 pub use packed::{Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_pack};
 pub use weights::{Job, PackedWeights, WEIGHTS_SCRATCH, gemm_weights, par_products};
@@ -100,6 +101,11 @@ impl<'a, T> Mat<'a, T> {
         }
     }
 
+    /// Columns `start..start + cols`.
+    pub fn col_block(self, start: usize, cols: usize) -> Self {
+        self.t().row_block(start, cols).t()
+    }
+
     /// Rows `start..start + rows`.
     pub fn row_block(self, start: usize, rows: usize) -> Self {
         assert!(start + rows <= self.rows);
@@ -141,6 +147,18 @@ impl<'a> MatMut<'a> {
 }
 
 impl MatMut<'_> {
+    /// Columns `start..start + cols`.
+    pub fn col_block(&mut self, start: usize, cols: usize) -> MatMut<'_> {
+        assert!(start + cols <= self.cols);
+        // An empty matrix may have less data than the columns would start at.
+        let is_empty = self.rows == 0 || cols == 0;
+        MatMut {
+            data: &mut self.data[if is_empty { 0 } else { start }..],
+            cols,
+            ..*self
+        }
+    }
+
     fn output(self) -> Output {
         Output {
             first: self.data.as_mut_ptr(),
@@ -227,7 +245,7 @@ fn par_product(
             row_stride,
         };
         let a = a.row_block(rows.start, rows.len());
-        let b = b.t().row_block(cols.start, cols.len()).t();
+        let b = b.col_block(cols.start, cols.len());
         let work = words_of_floats(scratch);
         let start = work.as_ptr().align_offset(align_of::<Line>());
         let right = right::<f32, f32>(b, a.rows, &mut work[start..]);

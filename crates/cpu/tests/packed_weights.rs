@@ -368,17 +368,25 @@ fn sites_give_the_bits_of_the_plain_layer_and_rows_do_not_disturb_each_other() {
                 eps: 1e-6,
                 segments: &segments[i],
             };
-            let weights: Vec<Vec<[&PackedWeights; 2]>> = (sites.iter())
+            let weights: Vec<Vec<tokenformer_device::Segment<&PackedWeights>>> = (sites.iter())
                 .map(|site| {
                     site.iter()
-                        .map(|t| [&t.prepared[0], &t.prepared[1]])
+                        .map(|t| tokenformer_device::Segment {
+                            keys: &t.prepared[0],
+                            values: &t.prepared[1],
+                            tokens: t.count,
+                            tau: 4.0,
+                        })
                         .collect()
                 })
                 .collect();
             let prepared: Vec<PackedSite<'_>> = (0..3)
                 .map(|i| PackedSite {
-                    site: site(i),
-                    weights: &weights[i],
+                    theta,
+                    norm,
+                    tau: 9.0,
+                    eps: 1e-6,
+                    segments: &weights[i],
                 })
                 .collect();
             for (rows, threads) in [(1, 1), (1, 3), (3, 2), (8, 2), (600, 2)] {
@@ -455,7 +463,8 @@ fn the_head_gives_the_bits_of_the_plain_head() {
         let (mut want_nll, mut got_nll) = (vec![0.0; rows], vec![0.0; rows]);
         with_exec(2, |exec| {
             let (left, right) = (Mat::new(&h, rows, d), Mat::new(&table, v, d).t());
-            par_matmul::<f32>(exec, &mut want, v, Write::Replace, left, right, 0.5);
+            let want = MatMut::new(&mut want, rows, v);
+            par_matmul::<f32>(exec, want, Write::Replace, left, right, 0.5);
             cross_entropy::logits_packed(exec, &h, &prepared, 0.5, &mut got);
             let nll = &mut want_nll;
             let head = Head {

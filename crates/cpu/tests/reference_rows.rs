@@ -4,7 +4,7 @@ mod common;
 
 use common::{Random, assert_near, cases, exec, max_error, widen};
 use proptest::prelude::*;
-use tokenformer_cpu::gemm::{Mat, par_matmul};
+use tokenformer_cpu::gemm::{Mat, MatMut, par_matmul};
 use tokenformer_cpu::{adamw, cross_entropy, elementwise, layer_norm, rotary, rows};
 use tokenformer_device::reference;
 use tokenformer_device::{Adam, RotaryDims, RotaryTable, RowTargets, Write};
@@ -171,7 +171,8 @@ fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: 
         cross_entropy::forward::<f32>(exec, head, classes, &mut nll, Some(gradient));
         cross_entropy::forward::<f32>(exec, head, classes, &mut evaluated, None);
         let (left, right) = (Mat::new(&h, rows, d), Mat::new(&table, vocab, d).t());
-        par_matmul::<f32>(exec, &mut logits, vocab, Write::Replace, left, right, scale);
+        let to = MatMut::new(&mut logits, rows, vocab);
+        par_matmul::<f32>(exec, to, Write::Replace, left, right, scale);
     });
     let what = format!("{rows} rows, {vocab} tokens, width {d}");
     if vocab == 1 {

@@ -1,7 +1,7 @@
 //! The output head with a table that was packed for inference.
 
-use super::{Targets, chunks, row_loss, soft_loss};
-use crate::exec::{Disjoint, Exec};
+use super::{Targets, chunks, row_losses, targets_len};
+use crate::exec::Exec;
 use crate::gemm::{Job, Mat, PackedWeights, par_products};
 use tokenformer_device::Write;
 
@@ -35,28 +35,12 @@ pub fn losses_packed(
     losses: &mut [f32],
 ) {
     let ([d, v], r) = (table.shape(), losses.len());
-    assert_eq!(h.len(), r * d);
+    assert_eq!((h.len(), targets_len(targets, v)), (r * d, r));
     let chunks = chunks(r, v);
     let mut work = exec.scratch.take_shared(chunks.size() * v);
     for rows in (0..chunks.count()).map(|i| chunks.range(i)) {
         let logits = &mut work[..rows.len() * v];
         logits_packed(exec, &h[rows.start * d..rows.end * d], table, scale, logits);
-        let (logits, losses) = (
-            Disjoint::new(logits),
-            Disjoint::new(&mut losses[rows.clone()]),
-        );
-        exec.run(rows.len(), 0, |row, _| {
-            // SAFETY: each task owns one row.
-            let logits = unsafe { logits.part(row * v..(row + 1) * v) };
-            // SAFETY: as above.
-            let loss = unsafe { losses.part(row..row + 1) };
-            let at = rows.start + row;
-            loss[0] = match targets {
-                Targets::Classes(classes) => row_loss(logits, classes[at] as usize, 0.0, false),
-                Targets::Soft(weights) => {
-                    soft_loss(logits, &weights[at * v..(at + 1) * v], 0.0, false)
-                }
-            };
-        });
+        row_losses(exec, logits, targets, rows.start, &mut losses[rows], None);
     }
 }

@@ -4,7 +4,7 @@ mod site;
 mod storage;
 
 use crate::arena::{OutOfMemory, Zeroed};
-use crate::gemm::{self, Bf16, Element, Kept as _, Mat, PackedWeights};
+use crate::gemm::{self, Bf16, Mat, MatMut, PackedWeights};
 use crate::{
     Arena, Exec, Pool, Scratch, adamw, attention, cross_entropy, elementwise, layer_norm, rotary,
     rows, simd,
@@ -13,8 +13,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use storage::{Accumulator, Backing, Floats, Own, Packed};
-use storage::{floats, floats_mut, indices, indices_mut, packed};
+use storage::{Backing, Form, Numbers, Packed};
+use storage::{floats, floats_mut, indices, indices_mut, packed, sums, sums_mut};
 use tokenformer_device::{
     Adam, AdamStep, AttentionDims, Buffer, Device, DeviceError, FusedSite, Handles, Head,
     KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result, Role,
@@ -104,21 +104,24 @@ impl Cpu {
         self.precision
     }
 
-    fn out_of_memory(needed_bytes: usize) -> DeviceError {
+    fn out_of_memory(needed: OutOfMemory) -> DeviceError {
         DeviceError::OutOfMemory {
             device: "cpu".into(),
-            needed_bytes,
+            needed_bytes: needed.bytes,
         }
     }
 
-    /// Floats of memory that `len` numbers of a role take.
-    fn floats_for(&self, len: usize, role: Role) -> usize {
-        match role {
-            Role::Scores => {
-                in_precision!(self, P => len.div_ceil(<P as Element>::Kept::PER_FLOAT))
-            }
-            _ => len,
-        }
+    /// The form of a buffer of a role, and memory for `len` numbers of it if `take` finds some.
+    fn memory<T>(
+        &self,
+        len: usize,
+        role: Role,
+        take: impl FnOnce(usize) -> Option<T>,
+    ) -> Result<(Form, T)> {
+        let form = Form::of(role);
+        let size = in_precision!(self, P => form.floats::<P>(len));
+        let memory = take(size).ok_or_else(|| Self::out_of_memory(OutOfMemory::of_floats(size)))?;
+        Ok((form, memory))
     }
 
     /// Runs kernels. A kernel without scratch memory unwinds before its first task, so no number is half computed.
@@ -130,7 +133,7 @@ impl Cpu {
         };
         catch_unwind(AssertUnwindSafe(|| run(&mut exec))).map_err(|payload| {
             match payload.downcast::<OutOfMemory>() {
-                Ok(short) => Self::out_of_memory(short.bytes),
+                Ok(short) => Self::out_of_memory(*short),
                 Err(panic) => resume_unwind(panic),
             }
         })
@@ -161,32 +164,26 @@ impl Device for Cpu {
     }
 
     fn alloc(&self, len: usize, role: Role) -> Result<Buffer> {
-        if role == Role::Accumulator {
-            return Ok(Buffer::new(Accumulator(vec![0.0; len]), len));
-        }
-        let size = self.floats_for(len, role);
-        let short = || Self::out_of_memory(size.saturating_mul(size_of::<f32>()));
-        let zeroed = Zeroed::new(size).ok_or_else(short)?;
-        let own = Own::new(Backing::Zeroed(zeroed), &self.persistent);
-        Ok(Buffer::new(Floats::Own(own), len))
+        let (form, zeroed) = self.memory(len, role, Zeroed::new)?;
+        let numbers = Numbers::own(Backing::Zeroed(zeroed), form, &self.persistent);
+        Ok(Buffer::new(numbers, len))
     }
 
-    fn alloc_from(&self, numbers: Vec<f32>, _role: Role) -> Result<Buffer> {
-        let len = numbers.len();
-        let own = Own::new(Backing::List(numbers), &self.persistent);
-        Ok(Buffer::new(Floats::Own(own), len))
+    fn alloc_from(&self, numbers: Vec<f32>, role: Role) -> Result<Buffer> {
+        let (form, len) = (Form::of(role), numbers.len());
+        assert_eq!(form, Form::F32, "the host's numbers are f32");
+        let numbers = Numbers::own(Backing::List(numbers), form, &self.persistent);
+        Ok(Buffer::new(numbers, len))
     }
 
     fn temporary(&self, len: usize, role: Role, buffer: &mut Buffer) -> Result<()> {
-        let size = self.floats_for(len, role);
-        let short = || Self::out_of_memory(size.saturating_mul(size_of::<f32>()));
-        let region = self.arena.take(size).ok_or_else(short)?;
-        buffer.refill(Floats::Temporary(region), len);
+        let (form, region) = self.memory(len, role, |size| self.arena.take(size))?;
+        buffer.refill(Numbers::temporary(region, form), len);
         Ok(())
     }
 
     fn release(&self, buffer: &mut Buffer) {
-        buffer.refill(Floats::Released, 0);
+        buffer.refill(Numbers::released(), 0);
     }
 
     fn trim(&self) {
@@ -223,37 +220,35 @@ impl Device for Cpu {
     }
 
     fn read_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()> {
-        let part = start..start + to.len();
-        match from.storage_if::<Packed>() {
+        match packed(from) {
             _ if self.is_dry_run => to.fill(0.0),
-            None => to.copy_from_slice(&floats(from)[part]),
-            Some(packed) if to.len() == from.len() => packed.widen(to),
-            Some(packed) => {
-                let mut all = vec![0.0; from.len()];
-                packed.widen(&mut all);
-                to.copy_from_slice(&all[part]);
-            }
+            None => to.copy_from_slice(&floats(from)[start..start + to.len()]),
+            Some(matrix) => self.exec(|exec| {
+                let [k, _] = matrix.weights.shape();
+                matrix.widen(start, to, &mut exec.scratch.take_shared(k));
+            })?,
         }
         Ok(())
     }
 
     fn read_accumulator(&self, from: &Buffer, to: &mut [f64]) -> Result<()> {
-        to.copy_from_slice(&from.storage::<Accumulator>().0);
+        to.copy_from_slice(sums(from));
         Ok(())
     }
 
     fn zero(&self, buffer: &mut Buffer) -> Result<()> {
-        if buffer.storage_if::<Accumulator>().is_some() {
-            buffer.storage_mut::<Accumulator>().0.fill(0.0);
-        } else if !self.is_dry_run {
-            floats_mut(buffer).fill(0.0);
+        if !self.is_dry_run {
+            // Zero has the same bits in every form.
+            buffer.storage_mut::<Numbers>().memory_mut().fill(0.0);
         }
         Ok(())
     }
 
     fn copy(&self, from: &Buffer, to: &mut Buffer) -> Result<()> {
+        let (from, to) = (from.storage::<Numbers>(), to.storage_mut::<Numbers>());
+        assert_eq!(from.form(), to.form(), "numbers are copied as they are");
         if !self.is_dry_run {
-            floats_mut(to).copy_from_slice(floats(from));
+            to.memory_mut().copy_from_slice(from.memory());
         }
         Ok(())
     }
@@ -264,17 +259,11 @@ impl Device for Cpu {
         matrix: PackedMatrix,
         format: WeightFormat,
     ) -> Result<Buffer> {
-        let PackedMatrix {
-            rows,
-            cols,
-            transposed,
-        } = matrix;
-        let right = Mat::new(floats(&weights), rows, cols);
-        let right = if transposed { right.t() } else { right };
-        let packed = self.exec(|exec| PackedWeights::new(exec, format, right))?;
+        let right = Mat::new(floats(&weights), matrix.rows, matrix.cols);
+        let right = if matrix.transposed { right.t() } else { right };
         let packed = Packed {
-            weights: packed,
-            transposed,
+            weights: self.exec(|exec| PackedWeights::new(exec, format, right))?,
+            matrix,
         };
         Ok(Buffer::new(packed, weights.len()))
     }
@@ -300,15 +289,21 @@ impl Device for Cpu {
             cols,
             scale,
         } = product;
-        let (c, c_stride) = (&mut floats_mut(c.buffer)[c.offset..], c.row_stride);
+        let (to, c_stride) = (&mut floats_mut(c.buffer)[c.offset..], c.row_stride);
         let a = matrix(a, [rows, inner]);
         if let Some(weights) = packed(b.buffer) {
+            let is_whole = b.offset == 0 && b.row_stride == weights.matrix.cols;
+            assert!(
+                is_whole && b.transposed == weights.matrix.transposed,
+                "packed weights are multiplied with whole, as they were packed"
+            );
+            assert_eq!(weights.weights.shape(), [inner, cols]);
             let job = gemm::Job {
-                y: c,
+                y: to,
                 y_stride: c_stride,
                 write,
                 x: a,
-                weights,
+                weights: &weights.weights,
                 scale,
             };
             return self.exec(|exec| gemm::par_products(exec, &mut [job]));
@@ -316,7 +311,8 @@ impl Device for Cpu {
         let b = matrix(b, [inner, cols]);
         self.exec(|exec| {
             in_precision!(self, P => {
-                gemm::par_matmul::<P>(exec, c, c_stride, write, a, b, scale);
+                let c = MatMut::strided(to, rows, cols, c_stride);
+                gemm::par_matmul::<P>(exec, c, write, a, b, scale);
             });
         })
     }
@@ -351,9 +347,10 @@ impl Device for Cpu {
         y: &mut Buffer,
     ) -> Result<()> {
         if let Some(table) = packed(table) {
+            assert!(table.matrix.transposed, "rows are columns of the factor");
             if !self.is_dry_run {
                 let rows = floats_mut(y).chunks_exact_mut(width).zip(indices(index));
-                rows.for_each(|(y, &row)| table.column(row as usize, y));
+                rows.for_each(|(y, &row)| table.weights.column(row as usize, y));
             }
             return Ok(());
         }
@@ -488,7 +485,7 @@ impl Device for Cpu {
         };
         if let Some(table) = packed(head.table) {
             assert!(gradient.is_none(), "packed weights have no gradient");
-            let scale = head.scale;
+            let (table, scale) = (&table.weights, head.scale);
             return self.exec(|exec| {
                 cross_entropy::losses_packed(exec, hidden, table, scale, targets, losses);
             });
@@ -514,15 +511,18 @@ impl Device for Cpu {
     fn sum_of_squares(&self, x: &Buffer, sums: &mut Buffer, group: usize) -> Result<()> {
         let more = self.exec(|exec| elementwise::sum_of_squares(exec, floats(x)))?;
         if !self.is_dry_run {
-            sums.storage_mut::<Accumulator>().0[group] += more;
+            sums_mut(sums)[group] += more;
         }
         Ok(())
     }
 
-    fn clip_factors(&self, sums: &Buffer, limit: f64, factors: &mut Buffer) -> Result<()> {
-        let sums = &sums.storage::<Accumulator>().0;
-        let finite = sums.iter().all(|sum| sum.is_finite());
-        for (factor, sum) in floats_mut(factors).iter_mut().zip(sums) {
+    fn clip_factors(&self, squares: &Buffer, limit: f64, factors: &mut Buffer) -> Result<()> {
+        if self.is_dry_run {
+            return Ok(());
+        }
+        let squares = sums(squares);
+        let finite = squares.iter().all(|sum| sum.is_finite());
+        for (factor, sum) in floats_mut(factors).iter_mut().zip(squares) {
             let norm = sum.sqrt();
             *factor = match finite {
                 false => f32::NAN,
@@ -555,5 +555,70 @@ impl Device for Cpu {
 
     fn fused_site(&self) -> Option<&dyn FusedSite> {
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_out_of_memory<T>(result: Result<T>) -> bool {
+        matches!(result, Err(DeviceError::OutOfMemory { needed_bytes, .. }) if needed_bytes >= 1 << 60)
+    }
+
+    #[test]
+    fn memory_that_cannot_be_had_is_an_error_and_the_device_stays_usable() -> Result<()> {
+        // More than a layout may have, and more than any machine has.
+        for (len, precision) in [
+            (usize::MAX / 8, Precision::F32),
+            (1 << 59, Precision::F32),
+            (1 << 59, Precision::Bf16),
+        ] {
+            let cpu = Cpu::with_precision(Some(2), precision);
+            for role in [
+                Role::Activation,
+                Role::Index,
+                Role::Scores,
+                Role::Accumulator,
+            ] {
+                assert!(is_out_of_memory(cpu.alloc(len, role)), "{role:?}");
+                let mut buffer = Buffer::empty();
+                let taken = cpu.temporary(len, role, &mut buffer);
+                assert!(is_out_of_memory(taken), "{role:?}");
+            }
+            let lines = cpu.exec(|exec| exec.scratch.take_lines(len).len());
+            assert!(is_out_of_memory(lines));
+            let blocks = cpu.exec(|exec| exec.run(3, len, |_, _| unreachable!("no memory")));
+            assert!(is_out_of_memory(blocks));
+            // What a kernel held when it left has come back, and kernels run again.
+            let shared = cpu.exec(|exec| {
+                let held = exec.scratch.take_shared(1000);
+                held.len() + exec.scratch.take_shared(len).len()
+            });
+            assert!(is_out_of_memory(shared));
+            assert_eq!(cpu.usage().temporary, 0);
+            let x = cpu.alloc_from(vec![3.0, 4.0], Role::Activation)?;
+            let mut sum = cpu.alloc(1, Role::Accumulator)?;
+            cpu.sum_of_squares(&x, &mut sum, 0)?;
+            let mut host = [0.0];
+            cpu.read_accumulator(&sum, &mut host)?;
+            assert_eq!(host, [25.0]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    #[should_panic(expected = "a mistake")]
+    fn other_panics_stay_panics() {
+        let _ = Cpu::new(Some(1)).exec(|_| panic!("a mistake"));
+    }
+
+    #[test]
+    #[should_panic(expected = "used as its role says")]
+    fn indices_are_not_numbers() {
+        let cpu = Cpu::new(Some(1));
+        let index = cpu.alloc(3, Role::Index).expect("memory");
+        let mut y = cpu.alloc(3, Role::Activation).expect("memory");
+        let _ = cpu.add(&index, &mut y);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::storage::{floats, floats_mut, packed, scores_mut};
 use super::{Bf16, Cpu, Precision, in_precision};
+use crate::gemm::PackedWeights;
 use crate::pattention::{self, PackedSite, Saved, Segment, SegmentGrad, Site};
 use smallvec::SmallVec;
 use tokenformer_device::{Buffer, FusedSite, Result, SegmentGradient, SiteDims, SiteRef, Write};
@@ -30,31 +31,26 @@ fn with_site<T>(site: &SiteRef<'_>, run: impl FnOnce(&Site<'_>) -> T) -> T {
 
 /// Calls `run` with the sites if their weights are packed; all are, or none.
 fn with_packed<T>(sites: &[SiteRef<'_>], run: impl FnOnce(&[PackedSite<'_>]) -> T) -> Option<T> {
-    let mut segments = Vec::new();
-    let mut weights = Vec::new();
+    let mut segments = SmallVec::<[tokenformer_device::Segment<&PackedWeights>; FEW]>::new();
     for segment in sites.iter().flat_map(|site| site.segments) {
-        weights.push([packed(segment.keys)?, packed(segment.values)?]);
-        segments.push(Segment {
-            keys: &[],
-            values: &[],
+        segments.push(tokenformer_device::Segment {
+            keys: &packed(segment.keys)?.weights,
+            values: &packed(segment.values)?.weights,
             tokens: segment.tokens,
             tau: segment.tau,
         });
     }
-    let mut at = 0;
-    let sites: Vec<PackedSite<'_>> = (sites.iter())
+    let mut rest = &segments[..];
+    let sites: SmallVec<[PackedSite<'_>; FEW]> = (sites.iter())
         .map(|site| {
-            let of_site = at..at + site.segments.len();
-            at = of_site.end;
+            let (segments, others) = rest.split_at(site.segments.len());
+            rest = others;
             PackedSite {
-                site: Site {
-                    theta: site.theta,
-                    norm: site.norm,
-                    tau: site.tau,
-                    eps: site.eps,
-                    segments: &segments[of_site.clone()],
-                },
-                weights: &weights[of_site],
+                theta: site.theta,
+                norm: site.norm,
+                tau: site.tau,
+                eps: site.eps,
+                segments,
             }
         })
         .collect();
@@ -101,10 +97,7 @@ impl FusedSite for Cpu {
             self.exec(|exec| {
                 in_precision!(self, P => {
                     let saved = kept.map(|[scores, stats]| Saved {
-                        scores: match scores.len() {
-                            0 => &mut [],
-                            len => scores_mut::<P>(scores, len),
-                        },
+                        scores: scores_mut::<P>(scores),
                         stats: floats_mut(stats),
                     });
                     pattention::forward::<P>(exec, site, x, y, dims, saved);
@@ -144,7 +137,7 @@ impl FusedSite for Cpu {
         with_site(site, |site| {
             self.exec(|exec| {
                 in_precision!(self, P => {
-                    let scores = scores_mut::<P>(scores, dims.rows * site.tokens());
+                    let scores = scores_mut::<P>(scores);
                     pattention::scores::<P>(exec, site, x, dims, scores);
                 });
             })
@@ -174,14 +167,13 @@ impl FusedSite for Cpu {
             .collect();
         with_site(site, |site| {
             let (x, dy) = (floats(x), floats(dy));
-            let len = dims.rows * site.tokens();
             self.exec(|exec| {
                 in_precision!(self, P => {
                     let saved = Saved {
-                        scores: scores_mut::<P>(scores, len),
+                        scores: scores_mut::<P>(scores),
                         stats: floats_mut(stats),
                     };
-                    let work = scores_mut::<P>(work, len);
+                    let work = scores_mut::<P>(work);
                     let grads = &mut gradients;
                     pattention::backward::<P>(exec, site, x, dy, dims, saved, work, dx, grads);
                 });

@@ -1,23 +1,58 @@
-//! How the numbers of a buffer lie in memory.
+//! What a buffer holds: memory of its own or of the arena, and numbers in a form that follows from the buffer's role.
 
 use crate::arena::{Region, Zeroed};
 use crate::gemm::{Element, Kept, PackedWeights};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokenformer_device::Buffer;
+use tokenformer_device::{Buffer, PackedMatrix, Role};
 
-/// Where the floats of a buffer are. Indices and rounded scores lie in the memory of floats, too.
-pub(super) enum Floats {
-    /// In memory of their own.
+/// The storage of a buffer whose weights are not packed.
+pub(super) struct Numbers {
+    memory: Memory,
+    form: Form,
+}
+
+/// The type of the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    F32,
+    /// The type in which products of the device's precision keep scores.
+    Scores,
+    U32,
+    F64,
+}
+
+impl Form {
+    /// The form of buffers of a role.
+    pub(super) fn of(role: Role) -> Self {
+        match role {
+            Role::Weight | Role::Moment | Role::Gradient | Role::Activation => Self::F32,
+            Role::Scores => Self::Scores,
+            Role::Accumulator => Self::F64,
+            Role::Index => Self::U32,
+        }
+    }
+
+    /// Floats whose memory holds `len` numbers, scores being those of products with factors of type `P`.
+    pub(super) fn floats<P: Element>(self, len: usize) -> usize {
+        match self {
+            Self::F32 | Self::U32 => len,
+            Self::Scores => len.div_ceil(P::Kept::PER_FLOAT),
+            Self::F64 => len.saturating_mul(size_of::<f64>() / size_of::<f32>()),
+        }
+    }
+}
+
+enum Memory {
     Own(Own),
     /// In the arena of temporaries.
     Temporary(Region),
-    /// Nowhere: the memory has been given back.
+    /// Nowhere: it has been given back.
     Released,
 }
 
-/// Long-lived memory, counted while it lives.
-pub(super) struct Own {
+/// Long-lived memory, counted in floats while it lives.
+struct Own {
     memory: Backing,
     count: Arc<AtomicUsize>,
 }
@@ -28,26 +63,7 @@ pub(super) enum Backing {
     List(Vec<f32>),
 }
 
-/// Sums in f64.
-pub(super) struct Accumulator(pub Vec<f64>);
-
-/// A weight matrix that is packed for inference.
-pub(super) struct Packed {
-    pub weights: PackedWeights,
-    /// Whether the matrix was packed transposed.
-    pub transposed: bool,
-}
-
 impl Own {
-    pub(super) fn new(memory: Backing, count: &Arc<AtomicUsize>) -> Self {
-        let own = Self {
-            memory,
-            count: Arc::clone(count),
-        };
-        own.count.fetch_add(own.floats().len(), Ordering::Relaxed);
-        own
-    }
-
     fn floats(&self) -> &[f32] {
         match &self.memory {
             Backing::Zeroed(zeroed) => zeroed,
@@ -69,56 +85,141 @@ impl Drop for Own {
     }
 }
 
-pub(super) fn floats(buffer: &Buffer) -> &[f32] {
-    match buffer.storage::<Floats>() {
-        Floats::Own(own) => own.floats(),
-        Floats::Temporary(region) => region,
-        Floats::Released => &[],
+impl Numbers {
+    /// In long-lived memory, whose floats are added to `count` while it lives.
+    pub(super) fn own(memory: Backing, form: Form, count: &Arc<AtomicUsize>) -> Self {
+        let own = Own {
+            memory,
+            count: Arc::clone(count),
+        };
+        own.count.fetch_add(own.floats().len(), Ordering::Relaxed);
+        let memory = Memory::Own(own);
+        Self { memory, form }
+    }
+
+    pub(super) fn temporary(region: Region, form: Form) -> Self {
+        let memory = Memory::Temporary(region);
+        Self { memory, form }
+    }
+
+    pub(super) fn released() -> Self {
+        Self {
+            memory: Memory::Released,
+            form: Form::F32,
+        }
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The memory as floats, whatever the form.
+    pub(super) fn memory(&self) -> &[f32] {
+        match &self.memory {
+            Memory::Own(own) => own.floats(),
+            Memory::Temporary(region) => region,
+            Memory::Released => &[],
+        }
+    }
+
+    /// As [`Numbers::memory`], to write.
+    pub(super) fn memory_mut(&mut self) -> &mut [f32] {
+        match &mut self.memory {
+            Memory::Own(own) => own.floats_mut(),
+            Memory::Temporary(region) => region,
+            Memory::Released => &mut [],
+        }
     }
 }
 
+/// The memory of a buffer that must have this form.
+fn memory_of(buffer: &Buffer, form: Form) -> &[f32] {
+    let numbers = buffer.storage::<Numbers>();
+    assert_eq!(numbers.form, form, "a buffer is used as its role says");
+    numbers.memory()
+}
+
+fn memory_of_mut(buffer: &mut Buffer, form: Form) -> &mut [f32] {
+    let numbers = buffer.storage_mut::<Numbers>();
+    assert_eq!(numbers.form, form, "a buffer is used as its role says");
+    numbers.memory_mut()
+}
+
+/// The f32 numbers of a buffer.
+pub(super) fn floats(buffer: &Buffer) -> &[f32] {
+    memory_of(buffer, Form::F32)
+}
+
 pub(super) fn floats_mut(buffer: &mut Buffer) -> &mut [f32] {
-    match buffer.storage_mut::<Floats>() {
-        Floats::Own(own) => own.floats_mut(),
-        Floats::Temporary(region) => region,
-        Floats::Released => &mut [],
-    }
+    memory_of_mut(buffer, Form::F32)
 }
 
 /// The indices of a buffer.
 pub(super) fn indices(buffer: &Buffer) -> &[u32] {
-    let floats = floats(buffer);
+    let memory = memory_of(buffer, Form::U32);
     // SAFETY: u32 has the size and alignment of f32, and every bit pattern is one.
-    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), floats.len()) }
+    unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len()) }
 }
 
 pub(super) fn indices_mut(buffer: &mut Buffer) -> &mut [u32] {
-    let floats = floats_mut(buffer);
+    let memory = memory_of_mut(buffer, Form::U32);
     // SAFETY: as above, and access is exclusive.
-    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
+    unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
 }
 
-/// The `len` scores that kernels with factors of type `P` keep in a buffer.
-pub(super) fn scores_mut<P: Element>(buffer: &mut Buffer, len: usize) -> &mut [P::Kept] {
-    &mut P::Kept::in_floats(floats_mut(buffer))[..len]
+/// The sums of an accumulator.
+pub(super) fn sums(buffer: &Buffer) -> &[f64] {
+    let (len, first) = (buffer.len(), memory_of(buffer, Form::F64).as_ptr());
+    let first = first.cast::<f64>();
+    assert!(first.is_aligned());
+    // SAFETY: the memory holds `len` aligned f64 ([`Form::floats`]), and every bit pattern is one.
+    unsafe { std::slice::from_raw_parts(first, len) }
 }
 
-pub(super) fn packed(buffer: &Buffer) -> Option<&PackedWeights> {
-    Some(&buffer.storage_if::<Packed>()?.weights)
+pub(super) fn sums_mut(buffer: &mut Buffer) -> &mut [f64] {
+    let len = buffer.len();
+    let first = memory_of_mut(buffer, Form::F64).as_mut_ptr().cast::<f64>();
+    assert!(first.is_aligned());
+    // SAFETY: as above, and access is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(first, len) }
+}
+
+/// The scores that kernels with factors of type `P` keep in a buffer.
+pub(super) fn scores_mut<P: Element>(buffer: &mut Buffer) -> &mut [P::Kept] {
+    let len = buffer.len();
+    &mut P::Kept::in_floats(memory_of_mut(buffer, Form::Scores))[..len]
+}
+
+/// The storage of a weight matrix that is packed for inference.
+pub(super) struct Packed {
+    pub weights: PackedWeights,
+    pub matrix: PackedMatrix,
+}
+
+/// The matrix of a buffer if it is packed.
+pub(super) fn packed(buffer: &Buffer) -> Option<&Packed> {
+    buffer.storage_if()
 }
 
 impl Packed {
-    /// `to` `[rows, cols]` = the weights, widened.
-    pub(super) fn widen(&self, to: &mut [f32]) {
+    /// Numbers `start..start + to.len()` of the matrix, row by row and widened; `column` `[K]` is a work area.
+    pub(super) fn widen(&self, start: usize, to: &mut [f32], column: &mut [f32]) {
         let [k, n] = self.weights.shape();
-        let mut column = vec![0.0; k];
+        let end = start + to.len();
         for i in 0..n {
-            self.weights.column(i, &mut column);
-            match self.transposed {
-                true => to[i * k..(i + 1) * k].copy_from_slice(&column),
-                false => {
-                    (to[i..].iter_mut().step_by(n).zip(&column)).for_each(|(t, c)| *t = *c);
-                }
+            // Where column `i` of the right factor lies in the matrix: in a row, or in every `n`-th number.
+            let (first, step) = match self.matrix.transposed {
+                true => (i * k, 1),
+                false => (i, n),
+            };
+            let position = |number: usize| number.saturating_sub(first).div_ceil(step).min(k);
+            let wanted = position(start)..position(end);
+            if wanted.is_empty() {
+                continue;
+            }
+            self.weights.column(i, column);
+            for j in wanted {
+                to[first + j * step - start] = column[j];
             }
         }
     }

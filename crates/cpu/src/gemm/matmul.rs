@@ -11,12 +11,16 @@ const FEW_ROWS: usize = 8;
 /// Elements of B that are packed at a time.
 const STRIPE: usize = 1 << 21;
 
-/// `C = scale · A·B (+ C)` with factors of type `P`. `c` starts with the first element of `C`, whose rows are `c_stride`
-/// apart. With few rows B is read as it lies, in f32.
+/// Pieces of `len` columns (or rows) of `across` elements each that are packed at a time.
+pub(crate) fn stripes<P: Element>(len: usize, across: usize) -> Pieces {
+    let width = Packed::<P>::COLS;
+    Pieces::new(len, (STRIPE / across.max(1) / width).max(1) * width)
+}
+
+/// `C = scale · A·B (+ C)` with factors of type `P`; with few rows B is read as it lies, in f32.
 pub fn par_matmul<P: Element>(
     exec: &mut Exec<'_>,
-    c: &mut [f32],
-    c_stride: usize,
+    mut c: MatMut<'_>,
     write: Write,
     a: Mat<'_>,
     b: Mat<'_>,
@@ -26,18 +30,16 @@ pub fn par_matmul<P: Element>(
 {
     let ([rows, inner], [_, cols]) = (a.shape(), b.shape());
     if rows < FEW_ROWS {
-        let c = MatMut::strided(c, rows, cols, c_stride);
         return par_product(exec, c, write, a, b, scale);
     }
-    let width = Packed::<P>::COLS;
-    let stripes = Pieces::new(cols, (STRIPE / inner.max(1) / width).max(1) * width);
+    let stripes = stripes::<P>(cols, inner);
     for stripe in (0..stripes.count()).map(|i| stripes.range(i)) {
         let mut lines = exec
             .scratch
             .take_lines(packed_lines::<P>(inner, stripe.len()));
-        let block = b.t().row_block(stripe.start, stripe.len()).t();
+        let block = b.col_block(stripe.start, stripe.len());
         let packed = par_pack::<P, f32>(exec, &mut lines, block);
-        let c = MatMut::strided(&mut c[stripe.start..], rows, stripe.len(), c_stride);
+        let c = c.col_block(stripe.start, stripe.len());
         par_gemm_packed(exec, c, write, a, packed, scale);
     }
 }

@@ -1,19 +1,12 @@
 //! Pattention with weights that were packed for inference.
 
-use super::Site;
 use super::theta::theta_row;
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{Job, Mat, PackedWeights, par_products};
-use tokenformer_device::{SiteDims, Write};
+use tokenformer_device::{Site, SiteDims, Write};
 
-/// A site whose weights are [`PackedWeights`].
-#[derive(Clone, Copy)]
-pub struct PackedSite<'a> {
-    /// Nonlinearity, norm and tokens; the segments' own slices are not looked at.
-    pub site: Site<'a>,
-    /// Keys (`Kᵀ`, `[D_in, N_s]`) and values (`[N_s, D_out]`) of each segment.
-    pub weights: &'a [[&'a PackedWeights; 2]],
-}
+/// A site whose keys are packed as `Kᵀ` `[D_in, N_s]` and whose values as `V` `[N_s, D_out]`.
+pub type PackedSite<'a> = Site<'a, &'a PackedWeights>;
 
 /// Rows that are taken through a site together: their scores stay in the last-level cache.
 const CHUNK: usize = 512;
@@ -38,9 +31,6 @@ pub fn forward_packed(
 ) {
     assert!(sites.len() == ys.len() && x.len() == r * d_in);
     assert!(ys.iter().all(|y| y.len() == r * d_out));
-    for site in sites {
-        assert_eq!(site.weights.len(), site.site.segments.len());
-    }
     let chunks = Pieces::new(r, CHUNK);
     for rows in (0..chunks.count()).map(|i| chunks.range(i)) {
         let x = Mat::new(&x[rows.start * d_in..rows.end * d_in], rows.len(), d_in);
@@ -59,20 +49,20 @@ fn chunk(
     d_out: usize,
 ) {
     let [r, _] = x.shape();
-    let widths = || sites.iter().map(|s| s.site.tokens());
-    let segments = sites.iter().map(|s| s.weights.len()).max().unwrap_or(0);
+    let widths = || sites.iter().map(|s| s.tokens());
+    let segments = sites.iter().map(|s| s.segments.len()).max().unwrap_or(0);
     let mut work = exec.scratch.take_shared(r * widths().sum::<usize>());
     let mut scores = split(&mut work, widths().map(|n| r * n));
     // The segments of a site share rows of scores, and of the output: one after the other.
     for s in 0..segments {
         let mut jobs: Vec<Job<'_>> = (sites.iter().zip(&mut scores))
-            .filter(|(site, _)| s < site.weights.len())
+            .filter(|(site, _)| s < site.segments.len())
             .map(|(site, scores)| Job {
-                y: &mut scores[site.site.offset(s)..],
-                y_stride: site.site.tokens(),
+                y: &mut scores[site.offset(s)..],
+                y_stride: site.tokens(),
                 write: Write::Replace,
                 x,
-                weights: site.weights[s][0],
+                weights: site.segments[s].keys,
                 scale: 1.0,
             })
             .collect();
@@ -81,18 +71,18 @@ fn chunk(
     nonlinearity(exec, sites, &mut scores, r);
     for s in 0..segments {
         let mut jobs: Vec<Job<'_>> = (sites.iter().zip(&scores).zip(ys.iter_mut()))
-            .filter(|((site, _), _)| s < site.weights.len())
+            .filter(|((site, _), _)| s < site.segments.len())
             .map(|((site, scores), y)| Job {
                 y,
                 y_stride: d_out,
                 write: Write::nth(s),
                 x: Mat::strided(
-                    &scores[site.site.offset(s)..],
+                    &scores[site.offset(s)..],
                     r,
-                    site.site.segments[s].tokens,
-                    site.site.tokens(),
+                    site.segments[s].tokens,
+                    site.tokens(),
                 ),
-                weights: site.weights[s][1],
+                weights: site.segments[s].values,
                 scale: 1.0,
             })
             .collect();
@@ -117,22 +107,22 @@ fn nonlinearity(
     scores: &mut [&mut [f32]],
     r: usize,
 ) {
-    let row = |site: &Site<'_>, row: &mut [f32], stats: &mut Vec<f32>| {
+    let row = |site: &PackedSite<'_>, row: &mut [f32], stats: &mut Vec<f32>| {
         stats.resize(site.groups(), 0.0);
         theta_row(site, row, stats);
     };
     if scores.iter().map(|s| s.len()).sum::<usize>() <= SMALL {
         let mut stats = Vec::new();
         for (site, scores) in sites.iter().zip(scores) {
-            for scores in scores.chunks_exact_mut(site.site.tokens()) {
-                row(&site.site, scores, &mut stats);
+            for scores in scores.chunks_exact_mut(site.tokens()) {
+                row(site, scores, &mut stats);
             }
         }
         return;
     }
     let scores: Vec<Disjoint<'_, f32>> = scores.iter_mut().map(|s| Disjoint::new(s)).collect();
     exec.run(sites.len() * r, 0, |task, _| {
-        let (site, at) = (&sites[task / r].site, task % r);
+        let (site, at) = (&sites[task / r], task % r);
         let n = site.tokens();
         // SAFETY: tasks own disjoint rows.
         let scores = unsafe { scores[task / r].part(at * n..(at + 1) * n) };

@@ -2,7 +2,7 @@
 
 use super::Random;
 use super::sites::Case;
-use tokenformer_cpu::gemm::{Mat, few_rows_dot, few_rows_sum, par_gemm, par_matmul};
+use tokenformer_cpu::gemm::{Mat, MatMut, few_rows_dot, few_rows_sum, par_gemm, par_matmul};
 use tokenformer_cpu::{Exec, Pool, Scratch};
 use tokenformer_cpu::{adamw, attention, cross_entropy, elementwise, layer_norm, rotary, rows};
 use tokenformer_device::{Adam, AttentionDims, RotaryDims, RotaryTable, Theta, Write};
@@ -171,10 +171,12 @@ fn losses(exec: &mut Exec<'_>, out: &mut Outputs) {
     let mut logits = vec![0.0; r * v];
     let right = Mat::new(&table, v, d).t();
     let left = Mat::new(&h, r, d);
-    par_matmul::<f32>(exec, &mut logits, v, Write::Replace, left, right, 0.7);
+    let to = MatMut::new(&mut logits, r, v);
+    par_matmul::<f32>(exec, to, Write::Replace, left, right, 0.7);
     let mut few = vec![0.0; 3 * v];
     let left = Mat::new(&h[..3 * d], 3, d);
-    par_matmul::<f32>(exec, &mut few, v, Write::Replace, left, right, 0.7);
+    let to = MatMut::new(&mut few, 3, v);
+    par_matmul::<f32>(exec, to, Write::Replace, left, right, 0.7);
     for (part, numbers) in [
         ("nll", nll),
         ("dh", dh),
