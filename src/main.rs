@@ -6,7 +6,6 @@ mod args;
 mod commands;
 mod devices;
 mod outputs;
-mod paths;
 mod shell;
 mod signals;
 mod token_rows;

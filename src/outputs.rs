@@ -3,6 +3,7 @@
 use crate::usage;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tokenformer_base::files::is_same_file;
 use tokenformer_store::{MANIFEST_NAME, Manifest};
 use tokenformer_train::Result;
 
@@ -144,7 +145,7 @@ fn refuse_inputs(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
         Err(usage(flag, "another place than what is read", got, help))
     };
     for input in inputs {
-        if is_same(to, input) {
+        if is_same_file(to, input) {
             return refuse(format!("{}, which is read", to.display()));
         }
         let lies_within = |(to, input): (PathBuf, PathBuf)| to.is_file() && to.starts_with(input);
@@ -154,23 +155,4 @@ fn refuse_inputs(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether two paths lead to one file or folder, also by links.
-fn is_same(a: &Path, b: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let identity = |path: &Path| {
-            fs::metadata(path)
-                .ok()
-                .map(|found| (found.dev(), found.ino()))
-        };
-        identity(a).is_some_and(|a| Some(a) == identity(b))
-    }
-    #[cfg(not(unix))]
-    {
-        a.canonicalize()
-            .is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
-    }
 }

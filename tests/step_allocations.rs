@@ -3,48 +3,17 @@
 mod common;
 
 use common::Lab;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use tokenformer_core::{Device, Recompute};
 use tokenformer_cpu::Cpu;
+use tokenformer_testing::{Watching, allocations};
 use tokenformer_train::recipe::resolve;
 use tokenformer_train::{Observer, Progress, Resume, Trainer};
 
-/// Allocations of all threads.
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-struct Counting;
-
-// SAFETY: everything is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as promised by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as promised by the caller.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, len: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as promised by the caller.
-        unsafe { System.realloc(block, layout, len) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as promised by the caller.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Watching = Watching;
 
 /// Notes the count after each step, and what the device has mapped by then, past the allocator.
 struct Counts {
@@ -56,7 +25,7 @@ struct Counts {
 impl Observer for Counts {
     fn step(&mut self, _: &Progress) {
         let usage = self.device.usage();
-        self.allocations.push(ALLOCATIONS.load(Ordering::Relaxed));
+        self.allocations.push(allocations());
         (self.mapped).push([usage.persistent, usage.temporary_reserved]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{device, load_model};
 use crate::args::LogitsArgs;
-use crate::paths::{files_in, refuse_overwriting};
+use crate::outputs;
 use crate::token_rows::TokenRows;
 use crate::usage;
 use std::collections::BTreeMap;
@@ -28,10 +28,10 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
             "choose another name",
         ));
     }
-    refuse_overwriting("--out", &args.out, [&args.tokens])?;
+    outputs::file("--out", &args.out, &[&args.tokens])?;
     let (tokens, batch) = read_tokens(&args.tokens)?;
     let (found, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
-    refuse_overwriting("--out", &args.out, files_in(&found.dir))?;
+    outputs::file("--out", &args.out, &[&found.dir])?;
     let (t, v) = (tokens.len() / batch, model.vocab());
     if t > model.context() {
         return Err(tokenformer_core::Error::ContextFull {

@@ -2,9 +2,8 @@
 
 use super::{device, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, FetchArgs};
-use crate::paths::{files_in, refuse_overwriting};
 use crate::{Failure, outputs, shell, ui};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use tokenformer_store::{Manifest, Which};
 use tokenformer_tasks::{
@@ -22,8 +21,9 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
     let device = device(&args.compute)?;
     let found = find_model(&args.model, Which::Best)?;
     if let Some(samples) = &args.samples {
-        refuse_overwriting("--samples", samples, tasks.iter().map(|(_, path)| path))?;
-        refuse_overwriting("--samples", samples, files_in(&found.dir))?;
+        let mut inputs: Vec<&Path> = tasks.iter().map(|(_, path)| &**path).collect();
+        inputs.push(&found.dir);
+        outputs::file("--samples", samples, &inputs)?;
     }
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
     let precision = args.precision;

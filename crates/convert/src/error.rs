@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(crate) use tokenformer_base::shown;
+use tokenformer_base::shown_shape;
+
 /// Everything this crate refuses or fails at.
 ///
 /// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
@@ -228,7 +231,7 @@ impl fmt::Display for TensorMismatch {
             writeln!(
                 f,
                 "  shape:    {name}: {wanted:?} expected, {} found",
-                shape(got)
+                shown_shape(got)
             )?;
         }
         const UNEXPECTED: usize = 50;
@@ -239,22 +242,5 @@ impl fmt::Display for TensorMismatch {
             writeln!(f, "  extra:    and {} more", more + 1)?;
         }
         write!(f, "  help:     {}", self.help)
-    }
-}
-
-fn shape(shape: &[usize]) -> String {
-    const AXES: usize = 8;
-    match shape.get(..AXES) {
-        Some(head) if shape.len() > AXES => format!("{} axes starting with {head:?}", shape.len()),
-        _ => format!("{shape:?}"),
-    }
-}
-
-/// Quotes outside text: escapes what a terminal would obey and cuts what is too long.
-pub(crate) fn shown(text: &str) -> String {
-    const CHARS: usize = 100;
-    match text.char_indices().nth(CHARS) {
-        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
-        None => format!("{text:?}"),
     }
 }

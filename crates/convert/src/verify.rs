@@ -1,13 +1,11 @@
 //! Whether a model directory is what it was when it was written, and computes what it computed.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 use tokenformer_core::Device;
-use tokenformer_store::{FileEntry, MANIFEST_NAME, Manifest};
+use tokenformer_store::{FileEntry, MANIFEST_NAME, Manifest, hash_file};
 use tokenformer_train::files::{self, CONFIG, WEIGHTS};
 
 use crate::checkpoint::Checkpoint;
@@ -77,7 +75,6 @@ pub fn verify(dir: &Path, device: &Arc<dyn Device>) -> Result<Vec<Check>> {
 }
 
 fn check_file(dir: &Path, entry: &FileEntry) -> Result<String> {
-    const BUFFER_BYTES: usize = 1 << 20;
     let path = dir.join(&entry.name);
     let damaged = |what, expected: String, got: String| Error::Damaged {
         path: path.clone(),
@@ -95,31 +92,11 @@ fn check_file(dir: &Path, entry: &FileEntry) -> Result<String> {
             format!("{} bytes", found.len()),
         ));
     }
-    let mut file = File::open(&path).map_err(Error::io(&path, "open it"))?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let count = file
-            .read(&mut buffer)
-            .map_err(Error::io(&path, "read it"))?;
-        match buffer.get(..count) {
-            Some(read) if count > 0 => hasher.update(read),
-            _ => break,
-        };
+    let got = hash_file(&path)?.blake3;
+    if got != entry.blake3 {
+        return Err(damaged("the file has changed", entry.blake3.clone(), got));
     }
-    let got = hasher.finalize().to_hex();
-    if got.as_str() != entry.blake3 {
-        return Err(damaged(
-            "the file has changed",
-            entry.blake3.clone(),
-            got.to_string(),
-        ));
-    }
-    Ok(format!(
-        "{} bytes, blake3 {}",
-        entry.bytes,
-        &got.as_str()[..16]
-    ))
+    Ok(format!("{} bytes, blake3 {}", entry.bytes, &got[..16]))
 }
 
 fn check_logits(dir: &Path, kind: &str, device: &Arc<dyn Device>) -> Result<String> {

@@ -70,15 +70,3 @@ pub use recompute::Recompute;
 pub use tensor::Tensor;
 pub use tokenformer_device as device;
 pub use tokenformer_device::{Device, DeviceError, Precision, WeightFormat};
-
-/// The name among `known` that is nearest to `name`, if any is near.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Comparing takes memory by the product of the lengths, and what is so long is near nothing.
-    const LONGEST: usize = 100;
-    if name.len() > LONGEST {
-        return None;
-    }
-    let distance = |k: &str| strsim::damerau_levenshtein(name, k);
-    let best = known.into_iter().min_by_key(|k| distance(k))?;
-    (distance(best) <= 1 + name.chars().count() / 3).then_some(best)
-}

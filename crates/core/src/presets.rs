@@ -194,7 +194,7 @@ impl Preset {
     pub fn named(name: &str) -> Result<Self> {
         PRESETS.into_iter().find(|p| p.name == name).ok_or_else(|| {
             let names = PRESETS.map(|p| p.name);
-            let near = crate::nearest(name, names)
+            let near = tokenformer_base::nearest(name, names)
                 .map_or("see `tokenformer config presets`".into(), |n| {
                     format!("did you mean \"{n}\"?")
                 });

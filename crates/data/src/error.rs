@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tokenformer_base::files::io_help;
+
 /// What can go wrong between a text and a training batch.
 ///
 /// `Display` says what and where on the first line, then what was expected, what was found and what
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: cannot {action}: {source}{}", path.display(), io_help(source))]
+    #[error("{}: cannot {action}: {source}\n  help:     {}", path.display(), io_help(source))]
     Io {
         /// What was attempted, such as "read".
         action: &'static str,
@@ -332,21 +334,5 @@ impl Error {
             },
             other => other,
         }
-    }
-}
-
-fn io_help(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "\n  help:     check the path",
-        io::ErrorKind::PermissionDenied => {
-            "\n  help:     check the permissions of this path and of its folder"
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "\n  help:     free some disk space, or choose another --out"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "\n  help:     the disk is read-only; choose another --out"
-        }
-        _ => "",
     }
 }

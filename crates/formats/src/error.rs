@@ -1,7 +1,11 @@
 //! What can go wrong, told as where, what was expected, what was found and what helps.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use tokenformer_base::files::io_help;
+use tokenformer_base::near_list;
+pub(crate) use tokenformer_base::shown;
 
 use crate::Dtype;
 
@@ -185,33 +189,4 @@ impl Error {
             source,
         }
     }
-}
-
-fn io_help(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::StorageFull => "free space there, or choose another place",
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "check the permissions, or choose another place"
-        }
-        ErrorKind::NotFound => "check that the path exists",
-        ErrorKind::IsADirectory | ErrorKind::InvalidInput => "give the path of a file",
-        _ => "check the path and its disk",
-    }
-}
-
-/// Quotes outside text: escapes what a terminal would obey and cuts what is too long.
-pub(crate) fn shown(text: &str) -> String {
-    const CHARS: usize = 100;
-    match text.char_indices().nth(CHARS) {
-        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
-        None => format!("{text:?}"),
-    }
-}
-
-fn near_list(near: &[String]) -> String {
-    if near.is_empty() {
-        return String::new();
-    }
-    let names: Vec<String> = near.iter().map(|name| shown(name)).collect();
-    format!(", such as {}", names.join(", "))
 }

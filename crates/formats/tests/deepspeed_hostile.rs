@@ -5,11 +5,12 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{archive, held, tensor, text};
+use common::{archive, tensor, text};
 use tokenformer_formats::deepspeed::DeepSpeedFolder;
+use tokenformer_testing::held;
 
 #[global_allocator]
-static ALLOCATOR: common::Watching = common::Watching;
+static ALLOCATOR: tokenformer_testing::Watching = tokenformer_testing::Watching;
 
 /// A folder whose states are a dict with a module of one tensor `w` and the given `param_shapes`, and one rank's slices.
 fn folder(param_shapes: &[u8]) -> tempfile::TempDir {

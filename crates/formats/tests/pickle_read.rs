@@ -159,7 +159,8 @@ fn memory_is_bounded_by_the_budget() {
         let mut bytes = program.repeat(1 << 16);
         bytes.push(b'.');
         let budget_bytes = 1 << 15;
-        let (result, most) = common::held(|| Pickle::read("test.pkl", &bytes, budget_bytes).err());
+        let (result, most) =
+            tokenformer_testing::held(|| Pickle::read("test.pkl", &bytes, budget_bytes).err());
         let message = result.unwrap().to_string();
         assert!(
             message.contains("more memory than its file justifies"),
@@ -178,7 +179,7 @@ fn announced_lengths_allocate_nothing() {
         b"\x8b\xff\xff\xff\x7fabc",
         b"\x96\x00\x00\x00\x00\x00\x00\x00\x80abc",
     ] {
-        let (result, most) = common::held(|| read(bytes).err());
+        let (result, most) = tokenformer_testing::held(|| read(bytes).err());
         assert!(result.unwrap().to_string().contains("cut short"));
         assert!(most < 4096, "{most} bytes");
     }
@@ -251,7 +252,7 @@ proptest! {
             0..200,
         ),
     ) {
-        let (_, most) = common::held(|| Pickle::read("test.pkl", &program, 1 << 16).is_ok());
+        let (_, most) = tokenformer_testing::held(|| Pickle::read("test.pkl", &program, 1 << 16).is_ok());
         prop_assert!(most < 1 << 18);
     }
 }
@@ -264,4 +265,4 @@ fn strings_longer_than_a_name_are_no_name() {
 }
 
 #[global_allocator]
-static ALLOCATOR: common::Watching = common::Watching;
+static ALLOCATOR: tokenformer_testing::Watching = tokenformer_testing::Watching;

@@ -4,12 +4,13 @@ mod common;
 
 use std::io::Write;
 
-use common::{Entry, archive, dict, fixture, held, long, tensor, text, zip};
+use common::{Entry, archive, dict, fixture, long, tensor, text, zip};
 use proptest::prelude::*;
 use tokenformer_formats::{Error, TorchFile};
+use tokenformer_testing::held;
 
 #[global_allocator]
-static ALLOCATOR: common::Watching = common::Watching;
+static ALLOCATOR: tokenformer_testing::Watching = tokenformer_testing::Watching;
 
 /// Memory that any file may take, however small.
 const FLOOR_BYTES: usize = 17 << 20;

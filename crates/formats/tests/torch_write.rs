@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Watching, held};
 use tokenformer_formats::{Dtype, Error, TensorSpec, TorchFile, write_torch};
+use tokenformer_testing::{Watching, held};
 
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;

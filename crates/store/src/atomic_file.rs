@@ -1,8 +1,10 @@
 //! Small files that are replaced in one step: a reader sees the old content or the new, never a part.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use tokenformer_base::files;
 
 use crate::claim::claim_file;
 use crate::durable::{TEMPORARY, rename, sibling};
@@ -39,18 +41,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::TooLarge`], [`Error::Io`].
 pub fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io(path, "open it"))?;
-    let mut bytes = Vec::new();
-    file.take(max_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path, "read it"))?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(Error::TooLarge {
-            path: path.to_path_buf(),
-            max_bytes,
-        });
-    }
-    Ok(bytes)
+    let read = files::read_small(path, max_bytes).map_err(Error::io(path, "read it"))?;
+    read.ok_or_else(|| Error::TooLarge {
+        path: path.to_path_buf(),
+        max_bytes,
+    })
 }
 
 /// A file being written beside its final name; dropped without [`commit`](StagedFile::commit) it vanishes.

@@ -5,6 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tokenformer_base::files;
+pub(crate) use tokenformer_base::files::parent;
+
 use crate::{Error, Result};
 
 /// `prefix` + the last name of `path`, in the same directory.
@@ -15,14 +18,6 @@ pub(crate) fn sibling(path: &Path, prefix: &str) -> Result<PathBuf> {
     let mut beside = OsString::from(prefix);
     beside.push(name);
     Ok(parent(path).join(beside))
-}
-
-/// The directory that holds `path`.
-pub(crate) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Whether something has this name, a dangling link included.
@@ -61,22 +56,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// Makes the names in `dir` durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    // Only Unix opens a directory as a file; elsewhere the file system orders renames itself.
-    if !cfg!(unix) {
-        return Ok(());
-    }
-    match fs::File::open(dir).and_then(|handle| handle.sync_all()) {
-        // Some network file systems have no fsync for directories; there is nothing more to do there.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
-            ) =>
-        {
-            Ok(())
-        }
-        result => result.map_err(Error::io(dir, "sync the folder")),
-    }
+    files::sync_dir(dir).map_err(Error::io(dir, "sync the folder"))
 }
 
 /// Removes a file, a link (not what it leads to) or a directory with all that is in it.

@@ -1,7 +1,11 @@
 //! What can go wrong, told as where, what was expected, what was found and what helps.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use tokenformer_base::files::io_help;
+pub(crate) use tokenformer_base::shown;
+use tokenformer_base::{near_list, shown_shape};
 
 use crate::tensors::Dtype;
 
@@ -284,30 +288,6 @@ impl Error {
     }
 }
 
-fn io_help(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "free space there, or choose another folder"
-        }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "check the permissions, or choose another folder"
-        }
-        ErrorKind::NotFound => "check that the path exists",
-        ErrorKind::NotADirectory => "a part of the path is a file; choose another path",
-        ErrorKind::AlreadyExists => "choose another name",
-        _ => "check the path and its disk",
-    }
-}
-
-/// Quotes outside text: escapes what a terminal would obey and cuts what is too long.
-pub(crate) fn shown(text: &str) -> String {
-    const CHARS: usize = 100;
-    match text.char_indices().nth(CHARS) {
-        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
-        None => format!("{text:?}"),
-    }
-}
-
 /// A parser's message, which may repeat outside text, on one line.
 pub(crate) fn shown_json(error: &serde_json::Error) -> String {
     const CHARS: usize = 300;
@@ -321,20 +301,4 @@ pub(crate) fn shown_json(error: &serde_json::Error) -> String {
         line.push_str("...");
     }
     line
-}
-
-fn shown_shape(shape: &[usize]) -> String {
-    const AXES: usize = 16;
-    match shape.get(..AXES) {
-        Some(head) if shape.len() > AXES => format!("{} axes starting with {head:?}", shape.len()),
-        _ => format!("{shape:?}"),
-    }
-}
-
-fn near_list(near: &[String]) -> String {
-    if near.is_empty() {
-        return String::new();
-    }
-    let names: Vec<String> = near.iter().map(|name| shown(name)).collect();
-    format!(", such as {}", names.join(", "))
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use tokenformer_base::files;
+
 use crate::{Error, Result};
 
 /// Large enough for blake3 to work on many chunks at once, small enough for the cache.
@@ -65,27 +67,13 @@ impl<W: Write> Write for HashingWriter<W> {
     }
 }
 
-/// Opens a regular file for reading; anything else (a pipe would block forever) is an error.
+/// Opens a regular file for reading.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
-    let found = std::fs::metadata(path).map_err(Error::io(path, "look at it"))?;
-    if !found.is_file() {
-        let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-        return Err(Error::Io {
-            path: path.to_path_buf(),
-            action: "read it",
-            source,
-        });
-    }
-    let file = File::open(path).map_err(Error::io(path, "open it"))?;
-    let bytes = file
-        .metadata()
-        .map_err(Error::io(path, "look at it"))?
-        .len();
-    Ok((file, bytes))
+    files::open_regular(path).map_err(Error::io(path, "open it"))
 }
 
 /// Hashes the first `limit_bytes` of a file through a fixed buffer.
-pub(crate) fn hash_file(path: &Path, file: &File, limit_bytes: u64) -> Result<Written> {
+pub(crate) fn hash_opened(path: &Path, file: &File, limit_bytes: u64) -> Result<Written> {
     let mut hashing = HashingWriter::new(io::sink());
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut limited = file.take(limit_bytes);
@@ -101,4 +89,13 @@ pub(crate) fn hash_file(path: &Path, file: &File, limit_bytes: u64) -> Result<Wr
             .write_all(read)
             .map_err(Error::io(path, "hash it"))?;
     }
+}
+
+/// Size and hash of a whole file.
+///
+/// # Errors
+/// [`Error::Io`], also for anything else than a regular file.
+pub fn hash_file(path: &Path) -> Result<Written> {
+    let (file, _) = open_regular(path)?;
+    hash_opened(path, &file, u64::MAX)
 }

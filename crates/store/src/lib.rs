@@ -48,7 +48,7 @@ mod warning;
 pub use atomic_file::{read_small, write_atomic};
 pub use checkpoints::{CheckpointWriter, Checkpoints};
 pub use error::Error;
-pub use hash::Written;
+pub use hash::{Written, hash_file};
 pub use manifest::{FileEntry, MANIFEST_NAME, Manifest, Verified, verify};
 pub use publish::DirWriter;
 pub use resolve::{Resolved, Which, resolve};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic_file::read_small;
 use crate::error::{shown, shown_json};
-use crate::hash::{Written, hash_file, open_regular};
+use crate::hash::{Written, hash_opened, open_regular};
 use crate::{Error, Result};
 
 /// The manifest's file name.
@@ -208,7 +208,7 @@ fn verify_file(dir: &Path, entry: &FileEntry) -> Result<()> {
             format!("{bytes} bytes"),
         ));
     }
-    let found = hash_file(&path, &file, entry.bytes)?;
+    let found = hash_opened(&path, &file, entry.bytes)?;
     if found.bytes != entry.bytes {
         return Err(damaged(
             format!("{} bytes", entry.bytes),

@@ -15,7 +15,7 @@ use crate::claim::claim_dir;
 use crate::durable::{
     ASIDE, TEMPORARY, create_dir_all, discard, exists, parent, remove, rename, sibling, sync_dir,
 };
-use crate::hash::{Written, hash_file, open_regular};
+use crate::hash::{Written, hash_opened, open_regular};
 use crate::manifest::{
     FileEntry, MANIFEST_NAME, Manifest, check_file_name, entry_names, unlisted, verify,
 };
@@ -279,5 +279,5 @@ fn sync_and_hash(path: &Path) -> Result<Written> {
     synced
         .and_then(|handle| handle.sync_all())
         .map_err(Error::io(path, "sync it"))?;
-    hash_file(path, &file, bytes)
+    hash_opened(path, &file, bytes)
 }

@@ -1,42 +1,10 @@
 //! No file, however made, panics the reader or makes it allocate more than the file justifies.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::Path;
 
 use proptest::prelude::*;
 use tokenformer_store::{Error, SafetensorsFile};
-
-/// Remembers the largest allocation of each thread.
-struct Watching;
-
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
-}
-
-fn watch(size: usize) {
-    LARGEST.with(|largest| largest.set(largest.get().max(size)));
-}
-
-// SAFETY: every call goes unchanged to the system allocator; the bookkeeping allocates nothing.
-unsafe impl GlobalAlloc for Watching {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        watch(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        watch(new_size);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, new_size) }
-    }
-}
+use tokenformer_testing::{Watching, largest};
 
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
@@ -53,24 +21,26 @@ fn open(bytes: &[u8]) -> Result<SafetensorsFile, Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hostile.safetensors");
     std::fs::write(&path, bytes).unwrap();
-    LARGEST.set(0);
-    let opened = SafetensorsFile::open(&path);
-    if let Ok(file) = &opened {
-        for name in file.names() {
-            let _ = (
-                file.read_f32(name),
-                file.read_f64(name),
-                file.read_u32(name),
-            );
-            assert!(file.bytes(name).unwrap().len() <= bytes.len());
+    let (opened, most) = largest(|| {
+        let opened = SafetensorsFile::open(&path);
+        if let Ok(file) = &opened {
+            for name in file.names() {
+                let _ = (
+                    file.read_f32(name),
+                    file.read_f64(name),
+                    file.read_u32(name),
+                );
+                assert!(file.bytes(name).unwrap().len() <= bytes.len());
+            }
+            assert!(file.read_f32("no such name").is_err());
         }
-        assert!(file.read_f32("no such name").is_err());
-    }
+        opened
+    });
     let allowed = 16 * bytes.len() + 8192;
     assert!(
-        LARGEST.get() <= allowed,
+        most <= allowed,
         "{} bytes at once for a file of {}",
-        LARGEST.get(),
+        most,
         bytes.len()
     );
     opened

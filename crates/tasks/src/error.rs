@@ -134,7 +134,7 @@ fn names() -> String {
 }
 
 fn near(name: &str) -> String {
-    match tokenformer_core::nearest(name, crate::Task::ALL.map(|task| task.name())) {
+    match tokenformer_base::nearest(name, crate::Task::ALL.map(|task| task.name())) {
         Some(near) => format!("did you mean {near}?"),
         None => "separate several tasks with commas; `all` means all six".into(),
     }

@@ -1,51 +1,10 @@
 //! No recipe, however made, does more than end in a message, in the memory that a recipe may take.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use tokenformer_testing::{Watching, held};
 use tokenformer_train::recipe::resolve;
-
-/// Remembers how much memory a thread holds at most.
-struct Watching;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn watch(change: isize) {
-    // Memory may be freed while a thread ends, when there is nothing left to remember it.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + change);
-        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
-    });
-}
-
-// SAFETY: every call goes unchanged to the system allocator; the bookkeeping allocates nothing.
-unsafe impl GlobalAlloc for Watching {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        watch(layout.size() as isize);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        watch(-(layout.size() as isize));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
-
-/// Runs something and returns with it the most memory that it held on this thread.
-fn held<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.get();
-    MOST.set(before);
-    let result = run();
-    (result, (MOST.get() - before) as usize)
-}
 
 /// The message that a recipe ends with.
 fn message(text: &str) -> String {

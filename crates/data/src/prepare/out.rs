@@ -104,7 +104,6 @@ impl Folder {
         let write = || {
             let mut file = create_beside(&self.path)?;
             file.write_all(bytes)?;
-            file.as_file().sync_all()?;
             Ok(file)
         };
         write().map_err(Error::io("write", path))

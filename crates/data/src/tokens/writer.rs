@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempPath};
+use tokenformer_base::files;
 
 use super::header::{HEADER_BYTES, Header};
 use crate::error::{Error, Result};
@@ -349,29 +350,12 @@ fn named(options: &std::fs::OpenOptions, path: &Path) -> Result<NamedTempFile> {
 /// How the names of unfinished files begin.
 pub(crate) const PARTIAL_PREFIX: &str = ".partial-";
 
-/// A new hidden file in `folder`, readable as other new files are.
+/// A new hidden file in `folder`.
 pub(crate) fn create_beside(folder: &Path) -> std::io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PARTIAL_PREFIX);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    files::stage(folder, PARTIAL_PREFIX)
 }
 
 /// Renames a finished file and makes the new name durable.
 pub(crate) fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
-    file.persist(path)
-        .map_err(|error| Error::io("write", path)(error.error))?;
-    if cfg!(unix)
-        && let Some(folder) = path.parent()
-    {
-        let folder = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        };
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(Error::io("write", folder))?;
-    }
-    Ok(())
+    files::publish(file, path).map_err(Error::io("write", path))
 }

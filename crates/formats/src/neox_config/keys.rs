@@ -89,14 +89,8 @@ impl Keys {
     }
 
     pub(super) fn missing(&self, key: &str, expected: &str, help: &'static str) -> Error {
-        const NEAR: usize = 3;
-        let mut near: Vec<(usize, &str)> = self
-            .found
-            .keys()
-            .map(|other| (strsim::levenshtein(key, other), other.as_str()))
-            .filter(|&(distance, _)| distance <= NEAR)
-            .collect();
-        near.sort_unstable();
+        let found = self.found.keys().map(String::as_str);
+        let near = tokenformer_base::nearest(key, found);
         Error::Config {
             location: match &*self.files {
                 [] => "configuration".into(),
@@ -105,8 +99,8 @@ impl Keys {
             key: key.into(),
             problem: "is missing",
             expected: expected.into(),
-            got: match near.first() {
-                Some((_, other)) => format!("the similar key {}", shown(other)),
+            got: match near {
+                Some(other) => format!("the similar key {}", shown(other)),
                 None => "no such key".into(),
             },
             help,

@@ -249,27 +249,8 @@ impl Tensors {
         self.source(name).ok_or_else(|| Error::MissingTensor {
             path: self.path.clone(),
             name: name.into(),
-            near: self.near(name),
+            near: tokenformer_base::similar(name, self.infos.iter().map(|info| &*info.name)),
             count: self.infos.len(),
         })
-    }
-
-    /// Up to three names that look like `name`.
-    fn near(&self, name: &str) -> Vec<String> {
-        // A hostile file may hold many long names; comparing them all would take minutes.
-        const LENGTH_DIFFERENCE: usize = 32;
-        let mut alike: Vec<(usize, &str)> = self
-            .infos
-            .iter()
-            .filter(|info| info.name.len().abs_diff(name.len()) <= LENGTH_DIFFERENCE)
-            .map(|info| (strsim::levenshtein(name, &info.name), info.name.as_str()))
-            .filter(|&(distance, other)| distance <= name.len().max(other.len()) / 2)
-            .collect();
-        alike.sort_unstable();
-        alike
-            .into_iter()
-            .take(3)
-            .map(|(_, other)| other.into())
-            .collect()
     }
 }

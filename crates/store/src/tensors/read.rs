@@ -233,27 +233,9 @@ impl SafetensorsFile {
             .ok_or_else(|| Error::MissingTensor {
                 path: self.path.clone(),
                 name: name.to_string(),
-                near: self.near(name),
+                near: tokenformer_base::similar(name, self.names()),
                 count: self.header.tensors.len(),
             })
-    }
-
-    /// Up to three names that look like `name`.
-    fn near(&self, name: &str) -> Vec<String> {
-        const LENGTH_DIFFERENCE: usize = 32;
-        let mut alike: Vec<(usize, &str)> = self
-            .names()
-            // A hostile file may hold names of megabytes; comparing them would take minutes.
-            .filter(|other| other.len().abs_diff(name.len()) <= LENGTH_DIFFERENCE)
-            .map(|other| (strsim::levenshtein(name, other), other))
-            .filter(|&(distance, other)| distance <= name.len().max(other.len()) / 2)
-            .collect();
-        alike.sort_unstable();
-        alike
-            .into_iter()
-            .take(3)
-            .map(|(_, other)| other.to_string())
-            .collect()
     }
 }
 

@@ -6,9 +6,9 @@ use crate::schedule::Schedule;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tokenformer_base::nearest;
 use tokenformer_core::config::NormSpan;
 use tokenformer_core::growth::{Fill, Growth};
-use tokenformer_core::nearest;
 use toml::{Table, Value};
 
 /// A recipe and the origin of its values.
