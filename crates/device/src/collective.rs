@@ -12,11 +12,16 @@ pub trait Collective: Send + Sync + fmt::Debug {
     /// Number of processes.
     fn world(&self) -> usize;
 
-    /// Every buffer becomes the sum of the ranks' buffers, added in the order of ranks.
+    /// Every buffer becomes the sum of the ranks' buffers, added in the order of ranks. They come one by one, so that an
+    /// implementation can gather small ones into one message and send large ones from where they lie.
     ///
     /// # Errors
     /// If a rank or the connection fails, as for every operation below.
-    fn all_reduce(&self, device: &dyn Device, buffers: &mut [&mut Buffer]) -> Result<()>;
+    fn all_reduce(
+        &self,
+        device: &dyn Device,
+        buffers: &mut dyn Iterator<Item = &mut Buffer>,
+    ) -> Result<()>;
 
     /// `part`, of `1/world` of the length, becomes this rank's part of the sum of the ranks' `whole`.
     ///
@@ -62,7 +67,11 @@ impl Collective for Single {
         1
     }
 
-    fn all_reduce(&self, _device: &dyn Device, _buffers: &mut [&mut Buffer]) -> Result<()> {
+    fn all_reduce(
+        &self,
+        _device: &dyn Device,
+        _buffers: &mut dyn Iterator<Item = &mut Buffer>,
+    ) -> Result<()> {
         Ok(())
     }
 

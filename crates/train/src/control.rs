@@ -5,7 +5,7 @@ use crate::files;
 use crate::recipe::GrowEvent;
 use crate::trainer::Trainer;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 impl Trainer<'_> {
     /// Records the losses of the next updates as they are without the growth, if `event` asks for that, and takes the
@@ -42,7 +42,7 @@ impl Trainer<'_> {
     fn train_without_growth(&mut self, updates: u64, stop: &AtomicBool) -> Result<ControlFlow<()>> {
         let stage = self.state.stage + 1;
         for _ in 0..updates {
-            if stop.load(Ordering::Relaxed) {
+            if self.is_stopped(stop)? {
                 return Ok(ControlFlow::Break(()));
             }
             let Some(update) = self.descend(stop)? else {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokenformer_core::Gradients;
-use tokenformer_core::device::Device;
+use tokenformer_core::device::{Collective, Device, Single};
 use tokenformer_core::optim::{AdamW, Applied};
 use tokenformer_core::{Graph, Model};
 use tokenformer_report::ResumePoint;
@@ -46,6 +46,7 @@ pub struct Trainer<'a> {
     pub(crate) state: TrainState,
     pub(crate) records: Records<'a>,
     pub(crate) dir: RunDir,
+    pub(crate) collective: Arc<dyn Collective>,
     /// The newest step after which a loss is known to have been finite.
     pub(crate) sound_step: u64,
 }
@@ -130,7 +131,16 @@ impl<'a> Trainer<'a> {
             state,
             records,
             dir,
+            collective: Arc::new(Single),
         })
+    }
+
+    /// Trains together with the other ranks of `collective`, each of which has the same recipe and data, and a run
+    /// directory of its own. An update then takes a micro-batch more per rank, and every rank ends with the same weights.
+    #[must_use]
+    pub fn together(mut self, collective: Arc<dyn Collective>) -> Self {
+        self.collective = collective;
+        self
     }
 
     /// The model as it stands.
@@ -189,7 +199,7 @@ impl<'a> Trainer<'a> {
             if self.after_update(stop)?.is_break() {
                 return STOPPED;
             }
-            if stop.load(Ordering::Relaxed) && self.state.step < self.recipe.train.steps {
+            if self.state.step < self.recipe.train.steps && self.is_stopped(stop)? {
                 self.save_interrupted()?;
                 return STOPPED;
             }
@@ -263,26 +273,46 @@ impl<'a> Trainer<'a> {
         let targets = self.targets();
         let mut sum: Option<Nats> = None;
         for micro in 0..self.recipe.train.accumulate {
-            if micro > 0 && stop.load(Ordering::Relaxed) {
+            if micro > 0 && self.is_stopped(stop)? {
                 return Ok(None);
             }
+            let turn = micro * self.collective.world() as u64 + self.collective.rank() as u64;
             self.task
-                .fill(self.state.windows + micro * self.task.batch())?;
+                .fill(self.state.windows + turn * self.task.batch())?;
             let recompute = self.recipe.train.recompute;
             let mut g = Graph::training(&device, &mut self.gradients).recomputing(recompute);
             let more = self.task.loss(&self.model, &mut g, 1.0 / targets as f32)?;
             sum = Some(sum.map_or(more, |sum| sum.and(more)));
             g.backward()?;
         }
-        Ok(sum)
+        self.collective
+            .all_reduce(&*device, &mut self.gradients.buffers_mut())?;
+        sum.map(|sum| self.sum_over_ranks(sum)).transpose()
     }
 
-    /// Windows of an update.
+    fn sum_over_ranks(&self, nats: Nats) -> Result<Nats> {
+        let mut numbers = [nats.sum, nats.bytes.unwrap_or(f64::NAN)];
+        self.collective.sum(&mut numbers)?;
+        let [sum, bytes] = numbers;
+        Ok(Nats {
+            sum,
+            bytes: nats.bytes.map(|_| bytes),
+        })
+    }
+
+    /// Whether any rank was asked to stop, so that all of them stop after the same update.
+    pub(crate) fn is_stopped(&self, stop: &AtomicBool) -> Result<bool> {
+        let mut asked = [f64::from(u8::from(stop.load(Ordering::Relaxed)))];
+        self.collective.sum(&mut asked)?;
+        Ok(asked != [0.0])
+    }
+
+    /// Windows of an update, on all ranks.
     fn windows(&self) -> u64 {
-        self.task.batch() * self.recipe.train.accumulate
+        self.task.batch() * self.recipe.train.accumulate * self.collective.world() as u64
     }
 
-    /// Predictions of an update.
+    /// Predictions of an update, on all ranks.
     fn targets(&self) -> u64 {
         self.windows() * self.task.targets_per_window()
     }
