@@ -63,14 +63,14 @@ impl Collective for Rank {
         device: &dyn Device,
         buffers: &mut dyn Iterator<Item = &mut Buffer>,
     ) -> Result<()> {
-        buffers.try_for_each(|buffer| {
-            let mut numbers: Vec<f64> = (host(device, buffer)?.iter())
-                .map(|x| f64::from(*x))
-                .collect();
+        for buffer in buffers {
+            let numbers = host(device, buffer)?;
+            let mut numbers: Vec<f64> = numbers.into_iter().map(f64::from).collect();
             self.sum(&mut numbers)?;
-            let sums: Vec<f32> = numbers.iter().map(|x| *x as f32).collect();
-            device.write(&sums, buffer)
-        })
+            let sums: Vec<f32> = numbers.into_iter().map(|sum| sum as f32).collect();
+            device.write(&sums, buffer)?;
+        }
+        Ok(())
     }
 
     fn reduce_scatter(&self, _: &dyn Device, _: &Buffer, _: &mut Buffer) -> Result<()> {

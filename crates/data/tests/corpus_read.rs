@@ -217,7 +217,7 @@ fn named_files_without_text_say_so() {
         Err(Error::NoInput)
     ));
     assert!(message(d, &d.join("missing.txt")).starts_with("missing.txt: cannot read"));
-    assert!(message(d, &d.join("missing.txt")).ends_with("help:     check the path"));
+    assert!(message(d, &d.join("missing.txt")).ends_with("help:     check that the path exists"));
     let empty = write(d, "empty.txt", "");
     assert!(message(d, &empty).starts_with("empty.txt: no text\n  expected: a file with text\n"));
     let empty = write(d, "empty.jsonl", "");

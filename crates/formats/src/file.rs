@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Maps a regular file. Whoever changes or shortens it in place meanwhile changes the bytes under the reader, or ends
 /// the process.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    let (file, _) = files::open_regular(path).map_err(Error::io(path, "open it"))?;
+    let (file, _) = files::open_regular(path).map_err(Error::io(path, "read it"))?;
     // SAFETY: the map is only read, as bytes, for which every value is valid. This crate never writes into a file under
     // its final name; that nobody else does while it is mapped is asked for in the crate's documentation.
     unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map it into memory"))

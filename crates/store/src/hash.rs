@@ -69,7 +69,7 @@ impl<W: Write> Write for HashingWriter<W> {
 
 /// Opens a regular file for reading.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
-    files::open_regular(path).map_err(Error::io(path, "open it"))
+    files::open_regular(path).map_err(Error::io(path, "read it"))
 }
 
 /// Hashes the first `limit_bytes` of a file through a fixed buffer.

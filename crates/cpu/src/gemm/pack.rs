@@ -1,4 +1,5 @@
-//! Rearranging a matrix into the words that the micro-kernels read.
+//! Rearranging a matrix into the words that the micro-kernels read. All of it is in one file, because both sides of a product
+//! and all formats go through the same few loops.
 
 use super::Mat;
 use super::bf16::{Bf16, rounded};
