@@ -126,14 +126,31 @@ pub enum LayerConfig {
         #[serde(default)]
         bias: bool,
     },
-    /// `gelu(X·W₁ᵀ)·W₂ᵀ`, plus biases.
+    /// `gelu(X·W₁ᵀ)·W₂ᵀ`, plus biases; and the same of every part that it has grown by, added up.
     Mlp {
-        /// Width between the two projections.
+        /// Width between the two projections, of what was there first.
         hidden: usize,
         /// Whether there are biases.
         #[serde(default)]
         bias: bool,
+        /// Hidden units that came later, oldest first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<MlpPart>,
     },
+}
+
+/// Hidden units of an MLP that were born together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MlpPart {
+    /// Number of the part within its MLP, from 1 on. Arrays are named by it.
+    pub id: u32,
+    /// Hidden units.
+    pub hidden: usize,
+    /// Training stage of birth.
+    pub stage: u32,
+    /// Training step of birth.
+    pub born_step: u64,
 }
 
 impl LayerConfig {
@@ -158,7 +175,10 @@ impl LayerConfig {
         match self {
             Self::Pattention(site) => site.tokens(),
             Self::Linear { .. } => 0,
-            Self::Mlp { hidden, .. } => *hidden,
+            Self::Mlp { hidden, parts, .. } => {
+                let parts = parts.iter().map(|part| part.hidden);
+                parts.fold(*hidden, usize::saturating_add)
+            }
         }
     }
 

@@ -11,12 +11,13 @@ mod legacy;
 mod spec;
 mod training;
 
-pub use layer::{BlockConfig, LayerConfig, SegmentConfig, SiteConfig, SiteKind};
+pub use layer::{BlockConfig, LayerConfig, MlpPart, SegmentConfig, SiteConfig, SiteKind};
 pub use spec::{Family, ModelSpec, Slots};
 pub use tokenformer_device::{NormSpan, Theta};
-pub use training::{Anneal, ParamTraining, TrainingSettings};
+pub use training::{Anneal, BaseSizes, ParamTraining, Tracked, TrainingSettings};
 
 pub(crate) use check::{MAX_LAYERS, MAX_SIZE};
+pub(crate) use training::in_block;
 
 use crate::error::{Error, Result};
 use crate::version::Version;
@@ -259,5 +260,15 @@ impl ModelConfig {
         let (d, v) = (self.width as f64, self.vocab as f64);
         let attention = 4.0 * self.layers() as f64 * d * t as f64;
         2.0 * self.body_params() as f64 + attention + 2.0 * v * d
+    }
+
+    /// Floating-point operations of training on one token at context length `t`, with nothing frozen:
+    /// `3·(2·body + 4·L·D·t + 2·V·D + 10·hidden)`, where `hidden` are all parameter tokens, or hidden units of MLPs. The
+    /// products of the backward pass cost twice those of the forward pass. [`crate::Gradients::flops`] counts what is
+    /// done, and [`crate::Model::train_flops_per_token`] leaves out the gradients of what is frozen.
+    pub fn train_flops_per_token(&self, t: usize) -> f64 {
+        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
+        let hidden: usize = layers.map(LayerConfig::hidden).sum();
+        3.0 * (self.forward_flops_per_token(t) + 10.0 * hidden as f64)
     }
 }
