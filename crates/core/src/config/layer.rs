@@ -185,10 +185,20 @@ impl LayerConfig {
     /// Learnable numbers of the layer in a model of this width.
     pub fn params(&self, width: usize) -> u64 {
         let (d, hidden) = (width as u64, self.hidden() as u64);
+        let biases = match self {
+            Self::Linear { bias: true } => d,
+            Self::Mlp { bias: true, .. } => d + hidden,
+            _ => 0,
+        };
+        self.matrix_params(width) + biases
+    }
+
+    /// Numbers of the layer's matrices: the multiply-adds of a row.
+    pub fn matrix_params(&self, width: usize) -> u64 {
+        let (d, hidden) = (width as u64, self.hidden() as u64);
         match self {
-            Self::Pattention(_) => 2 * d * hidden,
-            Self::Linear { bias } => d * d + if *bias { d } else { 0 },
-            Self::Mlp { bias, .. } => 2 * d * hidden + if *bias { d + hidden } else { 0 },
+            Self::Pattention(_) | Self::Mlp { .. } => 2 * d * hidden,
+            Self::Linear { .. } => d * d,
         }
     }
 }

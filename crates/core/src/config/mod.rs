@@ -255,11 +255,14 @@ impl ModelConfig {
     }
 
     /// Floating-point operations of one token's forward pass at context length `t`, two per multiply-add:
-    /// `2·body + 4·L·D·t + 2·V·D` (paper, table 3; no credit for the causal mask).
+    /// `2·body + 4·L·D·t + 2·V·D`, where `body` are the numbers of all matrices of the blocks (paper, table 3; no credit
+    /// for the causal mask).
     pub fn forward_flops_per_token(&self, t: usize) -> f64 {
         let (d, v) = (self.width as f64, self.vocab as f64);
         let attention = 4.0 * self.layers() as f64 * d * t as f64;
-        2.0 * self.body_params() as f64 + attention + 2.0 * v * d
+        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
+        let body: u64 = layers.map(|layer| layer.matrix_params(self.width)).sum();
+        2.0 * body as f64 + attention + 2.0 * v * d
     }
 
     /// Floating-point operations of training on one token at context length `t`, with nothing frozen:
