@@ -3,8 +3,6 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::tensors::Dtype;
-
 /// Everything this crate refuses or fails at.
 ///
 /// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
@@ -243,7 +241,7 @@ pub enum Error {
         /// The types accepted.
         expected: &'static str,
         /// The type in the file.
-        got: Dtype,
+        got: String,
     },
     /// An integer does not fit.
     #[error(
