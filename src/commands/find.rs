@@ -122,6 +122,9 @@ fn published_folder(dir: &Path) -> Option<String> {
         _ if deepspeed(dir) || deepspeed(&dir.join("checkpoints")) => {
             Some("a training folder of the released code".into())
         }
+        _ if dir.join("snapshots").is_dir() && dir.join("blobs").is_dir() => {
+            Some("a repository in the cache of Hugging Face".into())
+        }
         _ => None,
     }
 }
@@ -139,6 +142,7 @@ fn is_weights(name: &str) -> bool {
         ".bin",
         ".pt",
         ".pth",
+        ".ckpt",
         ".safetensors",
         ".bin.index.json",
         ".safetensors.index.json",

@@ -12,6 +12,7 @@
 
 mod check;
 mod checkpoint;
+mod compare;
 mod config;
 mod convert;
 pub mod corpus;
@@ -23,6 +24,7 @@ mod forward;
 #[cfg(feature = "hub")]
 mod hub;
 mod layout;
+mod names;
 mod pipe;
 mod plain;
 mod shards;
