@@ -5,6 +5,7 @@ use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokenformer_convert::is_training_folder;
 use tokenformer_core::{Device, Model, WeightFormat};
 use tokenformer_store::{Checkpoints, Error, MANIFEST_NAME, Resolved, Warning, Which, verify};
 use tokenformer_train::{Result, files};
@@ -81,7 +82,6 @@ fn published(path: &Path) -> Option<Error> {
 
 /// What shows that a folder is a published checkpoint, or a training folder of the released code.
 fn published_folder(dir: &Path) -> Option<String> {
-    const MODEL_STATES: &str = "mp_rank_00_model_states.pt";
     let names: Vec<String> = fs::read_dir(dir)
         .ok()?
         .flatten()
@@ -107,9 +107,10 @@ fn published_folder(dir: &Path) -> Option<String> {
     let deepspeed = |dir: &Path| {
         let is_step = |entry: fs::DirEntry| {
             let name = entry.file_name();
-            name == MODEL_STATES || name.to_string_lossy().starts_with("global_step")
+            name.to_string_lossy().starts_with("global_step")
         };
-        fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(is_step))
+        is_training_folder(dir)
+            || fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(is_step))
     };
     match (weights, config) {
         (Some(weights), Some(config)) => {

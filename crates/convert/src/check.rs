@@ -28,17 +28,18 @@ pub(crate) fn check(
         .collect();
     let place = place.join(", ");
     let neox = NeoxConfig::load(configs)?;
-    // The names are the same for any vocabulary.
-    let unsized_arrays = arrays(&from_neox(&place, &neox, 1)?);
-    let wanted = unsized_arrays.iter().map(|array| &*array.published);
-    let wanted: BTreeSet<&str> = wanted.collect();
-    let source = named(source, &wanted)?;
+    let source = {
+        // The names are the same for any vocabulary.
+        let arrays = arrays(&from_neox(&place, &neox, 1)?);
+        named(source, &names(&arrays))?
+    };
     let vocab = match source.shape(EMBEDDING) {
         Some(&[rows, _]) => rows,
         _ => 1,
     };
     let config = from_neox(&place, &neox, vocab)?;
     let arrays = arrays(&config);
+    let wanted = names(&arrays);
 
     let mut mismatch = TensorMismatch {
         path: source.path().into(),
@@ -83,6 +84,11 @@ pub(crate) fn check(
     }
     check_rotary_tables(&source, &config)?;
     Ok((config, arrays, source))
+}
+
+/// The published names of arrays.
+fn names(arrays: &[Array]) -> BTreeSet<&str> {
+    arrays.iter().map(|array| &*array.published).collect()
 }
 
 /// Whether a name is that of an output head, which is the embedding in the published architecture.

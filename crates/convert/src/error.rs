@@ -114,7 +114,7 @@ pub enum Error {
     },
     /// Something else than numbers stands where a tensor is wanted.
     #[error(
-        "{}: the tensor {} is none of weights\n  expected: elements of the type F32, F16, BF16 or F64\n  got:      {got}\n  \
+        "{}: the tensor {} cannot be read as weights\n  expected: elements of the type F32, F16, BF16 or F64\n  got:      {got}\n  \
          help:     convert it in PyTorch first, for example with .float().clone(), and save it again",
         path.display(), shown(name)
     )]

@@ -34,6 +34,7 @@ mod verify;
 pub use convert::{ConvertOptions, Converted, convert};
 pub use error::{Error, TensorMismatch};
 pub use export::{ExportOptions, Exported, WeightType, export};
+pub use tokenformer_formats::deepspeed::is_training_folder;
 pub use verify::{Check, verify};
 
 /// A result with this crate's [`Error`].

@@ -229,11 +229,7 @@ impl Archives {
             Ok(Dtype::F16) => Held::Weights(WeightType::F16),
             Ok(Dtype::BF16) => Held::Weights(WeightType::BF16),
             Ok(other) => Held::Integers(other.to_string()),
-            Err(_) => {
-                let mut unread = part.unread();
-                let why = unread.find(|(unread, _)| *unread == name);
-                Held::Unread(why.map_or("not read", |(_, why)| why).into())
-            }
+            Err(_) => Held::Unread(part.unread_reason(name)?.into()),
         })
     }
 

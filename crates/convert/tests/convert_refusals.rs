@@ -198,3 +198,32 @@ fn a_damaged_index_is_refused() {
         assert!(told.contains(named), "{told}");
     }
 }
+
+#[test]
+fn folders_in_parts_are_called_what_they_are() {
+    let lab = Lab::new();
+    let folder = lab.folder("parts");
+    for name in [".metadata", "__0_0.distcp"] {
+        std::fs::write(folder.join(name), "").unwrap();
+    }
+    let told = message(lab.convert(&folder, "model"));
+    assert!(
+        told.contains("a folder of torch.distributed.checkpoint"),
+        "{told}"
+    );
+    assert!(told.contains("dcp_to_torch"), "{told}");
+    // A pipeline's checkpoint is found by the folder, by its step and by one of its files.
+    let step = lab.folder("pipeline/global_step5");
+    std::fs::write(step.join("layer_00-model_00-model_states.pt"), "").unwrap();
+    for from in [
+        "pipeline",
+        "pipeline/global_step5",
+        "pipeline/global_step5/layer_00-model_00-model_states.pt",
+    ] {
+        let told = message(lab.convert(&lab.path(from), "model"));
+        assert!(
+            told.contains("global_step5: a pipeline checkpoint"),
+            "{told}"
+        );
+    }
+}

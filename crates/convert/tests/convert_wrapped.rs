@@ -209,7 +209,7 @@ fn types_that_are_not_read_matter_for_wanted_tensors_alone() {
         with_entry(&path, "sequential.5.norm.bias", &entry, bytes);
         let told = message(lab.convert(&path, "refused"));
         assert!(
-            told.contains("the tensor \"sequential.5.norm.bias\" is none of weights"),
+            told.contains("the tensor \"sequential.5.norm.bias\" cannot be read as weights"),
             "{told}"
         );
         assert!(told.contains(kind), "{told}");

@@ -163,6 +163,11 @@ impl Tensors {
         unread.map(|(name, why)| (name.as_str(), why.as_str()))
     }
 
+    /// Why what has a name is not read; `None` for tensors and unknown names.
+    pub fn unread_reason(&self, name: &str) -> Option<&str> {
+        self.unread.get(name).map(String::as_str)
+    }
+
     /// All tensors, in the order of the file.
     pub fn list(&self) -> &[TensorInfo] {
         &self.infos
@@ -270,7 +275,7 @@ impl Tensors {
     }
 
     fn find(&self, name: &str) -> Result<(&TensorInfo, &Source)> {
-        if let Some(why) = self.unread.get(name) {
+        if let Some(why) = self.unread_reason(name) {
             return Err(Error::Unsupported {
                 location: format!("{}, tensor {}", self.path.display(), shown(name)),
                 what: format!("the tensor is not read: {why}"),
