@@ -161,6 +161,11 @@ fn published_checkpoints_are_refused_by_the_command_that_converts_them() {
     }
     lab.file("yaml/150M.yml", "{}");
     fs::create_dir_all(lab.path("trained/global_step100")).expect("a folder");
+    fs::create_dir_all(lab.path("universal/zero/a.weight")).expect("a folder");
+    lab.file("universal/zero/a.weight/fp32.pt", "weights");
+    for folder in ["blobs", "snapshots/abc"] {
+        fs::create_dir_all(lab.path("models--a--b").join(folder)).expect("a folder");
+    }
 
     let cases = [
         (
@@ -187,6 +192,16 @@ fn published_checkpoints_are_refused_by_the_command_that_converts_them() {
             "trained",
             "a training folder of the released code",
             "trained",
+        ),
+        (
+            "universal",
+            "a training folder of the released code",
+            "universal",
+        ),
+        (
+            "models--a--b",
+            "a repository in the cache of Hugging Face",
+            "models--a--b",
         ),
         (
             "Haiyang-W/TokenFormer-150M",

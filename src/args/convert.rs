@@ -18,8 +18,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = CONVERT_EXAMPLES)]
 pub struct ConvertArgs {
-    /// A .bin, .pt or .safetensors file, a Hugging Face folder, a DeepSpeed training folder, or the name
-    /// of a repository on the Hugging Face Hub, such as Haiyang-W/TokenFormer-150M.
+    /// A .bin, .pt or .safetensors file (a training checkpoint too, with its weights under a key or a
+    /// prefix), a Hugging Face folder, a DeepSpeed training folder, or the name of a repository on the
+    /// Hugging Face Hub, such as Haiyang-W/TokenFormer-150M.
     #[arg(long, value_name = "FILE|DIR|OWNER/NAME")]
     pub from: PathBuf,
     /// Configuration files with the published keys; a later one wins [default: what lies with the

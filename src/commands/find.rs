@@ -5,6 +5,7 @@ use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokenformer_convert::is_training_folder;
 use tokenformer_core::{Device, Model, WeightFormat};
 use tokenformer_store::{Checkpoints, Error, MANIFEST_NAME, Resolved, Warning, Which, verify};
 use tokenformer_train::{Result, files};
@@ -92,7 +93,6 @@ fn published(path: &Path) -> Option<Error> {
 
 /// What shows that a folder is a published checkpoint, or a training folder of the released code.
 fn published_folder(dir: &Path) -> Option<String> {
-    const MODEL_STATES: &str = "mp_rank_00_model_states.pt";
     let names: Vec<String> = fs::read_dir(dir)
         .ok()?
         .flatten()
@@ -118,9 +118,10 @@ fn published_folder(dir: &Path) -> Option<String> {
     let deepspeed = |dir: &Path| {
         let is_step = |entry: fs::DirEntry| {
             let name = entry.file_name();
-            name == MODEL_STATES || name.to_string_lossy().starts_with("global_step")
+            name.to_string_lossy().starts_with("global_step")
         };
-        fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(is_step))
+        is_training_folder(dir)
+            || fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(is_step))
     };
     match (weights, config) {
         (Some(weights), Some(config)) => {
@@ -132,6 +133,9 @@ fn published_folder(dir: &Path) -> Option<String> {
         }
         _ if deepspeed(dir) || deepspeed(&dir.join("checkpoints")) => {
             Some("a training folder of the released code".into())
+        }
+        _ if dir.join("snapshots").is_dir() && dir.join("blobs").is_dir() => {
+            Some("a repository in the cache of Hugging Face".into())
         }
         _ => None,
     }
@@ -150,6 +154,7 @@ fn is_weights(name: &str) -> bool {
         ".bin",
         ".pt",
         ".pth",
+        ".ckpt",
         ".safetensors",
         ".bin.index.json",
         ".safetensors.index.json",

@@ -4,30 +4,42 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tokenformer_core::ModelConfig;
+use tokenformer_core::config::Positions;
 use tokenformer_formats::neox_config::NeoxConfig;
 
+use crate::compare::{Place, expect_same};
 use crate::config::from_neox;
 use crate::error::{TensorMismatch, shown};
 use crate::layout::{Array, arrays};
-use crate::source::Source;
+use crate::names::{expect_weights, named};
+use crate::source::{Held, Source};
 use crate::{Error, Result};
 
 const EMBEDDING: &str = "sequential.0.word_embeddings.weight";
 
-/// A configuration and the arrays that it asks for, each of which the weights have in its shape.
-pub(crate) fn check(source: &Source, configs: &[PathBuf]) -> Result<(ModelConfig, Vec<Array>)> {
+/// A configuration, the arrays that it asks for, and a source that has each of them in its shape.
+pub(crate) fn check(
+    source: Source,
+    configs: &[PathBuf],
+) -> Result<(ModelConfig, Vec<Array>, Source)> {
     let place: Vec<String> = configs
         .iter()
         .map(|path| path.display().to_string())
         .collect();
     let place = place.join(", ");
     let neox = NeoxConfig::load(configs)?;
+    let source = {
+        // The names are the same for any vocabulary.
+        let arrays = arrays(&from_neox(&place, &neox, 1)?);
+        named(source, &names(&arrays))?
+    };
     let vocab = match source.shape(EMBEDDING) {
         Some(&[rows, _]) => rows,
         _ => 1,
     };
     let config = from_neox(&place, &neox, vocab)?;
     let arrays = arrays(&config);
+    let wanted = names(&arrays);
 
     let mut mismatch = TensorMismatch {
         path: source.path().into(),
@@ -36,6 +48,7 @@ pub(crate) fn check(source: &Source, configs: &[PathBuf]) -> Result<(ModelConfig
         ..TensorMismatch::default()
     };
     for array in &arrays {
+        expect_weights(&source, &array.published)?;
         match source.shape(&array.published) {
             None => mismatch.missing.push(array.published.clone()),
             Some(shape) if *shape != array.shape => {
@@ -47,25 +60,90 @@ pub(crate) fn check(source: &Source, configs: &[PathBuf]) -> Result<(ModelConfig
             Some(_) => {}
         }
     }
-    let wanted: BTreeSet<&str> = arrays
-        .iter()
-        .map(|array| array.published.as_str())
-        .collect();
-    mismatch.unexpected = source
-        .names()
-        .filter(|name| !wanted.contains(name) && !is_table(name))
-        .map(String::from)
-        .collect();
-    if mismatch.missing.is_empty() && mismatch.shapes.is_empty() && mismatch.unexpected.is_empty() {
-        return Ok((config, arrays));
+    let is_extra = |name: &&str| {
+        !wanted.contains(name)
+            && !is_rotary_table(name)
+            && matches!(source.held(name, 0), Some(Held::Weights(_)))
+    };
+    let is_copy = |name: &&str| is_head(name) && source.shape(name) == source.shape(EMBEDDING);
+    let (heads, extra): (Vec<&str>, Vec<&str>) = source.names().filter(is_extra).partition(is_copy);
+    mismatch.unexpected = extra.into_iter().map(String::from).collect();
+    if !mismatch.is_empty() {
+        mismatch.help = help(&source, &config, &mismatch);
+        return Err(Error::Tensors(Box::new(mismatch)));
     }
-    mismatch.help = help(source, &config, &mismatch);
-    Err(Error::Tensors(Box::new(mismatch)))
+    for head in heads {
+        let [kept, copy] = [EMBEDDING, head].map(|name| Place {
+            source: &source,
+            name,
+            file: 0,
+        });
+        let help = "the published architecture has no output head but the embedding; \
+                    this model computes something else";
+        expect_same(&kept, &copy, help)?;
+    }
+    check_rotary_tables(&source, &config)?;
+    Ok((config, arrays, source))
 }
 
-/// Frequencies of the rotary embedding, which some configurations save: they follow from the configuration.
-fn is_table(name: &str) -> bool {
+/// The published names of arrays.
+fn names(arrays: &[Array]) -> BTreeSet<&str> {
+    arrays.iter().map(|array| &*array.published).collect()
+}
+
+/// Whether a name is that of an output head, which is the embedding in the published architecture.
+fn is_head(name: &str) -> bool {
+    const HEADS: [&str; 3] = ["lm_head.weight", "embed_out.weight", ".final_linear.weight"];
+    HEADS.iter().any(|head| name.ends_with(head))
+}
+
+/// Frequencies of the rotary embedding, which some configurations save.
+pub(crate) fn is_rotary_table(name: &str) -> bool {
     name.ends_with(".attention.rotary_emb.inv_freq")
+}
+
+/// Refuses saved frequencies that are not those of the configuration.
+pub(crate) fn check_rotary_tables(source: &Source, config: &ModelConfig) -> Result<()> {
+    // What half precision makes of a frequency.
+    const RELATIVE: f64 = 0.01;
+    const ABSOLUTE: f64 = 1e-7;
+    let Positions::Rotary { fraction, base } = config.positions else {
+        return Ok(());
+    };
+    let is_table = |name: &&str| {
+        is_rotary_table(name) && matches!(source.held(name, 0), Some(Held::Weights(_)))
+    };
+    for name in source.names().filter(is_table) {
+        let table = source.whole(name)?;
+        let dims = 2.0 * table.len() as f64;
+        for (i, &got) in table.iter().enumerate() {
+            let expected = base.powf(-2.0 * i as f64 / dims);
+            if (f64::from(got) - expected).abs() <= RELATIVE * expected + ABSOLUTE {
+                continue;
+            }
+            return Err(Error::Damaged {
+                path: source.path().into(),
+                what: "the rotary frequencies are not those of the configuration",
+                expected: format!("{expected:e} at index [{i}] of {name}"),
+                got: format!("{got:e}"),
+                help: "give the configuration of these weights with --config",
+            });
+        }
+        let head = config.width / config.heads.max(1);
+        if dims != (head as f64 * fraction).floor() {
+            return Err(Error::Damaged {
+                path: source.path().into(),
+                what: "the rotary frequencies are not those of the configuration",
+                expected: format!(
+                    "{} of them in {name}",
+                    (head as f64 * fraction / 2.0).floor()
+                ),
+                got: table.len().to_string(),
+                help: "give the configuration of these weights with --config",
+            });
+        }
+    }
+    Ok(())
 }
 
 fn help(source: &Source, config: &ModelConfig, mismatch: &TensorMismatch) -> String {

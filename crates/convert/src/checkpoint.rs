@@ -6,8 +6,10 @@ use tokenformer_core::ModelConfig;
 
 use crate::Result;
 use crate::check::check;
+use crate::compare;
 use crate::find::Weights;
 use crate::layout::Array;
+use crate::names::left_out;
 use crate::plain;
 use crate::source::Source;
 
@@ -20,15 +22,32 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens weights as a plain Transformer if they are one, else as a published TokenFormer.
+    /// What a person should know about the weights.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let read = match &self.source {
+            Source::Mapped(mapped) => mapped.inner(),
+            source => source,
+        };
+        let mut notes = read.notes();
+        notes.extend(left_out(read));
+        notes
+    }
+
+    /// Opens weights as a plain Transformer if they are one, else as a published TokenFormer. Tensors that the files have
+    /// more than once are compared, which reads them.
     pub(crate) fn open(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
+        let mut opened = Checkpoint::open_again(weights, configs)?;
+        compare::files(&mut opened.source)?;
+        compare::deepspeed(weights)?;
+        Ok(opened)
+    }
+
+    /// Opens weights that were opened before: what was compared then is not compared again.
+    pub(crate) fn open_again(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
         let source = Source::open(weights)?;
         let (config, arrays, source) = match (plain::recognise(&source, configs)?, configs) {
             (Some(layout), [path, ..]) => plain::import(layout, source, path)?,
-            _ => {
-                let (config, arrays) = check(&source, configs)?;
-                (config, arrays, source)
-            }
+            _ => check(source, configs)?,
         };
         Ok(Checkpoint {
             config,

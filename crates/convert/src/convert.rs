@@ -69,16 +69,18 @@ pub fn convert(
             path: options.from.clone(),
         });
     }
+    let opened = Checkpoint::open(&found.weights, &found.configs)?;
+    let mut notes = opened.notes();
     let Checkpoint {
         config,
         arrays,
         mut source,
-    } = Checkpoint::open(&found.weights, &found.configs)?;
+    } = opened;
     let beside = || found.tokenizer.clone().map(TokenizerSpec::File);
     let tokenizer = (options.tokenizer.clone().or_else(beside))
         .map(|spec| read_tokenizer(&spec, config.vocab))
         .transpose()?;
-    let (weights, mut notes) = (source.path().to_path_buf(), Vec::from_iter(source.note()));
+    let weights = source.path().to_path_buf();
 
     let mut writer = DirWriter::begin(&options.to, KIND_MODEL)?;
     writer.write_bytes(CONFIG, config.to_json().as_bytes())?;
@@ -128,7 +130,7 @@ pub fn convert(
 }
 
 fn fingerprint(found: &Found, device: &Arc<dyn Device>) -> Result<Fingerprint> {
-    let mut opened = Checkpoint::open(&found.weights, &found.configs)?;
+    let mut opened = Checkpoint::open_again(&found.weights, &found.configs)?;
     let path = opened.source.path().to_path_buf();
     let arrays = Arrays {
         source: &mut opened.source,

@@ -103,6 +103,66 @@ pub enum Error {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// All tensors of a model are there more than once.
+    #[error(
+        "{}: {} parts of it hold a whole model\n  expected: one\n  got:      {}\n  \
+         help:     save the one that you mean by itself, for example torch.save(torch.load(path)[key], \"model.bin\")",
+        path.display(), places.len(), few(places)
+    )]
+    Ambiguous {
+        /// The weights.
+        path: PathBuf,
+        /// What each of them is in, quoted.
+        places: Vec<String>,
+    },
+    /// Something else than numbers stands where a tensor is wanted.
+    #[error(
+        "{}: the tensor {} cannot be read as weights\n  expected: elements of the type F32, F16, BF16 or F64\n  got:      {got}\n  \
+         help:     convert it in PyTorch first, for example with .float().clone(), and save it again",
+        path.display(), shown(name)
+    )]
+    NoWeights {
+        /// The weights.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What it is.
+        got: String,
+    },
+    /// Two copies of a tensor that differ.
+    #[error(
+        "{copy} differs from {kept} {at}\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
+    )]
+    Copies {
+        /// The tensor that was compared with, and its file.
+        kept: String,
+        /// The copy, and its file.
+        copy: String,
+        /// Where they differ first.
+        at: String,
+        /// What the first has there.
+        expected: String,
+        /// What the copy has there.
+        got: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A weight that is no number.
+    #[error(
+        "{}: the tensor {} is not finite at index {index:?}\n  expected: numbers\n  got:      {got}\n  \
+         help:     the weights are damaged or of a failed training; use an earlier checkpoint",
+        path.display(), shown(name)
+    )]
+    NotFiniteWeight {
+        /// The weights.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Where in it, along each axis.
+        index: Vec<usize>,
+        /// What is there.
+        got: f32,
+    },
     /// A model that computes no numbers.
     #[error(
         "{}: the logits are not finite\n  expected: numbers\n  got:      {got}\n  \
@@ -208,6 +268,25 @@ pub struct TensorMismatch {
     pub help: String,
 }
 
+impl TensorMismatch {
+    /// Whether nothing differs.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.shapes.is_empty() && self.unexpected.is_empty()
+    }
+}
+
+/// Names of a kind that are told; of the others, how many there are.
+const SHOWN: usize = 6;
+
+/// The first of many, and how many more there are.
+fn few(all: &[String]) -> String {
+    let first = all.get(..SHOWN).unwrap_or(all).join(", ");
+    match all.len().checked_sub(SHOWN + 1) {
+        Some(more) => format!("{first} and {} more", more + 1),
+        None => first,
+    }
+}
+
 impl fmt::Display for TensorMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (missing, shapes) = (self.missing.len(), self.shapes.len());
@@ -223,24 +302,26 @@ impl fmt::Display for TensorMismatch {
             "  expected: {} tensors with the published names and shapes",
             self.wanted
         )?;
-        // What is missing is told in full: its names come from the configuration, not from the file.
-        for name in &self.missing {
-            writeln!(f, "  missing:  {name}")?;
-        }
-        for (name, wanted, got) in &self.shapes {
-            writeln!(
-                f,
-                "  shape:    {name}: {wanted:?} expected, {} found",
-                shown_shape(got)
-            )?;
-        }
-        const UNEXPECTED: usize = 50;
-        for name in self.unexpected.iter().take(UNEXPECTED) {
-            writeln!(f, "  extra:    {}", shown(name))?;
-        }
-        if let Some(more) = self.unexpected.len().checked_sub(UNEXPECTED + 1) {
-            writeln!(f, "  extra:    and {} more", more + 1)?;
-        }
+        let mut list = |label: &str, count: usize, lines: &mut dyn Iterator<Item = String>| {
+            for line in lines.take(SHOWN) {
+                writeln!(f, "  {label} {line}")?;
+            }
+            match count.checked_sub(SHOWN + 1) {
+                Some(more) => writeln!(f, "  {label} and {} more", more + 1),
+                None => Ok(()),
+            }
+        };
+        list(
+            "missing: ",
+            missing,
+            &mut self.missing.iter().map(String::clone),
+        )?;
+        let mut lines = self.shapes.iter().map(|(name, wanted, got)| {
+            format!("{name}: {wanted:?} expected, {} found", shown_shape(got))
+        });
+        list("shape:   ", shapes, &mut lines)?;
+        let mut lines = self.unexpected.iter().map(|name| shown(name));
+        list("extra:   ", self.unexpected.len(), &mut lines)?;
         write!(f, "  help:     {}", self.help)
     }
 }

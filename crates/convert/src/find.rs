@@ -1,20 +1,22 @@
 //! What a path that a person typed leads to: weights, and the files that lie with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use tokenformer_formats::deepspeed::DeepSpeedFolder;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use tokenformer_formats::deepspeed::{DeepSpeedFolder, is_training_folder};
 use tokenformer_store::read_small;
 
 use crate::error::shown;
+use crate::source::Source;
 use crate::{Error, Result};
 
 /// The largest index of a sharded checkpoint that is read.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
-const MODEL_STATES: &str = "mp_rank_00_model_states.pt";
 
 /// Where weights are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +25,12 @@ pub(crate) enum Weights {
     Torch(Vec<PathBuf>),
     /// In safetensors files.
     Safetensors(Vec<PathBuf>),
-    /// In a DeepSpeed training folder.
+    /// In a DeepSpeed training folder, the best there are.
     DeepSpeed(PathBuf),
+    /// In the module of a DeepSpeed training folder.
+    Module(PathBuf),
+    /// In the copies that a DeepSpeed training folder may have of what was not trained.
+    Frozen(PathBuf),
 }
 
 /// Weights and what lies with them.
@@ -40,13 +46,21 @@ pub(crate) struct Found {
 pub(crate) fn find(from: &Path) -> Result<Found> {
     let found = std::fs::metadata(from).map_err(Error::io(from, "look at it"))?;
     if found.is_dir() {
-        return in_folder(from);
+        return in_folder(&snapshot(from)?);
     }
     let folder = match from.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let name = from.file_name().unwrap_or_default().to_string_lossy();
+    if is_part_of_deepspeed(&name) {
+        // The best weights are in several files.
+        let mut found = in_folder(folder)?;
+        if found.configs.is_empty() {
+            found.configs = beside(&folder.join(".."), found.weights.clone()).configs;
+        }
+        return Ok(found);
+    }
     let weights = match name.ends_with(".index.json") {
         true => sharded(from)?,
         false => of_file(from)?,
@@ -69,13 +83,10 @@ fn in_folder(folder: &Path) -> Result<Found> {
                     .into(),
         });
     }
-    if let Some(deepspeed) = deepspeed(folder) {
-        let checkpoint = DeepSpeedFolder::open(&deepspeed)?.folder().to_path_buf();
-        let mut found = beside(folder, Weights::DeepSpeed(deepspeed));
-        if found.configs.is_empty() {
-            found.configs = yaml_files(&checkpoint.join("configs"))?;
+    for inner in [folder, &folder.join("checkpoints")] {
+        if is_training_folder(inner) {
+            return in_deepspeed(folder, inner);
         }
-        return Ok(found);
     }
     for name in INDEXES {
         if folder.join(name).is_file() {
@@ -86,6 +97,18 @@ fn in_folder(folder: &Path) -> Result<Found> {
         if folder.join(name).is_file() {
             return Ok(beside(folder, of_file(&folder.join(name))?));
         }
+    }
+    if has_steps(folder) {
+        return in_deepspeed(folder, folder);
+    }
+    if folder.join(".metadata").is_file() {
+        return Err(Error::NoCheckpoint {
+            path: folder.into(),
+            got: "a folder of torch.distributed.checkpoint (.metadata), whose tensors are in parts".into(),
+            help: "join them first: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt, and \
+                   give that file"
+                .into(),
+        });
     }
     Err(Error::NoCheckpoint {
         path: folder.into(),
@@ -108,15 +131,74 @@ fn is_ours(folder: &Path) -> bool {
 }
 
 /// The DeepSpeed folder that `folder` is or holds.
-fn deepspeed(folder: &Path) -> Option<PathBuf> {
-    let inner = folder.join("checkpoints");
-    let is_checkpoint =
-        |dir: &Path| dir.join(MODEL_STATES).is_file() || dir.join("latest").is_file();
-    match () {
-        () if is_checkpoint(folder) => Some(folder.into()),
-        () if is_checkpoint(&inner) => Some(inner),
-        () => None,
+fn in_deepspeed(folder: &Path, deepspeed: &Path) -> Result<Found> {
+    let checkpoint = DeepSpeedFolder::open(deepspeed)?.folder().to_path_buf();
+    let mut found = beside(folder, Weights::DeepSpeed(deepspeed.into()));
+    if found.configs.is_empty() {
+        found.configs = yaml_files(&checkpoint.join("configs"))?;
     }
+    Ok(found)
+}
+
+/// Whether a folder holds checkpoints of DeepSpeed, without a word on which is the newest.
+fn has_steps(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut steps = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with("global_step")
+    });
+    steps.any(|entry| is_training_folder(&entry.path()))
+}
+
+/// Whether a file is one of those that DeepSpeed makes a checkpoint of.
+fn is_part_of_deepspeed(name: &str) -> bool {
+    name.ends_with("_model_states.pt")
+        || name.ends_with("-model_states.pt")
+        || name.ends_with("_optim_states.pt")
+}
+
+/// The folder of the files themselves, where `folder` is that of a repository in the cache of Hugging Face:
+/// `snapshots/REVISION/` has links to what lies in `blobs/`, and `refs/main` names the newest revision.
+fn snapshot(folder: &Path) -> Result<PathBuf> {
+    const MAX_NAME_BYTES: u64 = 255;
+    let snapshots = folder.join("snapshots");
+    if !snapshots.is_dir() || !folder.join("blobs").is_dir() {
+        return Ok(folder.into());
+    }
+    let newest = folder.join("refs").join("main");
+    if newest.is_file() {
+        let name = read_small(&newest, MAX_NAME_BYTES)?;
+        let name = String::from_utf8_lossy(&name).trim().to_string();
+        let revision = snapshots.join(&name);
+        return match is_plain(&name) && revision.is_dir() {
+            true => Ok(revision),
+            false => Err(Error::Damaged {
+                path: newest,
+                what: "the file names no revision that is there",
+                expected: format!("the name of a folder in {}", snapshots.display()),
+                got: shown(&name),
+                help: "give the folder of one revision in snapshots, or download it again",
+            }),
+        };
+    }
+    let entries = std::fs::read_dir(&snapshots).map_err(Error::io(&snapshots, "list it"))?;
+    let revisions: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    match &revisions[..] {
+        [one] => Ok(one.clone()),
+        all => Err(Error::NoCheckpoint {
+            path: snapshots,
+            got: format!(
+                "{} revisions, and no refs/main that says which is the newest",
+                all.len()
+            ),
+            help: "give the folder of one revision".into(),
+        }),
+    }
+}
+
+/// Whether a name that comes from a file leads to nowhere but the folder that it is joined to.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
 }
 
 fn beside(folder: &Path, weights: Weights) -> Found {
@@ -170,7 +252,8 @@ fn of_file(path: &Path) -> Result<Weights> {
 fn sharded(index: &Path) -> Result<Weights> {
     #[derive(Deserialize)]
     struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
+        #[serde(deserialize_with = "unique")]
+        weight_map: BTreeMap<String, String>,
     }
     let damaged = |what, got: String| Error::Damaged {
         path: index.into(),
@@ -183,11 +266,8 @@ fn sharded(index: &Path) -> Result<Weights> {
     let text = read_small(index, MAX_INDEX_BYTES)?;
     let Index { weight_map } = serde_json::from_slice(&text)
         .map_err(|error| damaged("the index cannot be read", error.to_string()))?;
-    let names: BTreeSet<String> = weight_map.into_values().collect();
-    let plain = |name: &str| {
-        !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
-    };
-    if let Some(name) = names.iter().find(|name| !plain(name)) {
+    let names: BTreeSet<&String> = weight_map.values().collect();
+    if let Some(name) = names.iter().find(|name| !is_plain(name)) {
         return Err(damaged("a file name leads elsewhere", shown(name)));
     }
     let folder = index.parent().unwrap_or(Path::new("."));
@@ -207,8 +287,50 @@ fn sharded(index: &Path) -> Result<Weights> {
             format!("{} files", paths.len()),
         ));
     }
-    Ok(match of_file(first)? {
+    let weights = match of_file(first)? {
         Weights::Safetensors(_) => Weights::Safetensors(paths),
         _ => Weights::Torch(paths),
-    })
+    };
+    let source = Source::open(&weights)?;
+    for (tensor, file) in &weight_map {
+        let path = folder.join(file);
+        if (0..source.files(tensor)).all(|nth| source.file(tensor, nth) != path) {
+            return Err(Error::Damaged {
+                path: index.into(),
+                what: "the index and the files do not belong together",
+                expected: format!("{} in {}", shown(tensor), shown(file)),
+                got: match source.files(tensor) {
+                    0 => "no such tensor in any of the files".into(),
+                    _ => format!("it in {}", source.file(tensor, 0).display()),
+                },
+                help: "copy all of them again",
+            });
+        }
+    }
+    Ok(weights)
+}
+
+/// An object of strings in which no key repeats: the last one would win without a word.
+fn unique<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Unique;
+    impl<'de> Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of strings")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut strings = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, String>()? {
+                if strings.contains_key(&key) {
+                    let told = format_args!("the name {} appears twice", shown(&key));
+                    return Err(A::Error::custom(told));
+                }
+                strings.insert(key, value);
+            }
+            Ok(strings)
+        }
+    }
+    from.deserialize_map(Unique)
 }

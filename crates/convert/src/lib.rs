@@ -12,6 +12,7 @@
 
 mod check;
 mod checkpoint;
+mod compare;
 mod config;
 mod convert;
 pub mod corpus;
@@ -23,6 +24,7 @@ mod forward;
 #[cfg(feature = "hub")]
 mod hub;
 mod layout;
+mod names;
 mod pipe;
 mod plain;
 mod shards;
@@ -32,6 +34,7 @@ mod verify;
 pub use convert::{ConvertOptions, Converted, convert};
 pub use error::{Error, TensorMismatch};
 pub use export::{ExportOptions, Exported, WeightType, export};
+pub use tokenformer_formats::deepspeed::is_training_folder;
 pub use verify::{Check, verify};
 
 /// A result with this crate's [`Error`].

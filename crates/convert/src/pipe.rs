@@ -8,6 +8,7 @@ use std::thread;
 use half::{bf16, f16};
 use tokenformer_store::TensorSource;
 
+use crate::compare::index;
 use crate::layout::elements;
 use crate::source::Source;
 use crate::{Error, Result};
@@ -56,6 +57,24 @@ impl WeightType {
     /// Bytes of a number.
     pub(crate) fn size_bytes(self) -> u64 {
         self.of_store().size_bytes() as u64
+    }
+
+    /// A number rounded to the type.
+    pub(crate) fn round(self, number: f32) -> f32 {
+        match self {
+            Self::F32 => number,
+            Self::F16 => f16::from_f32(number).to_f32(),
+            Self::BF16 => bf16::from_f32(number).to_f32(),
+        }
+    }
+
+    /// The one of two types that keeps fewer digits.
+    pub(crate) fn narrower(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::BF16, _) | (_, Self::BF16) => Self::BF16,
+            (Self::F16, _) | (_, Self::F16) => Self::F16,
+            (Self::F32, Self::F32) => Self::F32,
+        }
     }
 
     fn append(self, numbers: &[f32], out: &mut Vec<u8>) {
@@ -184,8 +203,10 @@ impl<'a> Pipe<'a> {
             let (full, filled) = sync_channel::<Vec<u8>>(BUFFERS);
             let (empty, emptied) = channel::<Vec<u8>>();
             let reader = scope.spawn(move || {
+                let mut done = 0;
                 source.for_each_chunk(name, CHUNK_ELEMENTS, &mut |numbers| {
-                    check(kind, source, name, numbers)?;
+                    check(kind, source, name, done, numbers)?;
+                    done += numbers.len();
                     let mut bytes = emptied.try_recv().unwrap_or_default();
                     bytes.clear();
                     kind.append(numbers, &mut bytes);
@@ -226,8 +247,10 @@ impl<'a> Pipe<'a> {
                 return Ok(());
             };
             let copied = self.each_source(tensor, |source, name| {
+                let mut done = 0;
                 let take = &mut |numbers: &[f32]| {
-                    check(self.kind, source, name, numbers)?;
+                    check(self.kind, source, name, done, numbers)?;
+                    done += numbers.len();
                     sink.write(numbers)?;
                     (self.progress.borrow_mut())(numbers.len() as u64 * self.kind.size_bytes());
                     Ok(())
@@ -249,8 +272,22 @@ enum Failure {
     Write(io::Error),
 }
 
-/// Refuses numbers that a type has no room for.
-fn check(kind: WeightType, source: &Source, name: &str, numbers: &[f32]) -> Result<()> {
+/// Refuses what is no number, and numbers that a type has no room for, in a tensor of which so many were seen already.
+fn check(
+    kind: WeightType,
+    source: &Source,
+    name: &str,
+    done: usize,
+    numbers: &[f32],
+) -> Result<()> {
+    if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
+        return Err(Error::NotFiniteWeight {
+            path: source.path().into(),
+            name: name.into(),
+            index: index(source.shape(name).unwrap_or_default(), done + at),
+            got: numbers.get(at).copied().unwrap_or(f32::NAN),
+        });
+    }
     match kind.overflow(numbers) {
         None => Ok(()),
         Some(number) => Err(Error::Damaged {

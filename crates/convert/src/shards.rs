@@ -6,35 +6,28 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use tokenformer_store::{Dtype, SafetensorsFile};
 
-use crate::error::shown;
-use crate::{Error, Result};
+use crate::Result;
+use crate::pipe::WeightType;
+use crate::source::Held;
 
 /// Open safetensors files as one.
 pub(crate) struct Shards {
     paths: Vec<PathBuf>,
     files: Vec<SafetensorsFile>,
-    /// File of each array.
-    place: BTreeMap<String, usize>,
+    /// Files of each array.
+    place: BTreeMap<String, Vec<usize>>,
     /// Bytes read since the files were mapped.
     read_bytes: u64,
 }
 
 impl Shards {
-    /// Opens the files; no two may have an array of the same name.
+    /// Opens the files.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Shards> {
         let files = open(paths)?;
-        let mut place = BTreeMap::new();
+        let mut place: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
             for name in file.names() {
-                if place.insert(name.to_string(), index).is_some() {
-                    return Err(Error::Damaged {
-                        path: file.path().into(),
-                        what: "a tensor is in two files",
-                        expected: "each name once".into(),
-                        got: shown(name),
-                        help: "the files do not belong together; copy them again",
-                    });
-                }
+                place.entry(name.into()).or_default().push(index);
             }
         }
         Ok(Shards {
@@ -54,22 +47,42 @@ impl Shards {
         self.place.keys().map(String::as_str)
     }
 
-    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.file(name)?.shape(name).ok()
+    pub(crate) fn shape(&self, name: &str, nth: usize) -> Option<&[usize]> {
+        self.file(name, nth)?.shape(name).ok()
     }
 
-    fn file(&self, name: &str) -> Option<&SafetensorsFile> {
-        self.files.get(*self.place.get(name)?)
+    pub(crate) fn held(&self, name: &str, nth: usize) -> Option<Held> {
+        Some(match self.file(name, nth)?.dtype(name) {
+            Ok(Dtype::F32 | Dtype::F64) => Held::Weights(WeightType::F32),
+            Ok(Dtype::F16) => Held::Weights(WeightType::F16),
+            Ok(Dtype::BF16) => Held::Weights(WeightType::BF16),
+            Ok(other) => Held::Integers(other.to_string()),
+            Err(tokenformer_store::Error::WrongDtype { got, .. }) => {
+                Held::Unread(format!("its elements are {got}"))
+            }
+            Err(_) => return None,
+        })
     }
 
-    /// Passes an array's elements on in row-major order, at most `chunk` at a time.
+    /// How many files have an array.
+    pub(crate) fn files(&self, name: &str) -> usize {
+        self.place.get(name).map_or(0, Vec::len)
+    }
+
+    /// One of the files that have an array.
+    pub(crate) fn file(&self, name: &str, nth: usize) -> Option<&SafetensorsFile> {
+        self.files.get(*self.place.get(name)?.get(nth)?)
+    }
+
+    /// Passes an array's elements on in row-major order, at most `chunk` at a time, from one of the files that have it.
     pub(crate) fn for_each_chunk(
         &self,
         name: &str,
+        nth: usize,
         chunk: usize,
         take: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
-        let (bytes, to_f32) = self.floats(name)?;
+        let (bytes, to_f32) = self.floats(name, nth)?;
         let mut numbers = Vec::with_capacity(chunk.min(bytes.len()));
         for part in bytes.chunks(chunk * to_f32.size) {
             numbers.clear();
@@ -79,20 +92,20 @@ impl Shards {
         Ok(())
     }
 
-    fn floats(&self, name: &str) -> Result<(&[u8], ToF32)> {
+    fn floats(&self, name: &str, nth: usize) -> Result<(&[u8], ToF32)> {
         let missing = || tokenformer_store::Error::MissingTensor {
             path: self.paths.first().cloned().unwrap_or_default(),
             name: name.into(),
             near: Vec::new(),
             count: self.place.len(),
         };
-        let file = self.file(name).ok_or_else(missing)?;
+        let file = self.file(name, nth).ok_or_else(missing)?;
         let got = file.dtype(name)?;
         let to_f32 = ToF32::new(got).ok_or_else(|| tokenformer_store::Error::WrongDtype {
             path: file.path().into(),
             name: name.into(),
             expected: "F32, F16, BF16 or F64",
-            got,
+            got: got.to_string(),
         })?;
         Ok((file.bytes(name)?, to_f32))
     }

@@ -4,18 +4,32 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tokenformer_formats::deepspeed::{DeepSpeedFolder, Precision};
-use tokenformer_formats::{Tensors, TorchFile};
+use tokenformer_formats::{Dtype, Tensors, TorchFile};
 
-use crate::error::shown;
+use crate::Result;
 use crate::find::Weights;
+use crate::layout::elements;
+use crate::names::Named;
+use crate::pipe::{CHUNK_ELEMENTS, WeightType};
 use crate::plain::Mapped;
 use crate::shards::{MAX_MAPPED_BYTES, Shards};
-use crate::{Error, Result};
+
+/// What a source has under a name.
+pub(crate) enum Held {
+    /// Numbers, which have at most the precision of this type when they are read.
+    Weights(WeightType),
+    /// Integers or truth values, and of which type.
+    Integers(String),
+    /// What is not read, and why.
+    Unread(String),
+}
 
 /// Open weights.
 pub(crate) enum Source {
     Safetensors(Shards),
     Torch(Archives),
+    /// Tensors of another source under the names of their model.
+    Named(Named),
     /// Tensors that are made of those of another source.
     Mapped(Mapped),
 }
@@ -25,8 +39,8 @@ pub(crate) struct Archives {
     weights: Weights,
     path: PathBuf,
     parts: Vec<Tensors>,
-    /// Archive of each tensor.
-    place: BTreeMap<String, usize>,
+    /// Archives of each tensor, and of what stands in the place of one.
+    place: BTreeMap<String, Vec<usize>>,
     note: Option<String>,
     /// Bytes read since the files were mapped.
     read_bytes: u64,
@@ -45,33 +59,83 @@ impl Source {
         match self {
             Source::Safetensors(shards) => shards.path(),
             Source::Torch(archives) => &archives.path,
+            Source::Named(named) => named.inner().path(),
             Source::Mapped(mapped) => mapped.inner().path(),
         }
     }
 
     /// What a person should know about these weights.
-    pub(crate) fn note(&self) -> Option<String> {
+    pub(crate) fn notes(&self) -> Vec<String> {
         match self {
-            Source::Safetensors(_) => None,
-            Source::Torch(archives) => archives.note.clone(),
-            Source::Mapped(mapped) => mapped.inner().note(),
+            Source::Safetensors(_) => Vec::new(),
+            Source::Torch(archives) => archives.note.clone().into_iter().collect(),
+            Source::Named(named) => {
+                let mut notes = named.inner().notes();
+                notes.extend(named.note());
+                notes
+            }
+            Source::Mapped(mapped) => mapped.inner().notes(),
         }
     }
 
+    /// The names of all tensors, and of what stands in the place of one.
     pub(crate) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
             Source::Safetensors(shards) => Box::new(shards.names()),
             Source::Torch(archives) => Box::new(archives.place.keys().map(String::as_str)),
+            Source::Named(named) => Box::new(named.names()),
             Source::Mapped(mapped) => Box::new(mapped.names()),
         }
     }
 
-    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+    /// What one of the files has under a name, from 0; `None` for nothing.
+    pub(crate) fn held(&self, name: &str, nth: usize) -> Option<Held> {
         match self {
-            Source::Safetensors(shards) => shards.shape(name),
-            Source::Torch(archives) => Some(&archives.part(name)?.get(name).ok()?.shape),
+            Source::Safetensors(shards) => shards.held(name, nth),
+            Source::Torch(archives) => archives.held(name, nth),
+            Source::Named(named) => named.inner().held(named.original(name)?, nth),
+            Source::Mapped(mapped) => (mapped.shape(name)).map(|_| Held::Weights(WeightType::F32)),
+        }
+    }
+
+    /// The shape of a tensor that can be read.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.shape_in(name, 0)
+    }
+
+    /// As [`Source::shape`], in one of the files that have the tensor.
+    pub(crate) fn shape_in(&self, name: &str, nth: usize) -> Option<&[usize]> {
+        match self {
+            Source::Safetensors(shards) => shards.shape(name, nth),
+            Source::Torch(archives) => Some(&archives.part(name, nth)?.get(name).ok()?.shape),
+            Source::Named(named) => named.inner().shape_in(named.original(name)?, nth),
             Source::Mapped(mapped) => mapped.shape(name),
         }
+    }
+
+    /// How many files have a tensor.
+    pub(crate) fn files(&self, name: &str) -> usize {
+        match self {
+            Source::Safetensors(shards) => shards.files(name),
+            Source::Torch(archives) => archives.place.get(name).map_or(0, Vec::len),
+            Source::Named(named) => named
+                .original(name)
+                .map_or(0, |name| named.inner().files(name)),
+            Source::Mapped(mapped) => usize::from(mapped.shape(name).is_some()),
+        }
+    }
+
+    /// The path of one of the files that have a tensor, for messages.
+    pub(crate) fn file(&self, name: &str, nth: usize) -> &Path {
+        let found = match self {
+            Source::Safetensors(shards) => shards.file(name, nth).map(|file| file.path()),
+            Source::Torch(archives) => archives.part(name, nth).map(Tensors::path),
+            Source::Named(named) => named
+                .original(name)
+                .map(|name| named.inner().file(name, nth)),
+            Source::Mapped(_) => None,
+        };
+        found.unwrap_or(self.path())
     }
 
     /// Passes a tensor's elements on in row-major order, at most `chunk` at a time.
@@ -81,20 +145,41 @@ impl Source {
         chunk: usize,
         take: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
+        self.for_each_chunk_in(name, 0, chunk, take)
+    }
+
+    /// As [`Source::for_each_chunk`], from one of the files that have the tensor.
+    pub(crate) fn for_each_chunk_in(
+        &self,
+        name: &str,
+        nth: usize,
+        chunk: usize,
+        take: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
         match self {
-            Source::Safetensors(shards) => shards.for_each_chunk(name, chunk, take),
-            Source::Torch(archives) => match archives.part(name) {
+            Source::Safetensors(shards) => shards.for_each_chunk(name, nth, chunk, take),
+            Source::Torch(archives) => match archives.part(name, nth) {
                 Some(part) => part.for_each_chunk(name, chunk, take),
-                None => Err(tokenformer_formats::Error::MissingTensor {
-                    path: archives.path.clone(),
-                    name: name.into(),
-                    near: Vec::new(),
-                    count: archives.place.len(),
-                }
-                .into()),
+                None => Err(archives.missing(name).into()),
             },
+            Source::Named(named) => {
+                let original = named.original(name).unwrap_or(name);
+                (named.inner()).for_each_chunk_in(original, nth, chunk, take)
+            }
             Source::Mapped(mapped) => mapped.for_each_chunk(name, chunk, take),
         }
+    }
+
+    /// All numbers of a tensor, as many as its file has.
+    pub(crate) fn whole(&self, name: &str) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        let numbers = self.shape(name).map_or(0, elements) as usize;
+        self.for_each_chunk(name, CHUNK_ELEMENTS, &mut |chunk| {
+            all.reserve_exact(numbers.saturating_sub(all.len()));
+            all.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Notes that so many bytes were read, and gives their memory back when it is time.
@@ -102,6 +187,7 @@ impl Source {
         match self {
             Source::Safetensors(shards) => shards.passed(bytes),
             Source::Torch(archives) => archives.passed(bytes),
+            Source::Named(named) => named.inner_mut().passed(bytes),
             Source::Mapped(mapped) => mapped.inner_mut().passed(bytes),
         }
     }
@@ -110,18 +196,12 @@ impl Source {
 impl Archives {
     fn open(weights: &Weights) -> Result<Archives> {
         let (parts, note) = open(weights)?;
-        let mut place = BTreeMap::new();
+        let mut place: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, part) in parts.iter().enumerate() {
-            for info in part.list() {
-                if place.insert(info.name.clone(), index).is_some() {
-                    return Err(Error::Damaged {
-                        path: part.path().into(),
-                        what: "a tensor is in two files",
-                        expected: "each name once".into(),
-                        got: shown(&info.name),
-                        help: "the files do not belong together; copy them again",
-                    });
-                }
+            let unread = part.unread().map(|(name, _)| name);
+            let names = part.list().iter().map(|info| info.name.as_str());
+            for name in names.chain(unread) {
+                place.entry(name.into()).or_default().push(index);
             }
         }
         Ok(Archives {
@@ -137,8 +217,29 @@ impl Archives {
         })
     }
 
-    fn part(&self, name: &str) -> Option<&Tensors> {
-        self.parts.get(*self.place.get(name)?)
+    /// One of the archives that have a tensor.
+    fn part(&self, name: &str, nth: usize) -> Option<&Tensors> {
+        self.parts.get(*self.place.get(name)?.get(nth)?)
+    }
+
+    fn held(&self, name: &str, nth: usize) -> Option<Held> {
+        let part = self.part(name, nth)?;
+        Some(match part.get(name).map(|info| info.dtype) {
+            Ok(Dtype::F32 | Dtype::F64) => Held::Weights(WeightType::F32),
+            Ok(Dtype::F16) => Held::Weights(WeightType::F16),
+            Ok(Dtype::BF16) => Held::Weights(WeightType::BF16),
+            Ok(other) => Held::Integers(other.to_string()),
+            Err(_) => Held::Unread(part.unread_reason(name)?.into()),
+        })
+    }
+
+    fn missing(&self, name: &str) -> tokenformer_formats::Error {
+        tokenformer_formats::Error::MissingTensor {
+            path: self.path.clone(),
+            name: name.into(),
+            near: Vec::new(),
+            count: self.place.len(),
+        }
     }
 
     fn passed(&mut self, bytes: u64) -> Result<()> {
@@ -165,14 +266,14 @@ fn open(weights: &Weights) -> Result<(Vec<Tensors>, Option<String>)> {
             };
             return Ok((vec![weights.tensors], note));
         }
+        Weights::Module(folder) => {
+            return Ok((vec![DeepSpeedFolder::open(folder)?.module()?], None));
+        }
+        Weights::Frozen(folder) => {
+            let frozen = DeepSpeedFolder::open(folder)?.frozen()?;
+            return Ok((frozen.into_iter().collect(), None));
+        }
     };
-    let open = |path: &PathBuf| {
-        let file = TorchFile::open(path)?;
-        // A training checkpoint has its weights in a dict of their own, beside much else.
-        Ok(match file.root().get("module") {
-            Some(module) if module.entries().is_some() => file.tensors_at(&["module"])?,
-            _ => file.tensors()?,
-        })
-    };
+    let open = |path: &PathBuf| Ok(TorchFile::open(path)?.tensors()?);
     Ok((paths.iter().map(open).collect::<Result<_>>()?, None))
 }

@@ -167,7 +167,9 @@ fn weights_that_are_no_numbers_are_refused() {
                 .unwrap();
             numbers[7] = bad;
         });
-        assert!(told.contains("the logits are not finite"), "{told}");
+        let place = "\"sequential.3.mlp.value_param_tokens\" is not finite at index [0, 7]";
+        assert!(told.contains(place), "{told}");
+        assert!(told.contains(&format!("got:      {bad}\n")), "{told}");
     }
 }
 
@@ -198,14 +200,30 @@ fn a_damaged_index_is_refused() {
 }
 
 #[test]
-fn a_tensor_in_two_files_is_refused() {
+fn folders_in_parts_are_called_what_they_are() {
     let lab = Lab::new();
-    let folder = lab.folder("hf");
-    for name in ["one.safetensors", "two.safetensors"] {
-        std::fs::copy(lm0("model.safetensors"), folder.join(name)).unwrap();
+    let folder = lab.folder("parts");
+    for name in [".metadata", "__0_0.distcp"] {
+        std::fs::write(folder.join(name), "").unwrap();
     }
-    let index = "{\"weight_map\": {\"a\": \"one.safetensors\", \"b\": \"two.safetensors\"}}";
-    std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
     let told = message(lab.convert(&folder, "model"));
-    assert!(told.contains("in two files"), "{told}");
+    assert!(
+        told.contains("a folder of torch.distributed.checkpoint"),
+        "{told}"
+    );
+    assert!(told.contains("dcp_to_torch"), "{told}");
+    // A pipeline's checkpoint is found by the folder, by its step and by one of its files.
+    let step = lab.folder("pipeline/global_step5");
+    std::fs::write(step.join("layer_00-model_00-model_states.pt"), "").unwrap();
+    for from in [
+        "pipeline",
+        "pipeline/global_step5",
+        "pipeline/global_step5/layer_00-model_00-model_states.pt",
+    ] {
+        let told = message(lab.convert(&lab.path(from), "model"));
+        assert!(
+            told.contains("global_step5: a pipeline checkpoint"),
+            "{told}"
+        );
+    }
 }

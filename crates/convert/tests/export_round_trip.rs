@@ -40,6 +40,35 @@ fn weights_come_back_byte_for_byte() {
 }
 
 #[test]
+fn a_weight_that_is_no_number_is_named_and_nothing_is_left() {
+    let lab = Lab::new();
+    let model = lab.model();
+    let path = model.join(files::WEIGHTS);
+    let whole = read(&path);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut tensors = whole.clone();
+        tensors.get_mut("embedding").unwrap().1[30 * 64 + 5] = bad;
+        save(&tensors, &path);
+        for (i, to) in ["a/model.safetensors", "b/model.bin", "c/model.pt", "d"]
+            .iter()
+            .enumerate()
+        {
+            let folder = lab.folder(&format!("out{i}"));
+            let inside = to.split('/').next_back().unwrap();
+            for weights in [WeightType::F32, WeightType::F16, WeightType::BF16] {
+                let told = message(lab.export(&model, &format!("out{i}/{inside}"), weights));
+                assert!(
+                    told.contains("\"embedding\" is not finite at index [30, 5]"),
+                    "{told}"
+                );
+                assert!(told.contains(&format!("got:      {bad}\n")), "{told}");
+                assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{to}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_folder_is_split_into_files_of_a_size() {
     let lab = Lab::new();
     let model = lab.model();

@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// No tensor has this name.
     #[error(
-        "{}: the tensor {} is missing\n  expected: one of {count} names{}\n  help:     check that this file belongs to the model",
+        "{}: the tensor {} is missing\n  expected: a tensor of this name\n  got:      {count} of other names{}\n  help:     check that this file belongs to the model",
         path.display(), shown(name), near_list(near)
     )]
     MissingTensor {

@@ -11,7 +11,8 @@
 //!
 //! Files may come from anywhere. A malformed or hostile one ends in an [`Error`] that names the file and what is wrong,
 //! never in a panic. Opening a file takes at most twice its size in memory and 16 MiB; numbers take memory when they are
-//! read, never more than the file has of them. Large files are mapped: nobody should write into them while they are
+//! read, never more than the file has of them, apart from expanded tensors, which a file may have up to
+//! [`MAX_REPEATED_ELEMENTS`] numbers of. Large files are mapped: nobody should write into them while they are
 //! open.
 
 pub mod deepspeed;
@@ -28,7 +29,9 @@ mod zip;
 
 pub use dtype::Dtype;
 pub use error::Error;
-pub use torch_file::{TensorInfo, TensorSink, TensorSpec, Tensors, TorchFile, write_torch};
+pub use torch_file::{
+    MAX_REPEATED_ELEMENTS, TensorInfo, TensorSink, TensorSpec, Tensors, TorchFile, write_torch,
+};
 
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

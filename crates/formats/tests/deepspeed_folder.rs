@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::fixture;
-use tokenformer_formats::deepspeed::{DeepSpeedFolder, Precision};
+use tokenformer_formats::deepspeed::{DeepSpeedFolder, Precision, is_training_folder};
 use tokenformer_formats::{Dtype, Error};
 
 fn copy(from: &Path, to: &Path) {
@@ -169,7 +169,67 @@ fn what_latest_says_is_a_plain_name() {
     fs::write(&latest, "global_step7\n").unwrap();
     assert!(DeepSpeedFolder::open(dir.path()).is_ok());
     fs::remove_file(&latest).unwrap();
-    assert!(message(dir.path()).contains("not a DeepSpeed checkpoint"));
+    assert!(DeepSpeedFolder::open(dir.path()).is_ok(), "the only one");
+    copy(
+        &dir.path().join("global_step7"),
+        &dir.path().join("global_step9"),
+    );
+    let told = message(dir.path());
+    assert!(told.contains("not a DeepSpeed checkpoint"), "{told}");
+    assert!(
+        told.contains("there is \"global_step7\", \"global_step9\""),
+        "{told}"
+    );
+    fs::write(&latest, "global_step8").unwrap();
+    let told = message(dir.path());
+    assert!(
+        told.contains("it names \"global_step8\", which is not there"),
+        "{told}"
+    );
+}
+
+#[test]
+fn folders_of_other_layouts_are_called_what_they_are() {
+    let states_of_a_rank = format!("zero_pp_rank_0_{STATES}");
+    for (file, keeps_states, what, help) in [
+        (
+            states_of_a_rank.as_str(),
+            false,
+            "split by ZeRO stage 3",
+            "python zero_to_fp32.py",
+        ),
+        (
+            "layer_02-model_00-model_states.pt",
+            true,
+            "a pipeline checkpoint",
+            "(sequential.NN.)",
+        ),
+        (
+            "zero/embed.weight/fp32.pt",
+            true,
+            "a universal checkpoint",
+            "ds_to_universal.py",
+        ),
+    ] {
+        for latest in ["latest", "latest_universal"] {
+            let (dir, step) = training();
+            let path = step.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::copy(step.join(STATES), path).unwrap();
+            if !keeps_states {
+                fs::remove_file(step.join(STATES)).unwrap();
+            }
+            fs::rename(dir.path().join("latest"), dir.path().join("marker")).unwrap();
+            fs::rename(dir.path().join("marker"), dir.path().join(latest)).unwrap();
+            for folder in [dir.path(), &step] {
+                assert!(is_training_folder(folder));
+                let told = message(folder);
+                assert!(told.contains(what) && told.contains(help), "{told}");
+                assert!(told.contains("global_step7"), "{told}");
+            }
+        }
+    }
+    assert!(!is_training_folder(tempfile::tempdir().unwrap().path()));
 }
 
 #[test]

@@ -249,11 +249,22 @@ fn damaged_indexes_are_refused() {
     );
     refuse(
         &|index| index.magic = b"GARBAGE\0\0",
-        "not an index of token data",
+        "not an index of token data\n  expected: 34 bytes or more, the first of them MMIDIDX\n  \
+         got:      \"GARBAGE",
     );
     refuse(&|index| index.version = 2, "unknown version");
     refuse(&|index| index.counts.0 = 3, "another length");
-    refuse(&|index| index.counts.1 = 0, "another length");
+    refuse(
+        &|index| {
+            index.counts.1 = 0;
+            index.documents = vec![];
+        },
+        "the document index is empty\n  expected: 1 entry or more",
+    );
+    refuse(
+        &|index| index.version = 1 << 40,
+        "expected: 1\n  got:      1099511627776",
+    );
     refuse(
         &|index| index.counts = (u64::MAX, u64::MAX),
         "another length",
@@ -263,34 +274,59 @@ fn damaged_indexes_are_refused() {
         "another length",
     );
     refuse(&|index| index.documents.push(2), "another length");
-    refuse(&|index| index.lengths = vec![2, -3], "sequence 1");
-    refuse(&|index| index.lengths = vec![2, i32::MAX], "sequence 1");
+    refuse(
+        &|index| index.lengths = vec![2, -3],
+        "sequence 1 has a negative length\n  expected: a length from 0 tokens\n  got:      -3 tokens",
+    );
+    refuse(
+        &|index| index.lengths = vec![2, i32::MAX],
+        "sequence 1 ends after the .bin file\n  expected: at most 6 bytes from byte 4, where the file ends\n  \
+         got:      4294967294 bytes from byte 4",
+    );
     refuse(
         &|index| index.lengths = vec![2, 2],
         "longer than its index says",
     );
-    refuse(&|index| index.pointers = vec![0, -4], "sequence 1");
-    refuse(&|index| index.pointers = vec![0, 2], "sequence 1");
-    refuse(&|index| index.pointers = vec![0, i64::MAX], "sequence 1");
-    refuse(&|index| index.pointers = vec![2, 4], "sequence 0");
-    refuse(
-        &|index| index.documents = vec![1, 2],
-        "entry 0 of the document index",
-    );
-    refuse(
-        &|index| index.documents = vec![0, 1],
-        "entry 1 of the document index",
-    );
-    refuse(
-        &|index| index.documents = vec![0, -1],
-        "entry 1 of the document index",
-    );
+    for (pointers, told) in [
+        (
+            vec![0, -4],
+            "sequence 1 does not begin where the one before ends\n  expected: byte 4\n  got:      byte -4",
+        ),
+        (vec![0, 2], "expected: byte 4\n  got:      byte 2"),
+        (
+            vec![0, i64::MAX],
+            "expected: byte 4\n  got:      byte 9223372036854775807",
+        ),
+        (
+            vec![2, 4],
+            "sequence 0 does not begin where the one before ends\n  expected: byte 0\n  got:      byte 2",
+        ),
+    ] {
+        refuse(&|index| index.pointers.clone_from(&pointers), told);
+    }
+    for (documents, told) in [
+        (
+            vec![1, 2],
+            "entry 0 of the document index is wrong\n  expected: 0, the first sequence\n  got:      1",
+        ),
+        (
+            vec![0, 1],
+            "entry 1 of the document index is wrong\n  expected: 2, the number of sequences\n  got:      1",
+        ),
+        (
+            vec![0, -1],
+            "expected: 2, the number of sequences\n  got:      -1",
+        ),
+    ] {
+        refuse(&|index| index.documents.clone_from(&documents), told);
+    }
     refuse(
         &|index| {
             index.documents = vec![0, 2, 1, 2];
             index.counts.1 = 4;
         },
-        "entry 2 of the document index",
+        "entry 2 of the document index is wrong\n  expected: a number from 2, that of the entry before, to 2, \
+         the number of sequences\n  got:      1",
     );
     assert!(Index::new(8, 2).message(&[0; 9]).contains("sequence 1"));
     let empty = Index {

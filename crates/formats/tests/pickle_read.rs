@@ -120,6 +120,9 @@ fn classes_of_training_code_stay_opaque() {
     );
     assert_eq!(object.state.get("scale").unwrap().as_f64(), Some(64.0));
     assert_eq!(object.args.elements().unwrap().len(), 0);
+    let pickle = read(b"\x80\x02cpytorch_lightning.utilities.parsing\nAttributeDict\n)\x81}X\x05\0\0\0widthK\x08sb.").unwrap();
+    let object = pickle.root().as_object().unwrap();
+    assert_eq!(object.state.get("width").unwrap().as_i64(), Some(8));
 }
 
 #[test]

@@ -88,6 +88,64 @@ fn views_types_and_nesting_are_read() {
 }
 
 #[test]
+fn what_pytorch_reads_as_plain_tensors_is_read() {
+    let file = TorchFile::open(&fixture("made.pt")).unwrap();
+    let tensors = file.tensors().unwrap();
+    let read = |name: &str| tensors.read_f32(name).unwrap();
+    assert_eq!(read("parameter"), numbers(6, 0.0));
+    assert_eq!(read("attributed"), numbers(4, 1.0));
+    assert_eq!(read("negated"), [-1.0, -1.5, -2.0, -2.5]);
+    assert_eq!(read("negated_view"), [0.0, -1.5, -0.5, -2.0, -1.0, -2.5]);
+    let expanded: Vec<f32> = [1.0, 1.5, 2.0].iter().flat_map(|&x| [x; 4]).collect();
+    assert_eq!(read("expanded"), expanded);
+    assert_eq!(read("constant"), [5.0; 4]);
+    let windows: Vec<f32> = (0..4).flat_map(|i| numbers(3, i as f32 * 0.5)).collect();
+    assert_eq!(read("windows"), windows);
+    assert!(tensors.get("negated").unwrap().negated);
+    let mut chunks = Vec::new();
+    tensors
+        .for_each_chunk("negated_view", 4, |chunk| {
+            chunks.extend_from_slice(chunk);
+            Ok::<(), Error>(())
+        })
+        .unwrap();
+    assert_eq!(chunks, read("negated_view"));
+    let counter = file.root().get("counter").unwrap();
+    assert_eq!(counter.get("a").unwrap().as_i64(), Some(1));
+}
+
+#[test]
+fn what_is_not_read_matters_to_who_asks_for_it_alone() {
+    let file = TorchFile::open(&fixture("unread.pt")).unwrap();
+    let tensors = file.tensors().unwrap();
+    assert_eq!(tensors.read_f32("good").unwrap(), numbers(3, 0.0));
+    let names: Vec<&str> = tensors.list().iter().map(|info| &*info.name).collect();
+    assert_eq!(names, ["good"]);
+    let unread: Vec<(&str, &str)> = tensors.unread().collect();
+    for (name, part) in [
+        ("bytes", "5 bytes"),
+        ("complex", "complex64"),
+        ("conjugate", "its metadata has \"conj\": True"),
+        ("endless", "1099511627776 in all"),
+        ("float4", "float4_e2m1fn_x2"),
+        ("float8", "float8_e4m3fn"),
+        ("layer._extra_state", "an object of \"_io.BytesIO\""),
+        ("none", "None"),
+        ("nowhere", "_rebuild_meta_tensor_no_storage"),
+        ("sparse", "_rebuild_sparse_tensor"),
+        ("uint16", "uint16"),
+        ("uint64", "uint64"),
+    ] {
+        let why = unread.iter().find(|(found, _)| *found == name).unwrap().1;
+        assert!(why.contains(part), "{name}: {why}");
+        let told = tensors.read_f32(name).err().unwrap().to_string();
+        assert!(told.contains(&format!("tensor \"{name}\": ")), "{told}");
+        assert!(told.contains(part), "{told}");
+    }
+    assert_eq!(unread.len(), 12, "{unread:?}");
+}
+
+#[test]
 fn chunks_are_the_tensor_in_pieces() {
     let tensors = TorchFile::open(&fixture("views.pt"))
         .unwrap()

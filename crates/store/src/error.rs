@@ -7,8 +7,6 @@ use tokenformer_base::files::io_help;
 pub(crate) use tokenformer_base::shown;
 use tokenformer_base::{near_list, shown_shape};
 
-use crate::tensors::Dtype;
-
 /// Everything this crate refuses or fails at.
 ///
 /// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
@@ -247,7 +245,7 @@ pub enum Error {
         /// The types accepted.
         expected: &'static str,
         /// The type in the file.
-        got: Dtype,
+        got: String,
     },
     /// An integer does not fit.
     #[error(

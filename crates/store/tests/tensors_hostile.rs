@@ -74,6 +74,32 @@ fn the_smallest_valid_file_is_accepted() {
 }
 
 #[test]
+fn types_that_are_not_read_matter_to_who_asks_for_them_alone() {
+    let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[3,7]},"n":null,
+        "b":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},"c":{"dtype":"F4","shape":[2],"data_offsets":[2,3]}}"#;
+    let opened = open(&file(header, 7)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(opened.names().collect::<Vec<_>>(), ["a", "b", "c", "n"]);
+    assert_eq!(opened.read_f32("a").unwrap().len(), 1);
+    assert_eq!(opened.bytes("b").unwrap().len(), 2);
+    for (name, kind) in [("b", "F8_E4M3"), ("c", "F4"), ("n", "null")] {
+        let told = opened.read_f32(name).unwrap_err().to_string();
+        assert!(told.contains(&format!("tensor \"{name}\"")), "{told}");
+        assert!(told.contains(&format!("got:      \"{kind}\"")), "{told}");
+        assert!(opened.dtype(name).is_err() && opened.read_u32(name).is_err());
+    }
+    // Their bytes are checked as far as they can be.
+    let entry =
+        |offsets| format!(r#"{{"a":{{"dtype":"F4","shape":[2],"data_offsets":{offsets}}}}}"#);
+    for (offsets, told) in [
+        ("[0,9]", "expected: 9 bytes of data"),
+        ("[1,8]", "expected: data from offset 0"),
+        ("[0,7]", "expected: 7 bytes"),
+    ] {
+        refused(&file(entry(offsets).as_bytes(), 8), told);
+    }
+}
+
+#[test]
 fn lengths_that_lie_are_refused() {
     refused(b"", "got:      a file of 0 bytes");
     refused(b"1234567", "got:      a file of 7 bytes");
@@ -184,12 +210,10 @@ fn headers_that_are_ambiguous_or_malformed_are_refused() {
         "duplicate field",
     );
     refused(
-        &file(
-            br#"{"a":{"dtype":"F7","shape":[1],"data_offsets":[0,1]}}"#,
-            1,
-        ),
-        "unknown variant `F7`",
+        &file(br#"{"a":{"dtype":7,"shape":[1],"data_offsets":[0,1]}}"#, 1),
+        "expected a string",
     );
+    refused(&file(br#"{"a":null,"a":null}"#, 0), "appears twice");
     refused(
         &file(br#"{"a":{"shape":[1],"data_offsets":[0,1]}}"#, 1),
         "missing field `dtype`",
@@ -279,7 +303,8 @@ proptest! {
         if honest && flip.is_none() {
             prop_assert!(ours.is_ok());
         }
-        if ours.is_ok() {
+        // The official reader refuses a file for the sake of one type that it does not know.
+        if ours.is_ok_and(|file| file.names().all(|name| file.dtype(name).is_ok())) {
             prop_assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok());
         }
     }

@@ -26,17 +26,20 @@ pub fn run(input: &[u8]) {
     files::write("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", &shard);
     // Each of the two files has a budget of its own.
     bounded(input, 2 * FIXED_BYTES, || {
-        if let Err(error) = read(folder) {
+        if let Err(error) = read(folder, input.len()) {
             assert!(error.to_string().len() < 4000, "{error}");
         }
     });
 }
 
-fn read(folder: &std::path::Path) -> Result<(), Error> {
+fn read(folder: &std::path::Path, most: usize) -> Result<(), Error> {
     let opened = DeepSpeedFolder::open(folder)?;
     let _ = opened.iteration();
     let weights = opened.weights()?;
-    for info in weights.tensors.list() {
+    let _ = opened.frozen()?;
+    let listed = weights.tensors.list().iter();
+    // Tensors that repeat numbers have a bound of their own.
+    for info in listed.filter(|info| info.elements() <= most) {
         if let Ok(numbers) = weights.tensors.read_f32(&info.name) {
             assert_eq!(numbers.len(), info.elements());
         }

@@ -126,10 +126,12 @@ impl Layout {
     }
 }
 
-/// What the names of a file begin with: a model that was saved without its head has no prefix.
+/// What the names of a file begin with, whatever wrappers put before: a model that was saved without its head has no
+/// prefix.
 pub(super) fn prefix_of(layout: Layout, source: &Source) -> &'static str {
     let prefix = layout.prefix();
-    match source.names().any(|name| name.starts_with(prefix)) {
+    let part = prefix.trim_end_matches('.');
+    match (source.names()).any(|name| name.split('.').any(|found| found == part)) {
         true => prefix,
         false => "",
     }

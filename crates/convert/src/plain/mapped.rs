@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::layout::elements;
-use crate::pipe::CHUNK_ELEMENTS;
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -113,7 +112,7 @@ impl Mapped {
     }
 
     fn read<'a>(&self, of: &'a str, transpose: bool) -> Result<Rows<'a>> {
-        let numbers = whole(&self.source, of)?;
+        let numbers = self.source.whole(of)?;
         let (rows, cols) = match self.source.shape(of) {
             Some(&[rows, cols]) => (rows, cols),
             _ => (numbers.len(), 1),
@@ -146,18 +145,6 @@ fn missing(source: &Source, name: &str) -> Error {
         count: source.names().count(),
     }
     .into()
-}
-
-/// All numbers of a tensor, as many as its file has.
-pub(super) fn whole(source: &Source, name: &str) -> Result<Vec<f32>> {
-    let mut all = Vec::new();
-    let numbers = source.shape(name).map_or(0, elements) as usize;
-    source.for_each_chunk(name, CHUNK_ELEMENTS, &mut |chunk| {
-        all.reserve_exact(numbers.saturating_sub(all.len()));
-        all.extend_from_slice(chunk);
-        Ok(())
-    })?;
-    Ok(all)
 }
 
 /// `[R, C]`, where `C` is `cols`, to `[C, R]`.

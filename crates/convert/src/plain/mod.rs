@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 
 use tokenformer_core::ModelConfig;
 
+use crate::check::{check_rotary_tables, is_rotary_table};
+use crate::compare::{Place, expect_same};
 use crate::error::{TensorMismatch, shown};
 use crate::layout::Array;
-use crate::source::Source;
+use crate::names::{expect_weights, named};
+use crate::source::{Held, Source};
 use crate::{Error, Result};
 use entries::{Entry, entries, heads_of_file, prefix_of};
 pub(crate) use mapped::Mapped;
@@ -42,17 +45,15 @@ pub(crate) fn recognise(source: &Source, configs: &[PathBuf]) -> Result<Option<L
         return Ok(None);
     };
     let by_config = config::named_layout(path)?;
-    let has = |layout: Layout, start: &str, end: &str| {
-        source.names().any(|name| {
-            let name = name.strip_prefix(layout.prefix()).unwrap_or(name);
-            name.starts_with(start) && name.ends_with(end)
-        })
+    // Anything may lie before the names of the model.
+    let has = |list: &str, end: &str| {
+        source
+            .names()
+            .any(|name| name.ends_with(end) && name.split('.').any(|part| part == list))
     };
     let by_names = match () {
-        () if has(Layout::Neox, "layers.", ".attention.query_key_value.weight") => {
-            Some(Layout::Neox)
-        }
-        () if has(Layout::Gpt2, "h.", ".attn.c_attn.weight") => Some(Layout::Gpt2),
+        () if has("layers", ".attention.query_key_value.weight") => Some(Layout::Neox),
+        () if has("h", ".attn.c_attn.weight") => Some(Layout::Gpt2),
         () => None,
     };
     Ok(by_config.or(by_names))
@@ -66,6 +67,10 @@ pub(crate) fn import(
 ) -> Result<(ModelConfig, Vec<Array>, Source)> {
     let config = config::read(layout, path)?;
     let entries = entries(layout, &config, prefix_of(layout, &source));
+    // A head goes by several names.
+    let required = entries.iter().filter(|entry| !entry.is_head());
+    let required: BTreeSet<&str> = required.map(|entry| &*entry.theirs).collect();
+    let source = named(source, &required)?;
     let entries = check_file(&source, entries, &config, path)?;
     for entry in &entries {
         check_constant(&source, entry)?;
@@ -133,6 +138,7 @@ fn check_file(
         ..TensorMismatch::default()
     };
     for entry in &entries {
+        expect_weights(source, &entry.theirs)?;
         match source.shape(&entry.theirs) {
             None => mismatch.missing.push(entry.theirs.clone()),
             Some(shape) if shape != entry.shape() => {
@@ -143,50 +149,47 @@ fn check_file(
         }
     }
     let wanted: BTreeSet<&str> = entries.iter().map(|entry| &*entry.theirs).collect();
-    let is_extra = |name: &&str| !wanted.contains(name) && !is_buffer(name);
+    let is_extra = |name: &&str| {
+        !wanted.contains(name)
+            && !is_buffer(name)
+            && matches!(source.held(name, 0), Some(Held::Weights(_)))
+    };
     let (tied, extra): (Vec<&str>, Vec<&str>) =
         (source.names().filter(is_extra)).partition(|name| heads.iter().any(|head| head == name));
     mismatch.unexpected = extra.into_iter().map(String::from).collect();
-    if !mismatch.missing.is_empty()
-        || !mismatch.shapes.is_empty()
-        || !mismatch.unexpected.is_empty()
-    {
+    if !mismatch.is_empty() {
         mismatch.help = "the file is incomplete, or of another model than its configuration; \
                          copy both again, or give the configuration with --config"
             .into();
         return Err(Error::Tensors(Box::new(mismatch)));
     }
-    if let (Some(head), Some(embedding)) = (tied.first(), entries.first()) {
-        check_tied(source, head, &embedding.theirs, config)?;
+    let own_head = entries.iter().find(|entry| entry.is_head());
+    for copy in tied {
+        // The embedding comes first.
+        if let Some(kept) = own_head.or(entries.first()) {
+            let [kept, copy] = [&*kept.theirs, copy].map(|name| Place {
+                source,
+                name,
+                file: 0,
+            });
+            let help = "they are said to be the same (tie_word_embeddings in config.json): give the configuration of these \
+                        weights with --config";
+            expect_same(&kept, &copy, help)?;
+        }
     }
+    check_rotary_tables(source, config)?;
     Ok(entries)
 }
 
 /// Masks and frequencies that older versions of the library saved: they follow from the configuration.
 fn is_buffer(name: &str) -> bool {
-    const ENDS: [&str; 5] = [
-        ".attention.rotary_emb.inv_freq",
+    const ENDS: [&str; 4] = [
         ".attention.bias",
         ".attention.masked_bias",
         ".attn.bias",
         ".attn.masked_bias",
     ];
-    ENDS.iter().any(|end| name.ends_with(end))
-}
-
-/// A head that is said to be the embedding must be it.
-fn check_tied(source: &Source, head: &str, embedding: &str, config: &ModelConfig) -> Result<()> {
-    let same_shape = source.shape(head) == Some(&[config.vocab, config.width]);
-    if same_shape && mapped::whole(source, head)? == mapped::whole(source, embedding)? {
-        return Ok(());
-    }
-    Err(Error::Damaged {
-        path: source.path().into(),
-        what: "the output head is not the embedding",
-        expected: format!("{head} equal to {embedding}, as tie_word_embeddings = true says"),
-        got: "other numbers".into(),
-        help: "give the configuration of these weights with --config",
-    })
+    is_rotary_table(name) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// What the configuration says the model does not have must be the constant that computes nothing.
@@ -194,7 +197,7 @@ fn check_constant(source: &Source, entry: &Entry) -> Result<()> {
     let Some(constant) = entry.constant() else {
         return Ok(());
     };
-    let numbers = mapped::whole(source, &entry.theirs)?;
+    let numbers = source.whole(&entry.theirs)?;
     match numbers.into_iter().find(|&x| x != constant) {
         None => Ok(()),
         Some(number) => Err(Error::Damaged {

@@ -19,11 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use joined::Joined;
+pub use layout::is_training_folder;
 use layout::{checkpoint_folder, shards};
 
 use crate::error::shown;
 use crate::pickle::Value;
-use crate::torch_file::{Piece, Source, contiguous, elements, listed_bytes, shape_of};
+use crate::torch_file::{Found, Piece, Source, contiguous, elements, listed_bytes, shape_of};
 use crate::{Dtype, Error, Result, TensorInfo, Tensors, TorchFile};
 
 /// A parameter's name and shape.
@@ -62,11 +63,11 @@ pub enum Precision {
 }
 
 impl DeepSpeedFolder {
-    /// Opens a training folder at its `latest` checkpoint, or the folder of one checkpoint.
+    /// Opens a training folder at its `latest` checkpoint or its only one, or the folder of one checkpoint.
     ///
     /// # Errors
-    /// [`Error::Damaged`], [`Error::Unsupported`] (weights split over several files), [`Error::RefusedGlobal`],
-    /// [`Error::Io`].
+    /// [`Error::Damaged`], [`Error::Unsupported`] (weights split over several files, as by ZeRO stage 3 and in pipeline
+    /// and universal checkpoints), [`Error::RefusedGlobal`], [`Error::Io`].
     pub fn open(path: &Path) -> Result<DeepSpeedFolder> {
         let folder = checkpoint_folder(path)?;
         let states = TorchFile::open(&folder.join(STATES))?;
@@ -159,6 +160,18 @@ impl DeepSpeedFolder {
     /// [`Error::Damaged`].
     pub fn module(&self) -> Result<Tensors> {
         self.states.tensors_at(&["module"])
+    }
+
+    /// The copies that some checkpoints keep of parameters which were not trained; `None` without any.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn frozen(&self) -> Result<Option<Tensors>> {
+        const KEY: &str = "frozen_param_fragments";
+        match self.states.root().get(KEY).and_then(Value::entries) {
+            Some(_) => self.states.tensors_at(&[KEY]).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The 32-bit weights, in the order of the module; what has none (buffers, frozen parameters) is the module's own.
@@ -262,6 +275,7 @@ impl DeepSpeedFolder {
                     shape,
                     storage: storage.clone(),
                     offset,
+                    negated: false,
                 };
                 if merged
                     .insert(name.clone(), (info, Source::Joined(pieces)))
@@ -386,13 +400,18 @@ impl DeepSpeedFolder {
                 return Err(bad(format!("{} tensors", flat.len())));
             }
             for (value, group) in flat.zip(&mut slices) {
-                let view = shard
-                    .strided(KEY, value)?
-                    .ok_or_else(|| bad(value.describe()))?;
-                if view.dtype != Dtype::F32 || view.shape.len() != 1 || !matches!(*view.stride, [1])
-                {
+                let view = match shard.strided(KEY, value)? {
+                    Some(Found::Read(view)) => view,
+                    Some(Found::Unread(why)) => {
+                        return Err(bad(format!("a tensor that is not read: {why}")));
+                    }
+                    None => return Err(bad(value.describe())),
+                };
+                let is_flat = view.shape.len() == 1 && matches!(*view.stride, [1]);
+                if view.dtype != Dtype::F32 || !is_flat || view.negated {
+                    let sign = if view.negated { "negated " } else { "" };
                     return Err(bad(format!(
-                        "{} of shape {:?}, stride {:?}",
+                        "{sign}{} of shape {:?}, stride {:?}",
                         view.dtype, view.shape, view.stride
                     )));
                 }

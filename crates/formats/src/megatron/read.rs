@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::{HEADER_BYTES, MAGIC, TokenType, VERSION, files};
+use crate::error::shown;
 use crate::{Error, Result, file};
 
 const LENGTH_BYTES: usize = size_of::<i32>();
@@ -76,10 +77,7 @@ impl MegatronData {
     pub fn sequence_tokens(&self, sequence: usize) -> Option<usize> {
         (sequence < self.sequences).then_some(())?;
         // Never negative in a checked index.
-        usize::try_from(i32::from_le_bytes(
-            self.array(HEADER_BYTES + sequence * LENGTH_BYTES)?,
-        ))
-        .ok()
+        usize::try_from(self.raw_length(sequence)?).ok()
     }
 
     /// The sequences of a document; `None` where there is no such document.
@@ -183,20 +181,12 @@ impl MegatronData {
     }
 
     fn pointer(&self, sequence: usize) -> Option<usize> {
-        let pointers = HEADER_BYTES + self.sequences * LENGTH_BYTES;
-        usize::try_from(i64::from_le_bytes(
-            self.array(pointers + sequence * POINTER_BYTES)?,
-        ))
-        .ok()
+        usize::try_from(self.raw_pointer(sequence)?).ok()
     }
 
-    /// Entry `index` of the document index.
-    fn first_sequence(&self, index: usize) -> Option<usize> {
-        let documents = HEADER_BYTES + self.sequences * (LENGTH_BYTES + POINTER_BYTES);
-        usize::try_from(i64::from_le_bytes(
-            self.array(documents + index * POINTER_BYTES)?,
-        ))
-        .ok()
+    /// Entry `entry` of the document index.
+    fn first_sequence(&self, entry: usize) -> Option<usize> {
+        usize::try_from(self.raw_first_sequence(entry)?).ok()
     }
 
     fn array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
@@ -206,31 +196,7 @@ impl MegatronData {
     fn check(&self, index_path: &Path) -> Result<()> {
         let mut end = 0;
         for sequence in 0..self.sequences {
-            let length = self
-                .sequence_tokens(sequence)
-                .and_then(|tokens| tokens.checked_mul(self.token.size_bytes()));
-            let pointer = self.pointer(sequence);
-            match (pointer, length) {
-                (Some(pointer), Some(length))
-                    if pointer == end && length <= self.bin.len() - end =>
-                {
-                    end += length
-                }
-                _ => {
-                    return Err(damaged(
-                        index_path,
-                        format!(
-                            "sequence {sequence} is not where the one before ends, or is longer than the .bin file"
-                        ),
-                        format!("at most {} bytes from byte {end}", self.bin.len() - end),
-                        format!(
-                            "{} bytes from byte {}",
-                            or_negative(length),
-                            or_negative(pointer)
-                        ),
-                    ));
-                }
-            }
+            end = self.sequence_end(index_path, sequence, end)?;
         }
         if end != self.bin.len() {
             return Err(damaged(
@@ -242,29 +208,97 @@ impl MegatronData {
         }
         let mut before = 0;
         for entry in 0..=self.documents {
-            let first = self.first_sequence(entry);
-            let fits = first.is_some_and(|first| {
-                first >= before
-                    && first <= self.sequences
-                    && (entry > 0 || first == 0)
-                    && (entry < self.documents || first == self.sequences)
-            });
-            if !fits {
-                return Err(damaged(
-                    index_path,
-                    format!("entry {entry} of the document index is out of order"),
-                    format!("numbers from 0 to {} that never fall", self.sequences),
-                    format!("{} after {before}", or_negative(first)),
-                ));
-            }
-            before = first.unwrap_or(before);
+            before = self.document_start(index_path, entry, before)?;
         }
         Ok(())
     }
-}
 
-fn or_negative(number: Option<usize>) -> String {
-    number.map_or_else(|| "a negative number".into(), |number| number.to_string())
+    /// Where a sequence ends in the `.bin` file, given where the one before does, in bytes.
+    fn sequence_end(&self, index_path: &Path, sequence: usize, end: usize) -> Result<usize> {
+        let wrong = |what: &str, expected: String, got: String| {
+            damaged(
+                index_path,
+                format!("sequence {sequence} {what}"),
+                expected,
+                got,
+            )
+        };
+        let tokens = self.sequence_tokens(sequence);
+        let length = tokens
+            .and_then(|tokens| tokens.checked_mul(self.token.size_bytes()))
+            .ok_or_else(|| {
+                wrong(
+                    "has a negative length",
+                    "a length from 0 tokens".into(),
+                    self.raw_length(sequence)
+                        .map_or_else(String::new, |length| format!("{length} tokens")),
+                )
+            })?;
+        if self.pointer(sequence) != Some(end) {
+            return Err(wrong(
+                "does not begin where the one before ends",
+                format!("byte {end}"),
+                self.raw_pointer(sequence)
+                    .map_or_else(String::new, |pointer| format!("byte {pointer}")),
+            ));
+        }
+        let left = self.bin.len() - end;
+        if length > left {
+            return Err(wrong(
+                "ends after the .bin file",
+                format!("at most {left} bytes from byte {end}, where the file ends"),
+                format!("{length} bytes from byte {end}"),
+            ));
+        }
+        Ok(end + length)
+    }
+
+    /// The first sequence of an entry of the document index, given that of the entry before.
+    fn document_start(&self, index_path: &Path, entry: usize, before: usize) -> Result<usize> {
+        let first = self.first_sequence(entry);
+        let expected = match entry {
+            0 => "0, the first sequence".into(),
+            _ if entry == self.documents => {
+                format!("{}, the number of sequences", self.sequences)
+            }
+            _ => format!(
+                "a number from {before}, that of the entry before, to {}, the number of sequences",
+                self.sequences
+            ),
+        };
+        first
+            .filter(|&first| {
+                (before..=self.sequences).contains(&first)
+                    && (entry > 0 || first == 0)
+                    && (entry < self.documents || first == self.sequences)
+            })
+            .ok_or_else(|| {
+                damaged(
+                    index_path,
+                    format!("entry {entry} of the document index is wrong"),
+                    expected,
+                    self.raw_first_sequence(entry)
+                        .map_or_else(String::new, |first| first.to_string()),
+                )
+            })
+    }
+
+    fn raw_length(&self, sequence: usize) -> Option<i32> {
+        self.array(HEADER_BYTES + sequence * LENGTH_BYTES)
+            .map(i32::from_le_bytes)
+    }
+
+    fn raw_pointer(&self, sequence: usize) -> Option<i64> {
+        let pointers = HEADER_BYTES + self.sequences * LENGTH_BYTES;
+        self.array(pointers + sequence * POINTER_BYTES)
+            .map(i64::from_le_bytes)
+    }
+
+    fn raw_first_sequence(&self, entry: usize) -> Option<i64> {
+        let documents = HEADER_BYTES + self.sequences * (LENGTH_BYTES + POINTER_BYTES);
+        self.array(documents + entry * POINTER_BYTES)
+            .map(i64::from_le_bytes)
+    }
 }
 
 /// The token type, the number of sequences and the number of document entries.
@@ -283,8 +317,13 @@ fn header(path: &Path, index: &[u8]) -> Result<(TokenType, usize, usize)> {
             damaged(
                 path,
                 "not an index of token data".into(),
-                format!("{HEADER_BYTES} bytes that begin with MMIDIDX"),
-                format!("{} bytes", index.len()),
+                format!("{HEADER_BYTES} bytes or more, the first of them MMIDIDX"),
+                match index.len() {
+                    length @ ..HEADER_BYTES => format!("{length} bytes"),
+                    _ => shown(&String::from_utf8_lossy(
+                        index.get(..MAGIC.len()).unwrap_or(index),
+                    )),
+                },
             )
         })?;
     let number = |at: usize| {
@@ -326,7 +365,16 @@ fn header(path: &Path, index: &[u8]) -> Result<(TokenType, usize, usize)> {
         .checked_mul((LENGTH_BYTES + POINTER_BYTES) as u64)
         .and_then(|bytes| bytes.checked_add(entries.checked_mul(POINTER_BYTES as u64)?))
         .and_then(|bytes| bytes.checked_add(HEADER_BYTES as u64));
-    if expected != Some(index.len() as u64) || entries == 0 {
+    if entries == 0 {
+        return Err(damaged(
+            path,
+            "the document index is empty".into(),
+            "1 entry or more: the first sequence of each document, and the number of sequences"
+                .into(),
+            "0 entries".into(),
+        ));
+    }
+    if expected != Some(index.len() as u64) {
         return Err(damaged(
             path,
             "the index has another length than its numbers of sequences and documents ask for"

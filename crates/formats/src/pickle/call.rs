@@ -42,13 +42,6 @@ impl Machine<'_> {
                 self.charge(bytes.len())?;
                 Node::Bytes(bytes)
             }
-            (
-                "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
-                [tensor, ..],
-            ) => {
-                let tensor = *tensor;
-                return self.push_id(tensor);
-            }
             _ => Node::Object {
                 class,
                 args,

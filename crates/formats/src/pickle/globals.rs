@@ -2,7 +2,14 @@
 
 /// Packages whose classes appear in training checkpoints beside the weights, as settings and counters. They stay
 /// opaque, whatever their name.
-const OPAQUE_PACKAGES: &[&str] = &["deepspeed", "deeperspeed", "megatron"];
+const OPAQUE_PACKAGES: &[&str] = &[
+    "deepspeed",
+    "deeperspeed",
+    "megatron",
+    "lightning",
+    "lightning_fabric",
+    "pytorch_lightning",
+];
 
 /// Whether a pickle may name `module.name`. Being named never runs anything; see the module above.
 pub fn is_allowed(module: &str, name: &str) -> bool {
@@ -12,6 +19,8 @@ pub fn is_allowed(module: &str, name: &str) -> bool {
             "collections" => matches!(name, "OrderedDict" | "defaultdict" | "Counter"),
             "builtins" | "__builtin__" => BUILTINS.contains(&name),
             "_codecs" => name == "encode",
+            // Extra states of layers are kept in it.
+            "_io" => name == "BytesIO",
             "copyreg" | "copy_reg" => name == "_reconstructor",
             "argparse" => name == "Namespace",
             "pathlib" => matches!(
@@ -19,13 +28,10 @@ pub fn is_allowed(module: &str, name: &str) -> bool {
                 "Path" | "PosixPath" | "WindowsPath" | "PurePosixPath" | "PureWindowsPath"
             ),
             "torch" => TORCH.contains(&name) || is_storage(name),
-            "torch._utils" => matches!(
-                name,
-                "_rebuild_tensor_v2"
-                    | "_rebuild_tensor_v3"
-                    | "_rebuild_parameter"
-                    | "_rebuild_parameter_with_state"
-            ),
+            "torch.cuda" => is_storage(name),
+            "torch.torch_version" => name == "TorchVersion",
+            "torch._tensor" => name == "_rebuild_from_type_v2",
+            "torch._utils" => REBUILD.contains(&name),
             "torch.storage" => matches!(
                 name,
                 "UntypedStorage" | "TypedStorage" | "_UntypedStorage" | "_TypedStorage"
@@ -62,30 +68,85 @@ const BUILTINS: &[&str] = &[
     "xrange",
 ];
 
+/// Functions that make tensors. Those of kinds that are not read may be named too: a tensor that nobody asks for is no
+/// reason to refuse the others.
+const REBUILD: &[&str] = &[
+    "_rebuild_tensor",
+    "_rebuild_tensor_v2",
+    "_rebuild_tensor_v3",
+    "_rebuild_parameter",
+    "_rebuild_parameter_with_state",
+    "_rebuild_device_tensor_from_cpu_tensor",
+    "_rebuild_device_tensor_from_numpy",
+    "_rebuild_meta_tensor_no_storage",
+    "_rebuild_nested_tensor",
+    "_rebuild_qtensor",
+    "_rebuild_sparse_tensor",
+    "_rebuild_wrapper_subclass",
+];
+
+/// Classes, element types and kinds of quantisation.
 const TORCH: &[&str] = &[
     "Size",
     "Tensor",
-    "device",
+    "bcomplex32",
     "bfloat16",
+    "bits16",
+    "bits1x8",
+    "bits2x4",
+    "bits4x2",
+    "bits8",
     "bool",
     "complex128",
+    "complex32",
     "complex64",
+    "device",
     "double",
     "float",
     "float16",
     "float32",
+    "float4_e2m1fn_x2",
     "float64",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
     "half",
     "int",
+    "int1",
     "int16",
+    "int2",
+    "int3",
     "int32",
+    "int4",
+    "int5",
+    "int6",
     "int64",
+    "int7",
     "int8",
     "long",
+    "per_channel_affine",
+    "per_channel_affine_float_qparams",
+    "per_channel_symmetric",
+    "per_tensor_affine",
+    "per_tensor_symmetric",
+    "qint32",
+    "qint8",
+    "quint2x4",
+    "quint4x2",
+    "quint8",
     "short",
+    "uint1",
     "uint16",
+    "uint2",
+    "uint3",
     "uint32",
+    "uint4",
+    "uint5",
+    "uint6",
     "uint64",
+    "uint7",
     "uint8",
 ];
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::tensors::listed_bytes;
-use super::{Archive, Tensors, tensor};
+use super::tensor::Found;
+use super::tensors::{MAX_REPEATED_ELEMENTS, listed_bytes};
+use super::{Archive, Strided, Tensors, elements, tensor};
 use crate::Result;
 use crate::error::shown;
 use crate::pickle::Value;
@@ -18,6 +19,7 @@ pub(super) fn collect(archive: &Arc<Archive>, value: Value<'_>) -> Result<Tensor
         archive,
         tensors: Tensors::new(&archive.path),
         budget_bytes: archive.budget_bytes(),
+        repeated: MAX_REPEATED_ELEMENTS,
     };
     collector.visit(&mut String::new(), value, 0)?;
     Ok(collector.tensors)
@@ -27,6 +29,8 @@ struct Collector<'a> {
     archive: &'a Arc<Archive>,
     tensors: Tensors,
     budget_bytes: usize,
+    /// Elements that tensors with repeated ones may still have.
+    repeated: usize,
 }
 
 impl Collector<'_> {
@@ -34,16 +38,13 @@ impl Collector<'_> {
         // Shared parts may be reached in more ways than there are parts: each visit is paid for.
         const VISIT_BYTES: usize = 64;
         self.charge(VISIT_BYTES)?;
-        if let Some(view) = tensor::strided(self.archive, name, value)? {
-            if name.len() > MAX_NAME_BYTES {
-                return Err(self.archive.damaged(
-                    "a tensor's name is too long".into(),
-                    format!("at most {MAX_NAME_BYTES} bytes"),
-                    shown(name),
-                ));
+        match tensor::strided(self.archive, name, value)? {
+            Some(Found::Read(view)) => return self.push(name, view),
+            Some(Found::Unread(why)) => return self.leave_out(name, why),
+            None if is_opaque(value) => {
+                return self.leave_out(name, format!("it is {}", value.describe()));
             }
-            self.charge(view.storage.len() + listed_bytes(name, &view.shape))?;
-            return self.tensors.push_strided(self.archive, name.clone(), view);
+            None => {}
         }
         let children = value
             .entries()
@@ -83,6 +84,40 @@ impl Collector<'_> {
         Ok(())
     }
 
+    fn push(&mut self, name: &str, view: Strided) -> Result<()> {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(self.archive.damaged(
+                "a tensor's name is too long".into(),
+                format!("at most {MAX_NAME_BYTES} bytes"),
+                shown(name),
+            ));
+        }
+        if view.repeats {
+            let count = elements(&view.shape).unwrap_or(usize::MAX);
+            match self.repeated.checked_sub(count) {
+                Some(left) => self.repeated = left,
+                None => {
+                    let why = format!(
+                        "it repeats numbers, {count} in all, and those of a file may come to {MAX_REPEATED_ELEMENTS}"
+                    );
+                    return self.leave_out(name, why);
+                }
+            }
+        }
+        self.charge(view.storage.len() + listed_bytes(name, &view.shape))?;
+        (self.tensors).push_strided(self.archive, name.into(), view)
+    }
+
+    /// Notes what is no tensor that can be read; a name that is too long is nobody's wish.
+    fn leave_out(&mut self, name: &str, why: String) -> Result<()> {
+        if name.len() > MAX_NAME_BYTES {
+            return Ok(());
+        }
+        self.charge(why.len() + listed_bytes(name, &[]))?;
+        self.tensors.leave_out(name.into(), why);
+        Ok(())
+    }
+
     fn charge(&mut self, bytes: usize) -> Result<()> {
         match self.budget_bytes.checked_sub(bytes) {
             Some(left) => {
@@ -96,4 +131,9 @@ impl Collector<'_> {
             )),
         }
     }
+}
+
+/// Whether a value could stand where a tensor is looked for: extra states of layers, and nothing at all.
+fn is_opaque(value: Value<'_>) -> bool {
+    value.is_none() || value.as_bytes().is_some() || value.as_object().is_some()
 }

@@ -7,6 +7,7 @@
 
 mod archive;
 mod collect;
+mod made;
 mod recognise;
 mod runs;
 mod tensor;
@@ -17,9 +18,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use archive::Archive;
-pub(crate) use tensor::{Strided, contiguous, elements, shape_of};
+pub(crate) use tensor::{Found, Strided, contiguous, elements, shape_of};
+pub use tensors::{MAX_REPEATED_ELEMENTS, TensorInfo, Tensors};
 pub(crate) use tensors::{Piece, Source, listed_bytes};
-pub use tensors::{TensorInfo, Tensors};
 pub use write::{TensorSink, TensorSpec, write_torch};
 
 use crate::Result;
@@ -52,7 +53,8 @@ impl TorchFile {
         self.archive.pickle.root()
     }
 
-    /// All tensors, nested ones by their dotted path.
+    /// All tensors, nested ones by their dotted path. Those that cannot be read are no error until somebody asks for
+    /// them; see [`Tensors::unread`].
     ///
     /// # Errors
     /// [`Error::Damaged`](crate::Error::Damaged): a tensor outside its storage, a repeated name, nesting without end.
@@ -79,7 +81,7 @@ impl TorchFile {
     }
 
     /// The tensor that a value of [`root`](Self::root) stands for.
-    pub(crate) fn strided(&self, name: &str, value: Value<'_>) -> Result<Option<Strided>> {
+    pub(crate) fn strided(&self, name: &str, value: Value<'_>) -> Result<Option<Found>> {
         tensor::strided(&self.archive, name, value)
     }
 

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::Archive;
+use super::made::{Made, made};
 use crate::error::shown;
-use crate::pickle::{Object, Value};
+use crate::pickle::Value;
 use crate::{Dtype, Error, Result};
 
 /// The most axes that PyTorch allows.
@@ -20,6 +21,17 @@ pub(crate) struct Strided {
     pub(crate) offset: usize,
     /// Bytes of the map from the first element to the end of the last.
     pub(crate) range: Range<usize>,
+    /// Whether the numbers are the negatives of those in the storage.
+    pub(crate) negated: bool,
+    /// Whether some elements are at the same place.
+    pub(crate) repeats: bool,
+}
+
+/// A tensor that a pickle has.
+pub(crate) enum Found {
+    Read(Strided),
+    /// One that is not read, and why.
+    Unread(String),
 }
 
 /// Elements of a shape; `None` when the product overflows.
@@ -55,17 +67,13 @@ pub(crate) fn shape_of(value: Value<'_>) -> Option<Vec<usize>> {
 }
 
 /// The tensor that a value stands for; `None` for other values.
-pub(crate) fn strided(archive: &Archive, name: &str, value: Value<'_>) -> Result<Option<Strided>> {
-    let Some(object) = value.as_object() else {
-        return Ok(None);
-    };
-    let explicit_dtype = match object.class {
-        "torch._utils._rebuild_tensor_v2" => None,
-        "torch._utils._rebuild_tensor_v3" => object.args.element(6),
-        _ => return Ok(None),
-    };
+pub(crate) fn strided(archive: &Archive, name: &str, value: Value<'_>) -> Result<Option<Found>> {
     let pickled = Pickled { archive, name };
-    pickled.view(&object, explicit_dtype).map(Some)
+    match made(value) {
+        None => Ok(None),
+        Some(Err(why)) => Ok(Some(Found::Unread(why))),
+        Some(Ok(made)) => pickled.view(&made).map(Some),
+    }
 }
 
 struct Pickled<'a> {
@@ -74,9 +82,9 @@ struct Pickled<'a> {
 }
 
 impl Pickled<'_> {
-    fn view(&self, object: &Object<'_>, explicit_dtype: Option<Value<'_>>) -> Result<Strided> {
+    fn view(&self, made: &Made<'_>) -> Result<Found> {
         let argument = |index, what: &str| {
-            object.args.element(index).ok_or_else(|| {
+            made.args.element(index).ok_or_else(|| {
                 self.damaged(
                     format!("has no {what}"),
                     "a whole record",
@@ -84,21 +92,23 @@ impl Pickled<'_> {
                 )
             })
         };
+        let negated = match made.is_negated() {
+            Ok(negated) => negated,
+            Err(why) => return Ok(Found::Unread(why)),
+        };
         let (key, kind) = self.storage(argument(0, "storage")?)?;
-        let dtype = match explicit_dtype {
-            Some(given) => self.dtype(
-                given
-                    .as_global()
-                    .and_then(|name| name.strip_prefix("torch."))
-                    .and_then(from_torch),
-                given,
-            )?,
-            None => {
-                let named = kind
-                    .as_global()
-                    .and_then(|name| name.strip_prefix("torch.")?.strip_suffix("Storage"));
-                self.dtype(named.and_then(Dtype::from_storage), kind)?
-            }
+        let named = match made.dtype {
+            Some(index) => argument(index, "element type")?,
+            None => kind,
+        };
+        let Some(dtype) = dtype(named) else {
+            let name = named.as_global().map(|name| match name {
+                "torch.ComplexFloatStorage" => "complex64",
+                "torch.ComplexDoubleStorage" => "complex128",
+                _ => name.strip_prefix("torch.").unwrap_or(name),
+            });
+            let name = name.map_or_else(|| named.describe(), str::to_owned);
+            return Ok(Found::Unread(format!("its elements are {}", shown(&name))));
         };
         let offset = self.size(argument(1, "offset")?, "offset")?;
         let shape = self.sizes(argument(2, "shape")?, "shape")?;
@@ -111,14 +121,18 @@ impl Pickled<'_> {
             ));
         }
         let range = self.range(&key, dtype, offset, &shape, &stride)?;
-        Ok(Strided {
+        // An element has a place of its own unless there are fewer places.
+        let repeats = elements(&shape).is_none_or(|count| count > range.len() / dtype.size_bytes());
+        Ok(Found::Read(Strided {
             dtype,
             shape,
             stride,
             storage: key,
             offset,
             range,
-        })
+            negated,
+            repeats,
+        }))
     }
 
     /// A storage's key and its class, from `('storage', class, key, place, elements)`.
@@ -179,10 +193,6 @@ impl Pickled<'_> {
             .and_then(|last| last.checked_add(1))
             .filter(|&end| end <= available)
             .ok_or_else(too_large)?;
-        // Every element has a place of its own in all that a state dict holds; repeating some would unpack to any size.
-        if count > end - offset {
-            return Err(too_large());
-        }
         let size = dtype.size_bytes();
         Ok(storage.start + offset * size..storage.start + end * size)
     }
@@ -207,14 +217,6 @@ impl Pickled<'_> {
         })
     }
 
-    fn dtype(&self, known: Option<Dtype>, named: Value<'_>) -> Result<Dtype> {
-        known.ok_or_else(|| Error::Unsupported {
-            location: self.location(),
-            what: format!("its element type is not read: {}", named.describe()),
-            help: "convert the tensor in PyTorch, for example with .float(), and save it again",
-        })
-    }
-
     fn location(&self) -> String {
         format!(
             "{}, tensor {}",
@@ -231,6 +233,15 @@ impl Pickled<'_> {
             got,
             help: "the file is damaged; copy or save it again",
         }
+    }
+}
+
+/// The type that is named by itself or by the class of a storage.
+fn dtype(named: Value<'_>) -> Option<Dtype> {
+    let name = named.as_global()?.strip_prefix("torch.")?;
+    match name.strip_suffix("Storage") {
+        Some(storage) => Dtype::from_storage(storage.strip_prefix("cuda.").unwrap_or(storage)),
+        None => from_torch(name),
     }
 }
 

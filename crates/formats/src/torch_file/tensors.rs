@@ -1,6 +1,6 @@
 //! A listing of named tensors, and their numbers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,13 @@ pub struct TensorInfo {
     pub storage: String,
     /// Its first element, in elements of the storage.
     pub offset: usize,
+    /// Whether its numbers are the negatives of those in the storage.
+    pub negated: bool,
 }
+
+/// The most elements that tensors which repeat some (expanded ones) may have in a file, all of them together: any number
+/// of them fits in a small file.
+pub const MAX_REPEATED_ELEMENTS: usize = 1 << 24;
 
 impl TensorInfo {
     /// The number of elements.
@@ -65,6 +71,8 @@ pub struct Tensors {
     infos: Vec<TensorInfo>,
     sources: Vec<Source>,
     index: HashMap<String, usize>,
+    /// Why a tensor, or what stands in the place of one, is not read.
+    unread: BTreeMap<String, String>,
 }
 
 impl Tensors {
@@ -74,6 +82,7 @@ impl Tensors {
             infos: Vec::new(),
             sources: Vec::new(),
             index: HashMap::new(),
+            unread: BTreeMap::new(),
         }
     }
 
@@ -115,15 +124,24 @@ impl Tensors {
             stride: view.stride,
             storage: view.storage,
             offset: view.offset,
+            negated: view.negated,
         };
         self.push(info, Source::View(piece))
     }
 
+    /// Notes why a tensor is not read.
+    pub(crate) fn leave_out(&mut self, name: String, why: String) {
+        self.unread.insert(name, why);
+    }
+
     /// What listing the tensors took.
     pub(crate) fn held_bytes(&self) -> usize {
+        let unread = self.unread.iter();
+        let unread = unread.map(|(name, why)| why.len() + listed_bytes(name, &[]));
         self.infos
             .iter()
             .map(|info| info.storage.len() + listed_bytes(&info.name, &info.shape))
+            .chain(unread)
             .fold(0, usize::saturating_add)
     }
 
@@ -138,6 +156,18 @@ impl Tensors {
         &self.path
     }
 
+    /// Names of what is not read, sorted, each with why: tensors of other element types, classes or metadata than are
+    /// known here, tensors that repeat too many elements, and values that are no tensors, such as `None` and bytes.
+    pub fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
+        let unread = self.unread.iter();
+        unread.map(|(name, why)| (name.as_str(), why.as_str()))
+    }
+
+    /// Why what has a name is not read; `None` for tensors and unknown names.
+    pub fn unread_reason(&self, name: &str) -> Option<&str> {
+        self.unread.get(name).map(String::as_str)
+    }
+
     /// All tensors, in the order of the file.
     pub fn list(&self) -> &[TensorInfo] {
         &self.infos
@@ -146,7 +176,7 @@ impl Tensors {
     /// The tensor of a name.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`].
+    /// [`Error::MissingTensor`], [`Error::Unsupported`] for one that is not read.
     pub fn get(&self, name: &str) -> Result<&TensorInfo> {
         self.find(name).map(|(info, _)| info)
     }
@@ -154,10 +184,10 @@ impl Tensors {
     /// A floating-point tensor, row-major, from `F32`, `F16`, `BF16` or `F64` (rounded).
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::WrongDtype`].
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Unsupported`] for one that is not read.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let (info, _) = self.find_float(name)?;
-        // No more elements than the file has: repeated ones are refused when the tensor is listed.
+        // No more elements than the file has; repeated ones were counted when the tensor was listed.
         let mut out = vec![0.0; info.elements()];
         self.read_into(name, &mut out)?;
         Ok(out)
@@ -166,7 +196,7 @@ impl Tensors {
     /// Like [`read_f32`](Self::read_f32), into a buffer that has exactly the tensor's elements.
     ///
     /// # Errors
-    /// [`Error::WrongSize`], [`Error::MissingTensor`], [`Error::WrongDtype`].
+    /// [`Error::WrongSize`], [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Unsupported`] for one that is not read.
     pub fn read_into(&self, name: &str, out: &mut [f32]) -> Result<()> {
         let (info, source) = self.find_float(name)?;
         if out.len() != info.elements() {
@@ -182,7 +212,7 @@ impl Tensors {
         for_each_run(info, source, |bytes| {
             let count = bytes.len() / size;
             if let Some(slots) = out.get_mut(at..at + count) {
-                info.dtype.to_f32(bytes, slots);
+                convert(info, bytes, slots);
             }
             at += count;
             Ok::<(), Error>(())
@@ -216,8 +246,7 @@ impl Tensors {
                 let slots = chunk.get_mut(filled..).unwrap_or_default();
                 let count = slots.len().min(bytes.len() / size);
                 let (now, later) = bytes.split_at(count * size);
-                info.dtype
-                    .to_f32(now, slots.get_mut(..count).unwrap_or_default());
+                convert(info, now, slots.get_mut(..count).unwrap_or_default());
                 filled += count;
                 bytes = later;
                 if filled == chunk.len() {
@@ -246,11 +275,26 @@ impl Tensors {
     }
 
     fn find(&self, name: &str) -> Result<(&TensorInfo, &Source)> {
+        if let Some(why) = self.unread_reason(name) {
+            return Err(Error::Unsupported {
+                location: format!("{}, tensor {}", self.path.display(), shown(name)),
+                what: format!("the tensor is not read: {why}"),
+                help: "convert it in PyTorch, for example with .float().clone(), and save it again",
+            });
+        }
         self.source(name).ok_or_else(|| Error::MissingTensor {
             path: self.path.clone(),
             name: name.into(),
             near: tokenformer_base::similar(name, self.infos.iter().map(|info| &*info.name)),
             count: self.infos.len(),
         })
+    }
+}
+
+/// Converts as many elements as `out` has.
+fn convert(info: &TensorInfo, bytes: &[u8], out: &mut [f32]) {
+    info.dtype.to_f32(bytes, out);
+    if info.negated {
+        out.iter_mut().for_each(|number| *number = -*number);
     }
 }

@@ -1,11 +1,11 @@
 //! Strict reading of the header: whatever the bytes are, the result is sound ranges or an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Dtype, MAX_HEADER_BYTES, METADATA, elements};
@@ -14,9 +14,16 @@ use crate::{Error, Result};
 
 /// A tensor's type, shape and bytes, the latter counted from the start of the file and inside it.
 pub(super) struct TensorInfo {
-    pub(super) dtype: Dtype,
+    pub(super) dtype: Stored,
     pub(super) shape: Vec<usize>,
     pub(super) range: Range<usize>,
+}
+
+/// The element type of a tensor.
+pub(super) enum Stored {
+    Known(Dtype),
+    /// The name of a type that is not read here, such as `F8_E4M3`.
+    Other(String),
 }
 
 pub(super) struct Header {
@@ -77,8 +84,13 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header> {
     for (name, tensor) in order {
         let what = || format!("the tensor {}", shown(name));
         let (begin, end) = tensor.data_offsets;
-        let size =
-            elements(&tensor.shape).and_then(|count| count.checked_mul(tensor.dtype.size_bytes()));
+        // How many bytes a type takes that is not known, only its offsets tell.
+        let size = match &tensor.dtype {
+            Stored::Known(dtype) => {
+                elements(&tensor.shape).and_then(|count| count.checked_mul(dtype.size_bytes()))
+            }
+            Stored::Other(_) => Some(end.saturating_sub(begin)),
+        };
         let Some(size) = size else {
             return Err(invalid(
                 what(),
@@ -141,6 +153,14 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header> {
                 )
             },
         )
+        .chain(raw.absent.into_iter().map(|name| {
+            let nothing = TensorInfo {
+                dtype: Stored::Other("null".into()),
+                shape: Vec::new(),
+                range: 0..0,
+            };
+            (name, nothing)
+        }))
         .collect();
     Ok(Header {
         metadata: raw.metadata,
@@ -148,9 +168,20 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header> {
     })
 }
 
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = Dtype::deserialize(name.as_str().into_deserializer());
+        Ok(known.map_or_else(
+            |_: serde::de::value::Error| Stored::Other(name),
+            Stored::Known,
+        ))
+    }
+}
+
 #[derive(Deserialize)]
 struct RawTensor {
-    dtype: Dtype,
+    dtype: Stored,
     shape: Vec<usize>,
     data_offsets: (usize, usize),
 }
@@ -159,6 +190,8 @@ struct RawTensor {
 struct RawHeader {
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, RawTensor>,
+    /// Names that stand for nothing (`null`).
+    absent: BTreeSet<String>,
 }
 
 impl<'de> Deserialize<'de> for RawHeader {
@@ -186,11 +219,14 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 }
                 header.metadata = map.next_value_seed(UniqueStrings)?;
             } else {
-                let tensor = map.next_value()?;
-                if header.tensors.contains_key(&name) {
+                let tensor: Option<RawTensor> = map.next_value()?;
+                if header.tensors.contains_key(&name) || header.absent.contains(&name) {
                     return Err(repeated::<A::Error>(&name));
                 }
-                header.tensors.insert(name, tensor);
+                match tensor {
+                    Some(tensor) => drop(header.tensors.insert(name, tensor)),
+                    None => drop(header.absent.insert(name)),
+                }
             }
         }
         Ok(header)

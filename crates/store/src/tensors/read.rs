@@ -9,7 +9,8 @@ use memmap2::UncheckedAdvice;
 
 use super::Dtype;
 use super::convert;
-use super::header::{self, Header, TensorInfo};
+use super::header::{self, Header, Stored, TensorInfo};
+use crate::error::shown;
 use crate::hash::open_regular;
 use crate::{Error, Result};
 
@@ -96,9 +97,11 @@ impl SafetensorsFile {
     /// A tensor's element type in the file.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`].
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`] for a type that is not known here. A tensor of such a type matters
+    /// to nobody who does not ask for it.
     pub fn dtype(&self, name: &str) -> Result<Dtype> {
-        Ok(self.info(name)?.dtype)
+        let info = self.info(name)?;
+        self.known(name, info, KNOWN)
     }
 
     /// Refuses a tensor that has another shape than `expected`.
@@ -150,7 +153,8 @@ impl SafetensorsFile {
     /// [`Error::WrongSize`], [`Error::MissingTensor`], [`Error::WrongDtype`].
     pub fn read_f32_into(&self, name: &str, out: &mut [f32]) -> Result<()> {
         let info = self.info(name)?;
-        let count = self.slice(info).len() / info.dtype.size_bytes();
+        let dtype = self.known(name, info, FLOATS)?;
+        let count = self.slice(info).len() / dtype.size_bytes();
         if out.len() != count {
             return Err(Error::WrongSize {
                 path: self.path.clone(),
@@ -161,7 +165,7 @@ impl SafetensorsFile {
             });
         }
         self.require(
-            convert::to_f32(info.dtype, self.slice(info), out),
+            convert::to_f32(dtype, self.slice(info), out),
             name,
             info,
             FLOATS,
@@ -174,7 +178,8 @@ impl SafetensorsFile {
     /// [`Error::IntegerRange`], [`Error::MissingTensor`], [`Error::WrongDtype`].
     pub fn read_u32(&self, name: &str) -> Result<Vec<u32>> {
         let info = self.info(name)?;
-        match convert::to_u32(info.dtype, self.slice(info)) {
+        let dtype = self.known(name, info, INTEGERS)?;
+        match convert::to_u32(dtype, self.slice(info)) {
             Some(Ok(values)) => Ok(values),
             Some(Err(convert::OutOfRange { index, value })) => Err(Error::IntegerRange {
                 path: self.path.clone(),
@@ -192,10 +197,16 @@ impl SafetensorsFile {
         info: &TensorInfo,
         convert: impl Fn(Dtype, &[u8], &mut [T]) -> bool,
     ) -> Result<Vec<T>> {
+        let dtype = self.known(name, info, FLOATS)?;
         let bytes = self.slice(info);
-        let mut out = vec![T::default(); bytes.len() / info.dtype.size_bytes()];
-        self.require(convert(info.dtype, bytes, &mut out), name, info, FLOATS)?;
+        let mut out = vec![T::default(); bytes.len() / dtype.size_bytes()];
+        self.require(convert(dtype, bytes, &mut out), name, info, FLOATS)?;
         Ok(out)
+    }
+
+    fn known(&self, name: &str, info: &TensorInfo, expected: &'static str) -> Result<Dtype> {
+        info.known()
+            .ok_or_else(|| self.wrong_dtype(name, info, expected))
     }
 
     fn require(
@@ -217,7 +228,10 @@ impl SafetensorsFile {
             path: self.path.clone(),
             name: name.to_string(),
             expected,
-            got: info.dtype,
+            got: match &info.dtype {
+                Stored::Known(dtype) => dtype.to_string(),
+                Stored::Other(other) => shown(other),
+            },
         }
     }
 
@@ -241,3 +255,13 @@ impl SafetensorsFile {
 
 const FLOATS: &str = "F32, F16, BF16 or F64";
 const INTEGERS: &str = "U8, I8, U16, I16, U32, I32, U64 or I64";
+const KNOWN: &str = "F64, F32, F16, BF16, an integer type or BOOL";
+
+impl TensorInfo {
+    fn known(&self) -> Option<Dtype> {
+        match self.dtype {
+            Stored::Known(dtype) => Some(dtype),
+            Stored::Other(_) => None,
+        }
+    }
+}

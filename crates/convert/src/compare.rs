@@ -1,0 +1,151 @@
+//! Copies of a tensor, which have to agree: otherwise nobody knows which of them the model is.
+
+use crate::find::Weights;
+use crate::layout::elements;
+use crate::pipe::{CHUNK_ELEMENTS, WeightType};
+use crate::source::{Held, Source};
+use crate::{Error, Result};
+
+/// One of the places where a tensor is.
+pub(crate) struct Place<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) name: &'a str,
+    /// Which of the files that have it, from 0.
+    pub(crate) file: usize,
+}
+
+/// Refuses a tensor that differs from `kept`, beyond the rounding of the narrower type. Holds one of them in memory.
+pub(crate) fn expect_same(kept: &Place<'_>, copy: &Place<'_>, help: &'static str) -> Result<()> {
+    let shape = |place: &Place<'_>| {
+        let shape = place.source.shape_in(place.name, place.file);
+        shape.unwrap_or_default().to_vec()
+    };
+    let (kept_shape, copy_shape) = (shape(kept), shape(copy));
+    let differ = |at: String, expected: String, got: String| Error::Copies {
+        kept: kept.told(),
+        copy: copy.told(),
+        at,
+        expected,
+        got,
+        help,
+    };
+    if kept_shape != copy_shape {
+        return Err(differ(
+            "in their shapes".into(),
+            format!("{kept_shape:?}"),
+            format!("{copy_shape:?}"),
+        ));
+    }
+    let round = match (kept.kind(), copy.kind()) {
+        (Some(a), Some(b)) if a != b => a.narrower(b),
+        _ => WeightType::F32,
+    };
+    let mut numbers = Vec::with_capacity(elements(&kept_shape) as usize);
+    kept.for_each_chunk(&mut |chunk| {
+        numbers.extend_from_slice(chunk);
+        Ok(())
+    })?;
+    let mut at = 0;
+    copy.for_each_chunk(&mut |chunk| {
+        let pairs = numbers.iter().skip(at).zip(chunk);
+        let is_other = |(&a, &b): (&f32, &f32)| {
+            let (a, b) = (round.round(a), round.round(b));
+            a != b && !(a.is_nan() && b.is_nan())
+        };
+        if let Some((i, (a, b))) = pairs.enumerate().find(|&(_, pair)| is_other(pair)) {
+            return Err(differ(
+                format!("at index {:?}", index(&kept_shape, at + i)),
+                a.to_string(),
+                b.to_string(),
+            ));
+        }
+        at += chunk.len();
+        Ok(())
+    })
+}
+
+/// The position along each axis of an element, counted in row-major order.
+pub(crate) fn index(shape: &[usize], mut at: usize) -> Vec<usize> {
+    let axes = shape.iter().rev().map(|&axis| {
+        let position = at % axis.max(1);
+        at /= axis.max(1);
+        position
+    });
+    let mut index: Vec<usize> = axes.collect();
+    index.reverse();
+    index
+}
+
+impl Place<'_> {
+    fn kind(&self) -> Option<WeightType> {
+        match self.source.held(self.name, self.file) {
+            Some(Held::Weights(kind)) => Some(kind),
+            _ => None,
+        }
+    }
+
+    fn told(&self) -> String {
+        let path = self.source.file(self.name, self.file);
+        format!("{} of {}", self.name, path.display())
+    }
+
+    fn for_each_chunk(&self, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        (self.source).for_each_chunk_in(self.name, self.file, CHUNK_ELEMENTS, take)
+    }
+}
+
+/// Compares what several files have of the same tensors.
+pub(crate) fn files(source: &mut Source) -> Result<()> {
+    let source = match source {
+        Source::Mapped(mapped) => mapped.inner_mut(),
+        source => source,
+    };
+    let is_repeated = |name: &&str| {
+        source.files(name) > 1 && matches!(source.held(name, 0), Some(Held::Weights(_)))
+    };
+    let repeated: Vec<String> = (source.names().filter(is_repeated))
+        .map(String::from)
+        .collect();
+    for name in &repeated {
+        for file in 1..source.files(name) {
+            let [kept, copy] = [0, file].map(|file| Place { source, name, file });
+            let help = "the files do not belong together; copy them again";
+            expect_same(&kept, &copy, help)?;
+            passed(source, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Compares the 32-bit weights of a DeepSpeed folder with those of the module, and these with other copies of them.
+pub(crate) fn deepspeed(weights: &Weights) -> Result<()> {
+    let Weights::DeepSpeed(folder) = weights else {
+        return Ok(());
+    };
+    const HELP: &str = "the files are of different steps or were mixed up; copy the checkpoint again, or give one without \
+                        the files *_optim_states.pt to take the half-precision weights";
+    let mut module = Source::open(&Weights::Module(folder.clone()))?;
+    let names: Vec<String> = module.names().map(String::from).collect();
+    for other in [weights.clone(), Weights::Frozen(folder.clone())] {
+        let mut other = Source::open(&other)?;
+        for name in &names {
+            let [kept, copy] = [&module, &other].map(|source| Place {
+                source,
+                name,
+                file: 0,
+            });
+            if kept.kind().is_none() || copy.kind().is_none() {
+                continue;
+            }
+            expect_same(&kept, &copy, HELP)?;
+            passed(&mut module, name)?;
+            passed(&mut other, name)?;
+        }
+    }
+    Ok(())
+}
+
+fn passed(source: &mut Source, name: &str) -> Result<()> {
+    let numbers = source.shape(name).map_or(0, elements);
+    source.passed(numbers * size_of::<f32>() as u64)
+}

@@ -1,0 +1,223 @@
+//! The names that tensors have in their model, whatever lies around them in a file.
+//!
+//! Training code keeps weights under a key (`model`, `state_dict`), which makes a prefix of the dotted names here, and
+//! wrappers of modules add parts of their own (`module.`, `_orig_mod.`) before and inside names. The names that the
+//! configuration asks for decide: what all of them have before them is the prefix.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::shown;
+use crate::source::{Held, Source};
+use crate::{Error, Result};
+
+/// Parts of names that wrappers of modules add. No name of a model has one.
+const WRAPPERS: [&str; 6] = [
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_fpw_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+];
+
+/// Tensors of a source under the names of their model.
+pub(crate) struct Named {
+    source: Box<Source>,
+    /// From a name in the model to the one in the source.
+    names: BTreeMap<String, String>,
+    note: Option<String>,
+}
+
+impl Named {
+    /// What the tensors are in.
+    pub(crate) fn inner(&self) -> &Source {
+        &self.source
+    }
+
+    /// As [`Named::inner`], to note what was read.
+    pub(crate) fn inner_mut(&mut self) -> &mut Source {
+        &mut self.source
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// The name in the source.
+    pub(crate) fn original(&self, name: &str) -> Option<&str> {
+        self.names.get(name).map(String::as_str)
+    }
+
+    /// Which part of the source was taken.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.note.clone()
+    }
+}
+
+/// Gives tensors the names that are wanted, by leaving out the prefix that these share and the parts of wrappers.
+///
+/// # Errors
+/// [`Error::Ambiguous`] when all wanted names are there under several prefixes, [`Error::Damaged`] when a wanted name
+/// is there twice under one.
+pub(crate) fn named(source: Source, wanted: &BTreeSet<&str>) -> Result<Source> {
+    let prefix = prefix(&source, wanted)?;
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for original in source.names() {
+        let Some(rest) = original.strip_prefix(&prefix) else {
+            continue;
+        };
+        // Numbers of an optimizer are no weights, by whatever name.
+        if rest.split('.').any(is_optimizer) {
+            continue;
+        }
+        let name = without_wrappers(rest);
+        if let Some(other) = names.get(&name).filter(|_| wanted.contains(&*name)) {
+            return Err(Error::Damaged {
+                path: source.path().into(),
+                what: "two tensors have the same name in the model",
+                expected: format!("{name} once"),
+                got: format!("{} and {}", shown(other), shown(original)),
+                help: "save the state dict of the model alone: torch.save(model.state_dict(), path)",
+            });
+        }
+        names.insert(name, original.into());
+    }
+    let is_same = names.iter().all(|(name, original)| name == original);
+    if is_same && names.len() == source.names().count() {
+        return Ok(source);
+    }
+    let note = (!prefix.is_empty()).then(|| {
+        format!(
+            "the weights are the tensors whose names begin with {}",
+            shown(&prefix)
+        )
+    });
+    Ok(Source::Named(Named {
+        source: Box::new(source),
+        names,
+        note,
+    }))
+}
+
+/// What lies before all wanted names; else before the most of them.
+fn prefix(source: &Source, wanted: &BTreeSet<&str>) -> Result<String> {
+    let longest = wanted.iter().map(|name| name.len()).max().unwrap_or(0);
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for original in source.names() {
+        for (before, name) in ends(original, longest) {
+            if let Some(name) = wanted.get(&*name) {
+                found.entry(before).or_default().insert(name);
+            }
+        }
+    }
+    found.retain(|before, _| !before.split('.').any(is_optimizer));
+    let whole = (found.iter()).filter(|(_, names)| names.len() == wanted.len());
+    let whole: Vec<&str> = whole.map(|(&before, _)| before).collect();
+    match whole[..] {
+        [] => {
+            let most = found.iter().max_by_key(|(_, names)| names.len());
+            Ok(most.map_or("", |(&before, _)| before).into())
+        }
+        [one] => Ok(one.into()),
+        _ => Err(Error::Ambiguous {
+            path: source.path().into(),
+            places: whole.into_iter().map(place).collect(),
+        }),
+    }
+}
+
+/// A prefix as it is told.
+fn place(prefix: &str) -> String {
+    match prefix.strip_suffix('.') {
+        Some(key) => shown(key),
+        None => "names without a prefix".into(),
+    }
+}
+
+/// Every way to part a name: what is before, with its dot, and the rest without the parts of wrappers.
+fn ends(original: &str, longest: usize) -> impl Iterator<Item = (&str, String)> {
+    let mut end = String::new();
+    let mut before = original;
+    let next = move || {
+        loop {
+            let at = before.rfind('.').map_or(0, |dot| dot + 1);
+            let (start, part) = (before.get(..at)?, before.get(at..)?);
+            if at == 0 && part.is_empty() {
+                return None;
+            }
+            before = start.strip_suffix('.').unwrap_or_default();
+            if WRAPPERS.contains(&part) {
+                continue;
+            }
+            end = match end.is_empty() {
+                true => part.into(),
+                false => format!("{part}.{end}"),
+            };
+            return (end.len() <= longest).then(|| (start, end.clone()));
+        }
+    };
+    std::iter::from_fn(next)
+}
+
+fn without_wrappers(name: &str) -> String {
+    let parts: Vec<&str> = (name.split('.'))
+        .filter(|part| !WRAPPERS.contains(part))
+        .collect();
+    parts.join(".")
+}
+
+fn is_optimizer(part: &str) -> bool {
+    part.starts_with("optim")
+}
+
+/// Refuses a wanted tensor that is no weights, by what it is.
+pub(crate) fn expect_weights(source: &Source, name: &str) -> Result<()> {
+    match source.held(name, 0) {
+        Some(Held::Integers(got) | Held::Unread(got)) => Err(Error::NoWeights {
+            path: source.path().into(),
+            name: name.into(),
+            got,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What a person should know about what is not read, after everything that is wanted was found to be weights.
+pub(crate) fn left_out(source: &Source) -> Option<String> {
+    let mut unread = source
+        .names()
+        .filter_map(|name| match source.held(name, 0)? {
+            Held::Unread(why) => Some((name, why)),
+            _ => None,
+        });
+    let (name, why) = unread.next()?;
+    let more = match unread.count() {
+        0 => String::new(),
+        more => format!(", and {more} more like it"),
+    };
+    Some(format!("left out: {} ({why}){more}", shown(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parted_at_their_dots() {
+        let parted: Vec<(&str, String)> = ends("model.module.a._orig_mod.b", 10).collect();
+        let expected = [
+            ("model.module.a._orig_mod.", "b"),
+            ("model.module.", "a.b"),
+            ("", "model.a.b"),
+        ];
+        let expected: Vec<_> = expected
+            .map(|(before, end)| (before, end.to_string()))
+            .into();
+        assert_eq!(parted, expected);
+        assert_eq!(
+            ends("a.b", 1).collect::<Vec<_>>(),
+            [("a.", "b".to_string())]
+        );
+        assert_eq!(ends("", 9).count(), 0);
+    }
+}

@@ -1,0 +1,115 @@
+//! The call that makes a tensor, inside the calls that only give it a class and attributes.
+
+use crate::error::shown;
+use crate::pickle::Value;
+
+/// A call that makes a tensor of a storage.
+pub(super) struct Made<'p> {
+    pub(super) args: Value<'p>,
+    /// Where the arguments have the element type, if the storage's class does not tell it.
+    pub(super) dtype: Option<usize>,
+    /// Where the arguments have what the tensor's numbers mean beyond its bytes.
+    metadata: usize,
+}
+
+/// Calls around a tensor that are followed; PyTorch makes two.
+const MAX_WRAPPERS: usize = 8;
+
+/// The call that a value stands for, or why its tensor cannot be read; `None` for what is no tensor.
+pub(super) fn made(value: Value<'_>) -> Option<Result<Made<'_>, String>> {
+    let object = value.as_object()?;
+    let (mut class, mut args, mut state) = (object.class, object.args, Some(object.state));
+    for _ in 0..MAX_WRAPPERS {
+        let function = match class {
+            "torch.nn.parameter.Parameter" | "torch._tensor._rebuild_from_type_v2" => class,
+            _ => class.strip_prefix("torch._utils._rebuild_")?,
+        };
+        // PyTorch gives a tensor other numbers when its pickle sets a state on it.
+        if state.is_some_and(|state| !state.is_none()) {
+            return Some(Err("its pickle changes it after it was made".into()));
+        }
+        let plain = |dtype, metadata| Made {
+            args,
+            dtype,
+            metadata,
+        };
+        let (inside, attributes) = match function {
+            "tensor" | "tensor_v2" => return Some(Ok(plain(None, 6))),
+            "tensor_v3" => return Some(Ok(plain(Some(6), 7))),
+            "parameter" | "parameter_with_state" | "torch.nn.parameter.Parameter" => {
+                (args.element(0)?, args.element(3))
+            }
+            "torch._tensor._rebuild_from_type_v2" => {
+                let kind = args.element(1)?.as_global()?;
+                if !matches!(kind, "torch.Tensor" | "torch.nn.parameter.Parameter") {
+                    return Some(Err(format!("it is a tensor of the class {}", shown(kind))));
+                }
+                if let Some(problem) = args.element(3).and_then(other_numbers) {
+                    return Some(Err(problem));
+                }
+                (class, args, state) = (args.element(0)?.as_global()?, args.element(2)?, None);
+                continue;
+            }
+            _ => return Some(Err(format!("it was made by {class}"))),
+        };
+        if let Some(problem) = attributes.and_then(other_numbers) {
+            return Some(Err(problem));
+        }
+        let object = inside.as_object()?;
+        (class, args, state) = (object.class, object.args, Some(object.state));
+    }
+    Some(Err("too many calls lie around it".into()))
+}
+
+/// What is wrong with attributes that give a tensor other numbers.
+fn other_numbers(attributes: Value<'_>) -> Option<String> {
+    const NUMBERS: [&str; 3] = ["data", "real", "imag"];
+    // A dict, or a pair of the dict and of what is in slots.
+    let dicts = attributes
+        .elements()
+        .into_iter()
+        .flatten()
+        .chain([attributes]);
+    let mut keys = dicts
+        .filter_map(Value::entries)
+        .flatten()
+        .filter_map(|(key, _)| key.as_str());
+    let key = keys.find(|key| NUMBERS.contains(key))?;
+    Some(format!("its attribute {key} gives it other numbers"))
+}
+
+impl Made<'_> {
+    /// Whether the numbers are the negatives of those in the storage, or what about the tensor cannot be followed.
+    pub(super) fn is_negated(&self) -> Result<bool, String> {
+        const HOOKS: usize = 5;
+        let hooks = self.args.element(HOOKS);
+        if hooks.is_some_and(|hooks| !is_empty(hooks)) {
+            return Err("it has hooks, which are not followed".into());
+        }
+        let Some(metadata) = self.args.element(self.metadata).filter(|m| !m.is_none()) else {
+            return Ok(false);
+        };
+        let entries = metadata
+            .entries()
+            .ok_or_else(|| format!("its metadata is {}", metadata.describe()))?;
+        let mut negated = false;
+        for (key, value) in entries {
+            match (key.as_str(), value.as_bool()) {
+                (Some("neg"), Some(value)) => negated = value,
+                (Some("conj"), Some(false)) => {}
+                _ => {
+                    let key = key.as_str().map_or_else(|| key.describe(), shown);
+                    return Err(format!(
+                        "its metadata has {key}: {}, which is not followed",
+                        value.describe()
+                    ));
+                }
+            }
+        }
+        Ok(negated)
+    }
+}
+
+fn is_empty(value: Value<'_>) -> bool {
+    value.is_none() || value.entries().is_some_and(|entries| entries.len() == 0)
+}
