@@ -45,7 +45,9 @@ fn announce(signals: &[c_int]) {
     if let Ok(mut signals) = signal_hook::iterator::Signals::new(signals) {
         std::thread::spawn(move || {
             if signals.forever().next().is_some() {
-                errln!("stopping after this step (Ctrl-C once more stops at once)");
+                errln!(
+                    "stopping as soon as the work at hand is done (Ctrl-C once more stops at once)"
+                );
             }
         });
     }

@@ -514,3 +514,34 @@ fn kernels_and_growth_have_benchmarks() {
     );
     assert!(bench("growth", &[]).out.contains("time over FLOPs"));
 }
+
+#[test]
+fn characters_that_the_tokenizer_does_not_know_are_told() {
+    let lab = Lab::empty();
+    let tokenizer = r#"{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, " ": 2, "\n": 3}, "merges": []}}"#;
+    lab.file("tokenizer.json", tokenizer);
+    lab.file("text.txt", "ab ba aab\n\n".repeat(400) + "é\n");
+    succeed(lab.command(&[
+        "data",
+        "prepare",
+        "--input",
+        "text.txt",
+        "--tokenizer",
+        "tokenizer.json",
+        "--out",
+        "data",
+    ]));
+    let recipe = lab.recipe("recipe.toml", "");
+    let ran = succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
+    let told = "The tokenizer dropped 1 characters of the text";
+    assert!(ran.err.contains(told) || ran.out.contains(told), "{ran:#?}");
+    let prompt = |prompt| {
+        let args = ["generate", "--model", "run", "--tokens", "2", "--prompt"];
+        succeed(lab.command(&[&args[..], &[prompt]].concat())).err
+    };
+    let told = "note: The tokenizer dropped 2 characters of the prompt";
+    assert!(prompt("aé bé").contains(told));
+    assert!(!prompt("ab").contains("dropped"));
+}

@@ -48,6 +48,10 @@ impl Task for Stopping {
         self.inner.describe()
     }
 
+    fn notes(&self) -> &[String] {
+        self.inner.notes()
+    }
+
     fn config(&self) -> &ModelConfig {
         self.inner.config()
     }

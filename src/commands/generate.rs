@@ -33,7 +33,10 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let (found, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
     let eod = tokenizer.eod();
-    let mut tokens = tokenizer.encode(&prompt)?;
+    let (mut tokens, losses) = tokenizer.encode_counted(&prompt)?;
+    for note in losses.notes("the prompt") {
+        errln!("note: {note}");
+    }
     if tokens.is_empty() {
         tokens.push(eod.unwrap_or(0));
     }

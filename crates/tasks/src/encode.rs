@@ -57,9 +57,8 @@ impl Encoder<'_> {
 
     fn encode<'p>(&self, pair: &'p Pair, location: &str, known: &mut Known<'p>) -> Result<Request> {
         let context = rstrip(&pair.context);
-        let whole = self
-            .tokenizer
-            .encode(&format!("{}{}", pair.context, pair.continuation))?;
+        let text = format!("{}{}", pair.context, pair.continuation);
+        let (whole, losses) = self.tokenizer.encode_counted(&text)?;
         let mut tokens = match known.take() {
             Some((text, tokens)) if text == context => tokens,
             _ if context.is_empty() => vec![self.end_of_document(location)?],
@@ -88,6 +87,7 @@ impl Encoder<'_> {
             scored,
             greedy: false,
             truncated: dropped > 0,
+            lost: losses.characters(),
         })
     }
 

@@ -227,6 +227,7 @@ fn sample(item: &Item) -> Option<Sample> {
         logliks: scores.iter().map(|s| s.loglik).collect(),
         tokens: item.requests.iter().map(|r| r.scored).collect(),
         truncated: item.requests.iter().any(|r| r.truncated),
+        lost: item.requests.iter().map(|r| r.lost).sum(),
         acc,
         acc_norm,
     })
@@ -270,6 +271,7 @@ fn task_result(task: Task, path: &Path, samples: &[Sample]) -> TaskResult {
         questions: samples.len(),
         is_whole_split: samples.len() == task.rows(),
         truncated: samples.iter().filter(|s| s.truncated).count(),
+        lost: samples.iter().filter(|s| s.lost > 0).count(),
         metrics,
         headline: task.headline().into(),
     }

@@ -110,6 +110,15 @@ pub fn extract(source: &Path, dir: &Path) -> Result<Vec<Extracted>> {
         }
         let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
         let path = dir.join(name);
+        if fs::read(&path).is_ok_and(|there| there != text.as_bytes()) {
+            return Err(Error::Malformed {
+                location: path.display().to_string(),
+                problem: "another file is in the way".into(),
+                expected: "none, or the set as it was fetched before".into(),
+                got: "other content".into(),
+                help: "move it away, or choose another --out".into(),
+            });
+        }
         tokenformer_store::write_atomic(&path, text.as_bytes())?;
         written.push(Extracted {
             task,

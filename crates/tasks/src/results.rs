@@ -32,6 +32,8 @@ pub struct TaskResult {
     pub is_whole_split: bool,
     /// Questions whose beginning was cut off, because the model has fewer positions.
     pub truncated: usize,
+    /// Questions with characters that the tokenizer has no tokens for.
+    pub lost: usize,
     /// `acc`, `acc_norm`, `perplexity`: those that the task has.
     pub metrics: BTreeMap<String, Metric>,
     /// The accuracy that published tables show.
@@ -119,6 +121,13 @@ impl fmt::Display for Results {
                 "{truncated} questions are longer than the model's {context} tokens and lost their beginning."
             )?;
         }
+        let lost: usize = self.tasks.iter().map(|task| task.lost).sum();
+        if lost > 0 {
+            writeln!(
+                f,
+                "{lost} questions have characters that the tokenizer drops or does not know."
+            )?;
+        }
         Ok(())
     }
 }
@@ -138,6 +147,8 @@ pub struct Sample {
     pub tokens: Vec<usize>,
     /// Whether a beginning was cut off.
     pub truncated: bool,
+    /// Characters, of all choices together, that the tokens do not tell of.
+    pub lost: u64,
     /// Whether it counts for `acc`.
     pub acc: bool,
     /// Whether it counts for `acc_norm`, if the task has that.

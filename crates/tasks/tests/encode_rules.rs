@@ -131,3 +131,26 @@ fn a_question_shares_what_it_can_and_gives_the_same() {
         assert_eq!(request, want);
     }
 }
+
+#[test]
+fn characters_without_tokens_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let json = r#"{
+        "version": "1.0", "added_tokens": [{"id": 3, "content": "<|endoftext|>", "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+        "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, " ": 2}, "merges": []}
+    }"#;
+    std::fs::write(&path, json).unwrap();
+    let tokenizer = &Tokenizer::from_file(&path).unwrap();
+    let encoder = Encoder {
+        tokenizer,
+        context: 100,
+    };
+    let request = encoder
+        .pair(&pair("a\u{e9}b", " a\u{e9}\u{e9}"), "here:1")
+        .unwrap();
+    assert_eq!((request.tokens, request.lost), (vec![0, 1, 2, 0], 3));
+    assert_eq!(encoder.pair(&pair("ab", " a"), "here:1").unwrap().lost, 0);
+}

@@ -115,6 +115,15 @@ fn wheel_and_folder_give_the_same_questions() {
     let written = extract(&packed, &one).unwrap();
     extract(&unpacked, &two).unwrap();
     assert_eq!(written.len(), 6);
+    // Again into the same folder, but not over a file of somebody else.
+    extract(&packed, &one).unwrap();
+    let own = two.join(written[5].path.file_name().unwrap());
+    fs::write(&own, "mine").unwrap();
+    let message = extract(&packed, &two).unwrap_err().to_string();
+    assert!(message.contains("another file is in the way"), "{message}");
+    assert_eq!(fs::read(&own).unwrap(), b"mine");
+    fs::remove_file(&own).unwrap();
+    extract(&packed, &two).unwrap();
     for found in &written {
         assert_eq!(found.path, locate(&one, found.task).unwrap());
         let other = locate(&two, found.task).unwrap();

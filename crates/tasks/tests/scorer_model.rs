@@ -74,6 +74,7 @@ fn requests(count: usize) -> Vec<Request> {
                 scored,
                 greedy: choice % 2 == 0,
                 truncated: false,
+                lost: 0,
             });
         }
     }
@@ -150,6 +151,7 @@ fn what_the_model_would_say_is_greedy() {
             scored: 4,
             greedy: true,
             truncated: false,
+            lost: 0,
         }));
     }
     let scores = ModelScorer::new(&model).score(&requests).unwrap();
@@ -171,6 +173,7 @@ fn a_full_context_fits_and_unknown_tokens_are_refused() {
         scored: CONTEXT,
         greedy: true,
         truncated: true,
+        lost: 0,
     };
     let want = plainly(&model, &full);
     assert_close(&scorer.score(std::slice::from_ref(&full)).unwrap(), &[want]);

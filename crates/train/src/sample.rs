@@ -1,6 +1,7 @@
 //! Continuing a text.
 
 use crate::error::Result;
+use crate::finite::ensure_finite;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Model;
 use tokenformer_core::generate::{Sampler, Sampling, Session};
@@ -10,7 +11,7 @@ use tokenformer_data::Tokenizer;
 /// context is full. An empty prompt starts a document. `stop` is looked at before each token; `None` if it was set.
 ///
 /// # Errors
-/// If the prompt cannot be encoded or is longer than the context, or the device fails.
+/// If the prompt cannot be encoded or is longer than the context, a logit is not finite, or the device fails.
 pub fn continue_text(
     model: &Model,
     tokenizer: &Tokenizer,
@@ -33,6 +34,10 @@ pub fn continue_text(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
+        ensure_finite(session.logits(), |token| {
+            let position = session.tokens().len();
+            format!("the logit of token {token} after {position} tokens of a sample")
+        })?;
         let token = sampler.choose(session.logits(), session.tokens());
         if Some(token) == eod {
             break;

@@ -49,17 +49,7 @@ impl Known<'_> {
                 "The text has only {vocab_size} of the {wanted} tokens that were asked for."
             ));
         }
-        let Losses { dropped, unknown } = self.losses;
-        if dropped > 0 {
-            notes.push(format!(
-                "The tokenizer dropped {dropped} characters of the text, which the tokens do not tell of."
-            ));
-        }
-        if unknown > 0 {
-            notes.push(format!(
-                "{unknown} characters of the text became the tokenizer's unknown token."
-            ));
-        }
+        notes.extend(self.losses.notes("the text"));
         notes
     }
 

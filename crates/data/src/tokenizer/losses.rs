@@ -16,6 +16,33 @@ pub struct Losses {
     pub unknown: u64,
 }
 
+impl Losses {
+    /// Characters that the tokens do not tell of.
+    #[must_use]
+    pub fn characters(self) -> u64 {
+        self.dropped + self.unknown
+    }
+
+    /// Sentences that tell what a text lost, `of` being its name in them; none if it lost nothing.
+    #[must_use]
+    pub fn notes(self, of: &str) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.dropped > 0 {
+            notes.push(format!(
+                "The tokenizer dropped {} characters of {of}, which the tokens do not tell of.",
+                self.dropped
+            ));
+        }
+        if self.unknown > 0 {
+            notes.push(format!(
+                "{} characters of {of} became the tokenizer's unknown token.",
+                self.unknown
+            ));
+        }
+        notes
+    }
+}
+
 impl AddAssign for Losses {
     fn add_assign(&mut self, other: Self) {
         self.dropped += other.dropped;

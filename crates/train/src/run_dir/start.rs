@@ -20,7 +20,7 @@ pub(crate) struct Start {
     pub model: Model,
     pub optimizer: AdamW,
     pub state: TrainState,
-    /// What is to be told of a run that goes on.
+    /// What is to be told of the data, or of a run that goes on.
     pub notes: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ fn fresh(recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<S
         optimizer: AdamW::new(recipe.optimizer.clone(), &model)?,
         model,
         state: TrainState::new(recipe.seed, recipe.model.clone(), task.identity()),
-        notes: Vec::new(),
+        notes: task.notes().to_vec(),
     })
 }
 

@@ -95,6 +95,10 @@ impl Task for Language {
         ]
     }
 
+    fn notes(&self) -> &[String] {
+        &self.dataset.summary.notes
+    }
+
     fn config(&self) -> &ModelConfig {
         &self.config
     }
