@@ -1,5 +1,8 @@
 //! Copies of a tensor, which have to agree: otherwise nobody knows which of them the model is.
 
+use std::path::Path;
+
+use crate::error::shown;
 use crate::find::Weights;
 use crate::layout::elements;
 use crate::pipe::{CHUNK_ELEMENTS, WeightType};
@@ -22,8 +25,13 @@ pub(crate) fn expect_same(kept: &Place<'_>, copy: &Place<'_>, help: &'static str
     };
     let (kept_shape, copy_shape) = (shape(kept), shape(copy));
     let differ = |at: String, expected: String, got: String| Error::Copies {
-        kept: kept.told(),
-        copy: copy.told(),
+        path: copy.path().into(),
+        name: copy.name.into(),
+        kept: match (kept.name == copy.name, kept.path() == copy.path()) {
+            (true, _) => format!("that in {}", kept.path().display()),
+            (false, true) => shown(kept.name),
+            (false, false) => format!("{} in {}", shown(kept.name), kept.path().display()),
+        },
         at,
         expected,
         got,
@@ -84,9 +92,8 @@ impl Place<'_> {
         }
     }
 
-    fn told(&self) -> String {
-        let path = self.source.file(self.name, self.file);
-        format!("{} of {}", self.name, path.display())
+    fn path(&self) -> &Path {
+        self.source.file(self.name, self.file)
     }
 
     fn for_each_chunk(&self, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {

@@ -131,13 +131,16 @@ pub enum Error {
     },
     /// Two copies of a tensor that differ.
     #[error(
-        "{copy} differs from {kept} {at}\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
+        "{}: the tensor {} differs from {kept} {at}\n  expected: {expected}\n  got:      {got}\n  help:     {help}",
+        path.display(), shown(name)
     )]
     Copies {
-        /// The tensor that was compared with, and its file.
+        /// The file with the copy.
+        path: PathBuf,
+        /// The copy.
+        name: String,
+        /// What it was compared with.
         kept: String,
-        /// The copy, and its file.
-        copy: String,
         /// Where they differ first.
         at: String,
         /// What the first has there.

@@ -597,7 +597,7 @@ fn weights_that_do_not_fit_the_configuration_are_refused() {
             neox(),
             json!({"tie_word_embeddings": true}),
             |_| {},
-            "embed_out.weight of ",
+            "the tensor \"embed_out.weight\" differs from \"gpt_neox.embed_in.weight\"",
         ),
         (
             neox(),

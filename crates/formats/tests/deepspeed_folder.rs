@@ -349,3 +349,27 @@ fn shapes_and_slices_must_agree() {
         }
     );
 }
+
+#[test]
+fn a_module_of_another_type_has_its_32_bit_weights_all_the_same() {
+    let dir = by_hand("]}(Vw\n(I2\nI2\ntua", 4, "");
+    let path = dir.path().join(STATES);
+    let mut states = fs::read(&path).unwrap();
+    let (float, other) = (b"FloatStorage", b"QInt8Storage");
+    let at = states.windows(float.len()).position(|found| found == float);
+    states[at.unwrap()..][..other.len()].copy_from_slice(other);
+    fs::write(&path, states).unwrap();
+    let weights = || {
+        DeepSpeedFolder::open(dir.path())
+            .unwrap()
+            .weights()
+            .unwrap()
+            .tensors
+    };
+    assert_eq!(weights().read_f32("w").unwrap(), [0.0, 1.0, 2.0, 3.0]);
+    fs::remove_file(dir.path().join(shard(0))).unwrap();
+    assert_eq!(
+        weights().unread_reason("w"),
+        Some("its elements are \"QInt8Storage\"")
+    );
+}

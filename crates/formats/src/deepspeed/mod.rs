@@ -223,6 +223,13 @@ impl DeepSpeedFolder {
                 source,
             )?;
         }
+        for (name, why) in module.unread() {
+            // Where the module has eight bits, the optimizer may well have 32.
+            match masters.remove(name) {
+                Some((info, source)) => tensors.push(info, source)?,
+                None => tensors.leave_out(name.into(), why.into()),
+            }
+        }
         if let Some(name) = masters.keys().next() {
             return Err(damaged(
                 self.states.path(),
