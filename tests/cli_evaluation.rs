@@ -156,7 +156,7 @@ fn what_is_read_is_not_written_over() {
             "--out",
             &out,
         ];
-        let parts = ["--out", "another file than those that are read", "which is"];
+        let parts = ["--out", "another place than what is read", "which is read"];
         fail(lab.command(&args), 2, &parts);
     }
     for out in ["tasks/piqa.jsonl", text_of(&weights)] {
