@@ -126,7 +126,7 @@ fn a_run_counts_what_it_computes() {
         after(30),
         want(30.0)
     );
-    let last_of_9 = at(9).last().expect("an evaluation of the grown model");
+    let last_of_9 = at(9).next_back().expect("an evaluation of the grown model");
     assert!((last_of_9 / want(9.0) - 1.0).abs() < 1e-9);
     let state =
         std::fs::read_to_string(newest(&lab.path("run")).join("state.json")).expect("a state");
