@@ -4,6 +4,7 @@ use super::{ComputeArgs, values};
 use clap::Args;
 use std::path::PathBuf;
 use tokenformer_core::Precision;
+use tokenformer_train::schedule::DecayShape;
 
 /// A recipe file and what is set over it.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   tokenformer train --config recipes/grow.toml --set data.dir=data/mine
   tokenformer train --config recipes/grow.toml --set train.steps=5000 --out runs/longer --precision auto
+  tokenformer train --branch-from runs/grow/checkpoints/step-00001000 --decay 200 --out runs/grow-at-1000
 
 A folder in the recipe's data.dir is looked for from here, then beside the recipe. Ctrl-C saves the run and
 ends it, a second one ends it at once; the same command goes on either way.";
@@ -36,6 +38,19 @@ pub struct TrainArgs {
     /// starts from that checkpoint.
     #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
     pub resume: String,
+    /// Checkpoint or run to take a decay branch from, into --out: the same run, whose learning rate falls over the next
+    /// --decay steps. Without --config, by the recipe of that run.
+    #[arg(long, value_name = "DIR", requires_all = ["decay", "out"], conflicts_with = "resume")]
+    pub branch_from: Option<PathBuf>,
+    /// Steps of the branch.
+    #[arg(long, value_name = "STEPS", requires = "branch_from", value_parser = values::whole)]
+    pub decay: Option<u64>,
+    /// Shape of the branch's decay [default: as in the recipe's schedule].
+    #[arg(long, value_name = "SHAPE", requires = "branch_from", value_parser = values::decay_shape())]
+    pub decay_shape: Option<DecayShape>,
+    /// Lowest learning rate of the branch over the highest [default: as in the recipe's schedule].
+    #[arg(long, value_name = "R", requires = "branch_from")]
+    pub min_ratio: Option<f64>,
     /// Precision of products, instead of the recipe's `train.precision`.
     #[arg(long, value_name = "P", value_parser = values::training_precision())]
     pub precision: Option<Precision>,

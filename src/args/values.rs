@@ -4,8 +4,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::ops::RangeInclusive;
 use tokenformer_convert::WeightType;
 use tokenformer_core::config::NormSpan;
-use tokenformer_core::growth::Fill;
+use tokenformer_core::growth::{Amount, Fill, Moments, NewBlocks, Rate};
 use tokenformer_core::{Precision, WeightFormat};
+use tokenformer_train::schedule::DecayShape;
 
 /// A parser of the names in `values`, each with what it means to people and to the program.
 fn one_of<T: Copy + Send + Sync + 'static>(
@@ -72,6 +73,67 @@ pub fn fill() -> impl TypedValueParser<Value = Fill> {
     one_of(&[
         ("zero", "", Fill::Zero),
         ("random", "As in a fresh model", Fill::Random),
+        ("matched", "Random, of the old ones' size", Fill::Matched),
+        (
+            "scores",
+            "Keys only: random, with scores of the old ones' size",
+            Fill::Scores,
+        ),
+    ])
+}
+
+/// What new blocks start from.
+pub fn new_blocks() -> impl TypedValueParser<Value = NewBlocks> {
+    one_of(&[
+        ("zero", "They add nothing at first", NewBlocks::Zero),
+        (
+            "copy",
+            "Copies of the blocks from the first on",
+            NewBlocks::Copy,
+        ),
+        (
+            "interpose",
+            "Each a copy of the block before it",
+            NewBlocks::Interpose,
+        ),
+        ("last", "Copies of the last block", NewBlocks::Last),
+        ("fresh", "Random, as in a fresh model", NewBlocks::Fresh),
+    ])
+}
+
+/// The learning rate of new arrays.
+pub fn rate() -> impl TypedValueParser<Value = Rate> {
+    one_of(&[
+        (
+            "slots",
+            "Lower the more is new, so that one step moves no more",
+            Rate::Slots,
+        ),
+        ("full", "The usual one", Rate::Full),
+    ])
+}
+
+/// What happens to moments.
+pub fn moments() -> impl TypedValueParser<Value = Moments> {
+    one_of(&[
+        ("kept", "They go on", Moments::Kept),
+        ("reset", "They start from zero again", Moments::Reset),
+    ])
+}
+
+/// The amount of a layer: NAME=+N or NAME==N.
+pub fn site(text: &str) -> Result<(String, Amount), String> {
+    let (name, amount) = (text.split_once('='))
+        .ok_or_else(|| format!("\"{text}\" is not NAME=+N, such as blocks.0.ffn=+64"))?;
+    Ok((name.into(), amount.parse()?))
+}
+
+/// The shape of a decay.
+pub fn decay_shape() -> impl TypedValueParser<Value = DecayShape> {
+    one_of(&[
+        ("linear", "", DecayShape::Linear),
+        ("cosine", "Half a cosine", DecayShape::Cosine),
+        ("sqrt", "1 - sqrt: fast at first", DecayShape::Sqrt),
     ])
 }
 

@@ -222,6 +222,7 @@ fn recipe(
         warmup_steps: (steps / 20).clamp(1, 100),
         min_ratio: 0.05,
         decay_share: 0.3,
+        ..Schedule::default()
     };
     recipe.eval.every = (steps / 10).max(1);
     recipe.eval.tokens = 32_768;

@@ -49,6 +49,17 @@ pub fn folders_to_verify(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// The run that the checkpoint at `dir` lies in.
+pub fn run_of(dir: &Path) -> Option<&Path> {
+    let folder = dir
+        .parent()
+        .filter(|folder| folder.ends_with("checkpoints"))?;
+    match folder.parent()? {
+        run if run.as_os_str().is_empty() => Some(Path::new(".")),
+        run => Some(run),
+    }
+}
+
 /// The command that converts what is at `path`.
 pub fn convert_command(path: &Path) -> String {
     format!(

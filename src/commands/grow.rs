@@ -1,6 +1,6 @@
 //! `grow`: append parameter tokens or blocks to a checkpoint.
 
-use super::{device, find_model, print_json};
+use super::{device, find_model, print_json, run_of};
 use crate::args::GrowArgs;
 use crate::ui::growth_text;
 use crate::{outputs, shell, usage};
@@ -24,16 +24,29 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         Amount::To(_) => return Err(usage("--layers", "+N", args.layers, "blocks are appended")),
     };
     let growth = Growth {
+        method: args.method,
         qkv: args.qkv,
+        query: args.query,
+        key: args.key,
+        value: args.value,
         proj: args.proj,
         ffn: args.ffn,
+        sites: args.sites.iter().cloned().collect(),
         layers,
+        blocks: args.blocks,
+        at: args.at,
+        width: args.width,
+        noise: args.noise,
+        shrink: args.shrink,
         keys: args.keys,
         values: args.values,
         norm: args.norm,
         tau: args.tau,
+        warmup: args.warmup,
+        rate: args.rate,
+        moments: args.moments,
         freeze_old: args.freeze_old,
-        ..Growth::default()
+        old_lr: args.old_lr,
     };
     outputs::folder("--to", &args.to, args.force, &[&args.from])?;
     let device = device(&args.compute)?;
@@ -78,6 +91,9 @@ pub fn run(args: &GrowArgs) -> Result<()> {
     let report = grow(&mut model, &growth, birth, &probe, 1)?;
     if let Some(optimizer) = &mut optimizer {
         optimizer.extend(&model)?;
+        if growth.resets_moments() {
+            optimizer.reset(&model)?;
+        }
     }
     let tokenizer = match found.dir.join(files::TOKENIZER).exists() {
         true => Some(files::load_tokenizer(&found.dir)?.0),
@@ -87,6 +103,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         if report.params_after > report.params_before {
             state.stage += 1;
         }
+        state.flops += report.probe_flops as f64;
         state.growths.push(PastGrowth {
             event: None,
             report: report.clone(),
@@ -148,17 +165,6 @@ fn next_command(from: &Path, to: &Path, state: &TrainState) -> String {
         shell::path(&recipe),
         shell::path(&to.with_file_name(out))
     )
-}
-
-/// The run that the checkpoint at `dir` lies in.
-fn run_of(dir: &Path) -> Option<&Path> {
-    let folder = dir
-        .parent()
-        .filter(|folder| folder.ends_with("checkpoints"))?;
-    match folder.parent()? {
-        run if run.as_os_str().is_empty() => Some(Path::new(".")),
-        run => Some(run),
-    }
 }
 
 /// Tokens drawn over the whole vocabulary.

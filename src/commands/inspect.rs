@@ -158,9 +158,20 @@ fn layer_row(layer: &LayerConfig) -> [String; 5] {
         LayerConfig::Linear { bias } => {
             [with_bias("linear", *bias), none(), none(), none(), none()]
         }
-        LayerConfig::Mlp { hidden, bias } => {
+        LayerConfig::Mlp {
+            hidden,
+            bias,
+            parts,
+        } => {
             let what = with_bias("mlp", *bias);
-            [what, none(), hidden.to_string(), none(), none()]
+            let all = std::iter::once(*hidden).chain(parts.iter().map(|part| part.hidden));
+            let all: Vec<String> = all.map(|units| units.to_string()).collect();
+            let grown = if parts.is_empty() {
+                none()
+            } else {
+                all.join(" + ")
+            };
+            [what, grown, layer.hidden().to_string(), none(), none()]
         }
     }
 }

@@ -22,7 +22,7 @@ pub mod train;
 pub mod verify;
 
 pub use crate::signals::stop_flag;
-pub use find::{find_model, load_model};
+pub use find::{find_model, load_model, run_of};
 
 use crate::args::{Cli, ComputeArgs};
 use crate::{devices, usage};

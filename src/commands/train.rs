@@ -1,12 +1,13 @@
 //! `train`: a run by a recipe.
 
-use super::{dataset, device_in, stop_flag};
+use super::{dataset, device_in, find_model, run_of, stop_flag};
 use crate::args::TrainArgs;
 use crate::ui::TrainingView;
 use crate::{outputs, shell};
 use std::path::{Path, PathBuf};
+use tokenformer_store::Which;
 use tokenformer_train::recipe::{Resolved, resolve};
-use tokenformer_train::{Outcome, Result, Resume, Trainer};
+use tokenformer_train::{Branch, Outcome, Result, Resume, Trainer, files};
 
 /// Runs the verb.
 pub fn run(args: &TrainArgs) -> Result<()> {
@@ -14,21 +15,51 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if let Some(precision) = args.precision {
         sets.push(format!("train.precision={}", precision));
     }
-    let recipe = args.recipe.config.as_deref();
+    let trunk = match &args.branch_from {
+        Some(from) => Some(find_model(from, Which::Latest)?.dir),
+        None => None,
+    };
+    let of_trunk = trunk.as_deref().and_then(recipe_of);
+    let recipe = args.recipe.config.as_deref().or(of_trunk.as_deref());
     let mut resolved = resolve(recipe, &sets)?;
     dataset::locate(&mut resolved, recipe)?;
-    let resume = match args.resume.as_str() {
-        "auto" => Resume::Auto,
-        "never" => Resume::Never,
-        path => Resume::From(PathBuf::from(path)),
-    };
     let out = args.out.clone().unwrap_or_else(|| {
         let name = recipe.and_then(Path::file_stem);
         Path::new("runs").join(name.unwrap_or_else(|| "run".as_ref()))
     });
+    let resume = match (&trunk, args.resume.as_str()) {
+        (Some(trunk), _) => branch(args, &mut resolved, trunk, &out)?,
+        (None, "auto") => Resume::Auto,
+        (None, "never") => Resume::Never,
+        (None, path) => Resume::From(PathBuf::from(path)),
+    };
     outputs::run_folder(&out)?;
     let device = device_in(&args.compute, resolved.recipe.train.precision)?;
     train(&resolved, &out, &resume, &device).map(|_| ())
+}
+
+/// The recipe of the run that the checkpoint at `dir` lies in.
+fn recipe_of(dir: &Path) -> Option<PathBuf> {
+    let recipe = run_of(dir)?.join("config.toml");
+    recipe.exists().then_some(recipe)
+}
+
+/// Makes `resolved`, the recipe of a run, that of its decay branch from the checkpoint at `trunk`, and says where the
+/// branch in `out` starts: where it stands, if it has begun already.
+fn branch(args: &TrainArgs, resolved: &mut Resolved, trunk: &Path, out: &Path) -> Result<Resume> {
+    let branch = Branch {
+        steps: args.decay.unwrap_or_default(),
+        shape: args.decay_shape,
+        min_ratio: args.min_ratio,
+    };
+    resolved.recipe = branch.recipe(&resolved.recipe, &files::read_state(trunk)?)?;
+    let begun = out.join("config.toml");
+    let is_same = begun.exists()
+        && resolve(Some(&begun), &[]).is_ok_and(|there| there.recipe == resolved.recipe);
+    Ok(match is_same {
+        true => Resume::Auto,
+        false => Resume::From(trunk.into()),
+    })
 }
 
 /// Trains under a progress view, and says how the run ended and how to go on.

@@ -426,6 +426,7 @@ fn what_no_layout_can_express_is_refused_by_name() {
     config.blocks[1].ffn = LayerConfig::Mlp {
         hidden: 44,
         bias: false,
+        parts: Vec::new(),
     };
     let told = message(lab.export(&write(&lab, "model", &config), "hf", WeightType::F32));
     assert!(

@@ -1,9 +1,11 @@
 //! Building a network from its configuration: every array by its path and shape.
 
 use crate::block::Block;
-use crate::config::{BlockConfig, LayerConfig, ModelConfig, NormKind, SegmentConfig, SiteKind};
+use crate::config::{
+    BlockConfig, HeadKind, LayerConfig, ModelConfig, NormKind, Positions, SegmentConfig, SiteKind,
+};
 use crate::error::{Error, Result};
-use crate::layers::{Layer, Linear, Norm};
+use crate::layers::{Layer, Linear, Norm, Part};
 use crate::param::{Param, ParamPath, ParamRole, Place};
 use crate::site::{Segment, Site};
 use std::collections::HashMap;
@@ -27,9 +29,17 @@ pub(crate) fn block_paths(config: &ModelConfig, b: usize) -> Vec<ParamPath> {
                 }
             }
             &LayerConfig::Linear { bias } => paths.extend(linear_paths(b, kind, "", bias)),
-            &LayerConfig::Mlp { bias, .. } => {
-                paths.extend(linear_paths(b, kind, "up", bias));
-                paths.extend(linear_paths(b, kind, "down", bias));
+            LayerConfig::Mlp { bias, parts, .. } => {
+                paths.extend(linear_paths(b, kind, "up", *bias));
+                paths.extend(linear_paths(b, kind, "down", *bias));
+                for part in parts {
+                    let place = |name| part_place(b, kind, part.id, name);
+                    paths.push(ParamPath::new(place("up"), ParamRole::Weight));
+                    if *bias {
+                        paths.push(ParamPath::new(place("up"), ParamRole::Bias));
+                    }
+                    paths.push(ParamPath::new(place("down"), ParamRole::Weight));
+                }
             }
         }
     }
@@ -44,13 +54,45 @@ pub(crate) fn block_paths(config: &ModelConfig, b: usize) -> Vec<ParamPath> {
     paths
 }
 
+/// The paths of all arrays.
+pub(crate) fn all_paths(config: &ModelConfig) -> Vec<ParamPath> {
+    let table = |name, role| ParamPath::new(Place::Trunk(name), role);
+    let mut paths = vec![table("embedding", ParamRole::Embedding)];
+    if config.positions == Positions::Learned {
+        paths.push(table("positions", ParamRole::Positions));
+    }
+    paths.extend((0..config.layers()).flat_map(|b| block_paths(config, b)));
+    if config.final_norm == NormKind::Affine {
+        let (block, name) = (None, "final_norm");
+        let parts = [ParamRole::Gain, ParamRole::Bias];
+        paths.extend(parts.map(|role| ParamPath::new(Place::Norm { block, name }, role)));
+    }
+    if config.head == HeadKind::Untied {
+        paths.push(table("head", ParamRole::Head));
+    }
+    paths
+}
+
+fn linear_place(block: usize, kind: SiteKind, name: &'static str) -> Place {
+    Place::Linear { block, kind, name }
+}
+
+fn part_place(block: usize, kind: SiteKind, id: u32, name: &'static str) -> Place {
+    Place::Part {
+        block,
+        kind,
+        id,
+        name,
+    }
+}
+
 fn linear_paths(
     block: usize,
     kind: SiteKind,
     name: &'static str,
     bias: bool,
 ) -> impl Iterator<Item = ParamPath> {
-    let place = Place::Linear { block, kind, name };
+    let place = linear_place(block, kind, name);
     let bias = bias.then(|| ParamPath::new(place, ParamRole::Bias));
     std::iter::once(ParamPath::new(place, ParamRole::Weight)).chain(bias)
 }
@@ -60,7 +102,7 @@ pub(crate) struct Builder<'a, 'w> {
     pub device: &'a Arc<dyn Device>,
     pub next_id: usize,
     pub weights: &'a mut Weights<'w>,
-    /// Arrays that exist already, by name: they stay where they are.
+    /// Arrays that exist already, by the names that they have in the new network: they stay where they are.
     pub kept: HashMap<String, Param>,
     /// For inference: the format in which matrices are packed, one by one.
     pub pack: Option<WeightFormat>,
@@ -69,7 +111,7 @@ pub(crate) struct Builder<'a, 'w> {
 impl Builder<'_, '_> {
     fn param(&mut self, path: ParamPath, shape: Vec<usize>) -> Result<Param> {
         if let Some(param) = self.kept.remove(&path.to_string()) {
-            return Ok(param);
+            return Ok(param.moved_to(path));
         }
         let host = (self.weights)(&path, &shape)?;
         if host.len() != shape.iter().product::<usize>() {
@@ -156,13 +198,7 @@ impl Builder<'_, '_> {
         Ok(Segment::new(config, keys, values))
     }
 
-    fn linear(
-        &mut self,
-        (block, kind, name): (usize, SiteKind, &'static str),
-        shape: [usize; 2],
-        bias: bool,
-    ) -> Result<Linear> {
-        let place = Place::Linear { block, kind, name };
+    fn linear(&mut self, place: Place, shape: [usize; 2], bias: bool) -> Result<Linear> {
         let weight = self.matrix(ParamPath::new(place, ParamRole::Weight), shape, true)?;
         let bias = match bias {
             true => Some(self.param(ParamPath::new(place, ParamRole::Bias), vec![shape[0]])?),
@@ -180,11 +216,26 @@ impl Builder<'_, '_> {
                 Layer::Pattention(Site::new(site, segments))
             }
             LayerConfig::Linear { bias } => {
-                Layer::Linear(self.linear((b, kind, ""), [d, d], *bias)?)
+                Layer::Linear(self.linear(linear_place(b, kind, ""), [d, d], *bias)?)
             }
-            &LayerConfig::Mlp { hidden, bias } => Layer::Mlp {
-                up: self.linear((b, kind, "up"), [hidden, d], bias)?,
-                down: self.linear((b, kind, "down"), [d, hidden], bias)?,
+            LayerConfig::Mlp {
+                hidden,
+                bias,
+                parts,
+            } => Layer::Mlp {
+                up: self.linear(linear_place(b, kind, "up"), [*hidden, d], *bias)?,
+                down: self.linear(linear_place(b, kind, "down"), [d, *hidden], *bias)?,
+                parts: (parts.iter())
+                    .map(|part| {
+                        let place = |name| part_place(b, kind, part.id, name);
+                        Ok(Part {
+                            config: part.clone(),
+                            up: self.linear(place("up"), [part.hidden, d], *bias)?,
+                            // One bias of the output is enough for all parts.
+                            down: self.linear(place("down"), [d, part.hidden], false)?,
+                        })
+                    })
+                    .collect::<Result<_>>()?,
             },
         })
     }

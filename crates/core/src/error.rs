@@ -43,11 +43,15 @@ pub enum Error {
     },
     /// A growth that promised to keep the function did not.
     #[error(
-        "growth: the outputs moved\n  expected: the same logits bit for bit\n  got:      a largest difference of {max_logit_diff:e}\n  help:     this should not happen; please report it with the model's configuration"
+        "growth: the outputs moved\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
     )]
     GrowthMoved {
-        /// Largest absolute difference of a logit.
-        max_logit_diff: f64,
+        /// What was promised.
+        expected: String,
+        /// How far they moved.
+        got: String,
+        /// What to do.
+        help: &'static str,
     },
     /// The context window is full.
     #[error(

@@ -1,6 +1,7 @@
 //! Gradients of a model's trainable parameters.
 
 use crate::param::Param;
+use crate::scores::ScoreSums;
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,10 @@ pub struct Gradients {
     by_id: Vec<Option<Slot>>,
     /// Lists of the tape, kept between steps so that they are allocated once.
     pub(crate) spare: Spare,
+    /// What was measured of the sites' scores.
+    pub(crate) scores: ScoreSums,
+    /// Floating-point operations since the reset.
+    pub(crate) flops: u64,
 }
 
 #[derive(Debug)]
@@ -69,6 +74,8 @@ impl Gradients {
             device: Arc::clone(device),
             by_id,
             spare: Spare::default(),
+            scores: ScoreSums::default(),
+            flops: 0,
         })
     }
 
@@ -77,6 +84,15 @@ impl Gradients {
         for slot in self.by_id.iter_mut().flatten() {
             slot.held = None;
         }
+        self.scores.reset();
+        self.flops = 0;
+    }
+
+    /// Floating-point operations of the passes since the reset, two per multiply-add: products, attention without
+    /// credit for the mask, and the nonlinearities of hidden units ([`crate::ModelConfig::train_flops_per_token`]).
+    /// What is computed a second time to save memory is not counted.
+    pub fn flops(&self) -> u64 {
+        self.flops
     }
 
     /// Numbers in memory.

@@ -105,6 +105,7 @@ impl<'m> Graph<'m> {
                 device: Arc::clone(device),
                 vars: None,
                 recompute: Recompute::None,
+                flops: 0,
             },
             tape: None,
         }
@@ -118,12 +119,18 @@ impl<'m> Graph<'m> {
                 device: Arc::clone(device),
                 vars: Some(0),
                 recompute: Recompute::None,
+                flops: 0,
             },
             tape: Some(Tape {
                 nodes: lists.nodes.pop().unwrap_or_default(),
                 gradients,
             }),
         }
+    }
+
+    /// Floating-point operations of the forward pass so far, as [`Gradients::flops`] counts them.
+    pub fn flops(&self) -> u64 {
+        self.rec.flops
     }
 
     /// The same graph, whose backward pass recomputes what `recompute` says.
@@ -208,6 +215,9 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// If the device fails.
     pub fn pattention(&mut self, x: Tensor, site: &'m Site) -> Result<Tensor> {
+        if let Some(tape) = &mut self.tape {
+            self.rec.flops += tape.gradients.scores.add(&self.rec, &x, site)?;
+        }
         let (y, op) = ops::Pattention::forward(&mut self.rec, x, site)?;
         self.note(op.map(Node::Pattention));
         Ok(y)
@@ -386,6 +396,7 @@ impl<'m> Graph<'m> {
             return Ok(());
         };
         let gradients = tape.gradients;
+        gradients.flops += self.rec.flops;
         walk(&self.rec.device, gradients, tape.nodes, vars, None)?;
         gradients.hold_all()
     }
@@ -433,6 +444,7 @@ impl RecomputedBlock<'_> {
         let mut g = Graph::training(device, back.params).recomputing(Recompute::Scores);
         self.h.var = Some(0);
         g.rec.vars = Some(1);
+        // The operations of this second forward pass, which `g.rec` counts, are not those of the model.
         let out = match self.blocks.block(&mut g, self.b, self.h) {
             Ok(y) => y.var,
             Err(error::Error::Device(error)) => return Err(error),

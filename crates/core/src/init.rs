@@ -4,7 +4,7 @@
 use crate::config::{Init, ModelConfig};
 use crate::error::Result;
 use crate::param::{ParamPath, ParamRole, Place};
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use tokenformer_device::DeviceError;
@@ -19,12 +19,18 @@ pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
 }
 
 /// Numbers from N(0, std²), without end.
-fn normals(seed: u64, name: &str, std: f64) -> impl Iterator<Item = f32> {
+pub(crate) fn normals(seed: u64, name: &str, std: f64) -> impl Iterator<Item = f32> {
     let mut rng = stream(seed, name);
     std::iter::repeat_with(move || {
         let draw: f64 = StandardNormal.sample(&mut rng);
         (draw * std) as f32
     })
+}
+
+/// Uniform numbers from 0 on, below 1, without end.
+pub(crate) fn uniforms(seed: u64, name: &str) -> impl Iterator<Item = f64> {
+    let mut rng = stream(seed, name);
+    std::iter::repeat_with(move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64)
 }
 
 /// `len` numbers from N(0, std²).
@@ -61,11 +67,22 @@ pub(crate) fn fresh(
     path: &ParamPath,
     shape: &[usize],
 ) -> Result<Vec<f32>> {
+    fresh_from(config, seed, &path.to_string(), path, shape)
+}
+
+/// As [`fresh`], from the stream of random numbers called `name`.
+pub(crate) fn fresh_from(
+    config: &ModelConfig,
+    seed: u64,
+    name: &str,
+    path: &ParamPath,
+    shape: &[usize],
+) -> Result<Vec<f32>> {
     let len = shape.iter().product();
     match path.role {
         ParamRole::Gain => constant_array(len, 1.0),
         ParamRole::Bias => constant_array(len, 0.0),
-        _ => normal_array(seed, &path.to_string(), len, std(config, path, shape)),
+        _ => normal_array(seed, name, len, std(config, path, shape)),
     }
 }
 
@@ -77,8 +94,10 @@ pub fn std(config: &ModelConfig, path: &ParamPath, shape: &[usize]) -> f64 {
         (Init::Released, ParamRole::Values) => writes_residual,
         (Init::Released, ParamRole::Weight) => match path.place {
             // A projection into the residual stream takes the place of a site's values.
-            Place::Linear { name: "up", .. } => 0.02,
-            Place::Linear { kind, .. } if kind.writes_residual() => writes_residual,
+            Place::Linear { name: "up", .. } | Place::Part { name: "up", .. } => 0.02,
+            Place::Linear { kind, .. } | Place::Part { kind, .. } if kind.writes_residual() => {
+                writes_residual
+            }
             _ => 0.02,
         },
         (Init::Released, _) => 0.02,

@@ -1,6 +1,6 @@
 //! The layers of a block: norms, linear projections, MLPs, Pattention sites.
 
-use crate::config::LayerConfig;
+use crate::config::{LayerConfig, MlpPart};
 use crate::graph::Graph;
 use crate::param::Param;
 use crate::site::Site;
@@ -44,6 +44,13 @@ impl Linear {
     }
 }
 
+/// `gelu(X·W₁ᵀ + b₁)·W₂ᵀ + b₂`.
+fn mlp<'m>(g: &mut Graph<'m>, x: Tensor, up: &'m Linear, down: &'m Linear) -> Result<Tensor> {
+    let hidden = up.forward(g, x)?;
+    let hidden = g.gelu(hidden)?;
+    down.forward(g, hidden)
+}
+
 /// What maps a row of a block to a row.
 #[derive(Debug)]
 #[expect(
@@ -61,7 +68,20 @@ pub enum Layer {
         up: Linear,
         /// Back.
         down: Linear,
+        /// Hidden units that came later, oldest first. Their outputs are added one after the other, so that a part
+        /// that gives zero changes no bit.
+        parts: Vec<Part>,
     },
+}
+
+/// Hidden units of an MLP that were born together: `gelu(X·W₁ᵀ + b₁)·W₂ᵀ`.
+#[derive(Debug)]
+pub struct Part {
+    pub(crate) config: MlpPart,
+    /// From the width to the part's hidden width.
+    pub up: Linear,
+    /// Back, without a bias.
+    pub down: Linear,
 }
 
 impl Layer {
@@ -70,10 +90,17 @@ impl Layer {
         match self {
             Self::Pattention(site) => g.pattention(x, site),
             Self::Linear(linear) => linear.forward(g, x),
-            Self::Mlp { up, down } => {
-                let hidden = up.forward(g, x)?;
-                let hidden = g.gelu(hidden)?;
-                down.forward(g, hidden)
+            Self::Mlp { up, down, parts } => {
+                let Some((last, parts)) = parts.split_last() else {
+                    return mlp(g, x, up, down);
+                };
+                let mut y = mlp(g, x.clone(), up, down)?;
+                for part in parts {
+                    let more = mlp(g, x.clone(), &part.up, &part.down)?;
+                    y = g.add(y, more)?;
+                }
+                let more = mlp(g, x, &last.up, &last.down)?;
+                g.add(y, more)
             }
         }
     }
@@ -104,9 +131,10 @@ impl Layer {
             Self::Linear(linear) => LayerConfig::Linear {
                 bias: linear.bias.is_some(),
             },
-            Self::Mlp { up, .. } => LayerConfig::Mlp {
+            Self::Mlp { up, parts, .. } => LayerConfig::Mlp {
                 hidden: up.weight.shape()[0],
                 bias: up.bias.is_some(),
+                parts: parts.iter().map(|part| part.config.clone()).collect(),
             },
         }
     }
@@ -130,26 +158,32 @@ impl Layer {
     /// Its arrays, in the order of files.
     pub fn params(&self) -> impl Iterator<Item = &Param> {
         let segments = self.site().into_iter().flat_map(Site::segments);
-        let (first, second) = match self {
-            Self::Pattention(_) => (None, None),
-            Self::Linear(linear) => (Some(linear), None),
-            Self::Mlp { up, down } => (Some(up), Some(down)),
+        let (first, second, parts): (_, _, &[Part]) = match self {
+            Self::Pattention(_) => (None, None, &[]),
+            Self::Linear(linear) => (Some(linear), None, &[]),
+            Self::Mlp { up, down, parts } => (Some(up), Some(down), parts),
         };
+        let parts = parts.iter().flat_map(|part| [&part.up, &part.down]);
+        let linears = first.into_iter().chain(second).chain(parts);
         segments
             .flat_map(|s| [&s.keys, &s.values])
-            .chain(first.into_iter().chain(second).flat_map(Linear::params))
+            .chain(linears.flat_map(Linear::params))
     }
 
     /// Its arrays, to change.
     pub fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
-        let (segments, first, second): (&mut [_], _, _) = match self {
-            Self::Pattention(site) => (site.segments_mut(), None, None),
-            Self::Linear(linear) => (&mut [], Some(linear), None),
-            Self::Mlp { up, down } => (&mut [], Some(up), Some(down)),
+        let (segments, first, second, parts): (&mut [_], _, _, &mut [Part]) = match self {
+            Self::Pattention(site) => (site.segments_mut(), None, None, &mut []),
+            Self::Linear(linear) => (&mut [], Some(linear), None, &mut []),
+            Self::Mlp { up, down, parts } => (&mut [], Some(up), Some(down), parts),
         };
+        let parts = parts
+            .iter_mut()
+            .flat_map(|part| [&mut part.up, &mut part.down]);
+        let linears = first.into_iter().chain(second).chain(parts);
         segments
             .iter_mut()
             .flat_map(|s| [&mut s.keys, &mut s.values])
-            .chain(first.into_iter().chain(second).flat_map(Linear::params_mut))
+            .chain(linears.flat_map(Linear::params_mut))
     }
 }

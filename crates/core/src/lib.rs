@@ -56,6 +56,7 @@ pub mod param;
 pub mod presets;
 pub mod published;
 pub mod recompute;
+mod scores;
 pub mod site;
 pub mod tensor;
 mod version;

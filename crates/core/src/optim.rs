@@ -5,6 +5,7 @@ use crate::gradients::Gradients;
 use crate::model::Model;
 use crate::param::Param;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokenformer_device::{Adam, AdamStep, Buffer, Device, Role};
 
@@ -118,12 +119,19 @@ impl AdamW {
         Ok(optimizer)
     }
 
-    /// Makes zero moments for trainable parameters that have none yet (after a growth).
+    /// Makes zero moments for trainable parameters that have none yet, and gives up those of parameters that are gone
+    /// (after a growth).
     ///
     /// # Errors
     /// If memory is short.
     pub fn extend(&mut self, model: &Model) -> Result<()> {
         let device = model.device();
+        let there: BTreeSet<usize> = model.each_param().map(Param::id).collect();
+        for (id, moments) in self.moments.iter_mut().enumerate() {
+            if !there.contains(&id) {
+                *moments = None;
+            }
+        }
         for param in model.each_param() {
             if self.moments.len() <= param.id() {
                 self.moments.resize_with(param.id() + 1, || None);
@@ -137,6 +145,19 @@ impl AdamW {
         }
         let generations = model.each_param().map(|p| p.training.generation).collect();
         self.step = StepState::new(&**device, self.moments.len(), generations)?;
+        Ok(())
+    }
+
+    /// Sets all moments to zero and counts updates anew.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn reset(&mut self, model: &Model) -> Result<()> {
+        for moments in self.moments.iter_mut().flatten() {
+            model.device().zero(&mut moments.m)?;
+            model.device().zero(&mut moments.v)?;
+            moments.step = 0;
+        }
         Ok(())
     }
 
@@ -222,6 +243,7 @@ impl AdamW {
                     moments.step += 1;
                 }
             }
+            model.follow_scores(gradients)?;
         }
         Ok(Applied { grad_norm, updated })
     }

@@ -63,6 +63,17 @@ pub enum Place {
         /// Which projection of the layer.
         name: &'static str,
     },
+    /// A projection of hidden units that an MLP has grown by.
+    Part {
+        /// Number of the block.
+        block: usize,
+        /// Which layer of it.
+        kind: SiteKind,
+        /// The part's number.
+        id: u32,
+        /// Which projection of the part, `up` or `down`.
+        name: &'static str,
+    },
 }
 
 /// Where an array lies and what it does there: its name as data.
@@ -85,7 +96,9 @@ impl ParamPath {
         match self.place {
             Place::Trunk(_) => None,
             Place::Norm { block, .. } => block,
-            Place::Segment { block, .. } | Place::Linear { block, .. } => Some(block),
+            Place::Segment { block, .. }
+            | Place::Linear { block, .. }
+            | Place::Part { block, .. } => Some(block),
         }
     }
 
@@ -95,7 +108,9 @@ impl ParamPath {
             Place::Norm {
                 block: Some(block), ..
             } => *block = b,
-            Place::Segment { block, .. } | Place::Linear { block, .. } => *block = b,
+            Place::Segment { block, .. }
+            | Place::Linear { block, .. }
+            | Place::Part { block, .. } => *block = b,
             Place::Trunk(_) | Place::Norm { block: None, .. } => {}
         }
         self
@@ -105,7 +120,9 @@ impl ParamPath {
     pub fn kind(&self) -> Option<SiteKind> {
         match self.place {
             Place::Trunk(_) | Place::Norm { .. } => None,
-            Place::Segment { kind, .. } | Place::Linear { kind, .. } => Some(kind),
+            Place::Segment { kind, .. } | Place::Linear { kind, .. } | Place::Part { kind, .. } => {
+                Some(kind)
+            }
         }
     }
 }
@@ -129,6 +146,12 @@ impl fmt::Display for ParamPath {
                     write!(f, ".{name}")?;
                 }
             }
+            Place::Part {
+                block,
+                kind,
+                id,
+                name,
+            } => write!(f, "blocks.{block}.{}.parts.{id}.{name}", kind.name())?,
         }
         f.write_str(match self.role {
             ParamRole::Keys => ".keys",
@@ -183,6 +206,13 @@ impl Param {
             training: self.training,
         };
         std::mem::replace(self, hollow)
+    }
+
+    /// The same array in another place of the network.
+    pub(crate) fn moved_to(mut self, path: ParamPath) -> Self {
+        self.path = path;
+        self.name = path.to_string();
+        self
     }
 
     /// Packs a matrix for inference, for products with its transpose or with itself.

@@ -1,6 +1,6 @@
 //! A Pattention site: an ordered list of segments of key and value tokens, and how to normalise them.
 
-use crate::config::{Anneal, SegmentConfig, SiteConfig};
+use crate::config::{Anneal, SegmentConfig, SiteConfig, Tracked};
 use crate::param::Param;
 use smallvec::SmallVec;
 use tokenformer_device as device;
@@ -62,6 +62,7 @@ pub struct Site {
     norm: NormSpan,
     tau: f64,
     pub(crate) anneal: Option<Anneal>,
+    tracked: Option<Tracked>,
     segments: Vec<Segment>,
 }
 
@@ -73,6 +74,7 @@ impl Site {
             norm: config.norm,
             tau: config.tau,
             anneal: None,
+            tracked: None,
             segments,
         }
     }
@@ -139,6 +141,33 @@ impl Site {
             tau: self.tau as f32,
             eps: self.eps as f32,
             segments,
+        }
+    }
+
+    /// What `τ` follows, if it follows the scores.
+    pub(crate) fn tracked(&self) -> Option<&Tracked> {
+        self.tracked.as_ref()
+    }
+
+    /// Lets `τ` follow the scores from what was measured so far, or leaves it where it is.
+    pub(crate) fn set_tracked(&mut self, tracked: Option<Tracked>) {
+        self.tracked = tracked;
+        self.follow();
+    }
+
+    /// Takes in the squared scores of a row, added up over each segment.
+    pub(crate) fn observe(&mut self, sums: &[f64]) {
+        if let Some(tracked) = &mut self.tracked {
+            let (old, new) = sums.split_at(tracked.old_segments.min(sums.len()));
+            tracked.observe(old.iter().sum(), new.iter().sum());
+            self.follow();
+        }
+    }
+
+    fn follow(&mut self) {
+        if let Some(tracked) = &self.tracked {
+            let old = self.segments.iter().take(tracked.old_segments);
+            self.tau = tracked.tau(old.map(Segment::tokens).sum(), self.tokens());
         }
     }
 

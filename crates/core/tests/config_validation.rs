@@ -263,6 +263,7 @@ fn small_numbers_have_bounds() {
         c.blocks[1].ffn = LayerConfig::Mlp {
             hidden: 0,
             bias: false,
+            parts: Vec::new(),
         };
     };
     assert_eq!(contradiction(changed(mlp))[0], "blocks.1.ffn.hidden");
@@ -313,6 +314,7 @@ fn json_there_and_back() {
     config.blocks[0].ffn = LayerConfig::Mlp {
         hidden: 5,
         bias: false,
+        parts: Vec::new(),
     };
     let text = config.to_json();
     assert_eq!(read(&text), config);
@@ -464,7 +466,14 @@ fn presets_are_what_the_papers_say() {
         if preset.name.starts_with("gpt-") {
             let hidden = 4 * config.width;
             let bias = false;
-            assert_eq!(config.blocks[0].ffn, LayerConfig::Mlp { hidden, bias });
+            assert_eq!(
+                config.blocks[0].ffn,
+                LayerConfig::Mlp {
+                    hidden,
+                    bias,
+                    parts: Vec::new()
+                }
+            );
             assert_eq!(config.blocks[0].query, LayerConfig::Linear { bias });
             continue;
         }

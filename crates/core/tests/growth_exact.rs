@@ -771,21 +771,13 @@ fn tokens_of_a_plain_transformer_are_refused() {
                     ..Growth::default()
                 },
             ),
-            (
-                "ffn",
-                Growth {
-                    ffn: amount,
-                    layers: 1,
-                    ..Growth::default()
-                },
-            ),
         ];
         for (site, growth) in cases {
             let named = format!("growth of {site}: ");
             refused(
                 &mut model,
                 &growth,
-                &[&named, "a Pattention site", "it grows by layers"],
+                &[&named, "a Pattention site", "grows by ffn"],
             );
         }
     }
@@ -818,6 +810,7 @@ fn amounts_and_rules_as_text() {
         ("pinned", TauRule::Pinned),
         ("sqrt-n", TauRule::SqrtN),
         ("anneal:500", TauRule::Anneal(500)),
+        ("tracked", TauRule::Tracked),
     ] {
         assert_eq!(text.parse(), Ok(rule));
         assert_eq!(rule.to_string(), text);

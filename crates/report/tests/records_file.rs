@@ -288,6 +288,7 @@ fn a_growth_after_the_checkpoint_of_its_step_is_made_again() {
             tokens: 8 * step,
             stage,
             params: 1,
+            flops: None,
             loss: 1.0,
             bits_per_byte: None,
             perplexity: 1f64.exp(),

@@ -49,9 +49,13 @@ impl Trainer<'_> {
         };
         let report = self.task.grow(&mut self.model, &event.growth, birth)?;
         self.optimizer.extend(&self.model)?;
+        if event.growth.resets_moments() {
+            self.optimizer.reset(&self.model)?;
+        }
         let device = Arc::clone(self.model.device());
         self.gradients = Gradients::zeros(&device, self.model.params())?;
         self.state.stage += 1;
+        self.state.flops += report.probe_flops as f64;
         self.records.grow(&report, self.state.tokens)?;
         self.state.growths.push(PastGrowth {
             event: Some(event.without_control()),
@@ -73,10 +77,10 @@ fn growth_due<'r>(recipe: &'r Recipe, state: &TrainState) -> Option<&'r GrowEven
     (recipe.grow.iter()).find(|event| event.at_step == state.step && !has_happened(event, state))
 }
 
-fn has_happened(event: &GrowEvent, state: &TrainState) -> bool {
+pub(crate) fn has_happened(event: &GrowEvent, state: &TrainState) -> bool {
     let past = state.growths.iter();
-    let event = event.without_control();
-    past.filter_map(|g| g.event.as_ref()).any(|p| *p == event)
+    past.filter_map(|g| g.event.as_ref())
+        .any(|p| p.grows_as(event))
 }
 
 /// Whether update `step` is one that the zoom of a growth shows: its loss is recorded alone.
@@ -147,15 +151,21 @@ pub(crate) fn check_past(
 /// Whether a growth of the past would have found every site as large as it asks for.
 fn added_nothing(event: &GrowEvent, state: &TrainState) -> bool {
     let slots = &state.model.slots;
+    let growth = &event.growth;
+    let of_three = |own: Option<Amount>| own.unwrap_or(growth.qkv);
     let asked = [
-        (SiteKind::Query, event.growth.qkv, slots.qkv),
-        (SiteKind::Proj, event.growth.proj, slots.proj),
-        (SiteKind::Ffn, event.growth.ffn, slots.ffn),
+        (SiteKind::Query, of_three(growth.query), slots.qkv),
+        (SiteKind::Key, of_three(growth.key), slots.qkv),
+        (SiteKind::Value, of_three(growth.value), slots.qkv),
+        (SiteKind::Proj, growth.proj, slots.proj),
+        (SiteKind::Ffn, growth.ffn, slots.ffn),
     ];
     let before = (state.growths.iter())
         .rev()
         .find(|g| g.report.step <= event.at_step);
-    event.growth.layers == 0
+    let is_nothing =
+        growth.layers == 0 && growth.width == Amount::default() && growth.sites.is_empty();
+    is_nothing
         && asked.into_iter().all(|(kind, amount, fresh)| {
             let site = before.and_then(|g| g.report.sites.iter().find(|s| s.site == kind));
             let tokens = site.map_or(fresh, |s| s.tokens_after);

@@ -80,6 +80,10 @@ pub struct TrainState {
     /// What version 0.1.0 counted instead of windows; [`read_state`] takes it away.
     #[serde(default, skip_serializing, rename = "batches")]
     old_batches: Option<u64>,
+    /// Floating-point operations of training so far, two per multiply-add, those on the probe tokens of growths
+    /// included (`docs/growth.md`). Runs of version 0.1.0 began to count when they went on.
+    #[serde(default)]
+    pub flops: f64,
     /// Updates skipped because of a loss or gradient that was not finite.
     pub skipped: u64,
     /// Those of them since the last update that was not skipped.
@@ -120,6 +124,7 @@ impl TrainState {
             tokens: 0,
             windows: 0,
             old_batches: None,
+            flops: 0.0,
             skipped: 0,
             skipped_in_row: 0,
             unevaluated: false,
@@ -407,6 +412,12 @@ pub fn read_state(dir: &Path) -> Result<TrainState> {
     ];
     if let Some(counter) = counters.into_iter().find(|&n| n > MAX_COUNTER) {
         return Err(damaged(format!("a counter of {counter}")));
+    }
+    if !(state.flops.is_finite() && state.flops >= 0.0) {
+        return Err(damaged(format!(
+            "{} floating-point operations",
+            state.flops
+        )));
     }
     if state.old_batches.take().is_some() {
         // Every window was as long as the context, so the tokens tell the windows for any size of batches.

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod branch;
 mod control;
 mod divergence;
 mod error;
@@ -24,6 +25,7 @@ pub mod scored;
 pub mod task;
 pub mod trainer;
 
+pub use branch::Branch;
 pub use error::{Error, Result};
 pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
 pub use finite::ensure_finite;

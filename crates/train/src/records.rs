@@ -25,6 +25,8 @@ pub(crate) struct Place {
     pub tokens: u64,
     pub stage: u32,
     pub params: u64,
+    /// Floating-point operations of training so far.
+    pub flops: f64,
 }
 
 /// An update, as it was done or skipped.
@@ -140,6 +142,7 @@ impl<'a> Records<'a> {
             lr: last.lr,
             stage: at.stage as usize,
             params: at.params,
+            flops: Some(at.flops),
             step_ms: step_s * 1e3,
             tokens_per_s: last.targets as f64 / step_s,
             skipped: last.skipped,
@@ -153,6 +156,7 @@ impl<'a> Records<'a> {
             tokens: at.tokens,
             stage: at.stage as usize,
             params: at.params,
+            flops: Some(at.flops),
             loss: found.loss,
             bits_per_byte: found.bits_per_byte,
             perplexity: found.perplexity(),

@@ -11,8 +11,32 @@ pub enum Shape {
     Cosine,
     /// Stays at `lr`.
     Constant,
-    /// Stays at `lr`, then falls linearly to `min_ratio · lr` over the last `decay_share` of the steps.
+    /// Stays at `lr`, then falls to `min_ratio · lr` over the last `decay_steps`, or the last `decay_share` of the steps.
     Wsd,
+}
+
+/// Shape of the fall at the end of [`Shape::Wsd`], where `x` goes from 0 to 1: the share of the way from the highest to
+/// the lowest learning rate that is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecayShape {
+    /// `1 − x`.
+    #[default]
+    Linear,
+    /// `(1 + cos πx)/2`.
+    Cosine,
+    /// `1 − √x`: fast at first.
+    Sqrt,
+}
+
+impl DecayShape {
+    fn left(self, done: f64) -> f64 {
+        match self {
+            Self::Linear => 1.0 - done,
+            Self::Cosine => (1.0 + (std::f64::consts::PI * done).cos()) / 2.0,
+            Self::Sqrt => 1.0 - done.sqrt(),
+        }
+    }
 }
 
 /// A schedule over a number of steps.
@@ -29,6 +53,16 @@ pub struct Schedule {
     pub min_ratio: f64,
     /// Share of the steps that `wsd` decays for.
     pub decay_share: f64,
+    /// Steps that `wsd` decays for, instead of a share; 0 for the share.
+    #[serde(skip_serializing_if = "is_default")]
+    pub decay_steps: u64,
+    /// Shape of that decay.
+    #[serde(skip_serializing_if = "is_default")]
+    pub decay: DecayShape,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for Schedule {
@@ -39,6 +73,8 @@ impl Default for Schedule {
             warmup_steps: 50,
             min_ratio: 0.1,
             decay_share: 0.2,
+            decay_steps: 0,
+            decay: DecayShape::Linear,
         }
     }
 }
@@ -58,10 +94,33 @@ impl Schedule {
                 min + (self.lr - min) / 2.0 * (1.0 + (std::f64::consts::PI * done).cos())
             }
             Shape::Wsd => {
-                let decay = ((steps as f64 * self.decay_share) as u64).min(steps - warmup);
+                let decay = self.decay_of(steps);
                 let done = share(step.saturating_sub(steps - decay), decay);
-                self.lr + (min - self.lr) * done
+                match self.decay {
+                    DecayShape::Linear => self.lr + (min - self.lr) * done,
+                    decay => min + (self.lr - min) * decay.left(done),
+                }
             }
+        }
+    }
+
+    /// Steps at the end of `steps` over which `wsd` decays.
+    fn decay_of(&self, steps: u64) -> u64 {
+        let asked = match self.decay_steps {
+            0 => (steps as f64 * self.decay_share) as u64,
+            steps => steps,
+        };
+        asked.min(steps - self.warmup_steps.min(steps))
+    }
+
+    /// Whether the learning rate of the update after `step` of `steps` is the highest, and stays so while nothing
+    /// decays: where a decay can branch off.
+    pub fn is_flat(&self, step: u64, steps: u64) -> bool {
+        let warm = step >= self.warmup_steps.min(steps);
+        warm && match self.shape {
+            Shape::Constant => true,
+            Shape::Cosine => false,
+            Shape::Wsd => step <= steps - self.decay_of(steps),
         }
     }
 }
@@ -76,7 +135,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Schedule, Shape};
+    use super::{DecayShape, Schedule, Shape};
 
     #[test]
     fn cosine_gives_the_released_rates_of_the_pile_recipe() {
@@ -113,6 +172,33 @@ mod tests {
         );
         assert!((wsd.at(90, 100) - 0.55).abs() < 1e-12);
         assert!((wsd.at(100, 100) - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_decay_of_so_many_steps_has_a_shape() {
+        let at = |decay, step| {
+            let wsd = Schedule {
+                shape: Shape::Wsd,
+                lr: 1.0,
+                warmup_steps: 10,
+                min_ratio: 0.1,
+                decay_steps: 40,
+                decay,
+                ..Schedule::default()
+            };
+            assert!(wsd.is_flat(60, 100) && !wsd.is_flat(61, 100) && !wsd.is_flat(9, 100));
+            wsd.at(step, 100)
+        };
+        let shapes = [DecayShape::Linear, DecayShape::Cosine, DecayShape::Sqrt];
+        for shape in shapes {
+            assert_eq!(at(shape, 60), 1.0);
+            assert!((at(shape, 100) - 0.1).abs() < 1e-12);
+        }
+        // A quarter of the way: 3/4, (1 + cos 45 degrees)/2 and 1 - 1/2 of 0.9 are left.
+        let quarter = [0.775, 0.1 + 0.9 * 0.853_553_390_593, 0.55];
+        for (shape, want) in shapes.into_iter().zip(quarter) {
+            assert!((at(shape, 70) - want).abs() < 1e-9, "{shape:?}");
+        }
     }
 
     #[test]

@@ -237,11 +237,13 @@ impl<'a> Trainer<'a> {
                 updated: false,
             },
         };
+        let flops = self.gradients.flops() as f64;
         // What comes until the next step can use their memory.
         self.gradients.reset();
         let (Some(loss), Some(nats)) = (loss, nats) else {
             return Ok(None);
         };
+        self.state.flops += flops;
         self.state.step = step;
         self.state.tokens += self.targets();
         self.state.windows += self.windows();
@@ -383,6 +385,7 @@ impl<'a> Trainer<'a> {
             tokens: self.state.tokens,
             stage: self.state.stage,
             params: self.model.param_count(),
+            flops: self.state.flops,
         }
     }
 

@@ -358,12 +358,17 @@ pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
         for kind in SiteKind::ALL {
             let fits = match block.layer(kind) {
                 LayerConfig::Linear { .. } => kind != SiteKind::Ffn,
-                LayerConfig::Mlp { hidden: own, .. } => kind == SiteKind::Ffn && *own == hidden,
+                // The parts of an MLP that has grown have arrays of their own, which the layouts have no names for.
+                LayerConfig::Mlp {
+                    hidden: own, parts, ..
+                } => kind == SiteKind::Ffn && *own == hidden && parts.is_empty(),
                 LayerConfig::Pattention(_) => false,
             };
             if !fits {
                 let expected = match kind {
-                    SiteKind::Ffn => format!("an MLP of hidden width {hidden}, as in all blocks"),
+                    SiteKind::Ffn => {
+                        format!("an MLP of hidden width {hidden} in one part, as in all blocks")
+                    }
                     _ => "a linear layer".into(),
                 };
                 let got = format!(

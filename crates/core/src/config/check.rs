@@ -1,6 +1,6 @@
 //! Checks of a configuration: every setting, and what they say together. Nothing is allocated.
 
-use super::{BlockConfig, LayerConfig, ModelConfig, Positions, SiteConfig, SiteKind};
+use super::{BlockConfig, LayerConfig, MlpPart, ModelConfig, Positions, SiteConfig, SiteKind};
 use crate::error::{Result, config_error};
 
 /// Largest value of any single size.
@@ -47,9 +47,7 @@ impl ModelConfig {
                 match block.layer(kind) {
                     LayerConfig::Pattention(config) => site(config, &name)?,
                     LayerConfig::Linear { .. } => {}
-                    LayerConfig::Mlp { hidden, .. } => {
-                        size(&format!("{name}.hidden"), *hidden, MAX_SIZE)?;
-                    }
+                    LayerConfig::Mlp { hidden, parts, .. } => mlp(*hidden, parts, &name)?,
                 }
             }
         }
@@ -121,6 +119,23 @@ fn epsilon(name: &str, eps: f64, max: f64) -> Result<()> {
     if !(eps > 0.0 && eps <= max) {
         let expected = format!("above 0, at most {max}");
         return Err(config_error(name, expected, eps, "a small positive number"));
+    }
+    Ok(())
+}
+
+fn mlp(hidden: usize, parts: &[MlpPart], name: &str) -> Result<()> {
+    size(&format!("{name}.hidden"), hidden, MAX_SIZE)?;
+    size(&format!("{name}.parts"), parts.len() + 1, 1 << 16)?;
+    let mut newest = 0;
+    for (p, part) in parts.iter().enumerate() {
+        let name = format!("{name}.parts.{p}");
+        size(&format!("{name}.hidden"), part.hidden, MAX_SIZE)?;
+        if part.id <= newest || part.id == u32::MAX {
+            let help = "number the parts of an MLP from 1 on, in the order of their birth";
+            let expected = format!("a number above {newest}");
+            return Err(config_error(format!("{name}.id"), expected, part.id, help));
+        }
+        newest = part.id;
     }
     Ok(())
 }

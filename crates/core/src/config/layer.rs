@@ -126,14 +126,31 @@ pub enum LayerConfig {
         #[serde(default)]
         bias: bool,
     },
-    /// `gelu(X·W₁ᵀ)·W₂ᵀ`, plus biases.
+    /// `gelu(X·W₁ᵀ)·W₂ᵀ`, plus biases; and the same of every part that it has grown by, added up.
     Mlp {
-        /// Width between the two projections.
+        /// Width between the two projections, of what was there first.
         hidden: usize,
         /// Whether there are biases.
         #[serde(default)]
         bias: bool,
+        /// Hidden units that came later, oldest first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<MlpPart>,
     },
+}
+
+/// Hidden units of an MLP that were born together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MlpPart {
+    /// Number of the part within its MLP, from 1 on. Arrays are named by it.
+    pub id: u32,
+    /// Hidden units.
+    pub hidden: usize,
+    /// Training stage of birth.
+    pub stage: u32,
+    /// Training step of birth.
+    pub born_step: u64,
 }
 
 impl LayerConfig {
@@ -158,17 +175,30 @@ impl LayerConfig {
         match self {
             Self::Pattention(site) => site.tokens(),
             Self::Linear { .. } => 0,
-            Self::Mlp { hidden, .. } => *hidden,
+            Self::Mlp { hidden, parts, .. } => {
+                let parts = parts.iter().map(|part| part.hidden);
+                parts.fold(*hidden, usize::saturating_add)
+            }
         }
     }
 
     /// Learnable numbers of the layer in a model of this width.
     pub fn params(&self, width: usize) -> u64 {
         let (d, hidden) = (width as u64, self.hidden() as u64);
+        let biases = match self {
+            Self::Linear { bias: true } => d,
+            Self::Mlp { bias: true, .. } => d + hidden,
+            _ => 0,
+        };
+        self.matrix_params(width) + biases
+    }
+
+    /// Numbers of the layer's matrices: the multiply-adds of a row.
+    pub fn matrix_params(&self, width: usize) -> u64 {
+        let (d, hidden) = (width as u64, self.hidden() as u64);
         match self {
-            Self::Pattention(_) => 2 * d * hidden,
-            Self::Linear { bias } => d * d + if *bias { d } else { 0 },
-            Self::Mlp { bias, .. } => 2 * d * hidden + if *bias { d + hidden } else { 0 },
+            Self::Pattention(_) | Self::Mlp { .. } => 2 * d * hidden,
+            Self::Linear { .. } => d * d,
         }
     }
 }

@@ -11,12 +11,13 @@ mod legacy;
 mod spec;
 mod training;
 
-pub use layer::{BlockConfig, LayerConfig, SegmentConfig, SiteConfig, SiteKind};
+pub use layer::{BlockConfig, LayerConfig, MlpPart, SegmentConfig, SiteConfig, SiteKind};
 pub use spec::{Family, ModelSpec, Slots};
 pub use tokenformer_device::{NormSpan, Theta};
-pub use training::{Anneal, ParamTraining, TrainingSettings};
+pub use training::{Anneal, BaseSizes, ParamTraining, Tracked, TrainingSettings};
 
 pub(crate) use check::{MAX_LAYERS, MAX_SIZE};
+pub(crate) use training::in_block;
 
 use crate::error::{Error, Result};
 use crate::version::Version;
@@ -254,10 +255,23 @@ impl ModelConfig {
     }
 
     /// Floating-point operations of one token's forward pass at context length `t`, two per multiply-add:
-    /// `2·body + 4·L·D·t + 2·V·D` (paper, table 3; no credit for the causal mask).
+    /// `2·body + 4·L·D·t + 2·V·D`, where `body` are the numbers of all matrices of the blocks (paper, table 3; no credit
+    /// for the causal mask).
     pub fn forward_flops_per_token(&self, t: usize) -> f64 {
         let (d, v) = (self.width as f64, self.vocab as f64);
         let attention = 4.0 * self.layers() as f64 * d * t as f64;
-        2.0 * self.body_params() as f64 + attention + 2.0 * v * d
+        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
+        let body: u64 = layers.map(|layer| layer.matrix_params(self.width)).sum();
+        2.0 * body as f64 + attention + 2.0 * v * d
+    }
+
+    /// Floating-point operations of training on one token at context length `t`, with nothing frozen:
+    /// `3·(2·body + 4·L·D·t + 2·V·D + 10·hidden)`, where `hidden` are all parameter tokens, or hidden units of MLPs. The
+    /// products of the backward pass cost twice those of the forward pass. [`crate::Gradients::flops`] counts what is
+    /// done, and [`crate::Model::train_flops_per_token`] leaves out the gradients of what is frozen.
+    pub fn train_flops_per_token(&self, t: usize) -> f64 {
+        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
+        let hidden: usize = layers.map(LayerConfig::hidden).sum();
+        3.0 * (self.forward_flops_per_token(t) + 10.0 * hidden as f64)
     }
 }

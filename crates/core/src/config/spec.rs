@@ -146,7 +146,15 @@ impl ModelSpec {
                     hidden => hidden,
                 };
                 let linear = LayerConfig::Linear { bias };
-                [linear.clone(), linear, LayerConfig::Mlp { hidden, bias }]
+                [
+                    linear.clone(),
+                    linear,
+                    LayerConfig::Mlp {
+                        hidden,
+                        bias,
+                        parts: Vec::new(),
+                    },
+                ]
             }
         };
         BlockConfig {

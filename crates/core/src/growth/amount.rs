@@ -4,6 +4,32 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+/// Reads and writes a type as the text that it is shown as.
+macro_rules! as_text {
+    ($($name:ty),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(
+                &self,
+                s: S,
+            ) -> std::result::Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(
+                d: D,
+            ) -> std::result::Result<Self, D::Error> {
+                String::deserialize(d)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+as_text!(Amount, TauRule, At);
+
 /// How many tokens a site gains: `+512`, or `=2048` for a new total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
@@ -47,20 +73,6 @@ impl FromStr for Amount {
     }
 }
 
-impl Serialize for Amount {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Amount {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
 /// How the numbers of new tokens start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -69,6 +81,10 @@ pub enum Fill {
     Zero,
     /// As in a fresh model.
     Random,
+    /// Random, with the root mean square of those that the site has.
+    Matched,
+    /// Of keys: random, so that the new scores have the root mean square of the old ones on probe tokens.
+    Scores,
 }
 
 /// What happens to the `τ` of a grown site under a joint norm.
@@ -81,6 +97,9 @@ pub enum TauRule {
     SqrtN,
     /// It moves there over so many training steps.
     Anneal(u64),
+    /// It follows the sizes of old and new scores, so that the weights of old tokens stay as they are
+    /// ([`crate::config::Tracked`]).
+    Tracked,
 }
 
 impl fmt::Display for TauRule {
@@ -89,6 +108,7 @@ impl fmt::Display for TauRule {
             Self::Pinned => f.write_str("pinned"),
             Self::SqrtN => f.write_str("sqrt-n"),
             Self::Anneal(steps) => write!(f, "anneal:{steps}"),
+            Self::Tracked => f.write_str("tracked"),
         }
     }
 }
@@ -100,38 +120,37 @@ impl FromStr for TauRule {
         match (text, text.strip_prefix("anneal:").map(str::parse)) {
             ("pinned", _) => Ok(Self::Pinned),
             ("sqrt-n", _) => Ok(Self::SqrtN),
+            ("tracked", _) => Ok(Self::Tracked),
             (_, Some(Ok(steps))) if steps > 0 => Ok(Self::Anneal(steps)),
             _ => Err(format!(
-                "\"{text}\" is none of pinned, sqrt-n, anneal:STEPS"
+                "\"{text}\" is none of pinned, sqrt-n, tracked, anneal:STEPS"
             )),
         }
     }
 }
 
-impl Serialize for TauRule {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TauRule {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-/// The learning rate of new tokens' arrays that start from zero.
+/// The learning rate of new arrays whose updates move the output the more, the larger they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rate {
-    /// `n / m` of the usual one, where `n` are the site's first tokens and `m` the new ones, at most 1. The first steps
-    /// of zero rows all go in coherent directions, so at the usual rate they move the output in proportion to `m`.
+    /// Of arrays that start from zero: `n / m` of the usual one, where `n` are the site's first tokens (the first hidden
+    /// units of an MLP) and `m` the new ones, at most 1. The first steps of zero rows all go in coherent directions, so
+    /// at the usual rate they move the output in proportion to `m`. Of linear layers that were widened: the old width
+    /// over the new one.
     #[default]
     Slots,
     /// The usual one.
     Full,
+}
+
+impl Rate {
+    /// Factor of the learning rate of `added` rows that start from zero, beside the `base` first ones.
+    pub(super) fn of_added(self, base: usize, added: usize) -> f32 {
+        match self {
+            Self::Slots => (base as f32 / added as f32).min(1.0),
+            Self::Full => 1.0,
+        }
+    }
 }
 
 /// What new blocks start from.
@@ -141,6 +160,67 @@ pub enum NewBlocks {
     /// Fresh weights, but zero where the block writes to the residual stream: it adds nothing at first.
     #[default]
     Zero,
-    /// Copies of the blocks from the first on, in their order (stacking): the function moves.
+    /// Copies of the blocks from the first on, in their order, behind the last (stacking): the function moves.
     Copy,
+    /// Each a copy of the block before it, spread evenly: the function moves.
+    Interpose,
+    /// Copies of the last block, behind it: the function moves.
+    Last,
+    /// Fresh weights: the function moves.
+    Fresh,
+}
+
+/// Where new blocks stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Before the first.
+    Start,
+    /// Spread evenly, none before the first.
+    Even,
+    /// In the middle.
+    Middle,
+    /// Behind the last.
+    End,
+    /// Behind so many of the present blocks.
+    After(usize),
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("start"),
+            Self::Even => f.write_str("even"),
+            Self::Middle => f.write_str("middle"),
+            Self::End => f.write_str("end"),
+            Self::After(blocks) => write!(f, "after:{blocks}"),
+        }
+    }
+}
+
+impl FromStr for At {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match (text, text.strip_prefix("after:").map(str::parse)) {
+            ("start", _) => Ok(Self::Start),
+            ("even", _) => Ok(Self::Even),
+            ("middle", _) => Ok(Self::Middle),
+            ("end", _) => Ok(Self::End),
+            (_, Some(Ok(blocks))) => Ok(Self::After(blocks)),
+            _ => Err(format!(
+                "\"{text}\" is none of start, even, middle, end, after:BLOCKS"
+            )),
+        }
+    }
+}
+
+/// What happens to the optimizer's moments of arrays that stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moments {
+    /// They go on.
+    #[default]
+    Kept,
+    /// They start from zero again, and updates are counted anew.
+    Reset,
 }

@@ -1,32 +1,22 @@
-//! A growth as a map from a network to a larger one: what each new array starts from.
+//! A growth as a map from a network to a larger one: what each array of it starts from.
 
-use crate::build::Builder;
-use crate::config::{ModelConfig, TrainingSettings};
+use super::origin::{Numbers, Origin};
+use super::{Birth, Growth};
+use crate::build::{Builder, all_paths};
+use crate::config::{ModelConfig, ParamTraining, TrainingSettings};
 use crate::error::Result;
-use crate::init;
 use crate::model::Model;
-use std::collections::BTreeMap;
+use crate::param::ParamPath;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// What a new array starts from. Its moments start from zero in any case, and its updates are counted from its birth.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Origin {
-    /// Zeros.
-    Zero,
-    /// Fresh numbers, as in a fresh model of the new configuration.
-    Fresh,
-    /// The numbers of an array of the same shape that exists already.
-    Copy {
-        /// Its name.
-        of: String,
-    },
-}
-
 /// What a growth promises of the function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Promise {
     /// Every logit keeps its bits.
     Exact,
+    /// The logits move by rounding alone: the root mean square of the differences is at most so much of theirs.
+    Within(f64),
     /// Nothing; the report tells how far the logits moved.
     Nothing,
 }
@@ -34,10 +24,10 @@ pub enum Promise {
 /// A growth: the larger network, and where its numbers come from.
 #[derive(Clone, Debug)]
 pub struct GrowthMap {
-    /// The configuration of the grown network. Arrays that it shares with the present one, by name, are kept where they
-    /// are, with their moments.
+    /// The configuration of the grown network.
     pub target: ModelConfig,
-    /// What every other array starts from, by name.
+    /// What arrays start from, by the names that they have in the grown network. An array without an entry is the one
+    /// that has its name in the present network: it stays where it is, with its moments.
     pub origins: BTreeMap<String, Origin>,
     /// What training needs to know of the grown network.
     pub training: TrainingSettings,
@@ -56,32 +46,61 @@ impl GrowthMap {
         }
     }
 
-    /// Carries the growth out. Fresh numbers are drawn with `seed`.
+    /// Says what a new array starts from, and how it is trained.
+    pub(super) fn add(&mut self, path: &ParamPath, origin: Origin, how: ParamTraining) {
+        let name = path.to_string();
+        self.training.params.insert(name.clone(), how);
+        self.origins.insert(name, origin);
+    }
+
+    /// How an array is trained.
+    pub(super) fn training_of(&self, name: &str) -> ParamTraining {
+        self.training.params.get(name).copied().unwrap_or_default()
+    }
+
+    /// Holds back what was there before, as far as `growth` asks for it.
+    pub(super) fn hold_back(&mut self, growth: &Growth) {
+        for path in all_paths(&self.target) {
+            let name = path.to_string();
+            let stays = matches!(self.origins.get(&name), None | Some(Origin::Kept { .. }));
+            if stays && (growth.freeze_old || growth.old_lr != 1.0) {
+                let how = self.training.params.entry(name).or_default();
+                how.trainable &= !growth.freeze_old;
+                how.lr_scale *= growth.old_lr;
+            }
+        }
+    }
+
+    /// Carries the growth out, with random numbers from the seed of `birth`. `probe` `[batch, T]` are tokens on which
+    /// scores are measured, where an array starts from their size. Returns the floating-point operations of that.
     ///
     /// # Errors
     /// If the target is impossible (the model is then unchanged), or memory is short (it must then be thrown away).
-    pub fn apply(&self, model: &mut Model, seed: u64) -> Result<()> {
+    pub fn apply(
+        &self,
+        model: &mut Model,
+        birth: Birth,
+        probe: &[u32],
+        batch: usize,
+    ) -> Result<u64> {
         self.target.validate()?;
         self.training.validate()?;
         let device = Arc::clone(model.device());
-        let mut copies = BTreeMap::new();
-        for param in model.each_param() {
-            let name = param.name();
-            let copied = |origin: &Origin| matches!(origin, Origin::Copy { of } if of == name);
-            if self.origins.values().any(copied) {
-                let mut host = vec![0.0; param.len()];
-                device.read(param.value(), &mut host)?;
-                copies.insert(name.to_string(), host);
+        let numbers = Numbers::read(self, model, birth, probe, batch)?;
+        let (mut old, next_id) = model.take_params();
+        let mut kept = HashMap::new();
+        for (name, origin) in &self.origins {
+            if let Origin::Kept { of } = origin
+                && let Some(param) = old.remove(of)
+            {
+                kept.insert(name.clone(), param);
             }
         }
-        let (kept, next_id) = model.take_params();
-        let mut weights = |path: &crate::param::ParamPath, shape: &[usize]| {
-            let len = shape.iter().product();
-            match self.origins.get(&path.to_string()) {
-                Some(Origin::Zero) => init::constant_array(len, 0.0),
-                Some(Origin::Copy { of }) => Ok(copies.get(of).cloned().unwrap_or_default()),
-                Some(Origin::Fresh) | None => init::fresh(&self.target, seed, path, shape),
-            }
+        let new: BTreeSet<&String> = self.origins.keys().collect();
+        kept.extend(old.into_iter().filter(|(name, _)| !new.contains(name)));
+        let mut weights = |path: &ParamPath, shape: &[usize]| {
+            let origin = self.origins.get(&path.to_string());
+            numbers.of(origin.unwrap_or(&Origin::Fresh), path, shape)
         };
         let builder = Builder {
             device: &device,
@@ -90,9 +109,11 @@ impl GrowthMap {
             kept,
             pack: None,
         };
-        *model = Model::assemble(&self.target, builder)?;
+        let grown = Model::assemble(&self.target, builder)?;
+        let flops = numbers.flops;
+        *model = grown;
         model.set_training(&self.training);
         device.trim();
-        Ok(())
+        Ok(flops)
     }
 }

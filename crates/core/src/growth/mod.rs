@@ -14,41 +14,80 @@
 //! The released code's way (random keys and values, τ = √N of the grown site) is `joint`, `random`, `random`, `sqrt-n`;
 //! it moves the function, and the report says how far.
 //!
+//! Other ways, by name, are in [`Method`]: hidden units, blocks, and a larger width for plain Transformers.
+//!
 //! A [`Growth`] is what is asked for, a [`GrowthMap`] what every new array starts from, a [`GrowthReport`] what happened.
 //! Each way to grow is a file that writes into the map.
 
 mod amount;
 mod blocks;
+mod hidden;
 mod map;
+mod method;
+mod origin;
 mod report;
 mod tokens;
+mod width;
 
-pub use amount::{Amount, Fill, NewBlocks, Rate, TauRule};
-pub use map::{GrowthMap, Origin, Promise};
+pub use amount::{Amount, At, Fill, Moments, NewBlocks, Rate, TauRule};
+pub use map::{GrowthMap, Promise};
+pub use method::Method;
+pub use origin::{Origin, Split};
 pub use report::{GrowthReport, SiteGrowth};
 
 use crate::config::{ModelConfig, NormSpan, SiteKind};
-use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::error::{Result, config_error};
+use crate::graph::Graph;
+use crate::model::{Model, site_name};
+use method::Grows;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Updates over which new arrays warm up, unless the growth says otherwise.
 pub const DEFAULT_WARMUP: u64 = 100;
 
 /// A growth to carry out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Growth {
+    /// The way to grow; without one, tokens follow the norm of their site, or what `keys`, `values`, `norm` and `tau` say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// Of query, key and value each.
     pub qkv: Amount,
+    /// Of the query projection, where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<Amount>,
+    /// Of the key projection, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Amount>,
+    /// Of the value projection, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Amount>,
     /// Of the output projection.
     pub proj: Amount,
-    /// Of the feed-forward network.
+    /// Of the feed-forward network: tokens, or hidden units of an MLP.
     pub ffn: Amount,
-    /// More blocks, behind the last.
+    /// Of single layers by name, `blocks.0.ffn`, over all of the above.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sites: BTreeMap<String, Amount>,
+    /// More blocks.
     pub layers: usize,
-    /// What new blocks start from.
+    /// What new blocks start from, where the method does not say it.
     pub blocks: NewBlocks,
+    /// Where new blocks stand, that are no copies; behind the last, unless the method says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<At>,
+    /// Width of a plain Transformer.
+    #[serde(skip_serializing_if = "is_default")]
+    pub width: Amount,
+    /// Noise of a method that adds some: relative to the weights for `clone` (0.316 by default), to fresh ones for
+    /// `shrink-pad` (1 by default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
+    /// What `shrink-pad` leaves of the weights; 0.4 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shrink: Option<f64>,
     /// Start of new keys; by default what keeps the function under the norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Fill>,
@@ -63,19 +102,71 @@ pub struct Growth {
     /// Updates of their own over which new arrays warm up; [`DEFAULT_WARMUP`] if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup: Option<u64>,
-    /// Learning rate of new tokens' arrays that start from zero.
+    /// Learning rate of new tokens' arrays that start from zero, and of widened matrices.
     pub rate: Rate,
+    /// What happens to the optimizer's moments of arrays that stay.
+    #[serde(skip_serializing_if = "is_default")]
+    pub moments: Moments,
     /// Whether everything that was there before stops training.
     pub freeze_old: bool,
+    /// Factor of the learning rate of everything that was there before.
+    #[serde(skip_serializing_if = "is_one")]
+    pub old_lr: f32,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self {
+            method: None,
+            qkv: Amount::default(),
+            query: None,
+            key: None,
+            value: None,
+            proj: Amount::default(),
+            ffn: Amount::default(),
+            sites: BTreeMap::new(),
+            layers: 0,
+            blocks: NewBlocks::default(),
+            at: None,
+            width: Amount::default(),
+            noise: None,
+            shrink: None,
+            keys: None,
+            values: None,
+            norm: None,
+            tau: TauRule::default(),
+            warmup: None,
+            rate: Rate::default(),
+            moments: Moments::default(),
+            freeze_old: false,
+            old_lr: 1.0,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_one(value: &f32) -> bool {
+    *value == 1.0
 }
 
 impl Growth {
-    fn amount(&self, kind: SiteKind) -> Amount {
-        match kind {
-            SiteKind::Query | SiteKind::Key | SiteKind::Value => self.qkv,
+    /// How much a layer of block `b` grows.
+    fn amount(&self, b: usize, kind: SiteKind) -> Amount {
+        let of_kind = match kind {
+            SiteKind::Query => self.query.unwrap_or(self.qkv),
+            SiteKind::Key => self.key.unwrap_or(self.qkv),
+            SiteKind::Value => self.value.unwrap_or(self.qkv),
             SiteKind::Proj => self.proj,
             SiteKind::Ffn => self.ffn,
-        }
+        };
+        let own = match self.sites.is_empty() {
+            true => None,
+            false => self.sites.get(&site_name(b, kind)),
+        };
+        own.copied().unwrap_or(of_kind)
     }
 
     fn warmup(&self) -> u64 {
@@ -84,38 +175,80 @@ impl Growth {
 
     /// A short description, for example `+512 ffn, +2 layers`.
     pub fn summary(&self) -> String {
-        let sites = [("qkv", self.qkv), ("proj", self.proj), ("ffn", self.ffn)];
-        let mut parts: Vec<String> = (sites.into_iter())
-            .filter(|(_, amount)| *amount != Amount::Add(0))
+        let some = |amount: Option<Amount>| amount.unwrap_or_default();
+        let amounts = [
+            ("qkv", self.qkv),
+            ("query", some(self.query)),
+            ("key", some(self.key)),
+            ("value", some(self.value)),
+            ("proj", self.proj),
+            ("ffn", self.ffn),
+            ("width", self.width),
+        ];
+        let named = amounts
+            .into_iter()
+            .map(|(name, amount)| (name.to_string(), amount));
+        let sites = self
+            .sites
+            .iter()
+            .map(|(name, amount)| (name.clone(), *amount));
+        let mut parts: Vec<String> = (named.chain(sites))
+            .filter(|(_, amount)| *amount != Amount::default())
             .map(|(name, amount)| format!("{amount} {name}"))
             .collect();
         if self.layers > 0 {
             parts.push(format!("+{} layers", self.layers));
         }
-        if parts.is_empty() {
-            "nothing".into()
-        } else {
-            parts.join(", ")
+        match (parts.is_empty(), self.method) {
+            (true, _) => "nothing".into(),
+            (false, None) => parts.join(", "),
+            (false, Some(method)) => format!("{} ({method})", parts.join(", ")),
         }
     }
 
     /// What the growth does to `model`; nothing is changed.
     ///
     /// # Errors
-    /// [`Error::Config`] for a growth that cannot be done or could never learn.
+    /// [`crate::Error::Config`] for a growth that cannot be done or could never learn.
     pub fn map(&self, model: &Model, birth: Birth) -> Result<GrowthMap> {
+        self.check_settings()?;
         let mut map = GrowthMap::identity(model);
+        self.check_names(&map.target)?;
         let before = map.target.params();
-        tokens::append(&mut map, self, birth)?;
-        blocks::append(&mut map, self, birth)?;
-        map.target.validate()?;
-        if self.freeze_old && map.target.params() > before {
-            for param in model.each_param() {
-                let how = map.training.params.entry(param.name().into());
-                how.or_default().trainable = false;
+        match self.method {
+            Some(method) if method.grows() == Grows::Width => width::widen(&mut map, self, method)?,
+            _ => {
+                tokens::append(&mut map, self, birth)?;
+                hidden::append(&mut map, self, birth)?;
+                blocks::insert(&mut map, self, birth)?;
             }
         }
+        map.target.validate()?;
+        if map.target.params() > before {
+            map.hold_back(self);
+        }
         Ok(map)
+    }
+
+    /// Refuses amounts for layers that are not there.
+    fn check_names(&self, config: &ModelConfig) -> Result<()> {
+        let layers = config.layers();
+        for name in self.sites.keys() {
+            let is_there = (0..layers).any(|b| {
+                SiteKind::ALL
+                    .iter()
+                    .any(|kind| site_name(b, *kind) == *name)
+            });
+            if !is_there {
+                let expected = format!(
+                    "blocks.N.query, key, value, proj or ffn, with N from 0 to {}",
+                    layers - 1
+                );
+                let help = "`inspect` lists the layers of a model";
+                return Err(config_error("growth: sites", expected, name, help));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -133,8 +266,8 @@ pub struct Birth {
 /// Grows `model` and compares its logits on `probe` `[batch, T]` before and after.
 ///
 /// # Errors
-/// [`Error::Config`] for a growth that cannot be done or could never learn (the model is then unchanged);
-/// [`Error::GrowthMoved`] if the function should have been kept and was not (the model must then be
+/// [`crate::Error::Config`] for a growth that cannot be done or could never learn (the model is then unchanged);
+/// [`crate::Error::GrowthMoved`] if the function should have been kept and was not (the model must then be
 /// thrown away); memory.
 pub fn grow(
     model: &mut Model,
@@ -145,16 +278,24 @@ pub fn grow(
 ) -> Result<GrowthReport> {
     let map = growth.map(model, birth)?;
     let before = model.config();
-    let old_logits = model.infer(probe, batch)?;
-    map.apply(model, birth.seed)?;
-    let new_logits = model.infer(probe, batch)?;
+    let (old_logits, old_flops) = logits(model, probe, batch)?;
+    let measuring = map.apply(model, birth, probe, batch)?;
+    let (new_logits, new_flops) = logits(model, probe, batch)?;
     let movement = report::Movement::between(&old_logits, &new_logits);
-    if map.promise == Promise::Exact && movement.largest != 0.0 {
-        return Err(Error::GrowthMoved {
-            max_logit_diff: movement.largest,
-        });
-    }
-    Ok(report::report(growth, birth, &map, &before, movement))
+    movement.check(map.promise)?;
+    Ok(GrowthReport {
+        probe_flops: old_flops + measuring + new_flops,
+        ..report::report(growth, birth, &map, &before, movement)
+    })
+}
+
+/// Logits `[B·T, V]` of `tokens` `[B, T]` on the host, and the floating-point operations that they took.
+fn logits(model: &Model, tokens: &[u32], batch: usize) -> Result<(Vec<f32>, u64)> {
+    let device = model.device();
+    let mut g = Graph::inference(device);
+    let hidden = model.hidden(&mut g, tokens, batch, None)?;
+    let logits = model.logits(&mut g, &hidden)?.to_host(&**device)?;
+    Ok((logits, g.flops()))
 }
 
 /// Parameters that `model` would have after `growth`; nothing is changed.

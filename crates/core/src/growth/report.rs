@@ -2,6 +2,7 @@
 
 use super::{Birth, Growth, GrowthMap, Promise};
 use crate::config::{ModelConfig, SiteKind};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// How one kind of layer grew, added up over the blocks.
@@ -38,12 +39,18 @@ pub struct GrowthReport {
     pub layers_after: usize,
     /// By kind of layer.
     pub sites: Vec<SiteGrowth>,
-    /// Whether the function was promised to stay the same.
+    /// Whether the function was promised to stay the same, up to `tolerance`.
     pub preserving: bool,
+    /// What was promised of `relative_logit_diff`: at most so much. 0 for the same bits.
+    #[serde(default)]
+    pub tolerance: f64,
     /// Largest absolute difference of a logit on the probe tokens.
     pub max_logit_diff: f64,
     /// Root mean square of the logits' differences on the probe tokens, over that of the logits.
     pub relative_logit_diff: f64,
+    /// Floating-point operations of the passes over the probe tokens.
+    #[serde(default)]
+    pub probe_flops: u64,
 }
 
 /// How far logits moved.
@@ -72,6 +79,32 @@ impl Movement {
             largest: differences().fold(0.0, larger),
             relative: (squares / scale.max(f64::MIN_POSITIVE)).sqrt(),
         }
+    }
+
+    /// Refuses a movement that was promised not to be.
+    pub fn check(self, promise: Promise) -> Result<()> {
+        let (kept, expected, help) = match promise {
+            Promise::Exact => (
+                self.largest == 0.0,
+                "the same logits bit for bit".into(),
+                "this should not happen; please report it with the model's configuration",
+            ),
+            Promise::Within(tolerance) => (
+                self.relative <= tolerance,
+                format!("a relative difference of at most {tolerance:e}"),
+                "grow in f32 precision: rounding in a shorter format moves more than the method does",
+            ),
+            Promise::Nothing => return Ok(()),
+        };
+        if kept {
+            return Ok(());
+        }
+        let Self { largest, relative } = self;
+        Err(Error::GrowthMoved {
+            expected,
+            got: format!("a largest difference of {largest:e}, a relative one of {relative:e}"),
+            help,
+        })
     }
 }
 
@@ -106,7 +139,12 @@ pub(super) fn report(
         layers_before: before.layers(),
         layers_after: after.layers(),
         sites: sites.into(),
-        preserving: map.promise == Promise::Exact,
+        preserving: map.promise != Promise::Nothing,
+        tolerance: match map.promise {
+            Promise::Within(tolerance) => tolerance,
+            Promise::Exact | Promise::Nothing => 0.0,
+        },
+        probe_flops: 0,
         max_logit_diff: movement.largest,
         relative_logit_diff: movement.relative,
     }

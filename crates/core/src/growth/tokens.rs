@@ -1,31 +1,38 @@
 //! Appending parameter tokens to Pattention sites.
 
-use super::map::{GrowthMap, Origin, Promise};
-use super::{Amount, Birth, Fill, Growth, Rate, TauRule};
+use super::map::{GrowthMap, Promise};
+use super::method::TokenWays;
+use super::origin::Origin;
+use super::{Amount, Birth, Fill, Growth, TauRule};
 use crate::config::{
-    Anneal, LayerConfig, MAX_SIZE, NormSpan, ParamTraining, SegmentConfig, SiteConfig, SiteKind,
+    Anneal, MAX_SIZE, NormSpan, ParamTraining, SegmentConfig, SiteConfig, SiteKind, Theta, Tracked,
+    TrainingSettings,
 };
 use crate::error::{Result, config_error};
 use crate::model::site_name;
+use crate::param::{ParamPath, ParamRole, Place};
 
 /// Adds to `map` the new tokens of every site.
 pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Result<()> {
-    for (b, block) in map.target.blocks.iter_mut().enumerate() {
+    let ways = growth.token_ways();
+    for b in 0..map.target.layers() {
         for kind in SiteKind::ALL {
             let name = site_name(b, kind);
-            let Some(added) = new_tokens(block.layer(kind), growth.amount(kind), kind)? else {
+            let Some(site) = map.target.blocks[b].site_mut(kind) else {
                 continue;
             };
-            let Some(site) = block.site_mut(kind) else {
+            let amount = growth.amount(b, kind);
+            let Some(added) = added(site.tokens(), amount, kind)? else {
                 continue;
             };
-            let norm = check(site, growth, &name)?;
-            if !preserves(growth, site, norm) {
+            let norm = check(site, &ways, &name)?;
+            if !preserves(&ways, site, norm) {
                 map.promise = Promise::Nothing;
             }
+            let old = site.segments.iter().map(|s| s.id).collect::<Vec<_>>();
             let id = site.next_id();
             let base = site.segments.first().map_or(added, |s| s.tokens);
-            set_norm(site, norm, &name, &mut map.training.anneals);
+            set_norm(site, norm, &name, &mut map.training);
             site.segments.push(SegmentConfig {
                 id,
                 tokens: added,
@@ -33,52 +40,40 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
                 stage: birth.stage,
                 born_step: birth.step,
             });
-            set_tau(site, growth, birth, &name, &mut map.training.anneals);
-            let (keys, values) = fills(growth, norm);
-            for (part, fill) in [("keys", keys), ("values", values)] {
-                let array = format!("{name}.segments.{id}.{part}");
-                let (origin, lr_scale) = match fill {
-                    Fill::Zero => (Origin::Zero, rate(growth.rate, base, added)),
+            set_tau(site, ways.tau, birth, &name, &mut map.training);
+            let (keys, values) = fills(&ways, norm);
+            for (role, fill) in [(ParamRole::Keys, keys), (ParamRole::Values, values)] {
+                let path = |id| {
+                    let block = b;
+                    ParamPath::new(Place::Segment { block, kind, id }, role)
+                };
+                let names = old.iter().map(|id| path(*id).to_string());
+                let (origin, factor) = match fill {
+                    Fill::Zero => (Origin::Zero, growth.rate.of_added(base, added)),
                     Fill::Random => (Origin::Fresh, 1.0),
+                    Fill::Matched => (
+                        Origin::Matched {
+                            of: names.collect(),
+                        },
+                        1.0,
+                    ),
+                    Fill::Scores => (Origin::Scores { block: b, kind }, 1.0),
                 };
                 let how = ParamTraining {
                     trainable: true,
-                    lr_scale,
+                    lr_scale: factor * map.training.base.factor(&path(id), base),
                     generation: birth.stage,
                     warmup: growth.warmup(),
                 };
-                map.training.params.insert(array.clone(), how);
-                map.origins.insert(array, origin);
+                map.add(&path(id), origin, how);
             }
         }
     }
     Ok(())
 }
 
-/// Factor of the learning rate of `added` rows that start from zero, in a site whose first tokens were `base`.
-fn rate(rate: Rate, base: usize, added: usize) -> f32 {
-    match rate {
-        Rate::Slots => (base as f32 / added as f32).min(1.0),
-        Rate::Full => 1.0,
-    }
-}
-
-/// Tokens that a layer gains; `None` for none.
-fn new_tokens(layer: &LayerConfig, amount: Amount, kind: SiteKind) -> Result<Option<usize>> {
-    let field = format!("growth of {}", kind.name());
-    let Some(site) = layer.site() else {
-        if amount == Amount::Add(0) {
-            return Ok(None);
-        }
-        let help = "a plain Transformer has no parameter tokens; it grows by layers";
-        return Err(config_error(
-            field,
-            "a Pattention site",
-            "a linear layer",
-            help,
-        ));
-    };
-    let now = site.tokens();
+/// Tokens that a site gains, or hidden units an MLP; `None` for none.
+pub(super) fn added(now: usize, amount: Amount, kind: SiteKind) -> Result<Option<usize>> {
     let added = match amount {
         Amount::Add(n) => Some(n),
         Amount::To(n) => n.checked_sub(now),
@@ -94,39 +89,40 @@ fn new_tokens(layer: &LayerConfig, amount: Amount, kind: SiteKind) -> Result<Opt
             "growing cannot take tokens away",
         ),
     };
+    let field = format!("growth of {}", kind.name());
     Err(config_error(field, expected, amount, help))
 }
 
 /// Start of new keys and values.
-fn fills(growth: &Growth, norm: NormSpan) -> (Fill, Fill) {
+fn fills(ways: &TokenWays, norm: NormSpan) -> (Fill, Fill) {
     let (keys, values) = match norm {
         NormSpan::Joint => (Fill::Zero, Fill::Random),
         NormSpan::Segment => (Fill::Random, Fill::Zero),
     };
-    (growth.keys.unwrap_or(keys), growth.values.unwrap_or(values))
+    (ways.keys.unwrap_or(keys), ways.values.unwrap_or(values))
 }
 
 /// Whether the site keeps its function exactly.
-fn preserves(growth: &Growth, site: &SiteConfig, norm: NormSpan) -> bool {
-    let (keys, values) = fills(growth, norm);
+fn preserves(ways: &TokenWays, site: &SiteConfig, norm: NormSpan) -> bool {
+    let (keys, values) = fills(ways, norm);
     match norm {
         NormSpan::Joint => {
-            keys == Fill::Zero && growth.tau != TauRule::SqrtN && site.theta.ignores_zero_scores()
+            keys == Fill::Zero && ways.tau != TauRule::SqrtN && site.theta.ignores_zero_scores()
         }
         NormSpan::Segment => values == Fill::Zero,
     }
 }
 
 /// The span of the norm that the grown site will have, if the growth is possible there.
-fn check(site: &SiteConfig, growth: &Growth, name: &str) -> Result<NormSpan> {
-    let norm = growth.norm.unwrap_or(site.norm);
+fn check(site: &SiteConfig, ways: &TokenWays, name: &str) -> Result<NormSpan> {
+    let norm = ways.norm.unwrap_or(site.norm);
     if norm != site.norm && site.segments.len() > 1 {
         let help = "a site of several segments keeps its norm: leave norm out";
         let (expected, got) = (format!("{:?}", site.norm), format!("{norm:?}"));
         let field = format!("growth of {name}: norm");
         return Err(config_error(field, expected, got, help));
     }
-    match (fills(growth, norm), norm) {
+    match (fills(ways, norm), norm) {
         ((Fill::Zero, Fill::Zero), _) => Err(config_error(
             "growth: keys and values",
             "at least one of them random",
@@ -140,14 +136,29 @@ fn check(site: &SiteConfig, growth: &Growth, name: &str) -> Result<NormSpan> {
             "the scores of the new segment would all be zero and have no direction; use random keys \
              with zero values, or norm = joint",
         )),
+        ((_, Fill::Scores), _) => Err(config_error(
+            "growth: values",
+            "zero, random or matched",
+            "scores",
+            "values have no scores; keys have",
+        )),
+        _ if norm == NormSpan::Joint && ways.tau == TauRule::Tracked && !follows(site.theta) => {
+            let expected = "l2-norm-gelu, with tau = \"tracked\"";
+            let help = "under another nonlinearity no tau keeps the weights of old tokens";
+            let field = format!("growth of {name}: theta");
+            Err(config_error(field, expected, site.theta, help))
+        }
         _ => Ok(norm),
     }
 }
 
-type Anneals = std::collections::BTreeMap<String, Anneal>;
+/// Whether a `τ` can make up for larger norms.
+fn follows(theta: Theta) -> bool {
+    theta == Theta::L2NormGelu
+}
 
 /// Changes the span of a norm. With one segment both spans are the same layer, if τ goes along.
-fn set_norm(site: &mut SiteConfig, norm: NormSpan, name: &str, anneals: &mut Anneals) {
+fn set_norm(site: &mut SiteConfig, norm: NormSpan, name: &str, training: &mut TrainingSettings) {
     if norm == site.norm {
         return;
     }
@@ -156,26 +167,28 @@ fn set_norm(site: &mut SiteConfig, norm: NormSpan, name: &str, anneals: &mut Ann
         NormSpan::Joint => site.tau = site.segments[0].tau,
     }
     site.norm = norm;
-    anneals.remove(name);
+    training.anneals.remove(name);
 }
 
-/// Moves the τ of a joint norm, at once or over training steps.
+/// Moves the τ of a joint norm, at once, over training steps, or with the scores.
 fn set_tau(
     site: &mut SiteConfig,
-    growth: &Growth,
+    rule: TauRule,
     birth: Birth,
     name: &str,
-    anneals: &mut Anneals,
+    training: &mut TrainingSettings,
 ) {
     if site.norm != NormSpan::Joint {
         return;
     }
+    // What followed the scores of an earlier growth stops where it is: all tokens from then are old now.
+    training.tracked.remove(name);
     let to = (site.tokens() as f64).sqrt();
-    match growth.tau {
+    match rule {
         TauRule::Pinned => {}
         TauRule::SqrtN => {
             site.tau = to;
-            anneals.remove(name);
+            training.anneals.remove(name);
         }
         TauRule::Anneal(steps) => {
             let anneal = Anneal {
@@ -184,7 +197,12 @@ fn set_tau(
                 start_step: birth.step,
                 steps,
             };
-            anneals.insert(name.into(), anneal);
+            training.anneals.insert(name.into(), anneal);
+        }
+        TauRule::Tracked => {
+            training.anneals.remove(name);
+            let tracked = Tracked::new(site.tau, site.segments.len() - 1);
+            training.tracked.insert(name.into(), tracked);
         }
     }
 }

@@ -12,6 +12,11 @@ pub(crate) struct Attention {
     dims: AttentionDims,
 }
 
+/// Operations of `Q·Kᵀ` and of the product with `V`, without credit for the mask.
+fn product_flops(dims: AttentionDims) -> usize {
+    4 * dims.batch * dims.queries * dims.keys * dims.heads * dims.channels
+}
+
 impl Attention {
     /// `qkv` `[B, T, H·C]` each.
     pub fn forward(
@@ -38,6 +43,7 @@ impl Attention {
         let buffers = [&*qkv[0].data, &*qkv[1].data, &*qkv[2].data];
         rec.device
             .attention(dims, buffers, &mut o, log_sums.as_deref_mut())?;
+        rec.count(product_flops(dims));
         let o = rec.tensor(o.share(), [batch, length, width]);
         let note = log_sums.map(|log_sums| Self {
             qkv,
@@ -65,6 +71,7 @@ impl Attention {
             &d_o,
             to,
         )?;
+        back.count(2 * product_flops(self.dims));
         for (input, gradient) in self.qkv.iter().zip(gradients) {
             if let Some(var) = input.var {
                 back.contribute(var, gradient.share())?;

@@ -1,6 +1,6 @@
 //! Exact GELU.
 
-use super::{Backward, Recorder};
+use super::{Backward, FLOPS_PER_UNIT, Recorder};
 use crate::tensor::{Tensor, Var};
 use tokenformer_device::Result;
 
@@ -14,6 +14,7 @@ impl Gelu {
     pub fn forward(rec: &mut Recorder, x: Tensor) -> Result<(Tensor, Option<Self>)> {
         let mut y = rec.temp(x.data.len())?;
         rec.device.gelu(&x.data, &mut y)?;
+        rec.count(FLOPS_PER_UNIT * y.len());
         let y = rec.tensor(y.share(), x.shape());
         let note = y.var.map(|out| Self { x, out });
         Ok((y, note))
@@ -25,6 +26,7 @@ impl Gelu {
         };
         let mut dx = back.temp(dy.len())?;
         back.device().gelu_backward(&self.x.data, &dy, &mut dx)?;
+        back.count(2 * FLOPS_PER_UNIT * dx.len());
         back.contribute(x, dx.share())
     }
 }

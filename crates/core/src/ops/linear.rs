@@ -39,6 +39,7 @@ impl<'m> Linear<'m> {
         if let Some(bias) = bias {
             rec.device.add_to_rows(bias.value(), &mut y)?;
         }
+        rec.count(2 * x.rows() * inputs * outputs);
         let y = rec.tensor(y.share(), [batch, length, outputs]);
         let note = y.var.map(|out| Self {
             x,
@@ -60,9 +61,12 @@ impl<'m> Linear<'m> {
         {
             device.sum_rows(&dy, to)?;
         }
+        let flops = 2 * self.x.rows() * self.weight.len();
         if let Some(to) = back.params.get_mut(self.weight)? {
             self.weight_gradient(device, &dy, to)?;
+            back.count(flops);
         }
+        back.count(flops);
         match self.x.var {
             Some(x) => back.accumulate(x, self.x.data.len(), |_, write, dx| {
                 self.input_gradient(device, &dy, write, dx)

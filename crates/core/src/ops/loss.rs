@@ -66,7 +66,13 @@ impl Loss {
             (classes, true) => Targets::Classes(classes),
             (soft, false) => Targets::Soft(soft),
         };
+        let product = 2 * hidden.rows() * table.len();
+        let products = match &gradient {
+            None => 1,
+            Some(gradient) => 2 + usize::from(gradient.d_table.is_some()),
+        };
         rec.device.loss(head, targets, &mut losses, gradient)?;
+        rec.count(products * product);
         let note = match (hidden.var, d_hidden) {
             (Some(hidden), Some(d_hidden)) => Some(Self { hidden, d_hidden }),
             _ => None,

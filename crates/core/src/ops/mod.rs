@@ -40,7 +40,13 @@ pub(crate) struct Recorder {
     pub vars: Option<Var>,
     /// What the backward pass recomputes.
     pub recompute: Recompute,
+    /// Floating-point operations of the forward pass so far.
+    pub flops: u64,
 }
+
+/// Floating-point operations that count for the nonlinearity of one score or hidden unit, forward: two for the norm,
+/// one for the scale, and seven for GELU. The backward pass has twice as many.
+pub(crate) const FLOPS_PER_UNIT: usize = 10;
 
 impl Recorder {
     pub fn records(&self) -> bool {
@@ -49,6 +55,11 @@ impl Recorder {
 
     pub fn temp(&self, len: usize) -> Result<Temp> {
         Temp::new(&self.device, len, Role::Activation)
+    }
+
+    /// Counts floating-point operations.
+    pub fn count(&mut self, flops: usize) {
+        self.flops += flops as u64;
     }
 
     /// Wraps the result of an operation; it gets a number if a tape records.
@@ -74,6 +85,11 @@ impl Backward<'_> {
 
     pub fn temp(&self, len: usize) -> Result<Temp> {
         Temp::new(self.device, len, Role::Activation)
+    }
+
+    /// Counts floating-point operations.
+    pub fn count(&mut self, flops: usize) {
+        self.params.flops += flops as u64;
     }
 
     /// Takes the gradient of a value that is complete, since everything that used the value lies behind.

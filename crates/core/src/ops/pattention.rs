@@ -1,7 +1,7 @@
 //! Pattention, `Y = Θ(X·Kᵀ)·V` (paper, equations 7 and 16): attention between rows and the parameter tokens of a site.
 
 use super::composed::Composed;
-use super::{Backward, Recorder};
+use super::{Backward, FLOPS_PER_UNIT, Recorder};
 use crate::recompute::Recompute;
 use crate::site::Site;
 use crate::tensor::{Tensor, Var};
@@ -37,6 +37,16 @@ fn dims(x: &Tensor, site: &Site) -> SiteDims {
     }
 }
 
+/// Operations of the products with the keys and with the values of so many tokens.
+fn product_flops(dims: SiteDims, tokens: usize) -> usize {
+    2 * dims.rows * tokens * (dims.d_in + dims.d_out)
+}
+
+/// Operations of `Θ`.
+fn units_flops(dims: SiteDims, tokens: usize) -> usize {
+    FLOPS_PER_UNIT * dims.rows * tokens
+}
+
 impl<'m> Pattention<'m> {
     /// `x` `[B, T, D_in]`: `[B, T, D_out]`.
     pub fn forward(
@@ -63,6 +73,7 @@ impl<'m> Pattention<'m> {
                 fused.forward(site, &x.data, dims, &mut y, kept)
             })
         })?;
+        rec.count(units_flops(dims, site.tokens()) + product_flops(dims, site.tokens()));
         let [batch, length, _] = x.shape();
         let y = rec.tensor(y.share(), [batch, length, dims.d_out]);
         let note = match (kept, y.var) {
@@ -126,8 +137,10 @@ impl<'m> Pattention<'m> {
                 })
             })
         })?;
+        back.count(2 * units_flops(dims, site.tokens()) + product_flops(dims, site.tokens()));
         for (segment, gradient) in site.segments().iter().zip(held) {
             if let Some(gradient) = gradient {
+                back.count(product_flops(dims, segment.tokens()));
                 back.put_pair([&segment.keys, &segment.values], gradient);
             }
         }
@@ -154,6 +167,9 @@ pub(crate) fn pattention_group<const N: usize>(
         let mut buffers: SmallVec<[&mut Buffer; 3]> = ys.iter_mut().map(|y| &mut **y).collect();
         fused.forward_group(&refs, &x.data, dims, &mut buffers)
     })?;
+    for site in sites {
+        rec.count(units_flops(dims, site.tokens()) + product_flops(dims, site.tokens()));
+    }
     let [batch, length, _] = x.shape();
     let mut ys = ys.into_iter();
     Ok([(); N].map(|()| {

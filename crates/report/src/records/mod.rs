@@ -81,6 +81,9 @@ pub struct TrainRecord {
     pub stage: usize,
     /// Parameters of the model.
     pub params: u64,
+    /// Floating-point operations of training so far, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops: Option<f64>,
     /// Mean wall-clock milliseconds per step since the previous train record.
     #[serde(deserialize_with = "null_is_nan")]
     pub step_ms: f64,
@@ -102,6 +105,9 @@ pub struct EvalRecord {
     pub stage: usize,
     /// Parameters of the model.
     pub params: u64,
+    /// Floating-point operations of training so far, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops: Option<f64>,
     /// Held-out loss in nats per token.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,

@@ -2,12 +2,12 @@
 
 use super::tables::{GrowEvent, ModelTable, Recipe};
 use crate::error::{Error, Result};
-use crate::schedule::Schedule;
+use crate::schedule::{DecayShape, Schedule};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tokenformer_core::config::NormSpan;
-use tokenformer_core::growth::{Fill, Growth};
+use tokenformer_core::config::{BaseSizes, NormSpan};
+use tokenformer_core::growth::{Amount, At, Fill, Growth, Method, Moments};
 use tokenformer_core::nearest;
 use toml::{Table, Value};
 
@@ -246,20 +246,44 @@ fn parse_set(set: &str, schema: &Table) -> Result<Table> {
 
 /// A recipe with every optional key present: the keys that there are.
 fn schema() -> Table {
+    let schedule = Schedule {
+        decay_steps: 100,
+        decay: DecayShape::Sqrt,
+        ..Schedule::default()
+    };
     let grow = GrowEvent {
         growth: Growth {
+            method: Some(Method::Segment),
+            query: Some(Amount::Add(0)),
+            key: Some(Amount::Add(0)),
+            value: Some(Amount::Add(0)),
+            sites: [("blocks.0.ffn".to_string(), Amount::Add(16))].into(),
+            at: Some(At::Even),
+            width: Amount::To(128),
+            noise: Some(0.316),
+            shrink: Some(0.4),
             keys: Some(Fill::Zero),
             values: Some(Fill::Zero),
             norm: Some(NormSpan::Joint),
             warmup: Some(0),
+            moments: Moments::Reset,
+            old_lr: 0.5,
             ..Growth::default()
         },
-        schedule: Some(Schedule::default()),
+        schedule: Some(schedule.clone()),
         control: 200,
         ..GrowEvent::default()
     };
     let full = Recipe {
         grow: vec![grow],
+        schedule,
+        lr_base: BaseSizes {
+            width: 64,
+            mlp_hidden: 256,
+            qkv: 48,
+            proj: 48,
+            ffn: 192,
+        },
         ..Recipe::default()
     };
     // Constants alone.
@@ -286,6 +310,8 @@ fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result
         };
         let inner = format!("{path}{key}.");
         match (known, value) {
+            // Keyed by the layers of the model, which is not known here.
+            (Value::Table(_), Value::Table(_)) if inner == "grow.sites." => {}
             (Value::Table(known), Value::Table(value)) => check_keys(value, known, origin, &inner)?,
             (Value::Array(known), Value::Array(values)) => {
                 let Some(Value::Table(known)) = known.first() else {

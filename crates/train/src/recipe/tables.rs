@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 use tokenformer_core::config::{
-    Family, HeadKind, Init, LogitScale, NormKind, NormSpan, Positions, Residual, Slots, Theta,
+    BaseSizes, Family, HeadKind, Init, LogitScale, NormKind, NormSpan, Positions, Residual, Slots,
+    Theta,
 };
 use tokenformer_core::growth::Growth;
 use tokenformer_core::optim::AdamWConfig;
@@ -30,6 +31,10 @@ pub struct Recipe {
     pub optimizer: AdamWConfig,
     /// Learning rate.
     pub schedule: Schedule,
+    /// Sizes of the model at which that learning rate was found; a matrix with another fan-in learns at a rate that is
+    /// as much smaller. Without sizes all arrays learn at the same rate.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lr_base: BaseSizes,
     /// Held-out loss along the way.
     pub eval: EvalTable,
     /// Samples along the way.
@@ -53,6 +58,7 @@ impl Default for Recipe {
             train: TrainTable::default(),
             optimizer: AdamWConfig::default(),
             schedule: Schedule::default(),
+            lr_base: BaseSizes::default(),
             eval: EvalTable::default(),
             sample: SampleTable::default(),
             checkpoint: CheckpointTable::default(),
@@ -382,7 +388,7 @@ pub struct GrowEvent {
     pub schedule: Option<Schedule>,
     /// Updates that are first made without the growth, for comparison, and taken back; 0 for none. They end before the
     /// next growth.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub control: u64,
 }
 
@@ -394,10 +400,15 @@ impl GrowEvent {
             ..self.clone()
         }
     }
+
+    /// Whether both grow a model in the same way at the same step. What they do after it may differ.
+    pub(crate) fn grows_as(&self, other: &Self) -> bool {
+        self.at_step == other.at_step && self.growth == other.growth
+    }
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Recipe {
@@ -532,19 +543,34 @@ impl Recipe {
 
     /// Learning rate of update `step` (1 is the first): that of its stage's own schedule.
     pub fn lr_at(&self, step: u64) -> f64 {
+        let (start, end) = self.stage_of(step);
+        let own = self
+            .grow
+            .iter()
+            .rev()
+            .find(|g| g.at_step < step && g.schedule.is_some());
+        let schedule = own
+            .and_then(|g| g.schedule.as_ref())
+            .unwrap_or(&self.schedule);
+        schedule.at(step - start, end - start)
+    }
+
+    /// The steps between which the schedule of update `step` runs: from after the first of them to the second.
+    pub(crate) fn stage_of(&self, step: u64) -> (u64, u64) {
         let restarts = self
             .grow
             .iter()
-            .filter_map(|g| Some((g.at_step, g.schedule.as_ref()?)));
-        let (mut start, mut schedule, mut end) = (0, &self.schedule, self.train.steps);
-        for (at_step, own) in restarts {
+            .filter(|g| g.schedule.is_some())
+            .map(|g| g.at_step);
+        let (mut start, mut end) = (0, self.train.steps);
+        for at_step in restarts {
             if step > at_step {
-                (start, schedule) = (at_step, own);
+                start = at_step;
             } else {
                 end = end.min(at_step);
             }
         }
-        schedule.at(step - start, end - start)
+        (start, end)
     }
 
     /// Settings of the samples along the way.

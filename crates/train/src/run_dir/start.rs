@@ -61,7 +61,8 @@ pub(crate) fn start(
 }
 
 fn fresh(recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<Start> {
-    let model = Model::fresh(device, task.config(), recipe.seed)?;
+    let mut model = Model::fresh(device, task.config(), recipe.seed)?;
+    model.scale_rates(&recipe.lr_base);
     Ok(Start {
         optimizer: AdamW::new(recipe.optimizer.clone(), &model)?,
         model,
@@ -157,6 +158,11 @@ fn check(from: &Path, state: &TrainState, recipe: &Recipe, task: &dyn Task) -> R
     if state.seed != recipe.seed {
         let (old, new) = (state.seed.to_string(), recipe.seed.to_string());
         return Err(differs("another seed", old, new));
+    }
+    if state.training.base != recipe.lr_base {
+        let (old, new) = (state.training.base, recipe.lr_base);
+        let problem = "the recipe's [lr_base] has changed";
+        return Err(differs(problem, format!("{old:?}"), format!("{new:?}")));
     }
     let data = task.identity();
     if state.data_hash != data {

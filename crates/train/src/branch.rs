@@ -1,0 +1,73 @@
+//! Decay branches: from any checkpoint of a run whose learning rate is flat there, the same run with its decay at that place.
+//!
+//! A branch is a recipe like any other. It keeps everything of the trunk's, drops the growths that are still to come, ends
+//! so many steps after the checkpoint, and lets the learning rate fall over them. Weights, moments and the position in the
+//! data go on, so that a branch has the bytes of a run that had planned its end there from the beginning.
+
+use crate::error::{Error, Result};
+use crate::files::TrainState;
+use crate::recipe::Recipe;
+use crate::schedule::{DecayShape, Shape};
+
+/// A decay branch to take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Branch {
+    /// Steps of the decay.
+    pub steps: u64,
+    /// Shape of the decay; that of the trunk's schedule if not given.
+    pub shape: Option<DecayShape>,
+    /// Lowest learning rate over the highest; that of the trunk's schedule if not given.
+    pub min_ratio: Option<f64>,
+}
+
+impl Branch {
+    /// The recipe of the branch that leaves the run of `trunk` at `state`.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if the learning rate is not flat there: while it warms up or decays.
+    pub fn recipe(&self, trunk: &Recipe, state: &TrainState) -> Result<Recipe> {
+        let refused = |place: &str, problem: &str, expected: String, got: String, help: &str| {
+            Err(Error::Recipe {
+                place: place.into(),
+                problem: problem.into(),
+                expected,
+                got,
+                help: help.into(),
+            })
+        };
+        if self.steps == 0 {
+            let help = "for example a tenth to a fifth of the steps before it";
+            let expected = "at least 1 step".into();
+            return refused("branch", "a decay of no steps", expected, "0".into(), help);
+        }
+        let mut branch = trunk.clone();
+        branch
+            .grow
+            .retain(|event| crate::events::has_happened(event, state));
+        let (start, end) = trunk.stage_of(state.step + 1);
+        let own = (branch.grow.iter_mut().rev()).find_map(|event| event.schedule.as_mut());
+        let schedule = own.unwrap_or(&mut branch.schedule);
+        if !schedule.is_flat(state.step - start, end - start) {
+            let expected = "a checkpoint where the learning rate is flat: shape = \"wsd\" before its decay, or \"constant\"";
+            let got = format!(
+                "step {} of {end}, {:?} from step {start} on, {} steps of warm-up",
+                state.step, schedule.shape, schedule.warmup_steps
+            );
+            let help = "branch off at an earlier checkpoint of the flat part";
+            return refused(
+                "branch",
+                "the learning rate is not flat here",
+                expected.into(),
+                got,
+                help,
+            );
+        }
+        schedule.shape = Shape::Wsd;
+        schedule.decay_steps = self.steps;
+        schedule.decay = self.shape.unwrap_or(schedule.decay);
+        schedule.min_ratio = self.min_ratio.unwrap_or(schedule.min_ratio);
+        branch.train.steps = state.step.saturating_add(self.steps);
+        branch.validate()?;
+        Ok(branch)
+    }
+}
