@@ -99,7 +99,7 @@ fn list(runner: &mut Runner) -> Result<()> {
             format!("{}..{}", node.from_step, node.to_step),
             human_count(node.config.params()),
             format!("{own:.2e}"),
-            node.rate.peak().map_or("own".into(), |lr| format!("{lr:.2e}")),
+            format!("{:.2e}", node.peak_rate()),
             human_duration(seconds),
             state.into(),
         ]);

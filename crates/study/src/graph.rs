@@ -4,13 +4,13 @@
 //! its beginning, at one learning rate or with a decay to 0. Its key is a hash of everything that decides its bytes, the
 //! parent's key included, so that a finished one need never run again, and two arms that share a stretch share the run.
 
-use crate::flops;
 use crate::result::FORMAT;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokenformer_core::ModelConfig;
+use tokenformer_core::config::BaseSizes;
 use tokenformer_train::recipe::{GrowEvent, ModelTable};
 use tokenformer_train::{Error, Result};
 
@@ -40,18 +40,7 @@ pub struct Root {
     /// The fresh model, with the vocabulary of the tokenizer.
     pub model: ModelTable,
     /// Sizes of the base, at which the schedule's rate was found.
-    pub rates: Rates,
-}
-
-/// Sizes at which the learning rate was found; matrices of other sizes learn in proportion to base over fan-in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Rates {
-    /// Width.
-    pub width: usize,
-    /// Hidden width of an MLP.
-    pub mlp_hidden: usize,
-    /// Parameter tokens of query, key and value, of the output projection, and of the feed-forward network.
-    pub slots: [usize; 3],
+    pub base: BaseSizes,
 }
 
 /// The learning rate of a stretch.
@@ -117,6 +106,12 @@ impl Node {
     /// Updates of its own.
     pub fn steps(&self) -> u64 {
         self.to_step - self.from_step
+    }
+
+    /// Its highest learning rate.
+    pub fn peak_rate(&self) -> f64 {
+        let own = || Some(self.growths.last()?.schedule.as_ref()?.lr);
+        self.rate.peak().or_else(own).unwrap_or_default()
     }
 
     /// Name of its folder.
@@ -241,7 +236,7 @@ impl Graph {
             common: &self.common,
             parent: before.map(|node| &*node.key),
             model: changed(&root.model, &ModelTable::from_preset("nano")?),
-            rates: root.rates,
+            base: root.base,
             seed,
             steps: (from_step, stretch.to_step),
             rate: stretch.rate,
@@ -252,7 +247,7 @@ impl Graph {
         }
         let config = shapes.of(&root.model, &growths)?;
         let tokens = (self.common.batch * self.common.context) as f64;
-        let flops_per_step = tokens * flops::per_token(&config, self.common.context);
+        let flops_per_step = tokens * config.train_flops_per_token(self.common.context);
         let own = flops_per_step * (stretch.to_step - from_step) as f64;
         let node = Node {
             flops: before.map_or(0.0, |node| node.flops) + own,
@@ -284,7 +279,7 @@ struct Material<'a> {
     common: &'a Common,
     parent: Option<&'a str>,
     model: Value,
-    rates: Rates,
+    base: BaseSizes,
     seed: u64,
     steps: (u64, u64),
     rate: Rate,

@@ -7,7 +7,6 @@
 
 pub mod arms;
 pub mod corpus;
-pub mod flops;
 pub mod graph;
 pub mod plan;
 pub mod profile;

@@ -1,5 +1,6 @@
 //! Sizes and budgets of the study, one table per profile.
 
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use tokenformer_train::{Error, Result};
 
 /// How large the study is.
@@ -31,6 +32,8 @@ pub struct Profile {
     pub warmup_steps: u64,
     /// How the learning rate is found.
     pub tuning: Tuning,
+    /// Factors of the learning rate that an arm's largest stage is checked with, 1 among them.
+    pub checks: Vec<f64>,
     /// Updates between two evaluations along the way, and the held-out tokens of each.
     pub eval: (u64, usize),
     /// Held-out text that is aimed at, in bytes.
@@ -130,14 +133,14 @@ fn smoke() -> Profile {
         layers: 2,
         width: 32,
         context: 64,
-        batch: 8,
+        batch: 4,
         vocab: None,
         base_steps: 400,
-        stages: vec![stage(4, 80, 40), stage(16, 80, 30)],
+        stages: vec![stage(4, 60, 30), stage(16, 40, 15)],
         scratch: scratch([
             (32, &[100, 200, 400, 800]),
-            (64, &[60, 120, 250, 500]),
-            (128, &[50, 100, 200]),
+            (64, &[50, 100, 200]),
+            (128, &[30, 60, 100]),
         ]),
         decay_share: 0.2,
         warmup_steps: 20,
@@ -146,6 +149,7 @@ fn smoke() -> Profile {
             steps: 100,
             widenings: 1,
         },
+        checks: vec![1.0],
         eval: (40, 4096),
         held_out_bytes: 40_000,
         seeds: 2,
@@ -175,6 +179,7 @@ fn laptop() -> Profile {
             steps: 1000,
             widenings: 4,
         },
+        checks: vec![1.0, FRAC_1_SQRT_2, SQRT_2],
         eval: (200, 65_536),
         held_out_bytes: 2_000_000,
         seeds: 3,
@@ -204,6 +209,7 @@ fn gpu() -> Profile {
             steps: 1150,
             widenings: 4,
         },
+        checks: vec![1.0, FRAC_1_SQRT_2, SQRT_2],
         eval: (230, 131_072),
         held_out_bytes: 4_000_000,
         seeds: 3,

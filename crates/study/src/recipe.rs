@@ -3,7 +3,7 @@
 use crate::graph::{Common, Node, Rate};
 use std::path::Path;
 use tokenformer_train::recipe::{Resolved, resolve_table};
-use tokenformer_train::schedule::{Schedule, Shape};
+use tokenformer_train::schedule::{DecayShape, Schedule, Shape};
 use tokenformer_train::{Error, Recipe, Result};
 
 /// Updates between two checkpoints: what a kill costs at most.
@@ -19,6 +19,7 @@ pub fn of(node: &Node, common: &Common, data: &Path) -> Result<Resolved> {
         model: node.root.model.clone(),
         grow: node.growths.clone(),
         schedule: schedule(node, common),
+        lr_base: node.root.base,
         ..Recipe::default()
     };
     recipe.data.dir = data.display().to_string();
@@ -51,7 +52,8 @@ fn schedule(node: &Node, common: &Common) -> Schedule {
     };
     let decaying = |lr, steps: u64| Schedule {
         shape: Shape::Wsd,
-        decay_share: (steps as f64 + 0.5) / node.to_step as f64,
+        decay_steps: steps,
+        decay: DecayShape::Sqrt,
         ..flat(lr)
     };
     match node.rate {

@@ -42,8 +42,10 @@ pub struct NodeResult {
     pub tokens: u64,
     /// The same as a share of the training text.
     pub epochs: f64,
-    /// Floating-point operations since the first update of its first ancestor.
+    /// Floating-point operations since the first update of its first ancestor, by formula.
     pub flops: f64,
+    /// The same as they were counted, probes of growths included.
+    pub counted_flops: f64,
     /// Highest learning rate.
     pub lr: f64,
     /// Seconds of its own updates.
@@ -120,7 +122,7 @@ impl HeldOut {
 /// The training losses among a run's records, each of one update.
 pub(crate) fn losses(records: &[Record]) -> Vec<f32> {
     let losses = records.iter().filter_map(|record| match record {
-        Record::Train(train) => Some(rounded(train.loss)),
+        Record::Train(train) if train.loss.is_finite() => Some(rounded(train.loss)),
         _ => None,
     });
     losses.collect()

@@ -231,6 +231,7 @@ impl Runner {
                 relative_logit_diff: past.report.relative_logit_diff,
             }
         });
+        let counted = trainer.state().flops;
         drop(trainer);
         if matches!(view.first, Some(first) if first == node.from_step + 1) {
             let per_step = started.elapsed().as_secs_f64() / node.steps() as f64;
@@ -238,7 +239,14 @@ impl Runner {
         }
         let records = tokenformer_report::read(folder.join("metrics.jsonl"))?;
         let before = self.losses_before(graph, at);
-        Ok(Some(self.result(graph, node, &records, &before, growth, held_out, diverged)))
+        let result = self.result(graph, node, &records, &before);
+        Ok(Some(NodeResult {
+            counted_flops: counted,
+            growth,
+            held_out,
+            diverged,
+            ..result
+        }))
     }
 
     /// Where a node goes on: from its own newest checkpoint, or else from its parent's last.
@@ -308,17 +316,8 @@ impl Runner {
         before.split_off(before.len().saturating_sub(result::SPIKE_BEFORE))
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn result(
-        &self,
-        graph: &Graph,
-        node: &Node,
-        records: &[Record],
-        before: &[f32],
-        growth: Option<GrowthFacts>,
-        held_out: Option<HeldOut>,
-        diverged: Option<String>,
-    ) -> NodeResult {
+    /// What the records say of a node.
+    fn result(&self, graph: &Graph, node: &Node, records: &[Record], before: &[f32]) -> NodeResult {
         let losses = result::losses(records);
         let [first_losses, last_losses, means] = result::kept(&losses);
         let seconds = records.iter().filter_map(|record| match record {
@@ -346,17 +345,18 @@ impl Runner {
             tokens,
             epochs: tokens as f64 / self.corpus.epoch_tokens as f64,
             flops: node.flops,
-            lr: node.rate.peak().unwrap_or_default(),
+            counted_flops: 0.0,
+            lr: node.peak_rate(),
             seconds: seconds.sum(),
             machine: self.machine.clone(),
-            diverged,
-            growth,
+            diverged: None,
+            growth: None,
             spike: result::spike(before, &first_losses),
             evals: evals.filter(|eval| eval.loss.is_finite()).collect(),
-            held_out,
-            first_losses: first_losses.into_iter().filter(|loss| loss.is_finite()).collect(),
-            last_losses: last_losses.into_iter().filter(|loss| loss.is_finite()).collect(),
-            losses: means.into_iter().filter(|loss| loss.is_finite()).collect(),
+            held_out: None,
+            first_losses,
+            last_losses,
+            losses: means,
         }
     }
 
