@@ -48,8 +48,13 @@ fn growth(args: &GrowthArgs) -> Result<()> {
     let mut view = StudyView::new();
     let outcome = runner.run(&mut view, stop_flag())?;
     view.finish();
+    let report = runner.report(&out)?;
     match outcome {
-        Outcome::Finished => outln!("done: {} runs have results", runner.results().len()),
+        Outcome::Finished => outln!(
+            "done: {} runs have results; report: {}",
+            runner.results().len(),
+            report.display()
+        ),
         Outcome::Interrupted => outln!(
             "stopped; nothing is lost. The same command goes on:\n  {} reproduce growth --profile {} --out {} ...",
             shell::program(),
@@ -77,7 +82,15 @@ fn corpus(args: &GrowthArgs, profile: &Profile, out: &Path) -> Result<Corpus> {
 fn list(runner: &mut Runner) -> Result<()> {
     let plan = runner.plan()?;
     let missing = runner.missing(&plan);
-    let mut table = Table::new(["run", "updates", "parameters", "FLOP", "rate", "time", "state"]);
+    let mut table = Table::new([
+        "run",
+        "updates",
+        "parameters",
+        "FLOP",
+        "rate",
+        "time",
+        "state",
+    ]);
     let (mut left_s, mut flop, mut left_flop) = (0.0, 0.0, 0.0);
     for (at, node) in plan.graph.nodes().iter().enumerate() {
         let seconds = runner.seconds(&plan.graph, node)?;

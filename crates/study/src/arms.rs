@@ -186,7 +186,12 @@ const G: Family = Family::Gpt;
 
 /// All arms, in the order in which they are run.
 pub const ARMS: [Arm; 32] = [
-    arm("base", "TokenFormer of the first size", Group::Main, Kind::Base),
+    arm(
+        "base",
+        "TokenFormer of the first size",
+        Group::Main,
+        Kind::Base,
+    ),
     arm(
         "t-seg",
         "tokens with a norm of their own: random keys, zero values; exact",
@@ -217,7 +222,12 @@ pub const ARMS: [Arm; 32] = [
         Group::Main,
         Kind::Scratch(2),
     ),
-    arm("t-stay", "the base trained on without a growth", Group::Main, Kind::Stay),
+    arm(
+        "t-stay",
+        "the base trained on without a growth",
+        Group::Main,
+        Kind::Stay,
+    ),
     arm(
         "t-zero",
         "tokens under one norm: zero keys, random values, tau pinned; exact",
@@ -260,7 +270,12 @@ pub const ARMS: [Arm; 32] = [
         Group::Rival,
         rewarmed(Rung::segment),
     ),
-    arm("t-scr", "TokenFormer of the last size from scratch", Group::Rival, Kind::Final),
+    arm(
+        "t-scr",
+        "TokenFormer of the last size from scratch",
+        Group::Rival,
+        Kind::Final,
+    ),
     arm(
         "g-stack",
         "plain Transformer, blocks stacked",
@@ -315,35 +330,47 @@ pub const ARMS: [Arm; 32] = [
         Group::Rival,
         grown(G, |r| r.wider(Method::Corner)),
     ),
-    ablation("a-no-warmup", "new tokens learn at the full rate from the first update", |r| Growth {
-        warmup: Some(0),
-        ..r.segment()
-    }),
-    ablation("a-full-rate", "new values learn at the usual rate", |r| Growth {
-        rate: Rate::Full,
-        ..r.segment()
+    ablation(
+        "a-no-warmup",
+        "new tokens learn at the full rate from the first update",
+        |r| Growth {
+            warmup: Some(0),
+            ..r.segment()
+        },
+    ),
+    ablation("a-full-rate", "new values learn at the usual rate", |r| {
+        Growth {
+            rate: Rate::Full,
+            ..r.segment()
+        }
     }),
     ablation("a-plain", "neither warm-up nor a lower rate", |r| Growth {
         warmup: Some(0),
         rate: Rate::Full,
         ..r.segment()
     }),
-    ablation("a-old-slow", "old arrays learn at 0.3 of the rate", |r| Growth {
-        old_lr: 0.3,
-        ..r.segment()
+    ablation("a-old-slow", "old arrays learn at 0.3 of the rate", |r| {
+        Growth {
+            old_lr: 0.3,
+            ..r.segment()
+        }
     }),
     ablation("a-old-frozen", "old arrays stay as they are", |r| Growth {
         freeze_old: true,
         ..r.segment()
     }),
-    ablation("a-reset", "moments start from zero at the growth", |r| Growth {
-        moments: Moments::Reset,
-        ..r.segment()
+    ablation("a-reset", "moments start from zero at the growth", |r| {
+        Growth {
+            moments: Moments::Reset,
+            ..r.segment()
+        }
     }),
-    ablation("a-ffn", "all new tokens in the feed-forward network", |r| Growth {
-        method: Some(Method::Segment),
-        ffn: Amount::Add(r.added_tokens()),
-        ..Growth::default()
+    ablation("a-ffn", "all new tokens in the feed-forward network", |r| {
+        Growth {
+            method: Some(Method::Segment),
+            ffn: Amount::Add(r.added_tokens()),
+            ..Growth::default()
+        }
     }),
     ablation("a-attention", "all new tokens in attention", |r| Growth {
         method: Some(Method::Segment),
@@ -351,21 +378,27 @@ pub const ARMS: [Arm; 32] = [
         proj: Amount::Add(r.added_tokens() / 4),
         ..Growth::default()
     }),
-    ablation("a-blocks", "half of the parameters as tokens, half as blocks", |r| {
-        // Blocks of half the new size, so many that the sum is the same.
-        let half = r.after.div_ceil(2).max(r.before + 1);
-        let [attention, ffn] = Rung::base_slots(r.width).map(|slots| slots * half);
-        let more = (r.layers * r.after).saturating_sub(r.layers * half).div_ceil(half);
-        Growth {
-            method: Some(Method::Segment),
-            qkv: Amount::To(attention),
-            proj: Amount::To(attention),
-            ffn: Amount::To(ffn),
-            layers: more,
-            at: Some(At::Middle),
-            ..Growth::default()
-        }
-    }),
+    ablation(
+        "a-blocks",
+        "half of the parameters as tokens, half as blocks",
+        |r| {
+            // Blocks of half the new size, so many that the sum is the same.
+            let half = r.after.div_ceil(2).max(r.before + 1);
+            let [attention, ffn] = Rung::base_slots(r.width).map(|slots| slots * half);
+            let more = (r.layers * r.after)
+                .saturating_sub(r.layers * half)
+                .div_ceil(half);
+            Growth {
+                method: Some(Method::Segment),
+                qkv: Amount::To(attention),
+                proj: Amount::To(attention),
+                ffn: Amount::To(ffn),
+                layers: more,
+                at: Some(At::Middle),
+                ..Growth::default()
+            }
+        },
+    ),
 ];
 
 /// Updates over which `t-zero-anneal` moves its tau.
@@ -376,7 +409,10 @@ const ANNEAL_STEPS: u64 = 200;
 /// # Errors
 /// [`Error::Recipe`] for an unknown name.
 pub fn named(names: &[String]) -> Result<Vec<Arm>> {
-    if let Some(unknown) = names.iter().find(|name| ARMS.iter().all(|arm| arm.name != **name)) {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| ARMS.iter().all(|arm| arm.name != **name))
+    {
         let known: Vec<&str> = ARMS.iter().map(|arm| arm.name).collect();
         let near = tokenformer_core::nearest(unknown, known.iter().copied());
         return Err(Error::Recipe {

@@ -54,7 +54,11 @@ pub fn source(profile: &Profile, given: Option<&Path>, data: &Path) -> Result<So
             let bytes = Files::open(options.clone())?.visit(|_| Ok(()))?.text_bytes;
             let share = profile.held_out_bytes as f64 / bytes.max(1) as f64;
             let name = folder.display().to_string();
-            (DocumentSource::Paths(options), name, share.min(MAX_HELD_OUT))
+            (
+                DocumentSource::Paths(options),
+                name,
+                share.min(MAX_HELD_OUT),
+            )
         }
         None if profile.vocab.is_none() => {
             let share = profile.held_out_bytes as f64 / MADE_UP_BYTES as f64;
@@ -80,7 +84,9 @@ pub fn source(profile: &Profile, given: Option<&Path>, data: &Path) -> Result<So
     };
     if data.join(DATASET).exists() {
         let summary = Dataset::open(data)?.summary;
-        let vocab = profile.vocab.is_none_or(|vocab| vocab == summary.tokenizer.vocab_size);
+        let vocab = profile
+            .vocab
+            .is_none_or(|vocab| vocab == summary.tokenizer.vocab_size);
         if summary.inputs == [name.clone()] && vocab {
             return Ok(Source::Ready(data.into()));
         }
@@ -106,7 +112,11 @@ impl Corpus {
     pub fn open(dir: &Path, context: usize) -> Result<Self> {
         let dataset = Dataset::open(dir)?;
         let mut hasher = blake3::Hasher::new();
-        let hashes = [dataset.train.hash(), dataset.valid.hash(), dataset.tokenizer.fingerprint()];
+        let hashes = [
+            dataset.train.hash(),
+            dataset.valid.hash(),
+            dataset.tokenizer.fingerprint(),
+        ];
         for hash in hashes {
             hasher.update(hash.as_bytes());
         }
@@ -124,7 +134,7 @@ impl Corpus {
         let held_out = self.dataset.valid.text_bytes();
         let documents = self.dataset.valid.doc_count();
         let mut notes = vec![format!(
-            "Held out: {documents} whole documents of {held_out} bytes; a text of {} tokens is trained on.",
+            "Held out are {held_out} bytes in whole documents ({documents}); {} tokens are trained on.",
             self.epoch_tokens
         )];
         if held_out < FEW_HELD_OUT_BYTES {

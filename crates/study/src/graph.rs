@@ -194,12 +194,7 @@ impl Graph {
     ///
     /// # Errors
     /// If the growth is impossible.
-    pub fn child(
-        &mut self,
-        shapes: &mut Shapes,
-        parent: usize,
-        stretch: Stretch,
-    ) -> Result<usize> {
+    pub fn child(&mut self, shapes: &mut Shapes, parent: usize, stretch: Stretch) -> Result<usize> {
         let Node { root, seed, .. } = &self.nodes[parent];
         let (root, seed) = (Arc::clone(root), *seed);
         self.add(shapes, root, seed, Some(parent), stretch)
@@ -236,11 +231,16 @@ impl Graph {
             common: &self.common,
             parent: before.map(|node| &*node.key),
             model: changed(&root.model, &ModelTable::from_preset("nano")?),
-            base: root.base,
+            base: changed(&root.base, &BaseSizes::default()),
             seed,
             steps: (from_step, stretch.to_step),
             rate: stretch.rate,
-            growth: grows.then(|| changed(growths.last().unwrap_or(&GrowEvent::default()), &GrowEvent::default())),
+            growth: grows.then(|| {
+                changed(
+                    growths.last().unwrap_or(&GrowEvent::default()),
+                    &GrowEvent::default(),
+                )
+            }),
         });
         if let Some(&index) = self.by_key.get(&key) {
             return Ok(index);
@@ -279,7 +279,7 @@ struct Material<'a> {
     common: &'a Common,
     parent: Option<&'a str>,
     model: Value,
-    base: BaseSizes,
+    base: Value,
     seed: u64,
     steps: (u64, u64),
     rate: Rate,

