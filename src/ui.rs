@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::Record;
 use tokenformer_report::table::{human_count, human_duration};
+use tokenformer_study::runner::Standing;
+use tokenformer_study::{NodeResult, Watcher};
 use tokenformer_train::{Observer, Progress};
 
 /// Time between two progress lines where there is no terminal.
@@ -144,6 +146,95 @@ impl Observer for TrainingView {
 
     fn warning(&mut self, text: &str) {
         self.print(&format!("warning: {text}"));
+    }
+}
+
+/// Watches a study of many runs.
+pub struct StudyView {
+    bar: Option<ProgressBar>,
+    last_line: Option<Instant>,
+}
+
+impl StudyView {
+    /// A view before the first update.
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
+            match ProgressStyle::with_template("{bar:24.cyan/blue} {msg}") {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self {
+            bar,
+            last_line: None,
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn print(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => errln!("{line}"),
+        }
+    }
+}
+
+impl Watcher for StudyView {
+    fn step(&mut self, standing: &Standing<'_>, p: &Progress) {
+        const INTERVAL: Duration = Duration::from_secs(10);
+        let now = Instant::now();
+        if self.bar.is_none() && self.last_line.is_some_and(|t| now - t < INTERVAL) {
+            return;
+        }
+        self.last_line = Some(now);
+        let (ended, runs) = standing.runs;
+        let line = format!(
+            "{:.1} % | run {}/{runs} {} | step {}/{} | loss {:.3} | {:.0} ms | eta {}, of the study {}",
+            100.0 * standing.share,
+            ended + 1,
+            standing.node.label,
+            p.step,
+            p.steps,
+            p.loss,
+            p.step_ms,
+            human_duration(standing.node_eta_s),
+            human_duration(standing.eta_s),
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position((1000.0 * standing.share) as u64);
+                bar.set_message(line);
+            }
+            None => errln!("{line}"),
+        }
+    }
+
+    fn ended(&mut self, result: &NodeResult) {
+        let loss = match (&result.held_out, &result.diverged) {
+            (_, Some(problem)) => format!("diverged: {problem}"),
+            (Some(held_out), None) => format!(
+                "held out {:.4} nats per token, {:.4} bits per byte",
+                held_out.loss, held_out.bits_per_byte
+            ),
+            (None, None) => format!("{} updates", result.to_step),
+        };
+        let growth = result.growth.as_ref().map_or(String::new(), |growth| {
+            let moved = growth.max_logit_diff;
+            format!(" | grown by {}, logits moved {moved:.1e}", growth.summary)
+        });
+        let seconds = human_duration(result.seconds);
+        self.print(&format!("{} | {loss}{growth} | {seconds}", result.label));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.print(text);
     }
 }
 

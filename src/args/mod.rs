@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 mod grow;
 mod inspect;
+mod reproduce;
 mod train;
 mod values;
 
@@ -19,6 +20,7 @@ pub use eval::EvalArgs;
 pub use generate::{GenerateArgs, LogitsArgs};
 pub use grow::GrowArgs;
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
+pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
 pub use train::{RecipeArgs, TrainArgs};
 
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -92,6 +94,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Measure speed and memory, beside what the machine can do at most.
     Bench(BenchArgs),
+    /// Repeat the studies behind this project's claims.
+    Reproduce(ReproduceArgs),
     /// Print completions for a shell.
     Completions(CompletionsArgs),
 }

@@ -16,6 +16,7 @@ pub mod grow;
 pub mod inspect;
 pub mod logits;
 pub mod plan;
+pub mod reproduce;
 pub mod tasks;
 pub mod train;
 pub mod verify;

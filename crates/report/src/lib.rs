@@ -14,6 +14,7 @@
 mod csv;
 mod error;
 mod escape;
+pub mod figure;
 mod files;
 mod html;
 mod plots;
@@ -27,7 +28,7 @@ mod write;
 
 pub use csv::metrics_csv;
 pub use error::Error;
-pub use html::{ReportInput, render};
+pub use html::{Page, ReportInput, render};
 pub use plots::{Plot, ZOOM_AFTER, ZOOM_BEFORE, plots};
 pub use records::{
     ControlRecord, Damage, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint,

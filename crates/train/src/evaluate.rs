@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::scored::{ScoredBytes, bits_per_byte};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::{Graph, Model};
-use tokenformer_data::{EvalWindow, EvalWindows, TokenFile};
+use tokenformer_data::{EvalWindow, EvalWindows, TokenFile, TokenSource};
 
 /// How a text is cut into windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +53,14 @@ pub struct EvalOptions {
 
 /// A text to be scored.
 #[derive(Clone, Copy, Debug)]
-pub struct HeldOut<'a> {
+pub struct HeldOut<'a, S: ?Sized = TokenFile> {
     /// The tokens.
-    pub text: &'a TokenFile,
+    pub text: &'a S,
     /// The bytes they stand for.
     pub bytes: &'a ScoredBytes,
 }
 
-impl HeldOut<'_> {
+impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
     /// Scores the text with `model`. `progress` is told the number of tokens scored so far; `stop` is looked at
     /// before each pass over [`EvalOptions::batch`] windows, and ends the evaluation without a result.
     ///

@@ -1,8 +1,11 @@
 //! The report: one HTML page that needs nothing but itself, no script and no network.
 
+mod page;
 mod samples;
 mod summary;
 mod tables;
+
+pub use page::Page;
 
 use crate::escape::escape;
 use crate::plots::{Plot, plots};

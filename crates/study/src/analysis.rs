@@ -1,0 +1,528 @@
+//! From the results at hand to tables, contrasts and speed-ups.
+
+use crate::arms::{ARMS, Kind};
+use crate::plan::{Endpoint, Plan};
+use crate::result::{NodeResult, Results};
+use crate::stats::{Beyond, Contrast, Curve, Table, holm, mean, quantile};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use tokenformer_core::config::Family;
+
+/// Smallest difference of interest: 0.5 % of perplexity, in nats per token.
+pub const MARGIN: f64 = 0.005;
+/// What counts as comparable: 2 % of perplexity, in nats per token.
+pub const TOLERANCE: f64 = 0.0198;
+/// The arm that the study is about.
+pub const GROWN: &str = "t-seg";
+/// The base trained on.
+pub const STAY: &str = "t-stay";
+
+/// An end of an arm over its seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Name of the arm.
+    pub arm: String,
+    /// Which end.
+    pub size: String,
+    /// Learnable numbers.
+    pub params: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// The same over the training text.
+    pub epochs: f64,
+    /// Floating-point operations, from the first update of the base on.
+    pub flops: f64,
+    /// Seconds of training, likewise, mean of the seeds.
+    pub seconds: f64,
+    /// Learning rate of the last stage.
+    pub lr: f64,
+    /// Seeds with a result, in order.
+    pub seeds: Vec<u64>,
+    /// Their losses in nats per token.
+    pub losses: Vec<f64>,
+    /// Their losses in bits per byte.
+    pub bits_per_byte: Vec<f64>,
+    /// Seeds whose run diverged.
+    pub diverged: Vec<u64>,
+    /// Spikes of the growth of this stage, by seed, less those of the base trained on where there are any.
+    pub spikes: Vec<f64>,
+    /// Largest and relative logit difference of the growth, the worst seed's.
+    pub moved: Option<(f64, f64)>,
+}
+
+/// How much less a grown model costs than a plain one from scratch of the same loss.
+#[derive(Clone, Debug, Serialize)]
+pub struct SpeedUp {
+    /// What is compared, for people.
+    pub name: String,
+    /// Geometric mean over the seeds.
+    pub factor: f64,
+    /// 95 % interval; of what lies outside the measured range only the bound is known.
+    pub interval: [f64; 2],
+    /// Whether the range ends before the loss is reached, so that the factor is at least that.
+    pub is_bound: bool,
+    /// Seed by seed.
+    pub by_seed: Vec<f64>,
+}
+
+/// Everything that is derived from the results.
+#[derive(Clone, Debug, Serialize)]
+pub struct Analysis {
+    /// Ends of arms with results.
+    pub rows: Vec<Row>,
+    /// Paired differences of the claims.
+    pub contrasts: BTreeMap<String, Contrast>,
+    /// Paired differences of every arm to the grown one, at each size.
+    pub forest: Vec<(String, Contrast)>,
+    /// Speed-ups by name.
+    pub speed_ups: BTreeMap<String, SpeedUp>,
+    /// Standard error of a difference of two arms, and its degrees of freedom.
+    pub pooled: Option<(f64, f64)>,
+    /// Floating-point operations of all tries of learning rates.
+    pub tuning_flops: f64,
+    /// Smallest and largest ratio of counted operations to the formula's.
+    pub audit: Option<(f64, f64)>,
+}
+
+/// The results of a plan, by end and seed.
+pub(crate) struct Ends<'a> {
+    pub plan: &'a Plan,
+    pub results: &'a Results,
+}
+
+impl<'a> Ends<'a> {
+    fn counting(&self) -> impl Iterator<Item = (&'a Endpoint, &'a NodeResult)> {
+        let ends = self
+            .plan
+            .endpoints
+            .iter()
+            .filter(|end| end.counts && end.settled);
+        let results = self.results;
+        let graph = &self.plan.graph;
+        ends.filter_map(move |end| Some((end, results.of(graph.node(end.node))?)))
+    }
+
+    /// The result of an end.
+    pub fn of(&self, arm: &str, size: &str, seed: u64) -> Option<&'a NodeResult> {
+        let mut ends = self.counting();
+        ends.find(|(end, _)| (end.arm, &*end.size, end.seed) == (arm, size, seed))
+            .map(|(_, result)| result)
+    }
+
+    fn loss(&self, arm: &str, size: &str, seed: u64) -> Option<f64> {
+        Some(self.of(arm, size, seed)?.held_out.as_ref()?.loss)
+    }
+
+    /// Seeds with any result, in order.
+    pub fn seeds(&self) -> Vec<u64> {
+        let mut seeds: Vec<u64> = self.counting().map(|(end, _)| end.seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        seeds
+    }
+
+    /// The sizes of an arm with a result, in the order of the plan.
+    pub fn sizes(&self, arm: &str) -> Vec<String> {
+        let mut sizes: Vec<String> = Vec::new();
+        for (end, _) in self.counting().filter(|(end, _)| end.arm == arm) {
+            if !sizes.contains(&end.size) {
+                sizes.push(end.size.clone());
+            }
+        }
+        sizes
+    }
+
+    /// Cost and loss of the ends of an arm from scratch.
+    fn points(&self, arm: &str, seed: u64) -> Vec<(f64, f64)> {
+        let of = self
+            .counting()
+            .filter(|(end, _)| (end.arm, end.seed) == (arm, seed));
+        of.filter_map(|(_, result)| Some((result.flops, result.held_out.as_ref()?.loss)))
+            .collect()
+    }
+
+    /// Curves of the plain Transformers from scratch, small to large.
+    pub fn scratch(&self, seed: u64) -> Vec<(&'static str, Curve)> {
+        let arms = ARMS
+            .iter()
+            .filter(|arm| matches!(arm.kind, Kind::Scratch(_)));
+        arms.filter_map(|arm| Some((arm.name, Curve::new(&self.points(arm.name, seed))?)))
+            .collect()
+    }
+
+    /// Lowest loss that any plain Transformer from scratch has at this cost.
+    pub fn frontier(&self, seed: u64, flops: f64) -> Option<f64> {
+        let curves = self.scratch(seed);
+        let losses = curves.iter().filter_map(|(_, curve)| curve.at(flops));
+        losses.reduce(f64::min)
+    }
+
+    /// The sum of the parts of the training of an end, in seconds.
+    fn seconds(&self, node: usize) -> f64 {
+        let path = self.plan.graph.path(node);
+        path.filter_map(|at| self.results.of(self.plan.graph.node(at)))
+            .map(|result| result.seconds)
+            .sum()
+    }
+
+    /// The run in which the growth of an end's stage happened.
+    fn growth(&self, node: usize) -> Option<&'a NodeResult> {
+        let graph = &self.plan.graph;
+        let at = graph.path(node).find(|&at| graph.node(at).grows)?;
+        self.results.of(graph.node(at))
+    }
+
+    /// The spike of the base trained on without a growth, from `step` on.
+    fn control(&self, seed: u64, step: u64) -> Option<f64> {
+        let name = format!("s{seed}/{STAY}/");
+        let mut nodes = self.plan.graph.nodes().iter();
+        let node = nodes.find(|n| n.from_step == step && n.label.starts_with(&name))?;
+        self.results.of(node)?.spike
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        for (end, result) in self.counting() {
+            let known = rows
+                .iter()
+                .position(|r| r.arm == end.arm && r.size == end.size);
+            let at = known.unwrap_or_else(|| {
+                rows.push(Row {
+                    arm: end.arm.into(),
+                    size: end.size.clone(),
+                    params: result.params,
+                    tokens: result.tokens,
+                    epochs: result.epochs,
+                    flops: result.flops,
+                    seconds: 0.0,
+                    lr: result.lr,
+                    seeds: Vec::new(),
+                    losses: Vec::new(),
+                    bits_per_byte: Vec::new(),
+                    diverged: Vec::new(),
+                    spikes: Vec::new(),
+                    moved: None,
+                });
+                rows.len() - 1
+            });
+            let row = &mut rows[at];
+            let Some(held_out) = &result.held_out else {
+                row.diverged.push(end.seed);
+                continue;
+            };
+            row.seeds.push(end.seed);
+            row.losses.push(held_out.loss);
+            row.bits_per_byte.push(held_out.bits_per_byte);
+            row.seconds += self.seconds(end.node);
+            if let Some(grown) = self.growth(end.node) {
+                if let Some(spike) = grown.spike {
+                    row.spikes
+                        .push(spike - self.control(end.seed, grown.from_step).unwrap_or(0.0));
+                }
+                if let Some(facts) = &grown.growth {
+                    let (max, relative) = row.moved.unwrap_or_default();
+                    let now = (facts.max_logit_diff, facts.relative_logit_diff);
+                    row.moved = Some((max.max(now.0), relative.max(now.1)));
+                }
+            }
+        }
+        for row in &mut rows {
+            row.seconds /= row.seeds.len().max(1) as f64;
+        }
+        rows
+    }
+}
+
+/// Number of the arm from scratch whose size is nearest to `params`, by its results.
+fn same_size(rows: &[Row], params: u64) -> Option<String> {
+    let is_scratch = |row: &&Row| {
+        ARMS.iter()
+            .any(|arm| arm.name == row.arm && matches!(arm.kind, Kind::Scratch(_)))
+    };
+    let distance = |row: &&Row| (row.params as f64 / params as f64).ln().abs();
+    let nearest = rows
+        .iter()
+        .filter(is_scratch)
+        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
+    Some(nearest?.arm.clone())
+}
+
+/// Whether an arm grows a TokenFormer, or a plain Transformer; `None` for what does not grow.
+pub(crate) fn grows(arm: &str) -> Option<Family> {
+    let arm = ARMS.iter().find(|known| known.name == arm)?;
+    match arm.kind {
+        Kind::Grown(ladder) => Some(ladder.family),
+        Kind::Late(_) => Some(Family::Gpt),
+        Kind::Base | Kind::Stay | Kind::Scratch(_) | Kind::Final => None,
+    }
+}
+
+impl Analysis {
+    /// Analyses the results of a plan.
+    pub fn new(plan: &Plan, results: &Results) -> Self {
+        let ends = Ends { plan, results };
+        let rows = ends.rows();
+        let mut analysis = Self {
+            contrasts: BTreeMap::new(),
+            forest: Vec::new(),
+            speed_ups: BTreeMap::new(),
+            pooled: None,
+            tuning_flops: tuning_flops(plan, results),
+            audit: audit(plan, results),
+            rows,
+        };
+        let sizes = ends.sizes(GROWN);
+        if let Some(size) = sizes.last() {
+            analysis.compare(&ends, size);
+            analysis.compare_all(&ends, &sizes);
+            analysis.measure_speed_ups(&ends, &sizes);
+        }
+        analysis
+    }
+
+    /// A row.
+    pub fn row(&self, arm: &str, size: &str) -> Option<&Row> {
+        self.rows
+            .iter()
+            .find(|row| row.arm == arm && row.size == size)
+    }
+
+    /// Losses of all arms at the size, and of what they are compared with, by seed.
+    fn table(&self, ends: &Ends<'_>, size: &str) -> Table {
+        let seeds = ends.seeds();
+        let by_seed = |loss: &dyn Fn(u64) -> Option<f64>| -> Vec<Option<f64>> {
+            seeds.iter().map(|&seed| loss(seed)).collect()
+        };
+        let mut rows: Vec<(String, Vec<Option<f64>>)> = Vec::new();
+        for arm in &ARMS {
+            // An arm of another kind of sizes is judged at its last.
+            let sizes = ends.sizes(arm.name);
+            let own = match sizes.iter().any(|own| own == size) {
+                true => size.to_string(),
+                false => match (grows(arm.name), sizes.last()) {
+                    (Some(_), Some(last)) if !last.starts_with('x') => last.clone(),
+                    _ => continue,
+                },
+            };
+            rows.push((
+                arm.name.into(),
+                by_seed(&|seed| ends.loss(arm.name, &own, seed)),
+            ));
+        }
+        let Some(grown) = self.row(GROWN, size) else {
+            return Table::new(rows);
+        };
+        if let Some(same) = same_size(&self.rows, grown.params) {
+            let curve = |seed| Curve::new(&ends.points(&same, seed));
+            rows.push((
+                "scratch, same size and cost".into(),
+                by_seed(&|seed| curve(seed)?.at(grown.flops)),
+            ));
+            let tokens = |seed| {
+                let grown = ends.of(GROWN, size, seed)?;
+                let stage = ends.growth_tokens(GROWN, size, seed)?;
+                let plain = self.rows.iter().find(|row| row.arm == same)?;
+                let per_token = plain.flops / plain.tokens as f64;
+                curve(seed)?.at(per_token * (grown.tokens - stage) as f64)
+            };
+            rows.push((
+                "scratch, same size and the stage's tokens".into(),
+                by_seed(&tokens),
+            ));
+        }
+        let frontier = |seed| ends.frontier(seed, grown.flops);
+        rows.push(("best scratch of the same cost".into(), by_seed(&frontier)));
+        Table::new(rows)
+    }
+
+    /// The contrasts of the claims.
+    fn compare(&mut self, ends: &Ends<'_>, size: &str) {
+        let table = self.table(ends, size);
+        self.pooled = table.error();
+        let best = |family: Family| {
+            let rows = table
+                .rows()
+                .iter()
+                .filter(|row| grows(&row.0) == Some(family));
+            let best = rows.min_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)));
+            best.map(|row| row.0.clone())
+        };
+        let mut wanted = vec![
+            (
+                "C2",
+                GROWN.to_string(),
+                "scratch, same size and the stage's tokens".to_string(),
+            ),
+            ("C3", GROWN.into(), "scratch, same size and cost".into()),
+            ("C4", GROWN.into(), "best scratch of the same cost".into()),
+        ];
+        if let (Some(t), Some(g)) = (best(Family::Tokenformer), best(Family::Gpt)) {
+            wanted.push(("C6", t, g));
+        }
+        for rival in ["t-zero", "t-near", "t-rel"] {
+            wanted.push(("C7", GROWN.into(), rival.into()));
+        }
+        let found = wanted.into_iter().filter_map(|(claim, arm, reference)| {
+            let name = format!("{claim}: {arm} against {reference}");
+            table.contrast(name, &arm, &reference)
+        });
+        let mut found: Vec<Contrast> = found.collect();
+        holm(&mut found);
+        let named = found
+            .into_iter()
+            .map(|contrast| (contrast.name.clone(), contrast));
+        self.contrasts = named.collect();
+    }
+
+    /// Every arm against the grown one, at every size.
+    fn compare_all(&mut self, ends: &Ends<'_>, sizes: &[String]) {
+        for size in sizes {
+            let table = self.table(ends, size);
+            for (arm, _) in table.rows().iter().filter(|row| row.0 != GROWN) {
+                if let Some(contrast) = table.contrast(arm.clone(), arm, GROWN) {
+                    self.forest.push((size.clone(), contrast));
+                }
+            }
+        }
+    }
+
+    fn measure_speed_ups(&mut self, ends: &Ends<'_>, sizes: &[String]) {
+        let Some(size) = sizes.last() else { return };
+        let grown: Vec<String> = (self.rows.iter())
+            .filter(|row| row.size == *size && grows(&row.arm).is_some())
+            .map(|row| row.arm.clone())
+            .collect();
+        for arm in grown {
+            for (name, easier) in [("same loss", 0.0), ("within 2 %", TOLERANCE)] {
+                let name = format!("{arm} {size}, {name}");
+                if let Some(found) = self.speed_up(ends, &name, &[(&arm, size)], easier) {
+                    self.speed_ups.insert(name, found);
+                }
+            }
+        }
+        let family: Vec<(&str, &str)> = std::iter::once(("base", "x1"))
+            .chain(sizes.iter().map(|size| (GROWN, size.as_str())))
+            .collect();
+        if let Some(found) = self.speed_up(ends, "series", &family, 0.0) {
+            self.speed_ups.insert("series".into(), found);
+        }
+    }
+
+    /// What scratch pays for the losses of all `models`, over what the whole series of them costs. The scratch model may
+    /// have a loss that is lower by `easier`: the grown one counts as comparable then.
+    fn speed_up(
+        &self,
+        ends: &Ends<'_>,
+        name: &str,
+        models: &[(&str, &str)],
+        easier: f64,
+    ) -> Option<SpeedUp> {
+        let (mut by_seed, mut is_bound, mut falls) = (Vec::new(), false, Vec::new());
+        for seed in ends.seeds() {
+            let mut scratch = 0.0;
+            for (arm, size) in models {
+                let loss = ends.loss(arm, size, seed)? - easier;
+                let curves = ends.scratch(seed);
+                let costs = curves.iter().map(|(_, curve)| (curve, curve.cost_of(loss)));
+                let reached = costs
+                    .clone()
+                    .filter_map(|(curve, cost)| Some((curve, cost.ok()?)));
+                let cheapest = reached.min_by(|a, b| a.1.total_cmp(&b.1));
+                scratch += match cheapest {
+                    Some((curve, cost)) => {
+                        falls.push(curve.fall(cost));
+                        cost
+                    }
+                    None => {
+                        // No size reaches it: at least the largest cost; or all are below it: at most the least.
+                        is_bound = true;
+                        let above = costs.clone().filter_map(|(_, cost)| match cost {
+                            Err(Beyond::Above(cost)) => Some(cost),
+                            _ => None,
+                        });
+                        let below = costs.filter_map(|(_, cost)| match cost {
+                            Err(Beyond::Below(cost)) => Some(cost),
+                            _ => None,
+                        });
+                        above.reduce(f64::max).or(below.reduce(f64::min))?
+                    }
+                };
+            }
+            let own = ends.series_flops(models, seed)?;
+            by_seed.push(scratch / own);
+        }
+        let logs: Vec<f64> = by_seed.iter().map(|s| s.ln()).collect();
+        let middle = mean(&logs);
+        // The error of the loss, over the slope of the curve, is that of the cost's logarithm.
+        let fall = mean(&falls);
+        let reach = match self.pooled {
+            Some((error, freedom)) if fall > 0.0 => quantile(0.975, freedom) * error / fall,
+            _ => f64::INFINITY,
+        };
+        let interval = [(middle - reach).exp(), (middle + reach).exp()];
+        (!by_seed.is_empty()).then(|| SpeedUp {
+            name: name.into(),
+            factor: middle.exp(),
+            interval,
+            is_bound,
+            by_seed,
+        })
+    }
+}
+
+impl Ends<'_> {
+    /// Tokens seen when the last growth of an end happened.
+    fn growth_tokens(&self, arm: &str, size: &str, seed: u64) -> Option<u64> {
+        let ends = self.plan.endpoints.iter();
+        let mut ends = ends.filter(|end| end.counts && end.seed == seed);
+        let end = ends.find(|end| end.arm == arm && end.size == size)?;
+        let graph = &self.plan.graph;
+        let at = graph.path(end.node).find(|&at| graph.node(at).grows)?;
+        let common = graph.common();
+        Some(graph.node(at).from_step * (common.batch * common.context) as u64)
+    }
+
+    /// What a series of models costs, whatever they share counted once.
+    fn series_flops(&self, models: &[(&str, &str)], seed: u64) -> Option<f64> {
+        let graph = &self.plan.graph;
+        let mut paid = std::collections::BTreeSet::new();
+        for (arm, size) in models {
+            let ends = self.plan.endpoints.iter();
+            let mut ends = ends.filter(|end| end.counts && end.seed == seed);
+            let end = ends.find(|end| end.arm == *arm && end.size == *size)?;
+            paid.extend(graph.path(end.node));
+        }
+        let own = |at: &usize| graph.node(*at).flops_per_step * graph.node(*at).steps() as f64;
+        Some(paid.iter().map(own).sum())
+    }
+}
+
+fn tuning_flops(plan: &Plan, results: &Results) -> f64 {
+    let graph = &plan.graph;
+    let mut paid: std::collections::BTreeSet<usize> = plan.tuning.iter().copied().collect();
+    let checks = plan
+        .endpoints
+        .iter()
+        .filter(|end| end.scale != 1.0 && end.seed == 1);
+    paid.extend(checks.map(|end| end.node));
+    let done = paid
+        .iter()
+        .filter(|&&at| results.of(graph.node(at)).is_some());
+    done.map(|&at| graph.node(at).flops_per_step * graph.node(at).steps() as f64)
+        .sum()
+}
+
+fn audit(plan: &Plan, results: &Results) -> Option<(f64, f64)> {
+    let found = plan
+        .graph
+        .nodes()
+        .iter()
+        .filter_map(|node| results.of(node));
+    let ratios = found
+        .filter(|r| r.diverged.is_none())
+        .map(|r| r.counted_flops / r.flops);
+    ratios.fold(None, |range, ratio| {
+        let (low, high) = range.unwrap_or((ratio, ratio));
+        Some((f64::min(low, ratio), f64::max(high, ratio)))
+    })
+}

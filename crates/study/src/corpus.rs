@@ -1,0 +1,147 @@
+//! The text of a study.
+
+use crate::profile::Profile;
+use crate::text;
+use std::path::{Path, PathBuf};
+use tokenformer_data::{
+    Corpus as Files, CorpusOptions, Dataset, DocumentSource, PrepareOptions, TokenizerSpec,
+    WindowSampler,
+};
+use tokenformer_train::{Error, Result};
+
+/// The description that makes a folder a dataset.
+const DATASET: &str = "dataset.json";
+/// Text below which the held-out part is called small, in bytes.
+const FEW_HELD_OUT_BYTES: u64 = 1_500_000;
+/// Largest share of the text that is held out.
+const MAX_HELD_OUT: f64 = 0.2;
+/// Bytes of the text that a profile without a corpus makes itself.
+const MADE_UP_BYTES: usize = 1_000_000;
+
+/// A dataset, ready to train on.
+#[derive(Debug)]
+pub struct Corpus {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Hash of the training text, the held-out text and the tokenizer.
+    pub id: String,
+    /// The dataset.
+    pub dataset: Dataset,
+    /// Tokens of an epoch.
+    pub epoch_tokens: u64,
+}
+
+/// Where the text of a study is, and what has to be done before it can be used.
+pub enum Source {
+    /// A dataset that is ready.
+    Ready(PathBuf),
+    /// Text to prepare, and the folder of the dataset.
+    Prepare(Box<PrepareOptions>),
+}
+
+/// What `profile` trains on: a dataset or folder of text at `given`, or else text that it makes itself. What is
+/// prepared goes to `data`, and is used again when it was made from the same inputs.
+///
+/// # Errors
+/// If the profile needs a corpus and none is given, the text cannot be read, or `data` holds another dataset.
+pub fn source(profile: &Profile, given: Option<&Path>, data: &Path) -> Result<Source> {
+    if let Some(dir) = given.filter(|dir| dir.join(DATASET).exists()) {
+        return Ok(Source::Ready(dir.into()));
+    }
+    let (documents, name, held_out) = match given {
+        Some(folder) => {
+            let options = CorpusOptions::new(vec![folder.into()]);
+            let bytes = Files::open(options.clone())?.visit(|_| Ok(()))?.text_bytes;
+            let share = profile.held_out_bytes as f64 / bytes.max(1) as f64;
+            let name = folder.display().to_string();
+            (
+                DocumentSource::Paths(options),
+                name,
+                share.min(MAX_HELD_OUT),
+            )
+        }
+        None if profile.vocab.is_none() => {
+            let share = profile.held_out_bytes as f64 / MADE_UP_BYTES as f64;
+            let source = DocumentSource::Memory {
+                label: text::LABEL.into(),
+                documents: text::documents(MADE_UP_BYTES),
+            };
+            (source, text::LABEL.into(), share)
+        }
+        None => {
+            return Err(Error::Recipe {
+                place: "--corpus".into(),
+                problem: format!("the profile {} has no text of its own", profile.name),
+                expected: "a folder of text, or a dataset made by `data prepare`".into(),
+                got: "nothing".into(),
+                help: "tens of megabytes of clean text do; --profile smoke makes its own".into(),
+            });
+        }
+    };
+    let tokenizer = match profile.vocab {
+        Some(vocab_size) => TokenizerSpec::TrainBpe { vocab_size },
+        None => TokenizerSpec::Bytes,
+    };
+    if data.join(DATASET).exists() {
+        let summary = Dataset::open(data)?.summary;
+        let vocab = profile
+            .vocab
+            .is_none_or(|vocab| vocab == summary.tokenizer.vocab_size);
+        if summary.inputs == [name.clone()] && vocab {
+            return Ok(Source::Ready(data.into()));
+        }
+        return Err(Error::Recipe {
+            place: "--out".into(),
+            problem: "the study there has another corpus".into(),
+            expected: name,
+            got: summary.inputs.join(", "),
+            help: "choose another --out for another corpus".into(),
+        });
+    }
+    let mut options = PrepareOptions::new(documents, data.into());
+    options.tokenizer = tokenizer;
+    options.valid_fraction = held_out.clamp(1e-6, 0.5);
+    Ok(Source::Prepare(Box::new(options)))
+}
+
+impl Corpus {
+    /// Opens a dataset.
+    ///
+    /// # Errors
+    /// If it is damaged or too short.
+    pub fn open(dir: &Path, context: usize) -> Result<Self> {
+        let dataset = Dataset::open(dir)?;
+        let mut hasher = blake3::Hasher::new();
+        let hashes = [
+            dataset.train.hash(),
+            dataset.valid.hash(),
+            dataset.tokenizer.fingerprint(),
+        ];
+        for hash in hashes {
+            hasher.update(hash.as_bytes());
+        }
+        let windows = WindowSampler::new(&dataset.train, context, 0)?.windows_per_epoch();
+        Ok(Self {
+            dir: dir.into(),
+            id: hasher.finalize().to_hex()[..16].to_string(),
+            epoch_tokens: windows * context as u64,
+            dataset,
+        })
+    }
+
+    /// What a reader should know of it, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        let held_out = self.dataset.valid.text_bytes();
+        let documents = self.dataset.valid.doc_count();
+        let mut notes = vec![format!(
+            "Held out are {held_out} bytes in whole documents ({documents}); {} tokens are trained on.",
+            self.epoch_tokens
+        )];
+        if held_out < FEW_HELD_OUT_BYTES {
+            notes.push(format!(
+                "The held-out text is shorter than {FEW_HELD_OUT_BYTES} bytes: losses are less certain."
+            ));
+        }
+        notes
+    }
+}

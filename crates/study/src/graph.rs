@@ -1,0 +1,304 @@
+//! Runs that begin where others end.
+//!
+//! A [`Node`] is a stretch of training: from scratch or from the last checkpoint of its parent, perhaps with a growth at
+//! its beginning, at one learning rate or with a decay to 0. Its key is a hash of everything that decides its bytes, the
+//! parent's key included, so that a finished one need never run again, and two arms that share a stretch share the run.
+
+use crate::result::FORMAT;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokenformer_core::ModelConfig;
+use tokenformer_core::config::BaseSizes;
+use tokenformer_train::recipe::{GrowEvent, ModelTable};
+use tokenformer_train::{Error, Result};
+
+use crate::shapes::Shapes;
+
+/// To be raised when a change of the code changes what equal settings compute: no earlier result is used then.
+const NUMERICS: u32 = 1;
+
+/// What all runs of a study have in common.
+#[derive(Clone, Debug, Serialize)]
+pub struct Common {
+    /// Hash of the training text, the held-out text and the tokenizer.
+    pub corpus: String,
+    /// Windows per update.
+    pub batch: usize,
+    /// Positions of a window.
+    pub context: usize,
+    /// Updates of linear warm-up.
+    pub warmup_steps: u64,
+    /// Updates between two evaluations, and the held-out tokens of each.
+    pub eval: (u64, usize),
+}
+
+/// A model to train from scratch.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// The fresh model, with the vocabulary of the tokenizer.
+    pub model: ModelTable,
+    /// Sizes of the base, at which the schedule's rate was found.
+    pub base: BaseSizes,
+}
+
+/// The learning rate of a stretch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum Rate {
+    /// This one throughout, after the warm-up of a run from scratch.
+    Flat(f64),
+    /// From this one to 0, as 1 less the root of the share that is done.
+    Decay(f64),
+    /// This one, and over so many updates at the end to 0.
+    Whole(f64, u64),
+    /// As the schedule of its growth says.
+    Own,
+}
+
+impl Rate {
+    /// The highest rate, if it is said here.
+    pub fn peak(self) -> Option<f64> {
+        match self {
+            Self::Flat(lr) | Self::Decay(lr) | Self::Whole(lr, _) => Some(lr),
+            Self::Own => None,
+        }
+    }
+
+    /// Whether it has decayed at the end.
+    pub fn decays(self) -> bool {
+        !matches!(self, Self::Flat(_))
+    }
+}
+
+/// A stretch of training.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Hash of everything that decides it.
+    pub key: String,
+    /// What it is, for people and for the name of its folder.
+    pub label: String,
+    /// Seed of weights and order of the text.
+    pub seed: u64,
+    /// Number of the node whose last checkpoint it begins with.
+    pub parent: Option<usize>,
+    /// Updates done when it begins.
+    pub from_step: u64,
+    /// Updates done at its end.
+    pub to_step: u64,
+    /// Its learning rate.
+    pub rate: Rate,
+    /// What its first ancestor began with.
+    pub root: Arc<Root>,
+    /// The growths on the way, its own one last.
+    pub growths: Vec<GrowEvent>,
+    /// Whether the last of them is its own.
+    pub grows: bool,
+    /// The network.
+    pub config: Arc<ModelConfig>,
+    /// Floating-point operations of an update.
+    pub flops_per_step: f64,
+    /// Those since the first update of its first ancestor.
+    pub flops: f64,
+}
+
+impl Node {
+    /// Updates of its own.
+    pub fn steps(&self) -> u64 {
+        self.to_step - self.from_step
+    }
+
+    /// Its highest learning rate.
+    pub fn peak_rate(&self) -> f64 {
+        let own = || Some(self.growths.last()?.schedule.as_ref()?.lr);
+        self.rate.peak().or_else(own).unwrap_or_default()
+    }
+
+    /// Name of its folder.
+    pub fn folder(&self) -> String {
+        let plain = |c: char| match c.is_ascii_alphanumeric() || c == '.' {
+            true => c,
+            false => '-',
+        };
+        let label: String = self.label.chars().map(plain).collect();
+        format!("{label}-{}", &self.key[..12])
+    }
+}
+
+/// What is asked of a new node.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// What it is, for people.
+    pub label: String,
+    /// Updates done at its end.
+    pub to_step: u64,
+    /// Its learning rate.
+    pub rate: Rate,
+    /// A growth at its beginning; its `at_step` is set here.
+    pub growth: Option<GrowEvent>,
+}
+
+/// Nodes, parents before children, each once.
+#[derive(Debug)]
+pub struct Graph {
+    common: Common,
+    nodes: Vec<Node>,
+    by_key: BTreeMap<String, usize>,
+}
+
+impl Graph {
+    /// A graph without nodes.
+    pub fn new(common: Common) -> Self {
+        Self {
+            common,
+            nodes: Vec::new(),
+            by_key: BTreeMap::new(),
+        }
+    }
+
+    /// What all runs have in common.
+    pub fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// All nodes, parents before children.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A node.
+    pub fn node(&self, index: usize) -> &Node {
+        &self.nodes[index]
+    }
+
+    /// A node and its ancestors, itself first.
+    pub fn path(&self, index: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(index), |&at| self.nodes[at].parent)
+    }
+
+    /// Adds a run from scratch, or finds it.
+    ///
+    /// # Errors
+    /// If the model is impossible.
+    pub fn root(
+        &mut self,
+        shapes: &mut Shapes,
+        root: &Arc<Root>,
+        seed: u64,
+        stretch: Stretch,
+    ) -> Result<usize> {
+        self.add(shapes, Arc::clone(root), seed, None, stretch)
+    }
+
+    /// Adds a run that begins with the last checkpoint of `parent`, or finds it.
+    ///
+    /// # Errors
+    /// If the growth is impossible.
+    pub fn child(&mut self, shapes: &mut Shapes, parent: usize, stretch: Stretch) -> Result<usize> {
+        let Node { root, seed, .. } = &self.nodes[parent];
+        let (root, seed) = (Arc::clone(root), *seed);
+        self.add(shapes, root, seed, Some(parent), stretch)
+    }
+
+    fn add(
+        &mut self,
+        shapes: &mut Shapes,
+        root: Arc<Root>,
+        seed: u64,
+        parent: Option<usize>,
+        stretch: Stretch,
+    ) -> Result<usize> {
+        let before = parent.map(|parent| &self.nodes[parent]);
+        let from_step = before.map_or(0, |node| node.to_step);
+        if stretch.to_step <= from_step {
+            return Err(Error::Recipe {
+                place: stretch.label,
+                problem: "a run without updates".into(),
+                expected: format!("an end after update {from_step}"),
+                got: stretch.to_step.to_string(),
+                help: "the profile's numbers do not fit together".into(),
+            });
+        }
+        let mut growths = before.map_or_else(Vec::new, |node| node.growths.clone());
+        let grows = stretch.growth.is_some();
+        growths.extend(stretch.growth.map(|event| GrowEvent {
+            at_step: from_step,
+            ..event
+        }));
+        let key = key(&Material {
+            format: FORMAT,
+            numerics: NUMERICS,
+            common: &self.common,
+            parent: before.map(|node| &*node.key),
+            model: changed(&root.model, &ModelTable::from_preset("nano")?),
+            base: changed(&root.base, &BaseSizes::default()),
+            seed,
+            steps: (from_step, stretch.to_step),
+            rate: stretch.rate,
+            growth: grows.then(|| {
+                changed(
+                    growths.last().unwrap_or(&GrowEvent::default()),
+                    &GrowEvent::default(),
+                )
+            }),
+        });
+        if let Some(&index) = self.by_key.get(&key) {
+            return Ok(index);
+        }
+        let config = shapes.of(&root.model, &growths)?;
+        let tokens = (self.common.batch * self.common.context) as f64;
+        let flops_per_step = tokens * config.train_flops_per_token(self.common.context);
+        let own = flops_per_step * (stretch.to_step - from_step) as f64;
+        let node = Node {
+            flops: before.map_or(0.0, |node| node.flops) + own,
+            key: key.clone(),
+            label: stretch.label,
+            seed,
+            parent,
+            from_step,
+            to_step: stretch.to_step,
+            rate: stretch.rate,
+            root,
+            growths,
+            grows,
+            config,
+            flops_per_step,
+        };
+        self.nodes.push(node);
+        let index = self.nodes.len() - 1;
+        self.by_key.insert(key, index);
+        Ok(index)
+    }
+}
+
+/// Everything that decides the bytes of a run, and what is measured of it.
+#[derive(Serialize)]
+struct Material<'a> {
+    format: u32,
+    numerics: u32,
+    common: &'a Common,
+    parent: Option<&'a str>,
+    model: Value,
+    base: Value,
+    seed: u64,
+    steps: (u64, u64),
+    rate: Rate,
+    growth: Option<Value>,
+}
+
+fn key(material: &Material<'_>) -> String {
+    // Plain data with string keys.
+    let text = serde_json::to_vec(material).expect("a run is plain data with string keys");
+    blake3::hash(&text).to_hex()[..40].to_string()
+}
+
+/// The entries of a table that are not its defaults, so that a setting that is added later, and left at its default,
+/// changes no key.
+fn changed<T: Serialize>(value: &T, default: &T) -> Value {
+    let table = |value: &T| serde_json::to_value(value).expect("plain data with string keys");
+    let (Value::Object(value), Value::Object(default)) = (table(value), table(default)) else {
+        return table(value);
+    };
+    let differs = |(key, value): &(String, Value)| default.get(key) != Some(value);
+    Value::Object(value.into_iter().filter(differs).collect())
+}

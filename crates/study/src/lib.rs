@@ -1,0 +1,29 @@
+//! The growth study: is it worth while to grow a TokenFormer?
+//!
+//! [`profile`] and [`arms`] say what is trained, [`plan`] makes a [`graph`] of runs of it, [`runner`] runs what has no
+//! [`result`] yet.
+
+#![warn(missing_docs)]
+
+pub mod analysis;
+pub mod arms;
+pub mod corpus;
+pub mod graph;
+pub mod plan;
+pub mod profile;
+pub mod recipe;
+pub mod report;
+pub mod result;
+pub mod runner;
+pub mod shapes;
+pub mod speed;
+pub mod stats;
+mod text;
+pub mod tuning;
+pub mod verdicts;
+
+pub use corpus::Corpus;
+pub use plan::{Plan, Settings};
+pub use profile::Profile;
+pub use result::{NodeResult, Results};
+pub use runner::{Runner, Watcher};

@@ -1,0 +1,794 @@
+//! From a profile and the results at hand to the runs of the study.
+//!
+//! The plan is made anew after every run: the learning rate of all arms is known when those of the base have been tried,
+//! and which rate the last stage of an arm takes when its first seed has tried three.
+
+use crate::arms::{self, Arm, Group, Kind, Ladder, Rung};
+use crate::graph::{Common, Graph, Node, Rate, Root, Stretch};
+use crate::profile::Profile;
+use crate::result::{NodeResult, Results};
+use crate::shapes::Shapes;
+use crate::tuning::{Curve, for_length, significant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokenformer_core::config::{BaseSizes, Family, NormSpan, Slots};
+use tokenformer_train::Result;
+use tokenformer_train::recipe::{GrowEvent, ModelTable};
+use tokenformer_train::schedule::{Schedule, Shape};
+
+/// What is asked of the study.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Sizes and budgets.
+    pub profile: Profile,
+    /// Hash of the corpus.
+    pub corpus: String,
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+    /// Seeds, from 1 on.
+    pub seeds: u64,
+    /// The arms.
+    pub arms: Vec<Arm>,
+}
+
+/// A decayed end of an arm.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Name of the arm.
+    pub arm: &'static str,
+    /// Which end of it: a factor of the ladder, or the updates of a model from scratch.
+    pub size: String,
+    /// Seed.
+    pub seed: u64,
+    /// Factor of the learning rate of its largest stage.
+    pub scale: f64,
+    /// Whether this is the factor that the arm is judged with.
+    pub counts: bool,
+    /// Whether the factor is known; until then it must not be run.
+    pub settled: bool,
+    /// Number of the node.
+    pub node: usize,
+}
+
+/// Tries of learning rates, for the report.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// What was tried.
+    pub label: String,
+    /// Rates or factors, and bits per byte.
+    pub curve: Curve,
+}
+
+/// The runs of the study as far as they are known.
+#[derive(Debug)]
+pub struct Plan {
+    /// All runs.
+    pub graph: Graph,
+    /// Ends of arms, in the order in which they are run.
+    pub endpoints: Vec<Endpoint>,
+    /// Nodes of the search for the learning rate.
+    pub tuning: Vec<usize>,
+    /// The search's curves, and those of the checks.
+    pub curves: Vec<Tried>,
+    /// Whether the learning rate is known.
+    pub tuned: bool,
+}
+
+/// Bits per byte of an end; infinite for a run that diverged.
+pub fn bits(result: &NodeResult) -> Option<f64> {
+    match (&result.held_out, &result.diverged) {
+        (_, Some(_)) => Some(f64::INFINITY),
+        (Some(held_out), None) => Some(held_out.bits_per_byte),
+        (None, None) => None,
+    }
+}
+
+impl Plan {
+    /// The plan for `settings` with these results.
+    ///
+    /// # Errors
+    /// If a model or growth is impossible.
+    pub fn new(settings: &Settings, results: &Results, shapes: &mut Shapes) -> Result<Self> {
+        let profile = &settings.profile;
+        let common = Common {
+            corpus: settings.corpus.clone(),
+            batch: profile.batch,
+            context: profile.context,
+            warmup_steps: profile.warmup_steps,
+            eval: profile.eval,
+        };
+        let mut planner = Planner {
+            settings,
+            results,
+            shapes,
+            rates: [0.0; 2],
+            plan: Self {
+                graph: Graph::new(common),
+                endpoints: Vec::new(),
+                tuning: Vec::new(),
+                curves: Vec::new(),
+                tuned: true,
+            },
+        };
+        planner.tune()?;
+        let mut groups: Vec<Group> = settings.arms.iter().map(|arm| arm.group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            for seed in 1..=settings.seeds {
+                for arm in settings.arms.iter().filter(|arm| arm.group == group) {
+                    planner.arm(arm, seed)?;
+                }
+            }
+        }
+        Ok(planner.plan)
+    }
+
+    /// Nodes without which the study is not done, in the order in which they are run.
+    pub fn targets(&self) -> Vec<usize> {
+        let endpoints = self.endpoints.iter().map(|end| end.node);
+        let mut targets: Vec<usize> = self.tuning.iter().copied().chain(endpoints).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        targets.retain(|&node| seen.insert(node));
+        targets
+    }
+
+    /// Nodes that have to be run for the targets that have no result, parents before children. A node is run again
+    /// only where a child needs its checkpoint and `has_checkpoint` says there is none.
+    pub fn missing(
+        &self,
+        results: &Results,
+        has_checkpoint: &mut dyn FnMut(&Node) -> bool,
+    ) -> Vec<usize> {
+        let mut missing = Vec::new();
+        for target in self.targets() {
+            let mut path = Vec::new();
+            for at in self.graph.path(target) {
+                let node = self.graph.node(at);
+                let done = match at == target {
+                    true => results.of(node).is_some(),
+                    false => missing.contains(&at) || has_checkpoint(node),
+                };
+                if done {
+                    break;
+                }
+                path.push(at);
+            }
+            let diverged = |at: usize| {
+                let result = results.of(self.graph.node(at));
+                result.is_some_and(|result| result.diverged.is_some())
+            };
+            if !self.graph.path(target).skip(1).any(diverged) {
+                missing.extend(path.into_iter().rev());
+            }
+        }
+        missing
+    }
+
+    /// The node to run next, among those that are settled.
+    pub fn next(
+        &self,
+        results: &Results,
+        has_checkpoint: &mut dyn FnMut(&Node) -> bool,
+    ) -> Option<usize> {
+        let missing = self.missing(results, has_checkpoint);
+        match self.tuned {
+            true => {
+                let waits = |end: &Endpoint| {
+                    !end.settled
+                        && !self
+                            .endpoints
+                            .iter()
+                            .any(|e| e.settled && e.node == end.node)
+                };
+                let waiting: Vec<usize> = self
+                    .endpoints
+                    .iter()
+                    .filter(|end| waits(end))
+                    .map(|end| end.node)
+                    .collect();
+                missing.into_iter().find(|node| !waiting.contains(node))
+            }
+            false => missing.into_iter().find(|node| self.tuning.contains(node)),
+        }
+    }
+}
+
+/// Index of a family in pairs.
+fn index(family: Family) -> usize {
+    match family {
+        Family::Tokenformer => 0,
+        Family::Gpt => 1,
+    }
+}
+
+struct Planner<'a> {
+    settings: &'a Settings,
+    results: &'a Results,
+    shapes: &'a mut Shapes,
+    /// Learning rates of the bases, by family; provisional until they are found.
+    rates: [f64; 2],
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// The fresh model of a family and width.
+    fn model(&self, family: Family, width: usize) -> Result<ModelTable> {
+        let profile = &self.settings.profile;
+        let slots = match family {
+            Family::Tokenformer => {
+                let [attention, ffn] = Rung::base_slots(width);
+                Slots {
+                    qkv: attention,
+                    proj: attention,
+                    ffn,
+                }
+            }
+            Family::Gpt => Slots::default(),
+        };
+        Ok(ModelTable {
+            family,
+            vocab: self.settings.vocab,
+            width,
+            layers: profile.layers,
+            heads: width / Profile::HEAD,
+            context: profile.context,
+            slots,
+            norm: NormSpan::Segment,
+            ..ModelTable::from_preset("nano")?
+        })
+    }
+
+    fn base(&self, family: Family) -> Result<Arc<Root>> {
+        Ok(Arc::new(Root {
+            model: self.model(family, self.settings.profile.width)?,
+            base: BaseSizes::default(),
+        }))
+    }
+
+    /// The search for the bases' learning rates.
+    fn tune(&mut self) -> Result<()> {
+        let profile = &self.settings.profile;
+        let steps = profile.tuning.steps;
+        for (family, name) in [(Family::Tokenformer, "t"), (Family::Gpt, "g")] {
+            let root = self.base(family)?;
+            let rates = profile.tuning.rates.clone();
+            let mut nodes = BTreeMap::new();
+            // Every rate of the final grid is asked for; those that are added are among them.
+            loop {
+                let (results, graph) = (self.results, &self.plan.graph);
+                let loss = |lr: f64| {
+                    let node: usize = *nodes.get(&lr.to_bits())?;
+                    bits(results.of(graph.node(node))?)
+                };
+                let curve = Curve::of(&rates, profile.tuning.widenings, loss);
+                let unknown = curve.tries.iter().map(|(lr, _)| *lr);
+                let unknown: Vec<f64> = unknown
+                    .filter(|lr| !nodes.contains_key(&lr.to_bits()))
+                    .collect();
+                if unknown.is_empty() {
+                    self.plan.tuned &= curve.best.is_some();
+                    let best = curve.best.unwrap_or(rates[rates.len() / 2]);
+                    self.rates[index(family)] = for_length(best, steps, profile.base_steps);
+                    let label = format!("{} of width {}", long_name(family), profile.width);
+                    self.plan.curves.push(Tried { label, curve });
+                    break;
+                }
+                for lr in unknown {
+                    let stretch = Stretch {
+                        label: format!("tune/{name}/{lr:.2e}"),
+                        to_step: steps,
+                        rate: Rate::Whole(lr, profile.decay_of(steps)),
+                        growth: None,
+                    };
+                    let node = self.plan.graph.root(self.shapes, &root, 1, stretch)?;
+                    nodes.insert(lr.to_bits(), node);
+                    self.plan.tuning.push(node);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, arm: &Arm, seed: u64) -> Result<()> {
+        match arm.kind {
+            Kind::Base => {
+                let steps = self.settings.profile.base_steps;
+                let (_, end) = self.decayed_base(Family::Tokenformer, seed, steps)?;
+                self.end(arm, "x1".into(), seed, end);
+            }
+            Kind::Stay => self.stay(arm, seed)?,
+            Kind::Grown(ladder) => self.grown(arm, ladder, seed)?,
+            Kind::Scratch(size) => self.scratch(arm, size, seed)?,
+            Kind::Final => self.last_size(arm, seed)?,
+            Kind::Late(growth) => self.late(arm, growth, seed)?,
+        }
+        Ok(())
+    }
+
+    /// Adds an end that has no checks.
+    fn end(&mut self, arm: &Arm, size: String, seed: u64, node: usize) {
+        self.plan.endpoints.push(Endpoint {
+            arm: arm.name,
+            size,
+            seed,
+            scale: 1.0,
+            counts: true,
+            settled: true,
+            node,
+        });
+    }
+
+    /// Trains on from `parent`, or from scratch, with a cut after each of `cuts` (in any order); returns the nodes by
+    /// their last updates.
+    fn trunk(
+        &mut self,
+        from: Begin,
+        name: &str,
+        rate: f64,
+        cuts: &[u64],
+    ) -> Result<BTreeMap<u64, usize>> {
+        let mut cuts = cuts.to_vec();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut nodes = BTreeMap::new();
+        let (mut last, root) = match from {
+            Begin::Node(parent) => (Some(parent), None),
+            Begin::Scratch(root, seed) => (None, Some((root, seed))),
+        };
+        let begin = last.map_or(0, |parent| self.plan.graph.node(parent).to_step);
+        for to_step in cuts.into_iter().filter(|&cut| cut > begin) {
+            let stretch = Stretch {
+                label: format!("{name}/{to_step}"),
+                to_step,
+                rate: Rate::Flat(rate),
+                growth: None,
+            };
+            let graph = &mut self.plan.graph;
+            let node = match (last, &root) {
+                (None, Some((root, seed))) => graph.root(self.shapes, root, *seed, stretch)?,
+                (last, _) => graph.child(self.shapes, last.unwrap_or_default(), stretch)?,
+            };
+            nodes.insert(to_step, node);
+            last = Some(node);
+        }
+        Ok(nodes)
+    }
+
+    /// A branch of `node` whose rate falls to 0 at `to_step`.
+    fn decay(&mut self, node: usize, name: &str, rate: f64, to_step: u64) -> Result<usize> {
+        let stretch = Stretch {
+            label: format!("{name}/{to_step}-decayed"),
+            to_step,
+            rate: Rate::Decay(rate),
+            growth: None,
+        };
+        self.plan.graph.child(self.shapes, node, stretch)
+    }
+
+    /// Updates of a family's base after which something branches off.
+    fn base_cuts(&self, family: Family) -> Vec<u64> {
+        let profile = &self.settings.profile;
+        let mut cuts = vec![
+            profile.base_steps - profile.decay_of(profile.base_steps),
+            profile.base_steps,
+        ];
+        if family == Family::Gpt {
+            let ends = profile.scratch[0].ends.iter();
+            cuts.extend(ends.map(|end| end - profile.decay_of(*end)));
+        }
+        cuts
+    }
+
+    /// The base of a family, and its branch that has decayed after `end`.
+    fn decayed_base(&mut self, family: Family, seed: u64, end: u64) -> Result<(usize, usize)> {
+        let (root, rate) = (self.base(family)?, self.rates[index(family)]);
+        let name = format!("s{seed}/{}-base", short_name(family));
+        let nodes = self.trunk(
+            Begin::Scratch(root, seed),
+            &name,
+            rate,
+            &self.base_cuts(family),
+        )?;
+        let base = nodes[&self.settings.profile.base_steps];
+        let from = nodes[&(end - self.settings.profile.decay_of(end))];
+        Ok((base, self.decay(from, &name, rate, end)?))
+    }
+
+    /// Floating-point operations of the growths of a TokenFormer's ladder, up to the end of each stage.
+    fn ladder_flops(&mut self) -> Result<Vec<f64>> {
+        let profile = &self.settings.profile;
+        let model = self.model(Family::Tokenformer, profile.width)?;
+        let (mut growths, mut flops, mut ends) = (Vec::new(), 0.0, Vec::new());
+        for (number, stage) in profile.stages.iter().enumerate() {
+            growths.push(arms::event(profile, number, Rung::segment));
+            let config = self.shapes.of(&model, &growths)?;
+            let per_token = config.train_flops_per_token(profile.context);
+            flops += per_token * (stage.steps * profile.tokens_per_step()) as f64;
+            ends.push(flops);
+        }
+        Ok(ends)
+    }
+
+    /// The base trained on until it has cost what the ladder has at each of its sizes.
+    fn stay(&mut self, arm: &Arm, seed: u64) -> Result<()> {
+        let profile = &self.settings.profile;
+        let (base, _) = self.decayed_base(Family::Tokenformer, seed, profile.base_steps)?;
+        let per_step = self.plan.graph.node(base).flops_per_step;
+        let mut start = profile.base_steps;
+        let (mut cuts, mut ends) = (Vec::new(), Vec::new());
+        for (stage, flops) in profile.stages.iter().zip(self.ladder_flops()?) {
+            let end = profile.base_steps + tens(flops / per_step);
+            ends.push((stage.factor, end));
+            // A cut where the ladder grows, so that its spike can be compared.
+            cuts.extend([start, end - profile.decay_of(end)]);
+            start += stage.steps;
+        }
+        let rate = self.rates[index(Family::Tokenformer)];
+        let name = format!("s{seed}/{}", arm.name);
+        let nodes = self.trunk(Begin::Node(base), &name, rate, &cuts)?;
+        for (factor, end) in ends {
+            let from = nodes.get(&(end - profile.decay_of(end)));
+            let node = self.decay(from.copied().unwrap_or(base), &name, rate, end)?;
+            self.end(arm, format!("x{factor}"), seed, node);
+        }
+        Ok(())
+    }
+
+    /// The base of a family grown stage by stage, each with an end that has decayed.
+    fn grown(&mut self, arm: &Arm, ladder: Ladder, seed: u64) -> Result<()> {
+        let profile = &self.settings.profile;
+        let stages = &profile.stages[..profile.stages.len().min(ladder.stages)];
+        let (mut trunk, _) = self.decayed_base(ladder.family, seed, profile.base_steps)?;
+        let rate = self.rates[index(ladder.family)];
+        for (number, stage) in stages.iter().enumerate() {
+            let event = arms::event(profile, number, ladder.growth);
+            let size = format!("x{}", stage.factor);
+            let name = format!("s{seed}/{}-{size}", arm.name);
+            let is_last = number + 1 == stages.len();
+            let (mut ends, mut next) = (Vec::new(), trunk);
+            for scale in self.scales(is_last, arm, &size, seed) {
+                let rate = significant(rate * scale, 4);
+                let stretch = Grows {
+                    name: &scaled_name(&name, scale),
+                    rate,
+                    steps: stage.steps,
+                    decay: stage.decay,
+                };
+                let (end, on) = match ladder.rewarmed {
+                    true => {
+                        let end = self.rewarmed(trunk, event.clone(), &stretch)?;
+                        (end, end)
+                    }
+                    false => self.grow(trunk, event.clone(), &stretch, !is_last)?,
+                };
+                ends.push((scale, end));
+                next = on;
+            }
+            self.checked(arm, &[size], seed, &[ends]);
+            trunk = next;
+        }
+        Ok(())
+    }
+
+    /// A growth of `parent`, a flat stretch, and a branch that decays; returns the branch's end and that of the flat
+    /// stretch, which goes on to the same update if `goes_on`.
+    fn grow(
+        &mut self,
+        parent: usize,
+        event: GrowEvent,
+        of: &Grows<'_>,
+        goes_on: bool,
+    ) -> Result<(usize, usize)> {
+        let end = self.plan.graph.node(parent).to_step + of.steps;
+        let branch = end - of.decay;
+        let stretch = Stretch {
+            label: format!("{}/{branch}", of.name),
+            to_step: branch,
+            rate: Rate::Flat(of.rate),
+            growth: Some(event),
+        };
+        let grown = self.plan.graph.child(self.shapes, parent, stretch)?;
+        let decayed = self.decay(grown, of.name, of.rate, end)?;
+        let flat = match goes_on {
+            true => self.trunk(Begin::Node(grown), of.name, of.rate, &[end])?[&end],
+            false => grown,
+        };
+        Ok((decayed, flat))
+    }
+
+    /// A growth of `parent` with a warm-up and a cosine of its own.
+    fn rewarmed(&mut self, parent: usize, event: GrowEvent, of: &Grows<'_>) -> Result<usize> {
+        let to_step = self.plan.graph.node(parent).to_step + of.steps;
+        let schedule = Schedule {
+            shape: Shape::Cosine,
+            lr: of.rate,
+            warmup_steps: self.settings.profile.warmup_steps.min(of.steps / 8),
+            min_ratio: 0.0,
+            ..Schedule::default()
+        };
+        let stretch = Stretch {
+            label: format!("{}/{to_step}", of.name),
+            to_step,
+            rate: Rate::Own,
+            growth: Some(GrowEvent {
+                schedule: Some(schedule),
+                ..event
+            }),
+        };
+        self.plan.graph.child(self.shapes, parent, stretch)
+    }
+
+    /// A plain Transformer from scratch.
+    fn scratch(&mut self, arm: &Arm, size: usize, seed: u64) -> Result<()> {
+        let profile = &self.settings.profile;
+        let Some(of) = profile.scratch.get(size) else {
+            return Ok(());
+        };
+        let at_base = self.rates[index(Family::Gpt)];
+        let longest = of.ends.iter().copied().max().unwrap_or(profile.base_steps);
+        let trunk = match of.width == profile.width {
+            true => Trunk {
+                root: self.base(Family::Gpt)?,
+                name: format!("s{seed}/g-base"),
+                rate: at_base,
+                checks: false,
+            },
+            false => Trunk {
+                root: Arc::new(Root {
+                    model: self.model(Family::Gpt, of.width)?,
+                    base: BaseSizes {
+                        width: profile.width,
+                        mlp_hidden: 4 * profile.width,
+                        ..BaseSizes::default()
+                    },
+                }),
+                name: format!("s{seed}/{}", arm.name),
+                // The base's rate is that of its own length.
+                rate: for_length(at_base, profile.base_steps, longest),
+                checks: true,
+            },
+        };
+        self.from_scratch(arm, &trunk, &of.ends, seed)
+    }
+
+    /// A TokenFormer of the ladder's last size from scratch, as long as the largest plain Transformer.
+    fn last_size(&mut self, arm: &Arm, seed: u64) -> Result<()> {
+        let profile = &self.settings.profile;
+        let (Some(stage), Some(of)) = (profile.stages.last(), profile.scratch.last()) else {
+            return Ok(());
+        };
+        let [attention, ffn] = Rung::base_slots(profile.width);
+        let mut model = self.model(Family::Tokenformer, profile.width)?;
+        model.slots = Slots {
+            qkv: attention * stage.factor,
+            proj: attention * stage.factor,
+            ffn: ffn * stage.factor,
+        };
+        let base = BaseSizes {
+            width: profile.width,
+            qkv: attention,
+            proj: attention,
+            ffn,
+            ..BaseSizes::default()
+        };
+        let longest = of.ends.iter().copied().max().unwrap_or(profile.base_steps);
+        let at_base = self.rates[index(Family::Tokenformer)];
+        let trunk = Trunk {
+            root: Arc::new(Root { model, base }),
+            name: format!("s{seed}/{}", arm.name),
+            rate: for_length(at_base, profile.base_steps, longest),
+            checks: true,
+        };
+        self.from_scratch(arm, &trunk, &of.ends, seed)
+    }
+
+    /// A trunk with branches that have decayed after each of `ends`.
+    fn from_scratch(&mut self, arm: &Arm, of: &Trunk, ends: &[u64], seed: u64) -> Result<()> {
+        let profile = &self.settings.profile;
+        let mut cuts: Vec<u64> = ends
+            .iter()
+            .map(|end| end - profile.decay_of(*end))
+            .collect();
+        if !of.checks {
+            cuts.extend(self.base_cuts(Family::Gpt));
+        }
+        let sizes: Vec<String> = ends.iter().map(u64::to_string).collect();
+        let mut found = vec![Vec::new(); ends.len()];
+        let last = sizes.last().cloned().unwrap_or_default();
+        for scale in self.scales(of.checks, arm, &last, seed) {
+            let rate = significant(of.rate * scale, 4);
+            let name = scaled_name(&of.name, scale);
+            let begin = Begin::Scratch(Arc::clone(&of.root), seed);
+            let nodes = self.trunk(begin, &name, rate, &cuts)?;
+            for (end, found) in ends.iter().zip(&mut found) {
+                let from = nodes[&(end - profile.decay_of(*end))];
+                found.push((scale, self.decay(from, &name, rate, *end)?));
+            }
+        }
+        self.checked(arm, &sizes, seed, &found);
+        Ok(())
+    }
+
+    /// One block for most of the tokens, then many, at the cost of the whole ladder.
+    fn late(
+        &mut self,
+        arm: &Arm,
+        growth: fn(&Rung) -> tokenformer_core::growth::Growth,
+        seed: u64,
+    ) -> Result<()> {
+        const BEFORE: f64 = 0.8;
+        let profile = &self.settings.profile;
+        let base = self.model(Family::Tokenformer, profile.width)?;
+        let base = self
+            .shapes
+            .of(&base, &[])?
+            .train_flops_per_token(profile.context);
+        let base = base * (profile.base_steps * profile.tokens_per_step()) as f64;
+        let flops = base + self.ladder_flops()?.last().copied().unwrap_or_default();
+
+        let mut model = self.model(Family::Gpt, profile.width)?;
+        model.layers = 1;
+        let event = GrowEvent {
+            growth: growth(&Rung {
+                width: profile.width,
+                layers: 1,
+                before: 1,
+                after: arms::LATE_LAYERS,
+            }),
+            ..GrowEvent::default()
+        };
+        let [small, large] =
+            [&[][..], std::slice::from_ref(&event)].map(|growths| self.shapes.of(&model, growths));
+        let [small, large] = [small?, large?].map(|c| c.train_flops_per_token(profile.context));
+        let per_step = (BEFORE * small + (1.0 - BEFORE) * large) * profile.tokens_per_step() as f64;
+        let steps = flops / per_step;
+        let [before, after] = [BEFORE * steps, (1.0 - BEFORE) * steps].map(tens);
+        let rate = for_length(
+            self.rates[index(Family::Gpt)],
+            profile.base_steps,
+            before + after,
+        );
+        let root = Arc::new(Root {
+            model,
+            base: BaseSizes::default(),
+        });
+        let name = format!("s{seed}/g-one-base");
+        let begin = Begin::Scratch(root, seed);
+        let trunk = self.trunk(begin, &name, rate, &[before])?[&before];
+        let size = format!("L{}", arms::LATE_LAYERS);
+        let mut ends = Vec::new();
+        for scale in self.scales(true, arm, &size, seed) {
+            let of = Grows {
+                name: &scaled_name(&format!("s{seed}/{}", arm.name), scale),
+                rate: significant(rate * scale, 4),
+                steps: after,
+                decay: after / 2,
+            };
+            ends.push((scale, self.grow(trunk, event.clone(), &of, false)?.0));
+        }
+        self.checked(arm, &[size], seed, &[ends]);
+        Ok(())
+    }
+
+    /// The factors of the learning rate to run: all for the first seed, the one that was best there for others.
+    fn scales(&self, checks: bool, arm: &Arm, size: &str, seed: u64) -> Vec<f64> {
+        match (checks, seed) {
+            (false, _) => vec![1.0],
+            (true, 1) => self.settings.profile.checks.clone(),
+            (true, _) => vec![self.best_scale(arm, size).unwrap_or(1.0)],
+        }
+    }
+
+    /// The factor that was best for the first seed, if all have ended.
+    fn best_scale(&self, arm: &Arm, size: &str) -> Option<f64> {
+        let of_first = (self.plan.endpoints.iter())
+            .filter(|end| (end.arm, &*end.size, end.seed) == (arm.name, size, 1));
+        let losses = of_first.map(|end| {
+            let result = self.results.of(self.plan.graph.node(end.node))?;
+            Some((end.scale, bits(result)?))
+        });
+        let losses: Option<Vec<(f64, f64)>> = losses.collect();
+        let best = losses?.into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(best.0)
+    }
+
+    /// Adds ends that were run with several factors; the best at the last of `sizes` counts.
+    fn checked(&mut self, arm: &Arm, sizes: &[String], seed: u64, ends: &[Vec<(f64, usize)>]) {
+        let first = self.plan.endpoints.len();
+        for (size, ends) in sizes.iter().zip(ends) {
+            for &(scale, node) in ends {
+                self.plan.endpoints.push(Endpoint {
+                    arm: arm.name,
+                    size: size.clone(),
+                    seed,
+                    scale,
+                    counts: true,
+                    settled: true,
+                    node,
+                });
+            }
+        }
+        let checks = ends.first().map_or(0, Vec::len);
+        let (Some(size), true) = (sizes.last(), checks > 1 || seed > 1) else {
+            return;
+        };
+        let best = self.best_scale(arm, size);
+        let was_checked = |planner: &Self| {
+            let mut firsts = planner.plan.endpoints.iter();
+            firsts.any(|end| {
+                (end.arm, end.seed) == (arm.name, 1) && end.size == *size && end.scale != 1.0
+            })
+        };
+        if seed == 1 {
+            let tries = ends.last().into_iter().flatten().map(|&(scale, node)| {
+                (
+                    scale,
+                    self.results.of(self.plan.graph.node(node)).and_then(bits),
+                )
+            });
+            let mut tries: Vec<(f64, Option<f64>)> = tries.collect();
+            tries.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let label = format!("{} {size}", arm.name);
+            self.plan.curves.push(Tried {
+                label,
+                curve: Curve { tries, best },
+            });
+        }
+        let settled = seed == 1 || best.is_some() || !was_checked(self);
+        for end in &mut self.plan.endpoints[first..] {
+            end.counts = seed > 1 || end.scale == best.unwrap_or(1.0);
+            end.settled = settled;
+        }
+    }
+}
+
+/// Where a trunk begins.
+enum Begin {
+    Node(usize),
+    Scratch(Arc<Root>, u64),
+}
+
+/// A model from scratch with branches.
+struct Trunk {
+    root: Arc<Root>,
+    name: String,
+    rate: f64,
+    /// Whether other rates are tried; the base's own is known already.
+    checks: bool,
+}
+
+/// A stage that begins with a growth.
+struct Grows<'a> {
+    name: &'a str,
+    rate: f64,
+    steps: u64,
+    /// Updates at its end over which the rate decays.
+    decay: u64,
+}
+
+/// A number of updates, in tens, so that it is the same whatever computed it.
+fn tens(steps: f64) -> u64 {
+    ((steps / 10.0).round() as u64).max(1) * 10
+}
+
+fn scaled_name(name: &str, scale: f64) -> String {
+    match scale {
+        1.0 => name.into(),
+        scale => format!("{name}@{scale:.2}"),
+    }
+}
+
+fn short_name(family: Family) -> &'static str {
+    match family {
+        Family::Tokenformer => "t",
+        Family::Gpt => "g",
+    }
+}
+
+fn long_name(family: Family) -> &'static str {
+    match family {
+        Family::Tokenformer => "TokenFormer",
+        Family::Gpt => "plain Transformer",
+    }
+}

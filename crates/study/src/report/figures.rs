@@ -1,0 +1,313 @@
+//! The figures.
+
+use crate::analysis::{Analysis, Ends, GROWN, Row, STAY};
+use crate::arms::{ARMS, Kind};
+use crate::plan::Plan;
+use crate::stats::mean;
+use tokenformer_report::figure::{Dot, Figure, Forest, Interval, Mark};
+
+const HUES: usize = 6;
+
+fn is_scratch(arm: &str) -> bool {
+    ARMS.iter()
+        .any(|known| known.name == arm && matches!(known.kind, Kind::Scratch(_)))
+}
+
+/// Bits per byte of a row with the interval that the pooled error gives.
+fn dot(row: &Row, analysis: &Analysis, x: f64) -> Dot {
+    let value = mean(&row.bits_per_byte);
+    // The error is of a difference of two; one has the square root of a half of it.
+    let per_nat = value / mean(&row.losses);
+    let reach = analysis.pooled.map(|(error, freedom)| {
+        let t = crate::stats::quantile(0.975, freedom);
+        t * error / std::f64::consts::SQRT_2 * per_nat
+    });
+    Dot {
+        at: (x, value),
+        interval: reach.map(|reach| [value - reach, value + reach]),
+        title: format!("{} {}", row.arm, row.size),
+    }
+}
+
+fn ended(analysis: &Analysis) -> impl Iterator<Item = &Row> {
+    analysis.rows.iter().filter(|row| !row.losses.is_empty())
+}
+
+/// The figure that says it all: loss over cost, scratch in grey, the grown model in colour.
+pub(super) fn five_seconds(ends: &Ends<'_>, analysis: &Analysis) -> Figure {
+    let mut figure = over(analysis, |row| row.flops);
+    figure.name = "cost".into();
+    figure.title = "What a loss costs".into();
+    figure.x_label =
+        "floating-point operations from the first token of the base, logarithmic".into();
+    let rows: Vec<&Row> = ended(analysis).filter(|row| row.arm == GROWN).collect();
+    let name = rows
+        .last()
+        .map(|row| format!("{GROWN} {}, same loss", row.size));
+    if let (Some(row), Some(found)) = (
+        rows.last(),
+        name.and_then(|name| analysis.speed_ups.get(&name)),
+    ) {
+        let end = (row.flops, mean(&row.bits_per_byte));
+        let relation = if found.is_bound { "at least " } else { "" };
+        let [low, high] = found.interval;
+        let text = match found.factor > 1.0 {
+            true => format!(
+                "same loss, S = {relation}{:.2}x ({low:.2}-{high:.2}) fewer FLOPs, base included",
+                found.factor
+            ),
+            false => format!(
+                "no saving: S = {:.2}x ({low:.2}-{high:.2}), base included",
+                found.factor
+            ),
+        };
+        figure.marks.push(Mark::Arrow {
+            from: end,
+            to: (end.0 * found.factor, end.1),
+            text,
+        });
+    }
+    let _ = ends;
+    figure
+}
+
+/// The same over the tokens seen.
+pub(super) fn over_tokens(analysis: &Analysis) -> Figure {
+    Figure {
+        name: "tokens".into(),
+        title: "What a loss takes in text".into(),
+        x_label: "tokens seen, logarithmic".into(),
+        ..over(analysis, |row| row.tokens as f64)
+    }
+}
+
+/// Decayed ends: scratch with its frontier, the grown TokenFormer, the grown MLPs, the base trained on.
+fn over(analysis: &Analysis, x: impl Fn(&Row) -> f64) -> Figure {
+    let mut scratch: Vec<&Row> = ended(analysis).filter(|row| is_scratch(&row.arm)).collect();
+    scratch.sort_by(|a, b| x(a).total_cmp(&x(b)));
+    let mut best = f64::INFINITY;
+    let corners = scratch.iter().filter_map(|row| {
+        let loss = mean(&row.bits_per_byte);
+        let is_better = loss < best;
+        best = best.min(loss);
+        is_better.then(|| (x(row), loss))
+    });
+    let mut marks = vec![
+        Mark::Staircase {
+            label: "best scratch Transformer".into(),
+            points: corners.collect(),
+        },
+        Mark::Dots {
+            label: String::new(),
+            hue: None,
+            hollow: false,
+            points: scratch
+                .iter()
+                .map(|row| dot(row, analysis, x(row)))
+                .collect(),
+        },
+    ];
+    for (arm, label, hue) in [
+        (STAY, "base trained on", 5),
+        ("g-ffn", "Transformer with grown MLPs", 2),
+        (GROWN, "grown TokenFormer", 0),
+    ] {
+        let mut rows: Vec<&Row> = ended(analysis)
+            .filter(|row| row.arm == arm || (arm == GROWN && row.arm == "base"))
+            .collect();
+        rows.sort_by(|a, b| x(a).total_cmp(&x(b)));
+        if rows.is_empty() {
+            continue;
+        }
+        marks.push(Mark::Line {
+            label: label.into(),
+            hue: Some(hue),
+            dashed: false,
+            points: rows
+                .iter()
+                .map(|row| (x(row), mean(&row.bits_per_byte)))
+                .collect(),
+        });
+        marks.push(Mark::Dots {
+            label: String::new(),
+            hue: Some(hue),
+            hollow: false,
+            points: rows.iter().map(|row| dot(row, analysis, x(row))).collect(),
+        });
+    }
+    Figure {
+        y_label: "held-out bits per byte of models that have decayed, lower is better".into(),
+        log_x: true,
+        height: 480.0,
+        marks,
+        ..Figure::default()
+    }
+}
+
+/// Every arm against the grown TokenFormer, a figure per size.
+pub(super) fn forests(analysis: &Analysis) -> Vec<Forest> {
+    let mut sizes: Vec<&String> = analysis.forest.iter().map(|(size, _)| size).collect();
+    sizes.dedup();
+    let percent = |nats: f64| 100.0 * nats.exp_m1();
+    sizes
+        .into_iter()
+        .map(|size| {
+            let mut rows: Vec<Interval> = (analysis.forest.iter())
+                .filter(|(of, _)| of == size)
+                .map(|(_, contrast)| Interval {
+                    label: contrast.name.clone(),
+                    value: percent(contrast.difference),
+                    interval: contrast.interval.map(percent),
+                    hue: match contrast.name.chars().next() {
+                        Some('t') => Some(0),
+                        Some('g') => Some(2),
+                        Some('a') => Some(1),
+                        _ => None,
+                    },
+                })
+                .collect();
+            rows.sort_by(|a, b| a.value.total_cmp(&b.value));
+            Forest {
+                name: format!("forest-{size}"),
+                title: format!("Every arm against {GROWN}, {size}"),
+                unit: "difference of perplexity in percent, paired by seed, 95 % intervals; right of 0 is worse".into(),
+                rows,
+            }
+        })
+        .filter(|forest| !forest.rows.is_empty())
+        .collect()
+}
+
+/// Losses around the growths of every arm, of the first seed, beside the base trained on.
+pub(super) fn zooms(ends: &Ends<'_>) -> Vec<Figure> {
+    let graph = &ends.plan.graph;
+    let mut starts: Vec<u64> = Vec::new();
+    let shown =
+        |label: &str| label.starts_with("s1/") && !label.contains('@') && !label.contains("/a-");
+    let grown = graph.nodes().iter().filter(|n| n.grows && shown(&n.label));
+    for node in grown.clone() {
+        if !starts.contains(&node.from_step) && !node.label.contains("g-one") {
+            starts.push(node.from_step);
+        }
+    }
+    starts.sort_unstable();
+    let mut figures = Vec::new();
+    for start in starts {
+        let mut marks = Vec::new();
+        let control = graph.nodes().iter().filter(|node| {
+            node.from_step == start && node.label.starts_with(&format!("s1/{STAY}/"))
+        });
+        let nodes = control.chain(grown.clone().filter(|node| node.from_step == start));
+        let mut hue = 0;
+        for node in nodes {
+            let Some(result) = ends.results.of(node) else {
+                continue;
+            };
+            // Means of five: the lines of many arms stay apart.
+            let points = result
+                .first_losses
+                .chunks(5)
+                .enumerate()
+                .map(|(i, losses)| {
+                    let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
+                    (5.0 * i as f64 + 2.5, sum / losses.len() as f64)
+                });
+            let name = node
+                .label
+                .trim_start_matches("s1/")
+                .split('/')
+                .next()
+                .unwrap_or_default();
+            let is_control = name == STAY;
+            marks.push(Mark::Line {
+                label: name.into(),
+                hue: (!is_control).then_some(hue % HUES),
+                dashed: !is_control && hue >= HUES,
+                points: points.collect(),
+            });
+            hue += usize::from(!is_control);
+        }
+        let is_empty = marks.is_empty();
+        let figure = Figure {
+            name: format!("zoom-{start}"),
+            title: format!("After the growths at update {start}"),
+            y_label: "training loss in nats per token, means of five updates, the same batches in every line".into(),
+            x_label: "updates since the growth".into(),
+            height: 400.0,
+            marks,
+            ..Figure::default()
+        };
+        if !is_empty {
+            figures.push(figure);
+        }
+    }
+    figures
+}
+
+/// Loss over learning rate: the search at the base, then the checks.
+pub(super) fn learning_rates(plan: &Plan) -> Vec<Figure> {
+    let of = |name: &str, title: &str, x_label: &str, is_search: bool| {
+        let curves = plan.curves.iter().filter(|tried| {
+            tried
+                .curve
+                .tries
+                .iter()
+                .all(|(rate, _)| (*rate < 0.1) == is_search)
+        });
+        let marks = curves.enumerate().flat_map(|(number, tried)| {
+            let points: Vec<(f64, f64)> = (tried.curve.tries.iter())
+                .filter_map(|(rate, loss)| Some((*rate, (*loss)?)))
+                .filter(|point| point.1.is_finite())
+                .collect();
+            let dots = points.iter().map(|&at| Dot {
+                at,
+                interval: None,
+                title: tried.label.clone(),
+            });
+            [
+                Mark::Dots {
+                    label: String::new(),
+                    hue: Some(number % HUES),
+                    hollow: true,
+                    points: dots.collect(),
+                },
+                Mark::Line {
+                    label: tried.label.clone(),
+                    hue: Some(number % HUES),
+                    dashed: number >= HUES,
+                    points,
+                },
+            ]
+        });
+        Figure {
+            name: name.into(),
+            title: title.into(),
+            y_label: "held-out bits per byte after decay".into(),
+            x_label: x_label.into(),
+            log_x: true,
+            height: 360.0,
+            marks: marks.collect(),
+        }
+    };
+    let figures = [
+        of(
+            "rates",
+            "Learning rates tried at the bases",
+            "learning rate, logarithmic",
+            true,
+        ),
+        of(
+            "checks",
+            "Learning rates checked at the largest stages",
+            "factor of the learning rate, logarithmic",
+            false,
+        ),
+    ];
+    let has_points = |figure: &Figure| {
+        figure
+            .marks
+            .iter()
+            .any(|mark| matches!(mark, Mark::Line { points, .. } if !points.is_empty()))
+    };
+    figures.into_iter().filter(has_points).collect()
+}

@@ -1,0 +1,153 @@
+//! The report of the study: one page, and the same numbers for programs.
+
+mod figures;
+mod tables;
+
+use crate::analysis::{Analysis, Ends};
+use crate::plan::{Plan, Settings};
+use crate::result::Results;
+use crate::verdicts::{Verdict, verdicts};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use tokenformer_report::Page;
+use tokenformer_train::{Error, Result};
+
+/// The page.
+const HTML: &str = "report.html";
+/// The numbers.
+const JSON: &str = "study.json";
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    profile: &'a str,
+    corpus: &'a str,
+    seeds: u64,
+    notes: &'a [String],
+    verdicts: &'a [Verdict],
+    #[serde(flatten)]
+    analysis: &'a Analysis,
+}
+
+/// Writes the report into `out`; returns the page's path.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(
+    out: &Path,
+    settings: &Settings,
+    plan: &Plan,
+    results: &Results,
+    notes: &[String],
+) -> Result<PathBuf> {
+    let analysis = Analysis::new(plan, results);
+    let verdicts = verdicts(&analysis);
+    let document = Document {
+        version: 1,
+        profile: settings.profile.name,
+        corpus: &settings.corpus,
+        seeds: settings.seeds,
+        notes,
+        verdicts: &verdicts,
+        analysis: &analysis,
+    };
+    let json = serde_json::to_vec_pretty(&document).map_err(|e| Error::Damaged {
+        path: out.join(JSON),
+        problem: format!("cannot be written: {e}"),
+        help: "a result holds a number that JSON has not".into(),
+    })?;
+    tokenformer_store::write_atomic(&out.join(JSON), &json)?;
+    let page = page(settings, plan, results, notes, &analysis, &verdicts);
+    tokenformer_store::write_atomic(&out.join(HTML), page.as_bytes())?;
+    Ok(out.join(HTML))
+}
+
+fn page(
+    settings: &Settings,
+    plan: &Plan,
+    results: &Results,
+    notes: &[String],
+    analysis: &Analysis,
+    verdicts: &[Verdict],
+) -> String {
+    let ends = Ends { plan, results };
+    let lead = "Is it worth while to grow a TokenFormer? All costs begin with the first token of the base; only models \
+                whose learning rate has decayed are compared.";
+    let mut page = Page::new(
+        "TokenFormer study",
+        "Growth against training from scratch",
+        lead,
+    );
+    page.figure(&figures::five_seconds(&ends, analysis).draw());
+    page.notes(&remarks(settings, plan, notes, analysis));
+    tables::verdicts(&mut page, verdicts);
+    page.heading("All arms");
+    for forest in figures::forests(analysis) {
+        page.figure(&forest.draw());
+    }
+    tables::arms(&mut page, analysis);
+    tables::speed_ups(&mut page, analysis);
+    page.heading("Around each growth");
+    for zoom in figures::zooms(&ends) {
+        page.figure(&zoom.draw());
+    }
+    tables::lag(&mut page, &ends);
+    page.heading("Learning rates");
+    for curves in figures::learning_rates(plan) {
+        page.figure(&curves.draw());
+    }
+    page.heading("The same over tokens");
+    page.figure(&figures::over_tokens(analysis).draw());
+    tables::negative(&mut page, analysis);
+    page.finish("Made by tokenformer reproduce growth from the results of its runs; study.json has the numbers.")
+}
+
+/// What a reader has to know before the numbers.
+fn remarks(settings: &Settings, plan: &Plan, notes: &[String], analysis: &Analysis) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let last = analysis
+        .rows
+        .iter()
+        .rev()
+        .find(|row| row.arm == crate::analysis::GROWN);
+    if let Some(row) = last {
+        let stage = settings
+            .profile
+            .stages
+            .last()
+            .map_or(0, |stage| stage.steps);
+        let tokens = stage * settings.profile.tokens_per_step();
+        remarks.push(format!(
+            "Regime: the last stage has {:.1} tokens per parameter, the paper's have 21 to 85; gains of growth are published \
+             to fade above 20. These numbers say nothing about longer stages.",
+            tokens as f64 / row.params as f64
+        ));
+    }
+    if let Some(most) = analysis.rows.iter().map(|row| row.epochs).reduce(f64::max)
+        && most > 1.0
+    {
+        remarks.push(format!("The longest arm reads the text {most:.1} times."));
+    }
+    remarks.push(format!(
+        "Learning rates were tried with {:.2e} FLOP, which no arm is charged with; as many rates for every arm.",
+        analysis.tuning_flops
+    ));
+    if let Some((low, high)) = analysis.audit {
+        remarks.push(format!(
+            "Counted operations are {low:.3} to {high:.3} of the formula's; probes of growths are counted."
+        ));
+    }
+    match analysis.pooled {
+        Some((error, freedom)) => remarks.push(format!(
+            "Standard error of a difference of two arms: {:.3} % of perplexity with {freedom} degrees of freedom, from what \
+             arms and seeds do not explain.",
+            100.0 * error.exp_m1()
+        )),
+        None => remarks.push("No errors yet: they need two seeds of two arms.".into()),
+    }
+    if !plan.tuned {
+        remarks.push("The learning rates of the bases are still being tried.".into());
+    }
+    remarks.extend(notes.iter().cloned());
+    remarks
+}

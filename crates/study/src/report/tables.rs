@@ -1,0 +1,197 @@
+//! The tables.
+
+use crate::analysis::{Analysis, Ends, GROWN, MARGIN};
+use crate::arms::ARMS;
+use crate::stats::{mean, rank_correlation};
+use crate::verdicts::{Finding, Verdict};
+use tokenformer_report::Page;
+use tokenformer_report::table::{human_count, human_duration};
+
+/// Claim by claim.
+pub(super) fn verdicts(page: &mut Page, verdicts: &[Verdict]) {
+    let rows: Vec<Vec<String>> = (verdicts.iter())
+        .map(|verdict| {
+            let finding = match verdict.finding {
+                Finding::Supported => "supported",
+                Finding::Refuted => "refuted",
+                Finding::Open => "open",
+            };
+            vec![
+                verdict.claim.into(),
+                verdict.text.into(),
+                finding.into(),
+                verdict.numbers.clone(),
+            ]
+        })
+        .collect();
+    page.table(
+        "Verdicts",
+        &["claim", "what it says", "finding", "numbers"],
+        &rows,
+        true,
+    );
+}
+
+/// Arm by arm.
+pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
+    let rows: Vec<Vec<String>> = (analysis.rows.iter())
+        .map(|row| {
+            let known = |numbers: &[f64], text: &dyn Fn(f64) -> String| match numbers.is_empty() {
+                true => "diverged".to_string(),
+                false => text(mean(numbers)),
+            };
+            let worst = row.spikes.iter().copied().reduce(f64::max);
+            vec![
+                format!("{} {}", row.arm, row.size),
+                human_count(row.params),
+                human_count(row.tokens),
+                format!("{:.2}", row.epochs),
+                format!("{:.2e}", row.flops),
+                human_duration(row.seconds),
+                format!("{:.2e}", row.lr),
+                row.seeds.len().to_string(),
+                known(&row.losses, &|loss| format!("{loss:.4}")),
+                known(&row.bits_per_byte, &|bits| format!("{bits:.4}")),
+                worst.map_or("-".into(), |spike| format!("{:+.1} %", 100.0 * spike)),
+                row.moved
+                    .map_or("-".into(), |(_, relative)| format!("{relative:.1e}")),
+            ]
+        })
+        .collect();
+    let headers = [
+        "arm",
+        "parameters",
+        "tokens",
+        "epochs",
+        "FLOP",
+        "time",
+        "rate",
+        "seeds",
+        "nats",
+        "bits/byte",
+        "spike",
+        "logits moved",
+    ];
+    page.table("Ends of all arms", &headers, &rows, false);
+    let names: Vec<Vec<String>> = (ARMS.iter())
+        .filter(|arm| analysis.rows.iter().any(|row| row.arm == arm.name))
+        .map(|arm| vec![arm.name.into(), arm.about.into()])
+        .collect();
+    page.table("What the arms are", &["arm", "what it is"], &names, true);
+}
+
+/// What growth saves.
+pub(super) fn speed_ups(page: &mut Page, analysis: &Analysis) {
+    let rows: Vec<Vec<String>> = (analysis.speed_ups.values())
+        .map(|found| {
+            let [low, high] = found.interval;
+            let by_seed: Vec<String> = found.by_seed.iter().map(|s| format!("{s:.2}")).collect();
+            vec![
+                found.name.clone(),
+                format!("{:.2}", found.factor),
+                format!("{low:.2} to {high:.2}"),
+                by_seed.join(", "),
+                if found.is_bound {
+                    "a bound".into()
+                } else {
+                    String::new()
+                },
+            ]
+        })
+        .collect();
+    let headers = ["model", "S", "95 % interval", "by seed", ""];
+    page.table(
+        "FLOPs of scratch over those of growth",
+        &headers,
+        &rows,
+        false,
+    );
+}
+
+/// Whether the loss soon after a growth tells the end.
+pub(super) fn lag(page: &mut Page, ends: &Ends<'_>) {
+    let graph = &ends.plan.graph;
+    let mut rows = Vec::new();
+    let size = ends.sizes(GROWN).into_iter().next().unwrap_or_default();
+    let of_size = ends
+        .plan
+        .endpoints
+        .iter()
+        .filter(|end| end.size == size && end.counts && end.settled);
+    let found: Vec<(f64, Vec<(u64, f64)>)> = of_size
+        .filter_map(|end| {
+            let last = ends
+                .results
+                .of(graph.node(end.node))?
+                .held_out
+                .as_ref()?
+                .loss;
+            let grown = graph.path(end.node).find(|&at| graph.node(at).grows)?;
+            let grown = ends.results.of(graph.node(grown))?;
+            let evals = grown
+                .evals
+                .iter()
+                .map(|eval| (eval.step - grown.from_step, eval.loss));
+            Some((last, evals.collect()))
+        })
+        .collect();
+    let mut lags: Vec<u64> = found
+        .iter()
+        .flat_map(|(_, evals)| evals.iter().map(|e| e.0))
+        .collect();
+    lags.sort_unstable();
+    lags.dedup();
+    for lag in lags {
+        let pairs: Vec<(f64, f64)> = (found.iter())
+            .filter_map(|(last, evals)| Some((evals.iter().find(|e| e.0 == lag)?.1, *last)))
+            .collect();
+        if let Some(correlation) = rank_correlation(&pairs) {
+            rows.push(vec![
+                lag.to_string(),
+                pairs.len().to_string(),
+                format!("{correlation:.2}"),
+            ]);
+        }
+    }
+    let headers = [
+        "updates after the growth",
+        "runs",
+        "rank correlation with the end",
+    ];
+    page.table(
+        &format!("Does the loss soon after a growth tell the end? ({size})"),
+        &headers,
+        &rows,
+        false,
+    );
+}
+
+/// What was tried and did not help.
+pub(super) fn negative(page: &mut Page, analysis: &Analysis) {
+    let rows: Vec<Vec<String>> = (analysis.forest.iter())
+        .filter(|(_, contrast)| contrast.name.starts_with("a-") || contrast.name.starts_with("t-"))
+        .filter_map(|(size, contrast)| {
+            let what = match contrast {
+                c if c.is_equal_within(MARGIN) => "no difference: equal within 0.5 %",
+                c if c.interval[0] > 0.0 => "worse",
+                c if c.interval[1] >= 0.0 => "not decided",
+                _ => return None,
+            };
+            let percent = |nats: f64| format!("{:+.2} %", 100.0 * nats.exp_m1());
+            let [low, high] = contrast.interval.map(percent);
+            Some(vec![
+                format!("{} {size}", contrast.name),
+                percent(contrast.difference),
+                format!("{low} to {high}"),
+                what.into(),
+            ])
+        })
+        .collect();
+    let headers = ["arm", "perplexity", "95 % interval", "finding"];
+    page.table(
+        &format!("What did not beat {GROWN}"),
+        &headers,
+        &rows,
+        false,
+    );
+}

@@ -1,0 +1,462 @@
+//! Runs what the plan asks for and has no result yet, one run after the other.
+
+use crate::corpus::Corpus;
+use crate::graph::{Graph, Node};
+use crate::plan::{Plan, Settings};
+use crate::recipe;
+use crate::result::{self, EvalPoint, FORMAT, GrowthFacts, HeldOut, NodeResult, Results};
+use crate::shapes::Shapes;
+use crate::speed::Speeds;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokenformer_core::{Device, Model};
+use tokenformer_report::Record;
+use tokenformer_store::{Checkpoints, Warning};
+use tokenformer_train::{
+    Error, EvalOptions, HeldOut as Text, Observer, Outcome, Progress, Protocol, Result, Resume,
+    ScoredBytes, Trainer,
+};
+
+/// Where a study stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'a> {
+    /// The run that is being done.
+    pub node: &'a Node,
+    /// Runs that have ended, and runs in all, as far as they are known.
+    pub runs: (usize, usize),
+    /// Share of the work that is done.
+    pub share: f64,
+    /// Seconds to the end of this run.
+    pub node_eta_s: f64,
+    /// Seconds to the end of the study.
+    pub eta_s: f64,
+}
+
+/// Is told how the study gets on.
+pub trait Watcher {
+    /// An update was done.
+    fn step(&mut self, standing: &Standing<'_>, progress: &Progress);
+    /// A run has ended.
+    fn ended(&mut self, result: &NodeResult);
+    /// Something to tell.
+    fn note(&mut self, text: &str);
+}
+
+/// A study in a folder.
+pub struct Runner {
+    settings: Settings,
+    /// As `settings`, with all arms: what is kept for later runs must not depend on the arms of this call.
+    whole: Settings,
+    corpus: Corpus,
+    device: Arc<dyn Device>,
+    shapes: Shapes,
+    results: Results,
+    speeds: Speeds,
+    work: PathBuf,
+    machine: String,
+}
+
+impl Runner {
+    /// A study of `settings` in the folder `out`, with the results there and in `more`.
+    ///
+    /// # Errors
+    /// If the results cannot be read.
+    pub fn new(
+        settings: Settings,
+        corpus: Corpus,
+        device: &Arc<dyn Device>,
+        out: &Path,
+        more: Option<&Path>,
+    ) -> Result<Self> {
+        let work = out.join("work");
+        std::fs::create_dir_all(&work).map_err(|source| Error::Io {
+            action: "make the folder",
+            path: work.clone(),
+            source,
+            help: "check the permissions, or choose another --out",
+        })?;
+        Ok(Self {
+            whole: Settings {
+                arms: crate::arms::named(&[])?,
+                ..settings.clone()
+            },
+            settings,
+            corpus,
+            device: Arc::clone(device),
+            shapes: Shapes::new(device),
+            results: Results::open(&out.join("results"), more)?,
+            speeds: Speeds::open(&work.join("speed.json"), device),
+            machine: device.describe(),
+            work,
+        })
+    }
+
+    /// The plan with the results so far.
+    ///
+    /// # Errors
+    /// If a model or growth is impossible.
+    pub fn plan(&mut self) -> Result<Plan> {
+        Plan::new(&self.settings, &self.results, &mut self.shapes)
+    }
+
+    /// The results so far.
+    pub fn results(&self) -> &Results {
+        &self.results
+    }
+
+    /// The corpus.
+    pub fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    /// Writes the report of the results so far into `out`; returns its path.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn report(&mut self, out: &Path) -> Result<PathBuf> {
+        let plan = self.plan()?;
+        let notes = self.corpus.notes();
+        crate::report::write(out, &self.settings, &plan, &self.results, &notes)
+    }
+
+    /// Seconds that a node takes.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn seconds(&mut self, graph: &Graph, node: &Node) -> Result<f64> {
+        let per_step = self.speeds.of(node, graph.common(), &self.device)?;
+        Ok(per_step * node.steps() as f64)
+    }
+
+    /// Numbers of the nodes that have to be run, as far as they are known.
+    ///
+    /// # Errors
+    /// Never for now; a checkpoint that cannot be read counts as missing.
+    pub fn missing(&self, plan: &Plan) -> Vec<usize> {
+        plan.missing(&self.results, &mut |node| self.has_checkpoint(node))
+    }
+
+    /// Runs everything that is missing; stops after the update in which `stop` is set.
+    ///
+    /// # Errors
+    /// If a run fails for another reason than that it diverged.
+    pub fn run(&mut self, watcher: &mut dyn Watcher, stop: &AtomicBool) -> Result<Outcome> {
+        loop {
+            let plan = self.plan()?;
+            self.tidy()?;
+            let next = plan.next(&self.results, &mut |node| self.has_checkpoint(node));
+            let Some(next) = next else {
+                return Ok(Outcome::Finished);
+            };
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Outcome::Interrupted);
+            }
+            let ahead = self.ahead(&plan, next)?;
+            let Some(result) = self.node(&plan.graph, next, ahead, watcher, stop)? else {
+                return Ok(Outcome::Interrupted);
+            };
+            watcher.ended(&result);
+            self.results.add(result)?;
+        }
+    }
+
+    /// What lies before and behind a node, for the times to go.
+    fn ahead(&mut self, plan: &Plan, next: usize) -> Result<Ahead> {
+        let missing = self.missing(plan);
+        let mut later_s = 0.0;
+        for &at in missing.iter().filter(|&&at| at != next) {
+            later_s += self.seconds(&plan.graph, plan.graph.node(at))?;
+        }
+        let done = plan
+            .graph
+            .nodes()
+            .iter()
+            .filter(|node| self.results.of(node).is_some());
+        let (mut done_s, mut ended) = (0.0, 0);
+        for node in done {
+            done_s +=
+                self.speeds.of(node, plan.graph.common(), &self.device)? * node.steps() as f64;
+            ended += 1;
+        }
+        let per_step_s =
+            self.speeds
+                .of(plan.graph.node(next), plan.graph.common(), &self.device)?;
+        Ok(Ahead {
+            runs: (ended, ended + missing.len()),
+            done_s,
+            later_s,
+            per_step_s,
+        })
+    }
+
+    fn folder(&self, node: &Node) -> PathBuf {
+        self.work.join(node.folder())
+    }
+
+    /// Whether a node has ended and its last checkpoint is there and whole. A run that was stopped in its very last
+    /// evaluation has the checkpoint already, and no result.
+    fn has_checkpoint(&self, node: &Node) -> bool {
+        let ignore = &mut |_: Warning| {};
+        let newest = Checkpoints::open(&self.folder(node)).latest_good(ignore);
+        let is_last = matches!(newest, Ok(Some((step, _))) if step == node.to_step);
+        is_last && self.results.of(node).is_some()
+    }
+
+    /// Trains a node and measures it; `None` if `stop` was set meanwhile.
+    fn node(
+        &mut self,
+        graph: &Graph,
+        at: usize,
+        ahead: Ahead,
+        watcher: &mut dyn Watcher,
+        stop: &AtomicBool,
+    ) -> Result<Option<NodeResult>> {
+        let node = graph.node(at);
+        let folder = self.folder(node);
+        let resolved = recipe::of(node, graph.common(), &self.corpus.dir)?;
+        let resume = self.resume(graph, node, &folder)?;
+        let started = Instant::now();
+        let mut view = View {
+            node,
+            ahead,
+            watcher,
+            first: None,
+        };
+        let mut trainer = Trainer::new(&resolved, &folder, &resume, &self.device, &mut view)?;
+        let outcome = trainer.run(stop);
+        let diverged = match outcome {
+            Ok(Outcome::Finished) => None,
+            Ok(Outcome::Interrupted) => return Ok(None),
+            Err(error @ Error::Diverged { .. }) => Some(
+                error
+                    .to_string()
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_string(),
+            ),
+            Err(error) => return Err(error),
+        };
+        let held_out = match node.rate.decays() && diverged.is_none() {
+            true => match self.measure(trainer.model(), graph, stop)? {
+                Some(held_out) => Some(held_out),
+                None => return Ok(None),
+            },
+            false => None,
+        };
+        let growth = (trainer.state().growths.last())
+            .filter(|_| node.grows)
+            .map(|past| GrowthFacts {
+                summary: past.report.growth.summary(),
+                params_before: past.report.params_before,
+                max_logit_diff: past.report.max_logit_diff,
+                relative_logit_diff: past.report.relative_logit_diff,
+            });
+        let counted = trainer.state().flops;
+        drop(trainer);
+        if matches!(view.first, Some(first) if first == node.from_step + 1) {
+            let per_step = started.elapsed().as_secs_f64() / node.steps() as f64;
+            self.speeds.learn(node, graph.common(), per_step)?;
+        }
+        let records = tokenformer_report::read(folder.join("metrics.jsonl"))?;
+        let before = self.losses_before(graph, at);
+        let result = self.result(graph, node, &records, &before);
+        Ok(Some(NodeResult {
+            counted_flops: counted,
+            growth,
+            held_out,
+            diverged,
+            ..result
+        }))
+    }
+
+    /// Where a node goes on: from its own newest checkpoint, or else from its parent's last.
+    fn resume(&self, graph: &Graph, node: &Node, folder: &Path) -> Result<Resume> {
+        let own = Checkpoints::open(folder).latest_good(&mut |_: Warning| {})?;
+        let Some(parent) = node.parent.map(|parent| graph.node(parent)) else {
+            return Ok(Resume::Auto);
+        };
+        if own.is_some() {
+            return Ok(Resume::Auto);
+        }
+        // What is there was killed before its first checkpoint.
+        remove(folder)?;
+        Ok(Resume::From(self.folder(parent)))
+    }
+
+    /// The held-out loss of every document.
+    fn measure(&self, model: &Model, graph: &Graph, stop: &AtomicBool) -> Result<Option<HeldOut>> {
+        let dataset = &self.corpus.dataset;
+        let bytes = ScoredBytes::new(&dataset.tokenizer, &dataset.valid);
+        let options = EvalOptions {
+            protocol: Protocol::Chunked,
+            context: graph.common().context,
+            batch: graph.common().batch,
+            max_tokens: 0,
+        };
+        let mut documents = Vec::new();
+        for document in 0..dataset.valid.doc_count() {
+            let bounds = dataset.valid.doc_bounds(document).unwrap_or_default();
+            let mut tokens = vec![0; bounds.len()];
+            if tokens.len() < 2 {
+                continue;
+            }
+            dataset.valid.read(bounds.start, &mut tokens)?;
+            let text = Text {
+                text: &tokens,
+                bytes: &bytes,
+            };
+            let Some(found) = text.evaluate(model, options, stop, |_| {})? else {
+                return Ok(None);
+            };
+            let nats = found.loss * found.tokens as f64;
+            documents.push((nats, found.tokens, found.bytes.unwrap_or_default()));
+        }
+        Ok(Some(HeldOut::of(documents)))
+    }
+
+    /// The losses of the updates before a node, as far as they are kept.
+    fn losses_before(&self, graph: &Graph, at: usize) -> Vec<f32> {
+        let mut before: Vec<f32> = Vec::new();
+        for ancestor in graph.path(at).skip(1) {
+            let Some(result) = self.results.of(graph.node(ancestor)) else {
+                break;
+            };
+            let mut losses = result.last_losses.clone();
+            losses.extend(before);
+            before = losses;
+            if before.len() >= result::SPIKE_BEFORE {
+                break;
+            }
+        }
+        before.split_off(before.len().saturating_sub(result::SPIKE_BEFORE))
+    }
+
+    /// What the records say of a node.
+    fn result(&self, graph: &Graph, node: &Node, records: &[Record], before: &[f32]) -> NodeResult {
+        let losses = result::losses(records);
+        let [first_losses, last_losses, means] = result::kept(&losses);
+        let seconds = records.iter().filter_map(|record| match record {
+            Record::Train(train) if train.step_ms.is_finite() => Some(train.step_ms / 1e3),
+            _ => None,
+        });
+        let evals = records.iter().filter_map(|record| match record {
+            Record::Eval(eval) => Some(EvalPoint {
+                step: eval.step,
+                loss: eval.loss,
+                bits_per_byte: eval.bits_per_byte,
+            }),
+            _ => None,
+        });
+        let common = graph.common();
+        let tokens = node.to_step * (common.batch * common.context) as u64;
+        NodeResult {
+            format: FORMAT,
+            key: node.key.clone(),
+            label: node.label.clone(),
+            seed: node.seed,
+            params: node.config.params(),
+            from_step: node.from_step,
+            to_step: node.to_step,
+            tokens,
+            epochs: tokens as f64 / self.corpus.epoch_tokens as f64,
+            flops: node.flops,
+            counted_flops: 0.0,
+            lr: node.peak_rate(),
+            seconds: seconds.sum(),
+            machine: self.machine.clone(),
+            diverged: None,
+            growth: None,
+            spike: result::spike(before, &first_losses),
+            evals: evals.filter(|eval| eval.loss.is_finite()).collect(),
+            held_out: None,
+            first_losses,
+            last_losses,
+            losses: means,
+        }
+    }
+
+    /// Removes the folders of runs whose checkpoints no run needs that is still to be done.
+    fn tidy(&mut self) -> Result<()> {
+        let plan = Plan::new(&self.whole, &self.results, &mut self.shapes)?;
+        let nodes = plan.graph.nodes();
+        let mut needed = vec![false; nodes.len()];
+        for target in plan.targets() {
+            if self.results.of(&nodes[target]).is_some() {
+                continue;
+            }
+            for at in plan.graph.path(target) {
+                needed[at] = true;
+                // What begins with a checkpoint that is there needs nothing from before it.
+                if at != target && self.has_checkpoint(&nodes[at]) {
+                    break;
+                }
+            }
+        }
+        for (node, _) in nodes.iter().zip(needed).filter(|(_, needed)| !needed) {
+            if self.results.of(node).is_some() {
+                remove(&self.folder(node))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
+            action: "remove the folder of a run",
+            path: folder.into(),
+            source,
+            help: "check its permissions",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What lies before and behind a run.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    runs: (usize, usize),
+    done_s: f64,
+    later_s: f64,
+    per_step_s: f64,
+}
+
+/// Passes on what a run tells.
+struct View<'a> {
+    node: &'a Node,
+    ahead: Ahead,
+    watcher: &'a mut dyn Watcher,
+    /// When the first update of this call was done, and which it was.
+    first: Option<u64>,
+}
+
+impl Observer for View<'_> {
+    fn step(&mut self, progress: &Progress) {
+        self.first.get_or_insert(progress.step);
+        let left = self.node.to_step.saturating_sub(progress.step) as f64;
+        let done = progress.step.saturating_sub(self.node.from_step) as f64;
+        // The measured time of this run, once it is known, and the noted one until then.
+        let per_step_s = 0.5 * (self.ahead.per_step_s + progress.step_ms / 1e3);
+        let node_eta_s = left * per_step_s;
+        let eta_s = node_eta_s + self.ahead.later_s;
+        let done_s = self.ahead.done_s + done * self.ahead.per_step_s;
+        self.watcher.step(
+            &Standing {
+                node: self.node,
+                runs: self.ahead.runs,
+                share: done_s / (done_s + eta_s).max(f64::MIN_POSITIVE),
+                node_eta_s,
+                eta_s,
+            },
+            progress,
+        );
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.watcher.note(&format!("warning: {text}"));
+    }
+}

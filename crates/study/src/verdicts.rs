@@ -1,0 +1,256 @@
+//! The claims of the study and what the numbers say of them.
+
+use crate::analysis::{Analysis, GROWN, MARGIN};
+use crate::stats::Contrast;
+use serde::Serialize;
+
+/// Largest spike of a growth that counts as none.
+const NO_SPIKE: f64 = 0.02;
+/// Relative difference of logits that rounding explains.
+const ROUNDING: f64 = 1e-5;
+/// Arms whose growth keeps every bit.
+const EXACT: [&str; 5] = ["t-seg", "t-zero", "t-zero-track", "t-zero-anneal", "g-id"];
+/// Arms whose growth keeps the function up to rounding.
+const NEARLY_EXACT: [&str; 2] = ["g-clone", "g-lemon"];
+
+/// What the numbers say of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
+    /// The claim holds.
+    Supported,
+    /// It does not.
+    Refuted,
+    /// The numbers do not decide, or there are none.
+    Open,
+}
+
+/// A claim and its finding.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// Number of the claim.
+    pub claim: &'static str,
+    /// The claim.
+    pub text: &'static str,
+    /// What the numbers say.
+    pub finding: Finding,
+    /// The numbers.
+    pub numbers: String,
+}
+
+/// All claims.
+pub fn verdicts(analysis: &Analysis) -> Vec<Verdict> {
+    vec![
+        exact(analysis),
+        no_spike(analysis),
+        better(
+            analysis,
+            "C2",
+            "a grown model is better than one from scratch with the stage's tokens (base not charged)",
+        ),
+        better(
+            analysis,
+            "C3",
+            "a grown model is better than one of its size from scratch at equal cost, base included",
+        ),
+        better(
+            analysis,
+            "C4",
+            "a grown model is better than the best of any size from scratch at equal cost",
+        ),
+        saving(
+            analysis,
+            "C5",
+            "the same quality for half of the cost or less",
+            &{
+                let size = analysis.rows.iter().rev().find(|row| row.arm == GROWN);
+                format!("{GROWN} {}, within 2 %", size.map_or("", |row| &row.size))
+            },
+        ),
+        pattention(analysis),
+        recipe(analysis),
+        saving(
+            analysis,
+            "C8",
+            "a series of sizes for half of the cost or less",
+            "series",
+        ),
+        Verdict {
+            claim: "C9",
+            text: "a grown model learns new text and keeps the old",
+            finding: Finding::Open,
+            numbers: "not measured: the study has one corpus".into(),
+        },
+    ]
+}
+
+/// A verdict from rules on an interval, open where there is none.
+fn verdict(
+    claim: &'static str,
+    text: &'static str,
+    finding: Option<Finding>,
+    numbers: String,
+) -> Verdict {
+    Verdict {
+        claim,
+        text,
+        finding: finding.unwrap_or(Finding::Open),
+        numbers,
+    }
+}
+
+fn exact(analysis: &Analysis) -> Verdict {
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    let mut worst_rounding = 0.0_f64;
+    for row in &analysis.rows {
+        let Some((max, relative)) = row.moved else {
+            continue;
+        };
+        let arm = &*row.arm;
+        if EXACT.contains(&arm) || arm == "g-ffn" {
+            seen += 1;
+            if max != 0.0 {
+                wrong.push(format!("{arm} {}: {max:.1e}", row.size));
+            }
+        } else if NEARLY_EXACT.contains(&arm) {
+            seen += 1;
+            worst_rounding = worst_rounding.max(relative);
+            if relative > ROUNDING {
+                wrong.push(format!("{arm} {}: {relative:.1e}", row.size));
+            }
+        }
+    }
+    let text = "growths that promise it keep the function";
+    let (finding, numbers) = match (seen, wrong.is_empty()) {
+        (0, _) => (None, "no growth has a result".into()),
+        (_, true) => (
+            Some(Finding::Supported),
+            format!("{seen} ends of arms: 0; copies at most {worst_rounding:.1e} of the logits"),
+        ),
+        (_, false) => (Some(Finding::Refuted), wrong.join("; ")),
+    };
+    verdict("C0", text, finding, numbers)
+}
+
+fn no_spike(analysis: &Analysis) -> Verdict {
+    let rows = analysis.rows.iter().filter(|row| row.arm == GROWN);
+    let spikes: Vec<f64> = rows.flat_map(|row| row.spikes.iter().copied()).collect();
+    let worst = spikes.iter().copied().reduce(f64::max);
+    let finding = worst.map(|worst| match worst <= NO_SPIKE {
+        true => Finding::Supported,
+        false => Finding::Refuted,
+    });
+    let numbers = worst.map_or("no growth has a result".into(), |worst| {
+        format!(
+            "worst mean of 20 losses after a growth, over the mean before and less the same without a growth: {:+.2} % \
+             in {} growths",
+            100.0 * worst,
+            spikes.len()
+        )
+    });
+    verdict(
+        "C1",
+        "a growth does not raise the loss by more than 2 %",
+        finding,
+        numbers,
+    )
+}
+
+/// The contrast of a claim.
+fn contrast<'a>(analysis: &'a Analysis, claim: &str) -> Option<&'a Contrast> {
+    let mut found = analysis.contrasts.values();
+    found.find(|contrast| contrast.name.starts_with(claim))
+}
+
+fn percent(contrast: &Contrast) -> String {
+    let perplexity = |nats: f64| 100.0 * nats.exp_m1();
+    let [low, high] = contrast.interval.map(perplexity);
+    format!(
+        "perplexity {:+.2} % ({low:+.2} to {high:+.2}), p {:.3} after correction",
+        perplexity(contrast.difference),
+        contrast.p_corrected
+    )
+}
+
+fn better(analysis: &Analysis, claim: &'static str, text: &'static str) -> Verdict {
+    let Some(found) = contrast(analysis, claim) else {
+        return verdict(claim, text, None, MISSING.into());
+    };
+    let [low, high] = found.interval;
+    let finding = match (low, high) {
+        (_, high) if high < 0.0 => Some(Finding::Supported),
+        (low, _) if low > 0.0 => Some(Finding::Refuted),
+        _ => None,
+    };
+    verdict(claim, text, finding, percent(found))
+}
+
+const MISSING: &str = "not enough results: two seeds of both sides at least";
+
+fn saving(analysis: &Analysis, claim: &'static str, text: &'static str, name: &str) -> Verdict {
+    let Some(found) = analysis.speed_ups.get(name) else {
+        return verdict(claim, text, None, MISSING.into());
+    };
+    let [low, high] = found.interval;
+    let mut numbers = format!("S = {:.2} ({low:.2} to {high:.2})", found.factor);
+    if found.is_bound {
+        numbers += ", a bound: the loss lies outside the range of the models from scratch";
+    }
+    let finding = match (low, high, found.is_bound) {
+        (low, _, _) if low >= 2.0 => Some(Finding::Supported),
+        (_, high, false) if high < 1.2 => Some(Finding::Refuted),
+        (low, high, false) if low >= 1.2 && high < 2.0 => {
+            numbers += ": saves, not greatly";
+            None
+        }
+        _ => None,
+    };
+    verdict(claim, text, finding, numbers)
+}
+
+fn pattention(analysis: &Analysis) -> Verdict {
+    let text = "it is the parameter tokens: the best grown TokenFormer beats the best grown plain Transformer by 0.5 %";
+    let Some(found) = contrast(analysis, "C6") else {
+        return verdict("C6", text, None, MISSING.into());
+    };
+    let [low, high] = found.interval;
+    let finding = match (low, high) {
+        (_, high) if high < -MARGIN => Some(Finding::Supported),
+        (low, _) if low > -MARGIN || found.is_equal_within(MARGIN) => Some(Finding::Refuted),
+        _ => None,
+    };
+    let mut numbers = format!("{}: {}", found.name, percent(found));
+    if finding == Some(Finding::Refuted) {
+        numbers += ": growth works, tokens are one way";
+    }
+    verdict("C6", text, finding, numbers)
+}
+
+fn recipe(analysis: &Analysis) -> Verdict {
+    let text = "tokens with a norm of their own are the best recipe";
+    let found: Vec<&Contrast> = analysis
+        .contrasts
+        .values()
+        .filter(|c| c.name.starts_with("C7"))
+        .collect();
+    if found.is_empty() {
+        return verdict("C7", text, None, MISSING.into());
+    }
+    let finding = match () {
+        () if found.iter().all(|c| c.interval[1] < 0.0) => Some(Finding::Supported),
+        () if found.iter().any(|c| c.interval[0] > 0.0) => Some(Finding::Refuted),
+        () => None,
+    };
+    let said = found.iter().map(|c| {
+        let equal = match c.is_equal_within(MARGIN) {
+            true => ", equal within 0.5 %",
+            false => "",
+        };
+        format!(
+            "{}: {}{equal}",
+            c.name.trim_start_matches("C7: "),
+            percent(c)
+        )
+    });
+    verdict("C7", text, finding, said.collect::<Vec<_>>().join("; "))
+}

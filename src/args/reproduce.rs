@@ -1,0 +1,53 @@
+//! Flags of `reproduce`.
+
+use super::{ComputeArgs, values};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct ReproduceArgs {
+    #[command(subcommand)]
+    pub command: ReproduceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReproduceCommand {
+    /// Measure whether a grown TokenFormer earns its cost, against plain Transformers grown and from scratch.
+    Growth(GrowthArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tokenformer reproduce growth --profile smoke
+  tokenformer reproduce growth --profile laptop --corpus texts --out runs/growth --list
+  tokenformer reproduce growth --profile laptop --corpus texts --arms base,t-seg,g-scr-2 --seeds 1
+
+A study that was stopped or killed goes on with the same command. What has a result is never run again.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GrowthArgs {
+    /// Sizes and budgets: smoke takes minutes, laptop hours, gpu wants an accelerator.
+    #[arg(long, value_name = "smoke|laptop|gpu", default_value = "smoke")]
+    pub profile: String,
+    /// Folder of text, or a dataset made by `data prepare` [default for smoke: made-up text].
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+    /// Folder of the study [default: runs/growth-PROFILE].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Folder with results of runs that were made elsewhere.
+    #[arg(long, value_name = "DIR")]
+    pub results: Option<PathBuf>,
+    /// Seeds of every arm [default: the profile's].
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub seeds: Option<u64>,
+    /// Arms to run [default: all].
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub arms: Vec<String>,
+    /// Print all runs with their cost and time, and whether they are done, and run none.
+    #[arg(long)]
+    pub list: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}

@@ -1,0 +1,131 @@
+//! `reproduce`: studies of many runs.
+
+use super::data::prepare_with_progress;
+use super::{device, stop_flag};
+use crate::args::{GrowthArgs, ReproduceArgs, ReproduceCommand};
+use crate::ui::StudyView;
+use crate::{shell, usage};
+use std::path::{Path, PathBuf};
+use tokenformer_report::table::{Table, human_count, human_duration};
+use tokenformer_study::corpus::{Source, source};
+use tokenformer_study::{Corpus, Profile, Runner, Settings, arms};
+use tokenformer_train::{Outcome, Result};
+
+/// Runs the verb.
+pub fn run(args: &ReproduceArgs) -> Result<()> {
+    match &args.command {
+        ReproduceCommand::Growth(args) => growth(args),
+    }
+}
+
+fn growth(args: &GrowthArgs) -> Result<()> {
+    const MAX_SEEDS: u64 = 100;
+    let profile = Profile::named(&args.profile)?;
+    let arms = arms::named(&args.arms)?;
+    let seeds = args.seeds.unwrap_or(profile.seeds);
+    if seeds > MAX_SEEDS {
+        let expected = format!("at most {MAX_SEEDS}");
+        return Err(usage("--seeds", &expected, seeds, "3 are usual"));
+    }
+    let out = (args.out.clone())
+        .unwrap_or_else(|| Path::new("runs").join(format!("growth-{}", profile.name)));
+    let device = device(&args.compute)?;
+    let corpus = corpus(args, &profile, &out)?;
+    for note in corpus.notes() {
+        errln!("note: {note}");
+    }
+    let settings = Settings {
+        corpus: corpus.id.clone(),
+        vocab: corpus.dataset.tokenizer.vocab_size(),
+        profile,
+        seeds,
+        arms,
+    };
+    let mut runner = Runner::new(settings, corpus, &device, &out, args.results.as_deref())?;
+    if args.list {
+        return list(&mut runner);
+    }
+    let mut view = StudyView::new();
+    let outcome = runner.run(&mut view, stop_flag())?;
+    view.finish();
+    let report = runner.report(&out)?;
+    match outcome {
+        Outcome::Finished => outln!(
+            "done: {} runs have results; report: {}",
+            runner.results().len(),
+            report.display()
+        ),
+        Outcome::Interrupted => outln!(
+            "stopped; nothing is lost. The same command goes on:\n  {} reproduce growth --profile {} --out {} ...",
+            shell::program(),
+            args.profile,
+            shell::path(&out)
+        ),
+    }
+    Ok(())
+}
+
+/// The text of the study, prepared if need be.
+fn corpus(args: &GrowthArgs, profile: &Profile, out: &Path) -> Result<Corpus> {
+    let data: PathBuf = out.join("data");
+    let dir = match source(profile, args.corpus.as_deref(), &data)? {
+        Source::Ready(dir) => dir,
+        Source::Prepare(options) => {
+            prepare_with_progress(&options)?;
+            data
+        }
+    };
+    Corpus::open(&dir, profile.context)
+}
+
+/// Prints every run of the study as far as it is known.
+fn list(runner: &mut Runner) -> Result<()> {
+    let plan = runner.plan()?;
+    let missing = runner.missing(&plan);
+    let mut table = Table::new([
+        "run",
+        "updates",
+        "parameters",
+        "FLOP",
+        "rate",
+        "time",
+        "state",
+    ]);
+    let (mut left_s, mut flop, mut left_flop) = (0.0, 0.0, 0.0);
+    for (at, node) in plan.graph.nodes().iter().enumerate() {
+        let seconds = runner.seconds(&plan.graph, node)?;
+        let own = node.flops_per_step * node.steps() as f64;
+        let result = runner.results().of(node);
+        let state = match result {
+            Some(result) if result.diverged.is_some() => "diverged",
+            Some(_) => "done",
+            None if missing.contains(&at) => "to do",
+            None => "not needed",
+        };
+        flop += own;
+        if missing.contains(&at) {
+            left_s += seconds;
+            left_flop += own;
+        }
+        table.row([
+            node.label.clone(),
+            format!("{}..{}", node.from_step, node.to_step),
+            human_count(node.config.params()),
+            format!("{own:.2e}"),
+            format!("{:.2e}", node.peak_rate()),
+            human_duration(seconds),
+            state.into(),
+        ]);
+    }
+    out!("{table}");
+    if !plan.tuned {
+        outln!("\nLearning rates are provisional: those of the base are to be found first.");
+    }
+    outln!(
+        "\n{} runs of {flop:.2e} FLOP; to do: {} runs, {left_flop:.2e} FLOP, about {}",
+        plan.graph.nodes().len(),
+        missing.len(),
+        human_duration(left_s)
+    );
+    Ok(())
+}
