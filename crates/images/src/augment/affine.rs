@@ -27,29 +27,44 @@ pub(super) fn rotation(degrees: f64, width: f64, height: f64) -> Matrix {
 }
 
 pub(super) fn transform(picture: &Picture, matrix: Matrix, warp: Warp) -> Picture {
-    let (width, height, channels) = picture.shape();
+    let pixels = match picture.channels() {
+        1 => warped::<1>(picture, matrix, warp),
+        _ => warped::<3>(picture, matrix, warp),
+    };
+    picture.with_pixels(pixels)
+}
+
+fn warped<const CHANNELS: usize>(picture: &Picture, matrix: Matrix, warp: Warp) -> Vec<u8> {
+    let source = Source::<CHANNELS> {
+        width: picture.width(),
+        height: picture.height(),
+        pixels: picture.pixels(),
+    };
+    let (wide, high) = (source.width as f64, source.height as f64);
+    let fill: [u8; CHANNELS] = std::array::from_fn(|channel| warp.fill[channel]);
     let [a, b, c, d, e, f] = matrix;
-    let mut pixels = Vec::with_capacity(width * height * channels);
-    for y in 0..height {
+    let mut pixels = Vec::with_capacity(source.pixels.len());
+    for y in 0..source.height {
         let y = y as f64 + 0.5;
-        for x in 0..width {
+        for x in 0..source.width {
             let x = x as f64 + 0.5;
-            let source = (a * x + b * y + c, d * x + e * y + f);
-            let is_inside = source.0 >= 0.0
-                && source.0 < width as f64
-                && source.1 >= 0.0
-                && source.1 < height as f64;
-            if !is_inside {
-                pixels.extend_from_slice(&warp.fill[..channels]);
-                continue;
-            }
-            match warp.filter {
-                Filter::Bicubic => bicubic(picture, source, &mut pixels),
-                Filter::Bilinear | Filter::Box => bilinear(picture, source, &mut pixels),
-            }
+            let (x, y) = (a * x + b * y + c, d * x + e * y + f);
+            let is_inside = x >= 0.0 && x < wide && y >= 0.0 && y < high;
+            pixels.extend(match (is_inside, warp.filter) {
+                (false, _) => fill,
+                (true, Filter::Bicubic) => source.bicubic(x, y),
+                (true, Filter::Bilinear | Filter::Box) => source.bilinear(x, y),
+            });
         }
     }
-    picture.with_pixels(pixels)
+    pixels
+}
+
+/// A picture of a known number of channels.
+struct Source<'a, const CHANNELS: usize> {
+    width: usize,
+    height: usize,
+    pixels: &'a [u8],
 }
 
 /// The pixel left of or above a place, and the distance from it.
@@ -62,32 +77,38 @@ fn clip(place: isize, side: usize) -> usize {
     place.clamp(0, side as isize - 1) as usize
 }
 
-fn bilinear(picture: &Picture, (x, y): (f64, f64), out: &mut Vec<u8>) {
-    let (width, height, channels) = picture.shape();
-    let ((x, dx), (y, dy)) = (floor(x), floor(y));
-    let columns = [0, 1].map(|step| clip(x + step, width));
-    let rows = [0, 1].map(|step| clip(y + step, height));
-    for channel in 0..channels {
-        let [above, below] = rows.map(|row| {
-            let [left, right] = columns.map(|column| f64::from(picture.at(column, row, channel)));
-            left + (right - left) * dx
-        });
-        out.push((above + (below - above) * dy) as u8);
+impl<const CHANNELS: usize> Source<'_, CHANNELS> {
+    /// `COUNT` pixels of a row from column `first` on; those outside are the edge's.
+    fn pixels_of_row<const COUNT: usize>(
+        &self,
+        row: isize,
+        first: isize,
+    ) -> [[u8; CHANNELS]; COUNT] {
+        let row = clip(row, self.height) * self.width;
+        let (pixels, _) = self.pixels[row * CHANNELS..].as_chunks::<CHANNELS>();
+        std::array::from_fn(|step| pixels[clip(first + step as isize, self.width)])
     }
-}
 
-fn bicubic(picture: &Picture, (x, y): (f64, f64), out: &mut Vec<u8>) {
-    let (width, height, channels) = picture.shape();
-    let ((x, dx), (y, dy)) = (floor(x), floor(y));
-    let columns = [-1, 0, 1, 2].map(|step| clip(x + step, width));
-    let rows = [-1, 0, 1, 2].map(|step| clip(y + step, height));
-    for channel in 0..channels {
-        let values = rows.map(|row| {
-            let values = columns.map(|column| f64::from(picture.at(column, row, channel)));
-            cubic(values, dx)
-        });
-        // The cast cuts towards 0 and clips.
-        out.push(cubic(values, dy) as u8);
+    fn bilinear(&self, x: f64, y: f64) -> [u8; CHANNELS] {
+        let ((x, dx), (y, dy)) = (floor(x), floor(y));
+        let rows = [0, 1].map(|step| self.pixels_of_row::<2>(y + step, x));
+        std::array::from_fn(|channel| {
+            let [above, below] = rows.map(|row| {
+                let [left, right] = row.map(|pixel| f64::from(pixel[channel]));
+                left + (right - left) * dx
+            });
+            (above + (below - above) * dy) as u8
+        })
+    }
+
+    fn bicubic(&self, x: f64, y: f64) -> [u8; CHANNELS] {
+        let ((x, dx), (y, dy)) = (floor(x), floor(y));
+        let rows = [-1, 0, 1, 2].map(|step| self.pixels_of_row::<4>(y + step, x - 1));
+        std::array::from_fn(|channel| {
+            let values = rows.map(|row| cubic(row.map(|pixel| f64::from(pixel[channel])), dx));
+            // The cast cuts towards 0 and clips.
+            cubic(values, dy) as u8
+        })
     }
 }
 

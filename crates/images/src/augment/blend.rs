@@ -49,10 +49,11 @@ fn smoothed(picture: &Picture) -> Vec<u8> {
         value(at - channels) * edge + value(at) * center + value(at + channels) * edge
     };
     for y in 1..height - 1 {
-        for at in y * row + channels..(y + 1) * row - channels {
+        let inner = y * row + channels..(y + 1) * row - channels;
+        for (at, new) in inner.clone().zip(&mut new[inner]) {
             // The order of the sum is Pillow's: from the row below to the one above.
             let sum = 0.5 + three(at + row, edge) + three(at, middle) + three(at - row, edge);
-            new[at] = sum as u8;
+            *new = sum as u8;
         }
     }
     new

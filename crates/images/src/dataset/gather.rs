@@ -80,9 +80,10 @@ impl Tally {
         summary.per_class[label as usize] += 1;
         summary.pixel_bytes += picture.pixels().len() as u64;
         let sides = [picture.width(), picture.height()];
-        for axis in 0..2 {
-            summary.smallest[axis] = summary.smallest[axis].min(sides[axis]);
-            summary.largest[axis] = summary.largest[axis].max(sides[axis]);
+        let bounds = summary.smallest.iter_mut().zip(&mut summary.largest);
+        for ((smallest, largest), side) in bounds.zip(sides) {
+            *smallest = side.min(*smallest);
+            *largest = side.max(*largest);
         }
     }
 

@@ -65,8 +65,8 @@ fn find(exif: &[u8]) -> Option<u8> {
     let long = |at: usize| {
         let (first, second) = (u32::from(short(at)?), u32::from(short(at + 2)?));
         Some(match is_big_endian {
-            true => first << 16 | second,
-            false => second << 16 | first,
+            true => (first << 16) | second,
+            false => (second << 16) | first,
         })
     };
     let directory = long(4)? as usize;

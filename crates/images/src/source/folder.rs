@@ -47,10 +47,8 @@ pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
         None => vec![(Split::Train, String::new())],
     };
     folders.sort();
-    if let Some([(split, first), (_, second)]) = folders
-        .array_windows::<2>()
-        .find(|pair| pair[0].0 == pair[1].0)
-    {
+    let mut neighbours = folders.iter().zip(folders.iter().skip(1));
+    if let Some(((split, first), (_, second))) = neighbours.find(|(a, b)| a.0 == b.0) {
         return Err(Error::Source {
             location: dir.display().to_string(),
             problem: "two sets for one split",

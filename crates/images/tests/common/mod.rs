@@ -29,7 +29,7 @@ pub fn bytes(row: &Value, key: &str) -> Vec<u8> {
     let digit = |d: u8| (d as char).to_digit(16).unwrap() as u8;
     digits
         .chunks(2)
-        .map(|pair| digit(pair[0]) << 4 | digit(pair[1]))
+        .map(|pair| (digit(pair[0]) << 4) | digit(pair[1]))
         .collect()
 }
 
@@ -41,7 +41,7 @@ pub fn picture(kind: &str, width: usize, height: usize, channels: usize) -> Pict
             for c in 0..channels as u64 {
                 let mut h = ((x * 73_856_093) ^ (y * 19_349_663) ^ (c * 83_492_791)) & 0xffff_ffff;
                 h ^= h >> 15;
-                h = h * 0x2c1b_3c6d & 0xffff_ffff;
+                h = (h * 0x2c1b_3c6d) & 0xffff_ffff;
                 h ^= h >> 12;
                 let value = match kind {
                     "noise" => h,
