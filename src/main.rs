@@ -78,6 +78,15 @@ impl From<tokenformer_convert::Error> for Failure {
     }
 }
 
+impl From<tokenformer_images::Error> for Failure {
+    fn from(error: tokenformer_images::Error) -> Self {
+        Self {
+            message: help_added(error.to_string(), FLAGS),
+            is_usage: matches!(error, tokenformer_images::Error::Option { .. }),
+        }
+    }
+}
+
 impl From<tokenformer_tasks::Error> for Failure {
     fn from(error: tokenformer_tasks::Error) -> Self {
         Self {

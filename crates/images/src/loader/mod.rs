@@ -1,0 +1,305 @@
+//! Batches for a position.
+//!
+//! A run sees the training pictures in one endless order: epoch after epoch, each shuffled. The sample at a position is a
+//! function of dataset, options, seed and position, made by whichever worker is free and handed out in order. So the
+//! position is the whole state, and batches may change their size on the way.
+
+mod order;
+mod prefetch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::augment::{Augment, Mixing};
+use crate::dataset::{ImageSet, Pictures, Split};
+use crate::error::{Error, Result};
+use crate::preprocess::Preprocess;
+use crate::random::{Draws, Purpose};
+use order::Order;
+use prefetch::Prefetch;
+
+/// What is loaded, and how.
+#[derive(Debug, Clone)]
+pub struct LoaderOptions {
+    /// Size and normalisation of the inputs.
+    pub preprocess: Preprocess,
+    /// Random changes; [`Loader::evaluation`] makes none.
+    pub augment: Augment,
+    /// Decides order and changes.
+    pub seed: u64,
+    /// Threads that work ahead; 0 makes each sample when it is asked for. Samples do not depend on it.
+    pub workers: usize,
+    /// Samples that are made ahead at most; the memory of that many inputs.
+    pub ahead: usize,
+}
+
+impl LoaderOptions {
+    /// One worker, up to 256 MiB ahead, and seed 0.
+    pub fn new(preprocess: Preprocess, augment: Augment) -> Self {
+        let input_bytes = 4 * preprocess.len().max(1);
+        Self {
+            ahead: ((256 << 20) / input_bytes).clamp(4, 1024),
+            preprocess,
+            augment,
+            seed: 0,
+            workers: 1,
+        }
+    }
+}
+
+/// Labels of a sample: `weight` of class `first` and the rest of class `second`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    /// The class of the sample's own picture.
+    pub first: u32,
+    /// The class of the picture mixed into it; the same where none is.
+    pub second: u32,
+    /// Weight of the first, 0 to 1.
+    pub weight: f32,
+}
+
+/// Samples from a position on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Inputs, row-major `[samples, channels, height, width]`.
+    pub pixels: Vec<f32>,
+    /// The label of each sample.
+    pub targets: Vec<Target>,
+    /// The picture of each sample, by its number in the split.
+    pub images: Vec<usize>,
+}
+
+impl Batch {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// Targets as probabilities, row-major `[samples, classes]`: each label is worth `1 - smoothing` of its weight, and
+    /// `smoothing` is spread over all classes.
+    pub fn soft_targets(&self, classes: usize, smoothing: f64) -> Vec<f32> {
+        let off = (smoothing / classes as f64) as f32;
+        let on = (1.0 - smoothing) as f32;
+        let mut soft = vec![off; self.len() * classes];
+        for (row, target) in soft.chunks_exact_mut(classes).zip(&self.targets) {
+            row[target.first as usize] += on * target.weight;
+            row[target.second as usize] += on * (1.0 - target.weight);
+        }
+        soft
+    }
+}
+
+/// An input before it is mixed.
+struct Sample {
+    image: usize,
+    label: u32,
+    pixels: Vec<f32>,
+}
+
+/// Makes the sample at a position.
+struct Maker {
+    set: Arc<ImageSet>,
+    split: Split,
+    options: LoaderOptions,
+    /// `None` takes the pictures as they are, in their order.
+    order: Option<Order>,
+}
+
+impl Maker {
+    fn pictures(&self) -> Result<&Pictures> {
+        self.set.split(self.split).ok_or_else(|| Error::Option {
+            option: "split",
+            expected: "a split of the dataset",
+            got: self.split.name().into(),
+        })
+    }
+
+    fn sample(&self, position: u64) -> Result<Sample> {
+        let pictures = self.pictures()?;
+        let preprocess = &self.options.preprocess;
+        let mut pixels = vec![0.0; preprocess.len()];
+        let image = match &self.order {
+            None => {
+                let image = position as usize;
+                let picture = preprocess.center(pictures.picture(image)?);
+                preprocess.normalise(&picture, &mut pixels);
+                image
+            }
+            Some(order) => {
+                let image = order.at(position);
+                let mut draws = Draws::new(self.options.seed, Purpose::Augment, position);
+                let picture = pictures.picture(image)?;
+                self.options
+                    .augment
+                    .apply(picture, preprocess, &mut draws, &mut pixels);
+                image
+            }
+        };
+        Ok(Sample {
+            image,
+            label: pictures.label(image),
+            pixels,
+        })
+    }
+
+    /// What the pair of a position is mixed by.
+    fn mixing(&self, position: u64) -> Mixing {
+        match (&self.order, &self.options.augment.mix) {
+            (Some(_), Some(mix)) => {
+                let mut draws = Draws::new(self.options.seed, Purpose::Mix, position / 2);
+                mix.draw(self.size(), &mut draws)
+            }
+            _ => Mixing::None,
+        }
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (
+            self.options.preprocess.height,
+            self.options.preprocess.width,
+        )
+    }
+}
+
+/// Hands out batches in order, made ahead by workers.
+pub struct Loader {
+    maker: Arc<Maker>,
+    ahead: Prefetch<Result<Sample>>,
+    position: u64,
+}
+
+impl Loader {
+    /// The endless order of training, from `position` (samples handed out so far) on.
+    ///
+    /// # Errors
+    /// An option out of its range.
+    pub fn training(set: Arc<ImageSet>, options: LoaderOptions, position: u64) -> Result<Self> {
+        options.augment.check()?;
+        let count = set.split(Split::Train).map_or(1, Pictures::len);
+        let order = Some(Order::new(options.seed, count));
+        Self::new(set, Split::Train, options, order, position, None)
+    }
+
+    /// Every picture of a split once, in its order and without random changes.
+    ///
+    /// # Errors
+    /// The dataset has no such split, or an option is out of its range.
+    pub fn evaluation(set: Arc<ImageSet>, split: Split, options: LoaderOptions) -> Result<Self> {
+        let count = set.split(split).map(|pictures| pictures.len() as u64);
+        Self::new(set, split, options, None, 0, count)
+    }
+
+    fn new(
+        set: Arc<ImageSet>,
+        split: Split,
+        options: LoaderOptions,
+        order: Option<Order>,
+        position: u64,
+        end: Option<u64>,
+    ) -> Result<Self> {
+        options.preprocess.check()?;
+        let (workers, ahead) = (options.workers, options.ahead);
+        let maker = Arc::new(Maker {
+            set,
+            split,
+            options,
+            order,
+        });
+        maker.pictures()?;
+        let make = Arc::clone(&maker);
+        let ahead = Prefetch::new(move |p| make.sample(p), workers, ahead, position, end);
+        Ok(Self {
+            maker,
+            ahead,
+            position,
+        })
+    }
+
+    /// Samples handed out so far: what a run that is to go on has to keep.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes to another position, where the workers start anew.
+    pub fn seek(&mut self, position: u64) {
+        self.position = position;
+        self.ahead.seek(position);
+    }
+
+    /// Time that was spent waiting for samples so far, or making them where there are no workers.
+    pub fn waited(&self) -> Duration {
+        self.ahead.waited()
+    }
+
+    /// The next `count` samples; in evaluation what is left of them, and an empty batch at the end.
+    ///
+    /// # Errors
+    /// A picture cannot be read. The position is then unchanged.
+    pub fn next(&mut self, count: usize) -> Result<Batch> {
+        let start = self.position;
+        let mut samples = Vec::with_capacity(count);
+        while samples.len() < count {
+            let Some(sample) = self.ahead.take() else {
+                break;
+            };
+            match sample {
+                Ok(sample) => samples.push(sample),
+                Err(error) => {
+                    self.seek(start);
+                    return Err(error);
+                }
+            }
+        }
+        let mixed = self.mixed(start, samples);
+        match &mixed {
+            Ok(batch) => self.position = start + batch.len() as u64,
+            Err(_) => self.seek(start),
+        }
+        mixed
+    }
+
+    /// Mixes the samples from `start` on, in pairs of positions 2k and 2k+1.
+    fn mixed(&self, start: u64, samples: Vec<Sample>) -> Result<Batch> {
+        let size = self.maker.size();
+        let mut batch = Batch {
+            pixels: Vec::with_capacity(samples.len() * self.maker.options.preprocess.len()),
+            targets: Vec::with_capacity(samples.len()),
+            images: samples.iter().map(|sample| sample.image).collect(),
+        };
+        for (position, own) in (start..).zip(&samples) {
+            let mixing = self.maker.mixing(position);
+            let from = batch.pixels.len();
+            batch.pixels.extend_from_slice(&own.pixels);
+            let mut target = Target {
+                first: own.label,
+                second: own.label,
+                weight: 1.0,
+            };
+            if mixing != Mixing::None {
+                // The other of a pair may lie outside the batch; it is made again then.
+                let partner = position ^ 1;
+                let inside = partner
+                    .checked_sub(start)
+                    .and_then(|at| samples.get(at as usize));
+                let made;
+                let other = match inside {
+                    Some(sample) => sample,
+                    None => {
+                        made = self.maker.sample(partner)?;
+                        &made
+                    }
+                };
+                mixing.apply(&mut batch.pixels[from..], &other.pixels, size);
+                target.second = other.label;
+                target.weight = mixing.weight();
+            }
+            batch.targets.push(target);
+        }
+        Ok(batch)
+    }
+}

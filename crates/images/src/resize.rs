@@ -1,0 +1,320 @@
+//! Resampling, equal to Pillow's `Image.resize` to the bit.
+//!
+//! Pillow's algorithm (`Resample.c`): the filter is widened by the factor of reduction, so that every source pixel counts
+//! (antialiasing); the weights of an output pixel are normalised in f64 and rounded to 22 bits of fraction; along rows and
+//! then along columns, with 8 bits between the passes. Sums are integers, so every machine gives the same.
+//!
+//! Pillow 13 resamples columns first where the height loses more than twice as many pixels as the width. The rounding
+//! between the passes makes that another picture (by a level here and there) than older versions have of tall pictures.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::picture::Picture;
+
+/// How a pixel of the new size is made of those of the old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Filter {
+    /// The mean of the pixels covered.
+    Box,
+    /// A triangle.
+    Bilinear,
+    /// A cubic with a = -0.5; what recipes of vision Transformers use.
+    #[default]
+    Bicubic,
+}
+
+impl Filter {
+    /// Distance from the centre at which the weight becomes 0, in source pixels without reduction.
+    fn support(self) -> f64 {
+        match self {
+            Self::Box => 0.5,
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        const A: f64 = -0.5;
+        match self {
+            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+            Self::Bicubic => match x.abs() {
+                x if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+                x if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
+                _ => 0.0,
+            },
+        }
+    }
+}
+
+/// Bits behind the point of a weight.
+const FRACTION_BITS: u32 = 22;
+const HALF: i32 = 1 << (FRACTION_BITS - 1);
+
+/// The picture in the size `width` x `height`, both at least 1.
+pub fn resize(picture: &Picture, width: usize, height: usize, filter: Filter) -> Picture {
+    resize_part(picture, (width, height), 0..width, 0..height, filter)
+}
+
+/// The columns and rows in these ranges of [`resize`] to `size` (width, height), without computing the others.
+///
+/// The ranges lie inside and are not empty.
+pub(crate) fn resize_part(
+    picture: &Picture,
+    size: (usize, usize),
+    columns: Range<usize>,
+    rows: Range<usize>,
+    filter: Filter,
+) -> Picture {
+    let (old_width, old_height, channels) = picture.shape();
+    let (width, height) = (columns.len(), rows.len());
+    let across = Taps::new(old_width, size.0, columns, filter);
+    let down = Taps::new(old_height, size.1, rows, filter);
+    let (x, y) = (&across.sources, &down.sources);
+    let source = picture.crop(x.start, y.start, x.len(), y.len());
+    let lost_height = old_height as i64 - size.1 as i64;
+    let lost_width = old_width as i64 - size.0 as i64;
+    let passes = Passes {
+        across: &across,
+        down: &down,
+        channels,
+        is_down_first: lost_height > 0 && lost_height > 2 * lost_width,
+    };
+    let pixels = passes.run(source.pixels());
+    Picture::from_parts(width, height, channels, pixels)
+}
+
+/// Which source pixels an output pixel is made of, and their weights.
+struct Taps {
+    /// The source pixels that have a weight.
+    sources: Range<usize>,
+    /// First source pixel, counted from the start of `sources`, and number of weights, by output pixel.
+    ranges: Vec<(usize, usize)>,
+    /// The weights of all output pixels, one after the other.
+    weights: Vec<i32>,
+}
+
+impl Taps {
+    /// Of the output pixels in `part` of `new`. Where nothing changes its size, the weights are 1: copies, as in Pillow,
+    /// which leaves such a pass out.
+    fn new(old: usize, new: usize, part: Range<usize>, filter: Filter) -> Self {
+        if old == new {
+            return Self {
+                weights: vec![1 << FRACTION_BITS; part.len()],
+                ranges: (0..part.len()).map(|x| (x, 1)).collect(),
+                sources: part,
+            };
+        }
+        let scale = old as f64 / new as f64;
+        let filter_scale = scale.max(1.0);
+        let support = filter.support() * filter_scale;
+        let inverse = 1.0 / filter_scale;
+        let mut taps = Self {
+            sources: 0..0,
+            ranges: Vec::with_capacity(part.len()),
+            weights: Vec::new(),
+        };
+        let mut exact = Vec::new();
+        for out in part {
+            let center = (out as f64 + 0.5) * scale;
+            // Casts cut towards 0 as in C; below 0 the first pixel is 0 either way.
+            let first = (center - support + 0.5) as usize;
+            let end = ((center + support + 0.5) as usize).min(old);
+            exact.clear();
+            exact.extend((first..end).map(|x| filter.weight((x as f64 - center + 0.5) * inverse)));
+            let sum: f64 = exact.iter().sum();
+            taps.ranges.push((first, exact.len()));
+            taps.weights.extend(exact.iter().map(|&weight| {
+                let weight = if sum == 0.0 { weight } else { weight / sum };
+                let scaled = weight * f64::from(1 << FRACTION_BITS);
+                (if weight < 0.0 {
+                    scaled - 0.5
+                } else {
+                    scaled + 0.5
+                }) as i32
+            }));
+        }
+        // Both ends of the range of weights rise from one output pixel to the next.
+        let start = taps.ranges.first().map_or(0, |&(first, _)| first);
+        let end = taps
+            .ranges
+            .last()
+            .map_or(0, |&(first, count)| first + count);
+        taps.sources = start..end;
+        taps.ranges
+            .iter_mut()
+            .for_each(|(first, _)| *first -= start);
+        taps
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        let mut rest = self.weights.as_slice();
+        self.ranges.iter().map(move |&(first, count)| {
+            let (weights, behind) = rest.split_at(count);
+            rest = behind;
+            (first, weights)
+        })
+    }
+}
+
+/// The two passes, compiled twice on x86-64: once with AVX2, whose products of 32-bit integers older processors lack.
+struct Passes<'a> {
+    across: &'a Taps,
+    down: &'a Taps,
+    channels: usize,
+    is_down_first: bool,
+}
+
+impl Passes<'_> {
+    fn run(&self, pixels: &[u8]) -> Vec<u8> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { self.run_avx2(pixels) };
+        }
+        self.run_plain(pixels)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn run_avx2(&self, pixels: &[u8]) -> Vec<u8> {
+        self.run_plain(pixels)
+    }
+
+    #[inline(always)]
+    fn run_plain(&self, pixels: &[u8]) -> Vec<u8> {
+        let Self {
+            across,
+            down,
+            channels,
+            ..
+        } = *self;
+        if self.is_down_first {
+            let pixels = resize_columns(pixels, across.sources.len() * channels, down);
+            resize_rows(&pixels, across.sources.len(), channels, across)
+        } else {
+            let pixels = resize_rows(pixels, across.sources.len(), channels, across);
+            resize_columns(&pixels, across.ranges.len() * channels, down)
+        }
+    }
+}
+
+/// Rows that are resampled together, so that the inner loop runs over them.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn resize_rows(pixels: &[u8], old_width: usize, channels: usize, taps: &Taps) -> Vec<u8> {
+    let (old_row, new_row) = (old_width * channels, taps.ranges.len() * channels);
+    let mut out = vec![0; pixels.len() / old_row * new_row];
+    // `[column, channel, row]` of a group of rows.
+    let mut columns = vec![[0; LANES]; old_row];
+    for (rows, out) in pixels
+        .chunks(old_row * LANES)
+        .zip(out.chunks_mut(new_row * LANES))
+    {
+        for (lane, row) in rows.chunks_exact(old_row).enumerate() {
+            for (column, &value) in columns.iter_mut().zip(row) {
+                column[lane] = value;
+            }
+        }
+        for (x, (first, weights)) in taps.iter().enumerate() {
+            for channel in 0..channels {
+                let mut sums = [HALF; LANES];
+                let columns = columns[first * channels + channel..]
+                    .iter()
+                    .step_by(channels);
+                for (column, &weight) in columns.zip(weights) {
+                    for (sum, &value) in sums.iter_mut().zip(column) {
+                        *sum += weight * i32::from(value);
+                    }
+                }
+                for (row, sum) in out.chunks_exact_mut(new_row).zip(sums) {
+                    row[x * channels + channel] = to_u8(sum);
+                }
+            }
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn resize_columns(rows: &[u8], row: usize, taps: &Taps) -> Vec<u8> {
+    let mut out = Vec::with_capacity(taps.ranges.len() * row);
+    let mut sums = vec![0; row];
+    for (first, weights) in taps.iter() {
+        sums.fill(HALF);
+        for (values, &weight) in rows[first * row..].chunks_exact(row).zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += weight * i32::from(value);
+            }
+        }
+        out.extend(sums.iter().map(|&sum| to_u8(sum)));
+    }
+    out
+}
+
+#[inline(always)]
+fn to_u8(sum: i32) -> u8 {
+    (sum >> FRACTION_BITS).clamp(0, 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A picture of one colour stays one, whatever the sizes and the filter.
+        #[test]
+        fn one_colour_stays(
+            old in (1_usize..40, 1_usize..40), new in (1_usize..40, 1_usize..40), value in any::<u8>(),
+        ) {
+            for filter in [Filter::Box, Filter::Bilinear, Filter::Bicubic] {
+                let picture = Picture::from_fn((old.0, old.1, 3), |_, _, _| value);
+                let resized = resize(&picture, new.0, new.1, filter);
+                prop_assert_eq!(resized.shape(), (new.0, new.1, 3));
+                prop_assert!(resized.pixels().iter().all(|&v| v == value));
+            }
+        }
+    }
+
+    proptest! {
+        /// A part is what the whole has there.
+        #[test]
+        fn parts_are_parts_of_the_whole(
+            old in (1_usize..30, 1_usize..30), left in 0_usize..9, top in 0_usize..9,
+        ) {
+            let picture = Picture::from_fn((old.0, old.1, 3), |x, y, c| (x * 31 + y * 57 + c * 101) as u8);
+            let whole = resize(&picture, 20, 13, Filter::Bicubic);
+            let part = resize_part(&picture, (20, 13), left..left + 8, top..top + 4, Filter::Bicubic);
+            prop_assert_eq!(part, whole.crop(left, top, 8, 4));
+        }
+    }
+
+    proptest! {
+        /// The code for AVX2 against the one for any processor.
+        #[test]
+        fn both_codes_give_the_same(
+            old in (1_usize..60, 1_usize..60), new in (1_usize..60, 1_usize..60), channels in 0_usize..2,
+        ) {
+            let channels = [1, 3][channels];
+            let picture = Picture::from_fn((old.0, old.1, channels), |x, y, c| (x * 89 + y * 57 + c * 101) as u8);
+            let passes = Passes {
+                across: &Taps::new(old.0, new.0, 0..new.0, Filter::Bicubic),
+                down: &Taps::new(old.1, new.1, 0..new.1, Filter::Bicubic),
+                channels,
+                is_down_first: false,
+            };
+            prop_assert_eq!(passes.run(picture.pixels()), passes.run_plain(picture.pixels()));
+        }
+    }
+
+    #[test]
+    fn halving_by_the_box_is_the_mean() {
+        let picture = Picture::new(4, 2, 1, vec![0, 10, 20, 30, 2, 12, 22, 32]).unwrap();
+        assert_eq!(resize(&picture, 2, 1, Filter::Box).pixels(), [6, 26]);
+    }
+}

@@ -1,0 +1,312 @@
+//! Folders of class folders, as torchvision's `ImageFolder` and timm read them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::{Data, Item, MAX_CLASSES, Part, Source};
+use crate::dataset::Split;
+use crate::decode::{Unreadable, looks_like_a_picture};
+use crate::error::{Error, Result, shown};
+
+/// Folder names that mean a split and not a class, where all folders are such.
+const SPLITS: [(&str, Split); 5] = [
+    ("train", Split::Train),
+    ("val", Split::Valid),
+    ("valid", Split::Valid),
+    ("validation", Split::Valid),
+    ("test", Split::Test),
+];
+
+/// Endings by which a file is meant to be a picture, whatever it holds.
+const ENDINGS: [&str; 13] = [
+    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif", "heic", "jxl",
+];
+
+/// `classes` fixes their order; without it they are the class folders of the training pictures.
+pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
+    let root = dir.canonicalize().map_err(Error::io("read", dir))?;
+    let mut listing = Listing::default();
+    let top = listing.folders(&root)?;
+    let split_of = |name: &String| {
+        SPLITS
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, split)| *split)
+    };
+    let splits: Option<Vec<Split>> = top.iter().map(split_of).collect();
+    let splits = splits.filter(|splits| splits.contains(&Split::Train));
+    let mut folders: Vec<(Split, String)> = match splits {
+        Some(splits) => splits
+            .into_iter()
+            .zip(top.iter().map(|name| format!("{name}/")))
+            .collect(),
+        None => vec![(Split::Train, String::new())],
+    };
+    folders.sort();
+    let mut neighbours = folders.iter().zip(folders.iter().skip(1));
+    if let Some(((split, first), (_, second))) = neighbours.find(|(a, b)| a.0 == b.0) {
+        return Err(Error::Source {
+            location: dir.display().to_string(),
+            problem: "two sets for one split",
+            expected: format!("one folder for {}", split.name()),
+            got: format!("{first} and {second}"),
+            help: "move one of them away".into(),
+        });
+    }
+
+    let mut names = classes.map(<[String]>::to_vec);
+    let mut parts = Vec::new();
+    let mut notes = Vec::new();
+    let is_map = classes.is_some();
+    for (split, folder) in folders {
+        let found = listing.folders(&root.join(&folder))?;
+        let names = names.get_or_insert_with(|| found.clone());
+        let place = root.join(&folder);
+        check_classes(&place, names, &found, is_map, split, &mut notes)?;
+        let numbers: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
+        let mut items = Vec::new();
+        for class in &found {
+            let Some(&label) = numbers.get(class.as_str()) else {
+                continue;
+            };
+            let before = items.len();
+            listing.pictures(&root, &format!("{folder}{class}"), label, &mut items)?;
+            if items.len() == before {
+                notes.push(format!("The class folder {folder}{class} has no pictures."));
+            }
+        }
+        parts.push(Part { split, items });
+    }
+    if listing.others > 0 {
+        notes.push(format!("{} other files were left out.", listing.others));
+    }
+    Ok(Source {
+        location: dir.display().to_string(),
+        root: Some(root),
+        channels: 3,
+        classes: names.unwrap_or_default(),
+        parts,
+        notes,
+        unreadable: listing.unreadable,
+    })
+}
+
+fn check_classes(
+    dir: &Path,
+    names: &[String],
+    found: &[String],
+    is_map: bool,
+    split: Split,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let invalid = |problem, expected: String, got: String, help: &str| Error::Source {
+        location: dir.display().to_string(),
+        problem,
+        expected,
+        got,
+        help: help.into(),
+    };
+    if found.is_empty() {
+        let expected = "a folder for each class, with its pictures in it".into();
+        let help = "if the pictures lie here themselves, move them to folders by class";
+        return Err(invalid(
+            "no class folders",
+            expected,
+            "no folder".into(),
+            help,
+        ));
+    }
+    if names.len() > MAX_CLASSES {
+        let expected = format!("at most {MAX_CLASSES} classes");
+        let help = "name the folder above the class folders";
+        return Err(invalid(
+            "too many classes",
+            expected,
+            names.len().to_string(),
+            help,
+        ));
+    }
+    let unknown: Vec<&String> = found.iter().filter(|name| !names.contains(name)).collect();
+    if let Some(first) = unknown.first() {
+        if !is_map {
+            let expected = "classes that there are training pictures of".into();
+            let got = format!("{} others, such as {}", unknown.len(), shown(first));
+            let help = "rename or remove their folders";
+            return Err(invalid("unknown classes", expected, got, help));
+        }
+        notes.push(format!(
+            "{} class folders of {} that are not among the classes were left out, such as {}.",
+            unknown.len(),
+            split.name(),
+            shown(first),
+        ));
+    }
+    let missing = names.iter().filter(|name| !found.contains(name)).count();
+    if missing > 0 {
+        notes.push(format!(
+            "{missing} classes have no folder for {}.",
+            split.name()
+        ));
+    }
+    Ok(())
+}
+
+/// What is met while folders are listed.
+#[derive(Default)]
+struct Listing {
+    unreadable: Vec<(String, Unreadable)>,
+    /// Files that are no pictures and do not look like any.
+    others: usize,
+}
+
+impl Listing {
+    /// Names of the folders in `dir`, in byte order; hidden ones are left out.
+    fn folders(&mut self, dir: &Path) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+            let entry = entry.map_err(Error::io("read", dir))?;
+            // Links to folders are class folders, too; a link that leads nowhere is none.
+            if !entry.path().is_dir() {
+                continue;
+            }
+            let name = entry
+                .file_name()
+                .into_string()
+                .map_err(|name| Error::Source {
+                    location: dir.join(&name).display().to_string(),
+                    problem: "a class name that is not UTF-8",
+                    expected: "folder names in UTF-8".into(),
+                    got: shown(&name.to_string_lossy()),
+                    help: "rename the folder".into(),
+                })?;
+            if !name.starts_with('.') {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Adds the pictures in the folder `class` of `root` and below it, in byte order of their names.
+    fn pictures(
+        &mut self,
+        root: &Path,
+        class: &str,
+        label: u32,
+        items: &mut Vec<Item>,
+    ) -> Result<()> {
+        let walk = WalkDir::new(root.join(class))
+            .follow_links(true)
+            .sort_by_file_name();
+        let is_shown = |entry: &walkdir::DirEntry| {
+            entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
+        };
+        for entry in walk.into_iter().filter_entry(is_shown) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.refused(root, error)?;
+                    continue;
+                }
+            };
+            if entry.file_type().is_dir() {
+                continue;
+            }
+            let path = entry.path();
+            let relative = path.strip_prefix(root).unwrap_or(path);
+            if !is_meant(path) {
+                self.others += 1;
+                continue;
+            }
+            match relative.to_str() {
+                Some(name) => items.push(Item {
+                    label,
+                    name: name.replace(std::path::MAIN_SEPARATOR, "/"),
+                    data: Data::File,
+                }),
+                None => {
+                    let reason = Unreadable::new("the name is not UTF-8", "UTF-8", "other bytes");
+                    let name = shown(&relative.to_string_lossy());
+                    self.unreadable.push((name, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A link that leads nowhere or in a circle hides at most what is read elsewhere; a closed folder hides pictures.
+    fn refused(&mut self, root: &Path, error: walkdir::Error) -> Result<()> {
+        let path = error.path().unwrap_or(root).to_owned();
+        let is_link = path.is_symlink();
+        let reason = match error.loop_ancestor() {
+            Some(_) => "a link to a folder that it lies in".into(),
+            None if is_link => error.to_string(),
+            None => {
+                let source = error
+                    .into_io_error()
+                    .unwrap_or_else(|| std::io::Error::other("unknown"));
+                return Err(Error::io("read", &path)(source));
+            }
+        };
+        let name = path
+            .strip_prefix(root)
+            .unwrap_or(&path)
+            .display()
+            .to_string();
+        let reason = Unreadable::new("cannot be followed", "a link to a picture", reason);
+        self.unreadable.push((shown(&name), reason));
+        Ok(())
+    }
+}
+
+/// Whether a file is meant to be a picture: by its ending, or else by its first bytes.
+fn is_meant(path: &Path) -> bool {
+    let ending = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
+    if ENDINGS.iter().any(|e| e.eq_ignore_ascii_case(ending)) {
+        return true;
+    }
+    // A pipe would block whoever opens it.
+    if !path.is_file() {
+        return false;
+    }
+    let mut first = [0; 16];
+    let read = File::open(path).and_then(|mut file| file.read(&mut first));
+    read.is_ok_and(|count| looks_like_a_picture(&first[..count]))
+}
+
+/// Moves `mine` up to the folder that it shares with `theirs`, renames the items under it, and returns what `theirs` is
+/// called from there.
+pub(super) fn common_root(mine: &mut PathBuf, theirs: &Path, parts: &mut [Part]) -> Result<String> {
+    let common: PathBuf = mine
+        .components()
+        .zip(theirs.components())
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a)
+        .collect();
+    let below = |path: &Path| -> Result<String> {
+        let rest = path.strip_prefix(&common).unwrap_or(path);
+        let parts: Option<Vec<&str>> = rest.iter().map(|part| part.to_str()).collect();
+        let parts = parts.ok_or_else(|| Error::Source {
+            location: path.display().to_string(),
+            problem: "a folder name that is not UTF-8",
+            expected: "UTF-8".into(),
+            got: "other bytes".into(),
+            help: "rename the folder".into(),
+        })?;
+        Ok(parts.iter().map(|part| format!("{part}/")).collect())
+    };
+    let prefix = below(mine)?;
+    for item in parts.iter_mut().flat_map(|part| &mut part.items) {
+        item.name.insert_str(0, &prefix);
+    }
+    let name = below(theirs)?;
+    *mine = common;
+    Ok(name)
+}

@@ -1,0 +1,279 @@
+//! Where pictures and their classes come from.
+//!
+//! | source | what |
+//! |---|---|
+//! | a folder | a folder per class, its pictures in it or below it; or folders `train`, `val` (`valid`, `validation`) and `test` of such folders |
+//! | IDX | the format of MNIST and Fashion-MNIST, also gzipped: a folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same of `t10k`, or one file of images |
+//! | CIFAR | the binary versions of CIFAR-10 and CIFAR-100 |
+//!
+//! Classes come from the training pictures, in byte order of their folders' names, or from a class map.
+
+mod cifar;
+mod class_map;
+mod folder;
+mod idx;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::dataset::Split;
+use crate::decode::{DecodeOptions, Unreadable, decode, read_file};
+use crate::error::{Error, Result};
+use crate::fractals::{self, System};
+use crate::picture::Picture;
+
+/// Most classes of a dataset.
+pub const MAX_CLASSES: usize = 65_535;
+
+/// Pictures with their classes, listed and not yet decoded.
+#[derive(Debug)]
+pub struct Source {
+    /// What it is, for messages and summaries.
+    pub(crate) location: String,
+    /// The folder that names of files start from, if the pictures are files.
+    pub(crate) root: Option<PathBuf>,
+    /// Channels that the pictures have unless asked otherwise.
+    pub(crate) channels: usize,
+    pub(crate) classes: Vec<String>,
+    pub(crate) parts: Vec<Part>,
+    /// What a person should know.
+    pub(crate) notes: Vec<String>,
+    /// Files that are counted as unreadable without being opened.
+    pub(crate) unreadable: Vec<(String, Unreadable)>,
+}
+
+/// The pictures of a split as they are given; those for training may still be split by hash.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) split: Split,
+    pub(crate) items: Vec<Item>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) label: u32,
+    /// The file from the root on, or a place in a file.
+    pub(crate) name: String,
+    pub(crate) data: Data,
+}
+
+/// Where the pixels of an item are.
+#[derive(Debug)]
+pub(crate) enum Data {
+    /// In the file `name` of the root.
+    File,
+    /// In a block of pictures of one shape.
+    Block { block: Arc<Block>, index: usize },
+    /// Nowhere: they are computed.
+    Fractal {
+        systems: Arc<Vec<System>>,
+        seed: u64,
+        number: u64,
+        side: usize,
+    },
+}
+
+/// Pictures of one shape, one after the other.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes before the pixels of each picture.
+    pub(crate) before: usize,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) channels: usize,
+    /// `[channels, height, width]` instead of `[height, width, channels]`.
+    pub(crate) is_planar: bool,
+}
+
+impl Block {
+    fn picture(&self, index: usize) -> Option<Picture> {
+        let (width, height, channels) = (self.width, self.height, self.channels);
+        let plane = width * height;
+        let start = index * (self.before + plane * channels) + self.before;
+        let pixels = self.bytes.get(start..start + plane * channels)?;
+        Some(match self.is_planar {
+            true => Picture::from_fn((width, height, channels), |x, y, channel| {
+                pixels[channel * plane + y * width + x]
+            }),
+            false => Picture::from_parts(width, height, channels, pixels.to_vec()),
+        })
+    }
+}
+
+/// A picture that was read.
+pub(crate) struct Loaded {
+    pub(crate) picture: Picture,
+    /// Bytes and hash of its file, if it has one of its own.
+    pub(crate) file: Option<(u64, [u8; 32])>,
+}
+
+/// What else a set is made of.
+#[derive(Debug, Clone, Default)]
+pub struct SourceOptions {
+    /// Pictures to validate on.
+    pub valid: Option<PathBuf>,
+    /// Pictures to test on.
+    pub test: Option<PathBuf>,
+    /// A text file with a class per line, in the order of their numbers.
+    pub class_map: Option<PathBuf>,
+}
+
+impl Source {
+    /// Lists the pictures at `path`, a folder or a file.
+    ///
+    /// # Errors
+    /// Nothing of a known kind is there, classes do not fit together, or a file of an IDX or CIFAR set is damaged.
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Self> {
+        let class_map = options
+            .class_map
+            .as_deref()
+            .map(class_map::read)
+            .transpose()?;
+        let mut source = Self::open_one(path, class_map.as_deref())?;
+        let others = [(&options.valid, Split::Valid), (&options.test, Split::Test)];
+        for (path, split) in others {
+            let Some(path) = path else { continue };
+            source.join(path, split, class_map.as_deref())?;
+        }
+        let found: usize = source.parts.iter().map(|part| part.items.len()).sum();
+        if found == 0 {
+            return Err(Error::Source {
+                location: source.location,
+                problem: "no pictures",
+                expected: "JPEG, PNG or WebP files in a folder for each class".into(),
+                got: "none".into(),
+                help: "check that this is the folder you mean".into(),
+            });
+        }
+        Ok(source)
+    }
+
+    fn open_one(path: &Path, class_map: Option<&[String]>) -> Result<Self> {
+        std::fs::metadata(path).map_err(Error::io("read", path))?;
+        if let Some(files) = idx::find(path)? {
+            return idx::open(path, files, class_map);
+        }
+        if let Some(files) = cifar::find(path)? {
+            return cifar::open(path, &files, class_map);
+        }
+        if !path.is_dir() {
+            return Err(Error::Source {
+                location: path.display().to_string(),
+                problem: "not a set of pictures",
+                expected: "a folder of class folders, or an IDX or CIFAR file".into(),
+                got: "a file of another kind".into(),
+                help: "name the folder that holds a folder for each class".into(),
+            });
+        }
+        folder::open(path, class_map)
+    }
+
+    /// Adds another place's pictures as `split`; the classes stay those of the training pictures.
+    fn join(&mut self, path: &Path, split: Split, class_map: Option<&[String]>) -> Result<()> {
+        let invalid = |problem, expected: String, got: String| {
+            Error::Source {
+            location: path.display().to_string(),
+            problem,
+            expected,
+            got,
+            help: "classes are those of the training pictures; give the same folders, or a --class-map".into(),
+        }
+        };
+        if self.parts.iter().any(|part| part.split == split) {
+            let expected = format!("pictures for {} named once", split.name());
+            let got = format!("they are in {} too", self.location);
+            return Err(invalid("two sets for one split", expected, got));
+        }
+        let other = Self::open_one(path, class_map.or(Some(&self.classes)))?;
+        if self.root.is_some() != other.root.is_some() || self.channels != other.channels {
+            let expected = format!("the kind of {}", self.location);
+            return Err(invalid("another kind of set", expected, "another".into()));
+        }
+        let [part]: [Part; 1] = other.parts.try_into().map_err(|parts: Vec<Part>| {
+            invalid("more than one split", "one".into(), parts.len().to_string())
+        })?;
+        let prefix = match (&mut self.root, &other.root) {
+            (Some(mine), Some(theirs)) => Some(folder::common_root(mine, theirs, &mut self.parts)?),
+            _ => None,
+        };
+        let named = |name: String| match &prefix {
+            Some(prefix) => format!("{prefix}{name}"),
+            None => name,
+        };
+        let items = part.items.into_iter().map(|item| Item {
+            name: named(item.name),
+            ..item
+        });
+        self.parts.push(Part {
+            split,
+            items: items.collect(),
+        });
+        self.unreadable.extend(other.unreadable);
+        self.notes.extend(other.notes);
+        Ok(())
+    }
+
+    /// Reads and decodes an item.
+    pub(crate) fn load(&self, item: &Item, options: &DecodeOptions) -> Result<Loaded, Unreadable> {
+        match &item.data {
+            Data::File => {
+                let root = self.root.as_deref().unwrap_or(Path::new("."));
+                let bytes = read_file(&root.join(&item.name))?;
+                let hash = *blake3::hash(&bytes).as_bytes();
+                Ok(Loaded {
+                    picture: decode(&bytes, options)?,
+                    file: Some((bytes.len() as u64, hash)),
+                })
+            }
+            Data::Block { block, index } => {
+                let missing = || Unreadable::new("a missing picture", "one more", "the end");
+                Ok(Loaded {
+                    picture: block.picture(*index).ok_or_else(missing)?,
+                    file: None,
+                })
+            }
+            Data::Fractal {
+                systems,
+                seed,
+                number,
+                side,
+            } => {
+                let missing = || Unreadable::new("no such class", "a class of the set", item.label);
+                let system = systems.get(item.label as usize).ok_or_else(missing)?;
+                Ok(Loaded {
+                    picture: fractals::draw(system, *seed, item.label, *number, *side),
+                    file: None,
+                })
+            }
+        }
+    }
+
+    /// Names of the classes, by number.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+}
+
+/// Names for classes that a format numbers: those of the class map, `names`, or the numbers.
+fn named_classes(
+    location: &str,
+    count: usize,
+    names: Option<Vec<String>>,
+    class_map: Option<&[String]>,
+) -> Result<Vec<String>> {
+    let names = match class_map {
+        Some(map) => map.to_vec(),
+        None => names.unwrap_or_else(|| (0..count).map(|n| n.to_string()).collect()),
+    };
+    if names.len() < count {
+        return Err(Error::Source {
+            location: location.into(),
+            problem: "a label without a class",
+            expected: format!("labels below {}, the number of names", names.len()),
+            got: format!("the label {}", count - 1),
+            help: "give a name for each label, one a line, with --class-map".into(),
+        });
+    }
+    Ok(names)
+}

@@ -1,0 +1,139 @@
+//! Files of all kinds against Pillow, and damaged ones.
+
+mod common;
+
+use common::{bytes, fixture, number};
+use tokenformer_images::{DecodeOptions, Unreadable, decode};
+
+fn read(bytes: &[u8]) -> Result<tokenformer_images::Picture, Unreadable> {
+    decode(bytes, &DecodeOptions::default())
+}
+
+#[test]
+fn files_decode_as_in_pillow() {
+    for row in fixture("decode") {
+        let name = &row["name"];
+        let picture = read(&bytes(&row, "file")).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let shape = [picture.width(), picture.height(), picture.channels()];
+        let expected = ["width", "height", "channels"].map(|key| number(&row, key));
+        assert_eq!(shape, expected, "{name}");
+        let pixels = bytes(&row, "pixels");
+        let differences = picture
+            .pixels()
+            .iter()
+            .zip(&pixels)
+            .map(|(a, b)| usize::from(a.abs_diff(*b)));
+        let largest = differences.clone().max().unwrap();
+        let mean = differences.sum::<usize>() as f64 / pixels.len() as f64;
+        assert!(
+            largest <= number(&row, "off") && mean < 0.5,
+            "{name}: {largest}, mean {mean}"
+        );
+    }
+}
+
+/// A file that ends early is refused, wherever it ends.
+#[test]
+fn cut_files_are_refused() {
+    for row in fixture("decode") {
+        let file = bytes(&row, "file");
+        for length in 0..file.len() {
+            // The frames behind the first are not needed, and not read.
+            if row["name"] == "animated.png" && length > file.len() / 2 {
+                continue;
+            }
+            assert!(
+                read(&file[..length]).is_err(),
+                "{}: {length} of {}",
+                row["name"],
+                file.len()
+            );
+        }
+    }
+}
+
+/// Whatever is damaged, the answer is a picture or a reason.
+#[test]
+fn damaged_files_do_not_panic() {
+    for row in fixture("decode") {
+        let file = bytes(&row, "file");
+        for at in 0..file.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut file = file.clone();
+                file[at] ^= flip;
+                if let Ok(picture) = read(&file) {
+                    assert!(picture.width() > 0 && picture.height() > 0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn other_content_is_refused_with_its_name() {
+    let got = |bytes: &[u8]| read(bytes).unwrap_err().to_string();
+    assert_eq!(got(b""), "not a picture: an empty file");
+    assert_eq!(
+        got(b"<!doctype html>"),
+        "not a picture: HTML, SVG or XML, which is not read"
+    );
+    assert_eq!(got(b"GIF89a"), "not a picture: GIF, which is not read");
+}
+
+/// 60,000 x 60,000 in the header of a file of a few bytes: refused before anything is allocated.
+#[test]
+fn sizes_are_bounded_before_allocation() {
+    let row = fixture("decode")
+        .into_iter()
+        .find(|row| row["name"] == "rgb.png")
+        .unwrap();
+    let with_size = |width: u32, height: u32| {
+        let mut file = bytes(&row, "file");
+        file[16..20].copy_from_slice(&width.to_be_bytes());
+        file[20..24].copy_from_slice(&height.to_be_bytes());
+        let mut crc = flate2::Crc::new();
+        crc.update(&file[12..29]);
+        file[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+        read(&file).unwrap_err()
+    };
+    assert_eq!(with_size(60_000, 60_000).problem, "too large a picture");
+    // Below the limit, but more than a file of this size can hold.
+    let short = with_size(9_000, 9_000);
+    assert_eq!(short.problem, "the file ends early");
+    assert_eq!(short.got, "9000 x 9000 pixels");
+    assert!(with_size(0, 5).to_string().contains(':'));
+    let limited = DecodeOptions {
+        max_pixels: 100,
+        ..DecodeOptions::default()
+    };
+    let error = decode(&bytes(&row, "file"), &limited).unwrap_err();
+    assert_eq!(error.expected, "at most 100 pixels");
+}
+
+#[test]
+fn options_change_background_and_orientation() {
+    let row = |name: &str| {
+        fixture("decode")
+            .into_iter()
+            .find(|row| row["name"] == name)
+            .unwrap()
+    };
+    let black = DecodeOptions {
+        background: [0; 3],
+        ..DecodeOptions::default()
+    };
+    let file = bytes(&row("rgba.png"), "file");
+    assert_ne!(decode(&file, &black), read(&file));
+    let stored = DecodeOptions {
+        orient: false,
+        ..DecodeOptions::default()
+    };
+    let picture = decode(&bytes(&row("orientation-6.png"), "file"), &stored).unwrap();
+    assert_eq!((picture.width(), picture.height()), (13, 9));
+    let cut = bytes(&row("420.jpg"), "file");
+    let lenient = DecodeOptions {
+        lenient: true,
+        ..DecodeOptions::default()
+    };
+    assert!(decode(&cut[..cut.len() - 2], &lenient).is_ok());
+}
