@@ -414,7 +414,7 @@ pub fn named(names: &[String]) -> Result<Vec<Arm>> {
         .find(|name| ARMS.iter().all(|arm| arm.name != **name))
     {
         let known: Vec<&str> = ARMS.iter().map(|arm| arm.name).collect();
-        let near = tokenformer_core::nearest(unknown, known.iter().copied());
+        let near = tokenformer_base::nearest(unknown, known.iter().copied());
         return Err(Error::Recipe {
             place: "--arms".into(),
             problem: "no such arm".into(),
