@@ -65,7 +65,7 @@ fn token_file(dir: &tempfile::TempDir, tokens: &[u32], vocab: usize, text_bytes:
     TokenFile::open(&path).unwrap()
 }
 
-fn run(model: &Model, held_out: HeldOut<'_>, options: EvalOptions) -> Evaluation {
+fn run(model: &Model, held_out: &HeldOut<'_>, options: EvalOptions) -> Evaluation {
     let go_on = AtomicBool::new(false);
     let found = held_out.evaluate(model, options, &go_on, |_| {}).unwrap();
     found.expect("nobody stopped it")
@@ -114,7 +114,7 @@ fn each_token_is_scored_once_after_what_its_protocol_lets_it_see() {
                 batch,
                 max_tokens,
             };
-            let found = run(&model, held_out, options);
+            let found = run(&model, &held_out, options);
             assert_eq!(found.tokens, count as u64);
             assert!(
                 (found.loss - expected).abs() < 1e-5,
@@ -133,7 +133,7 @@ fn each_token_is_scored_once_after_what_its_protocol_lets_it_see() {
             batch,
             max_tokens: 0,
         };
-        run(&model, held_out, options).loss.to_bits()
+        run(&model, &held_out, options).loss.to_bits()
     };
     for (protocol, _) in protocols {
         assert_eq!(loss(protocol, 1), loss(protocol, 8), "{protocol:?}");
@@ -166,7 +166,7 @@ fn bits_per_byte_are_those_of_the_scored_tokens() {
                 batch: 3,
                 max_tokens,
             };
-            let found = run(&model, held_out, options);
+            let found = run(&model, &held_out, options);
             let scored_bytes = tokenizer.decode(&tokens[1..=count]).len() as f64;
             assert_eq!(found.bytes, Some(scored_bytes));
             let bits = found.loss * count as f64 / std::f64::consts::LN_2 / scored_bytes;
