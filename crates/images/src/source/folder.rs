@@ -65,7 +65,7 @@ pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
     for (split, folder) in folders {
         let found = listing.folders(&root.join(&folder))?;
         let names = names.get_or_insert_with(|| found.clone());
-        let place = root.join(&folder);
+        let place: PathBuf = root.join(&folder).components().collect();
         check_classes(&place, names, &found, is_map, split, &mut notes)?;
         let numbers: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
         let mut items = Vec::new();
