@@ -34,6 +34,12 @@ fn fractals_are_made_inspected_and_not_overwritten() {
     let json = succeed(lab.command(&["data", "inspect", "set", "--json"]));
     let summary: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
     assert_eq!(summary["classes"][2], "fractal-2");
+    let text = succeed(lab.command(&["inspect", "set"]));
+    assert!(
+        text.out.contains("186 pictures of 3 classes"),
+        "{}",
+        text.out
+    );
     let again = run(lab.command(&fractals("set", &[])));
     assert_eq!(again.code, Some(1));
     assert!(

@@ -1,9 +1,12 @@
 //! `inspect`: describe a model, checkpoint, run or dataset; the plan of a run is in [`super::plan`].
 
-use super::{find_model, print_json};
+use super::{find_model, images, print_json};
+use crate::Failure;
 use crate::args::InspectArgs;
+use std::path::Path;
 use tokenformer_core::ModelConfig;
 use tokenformer_core::config::{LayerConfig, NormSpan, SegmentConfig, SiteKind};
+use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_report::table::{Table, human_bytes, human_count};
 use tokenformer_store::Which;
 use tokenformer_train::Result;
@@ -22,14 +25,21 @@ struct Output {
 }
 
 /// Runs the verb.
-pub fn run(args: &InspectArgs) -> Result<()> {
+pub fn run(args: &InspectArgs) -> std::result::Result<(), Failure> {
     let dir = match (&args.dir, &args.plan) {
         (Some(dir), _) => dir,
-        (None, plan) => return super::plan::run(args, plan.as_deref()),
+        (None, plan) => return Ok(super::plan::run(args, plan.as_deref())?),
     };
+    match is_image_dataset(dir) {
+        true => images::inspect(dir, args.json),
+        false => Ok(inspect(dir, args.json)?),
+    }
+}
+
+fn inspect(dir: &Path, json: bool) -> Result<()> {
     if dir.join("dataset.json").exists() {
         let summary = tokenformer_data::inspect(dir)?;
-        match args.json {
+        match json {
             true => print_json(&summary),
             false => out!("{summary}"),
         }
@@ -51,7 +61,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         config,
         state,
     };
-    match args.json {
+    match json {
         true => print_json(&output),
         false => print(&output),
     }

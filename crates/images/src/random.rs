@@ -121,6 +121,8 @@ fn finalize(mut x: u64) -> u64 {
 mod tests {
     use super::*;
 
+    type Draw = Box<dyn FnMut(&mut Draws) -> f64>;
+
     fn draws(position: u64) -> Draws {
         Draws::new(7, Purpose::Augment, position)
     }
@@ -138,14 +140,14 @@ mod tests {
     #[test]
     fn moments_are_those_of_the_distributions() {
         const COUNT: usize = 100_000;
-        let moments = |mut draw: Box<dyn FnMut(&mut Draws) -> f64>| {
+        let moments = |mut draw: Draw| {
             let mut draws = draws(3);
             let values: Vec<f64> = (0..COUNT).map(|_| draw(&mut draws)).collect();
             let mean = values.iter().sum::<f64>() / COUNT as f64;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / COUNT as f64;
             (mean, variance)
         };
-        let cases: [(Box<dyn FnMut(&mut Draws) -> f64>, f64, f64); 5] = [
+        let cases: [(Draw, f64, f64); 5] = [
             (Box::new(Draws::unit), 0.5, 1.0 / 12.0),
             (Box::new(Draws::normal), 0.0, 1.0),
             // Variance of Beta(a, a): 1 / (4 (2a + 1)).

@@ -69,6 +69,21 @@ fn damaged_files_do_not_panic() {
     }
 }
 
+/// A PNG file at which its decoder panicked once.
+#[test]
+fn a_panic_of_a_decoder_is_a_reason() {
+    let digits = "89504e470d0a1a0a0000000d494844520000000d0000000904030000001b54bb5900000032504c54\
+        45ece76cd9cd87d4b07af3954d7ae16a17de9489a96e32b583cc619e816c7843786b52b75b8ab238\
+        b3a20b822c3e963f19657495711cf80000000474524e53ffffff00402aa9f4000000534944415478\
+        9c014800b7ff005871bb1e8dc3000071da1ca6276a9000a0f941f1cb333002fce76ede2539a002ab\
+        f356d75822c000";
+    let row = serde_json::json!({ "file": digits });
+    assert_eq!(
+        read(&bytes(&row, "file")).unwrap_err().problem,
+        "a damaged picture"
+    );
+}
+
 #[test]
 fn other_content_is_refused_with_its_name() {
     let got = |bytes: &[u8]| read(bytes).unwrap_err().to_string();

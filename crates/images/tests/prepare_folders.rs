@@ -394,6 +394,20 @@ fn folders_in_use_are_left_alone() {
     }
 }
 
+#[test]
+fn a_dataset_among_the_class_folders_is_no_class() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    tree(&dir, &["a", "b"], 40);
+    let inside = |o: &mut PrepareOptions| {
+        o.out = dir.join("set");
+        o.force = true;
+    };
+    let summary = made(&dir, inside).unwrap();
+    assert_eq!(made(&dir, inside).unwrap(), summary);
+    assert_eq!(summary.classes, ["a", "b"]);
+}
+
 /// Any byte of any file: changed, cut off, or the file gone.
 #[test]
 fn damaged_datasets_are_refused() {

@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `images.json` | the [`Summary`]: classes, splits, moments, what was left out |
-//! | `SPLIT.table` | a record per picture: label, size, hashes, name ([`table`]) |
+//! | `SPLIT.table` | a record per picture: label, size, hashes, name |
 //! | `SPLIT.pixels` | the pixels of all pictures, if they are packed |
 //! | `manifest.json` | sizes and hashes of all files |
 //!

@@ -114,14 +114,16 @@ impl Table {
             let expected = format!("{count} records and {names} bytes of names");
             return Err(invalid(&expected, format!("{} bytes in all", bytes.len())));
         }
-        let count = count as usize;
-        if std::str::from_utf8(&bytes[HEADER_BYTES + count * RECORD_BYTES..]).is_err() {
+        let table = Self {
+            bytes,
+            count: count as usize,
+        };
+        // Once for all: the names of a large table are many.
+        let Ok(names) = std::str::from_utf8(table.names()) else {
             return Err(invalid("names in UTF-8", "other bytes".into()));
-        }
-        let table = Self { bytes, count };
-        for index in 0..count {
-            let problem = table.problem(index, limits);
-            if let Some(problem) = problem {
+        };
+        for index in 0..table.count {
+            if let Some(problem) = table.problem(index, names, limits) {
                 return Err(invalid(
                     "possible records",
                     format!("{problem} in record {index}"),
@@ -131,7 +133,7 @@ impl Table {
         Ok(table)
     }
 
-    fn problem(&self, index: usize, limits: &Limits) -> Option<&'static str> {
+    fn problem(&self, index: usize, names: &str, limits: &Limits) -> Option<&'static str> {
         let field = |number: usize| u32_at(&self.bytes, self.place(index) + 4 * number);
         let wide = |number: usize| u64_at(&self.bytes, self.place(index) + 16 + 8 * number);
         if field(0) as usize >= limits.classes {
@@ -148,10 +150,7 @@ impl Table {
                 return Some("pixels outside the file");
             }
         }
-        match self
-            .name_range(index)
-            .and_then(|range| self.names().get(range))
-        {
+        match self.name_range(index).and_then(|range| names.get(range)) {
             Some(_) => None,
             None => Some("a name outside the file"),
         }
@@ -161,10 +160,8 @@ impl Table {
         HEADER_BYTES + index * RECORD_BYTES
     }
 
-    fn names(&self) -> &str {
-        let names = &self.bytes[HEADER_BYTES + self.count * RECORD_BYTES..];
-        // Checked when the table was read.
-        std::str::from_utf8(names).unwrap_or_default()
+    fn names(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES + self.count * RECORD_BYTES..]
     }
 
     fn name_range(&self, index: usize) -> Option<std::ops::Range<usize>> {
@@ -182,11 +179,11 @@ impl Table {
     }
 
     pub(crate) fn name(&self, index: usize) -> &str {
-        let place = self.place(index);
-        let start =
-            HEADER_BYTES + self.count * RECORD_BYTES + u64_at(&self.bytes, place + 16) as usize;
-        let name = &self.bytes[start..start + u32_at(&self.bytes, place + 12) as usize];
-        std::str::from_utf8(name).unwrap_or_default()
+        // Range and text were checked when the table was read.
+        let name = self
+            .name_range(index)
+            .and_then(|range| self.names().get(range));
+        std::str::from_utf8(name.unwrap_or_default()).unwrap_or_default()
     }
 
     pub(crate) fn record(&self, index: usize) -> Record {

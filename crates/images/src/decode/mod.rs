@@ -10,12 +10,12 @@
 mod exif;
 mod jpeg;
 mod png;
+mod quiet;
 mod webp;
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -120,13 +120,12 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
 /// With the reason; nothing panics, whatever the bytes.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, Unreadable> {
     let decoder = format_of(bytes)?;
-    // The decoders are safe code, so what a panic leaves behind is only forgotten.
-    let decoded = catch_unwind(AssertUnwindSafe(|| match decoder {
+    let decoded = quiet::caught(|| match decoder {
         Format::Jpeg => jpeg::decode(bytes, options),
         Format::Png => png::decode(bytes, options),
         Format::WebP => webp::decode(bytes, options),
-    }));
-    decoded.unwrap_or_else(|_| Err(Unreadable::damaged(decoder.name(), "the decoder gave up")))
+    });
+    decoded.unwrap_or_else(|| Err(Unreadable::damaged(decoder.name(), "the decoder gave up")))
 }
 
 /// Width and height that a file says it has, before it is turned upright.
@@ -135,12 +134,12 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, Unreadab
 /// As [`decode`], of the header.
 pub fn dimensions(bytes: &[u8]) -> Result<(usize, usize), Unreadable> {
     let decoder = format_of(bytes)?;
-    let read = catch_unwind(AssertUnwindSafe(|| match decoder {
+    let read = quiet::caught(|| match decoder {
         Format::Jpeg => jpeg::dimensions(bytes),
         Format::Png => png::dimensions(bytes),
         Format::WebP => webp::dimensions(bytes),
-    }));
-    read.unwrap_or_else(|_| Err(Unreadable::damaged(decoder.name(), "the decoder gave up")))
+    });
+    read.unwrap_or_else(|| Err(Unreadable::damaged(decoder.name(), "the decoder gave up")))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::{Data, Item, MAX_CLASSES, Part, Source};
-use crate::dataset::Split;
+use crate::dataset::{Split, is_image_dataset};
 use crate::decode::{Unreadable, looks_like_a_picture};
 use crate::error::{Error, Result, shown};
 
@@ -65,7 +65,7 @@ pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
     for (split, folder) in folders {
         let found = listing.folders(&root.join(&folder))?;
         let names = names.get_or_insert_with(|| found.clone());
-        let place = root.join(&folder);
+        let place: PathBuf = root.join(&folder).components().collect();
         check_classes(&place, names, &found, is_map, split, &mut notes)?;
         let numbers: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
         let mut items = Vec::new();
@@ -164,13 +164,13 @@ struct Listing {
 }
 
 impl Listing {
-    /// Names of the folders in `dir`, in byte order; hidden ones are left out.
+    /// Names of the folders in `dir`, in byte order; hidden ones and datasets made of these pictures are left out.
     fn folders(&mut self, dir: &Path) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
             let entry = entry.map_err(Error::io("read", dir))?;
             // Links to folders are class folders, too; a link that leads nowhere is none.
-            if !entry.path().is_dir() {
+            if !entry.path().is_dir() || is_image_dataset(&entry.path()) {
                 continue;
             }
             let name = entry
