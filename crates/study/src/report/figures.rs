@@ -34,7 +34,7 @@ fn ended(analysis: &Analysis) -> impl Iterator<Item = &Row> {
 }
 
 /// The figure that says it all: loss over cost, scratch in grey, the grown model in colour.
-pub(super) fn five_seconds(ends: &Ends<'_>, analysis: &Analysis) -> Figure {
+pub(super) fn five_seconds(analysis: &Analysis) -> Figure {
     let mut figure = over(analysis, |row| row.flops);
     figure.name = "cost".into();
     figure.title = "What a loss costs".into();
@@ -67,7 +67,6 @@ pub(super) fn five_seconds(ends: &Ends<'_>, analysis: &Analysis) -> Figure {
             text,
         });
     }
-    let _ = ends;
     figure
 }
 

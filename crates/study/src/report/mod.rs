@@ -78,7 +78,7 @@ fn page(
         "Growth against training from scratch",
         lead,
     );
-    page.figure(&figures::five_seconds(&ends, analysis).draw());
+    page.figure(&figures::five_seconds(analysis).draw());
     page.notes(&remarks(settings, plan, notes, analysis));
     tables::verdicts(&mut page, verdicts);
     page.heading("All arms");

@@ -1,0 +1,169 @@
+//! The report of results that are made up, so that every number is known.
+
+use std::path::Path;
+use std::sync::Arc;
+use tokenformer_core::Device;
+use tokenformer_cpu::Cpu;
+use tokenformer_study::analysis::{Analysis, GROWN};
+use tokenformer_study::graph::Node;
+use tokenformer_study::result::{FORMAT, GrowthFacts, HeldOut};
+use tokenformer_study::shapes::Shapes;
+use tokenformer_study::verdicts::{Finding, verdicts};
+use tokenformer_study::{NodeResult, Plan, Profile, Results, Settings, arms, report};
+
+fn settings(seeds: u64) -> Settings {
+    let names = [
+        "base", "t-seg", "g-ffn", "g-scr-1", "g-scr-2", "g-scr-4", "t-stay", "t-zero",
+    ];
+    Settings {
+        profile: Profile::named("smoke").unwrap(),
+        corpus: "made up".into(),
+        vocab: 256,
+        seeds,
+        arms: arms::named(&names.map(String::from)).unwrap(),
+    }
+}
+
+/// A loss that falls with the cost as `2 + 3·(cost/1e9)^-0.2`, a seed's and an arm's own part, and a little of both.
+fn result(node: &Node, better: f64) -> NodeResult {
+    let noise = 1e-4 * f64::from(u32::from_str_radix(&node.key[..4], 16).unwrap() % 7);
+    let loss = 2.0 + 3.0 * (node.flops / 1e9).powf(-0.2) + 0.01 * node.seed as f64 + noise - better;
+    NodeResult {
+        format: FORMAT,
+        key: node.key.clone(),
+        label: node.label.clone(),
+        seed: node.seed,
+        params: node.config.params(),
+        from_step: node.from_step,
+        to_step: node.to_step,
+        tokens: node.to_step * 256,
+        epochs: 0.5,
+        flops: node.flops,
+        counted_flops: node.flops * 1.001,
+        lr: node.peak_rate(),
+        seconds: 1.0,
+        machine: "none".into(),
+        diverged: None,
+        growth: node.grows.then(|| GrowthFacts {
+            summary: "more".into(),
+            params_before: 1,
+            max_logit_diff: 0.0,
+            relative_logit_diff: 0.0,
+        }),
+        spike: Some(if node.grows { 0.004 } else { 0.001 }),
+        evals: Vec::new(),
+        held_out: node
+            .rate
+            .decays()
+            .then(|| HeldOut::of(vec![(loss * 100.0, 100, 300.0)])),
+        first_losses: vec![loss as f32; 40],
+        last_losses: vec![loss as f32; 40],
+        losses: vec![loss as f32; 4],
+    }
+}
+
+/// Results of all runs, where the arm that grows is better than the others by `better` nats.
+fn study(out: &Path, better: f64) -> (Settings, Plan, Results) {
+    let device: Arc<dyn Device> = Cpu::new(Some(1));
+    let mut shapes = Shapes::new(&device);
+    let settings = settings(3);
+    let mut results = Results::open(&out.join("results"), None).unwrap();
+    loop {
+        let plan = Plan::new(&settings, &results, &mut shapes).unwrap();
+        // What has no result, whether or not a child needs it.
+        let missing = plan.graph.nodes().iter().find(|node| {
+            results.of(node).is_none() && (plan.tuned || node.label.starts_with("tune/"))
+        });
+        let Some(node) = missing else {
+            return (settings, plan, results);
+        };
+        let of_grown = node.label.contains(GROWN);
+        results
+            .add(result(node, if of_grown { better } else { 0.0 }))
+            .unwrap();
+    }
+}
+
+fn finding(analysis: &Analysis, claim: &str) -> (Finding, String) {
+    let found = verdicts(analysis)
+        .into_iter()
+        .find(|v| v.claim == claim)
+        .unwrap();
+    (found.finding, found.numbers)
+}
+
+#[test]
+fn a_better_grown_model_is_found_to_be_better() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (settings, plan, results) = study(scratch.path(), 0.25);
+    let analysis = Analysis::new(&plan, &results);
+    for claim in ["C0", "C1", "C2", "C3", "C4", "C6", "C7"] {
+        let (found, numbers) = finding(&analysis, claim);
+        assert_eq!(found, Finding::Supported, "{claim}: {numbers}");
+    }
+    // All arms have the same curve but for 0.25 nats: the difference at equal cost is that, up to the interpolation.
+    let c4 = analysis
+        .contrasts
+        .values()
+        .find(|c| c.name.starts_with("C4"))
+        .unwrap();
+    assert!((c4.difference + 0.25).abs() < 0.02, "{c4:?}");
+    assert!(c4.p_corrected >= c4.p && c4.p_corrected < 1e-3, "{c4:?}");
+    assert_eq!(finding(&analysis, "C9").0, Finding::Open);
+
+    let page = report::write(
+        scratch.path(),
+        &settings,
+        &plan,
+        &results,
+        &["a <note>".into()],
+    )
+    .unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("a &lt;note&gt;") && html.contains("supported"));
+    let addresses = html.matches("http").count();
+    assert_eq!(
+        addresses,
+        html.matches("http://www.w3.org/2000/svg").count() + html.matches("http-equiv").count()
+    );
+    assert!(!html.contains("<script"));
+    let missing = [" NaN", ">NaN", " inf", ">inf", "-inf"]
+        .into_iter()
+        .find(|text| html.contains(text));
+    assert_eq!(missing, None);
+    let json = std::fs::read(scratch.path().join("study.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["verdicts"].as_array().unwrap().len(), 10);
+    assert_eq!(json["version"], 1);
+}
+
+#[test]
+fn an_equal_grown_model_is_not_found_to_be_better() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, results) = study(scratch.path(), 0.0);
+    let analysis = Analysis::new(&plan, &results);
+    let (c6, numbers) = finding(&analysis, "C6");
+    assert_eq!(c6, Finding::Refuted, "{numbers}");
+    for claim in ["C5", "C7", "C8"] {
+        let (found, numbers) = finding(&analysis, claim);
+        assert_ne!(found, Finding::Supported, "{claim}: {numbers}");
+    }
+    // The same loss for the same cost.
+    let same = &analysis.speed_ups["t-seg x16, same loss"];
+    assert!((same.factor - 1.0).abs() < 0.1 || same.is_bound, "{same:?}");
+}
+
+#[test]
+fn nothing_at_hand_is_said_to_be_open() {
+    let scratch = tempfile::tempdir().unwrap();
+    let device: Arc<dyn Device> = Cpu::new(Some(1));
+    let (settings, results) = (settings(2), Results::default());
+    let plan = Plan::new(&settings, &results, &mut Shapes::new(&device)).unwrap();
+    let analysis = Analysis::new(&plan, &results);
+    assert!(
+        verdicts(&analysis)
+            .iter()
+            .all(|v| v.finding == Finding::Open)
+    );
+    report::write(scratch.path(), &settings, &plan, &results, &[]).unwrap();
+}
