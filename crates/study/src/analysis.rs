@@ -59,7 +59,7 @@ pub struct SpeedUp {
     pub factor: f64,
     /// 95 % interval; of what lies outside the measured range only the bound is known.
     pub interval: [f64; 2],
-    /// Whether the range ends before the loss is reached, so that the factor is at least that.
+    /// Whether the loss lies outside the measured range for a seed, so that one end of the interval is open.
     pub is_bound: bool,
     /// Seed by seed.
     pub by_seed: Vec<f64>,
@@ -257,6 +257,17 @@ pub(crate) fn grows(arm: &str) -> Option<Family> {
     }
 }
 
+impl SpeedUp {
+    /// The interval in words.
+    pub fn reach(&self) -> String {
+        match self.interval {
+            [low, high] if high.is_infinite() => format!("at least {low:.2}"),
+            [low, high] if low == 0.0 => format!("at most {high:.2}"),
+            [low, high] => format!("{low:.2} to {high:.2}"),
+        }
+    }
+}
+
 impl Analysis {
     /// Analyses the results of a plan.
     pub fn new(plan: &Plan, results: &Results) -> Self {
@@ -417,7 +428,8 @@ impl Analysis {
         models: &[(&str, &str)],
         easier: f64,
     ) -> Option<SpeedUp> {
-        let (mut by_seed, mut is_bound, mut falls) = (Vec::new(), false, Vec::new());
+        let (mut by_seed, mut falls) = (Vec::new(), Vec::new());
+        let (mut at_least, mut at_most) = (false, false);
         for seed in ends.seeds() {
             let mut scratch = 0.0;
             for (arm, size) in models {
@@ -435,7 +447,6 @@ impl Analysis {
                     }
                     None => {
                         // No size reaches it: at least the largest cost; or all are below it: at most the least.
-                        is_bound = true;
                         let above = costs.clone().filter_map(|(_, cost)| match cost {
                             Err(Beyond::Above(cost)) => Some(cost),
                             _ => None,
@@ -444,7 +455,16 @@ impl Analysis {
                             Err(Beyond::Below(cost)) => Some(cost),
                             _ => None,
                         });
-                        above.reduce(f64::max).or(below.reduce(f64::min))?
+                        match above.reduce(f64::max) {
+                            Some(cost) => {
+                                at_least = true;
+                                cost
+                            }
+                            None => {
+                                at_most = true;
+                                below.reduce(f64::min)?
+                            }
+                        }
                     }
                 };
             }
@@ -457,14 +477,23 @@ impl Analysis {
         let fall = mean(&falls);
         let reach = match self.pooled {
             Some((error, freedom)) if fall > 0.0 => quantile(0.975, freedom) * error / fall,
+            // Every seed lies outside the range: the bound is all that is known.
+            _ if falls.is_empty() => 0.0,
             _ => f64::INFINITY,
         };
-        let interval = [(middle - reach).exp(), (middle + reach).exp()];
+        let interval = [
+            if at_most { 0.0 } else { (middle - reach).exp() },
+            if at_least {
+                f64::INFINITY
+            } else {
+                (middle + reach).exp()
+            },
+        ];
         (!by_seed.is_empty()).then(|| SpeedUp {
             name: name.into(),
             factor: middle.exp(),
             interval,
-            is_bound,
+            is_bound: at_least || at_most,
             by_seed,
         })
     }

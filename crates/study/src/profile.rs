@@ -150,8 +150,8 @@ fn smoke() -> Profile {
             widenings: 1,
         },
         checks: vec![1.0],
-        eval: (40, 4096),
-        held_out_bytes: 40_000,
+        eval: (100, 2048),
+        held_out_bytes: 20_000,
         seeds: 2,
     }
 }

@@ -111,7 +111,7 @@ mod tests {
         let partly = |lr: f64| (lr < 2e-3).then_some(3.0);
         assert_eq!(Curve::of(&[1e-3, 2e-3, 3e-3], 2, partly).best, None);
         // A best at the edge asks for a further try first.
-        let known = |lr: f64| (lr > 0.9e-3).then(|| lr * 1e3);
+        let known = |lr: f64| (lr > 0.9e-3).then_some(lr * 1e3);
         let curve = Curve::of(&[1e-3, 2e-3, 3e-3], 2, known);
         assert_eq!((curve.tries[0], curve.best), ((7.07e-4, None), None));
     }

@@ -192,14 +192,14 @@ fn saving(analysis: &Analysis, claim: &'static str, text: &'static str, name: &s
         return verdict(claim, text, None, MISSING.into());
     };
     let [low, high] = found.interval;
-    let mut numbers = format!("S = {:.2} ({low:.2} to {high:.2})", found.factor);
+    let mut numbers = format!("S = {:.2} ({})", found.factor, found.reach());
     if found.is_bound {
         numbers += ", a bound: the loss lies outside the range of the models from scratch";
     }
-    let finding = match (low, high, found.is_bound) {
-        (low, _, _) if low >= 2.0 => Some(Finding::Supported),
-        (_, high, false) if high < 1.2 => Some(Finding::Refuted),
-        (low, high, false) if low >= 1.2 && high < 2.0 => {
+    let finding = match (low, high) {
+        (low, _) if low >= 2.0 => Some(Finding::Supported),
+        (_, high) if high < 1.2 => Some(Finding::Refuted),
+        (low, high) if low >= 1.2 && high < 2.0 => {
             numbers += ": saves, not greatly";
             None
         }

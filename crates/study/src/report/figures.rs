@@ -49,15 +49,14 @@ pub(super) fn five_seconds(analysis: &Analysis) -> Figure {
         name.and_then(|name| analysis.speed_ups.get(&name)),
     ) {
         let end = (row.flops, mean(&row.bits_per_byte));
-        let relation = if found.is_bound { "at least " } else { "" };
-        let [low, high] = found.interval;
+        let reach = found.reach();
         let text = match found.factor > 1.0 {
             true => format!(
-                "same loss, S = {relation}{:.2}x ({low:.2}-{high:.2}) fewer FLOPs, base included",
+                "same loss, S = {:.2}x ({reach}) fewer FLOPs, base included",
                 found.factor
             ),
             false => format!(
-                "no saving: S = {:.2}x ({low:.2}-{high:.2}), base included",
+                "no saving: S = {:.2}x ({reach}), base included",
                 found.factor
             ),
         };

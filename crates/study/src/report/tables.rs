@@ -84,12 +84,11 @@ pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
 pub(super) fn speed_ups(page: &mut Page, analysis: &Analysis) {
     let rows: Vec<Vec<String>> = (analysis.speed_ups.values())
         .map(|found| {
-            let [low, high] = found.interval;
             let by_seed: Vec<String> = found.by_seed.iter().map(|s| format!("{s:.2}")).collect();
             vec![
                 found.name.clone(),
                 format!("{:.2}", found.factor),
-                format!("{low:.2} to {high:.2}"),
+                found.reach(),
                 by_seed.join(", "),
                 if found.is_bound {
                     "a bound".into()

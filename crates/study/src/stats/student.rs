@@ -2,7 +2,7 @@
 
 /// Probability of a value of at most `t` with `freedom` degrees of freedom.
 pub fn cdf(t: f64, freedom: f64) -> f64 {
-    if t.is_nan() || !(freedom > 0.0) {
+    if t.is_nan() || freedom.is_nan() || freedom <= 0.0 {
         return f64::NAN;
     }
     let x = freedom / (freedom + t * t);
@@ -12,7 +12,7 @@ pub fn cdf(t: f64, freedom: f64) -> f64 {
 
 /// The value that is not exceeded with probability `p`.
 pub fn quantile(p: f64, freedom: f64) -> f64 {
-    if !(p > 0.0 && p < 1.0) || !(freedom > 0.0) {
+    if p.is_nan() || p <= 0.0 || p >= 1.0 || freedom.is_nan() || freedom <= 0.0 {
         return f64::NAN;
     }
     // 1e9 bounds what the intervals here can ask for: 0.975 with one degree of freedom is 12.7.

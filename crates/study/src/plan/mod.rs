@@ -3,18 +3,20 @@
 //! The plan is made anew after every run: the learning rate of all arms is known when those of the base have been tried,
 //! and which rate the last stage of an arm takes when its first seed has tried three.
 
-use crate::arms::{self, Arm, Group, Kind, Ladder, Rung};
+mod ladders;
+mod scratch;
+
+use crate::arms::{Arm, Group, Kind, Rung};
 use crate::graph::{Common, Graph, Node, Rate, Root, Stretch};
 use crate::profile::Profile;
 use crate::result::{NodeResult, Results};
 use crate::shapes::Shapes;
-use crate::tuning::{Curve, for_length, significant};
+use crate::tuning::{Curve, for_length};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokenformer_core::config::{BaseSizes, Family, NormSpan, Slots};
 use tokenformer_train::Result;
-use tokenformer_train::recipe::{GrowEvent, ModelTable};
-use tokenformer_train::schedule::{Schedule, Shape};
+use tokenformer_train::recipe::ModelTable;
 
 /// What is asked of the study.
 #[derive(Clone, Debug)]
@@ -395,282 +397,6 @@ impl Planner<'_> {
         Ok((base, self.decay(from, &name, rate, end)?))
     }
 
-    /// Floating-point operations of the growths of a TokenFormer's ladder, up to the end of each stage.
-    fn ladder_flops(&mut self) -> Result<Vec<f64>> {
-        let profile = &self.settings.profile;
-        let model = self.model(Family::Tokenformer, profile.width)?;
-        let (mut growths, mut flops, mut ends) = (Vec::new(), 0.0, Vec::new());
-        for (number, stage) in profile.stages.iter().enumerate() {
-            growths.push(arms::event(profile, number, Rung::segment));
-            let config = self.shapes.of(&model, &growths)?;
-            let per_token = config.train_flops_per_token(profile.context);
-            flops += per_token * (stage.steps * profile.tokens_per_step()) as f64;
-            ends.push(flops);
-        }
-        Ok(ends)
-    }
-
-    /// The base trained on until it has cost what the ladder has at each of its sizes.
-    fn stay(&mut self, arm: &Arm, seed: u64) -> Result<()> {
-        let profile = &self.settings.profile;
-        let (base, _) = self.decayed_base(Family::Tokenformer, seed, profile.base_steps)?;
-        let per_step = self.plan.graph.node(base).flops_per_step;
-        let mut start = profile.base_steps;
-        let (mut cuts, mut ends) = (Vec::new(), Vec::new());
-        for (stage, flops) in profile.stages.iter().zip(self.ladder_flops()?) {
-            let end = profile.base_steps + tens(flops / per_step);
-            ends.push((stage.factor, end));
-            // A cut where the ladder grows, so that its spike can be compared.
-            cuts.extend([start, end - profile.decay_of(end)]);
-            start += stage.steps;
-        }
-        let rate = self.rates[index(Family::Tokenformer)];
-        let name = format!("s{seed}/{}", arm.name);
-        let nodes = self.trunk(Begin::Node(base), &name, rate, &cuts)?;
-        for (factor, end) in ends {
-            let from = nodes.get(&(end - profile.decay_of(end)));
-            let node = self.decay(from.copied().unwrap_or(base), &name, rate, end)?;
-            self.end(arm, format!("x{factor}"), seed, node);
-        }
-        Ok(())
-    }
-
-    /// The base of a family grown stage by stage, each with an end that has decayed.
-    fn grown(&mut self, arm: &Arm, ladder: Ladder, seed: u64) -> Result<()> {
-        let profile = &self.settings.profile;
-        let stages = &profile.stages[..profile.stages.len().min(ladder.stages)];
-        let (mut trunk, _) = self.decayed_base(ladder.family, seed, profile.base_steps)?;
-        let rate = self.rates[index(ladder.family)];
-        for (number, stage) in stages.iter().enumerate() {
-            let event = arms::event(profile, number, ladder.growth);
-            let size = format!("x{}", stage.factor);
-            let name = format!("s{seed}/{}-{size}", arm.name);
-            let is_last = number + 1 == stages.len();
-            let (mut ends, mut next) = (Vec::new(), trunk);
-            for scale in self.scales(is_last, arm, &size, seed) {
-                let rate = significant(rate * scale, 4);
-                let stretch = Grows {
-                    name: &scaled_name(&name, scale),
-                    rate,
-                    steps: stage.steps,
-                    decay: stage.decay,
-                };
-                let (end, on) = match ladder.rewarmed {
-                    true => {
-                        let end = self.rewarmed(trunk, event.clone(), &stretch)?;
-                        (end, end)
-                    }
-                    false => self.grow(trunk, event.clone(), &stretch, !is_last)?,
-                };
-                ends.push((scale, end));
-                next = on;
-            }
-            self.checked(arm, &[size], seed, &[ends]);
-            trunk = next;
-        }
-        Ok(())
-    }
-
-    /// A growth of `parent`, a flat stretch, and a branch that decays; returns the branch's end and that of the flat
-    /// stretch, which goes on to the same update if `goes_on`.
-    fn grow(
-        &mut self,
-        parent: usize,
-        event: GrowEvent,
-        of: &Grows<'_>,
-        goes_on: bool,
-    ) -> Result<(usize, usize)> {
-        let end = self.plan.graph.node(parent).to_step + of.steps;
-        let branch = end - of.decay;
-        let stretch = Stretch {
-            label: format!("{}/{branch}", of.name),
-            to_step: branch,
-            rate: Rate::Flat(of.rate),
-            growth: Some(event),
-        };
-        let grown = self.plan.graph.child(self.shapes, parent, stretch)?;
-        let decayed = self.decay(grown, of.name, of.rate, end)?;
-        let flat = match goes_on {
-            true => self.trunk(Begin::Node(grown), of.name, of.rate, &[end])?[&end],
-            false => grown,
-        };
-        Ok((decayed, flat))
-    }
-
-    /// A growth of `parent` with a warm-up and a cosine of its own.
-    fn rewarmed(&mut self, parent: usize, event: GrowEvent, of: &Grows<'_>) -> Result<usize> {
-        let to_step = self.plan.graph.node(parent).to_step + of.steps;
-        let schedule = Schedule {
-            shape: Shape::Cosine,
-            lr: of.rate,
-            warmup_steps: self.settings.profile.warmup_steps.min(of.steps / 8),
-            min_ratio: 0.0,
-            ..Schedule::default()
-        };
-        let stretch = Stretch {
-            label: format!("{}/{to_step}", of.name),
-            to_step,
-            rate: Rate::Own,
-            growth: Some(GrowEvent {
-                schedule: Some(schedule),
-                ..event
-            }),
-        };
-        self.plan.graph.child(self.shapes, parent, stretch)
-    }
-
-    /// A plain Transformer from scratch.
-    fn scratch(&mut self, arm: &Arm, size: usize, seed: u64) -> Result<()> {
-        let profile = &self.settings.profile;
-        let Some(of) = profile.scratch.get(size) else {
-            return Ok(());
-        };
-        let at_base = self.rates[index(Family::Gpt)];
-        let longest = of.ends.iter().copied().max().unwrap_or(profile.base_steps);
-        let trunk = match of.width == profile.width {
-            true => Trunk {
-                root: self.base(Family::Gpt)?,
-                name: format!("s{seed}/g-base"),
-                rate: at_base,
-                checks: false,
-            },
-            false => Trunk {
-                root: Arc::new(Root {
-                    model: self.model(Family::Gpt, of.width)?,
-                    base: BaseSizes {
-                        width: profile.width,
-                        mlp_hidden: 4 * profile.width,
-                        ..BaseSizes::default()
-                    },
-                }),
-                name: format!("s{seed}/{}", arm.name),
-                // The base's rate is that of its own length.
-                rate: for_length(at_base, profile.base_steps, longest),
-                checks: true,
-            },
-        };
-        self.from_scratch(arm, &trunk, &of.ends, seed)
-    }
-
-    /// A TokenFormer of the ladder's last size from scratch, as long as the largest plain Transformer.
-    fn last_size(&mut self, arm: &Arm, seed: u64) -> Result<()> {
-        let profile = &self.settings.profile;
-        let (Some(stage), Some(of)) = (profile.stages.last(), profile.scratch.last()) else {
-            return Ok(());
-        };
-        let [attention, ffn] = Rung::base_slots(profile.width);
-        let mut model = self.model(Family::Tokenformer, profile.width)?;
-        model.slots = Slots {
-            qkv: attention * stage.factor,
-            proj: attention * stage.factor,
-            ffn: ffn * stage.factor,
-        };
-        let base = BaseSizes {
-            width: profile.width,
-            qkv: attention,
-            proj: attention,
-            ffn,
-            ..BaseSizes::default()
-        };
-        let longest = of.ends.iter().copied().max().unwrap_or(profile.base_steps);
-        let at_base = self.rates[index(Family::Tokenformer)];
-        let trunk = Trunk {
-            root: Arc::new(Root { model, base }),
-            name: format!("s{seed}/{}", arm.name),
-            rate: for_length(at_base, profile.base_steps, longest),
-            checks: true,
-        };
-        self.from_scratch(arm, &trunk, &of.ends, seed)
-    }
-
-    /// A trunk with branches that have decayed after each of `ends`.
-    fn from_scratch(&mut self, arm: &Arm, of: &Trunk, ends: &[u64], seed: u64) -> Result<()> {
-        let profile = &self.settings.profile;
-        let mut cuts: Vec<u64> = ends
-            .iter()
-            .map(|end| end - profile.decay_of(*end))
-            .collect();
-        if !of.checks {
-            cuts.extend(self.base_cuts(Family::Gpt));
-        }
-        let sizes: Vec<String> = ends.iter().map(u64::to_string).collect();
-        let mut found = vec![Vec::new(); ends.len()];
-        let last = sizes.last().cloned().unwrap_or_default();
-        for scale in self.scales(of.checks, arm, &last, seed) {
-            let rate = significant(of.rate * scale, 4);
-            let name = scaled_name(&of.name, scale);
-            let begin = Begin::Scratch(Arc::clone(&of.root), seed);
-            let nodes = self.trunk(begin, &name, rate, &cuts)?;
-            for (end, found) in ends.iter().zip(&mut found) {
-                let from = nodes[&(end - profile.decay_of(*end))];
-                found.push((scale, self.decay(from, &name, rate, *end)?));
-            }
-        }
-        self.checked(arm, &sizes, seed, &found);
-        Ok(())
-    }
-
-    /// One block for most of the tokens, then many, at the cost of the whole ladder.
-    fn late(
-        &mut self,
-        arm: &Arm,
-        growth: fn(&Rung) -> tokenformer_core::growth::Growth,
-        seed: u64,
-    ) -> Result<()> {
-        const BEFORE: f64 = 0.8;
-        let profile = &self.settings.profile;
-        let base = self.model(Family::Tokenformer, profile.width)?;
-        let base = self
-            .shapes
-            .of(&base, &[])?
-            .train_flops_per_token(profile.context);
-        let base = base * (profile.base_steps * profile.tokens_per_step()) as f64;
-        let flops = base + self.ladder_flops()?.last().copied().unwrap_or_default();
-
-        let mut model = self.model(Family::Gpt, profile.width)?;
-        model.layers = 1;
-        let event = GrowEvent {
-            growth: growth(&Rung {
-                width: profile.width,
-                layers: 1,
-                before: 1,
-                after: arms::LATE_LAYERS,
-            }),
-            ..GrowEvent::default()
-        };
-        let [small, large] =
-            [&[][..], std::slice::from_ref(&event)].map(|growths| self.shapes.of(&model, growths));
-        let [small, large] = [small?, large?].map(|c| c.train_flops_per_token(profile.context));
-        let per_step = (BEFORE * small + (1.0 - BEFORE) * large) * profile.tokens_per_step() as f64;
-        let steps = flops / per_step;
-        let [before, after] = [BEFORE * steps, (1.0 - BEFORE) * steps].map(tens);
-        let rate = for_length(
-            self.rates[index(Family::Gpt)],
-            profile.base_steps,
-            before + after,
-        );
-        let root = Arc::new(Root {
-            model,
-            base: BaseSizes::default(),
-        });
-        let name = format!("s{seed}/g-one-base");
-        let begin = Begin::Scratch(root, seed);
-        let trunk = self.trunk(begin, &name, rate, &[before])?[&before];
-        let size = format!("L{}", arms::LATE_LAYERS);
-        let mut ends = Vec::new();
-        for scale in self.scales(true, arm, &size, seed) {
-            let of = Grows {
-                name: &scaled_name(&format!("s{seed}/{}", arm.name), scale),
-                rate: significant(rate * scale, 4),
-                steps: after,
-                decay: after / 2,
-            };
-            ends.push((scale, self.grow(trunk, event.clone(), &of, false)?.0));
-        }
-        self.checked(arm, &[size], seed, &[ends]);
-        Ok(())
-    }
-
     /// The factors of the learning rate to run: all for the first seed, the one that was best there for others.
     fn scales(&self, checks: bool, arm: &Arm, size: &str, seed: u64) -> Vec<f64> {
         match (checks, seed) {
@@ -747,29 +473,6 @@ impl Planner<'_> {
 enum Begin {
     Node(usize),
     Scratch(Arc<Root>, u64),
-}
-
-/// A model from scratch with branches.
-struct Trunk {
-    root: Arc<Root>,
-    name: String,
-    rate: f64,
-    /// Whether other rates are tried; the base's own is known already.
-    checks: bool,
-}
-
-/// A stage that begins with a growth.
-struct Grows<'a> {
-    name: &'a str,
-    rate: f64,
-    steps: u64,
-    /// Updates at its end over which the rate decays.
-    decay: u64,
-}
-
-/// A number of updates, in tens, so that it is the same whatever computed it.
-fn tens(steps: f64) -> u64 {
-    ((steps / 10.0).round() as u64).max(1) * 10
 }
 
 fn scaled_name(name: &str, scale: f64) -> String {
