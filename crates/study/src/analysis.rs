@@ -262,7 +262,7 @@ impl SpeedUp {
     pub fn reach(&self) -> String {
         match self.interval {
             [low, high] if high.is_infinite() => format!("at least {low:.2}"),
-            [low, high] if low == 0.0 => format!("at most {high:.2}"),
+            [0.0, high] => format!("at most {high:.2}"),
             [low, high] => format!("{low:.2} to {high:.2}"),
         }
     }
