@@ -7,7 +7,8 @@ use tokenformer_core::generate::{Sampler, Sampling, Session};
 use tokenformer_data::Tokenizer;
 
 /// Text of up to `max_tokens` new tokens after `prompt`; ends earlier at the end of a document or when the
-/// context is full, or where a logit is not finite, which the text then says. An empty prompt starts a document. `stop` is looked at before each token; `None` if it was set.
+/// context is full, or where a logit is not finite, which the text then says. An empty prompt starts a document.
+/// `stop` is looked at before each token; `None` if it was set.
 ///
 /// # Errors
 /// If the prompt cannot be encoded or is longer than the context, or the device fails.
