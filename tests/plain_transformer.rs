@@ -33,10 +33,13 @@ fn train_grow_evaluate_generate_export_and_convert() {
         lab.command(&[&fixed[..], more].concat())
     };
     fail(
-        grow(&["--ffn", "+8"]),
+        grow(&["--qkv", "+8"]),
         2,
-        &["growth of ffn", "a Pattention site", "it grows by layers"],
+        &["growth of", "a Pattention site"],
     );
+    succeed(grow(&["--ffn", "+8"]));
+    assert_eq!(eval("grown"), loss, "new hidden units add nothing");
+    fs::remove_dir_all(lab.path("grown")).expect("a folder");
     succeed(grow(&["--layers", "+1"]));
     assert_eq!(eval("grown"), loss, "a new block adds nothing");
 
