@@ -82,7 +82,7 @@ impl Model {
     }
 
     /// Floating-point operations of training on one token at context length `t`: as
-    /// [`ModelConfig::train_flops_per_token`], less the gradients of frozen arrays, which cost 2 products of 3.
+    /// [`crate::ModelConfig::train_flops_per_token`], less the gradients of frozen arrays, which cost 2 products of 3.
     pub fn train_flops_per_token(&self, t: usize) -> f64 {
         let frozen_layers =
             (self.blocks.iter())
