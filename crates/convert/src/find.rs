@@ -1,13 +1,11 @@
 //! What a path that a person typed leads to: weights, and the files that lie with them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokenformer_formats::deepspeed::{DeepSpeedFolder, is_training_folder};
 use tokenformer_store::read_small;
 
@@ -252,7 +250,7 @@ fn of_file(path: &Path) -> Result<Weights> {
 fn sharded(index: &Path) -> Result<Weights> {
     #[derive(Deserialize)]
     struct Index {
-        #[serde(deserialize_with = "unique")]
+        #[serde(deserialize_with = "tokenformer_store::unique_strings")]
         weight_map: BTreeMap<String, String>,
     }
     let damaged = |what, got: String| Error::Damaged {
@@ -308,29 +306,4 @@ fn sharded(index: &Path) -> Result<Weights> {
         }
     }
     Ok(weights)
-}
-
-/// An object of strings in which no key repeats: the last one would win without a word.
-fn unique<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    struct Unique;
-    impl<'de> Visitor<'de> for Unique {
-        type Value = BTreeMap<String, String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of strings")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut strings = BTreeMap::new();
-            while let Some((key, value)) = map.next_entry::<String, String>()? {
-                if strings.contains_key(&key) {
-                    let told = format_args!("the name {} appears twice", shown(&key));
-                    return Err(A::Error::custom(told));
-                }
-                strings.insert(key, value);
-            }
-            Ok(strings)
-        }
-    }
-    from.deserialize_map(Unique)
 }

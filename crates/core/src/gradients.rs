@@ -45,6 +45,7 @@ impl Spare {
             self.0 = Some(Box::new(T::default()));
         }
         let spare = self.0.as_mut().and_then(|spare| spare.downcast_mut());
+        // If it was of another type, or none, it was made two lines above.
         spare.expect("has just been made of this type")
     }
 }

@@ -54,7 +54,9 @@ pub use publish::DirWriter;
 pub use resolve::{Resolved, Which, resolve};
 pub use run_lock::RunLock;
 pub use space::{available_bytes, ensure_space};
-pub use tensors::{Dtype, SafetensorsFile, TensorData, TensorSource, write_safetensors};
+pub use tensors::{
+    Dtype, SafetensorsFile, TensorData, TensorSource, unique_strings, write_safetensors,
+};
 pub use warning::Warning;
 
 /// A result with this crate's [`Error`].

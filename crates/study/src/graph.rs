@@ -295,6 +295,7 @@ fn key(material: &Material<'_>) -> String {
 /// The entries of a table that are not its defaults, so that a setting that is added later, and left at its default,
 /// changes no key.
 fn changed<T: Serialize>(value: &T, default: &T) -> Value {
+    // Settings are plain data with string keys.
     let table = |value: &T| serde_json::to_value(value).expect("plain data with string keys");
     let (Value::Object(value), Value::Object(default)) = (table(value), table(default)) else {
         return table(value);

@@ -233,6 +233,16 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
+/// Reads an object of strings in which no key repeats: the last one would win without a word.
+///
+/// # Errors
+/// The deserializer's; for a key that appears twice.
+pub fn unique_strings<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    UniqueStrings.deserialize(from)
+}
+
 /// An object of strings in which no key repeats.
 struct UniqueStrings;
 

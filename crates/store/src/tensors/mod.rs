@@ -14,6 +14,7 @@ mod read;
 mod write;
 
 pub use dtype::Dtype;
+pub use header::unique_strings;
 pub use read::SafetensorsFile;
 pub use write::{TensorData, TensorSource, write_safetensors};
 
