@@ -1,4 +1,6 @@
 //! The CPU as a device: its memory, and which kernel computes which operation.
+//!
+//! The file is long because it is the one implementation of the trait, which has a method for every operation.
 
 mod site;
 mod storage;

@@ -1,4 +1,7 @@
 //! The tables of a recipe and their defaults.
+//!
+//! The file is long because all tables of a recipe stand in it, one after the other, as the reference of what a recipe
+//! may say.
 
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
