@@ -1,4 +1,4 @@
-//! From a path that a person typed to a model of this program, or to the command that makes one.
+//! From a path that the user typed to a model of this program, or to the command that makes one.
 
 use crate::shell;
 use serde::Deserialize;

@@ -17,7 +17,7 @@ pub fn parent(path: &Path) -> &Path {
 /// Opens a regular file for reading, and returns its length in bytes.
 ///
 /// # Errors
-/// The system's; [`ErrorKind::InvalidInput`] for anything else than a regular file, because a pipe would block for ever.
+/// The system's; [`ErrorKind::InvalidInput`] for anything else than a regular file, because a pipe would block forever.
 pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
@@ -110,7 +110,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// What a person can do about an error of the system.
+/// What the user can do about an error of the system.
 #[must_use]
 pub fn io_help(error: &io::Error) -> &'static str {
     match error.kind() {

@@ -22,7 +22,7 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// What a person should know about the weights.
+    /// Notes for the user about the weights.
     pub(crate) fn notes(&self) -> Vec<String> {
         let read = match &self.source {
             Source::Mapped(mapped) => mapped.inner(),

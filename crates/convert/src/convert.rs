@@ -43,11 +43,11 @@ pub struct Converted {
     pub tensors: usize,
     /// Whether a tokenizer was there.
     pub has_tokenizer: bool,
-    /// What a person should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Converts a checkpoint. `progress` is told (bytes written, bytes in all); the device computes the fingerprint.
+/// Converts a checkpoint. `progress` is called with (bytes written, bytes in all); the device computes the fingerprint.
 ///
 /// The directory appears whole or not at all. Weights pass through in chunks: memory stays near the largest tensor.
 ///

@@ -24,7 +24,7 @@ pub struct ImportCorpus {
     pub force: bool,
 }
 
-/// Makes a dataset of token data. `progress` is told (documents read, documents to read in both passes).
+/// Makes a dataset of token data. `progress` is called with (documents read, documents to read in both passes).
 ///
 /// A document of several sequences becomes one; tokens stay as they are.
 ///
@@ -96,7 +96,7 @@ pub struct ExportedCorpus {
 }
 
 /// Writes the documents of a dataset as `PREFIX.bin` and `PREFIX.idx`, one sequence each, in the order of the dataset.
-/// `progress` is told (tokens written, tokens in all).
+/// `progress` is called with (tokens written, tokens in all).
 ///
 /// # Errors
 /// When the dataset is damaged, a document has 2³¹ tokens or more, or the files cannot be written.

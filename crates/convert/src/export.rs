@@ -51,7 +51,7 @@ pub struct Exported {
     pub joined: usize,
 }
 
-/// Exports a model. `progress` is told (bytes written, bytes in all); the device computes the fingerprint of a folder.
+/// Exports a model. `progress` is called with (bytes written, bytes in all); the device computes the fingerprint of a folder.
 ///
 /// A folder gets `config.json`, the weights, `tokenizer.json` if the model has one, a fingerprint and a manifest, and
 /// appears whole or not at all. Weights pass through in chunks.

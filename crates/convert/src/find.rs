@@ -1,4 +1,4 @@
-//! What a path that a person typed leads to: weights, and the files that lie with them.
+//! What a path that the user typed leads to: weights, and the files that lie with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

@@ -182,7 +182,7 @@ pub(crate) fn expect_weights(source: &Source, name: &str) -> Result<()> {
     }
 }
 
-/// What a person should know about what is not read, after everything that is wanted was found to be weights.
+/// Notes for the user about what is not read, after everything that is wanted was found to be weights.
 pub(crate) fn left_out(source: &Source) -> Option<String> {
     let mut unread = source
         .names()

@@ -123,7 +123,7 @@ impl Shards {
 }
 
 /// Pages of a mapped file that have been read count as memory of this process until the file is unmapped: after so
-/// many bytes it is mapped anew.
+/// many bytes it is mapped again.
 pub(crate) const MAX_MAPPED_BYTES: u64 = 128 << 20;
 
 fn open(paths: &[PathBuf]) -> Result<Vec<SafetensorsFile>> {

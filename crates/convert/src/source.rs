@@ -64,7 +64,7 @@ impl Source {
         }
     }
 
-    /// What a person should know about these weights.
+    /// Notes for the user about these weights.
     pub(crate) fn notes(&self) -> Vec<String> {
         match self {
             Source::Safetensors(_) => Vec::new(),

@@ -29,7 +29,7 @@ pub struct Check {
 }
 
 /// Checks a model directory, checkpoint or exported folder: its manifest, the size and hash of every file that the
-/// manifest lists, and the fingerprint if there is one, computed anew block by block.
+/// manifest lists, and the fingerprint if there is one, recomputed block by block.
 ///
 /// # Errors
 /// Only when the path is no folder; whatever is wrong inside is a check that did not pass.
@@ -83,7 +83,7 @@ fn check_file(dir: &Path, entry: &FileEntry) -> Result<String> {
         got,
         help: "copy or convert the model again",
     };
-    // A pipe under the name of a file would block for ever.
+    // A pipe under the name of a file would block forever.
     let found = std::fs::metadata(&path).map_err(Error::io(&path, "look at it"))?;
     if !found.is_file() || found.len() != entry.bytes {
         return Err(damaged(

@@ -149,7 +149,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// Sets all moments to zero and counts updates anew.
+    /// Sets all moments to zero and counts updates from zero.
     ///
     /// # Errors
     /// If the device fails.

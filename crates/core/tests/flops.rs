@@ -18,7 +18,7 @@ fn counted(model: &Model, recompute: Recompute) -> f64 {
     let (inputs, targets) = (tokens(1, BATCH * T, v), tokens(2, BATCH * T, v));
     let mut gradients = Gradients::zeros(device, model.params()).unwrap();
     let mut passes = Vec::new();
-    // The count begins anew with each step, and adds up micro-batches.
+    // The count restarts with each step, and adds up micro-batches.
     for micro_batches in [1, 2] {
         gradients.reset();
         for _ in 0..micro_batches {

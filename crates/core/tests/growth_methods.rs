@@ -335,7 +335,7 @@ fn moments_start_as_documented() {
         let widens = growth.width != Amount::default();
         assert_eq!(kept, if widens { 0 } else { old.len() }, "{growth:?}");
     }
-    // Asked for, everything starts anew with any method.
+    // Asked for, everything starts over with any method.
     let growth = Growth {
         ffn: Amount::Add(4),
         moments: Moments::Reset,

@@ -207,7 +207,7 @@ impl Pool {
         let mine = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(tasks, 0, f)));
         INSIDE.set(outside);
         lock(&shared.state).job = None;
-        // From here on nobody takes up the job. Acquire: what the workers have written is seen afterwards.
+        // From here on no thread takes up the job. Acquire: what the workers have written is seen afterwards.
         let finished = || shared.busy.load(Ordering::Acquire) == 0;
         shared.watch(finished);
         if !finished() {
@@ -347,7 +347,7 @@ impl Scratch {
     }
 }
 
-/// `vec![0.0; len]`, or `None` without memory. Like it, it takes no memory for pages that nobody writes.
+/// `vec![0.0; len]`, or `None` without memory. Like it, it takes no memory for pages that are never written.
 fn zeros(len: usize) -> Option<Vec<f32>> {
     let layout = Layout::array::<f32>(len).ok()?;
     if layout.size() == 0 {

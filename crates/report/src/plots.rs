@@ -239,7 +239,7 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    /// The values of every step and their moving average, which starts anew with each stage so that a jump stays a jump.
+    /// The values of every step and their moving average, which starts over with each stage so that a jump stays a jump.
     fn raw_and_smooth(
         &self,
         [smooth_name, raw_name]: [&'static str; 2],

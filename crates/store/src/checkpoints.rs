@@ -246,7 +246,7 @@ impl CheckpointWriter {
             .find(|(step, dir)| self.good.contains(step) || verify(dir).is_ok())
             .map(|&(step, _)| step);
         let Some(newest_good) = newest_good else {
-            // Nothing here can be loaded; what is left may still help a person.
+            // Nothing here can be loaded; what is left may still help the user.
             return Ok(Vec::new());
         };
         self.good.insert(newest_good);
@@ -282,7 +282,7 @@ pub(crate) fn verify_or_aside(dir: &Path, warn: &mut dyn FnMut(Warning)) -> Resu
                 });
                 Ok(verified)
             }
-            // Of the two errors, the one about the name that a person knows.
+            // Of the two errors, the one about the name that the user knows.
             Err(_) => Err(error),
         },
     )

@@ -7,7 +7,7 @@
 //! * [`DirWriter`] and [`verify`]: directories written beside their final name, hashed into a [`Manifest`], synced and
 //!   renamed;
 //! * [`CheckpointWriter`] and [`Checkpoints`]: the step checkpoints of a run directory, and which is newest and whole;
-//! * [`resolve`]: from a path that a person typed to the directory to load.
+//! * [`resolve`]: from a path that the user typed to the directory to load.
 //!
 //! The same input gives the same bytes: nothing written depends on time, host, threads or map iteration order.
 //!

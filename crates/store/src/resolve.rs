@@ -1,4 +1,4 @@
-//! From a path that a person typed to the directory to load.
+//! From a path that the user typed to the directory to load.
 
 use std::fs;
 use std::path::{Path, PathBuf};

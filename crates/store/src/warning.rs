@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::Error;
 
-/// Something a person should be told although the work goes on.
+/// Something the user should know although the work goes on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Warning {

@@ -1,4 +1,4 @@
-//! A path that a person types leads to the directory to load, or to help.
+//! A path that the user types leads to the directory to load, or to help.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 //! The file has a header line with the program that wrote it, then one line per finished question: its key, its scores,
 //! and a hash of both. The key is a hash of everything that determines the scores: the model, the settings, the task, the
 //! row and its tokens. A line with another key is of no use and does no harm; one whose hash does not fit is passed over,
-//! and a file of another program, which can give other scores, begins anew.
+//! and a file of another program, which can give other scores, starts over.
 //!
 //! Whoever can write this file decides what an evaluation reports. So it is private to the user, it is never reached
 //! through a link, and one evaluation at a time has it.

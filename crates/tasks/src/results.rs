@@ -147,7 +147,7 @@ pub struct Sample {
     pub tokens: Vec<usize>,
     /// Whether a beginning was cut off.
     pub truncated: bool,
-    /// Characters, of all choices together, that the tokens do not tell of.
+    /// Characters, of all choices together, that the tokens do not represent.
     pub lost: u64,
     /// Whether it counts for `acc`.
     pub acc: bool,

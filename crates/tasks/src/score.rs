@@ -17,7 +17,7 @@ pub struct Request {
     pub greedy: bool,
     /// Whether tokens were left out at the beginning, because the model has fewer positions.
     pub truncated: bool,
-    /// Characters of the text that the tokens do not tell of.
+    /// Characters of the text that the tokens do not represent.
     pub lost: u64,
 }
 

@@ -200,7 +200,7 @@ fn results_stopping_and_going_on() {
         "{total}"
     );
 
-    // All is there now; whatever else the scores depend on has them computed anew.
+    // Every result is cached now; a change of anything else that scores depend on recomputes them.
     let mut scorer = Bytes::default();
     same(run_with(&options, &path, &mut scorer), 1000);
     assert_eq!(scorer.scored, 0);

@@ -61,7 +61,7 @@ pub struct HeldOut<'a, S: ?Sized = TokenFile> {
 }
 
 impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
-    /// Scores the text with `model`. `progress` is told the number of tokens scored so far; `stop` is looked at
+    /// Scores the text with `model`. `progress` is called with the number of tokens scored so far; `stop` is looked at
     /// before each pass over [`EvalOptions::batch`] windows, and ends the evaluation without a result.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub trait Observer {
     /// The model grew.
     fn grown(&mut self, _report: &GrowthReport) {}
 
-    /// Something to tell a person: a resume, an interruption.
+    /// Something to tell the user: a resume, an interruption.
     fn note(&mut self, _text: &str) {}
 
     /// Something that is not as it should be, although the run goes on: a skipped checkpoint.

@@ -61,7 +61,7 @@ pub trait Task {
     /// What the data are, as rows of names and values for the report.
     fn describe(&self) -> Vec<(String, String)>;
 
-    /// What a person should know of the data before a run, in sentences.
+    /// Notes for the user about the data before a run, in sentences.
     fn notes(&self) -> &[String];
 
     /// The model that the recipe asks for, fresh.

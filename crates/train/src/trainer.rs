@@ -438,7 +438,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn save_interrupted(&mut self) -> Result<()> {
-        // A run that begins anew loses nothing before its first update.
+        // A run that starts over loses nothing before its first update.
         match self.state.step {
             0 => Ok(()),
             _ => self.save(),

@@ -39,7 +39,7 @@ fn loading_holds_the_weights_once() {
     drop(model);
 
     for is_inference in [false, true] {
-        // Starts the count of the peak anew.
+        // Resets the peak.
         fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = status("VmRSS:");
         let model = match is_inference {

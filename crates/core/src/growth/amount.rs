@@ -221,6 +221,6 @@ pub enum Moments {
     /// They go on.
     #[default]
     Kept,
-    /// They start from zero again, and updates are counted anew.
+    /// They start from zero again, and updates are counted from zero.
     Reset,
 }

@@ -114,7 +114,7 @@ impl Backward<'_> {
     }
 
     /// Takes out the gradients of two arrays that an operation computes together, to be put back with
-    /// [`Backward::put_pair`]. That of a frozen one goes to memory that nobody reads; `None` if both are frozen.
+    /// [`Backward::put_pair`]. That of a frozen one goes to memory that is never read; `None` if both are frozen.
     pub fn take_pair(&mut self, [a, b]: [&Param; 2]) -> Result<Option<[Temp; 2]>> {
         Ok(match (self.params.take(a)?, self.params.take(b)?) {
             (None, None) => None,

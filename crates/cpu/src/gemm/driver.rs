@@ -79,7 +79,7 @@ pub(super) struct Output {
 /// of C. Factors that a block of B has for its columns are multiplied with `scale`.
 ///
 /// # Safety
-/// The elements of `c` must be valid for reads and writes and be used by nobody else meanwhile. A
+/// The elements of `c` must be valid for reads and writes and not be accessed by other code meanwhile. A
 /// block must be valid for reads (of whole panels in the case of B) until the next one is asked for.
 pub(super) unsafe fn product<P: Element>(
     c: Output,
@@ -320,7 +320,7 @@ pub(super) fn right<'a, P: Element, S: Source<P>>(
 /// which has `depth` words for each column; `to` is where the first of those words goes.
 ///
 /// # Safety
-/// `words` of all parts must be valid for writes and used by nobody else.
+/// `words` of all parts must be valid for writes and not accessed by other code.
 pub(super) unsafe fn pack_parts<P: Element, S: Source<P>>(
     to: *mut u32,
     depth: usize,

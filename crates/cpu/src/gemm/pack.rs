@@ -64,7 +64,7 @@ pub trait Source<P: Element>: Copy + Send + Sync + 'static {
     /// outside counts as 0.
     ///
     /// # Safety
-    /// Those rows of all panels that `cols` touches must be valid for writes and used by nobody else.
+    /// Those rows of all panels that `cols` touches must be valid for writes and not accessed by other code.
     #[doc(hidden)]
     unsafe fn across<const W: usize>(
         to: Panels<W>,
@@ -298,7 +298,7 @@ unsafe fn across<S: Copy + Default, const P: usize, const W: usize>(
 /// of the last panel become 0.
 ///
 /// # Safety
-/// `words.len()` rows of each panel must be valid for writes and used by nobody else.
+/// `words.len()` rows of each panel must be valid for writes and not accessed by other code.
 pub(super) unsafe fn pack_panels<P: Element, S: Source<P>, const W: usize>(
     to: Panels<W>,
     b: Mat<'_, S>,

@@ -148,7 +148,7 @@ pub fn gemm_packed<P: Element, S: Source<P>>(
 }
 
 /// # Safety
-/// The elements of `c` must be valid for reads and writes and be used by nobody else meanwhile.
+/// The elements of `c` must be valid for reads and writes and not be accessed by other code meanwhile.
 unsafe fn packed_product<P: Element, S: Source<P>>(
     c: Output,
     write: Write,

@@ -32,7 +32,7 @@ pub struct ImportOptions {
 ///
 /// `read` replaces its buffer by the tokens of a document; it is called twice for each of `count` documents, in order.
 /// A document ends with the tokenizer's end-of-document token, which is added where it is missing; its bytes of text
-/// are those that its tokens decode to. `progress` is told (documents read, documents to read in both passes).
+/// are those that its tokens decode to. `progress` is called with (documents read, documents to read in both passes).
 ///
 /// # Errors
 /// Options out of range, a folder in use, a token outside the vocabulary, too few tokens for two splits, the disk, and

@@ -45,7 +45,7 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Goes on with what `key` stands for, or starts anew.
+    /// Goes on with what `key` stands for, or starts over.
     pub(super) fn open(folder: &Folder, key: String, vocab_size: usize) -> Result<Self> {
         let note_path = folder.path().join(file_names::NOTE);
         let names = [

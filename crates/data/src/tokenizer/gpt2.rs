@@ -55,7 +55,7 @@ fn pairs(tokens: &[Vec<u8>]) -> Vec<[u32; 2]> {
 
 /// The two tokens that `token` consists of when only merges of lower ids have been applied.
 fn last_pair(token: &[u8], id: u32, bytes: &[u32; 256], ids: &HashMap<&[u8], u32>) -> [u32; 2] {
-    // Starts of the parts; tokens are short, so each merge is looked for anew.
+    // Starts of the parts; tokens are short, so each merge is searched for again.
     let mut starts: Vec<usize> = (0..=token.len()).collect();
     while starts.len() > 3 {
         let joined = |window: &[usize]| ids.get(&token[window[0]..window[2]]).copied();

@@ -6,7 +6,7 @@ use std::ops::{AddAssign, Range};
 use serde::{Deserialize, Serialize};
 use tokenizers::{Model, ModelWrapper};
 
-/// Characters of a text that its tokens do not tell of.
+/// Characters of a text that its tokens do not represent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Losses {
@@ -17,7 +17,7 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Characters that the tokens do not tell of.
+    /// Characters that the tokens do not represent.
     #[must_use]
     pub fn characters(self) -> u64 {
         self.dropped + self.unknown

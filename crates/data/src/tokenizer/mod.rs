@@ -152,7 +152,7 @@ impl Tokenizer {
         self.encode_counted(text).map(|(ids, _)| ids)
     }
 
-    /// The same, with the number of characters that the ids do not tell of.
+    /// The same, with the number of characters that the ids do not represent.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).

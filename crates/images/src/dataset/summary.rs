@@ -1,4 +1,4 @@
-//! What a dataset holds, in `images.json` and for a person.
+//! What a dataset holds, in `images.json` and for the user.
 
 use std::fmt;
 
@@ -91,7 +91,7 @@ pub struct Summary {
     pub skipped: Vec<Skipped>,
     /// Equal pictures.
     pub duplicates: Duplicates,
-    /// What a person should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 

@@ -225,7 +225,7 @@ impl Loader {
         self.position
     }
 
-    /// Goes to another position, where the workers start anew.
+    /// Goes to another position, where the workers start over.
     pub fn seek(&mut self, position: u64) {
         self.position = position;
         self.ahead.seek(position);

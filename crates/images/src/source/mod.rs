@@ -36,7 +36,7 @@ pub struct Source {
     pub(crate) channels: usize,
     pub(crate) classes: Vec<String>,
     pub(crate) parts: Vec<Part>,
-    /// What a person should know.
+    /// Notes for the user.
     pub(crate) notes: Vec<String>,
     /// Files that are counted as unreadable without being opened.
     pub(crate) unreadable: Vec<(String, Unreadable)>,

@@ -64,7 +64,7 @@ impl SafetensorsFile {
     }
 
     /// Lets go of the pages of a tensor that was read and is not needed again soon: until then they count as memory of
-    /// this process, beside the numbers that were made of them. They are read anew when somebody asks for them.
+    /// this process, beside the numbers that were made of them. They are read again when somebody asks for them.
     ///
     /// # Errors
     /// [`Error::MissingTensor`].

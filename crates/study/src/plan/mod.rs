@@ -1,6 +1,6 @@
 //! From a profile and the results at hand to the runs of the study.
 //!
-//! The plan is made anew after every run: the learning rate of all arms is known when those of the base have been tried,
+//! The plan is rebuilt after every run: the learning rate of all arms is known when those of the base have been tried,
 //! and which rate the last stage of an arm takes when its first seed has tried three.
 
 mod ladders;
