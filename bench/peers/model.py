@@ -138,14 +138,17 @@ def save_for_tokenformer(model, preset, path):
     from safetensors.torch import save_file
 
     vocab, layers, d, heads, qkv, proj, ffn, _, context = PRESETS[preset]
-    segment = lambda n: {"tokens": n, "tau": math.sqrt(n), "stage": 0, "born_step": 0, "trainable": True, "lr_scale": 1.0}
-    site = lambda n: {"norm": "joint", "tau": math.sqrt(n), "segments": [segment(n)]}
+    segment = lambda n: {"id": 0, "tokens": n, "tau": math.sqrt(n), "stage": 0, "born_step": 0}
+    site = lambda n: {
+        "kind": "pattention", "theta": "l2-norm-gelu", "eps": 1e-6, "norm": "joint", "tau": math.sqrt(n),
+        "segments": [segment(n)],
+    }
     block = {"query": site(qkv), "key": site(qkv), "value": site(qkv), "proj": site(proj), "ffn": site(ffn)}
     config = {
-        "format": "tokenformer", "version": 1, "vocab": vocab, "width": d, "heads": heads, "context": context,
-        "theta": "l2-norm-gelu", "theta_eps": 1e-6, "norm_eps": 1e-5,
-        "positions": {"kind": "rotary", "fraction": 0.25, "base": 10000.0}, "final_norm": "affine",
-        "logit_scale": "one", "init": "released", "trunk_trainable": True, "blocks": [block] * layers,
+        "format": "tokenformer", "version": 2, "vocab": vocab, "width": d, "heads": heads, "context": context,
+        "causal": True, "residual": "sequential", "positions": {"kind": "rotary", "fraction": 0.25, "base": 10000.0},
+        "norm_eps": 1e-5, "block_norm": "plain", "final_norm": "affine", "head": "tied", "logit_scale": "one",
+        "init": "released", "blocks": [block] * layers,
     }
     tensors = {"embedding": model.embedding, "final_norm.gain": model.gain, "final_norm.bias": model.bias}
     for i, b in enumerate(model.blocks):
