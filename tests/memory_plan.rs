@@ -50,7 +50,9 @@ fn the_plan_is_what_the_run_takes() {
     };
     let growth =
         "[[grow]]\nat_step = 1\nffn = \"+1536\"\nqkv = \"+192\"\nproj = \"+192\"\nlayers = 1\n";
+    let frozen = "[[grow]]\nat_step = 1\nffn = \"+1536\"\nfreeze_old = true\n[optimizer]\nmoments = \"bf16\"\n";
     let cases = [
+        (recipe("frozen.toml", "tiny", 4, frozen), vec!["blocks"]),
         (
             recipe("tiny.toml", "tiny", 8, ""),
             vec!["none", "scores", "blocks"],

@@ -33,7 +33,8 @@ ffn = "+16"
 freeze_old = true
 "#;
 
-/// Growths of a plain Transformer: new blocks that add nothing, then copies beside which all others stand still.
+/// Growths of a plain Transformer: new blocks that add nothing, then copies beside which all others stand still. The
+/// moments of the optimizer are rounded.
 const PLAIN_GROWTHS: &str = r#"
 [[grow]]
 at_step = 13
@@ -49,6 +50,9 @@ at_step = 22
 layers = 2
 blocks = "copy"
 freeze_old = true
+
+[optimizer]
+moments = "bf16"
 "#;
 
 /// The moment at which a run is killed.

@@ -23,6 +23,41 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// Largest L2 norm of the gradient, of each generation of arrays; 0 for no limit.
     pub clip: f64,
+    /// How both moments are kept between updates.
+    pub moments: MomentFormat,
+}
+
+/// How moments are kept between updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MomentFormat {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bfloat16: half the memory. The second moment must forget fast enough for its changes not to be rounded
+    /// away, see [`MomentFormat::LARGEST_BETA2`].
+    Bf16,
+}
+
+impl MomentFormat {
+    /// Largest `beta2` with moments in bfloat16. A moment whose gradients vanish shrinks by the share `1 − beta2` an
+    /// update, and a change of less than half a unit in the last place, 1/256 to 1/512 of the number, is lost.
+    pub const LARGEST_BETA2: f64 = 0.99;
+
+    /// Bytes of a moment.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
+    fn role(self) -> Role {
+        match self {
+            Self::F32 => Role::Moment,
+            Self::Bf16 => Role::HalfMoment,
+        }
+    }
 }
 
 impl Default for AdamWConfig {
@@ -33,6 +68,7 @@ impl Default for AdamWConfig {
             eps: 1e-8,
             weight_decay: 0.1,
             clip: 1.0,
+            moments: MomentFormat::F32,
         }
     }
 }
@@ -120,16 +156,17 @@ impl AdamW {
         Ok(optimizer)
     }
 
-    /// Makes zero moments for trainable parameters that have none yet, and gives up those of parameters that are gone
-    /// (after a growth).
+    /// Makes zero moments for trainable parameters that have none yet, and frees those of parameters that are frozen or
+    /// gone (after a growth).
     ///
     /// # Errors
     /// If memory is short.
     pub fn extend(&mut self, model: &Model) -> Result<()> {
         let device = model.device();
-        let there: BTreeSet<usize> = model.each_param().map(Param::id).collect();
+        let trained = model.each_param().filter(|param| param.trainable());
+        let trained: BTreeSet<usize> = trained.map(Param::id).collect();
         for (id, moments) in self.moments.iter_mut().enumerate() {
-            if !there.contains(&id) {
+            if !trained.contains(&id) {
                 *moments = None;
             }
         }
@@ -139,7 +176,7 @@ impl AdamW {
             }
             let slot = &mut self.moments[param.id()];
             if param.trainable() && slot.is_none() {
-                let zeros = || device.alloc(param.len(), Role::Moment);
+                let zeros = || device.alloc(param.len(), self.config.moments.role());
                 let (m, v) = (zeros()?, zeros()?);
                 *slot = Some(Moments { m, v, step: 0 });
             }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Random, assert_near, cases, exec, max_error, widen};
 use proptest::prelude::*;
-use tokenformer_cpu::gemm::{Mat, MatMut, par_matmul};
+use tokenformer_cpu::gemm::{Bf16, Mat, MatMut, par_matmul};
 use tokenformer_cpu::{adamw, cross_entropy, elementwise, layer_norm, rotary, rows};
 use tokenformer_device::reference;
 use tokenformer_device::{Adam, RotaryDims, RotaryTable, RowTargets, Write};
@@ -109,7 +109,8 @@ proptest! {
             let std = 10f64.powi(random.below(7) as i32 - 5);
             let g = random.normals(len, std);
             let scalars = ADAM.scalars(3e-3 * step as f32, if decays { 0.1 } else { 0.0 }, step);
-            exec(2, |exec| adamw::update(exec, ADAM, scalars, 0.37, &mut p, &g, &mut m, &mut v));
+            let update = adamw::Update { adam: ADAM, scalars, factor: 0.37 };
+            exec(2, |exec| adamw::update(exec, update, &mut p, &g, [&mut m[..], &mut v[..]]));
             let factor = f64::from(0.37f32);
             reference::adamw(ADAM, scalars.map(f64::from), factor, &mut want_p, &widen(&g), &mut want_m, &mut want_v);
         }
@@ -239,12 +240,44 @@ fn a_row_of_equal_numbers_has_a_finite_norm() {
     assert!(y.iter().chain(&dx).all(|y| *y == 0.0), "{y:?} {dx:?}");
 }
 
+fn first_update(lr: f32, weight_decay: f32) -> adamw::Update {
+    adamw::Update {
+        adam: ADAM,
+        scalars: ADAM.scalars(lr, weight_decay, 1),
+        factor: 1.0,
+    }
+}
+
+#[test]
+fn moments_in_bfloat16_are_rounded_after_the_update() {
+    let mut random = Random::new(5);
+    let len = 16_500;
+    let halves = |x: Vec<f32>| -> Vec<Bf16> { x.into_iter().map(Bf16::from_f32).collect() };
+    let wide = |x: &[Bf16]| -> Vec<f32> { x.iter().map(|x| x.to_f32()).collect() };
+    let mut p = random.normals(len, 1.0);
+    let mut m = halves(random.normals(len, 1.0));
+    let mut v = halves(random.normals(len, 1.0).iter().map(|x| x * x).collect());
+    let (mut want_p, mut want_m, mut want_v) = (p.clone(), wide(&m), wide(&v));
+    let update = adamw::Update {
+        factor: 0.37,
+        ..first_update(0.01, 0.1)
+    };
+    let g = random.normals(len, 1.0);
+    exec(2, |exec| {
+        adamw::update(exec, update, &mut p, &g, [&mut m, &mut v]);
+        let moments = [&mut want_m[..], &mut want_v[..]];
+        adamw::update(exec, update, &mut want_p, &g, moments);
+    });
+    assert_eq!(p, want_p);
+    assert!(m == halves(want_m) && v == halves(want_v));
+}
+
 #[test]
 fn a_gradient_of_zero_moves_nothing_but_decay() {
     let (mut p, mut m, mut v) = (vec![2.0f32; 5], vec![0.0; 5], vec![0.0; 5]);
-    let scalars = ADAM.scalars(0.5, 0.1, 1);
+    let update = first_update(0.5, 0.1);
     exec(1, |exec| {
-        adamw::update(exec, ADAM, scalars, 1.0, &mut p, &[0.0; 5], &mut m, &mut v)
+        adamw::update(exec, update, &mut p, &[0.0; 5], [&mut m[..], &mut v[..]])
     });
     assert_eq!(p, [2.0 * (1.0 - 0.05); 5]);
 }
@@ -252,18 +285,10 @@ fn a_gradient_of_zero_moves_nothing_but_decay() {
 #[test]
 fn the_first_update_has_the_size_of_the_rate() {
     let (mut p, mut m, mut v) = (vec![0.0f32; 2], vec![0.0; 2], vec![0.0; 2]);
-    let scalars = ADAM.scalars(0.01, 0.0, 1);
+    let update = first_update(0.01, 0.0);
     exec(1, |exec| {
-        adamw::update(
-            exec,
-            ADAM,
-            scalars,
-            1.0,
-            &mut p,
-            &[1e-3, -50.0],
-            &mut m,
-            &mut v,
-        )
+        let moments = [&mut m[..], &mut v[..]];
+        adamw::update(exec, update, &mut p, &[1e-3, -50.0], moments)
     });
     assert!(
         (p[0] + 0.01).abs() < 1e-6 && (p[1] - 0.01).abs() < 1e-6,

@@ -9,6 +9,8 @@ pub enum Role {
     Weight,
     /// A moment of the optimizer.
     Moment,
+    /// A moment of the optimizer that may be rounded to bfloat16 after every update, for half the memory.
+    HalfMoment,
     /// A gradient of learnable numbers.
     Gradient,
     /// A value that flows through the network, or its gradient.

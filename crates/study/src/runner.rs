@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokenformer_core::{Device, Model};
 use tokenformer_report::Record;
-use tokenformer_store::{Checkpoints, Warning};
+use tokenformer_store::{Checkpoints, RunLock, Warning};
 use tokenformer_train::{
     Error, EvalOptions, HeldOut as Text, Observer, Outcome, Progress, Protocol, Result, Resume,
     ScoredBytes, Trainer,
@@ -141,8 +141,10 @@ impl Runner {
     /// Runs everything that is missing; stops after the update in which `stop` is set.
     ///
     /// # Errors
-    /// If a run fails for another reason than that it diverged.
+    /// If another process runs a study in this folder, or a run fails for another reason than that it diverged.
     pub fn run(&mut self, watcher: &mut dyn Watcher, stop: &AtomicBool) -> Result<Outcome> {
+        let warn = &mut |warning: Warning| watcher.note(&warning.to_string());
+        let _lock = RunLock::acquire(&self.work, warn)?;
         loop {
             let plan = self.plan()?;
             self.tidy()?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Device;
 use tokenformer_cpu::Cpu;
+use tokenformer_store::RunLock;
 use tokenformer_study::corpus::{Source, source};
 use tokenformer_study::profile::{Scratch, Stage, Tuning};
 use tokenformer_study::runner::Standing;
@@ -194,6 +195,20 @@ fn what_has_a_result_is_not_run_again() {
         .find(|(name, _)| *name == end.0)
         .unwrap();
     assert_eq!(again, end);
+}
+
+#[test]
+fn one_process_at_a_time_runs_a_study() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [data, out] = ["data", "out"].map(|name| scratch.path().join(name));
+    let mut runner = runner(&data, &out, None, &["base"]);
+    let lock = RunLock::acquire(&out.join("work"), &mut |_| {}).unwrap();
+    let refused = runner.run(&mut Count::default(), &AtomicBool::new(false));
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("another process is using"), "{message}");
+    drop(lock);
+    let stopped = runner.run(&mut Count::default(), &AtomicBool::new(true));
+    assert_eq!(stopped.unwrap(), Outcome::Interrupted);
 }
 
 #[test]

@@ -13,9 +13,6 @@ use tokenformer_core::growth::{Amount, Birth, params_after};
 use tokenformer_core::{Model, SiteKind};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
-/// Bytes that training holds per parameter: weight, gradient and two moments.
-const BYTES_PER_PARAM: u64 = 16;
-
 impl Trainer<'_> {
     /// Does what the recipe plans for this step and has not happened. Breaks if `stop` was set meanwhile: the
     /// checkpoint from before is then where the run goes on.
@@ -30,7 +27,7 @@ impl Trainer<'_> {
             self.records.note(step, text)?;
             return Ok(ControlFlow::Continue(()));
         }
-        ensure_memory(more)?;
+        ensure_memory(&self.model, &self.recipe, &event, more)?;
         if self.control(&event, stop)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -99,8 +96,23 @@ fn adds(model: &Model, event: &GrowEvent) -> Result<u64> {
     Ok(after.saturating_sub(model.param_count()))
 }
 
-fn ensure_memory(more_params: u64) -> Result<()> {
-    let bytes = more_params.saturating_mul(BYTES_PER_PARAM);
+/// Refuses a growth by `more` parameters that the memory cannot hold: weights, gradients and two moments, less the
+/// gradients and moments of what the growth freezes.
+fn ensure_memory(model: &Model, recipe: &Recipe, event: &GrowEvent, more: u64) -> Result<()> {
+    let weight = size_of::<f32>() as u64;
+    let trained = weight + 2 * recipe.optimizer.moments.bytes();
+    let freed = match event.growth.freeze_old {
+        true => model.each_param().filter(|param| param.trainable()),
+        false => return ensure_bytes(more.saturating_mul(weight + trained)),
+    };
+    let freed: u64 = freed.map(|param| param.len() as u64 * trained).sum();
+    // The new weights are there before the old moments are freed.
+    let weights = more.saturating_mul(weight);
+    let all = weights.saturating_add(more.saturating_mul(trained));
+    ensure_bytes(all.saturating_sub(freed).max(weights))
+}
+
+fn ensure_bytes(bytes: u64) -> Result<()> {
     let help = "free memory and run the same command again, which goes on from here; or grow by fewer tokens";
     memory::ensure("the growth", bytes, help)
 }
@@ -109,7 +121,7 @@ fn ensure_memory(more_params: u64) -> Result<()> {
 pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
     let is_next = |event: &&GrowEvent| event.at_step >= state.step && !has_happened(event, state);
     match recipe.grow.iter().find(is_next) {
-        Some(event) => ensure_memory(adds(model, event)?),
+        Some(event) => ensure_memory(model, recipe, event, adds(model, event)?),
         None => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ mod available;
 use crate::error::{Error, Result};
 use std::path::Path;
 use tokenformer_core::config::BlockConfig;
+use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::{ModelConfig, Recompute};
 use tokenformer_report::table::human_bytes;
 
@@ -24,8 +25,14 @@ pub struct TrainingPlan {
 
 impl TrainingPlan {
     /// The plan for micro-batches of `batch` sequences of `context` tokens, and a backward pass that
-    /// recomputes what `recompute` says.
-    pub fn new(config: &ModelConfig, batch: usize, context: usize, recompute: Recompute) -> Self {
+    /// recomputes what `recompute` says. Moments are kept in the form given.
+    pub fn new(
+        config: &ModelConfig,
+        batch: usize,
+        context: usize,
+        recompute: Recompute,
+        moments: MomentFormat,
+    ) -> Self {
         let float = size_of::<f32>() as u64;
         let rows = (batch as u64).saturating_mul(context as u64);
         let d = config.width as u64;
@@ -50,7 +57,7 @@ impl TrainingPlan {
         let work = (4 << 20).max(32 * config.vocab as u64);
         let params = config.params();
         Self {
-            state_bytes: params.saturating_mul(3 * float),
+            state_bytes: params.saturating_mul(float + 2 * moments.bytes()),
             gradient_bytes: params.saturating_mul(float),
             activation_bytes: rows.saturating_mul(per_row).saturating_mul(float),
             work_bytes: rows

@@ -86,6 +86,7 @@ impl<'a> Trainer<'a> {
             recipe.train.batch,
             config.context,
             recipe.train.recompute,
+            recipe.optimizer.moments,
         );
         let help =
             "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";

@@ -24,6 +24,15 @@ fn message(text: &str) -> String {
 }
 
 #[test]
+fn rounded_moments_need_a_second_moment_that_forgets() {
+    let told = message("[optimizer]\nmoments = \"bf16\"\nbeta2 = 0.999");
+    assert!(
+        told.contains("optimizer.beta2") && told.contains("0.99 with moments"),
+        "{told}"
+    );
+}
+
+#[test]
 fn depth_is_bounded() {
     const DEPTH: usize = 100_000;
     for text in [

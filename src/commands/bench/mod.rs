@@ -13,6 +13,7 @@ use super::device_in;
 use crate::args::{BenchArgs, BenchWhat};
 use crate::usage;
 use std::sync::Arc;
+use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::presets::Preset;
 use tokenformer_core::{Device, ModelConfig, ModelSpec, Precision, WeightFormat};
 use tokenformer_train::Result;
@@ -103,7 +104,9 @@ impl<'a> Setup<'a> {
 
     /// Refuses to train a model that memory has no room for.
     fn ensure_training(&self, config: &ModelConfig) -> Result<()> {
-        let plan = TrainingPlan::new(config, self.batch, self.context, self.args.recompute);
+        let moments = MomentFormat::default();
+        let recompute = self.args.recompute;
+        let plan = TrainingPlan::new(config, self.batch, self.context, recompute, moments);
         self.ensure(plan.total_bytes())
     }
 

@@ -18,7 +18,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use storage::{Backing, Form, Numbers, Packed};
-use storage::{floats, floats_mut, indices, indices_mut, packed, sums, sums_mut};
+use storage::{
+    floats, floats_mut, halves, halves_mut, indices, indices_mut, packed, sums, sums_mut,
+};
 use tokenformer_device::{
     Adam, AdamStep, AttentionDims, Buffer, Device, DeviceError, FusedSite, Handles, Head,
     KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result, Role,
@@ -210,8 +212,12 @@ impl Device for Cpu {
     }
 
     fn write(&self, from: &[f32], to: &mut Buffer) -> Result<()> {
-        if !self.is_dry_run {
-            floats_mut(to).copy_from_slice(from);
+        if self.is_dry_run {
+            return Ok(());
+        }
+        match halves(to) {
+            Some(_) => gemm::round_to_bf16(halves_mut(to), from),
+            None => floats_mut(to).copy_from_slice(from),
         }
         Ok(())
     }
@@ -226,7 +232,10 @@ impl Device for Cpu {
     fn read_part(&self, from: &Buffer, start: usize, to: &mut [f32]) -> Result<()> {
         match packed(from) {
             _ if self.is_dry_run => to.fill(0.0),
-            None => to.copy_from_slice(&floats(from)[start..start + to.len()]),
+            None => match halves(from) {
+                Some(from) => gemm::widen_bf16(to, &from[start..start + to.len()]),
+                None => to.copy_from_slice(&floats(from)[start..start + to.len()]),
+            },
             Some(matrix) => self.exec(|exec| {
                 let [k, _] = matrix.weights.shape();
                 matrix.widen(start, to, &mut exec.scratch.take_shared(k));
@@ -553,8 +562,21 @@ impl Device for Cpu {
             return Ok(());
         }
         let (p, g) = (floats_mut(p), floats(g));
-        let (m, v) = (floats_mut(m), floats_mut(v));
-        self.exec(|exec| adamw::update(exec, step.adam, scalars, factor, p, g, m, v))
+        let update = adamw::Update {
+            adam: step.adam,
+            scalars,
+            factor,
+        };
+        match halves(m) {
+            Some(_) => {
+                let moments = [halves_mut(m), halves_mut(v)];
+                self.exec(|exec| adamw::update(exec, update, p, g, moments))
+            }
+            None => {
+                let moments = [floats_mut(m), floats_mut(v)];
+                self.exec(|exec| adamw::update(exec, update, p, g, moments))
+            }
+        }
     }
 
     fn fused_site(&self) -> Option<&dyn FusedSite> {

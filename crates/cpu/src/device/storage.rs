@@ -1,7 +1,7 @@
 //! What a buffer holds: memory of its own or of the arena, and numbers in a form that follows from the buffer's role.
 
 use crate::arena::{Region, Zeroed};
-use crate::gemm::{Element, Kept, PackedWeights};
+use crate::gemm::{Bf16, Element, Kept, PackedWeights};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokenformer_device::{Buffer, PackedMatrix, Role};
@@ -16,6 +16,7 @@ pub(super) struct Numbers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     F32,
+    Bf16,
     /// The type in which products of the device's precision keep scores.
     Scores,
     U32,
@@ -27,6 +28,7 @@ impl Form {
     pub(super) fn of(role: Role) -> Self {
         match role {
             Role::Weight | Role::Moment | Role::Gradient | Role::Activation => Self::F32,
+            Role::HalfMoment => Self::Bf16,
             Role::Scores => Self::Scores,
             Role::Accumulator => Self::F64,
             Role::Index => Self::U32,
@@ -37,6 +39,7 @@ impl Form {
     pub(super) fn floats<P: Element>(self, len: usize) -> usize {
         match self {
             Self::F32 | Self::U32 => len,
+            Self::Bf16 => len.div_ceil(Bf16::PER_FLOAT),
             Self::Scores => len.div_ceil(P::Kept::PER_FLOAT),
             Self::F64 => len.saturating_mul(size_of::<f64>() / size_of::<f32>()),
         }
@@ -152,6 +155,18 @@ pub(super) fn floats(buffer: &Buffer) -> &[f32] {
 
 pub(super) fn floats_mut(buffer: &mut Buffer) -> &mut [f32] {
     memory_of_mut(buffer, Form::F32)
+}
+
+/// The bfloat16 numbers of a buffer, if it holds such.
+pub(super) fn halves(buffer: &Buffer) -> Option<&[Bf16]> {
+    let numbers = buffer.storage_if::<Numbers>()?;
+    let is_half = numbers.form == Form::Bf16;
+    is_half.then(|| &Bf16::of_floats(numbers.memory())[..buffer.len()])
+}
+
+pub(super) fn halves_mut(buffer: &mut Buffer) -> &mut [Bf16] {
+    let len = buffer.len();
+    &mut Bf16::in_floats(memory_of_mut(buffer, Form::Bf16))[..len]
 }
 
 /// The indices of a buffer.

@@ -31,6 +31,12 @@ impl Bf16 {
         Self(bits)
     }
 
+    /// The numbers in a piece of memory.
+    pub(crate) fn of_floats(floats: &[f32]) -> &[Self] {
+        // SAFETY: an f32 has the size of two `Bf16` and at least their alignment, and every bit pattern is one.
+        unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), 2 * floats.len()) }
+    }
+
     /// The bits that a checkpoint stores.
     #[inline(always)]
     pub fn to_bits(self) -> u16 {

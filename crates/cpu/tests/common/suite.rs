@@ -2,7 +2,7 @@
 
 use super::Random;
 use super::sites::Case;
-use tokenformer_cpu::gemm::{Mat, MatMut, few_rows_dot, few_rows_sum, par_gemm, par_matmul};
+use tokenformer_cpu::gemm::{Bf16, Mat, MatMut, few_rows_dot, few_rows_sum, par_gemm, par_matmul};
 use tokenformer_cpu::{Exec, Pool, Scratch};
 use tokenformer_cpu::{adamw, attention, cross_entropy, elementwise, layer_norm, rotary, rows};
 use tokenformer_device::{Adam, AttentionDims, RotaryDims, RotaryTable, Theta, Write};
@@ -211,6 +211,10 @@ fn products(exec: &mut Exec<'_>, out: &mut Outputs) {
     out.put("few rows sum", sum);
 }
 
+fn halves(numbers: &[f32]) -> Vec<Bf16> {
+    numbers.iter().copied().map(Bf16::from_f32).collect()
+}
+
 fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
     let len = 40_000;
     let mut random = Random::new(11);
@@ -221,8 +225,17 @@ fn others(exec: &mut Exec<'_>, out: &mut Outputs) {
         beta2: 0.95,
         eps: 1e-8,
     };
-    let scalars = adam.scalars(1e-2, 0.1, 3);
-    adamw::update(exec, adam, scalars, 0.7, &mut p, &g, &mut m, &mut v);
+    let update = adamw::Update {
+        adam,
+        scalars: adam.scalars(1e-2, 0.1, 3),
+        factor: 0.7,
+    };
+    let (mut half_p, [mut half_m, mut half_v]) = (p.clone(), [&m, &v].map(|x| halves(x)));
+    adamw::update(exec, update, &mut half_p, &g, [&mut half_m, &mut half_v]);
+    out.put("adamw p, bf16 moments", half_p);
+    out.put("adamw m, bf16", half_m.iter().map(|x| x.to_f32()).collect());
+    out.put("adamw v, bf16", half_v.iter().map(|x| x.to_f32()).collect());
+    adamw::update(exec, update, &mut p, &g, [&mut m[..], &mut v[..]]);
     let mut gelus = vec![0.0; len];
     elementwise::gelu(exec, &mut gelus, &g);
     out.put("gelu", gelus.clone());

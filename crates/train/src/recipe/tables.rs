@@ -11,7 +11,7 @@ use tokenformer_core::config::{
     Theta,
 };
 use tokenformer_core::growth::Growth;
-use tokenformer_core::optim::AdamWConfig;
+use tokenformer_core::optim::{AdamWConfig, MomentFormat};
 use tokenformer_core::presets::Preset;
 use tokenformer_core::{ModelConfig, ModelSpec, Precision, Recompute};
 
@@ -493,6 +493,15 @@ impl Recipe {
                     "see `config show`",
                 );
             }
+        }
+        let largest = MomentFormat::LARGEST_BETA2;
+        if o.moments == MomentFormat::Bf16 && o.beta2 > largest {
+            return bad(
+                "optimizer.beta2",
+                &format!("at most {largest} with moments = \"bf16\""),
+                o.beta2.to_string(),
+                "its changes would be rounded away: use a smaller one, or moments = \"f32\"",
+            );
         }
         let grown = self.grow.iter().filter_map(|g| g.schedule.as_ref());
         for schedule in std::iter::once(&self.schedule).chain(grown) {
