@@ -272,7 +272,7 @@ enum Failure {
     Write(io::Error),
 }
 
-/// Returns an error for a number that is not finite or overflows the type. `seen` elements of the tensor were checked
+/// Returns an error for a number that is not finite or overflows the type. `done` elements of the tensor were checked
 /// before.
 fn check(
     kind: WeightType,

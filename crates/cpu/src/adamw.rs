@@ -6,7 +6,7 @@ use tokenformer_device::Adam;
 
 const PIECE: usize = 1 << 14;
 
-/// Updates `p` from gradient `g`, times `factor`, and moments `m`, `v`, all of one length; `scalars` are those of
+/// Updates `p` from gradient `g`, times `factor`, and moments `m`, `v`, all of the same length; `scalars` are those of
 /// [`Adam::scalars`].
 #[allow(clippy::too_many_arguments)]
 pub fn update(
