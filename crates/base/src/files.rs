@@ -1,4 +1,4 @@
-//! Files: the same one under two names, those that appear whole, and what to do when the system refuses.
+//! Files: comparing paths, atomic replacement, and advice for errors of the operating system.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -16,8 +16,9 @@ pub fn parent(path: &Path) -> &Path {
 
 /// Opens a regular file for reading, and returns its length in bytes.
 ///
-/// # Errors
-/// The system's; [`ErrorKind::InvalidInput`] for anything else than a regular file, because a pipe would block forever.
+/// The operating system's error; [`ErrorKind::InvalidInput`] for anything but a regular file, because a pipe would
+/// block forever.
+/// The operating system's error; [`ErrorKind::InvalidInput`] for anything but a regular file, because a pipe would block forever.
 pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
@@ -30,10 +31,10 @@ pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, bytes))
 }
 
-/// The whole of a file; `None` if it has more than `max_bytes`, of which no more are read.
+/// A whole file; `None` if it has more than `max_bytes`. No more than that is read.
 ///
 /// # Errors
-/// The system's.
+/// The operating system's error.
 pub fn read_small(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let mut limited = File::open(path)?.take(max_bytes.saturating_add(1));
@@ -41,7 +42,7 @@ pub fn read_small(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
 }
 
-/// Whether two paths lead to one file or folder that exists, by whatever name or link.
+/// Whether two paths lead to the same existing file or folder, possibly through different names or links.
 #[must_use]
 pub fn is_same_file(a: &Path, b: &Path) -> bool {
     #[cfg(unix)]
@@ -63,36 +64,36 @@ pub fn is_same_file(a: &Path, b: &Path) -> bool {
 /// and it is as readable as other new files are.
 ///
 /// # Errors
-/// The system's.
+/// The operating system's error.
 pub fn stage(folder: &Path, prefix: &str) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // What the umask leaves of this, as for any new file.
+        // The umask removes bits from this mode, as for any new file.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(folder)
 }
 
-/// Gives a staged file, which must be in the folder of `path`, its name: a reader sees the old content or the new,
-/// also after a power cut.
+/// Renames a staged file to `path`, which must be in the same folder. A reader sees either the old content or the new,
+/// even after a power cut.
 ///
 /// # Errors
-/// The system's; what was under the name is then still there.
+/// The operating system's error; the old content is then still at `path`.
 pub fn publish(staged: NamedTempFile, path: &Path) -> io::Result<()> {
     staged.as_file().sync_all()?;
     staged.persist(path).map_err(|error| error.error)?;
     sync_dir(parent(path))
 }
 
-/// Makes the names in `dir` durable.
+/// Syncs the directory `dir`, so that new names in it survive a power cut.
 ///
 /// # Errors
-/// The system's.
+/// The operating system's error.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    // Only Unix opens a directory as a file; elsewhere the file system orders renames itself.
+    // Only Unix opens a directory as a file; on other systems the file system orders renames itself.
     if !cfg!(unix) {
         return Ok(());
     }
@@ -110,7 +111,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// What the user can do about an error of the system.
+/// What the user can do about an error of the operating system.
 #[must_use]
 pub fn io_help(error: &io::Error) -> &'static str {
     match error.kind() {

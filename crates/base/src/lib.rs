@@ -1,4 +1,4 @@
-//! What several crates need and none of them is about: text from outside in messages, names that are similar, files.
+//! Helpers that several crates share: quoting outside text in messages, finding similar names, and files.
 //!
 //! ```
 //! use tokenformer_base::{nearest, shown};

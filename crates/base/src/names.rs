@@ -2,7 +2,7 @@
 
 /// The name among `known` that is nearest to `name`, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Comparing takes memory by the product of the lengths, and what is so long is near nothing.
+    // The comparison takes memory in proportion to the product of both lengths, so longer names are not compared.
     const LONGEST: usize = 100;
     if name.len() > LONGEST {
         return None;

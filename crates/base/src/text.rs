@@ -1,6 +1,6 @@
-//! Text from outside inside messages.
+//! Quoting text from outside in messages.
 
-/// Quotes outside text: escapes what a terminal would obey and cuts what is too long.
+/// Quotes outside text: escapes control characters and cuts text that is too long.
 #[must_use]
 pub fn shown(text: &str) -> String {
     const CHARS: usize = 100;
@@ -10,7 +10,7 @@ pub fn shown(text: &str) -> String {
     }
 }
 
-/// A shape, of which only the first axes are shown if there are many.
+/// A shape as text; if it has many axes, only the first are shown.
 #[must_use]
 pub fn shown_shape(shape: &[usize]) -> String {
     const AXES: usize = 8;
@@ -20,7 +20,7 @@ pub fn shown_shape(shape: &[usize]) -> String {
     }
 }
 
-/// `, such as "a", "b"` for names to offer; nothing if there are none.
+/// `, such as "a", "b"` to suggest names in a message; empty if there are none.
 #[must_use]
 pub fn near_list(near: &[String]) -> String {
     if near.is_empty() {

@@ -1,4 +1,4 @@
-//! Whether tensors and configuration belong together.
+//! Checks that tensors and configuration belong together.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 const EMBEDDING: &str = "sequential.0.word_embeddings.weight";
 
-/// A configuration, the arrays that it asks for, and a source that has each of them in its shape.
+/// A configuration, the arrays that it requires, and a source that has each of them with the right shape.
 pub(crate) fn check(
     source: Source,
     configs: &[PathBuf],
@@ -91,7 +91,7 @@ fn names(arrays: &[Array]) -> BTreeSet<&str> {
     arrays.iter().map(|array| &*array.published).collect()
 }
 
-/// Whether a name is that of an output head, which is the embedding in the published architecture.
+/// Whether a name is that of an output head. In the published architecture the head is the embedding.
 fn is_head(name: &str) -> bool {
     const HEADS: [&str; 3] = ["lm_head.weight", "embed_out.weight", ".final_linear.weight"];
     HEADS.iter().any(|head| name.ends_with(head))
@@ -104,7 +104,7 @@ pub(crate) fn is_rotary_table(name: &str) -> bool {
 
 /// Refuses saved frequencies that are not those of the configuration.
 pub(crate) fn check_rotary_tables(source: &Source, config: &ModelConfig) -> Result<()> {
-    // What half precision makes of a frequency.
+    // Relative error of a frequency that was saved in half precision.
     const RELATIVE: f64 = 0.01;
     const ABSOLUTE: f64 = 1e-7;
     let Positions::Rotary { fraction, base } = config.positions else {

@@ -1,4 +1,4 @@
-//! A checkpoint of another program, opened: what it is, and its weights.
+//! An open checkpoint of another program: its kind and its weights.
 
 use std::path::PathBuf;
 
@@ -13,10 +13,10 @@ use crate::names::left_out;
 use crate::plain;
 use crate::source::Source;
 
-/// A checkpoint that fits its configuration.
+/// A checkpoint whose tensors match its configuration.
 pub(crate) struct Checkpoint {
     pub(crate) config: ModelConfig,
-    /// The arrays that the configuration asks for, each of which the source has under its `published` name.
+    /// The arrays that the configuration requires, each of which the source has under its `published` name.
     pub(crate) arrays: Vec<Array>,
     pub(crate) source: Source,
 }
@@ -33,8 +33,8 @@ impl Checkpoint {
         notes
     }
 
-    /// Opens weights as a plain Transformer if they are one, else as a published TokenFormer. Tensors that the files have
-    /// more than once are compared, which reads them.
+    /// Opens weights as a plain Transformer if they are one, else as a published TokenFormer. Tensors that occur more
+    /// than once in the files are read and compared.
     pub(crate) fn open(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
         let mut opened = Checkpoint::open_again(weights, configs)?;
         compare::files(&mut opened.source)?;
@@ -42,7 +42,7 @@ impl Checkpoint {
         Ok(opened)
     }
 
-    /// Opens weights that were opened before: what was compared then is not compared again.
+    /// Opens weights that were opened before. Copies of tensors are not compared a second time.
     pub(crate) fn open_again(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
         let source = Source::open(weights)?;
         let (config, arrays, source) = match (plain::recognise(&source, configs)?, configs) {

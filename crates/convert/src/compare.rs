@@ -1,4 +1,4 @@
-//! Copies of a tensor, which have to agree: otherwise nobody knows which of them the model is.
+//! Compares copies of a tensor. Copies that differ are an error, because nothing says which of them is the model's.
 
 use std::path::Path;
 
@@ -13,11 +13,12 @@ use crate::{Error, Result};
 pub(crate) struct Place<'a> {
     pub(crate) source: &'a Source,
     pub(crate) name: &'a str,
-    /// Which of the files that have it, from 0.
+    /// Index, from 0, among the files that have it.
     pub(crate) file: usize,
 }
 
-/// Refuses a tensor that differs from `kept`, beyond the rounding of the narrower type. Holds one of them in memory.
+/// Returns an error if a tensor differs from `kept` by more than the rounding of the narrower type. Holds one of them
+/// in memory.
 pub(crate) fn expect_same(kept: &Place<'_>, copy: &Place<'_>, help: &'static str) -> Result<()> {
     let shape = |place: &Place<'_>| {
         let shape = place.source.shape_in(place.name, place.file);
@@ -72,7 +73,7 @@ pub(crate) fn expect_same(kept: &Place<'_>, copy: &Place<'_>, help: &'static str
     })
 }
 
-/// The position along each axis of an element, counted in row-major order.
+/// The index along each axis of element number `at` in row-major order.
 pub(crate) fn index(shape: &[usize], mut at: usize) -> Vec<usize> {
     let axes = shape.iter().rev().map(|&axis| {
         let position = at % axis.max(1);
@@ -101,7 +102,7 @@ impl Place<'_> {
     }
 }
 
-/// Compares what several files have of the same tensors.
+/// Compares the copies of tensors that occur in several files.
 pub(crate) fn files(source: &mut Source) -> Result<()> {
     let source = match source {
         Source::Mapped(mapped) => mapped.inner_mut(),
@@ -124,7 +125,7 @@ pub(crate) fn files(source: &mut Source) -> Result<()> {
     Ok(())
 }
 
-/// Compares the 32-bit weights of a DeepSpeed folder with those of the module, and these with other copies of them.
+/// Compares the 32-bit weights of a DeepSpeed folder with those of the module, and the module's with other copies.
 pub(crate) fn deepspeed(weights: &Weights) -> Result<()> {
     let Weights::DeepSpeed(folder) = weights else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Configurations with the published keys, from and to those of a model directory.
+//! Conversion between configurations with the published keys and those of a model directory.
 
 use serde::Serialize;
 use tokenformer_core::config::{
@@ -13,8 +13,8 @@ use crate::{Error, Result};
 
 /// The configuration of a published model whose embedding has `vocab` rows.
 ///
-/// The published code divides by the norm of the scores without an epsilon; 1e-6 beside norms of about 15 moves no
-/// logit by more than rounding does.
+/// The published code divides by the norm of the scores without an epsilon. Our epsilon of 1e-6, beside norms of about
+/// 15, changes logits by no more than rounding does.
 pub(crate) fn from_neox(place: &str, neox: &NeoxConfig, vocab: usize) -> Result<ModelConfig> {
     let unsupported = |what, expected, got: &str, help| Error::Unsupported {
         place: place.into(),
@@ -246,7 +246,8 @@ pub(crate) fn to_published(
     })
 }
 
-/// A site computes what a published one does when one norm spans all its tokens and `τ` is the root of their number.
+/// A site is equivalent to a published one when one norm spans all its tokens and `τ` is the square root of their
+/// number.
 fn check_site(name: &str, site: &SiteConfig) -> Result<()> {
     let refuse = |expected: String, got: String, help| Error::NotPublishable {
         place: name.into(),
@@ -267,7 +268,7 @@ fn check_site(name: &str, site: &SiteConfig) -> Result<()> {
     };
     let tokens = site.tokens();
     let root = (tokens as f64).sqrt();
-    // Kernels see tau as f32.
+    // Kernels use tau as f32.
     if tau as f32 != root as f32 {
         return Err(refuse(
             format!("tau = {root:.6}, the root of its {tokens} tokens"),
@@ -278,7 +279,7 @@ fn check_site(name: &str, site: &SiteConfig) -> Result<()> {
     Ok(())
 }
 
-/// What the published code has to pad the tokenizer's vocabulary to a multiple of, to arrive at `vocab` rows.
+/// The multiple to which the published code has to pad the tokenizer's vocabulary to get `vocab` rows.
 fn divisor(vocab: usize, tokenizer_tokens: Option<usize>) -> usize {
     const USUAL: usize = 128;
     let tokens = tokenizer_tokens.unwrap_or(vocab);

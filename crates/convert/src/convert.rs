@@ -1,4 +1,4 @@
-//! From a checkpoint of another program to a model directory.
+//! Converts a checkpoint of another program to a model directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,15 @@ use crate::layout::by_published_name;
 use crate::pipe::{Pipe, Planned, WeightType};
 use crate::{Error, Result};
 
-/// What to convert, and where to.
+/// What to convert and where to write it.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
     /// A file, a folder, or the name `OWNER/NAME` of a repository on the Hugging Face Hub.
     pub from: PathBuf,
-    /// Configurations with the published keys, later ones winning; none takes what lies with the weights.
+    /// Configurations with the published keys; later ones override earlier ones. If empty, those beside the weights are
+    /// used.
     pub configs: Vec<PathBuf>,
-    /// The tokenizer, which cannot be trained here; none takes the `tokenizer.json` that lies with the weights.
+    /// The tokenizer, which cannot be trained here. If `None`, the `tokenizer.json` beside the weights is used.
     pub tokenizer: Option<TokenizerSpec>,
     /// The model directory to write.
     pub to: PathBuf,
@@ -39,9 +40,9 @@ pub struct Converted {
     pub config: ModelConfig,
     /// Where its weights came from.
     pub weights: PathBuf,
-    /// Arrays.
+    /// Number of arrays.
     pub tensors: usize,
-    /// Whether a tokenizer was there.
+    /// Whether the model has a tokenizer.
     pub has_tokenizer: bool,
     /// Notes for the user.
     pub notes: Vec<String>,
@@ -49,7 +50,8 @@ pub struct Converted {
 
 /// Converts a checkpoint. `progress` is called with (bytes written, bytes in all); the device computes the fingerprint.
 ///
-/// The directory appears whole or not at all. Weights pass through in chunks: memory stays near the largest tensor.
+/// The directory appears whole or not at all. Weights are copied in chunks, so memory stays near the size of the
+/// largest tensor.
 ///
 /// # Errors
 /// When there is no checkpoint or no configuration, a file is damaged or hostile, tensors are missing, unexpected or of
@@ -108,7 +110,7 @@ pub fn convert(
         done += more;
         progress(done, total);
     };
-    // The fingerprint needs the weights in another order than the file; it reads them from the cache of the system.
+    // The fingerprint needs the weights in another order than the file has; it reads them from the page cache.
     let fingerprint = thread::scope(|scope| {
         let fingerprint = scope.spawn(|| fingerprint(&found, device));
         Pipe::new(&mut source, WeightType::F32, &mut count).safetensors(&planned, |tensors| {
@@ -139,7 +141,7 @@ fn fingerprint(found: &Found, device: &Arc<dyn Device>) -> Result<Fingerprint> {
     Fingerprint::make(device, &opened.config, &path, arrays)
 }
 
-/// The bytes of a tokenizer that the vocabulary has room for.
+/// The bytes of a tokenizer, checked to have no more tokens than the vocabulary.
 pub(crate) fn read_tokenizer(spec: &TokenizerSpec, rows: usize) -> Result<Vec<u8>> {
     let tokenizer = known(
         spec,
@@ -157,7 +159,7 @@ pub(crate) fn read_tokenizer(spec: &TokenizerSpec, rows: usize) -> Result<Vec<u8
     Ok(tokenizer.json().to_vec())
 }
 
-/// The path itself where it leads somewhere; else the folder of a downloaded repository.
+/// The path itself if it exists; else the folder of a downloaded repository.
 fn local(from: &Path) -> Result<PathBuf> {
     match from.exists() {
         true => Ok(from.into()),
@@ -172,7 +174,8 @@ fn local(from: &Path) -> Result<PathBuf> {
     }
 }
 
-/// `OWNER/NAME`, as repositories on the Hugging Face Hub are called; not a path that begins in a folder here.
+/// Parses `OWNER/NAME`, as repositories on the Hugging Face Hub are named; `None` for a path that begins with a folder
+/// here.
 fn repository(from: &Path) -> Option<&str> {
     let name = from.to_str()?;
     let (owner, repository) = name.split_once('/')?;

@@ -1,4 +1,4 @@
-//! Datasets from and to the token data of Megatron-LM and GPT-NeoX.
+//! Conversion of datasets from and to the token data of Megatron-LM and GPT-NeoX.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use tokenformer_formats::megatron::{MegatronData, MegatronWriter};
 
 use crate::{Error, Result};
 
-/// What to import, and where to.
+/// What to import and where to write it.
 #[derive(Clone, Debug)]
 pub struct ImportCorpus {
     /// Prefix of the `.bin` and `.idx` files, or the path of either.
@@ -20,11 +20,11 @@ pub struct ImportCorpus {
     pub valid_fraction: f64,
     /// Seed of the split.
     pub seed: u64,
-    /// Replace an older dataset.
+    /// Whether to replace an existing dataset.
     pub force: bool,
 }
 
-/// Makes a dataset of token data. `progress` is called with (documents read, documents to read in both passes).
+/// Makes a dataset from token data. `progress` is called with (documents read, documents to read in both passes).
 ///
 /// A document of several sequences becomes one; tokens stay as they are.
 ///
@@ -63,7 +63,7 @@ pub fn import(options: &ImportCorpus, progress: impl FnMut(u64, u64)) -> Result<
     tokenformer_data::import(&import, data.documents() as u64, read, progress)
 }
 
-/// The tokenizer that is meant, which cannot be trained here.
+/// The given tokenizer, which cannot be trained here.
 pub(crate) fn known(spec: &TokenizerSpec, expected: &str, help: &'static str) -> Result<Tokenizer> {
     Tokenizer::from_spec(spec)?.ok_or_else(|| Error::NotPublishable {
         place: "--tokenizer".into(),
@@ -76,22 +76,22 @@ pub(crate) fn known(spec: &TokenizerSpec, expected: &str, help: &'static str) ->
 /// Which documents of a dataset are exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Those to train on.
+    /// Training documents.
     Train,
-    /// Those to validate on.
+    /// Validation documents.
     Valid,
-    /// All, those to train on first.
+    /// All documents, training documents first.
     All,
 }
 
 /// What was exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportedCorpus {
-    /// Documents to train on.
+    /// Number of training documents.
     pub train_documents: u64,
-    /// Documents to validate on, which follow.
+    /// Number of validation documents, which follow the training documents.
     pub valid_documents: u64,
-    /// Tokens of all.
+    /// Total number of tokens.
     pub tokens: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong, told as where, what was expected, what was found and what helps.
+//! Errors: where, what was expected, what was found and what helps.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use tokenformer_base::shown;
 use tokenformer_base::shown_shape;
 
-/// Everything this crate refuses or fails at.
+/// The errors of this crate.
 ///
 /// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +20,10 @@ pub enum Error {
         path: PathBuf,
         /// What was tried, as an infinitive.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// A path that leads to no weights.
+    /// A path without weights.
     #[error(
         "{}: no checkpoint here\n  \
          expected: a .bin, .pt or .safetensors file, a Hugging Face folder or a DeepSpeed folder\n  \
@@ -48,10 +48,10 @@ pub enum Error {
         /// The weights.
         path: PathBuf,
     },
-    /// Tensors and configuration do not belong together.
+    /// The tensors do not match the configuration.
     #[error("{0}")]
     Tensors(Box<TensorMismatch>),
-    /// A file that does not say what it should.
+    /// A file whose content is not as required.
     #[error("{}: {what}\n  expected: {expected}\n  got:      {got}\n  help:     {help}", path.display())]
     Damaged {
         /// The file.
@@ -65,7 +65,7 @@ pub enum Error {
         /// What to do.
         help: &'static str,
     },
-    /// A setting for which this program has no model.
+    /// A setting that no model of this program supports.
     #[error(
         "{place}: {what} cannot be converted\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
     )]
@@ -81,7 +81,7 @@ pub enum Error {
         /// What to do.
         help: &'static str,
     },
-    /// A setting that no model can have.
+    /// An invalid setting.
     #[error("{place}: {source}")]
     Setting {
         /// The configuration.
@@ -103,7 +103,7 @@ pub enum Error {
         /// Rows of the embedding.
         rows: usize,
     },
-    /// All tensors of a model are there more than once.
+    /// The file holds all tensors of a model more than once.
     #[error(
         "{}: {} parts of it hold a whole model\n  expected: one\n  got:      {}\n  \
          help:     save the one that you mean by itself, for example torch.save(torch.load(path)[key], \"model.bin\")",
@@ -112,10 +112,10 @@ pub enum Error {
     Ambiguous {
         /// The weights.
         path: PathBuf,
-        /// What each of them is in, quoted.
+        /// The place of each copy, quoted.
         places: Vec<String>,
     },
-    /// Something else than numbers stands where a tensor is wanted.
+    /// An object that is not a tensor of numbers, under the name of a required tensor.
     #[error(
         "{}: the tensor {} cannot be read as weights\n  expected: elements of the type F32, F16, BF16 or F64\n  got:      {got}\n  \
          help:     convert it in PyTorch first, for example with .float().clone(), and save it again",
@@ -141,16 +141,16 @@ pub enum Error {
         name: String,
         /// What it was compared with.
         kept: String,
-        /// Where they differ first.
+        /// The index of the first difference.
         at: String,
-        /// What the first has there.
+        /// The value of the first there.
         expected: String,
-        /// What the copy has there.
+        /// The value of the copy there.
         got: String,
         /// What to do.
         help: &'static str,
     },
-    /// A weight that is no number.
+    /// A weight that is not finite.
     #[error(
         "{}: the tensor {} is not finite at index {index:?}\n  expected: numbers\n  got:      {got}\n  \
          help:     the weights are damaged or of a failed training; use an earlier checkpoint",
@@ -161,12 +161,12 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// Where in it, along each axis.
+        /// The element's index along each axis.
         index: Vec<usize>,
-        /// What is there.
+        /// The value found.
         got: f32,
     },
-    /// A model that computes no numbers.
+    /// A model whose logits are not finite.
     #[error(
         "{}: the logits are not finite\n  expected: numbers\n  got:      {got}\n  \
          help:     the weights hold infinities or are no numbers, as after a failed training; use an earlier checkpoint",
@@ -178,7 +178,7 @@ pub enum Error {
         /// What was found.
         got: String,
     },
-    /// A model that the published layout has no words for.
+    /// A model that the published layout cannot express.
     #[error(
         "{place}: the published layout cannot express this\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
     )]
@@ -192,7 +192,7 @@ pub enum Error {
         /// What to do.
         help: &'static str,
     },
-    /// A target that must not be written to.
+    /// A target that may not be overwritten.
     #[error("{}: {what}\n  help:     {help}", path.display())]
     Target {
         /// The target.
@@ -210,26 +210,26 @@ pub enum Error {
     Hub {
         /// The repository.
         repository: String,
-        /// The file, or what else was asked for.
+        /// The file, or the part of the repository, that was requested.
         what: String,
-        /// The answer.
+        /// The reply.
         got: String,
         /// What to do.
         help: &'static str,
     },
-    /// Files of other programs.
+    /// Errors of files of other programs.
     #[error(transparent)]
     Formats(#[from] tokenformer_formats::Error),
-    /// Model directories.
+    /// Errors of model directories.
     #[error(transparent)]
     Store(#[from] tokenformer_store::Error),
-    /// Models.
+    /// Errors of models.
     #[error(transparent)]
     Core(#[from] tokenformer_core::Error),
-    /// Datasets and tokenizers.
+    /// Errors of datasets and tokenizers.
     #[error(transparent)]
     Data(#[from] tokenformer_data::Error),
-    /// Files of models.
+    /// Errors of model files.
     #[error(transparent)]
     Train(#[from] tokenformer_train::Error),
 }
@@ -252,20 +252,20 @@ impl From<tokenformer_core::device::DeviceError> for Error {
     }
 }
 
-/// How tensors differ from what a configuration asks for.
+/// The differences between tensors and what a configuration requires.
 #[derive(Debug, Default)]
 pub struct TensorMismatch {
     /// The weights.
     pub path: PathBuf,
     /// The configuration.
     pub config: String,
-    /// Tensors that the configuration asks for.
+    /// Number of tensors that the configuration requires.
     pub wanted: usize,
-    /// Names that are missing.
+    /// Names of missing tensors.
     pub missing: Vec<String>,
-    /// Name, shape asked for and shape found.
+    /// Name, required shape and shape found.
     pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// Names that the configuration does not ask for.
+    /// Names of tensors that are not in the configuration.
     pub unexpected: Vec<String>,
     /// What to do.
     pub help: String,
@@ -278,10 +278,10 @@ impl TensorMismatch {
     }
 }
 
-/// Names of a kind that are told; of the others, how many there are.
+/// Number of names listed for each kind of difference; of the others only the number is given.
 const SHOWN: usize = 6;
 
-/// The first of many, and how many more there are.
+/// The first few names, and how many more there are.
 fn few(all: &[String]) -> String {
     let first = all.get(..SHOWN).unwrap_or(all).join(", ");
     match all.len().checked_sub(SHOWN + 1) {

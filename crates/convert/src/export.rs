@@ -1,4 +1,4 @@
-//! From a model directory to a checkpoint with the names of another program.
+//! Exports a model directory to a checkpoint with the names of another program.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,36 +25,37 @@ use crate::{Error, Result};
 /// Kind of an exported folder in its manifest.
 pub(crate) const KIND_EXPORT: &str = "export";
 
-/// What to export, and where to.
+/// What to export and where to write it.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// A model directory, verified.
+    /// The model directory, which is verified first.
     pub model: PathBuf,
     /// `FILE.safetensors`, `FILE.bin`, `FILE.pt` or `FILE.pth`, with `config.json` beside it; or a folder.
     pub to: PathBuf,
     /// The type of the weights in the file.
     pub weights: WeightType,
-    /// Bytes of weights from which on a folder has several files, each of at most so many if tensors are that small.
+    /// Largest size in bytes of a file in a folder: more weights are written as several files. A larger tensor gets a
+    /// file by itself.
     pub shard_bytes: u64,
 }
 
 /// What was exported.
 #[derive(Clone, Debug)]
 pub struct Exported {
-    /// Files with weights.
+    /// The files that hold the weights.
     pub files: Vec<PathBuf>,
-    /// Arrays.
+    /// Number of arrays.
     pub tensors: usize,
     /// Learnable numbers.
     pub params: u64,
-    /// Segments that were joined to one array.
+    /// Number of segments that were joined to one array.
     pub joined: usize,
 }
 
 /// Exports a model. `progress` is called with (bytes written, bytes in all); the device computes the fingerprint of a folder.
 ///
 /// A folder gets `config.json`, the weights, `tokenizer.json` if the model has one, a fingerprint and a manifest, and
-/// appears whole or not at all. Weights pass through in chunks.
+/// appears whole or not at all. Weights are copied in chunks.
 ///
 /// # Errors
 /// When the layout cannot express the model exactly ([`Error::NotPublishable`]), a number is too large for
@@ -133,7 +134,7 @@ struct Layout {
     /// The text of `config.json`.
     config: Vec<u8>,
     planned: Vec<Planned>,
-    /// What the tensors are read from.
+    /// The source of the tensors.
     source: Source,
 }
 
@@ -179,7 +180,7 @@ fn plain_transformer(config: &ModelConfig, source: Source, dtype: &'static str) 
     })
 }
 
-/// What a target's name asks for.
+/// The kind of output, which follows from the target's name.
 enum Target {
     Safetensors,
     Torch,
@@ -205,7 +206,7 @@ impl Target {
             }
             _ => return Ok(Target::Folder),
         };
-        // A file is replaced as a whole, which would turn a device into a plain file.
+        // A file is replaced by renaming, which would turn a device into a regular file.
         if path.exists() && !path.is_file() {
             return Err(refuse("the target is no plain file", "choose another name"));
         }
@@ -226,12 +227,12 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// What readers of safetensors in Python look for.
+/// The metadata that Python readers of safetensors look for.
 fn metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".into(), "pt".into())])
 }
 
-/// Writes the weights, then the configuration beside them, where no other one is.
+/// Writes the weights, then the configuration beside them; an existing, different configuration is an error.
 fn with_config<T>(
     path: &Path,
     config: &[u8],
@@ -252,7 +253,7 @@ fn with_config<T>(
     Ok(vec![path.into()])
 }
 
-/// Arrays that the configuration asks for, in its shapes; the manifest vouches for the bytes, not for this.
+/// Checks that the source has the arrays of the configuration with its shapes; the manifest covers only the bytes.
 fn check_shapes(config: &ModelConfig, source: &Source) -> Result<()> {
     let mut wanted = 0;
     for array in arrays(config) {
@@ -355,7 +356,7 @@ struct Size {
     total_size: u64,
 }
 
-/// Computes the fingerprint of what was written just now, from the weights as they were rounded.
+/// Computes the fingerprint of the files written just now, from the weights as they were rounded.
 fn write_fingerprint(
     writer: &mut DirWriter,
     names: &[String],

@@ -1,4 +1,4 @@
-//! What a path that the user typed leads to: weights, and the files that lie with them.
+//! Finds the weights that a path leads to, and the files that lie beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::error::shown;
 use crate::source::Source;
 use crate::{Error, Result};
 
-/// The largest index of a sharded checkpoint that is read.
+/// Size limit of the index of a sharded checkpoint.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// Where weights are.
@@ -23,19 +23,19 @@ pub(crate) enum Weights {
     Torch(Vec<PathBuf>),
     /// In safetensors files.
     Safetensors(Vec<PathBuf>),
-    /// In a DeepSpeed training folder, the best there are.
+    /// In a DeepSpeed training folder: the most precise copy there is.
     DeepSpeed(PathBuf),
     /// In the module of a DeepSpeed training folder.
     Module(PathBuf),
-    /// In the copies that a DeepSpeed training folder may have of what was not trained.
+    /// In the copies that a DeepSpeed training folder may have of frozen parameters.
     Frozen(PathBuf),
 }
 
-/// Weights and what lies with them.
+/// Weights and the files beside them.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) weights: Weights,
-    /// Configurations, later ones winning.
+    /// Configurations; later ones override earlier ones.
     pub(crate) configs: Vec<PathBuf>,
     pub(crate) tokenizer: Option<PathBuf>,
 }
@@ -52,7 +52,7 @@ pub(crate) fn find(from: &Path) -> Result<Found> {
     };
     let name = from.file_name().unwrap_or_default().to_string_lossy();
     if is_part_of_deepspeed(&name) {
-        // The best weights are in several files.
+        // The most precise weights are in several files.
         let mut found = in_folder(folder)?;
         if found.configs.is_empty() {
             found.configs = beside(&folder.join(".."), found.weights.clone()).configs;
@@ -128,7 +128,7 @@ fn is_ours(folder: &Path) -> bool {
     ours || folder.join("config.toml").is_file() && folder.join("checkpoints").is_dir()
 }
 
-/// The DeepSpeed folder that `folder` is or holds.
+/// The weights of the DeepSpeed folder `deepspeed`, which is `folder` or lies in it.
 fn in_deepspeed(folder: &Path, deepspeed: &Path) -> Result<Found> {
     let checkpoint = DeepSpeedFolder::open(deepspeed)?.folder().to_path_buf();
     let mut found = beside(folder, Weights::DeepSpeed(deepspeed.into()));
@@ -138,7 +138,7 @@ fn in_deepspeed(folder: &Path, deepspeed: &Path) -> Result<Found> {
     Ok(found)
 }
 
-/// Whether a folder holds checkpoints of DeepSpeed, without a word on which is the newest.
+/// Whether a folder holds DeepSpeed checkpoints but no file that says which of them is the newest.
 fn has_steps(folder: &Path) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut steps = entries.filter(|entry| {
@@ -148,15 +148,15 @@ fn has_steps(folder: &Path) -> bool {
     steps.any(|entry| is_training_folder(&entry.path()))
 }
 
-/// Whether a file is one of those that DeepSpeed makes a checkpoint of.
+/// Whether a file name is that of a part of a DeepSpeed checkpoint.
 fn is_part_of_deepspeed(name: &str) -> bool {
     name.ends_with("_model_states.pt")
         || name.ends_with("-model_states.pt")
         || name.ends_with("_optim_states.pt")
 }
 
-/// The folder of the files themselves, where `folder` is that of a repository in the cache of Hugging Face:
-/// `snapshots/REVISION/` has links to what lies in `blobs/`, and `refs/main` names the newest revision.
+/// The folder with the files, where `folder` is that of a repository in the Hugging Face cache: `snapshots/REVISION/`
+/// has links to the files in `blobs/`, and `refs/main` names the newest revision.
 fn snapshot(folder: &Path) -> Result<PathBuf> {
     const MAX_NAME_BYTES: u64 = 255;
     let snapshots = folder.join("snapshots");
@@ -194,7 +194,7 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Whether a name that comes from a file leads to nowhere but the folder that it is joined to.
+/// Whether a name that comes from a file is a plain file name, which cannot lead out of its folder.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
 }
@@ -212,7 +212,7 @@ fn beside(folder: &Path, weights: Weights) -> Found {
     }
 }
 
-/// The YAML files of a folder by name; none where there is no folder.
+/// The YAML files of a folder, sorted by name; none if the folder does not exist.
 fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -231,7 +231,7 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// By the first bytes: safetensors begin with the length of their JSON header.
+/// Detects the format from the first bytes: safetensors files begin with the length of their JSON header.
 fn of_file(path: &Path) -> Result<Weights> {
     let mut start = Vec::new();
     File::open(path)

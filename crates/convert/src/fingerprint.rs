@@ -1,7 +1,7 @@
-//! What a model computes, kept beside its weights: the logits of a few tokens.
+//! The fingerprint of a model: the logits after a few tokens, kept beside the weights.
 //!
-//! `fingerprint.safetensors` holds `tokens` [1, T], at most 16 of them drawn from the whole vocabulary, and `logits`
-//! [1, V] after the last of them, made in f32 from the weights beside it.
+//! `fingerprint.safetensors` holds `tokens` [1, T], which are at most 16, drawn from the whole vocabulary, and `logits`
+//! [1, V] after the last of them, computed in f32 from the weights beside it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,10 +17,10 @@ use crate::{Error, Result};
 /// The file's name.
 pub const FILE: &str = "fingerprint.safetensors";
 
-/// Largest difference of a logit that other hardware may make.
+/// Largest difference of a logit that different hardware may cause.
 pub const TOLERANCE: f32 = 1e-4;
 
-/// Most tokens of a fingerprint.
+/// Largest number of tokens of a fingerprint.
 const TOKENS: usize = 16;
 
 /// Tokens and the logits after the last of them.
@@ -33,7 +33,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Computes the fingerprint of a model of these arrays.
+    /// Computes the fingerprint of a model with these arrays.
     pub(crate) fn make(
         device: &Arc<dyn Device>,
         config: &ModelConfig,
@@ -70,7 +70,7 @@ impl Fingerprint {
             return Ok(f32::INFINITY);
         }
         let differences = logits.iter().zip(&self.logits).map(|(a, b)| (a - b).abs());
-        // A NaN is the largest difference there is; `max` would pass over it.
+        // A NaN counts as the largest difference; `max` would ignore it.
         Ok(differences.fold(0.0, |most, d| if d <= most { most } else { d }))
     }
 
@@ -91,7 +91,7 @@ impl Fingerprint {
     /// Reads the fingerprint of a model.
     ///
     /// # Errors
-    /// If it is damaged or belongs to a model of other sizes.
+    /// If the file is damaged or its sizes do not match the configuration.
     pub fn read(path: &Path, config: &ModelConfig) -> Result<Fingerprint> {
         let file = SafetensorsFile::open(path)?;
         let tokens = file.read_u32("tokens")?;

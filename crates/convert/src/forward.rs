@@ -1,5 +1,5 @@
-//! The network block by block, for models larger than memory: what [`Model::infer`] computes, while no more than one
-//! block is in memory.
+//! Runs the network block by block, for models larger than memory: it computes the same as [`Model::infer`] with at
+//! most one block in memory.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ const HEAD: &str = "head";
 /// The arrays of a model, read when they are needed.
 pub(crate) struct Arrays<'a> {
     pub(crate) source: &'a mut Source,
-    /// From the name of an array in a model directory to its name in the source.
+    /// Maps the name of an array in a model directory to its name in the source.
     pub(crate) named: &'a dyn Fn(&str) -> String,
 }
 
 impl Arrays<'_> {
-    /// Passes the elements of an array of this shape on, at most `chunk` at a time.
+    /// Calls a function with the elements of an array of this shape, at most `chunk` at a time.
     fn for_each_chunk(
         &mut self,
         name: &str,
@@ -34,7 +34,7 @@ impl Arrays<'_> {
         take: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let name = (self.named)(name);
-        // Sizes of a configuration are believed, and memory is taken for them, only when the weights have them too.
+        // Memory is taken for the sizes of a configuration only after the shapes of the weights confirm them.
         let got = self.source.shape(&name);
         if got != Some(shape) {
             return Err(Error::Damaged {
@@ -57,7 +57,7 @@ impl Arrays<'_> {
     fn whole(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let mut all = Vec::new();
         self.for_each_chunk(name, shape, CHUNK_ELEMENTS, &mut |numbers| {
-            // Known to be as many as the file has.
+            // The file has this many: the shape was compared above.
             all.reserve_exact(elements(shape) as usize - all.len());
             all.extend_from_slice(numbers)
         })?;
@@ -65,7 +65,7 @@ impl Arrays<'_> {
     }
 }
 
-/// Logits `[V]` after the last of `tokens`, which are at most as many as the context.
+/// Logits `[V]` after the last of `tokens`, of which there are at most as many as the context length.
 pub(crate) fn last_logits(
     device: &Arc<dyn Device>,
     config: &ModelConfig,
@@ -95,7 +95,7 @@ pub(crate) fn last_logits(
     Ok(logits)
 }
 
-/// Passes the rows of a table on.
+/// Calls a function with each row of a table.
 fn for_each_row(
     arrays: &mut Arrays<'_>,
     table: &str,
@@ -133,9 +133,10 @@ fn embed(config: &ModelConfig, tokens: &[u32], arrays: &mut Arrays<'_>) -> Resul
     Ok(h)
 }
 
-/// Hidden states `[T, D]` after a block, after the final norm too if it is the last one.
+/// Hidden states `[T, D]` after a block; for the last block, after the final norm too.
 ///
-/// A model of this block alone, whose embedding is the hidden states, so that token `t` stands for row `t`.
+/// It runs a model of this one block. That model's embedding table is the hidden states, so that token `t` looks up row
+/// `t`.
 fn run_block(
     device: &Arc<dyn Device>,
     config: &ModelConfig,
@@ -147,7 +148,7 @@ fn run_block(
     let is_last = block + 1 == config.layers();
     let mut alone = config.clone();
     alone.vocab = t;
-    // The hidden states have their positions already, and no logits are computed of them.
+    // The hidden states already include positions, and this model computes no logits.
     alone.head = HeadKind::Tied;
     if alone.positions == Positions::Learned {
         alone.positions = Positions::None;
@@ -186,9 +187,9 @@ fn run_block(
         .map_err(tokenformer_core::Error::from)?)
 }
 
-/// Hidden states after the only block of `model`, before any final norm; [`Model::hidden`] goes on to it.
+/// Hidden states after the only block of `model`, before any final norm; [`Model::hidden`] would apply the norm.
 fn through<'m>(model: &'m Model, g: &mut Graph<'m>, tokens: &[u32]) -> Result<Tensor> {
-    // The embedding comes first in the order of files, and every configuration has one.
+    // The embedding comes first in the order of parameters, and every configuration has one.
     let embedding = model.each_param().next().expect("a model has an embedding");
     let h = g
         .embed(embedding, tokens, 1)

@@ -6,8 +6,8 @@ use hf_hub::api::sync::{ApiBuilder, ApiError};
 
 use crate::{Error, Result};
 
-/// Downloads what a conversion needs into the shared cache, from which a later call takes it, and returns the folder.
-/// An interrupted download goes on where it was.
+/// Downloads the files that a conversion needs into the shared cache and returns the folder. Files that are in the
+/// cache are not downloaded again, and an interrupted download is resumed.
 pub(crate) fn download(repository: &str) -> Result<PathBuf> {
     let failed = |what: &str, error: ApiError| Error::Hub {
         repository: repository.into(),

@@ -1,4 +1,4 @@
-//! Arrays of a model under their own and their published names.
+//! The arrays of a model under their own names and their published names.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(crate) fn arrays(config: &ModelConfig) -> Vec<Array> {
     if config.final_norm == NormKind::Affine {
         shapes.extend([vec![d], vec![d]]);
     }
-    // `names` ends with the final norm, which a plain one has not.
+    // `names` ends with the final norm, which a model without gains does not have.
     let named = published::names(config).into_iter().zip(shapes);
     named
         .map(|((ours, published), shape)| Array {
@@ -42,7 +42,7 @@ pub(crate) fn arrays(config: &ModelConfig) -> Vec<Array> {
         .collect()
 }
 
-/// From the name of an array in a model directory to its published one.
+/// Returns a function from the name of an array in a model directory to its published name.
 pub(crate) fn by_published_name(arrays: &[Array]) -> impl Fn(&str) -> String {
     let names: BTreeMap<String, String> = arrays
         .iter()
@@ -51,7 +51,7 @@ pub(crate) fn by_published_name(arrays: &[Array]) -> impl Fn(&str) -> String {
     move |name| names.get(name).map_or(name, String::as_str).into()
 }
 
-/// Names in a model directory of the arrays that together make `array`: one for each segment of its site.
+/// Names in a model directory of the arrays that make up `array`: one for each segment of its site.
 pub(crate) fn segments(config: &ModelConfig, array: &Array) -> Vec<String> {
     for (b, block) in config.blocks.iter().enumerate() {
         for (kind, site) in SiteKind::ALL
@@ -75,8 +75,8 @@ pub(crate) fn segments(config: &ModelConfig, array: &Array) -> Vec<String> {
     vec![array.ours.clone()]
 }
 
-/// Numbers of a shape.
+/// Number of elements of a shape.
 pub(crate) fn elements(shape: &[usize]) -> u64 {
-    // No product of a checked configuration overflows.
+    // A checked configuration has no product that overflows.
     shape.iter().map(|&axis| axis as u64).product()
 }

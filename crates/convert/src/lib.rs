@@ -1,4 +1,4 @@
-//! Models and token data from and to the formats of the published TokenFormer.
+//! Conversion of models and token data from and to the formats of the published TokenFormer and of Hugging Face.
 //!
 //! * [`convert()`]: published checkpoints, Hugging Face folders and DeepSpeed training folders become model directories;
 //!   plain Transformers in the GPT-NeoX and GPT-2 layouts of Hugging Face too;
@@ -7,8 +7,9 @@
 //! * [`verify()`]: a model directory against its manifest and its fingerprint;
 //! * [`corpus`]: datasets from and to the token data of Megatron-LM and GPT-NeoX.
 //!
-//! Weights stream: whatever a file's size, memory stays near that of its largest tensor. What a model computes is kept
-//! with it as a [`Fingerprint`](fingerprint::Fingerprint), the logits of a few tokens.
+//! Weights are streamed: memory stays near the size of the largest tensor, for files of any size. Beside the weights
+//! lies a [`Fingerprint`](fingerprint::Fingerprint), the logits after a few tokens, which shows whether the model still
+//! computes the same.
 
 mod check;
 mod checkpoint;

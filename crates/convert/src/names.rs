@@ -1,8 +1,8 @@
-//! The names that tensors have in their model, whatever lies around them in a file.
+//! Finds the names of the model's tensors in a file that adds prefixes or wrapper parts to them.
 //!
-//! Training code keeps weights under a key (`model`, `state_dict`), which makes a prefix of the dotted names here, and
-//! wrappers of modules add parts of their own (`module.`, `_orig_mod.`) before and inside names. The names that the
-//! configuration asks for decide: what all of them have before them is the prefix.
+//! Training code keeps weights under a key (`model`, `state_dict`), which makes a prefix of the dotted names here.
+//! Module wrappers add parts (`module.`, `_orig_mod.`) before and inside names. The prefix is found from the names that
+//! the configuration requires: it is what precedes all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::error::shown;
 use crate::source::{Held, Source};
 use crate::{Error, Result};
 
-/// Parts of names that wrappers of modules add. No name of a model has one.
+/// Parts of names that module wrappers add. No name of a model has one.
 const WRAPPERS: [&str; 6] = [
     "module",
     "_orig_mod",
@@ -23,18 +23,18 @@ const WRAPPERS: [&str; 6] = [
 /// Tensors of a source under the names of their model.
 pub(crate) struct Named {
     source: Box<Source>,
-    /// From a name in the model to the one in the source.
+    /// Maps a name in the model to its name in the source.
     names: BTreeMap<String, String>,
     note: Option<String>,
 }
 
 impl Named {
-    /// What the tensors are in.
+    /// The source of the tensors.
     pub(crate) fn inner(&self) -> &Source {
         &self.source
     }
 
-    /// As [`Named::inner`], to note what was read.
+    /// As [`Named::inner`], for counting the bytes read.
     pub(crate) fn inner_mut(&mut self) -> &mut Source {
         &mut self.source
     }
@@ -48,17 +48,17 @@ impl Named {
         self.names.get(name).map(String::as_str)
     }
 
-    /// Which part of the source was taken.
+    /// A note that says which part of the source was used.
     pub(crate) fn note(&self) -> Option<String> {
         self.note.clone()
     }
 }
 
-/// Gives tensors the names that are wanted, by leaving out the prefix that these share and the parts of wrappers.
+/// Renames tensors to the names that are wanted, by removing their common prefix and the parts that wrappers added.
 ///
 /// # Errors
-/// [`Error::Ambiguous`] when all wanted names are there under several prefixes, [`Error::Damaged`] when a wanted name
-/// is there twice under one.
+/// [`Error::Ambiguous`] when all wanted names occur under several prefixes, [`Error::Damaged`] when a wanted name
+/// occurs twice under one prefix.
 pub(crate) fn named(source: Source, wanted: &BTreeSet<&str>) -> Result<Source> {
     let prefix = prefix(&source, wanted)?;
     let mut names: BTreeMap<String, String> = BTreeMap::new();
@@ -66,7 +66,7 @@ pub(crate) fn named(source: Source, wanted: &BTreeSet<&str>) -> Result<Source> {
         let Some(rest) = original.strip_prefix(&prefix) else {
             continue;
         };
-        // Numbers of an optimizer are no weights, by whatever name.
+        // Tensors of an optimizer are not weights, even if their names look like it.
         if rest.split('.').any(is_optimizer) {
             continue;
         }
@@ -99,7 +99,7 @@ pub(crate) fn named(source: Source, wanted: &BTreeSet<&str>) -> Result<Source> {
     }))
 }
 
-/// What lies before all wanted names; else before the most of them.
+/// The prefix of all wanted names; else the prefix that most of them have.
 fn prefix(source: &Source, wanted: &BTreeSet<&str>) -> Result<String> {
     let longest = wanted.iter().map(|name| name.len()).max().unwrap_or(0);
     let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -126,7 +126,7 @@ fn prefix(source: &Source, wanted: &BTreeSet<&str>) -> Result<String> {
     }
 }
 
-/// A prefix as it is told.
+/// A prefix as it is shown in messages.
 fn place(prefix: &str) -> String {
     match prefix.strip_suffix('.') {
         Some(key) => shown(key),
@@ -134,7 +134,7 @@ fn place(prefix: &str) -> String {
     }
 }
 
-/// Every way to part a name: what is before, with its dot, and the rest without the parts of wrappers.
+/// Every way to split a name into a prefix, with its dot, and a rest without wrapper parts.
 fn ends(original: &str, longest: usize) -> impl Iterator<Item = (&str, String)> {
     let mut end = String::new();
     let mut before = original;
@@ -170,7 +170,7 @@ fn is_optimizer(part: &str) -> bool {
     part.starts_with("optim")
 }
 
-/// Refuses a wanted tensor that is no weights, by what it is.
+/// Returns an error if a wanted tensor does not hold weights.
 pub(crate) fn expect_weights(source: &Source, name: &str) -> Result<()> {
     match source.held(name, 0) {
         Some(Held::Integers(got) | Held::Unread(got)) => Err(Error::NoWeights {
@@ -182,7 +182,7 @@ pub(crate) fn expect_weights(source: &Source, name: &str) -> Result<()> {
     }
 }
 
-/// Notes for the user about what is not read, after everything that is wanted was found to be weights.
+/// Notes for the user about what is not read. It is called after all wanted tensors were found.
 pub(crate) fn left_out(source: &Source) -> Option<String> {
     let mut unread = source
         .names()

@@ -1,4 +1,4 @@
-//! Weights on their way from one file to another: one thread reads and rounds, the other hashes and writes.
+//! Copies weights from one file to another with two threads: one reads and rounds, the other hashes and writes.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use crate::layout::elements;
 use crate::source::Source;
 use crate::{Error, Result};
 
-/// Numbers that travel together: 1 MiB of `f32`, so that they are still in the cache when they are hashed.
+/// Elements of a chunk: 1 MiB of `f32`, so that it is still in the cache when they are hashed.
 pub(crate) const CHUNK_ELEMENTS: usize = 1 << 18;
 
 /// The type of weights in a file.
@@ -59,7 +59,7 @@ impl WeightType {
         self.of_store().size_bytes() as u64
     }
 
-    /// A number rounded to the type.
+    /// Rounds a number to the type.
     pub(crate) fn round(self, number: f32) -> f32 {
         match self {
             Self::F32 => number,
@@ -68,7 +68,7 @@ impl WeightType {
         }
     }
 
-    /// The one of two types that keeps fewer digits.
+    /// The less precise of two types.
     pub(crate) fn narrower(self, other: Self) -> Self {
         match (self, other) {
             (Self::BF16, _) | (_, Self::BF16) => Self::BF16,
@@ -106,11 +106,11 @@ impl WeightType {
     }
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 pub(crate) struct Planned {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
-    /// Names of the tensors whose rows it has, one after the other.
+    /// Names of the source tensors whose rows it consists of, in this order.
     pub(crate) sources: Vec<String>,
 }
 
@@ -124,7 +124,7 @@ impl Planned {
 pub(crate) struct Pipe<'a> {
     source: RefCell<&'a mut Source>,
     kind: WeightType,
-    /// Told how many bytes more were written.
+    /// Called with the number of bytes written since the last call.
     progress: RefCell<&'a mut dyn FnMut(u64)>,
     failed: RefCell<Option<Error>>,
 }
@@ -143,7 +143,7 @@ impl<'a> Pipe<'a> {
         }
     }
 
-    /// Gives `write` the tensors as sources that read when their turn comes.
+    /// Passes the tensors to `write` as sources that are read only when their turn comes.
     pub(crate) fn safetensors<T>(
         &self,
         planned: &[Planned],
@@ -159,14 +159,14 @@ impl<'a> Pipe<'a> {
             TensorSource::stream(tensor.name.clone(), dtype, &tensor.shape, stream)
         });
         let written = write(sources.collect());
-        // What went wrong while reading says more than that writing was given up.
+        // An error while reading explains more than the aborted write that follows from it.
         match self.failed.take() {
             Some(error) => Err(error),
             None => Ok(written?),
         }
     }
 
-    /// Copies the numbers of a tensor; a failure to read is kept for [`Pipe::safetensors`].
+    /// Copies the numbers of a tensor; a read error is stored for [`Pipe::safetensors`].
     fn copy(&self, tensor: &Planned, to: &mut dyn Write) -> io::Result<()> {
         self.each_source(tensor, |source, name| self.pass(source, name, to))
             .map_err(|error| match error {
@@ -186,7 +186,7 @@ impl<'a> Pipe<'a> {
         let mut source = self.source.borrow_mut();
         for name in &tensor.sources {
             run(&source, name)?;
-            // Sources hold at most eight bytes for a number; pages are what is counted.
+            // Sources take at most eight bytes per number. This counts mapped pages, so an upper bound is enough.
             let numbers = source.shape(name).map_or(0, elements);
             source
                 .passed(numbers * size_of::<f32>() as u64)
@@ -195,7 +195,7 @@ impl<'a> Pipe<'a> {
         Ok(())
     }
 
-    /// One thread reads and converts into buffers that the other, this one, empties.
+    /// One thread reads and converts into buffers, which this thread writes and sends back.
     fn pass(&self, source: &Source, name: &str, to: &mut dyn Write) -> Result<(), Failure> {
         const BUFFERS: usize = 2;
         let kind = self.kind;
@@ -210,7 +210,7 @@ impl<'a> Pipe<'a> {
                     let mut bytes = emptied.try_recv().unwrap_or_default();
                     bytes.clear();
                     kind.append(numbers, &mut bytes);
-                    // The other thread stops taking only when it cannot write, which it tells itself.
+                    // The other thread stops receiving only when it cannot write, and it reports that itself.
                     let gone =
                         || Error::io(source.path(), "pass it on")(io::ErrorKind::BrokenPipe.into());
                     full.send(bytes).map_err(|_| gone())
@@ -219,7 +219,7 @@ impl<'a> Pipe<'a> {
             let written = filled.iter().try_for_each(|bytes| {
                 to.write_all(&bytes)?;
                 (self.progress.borrow_mut())(bytes.len() as u64);
-                // Nobody needs the buffer when reading has ended.
+                // When reading has ended, no one receives the empty buffer, so the error is ignored.
                 let _ = empty.send(bytes);
                 Ok(())
             });
@@ -272,7 +272,8 @@ enum Failure {
     Write(io::Error),
 }
 
-/// Refuses what is no number, and numbers that a type has no room for, in a tensor of which so many were seen already.
+/// Returns an error for a number that is not finite or overflows the type. `done` elements of the tensor were checked
+/// before.
 fn check(
     kind: WeightType,
     source: &Source,

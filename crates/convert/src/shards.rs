@@ -10,11 +10,11 @@ use crate::Result;
 use crate::pipe::WeightType;
 use crate::source::Held;
 
-/// Open safetensors files as one.
+/// Several open safetensors files, used as one.
 pub(crate) struct Shards {
     paths: Vec<PathBuf>,
     files: Vec<SafetensorsFile>,
-    /// Files of each array.
+    /// Indices of the files that have each array.
     place: BTreeMap<String, Vec<usize>>,
     /// Bytes read since the files were mapped.
     read_bytes: u64,
@@ -74,7 +74,8 @@ impl Shards {
         self.files.get(*self.place.get(name)?.get(nth)?)
     }
 
-    /// Passes an array's elements on in row-major order, at most `chunk` at a time, from one of the files that have it.
+    /// Calls a function with an array's elements in row-major order, at most `chunk` at a time, from one of the files
+    /// that have it.
     pub(crate) fn for_each_chunk(
         &self,
         name: &str,
@@ -110,7 +111,7 @@ impl Shards {
         Ok((file.bytes(name)?, to_f32))
     }
 
-    /// Notes that so many bytes were read, and gives their memory back when it is time.
+    /// Counts bytes that were read, and maps the files again when the limit is reached, which releases their memory.
     pub(crate) fn passed(&mut self, bytes: u64) -> Result<()> {
         self.read_bytes += bytes;
         if self.read_bytes > MAX_MAPPED_BYTES {
@@ -122,8 +123,8 @@ impl Shards {
     }
 }
 
-/// Pages of a mapped file that have been read count as memory of this process until the file is unmapped: after so
-/// many bytes it is mapped again.
+/// Pages of a mapped file that were read count as memory of this process until the file is unmapped; after this many
+/// bytes the file is mapped again.
 pub(crate) const MAX_MAPPED_BYTES: u64 = 128 << 20;
 
 fn open(paths: &[PathBuf]) -> Result<Vec<SafetensorsFile>> {
@@ -131,9 +132,9 @@ fn open(paths: &[PathBuf]) -> Result<Vec<SafetensorsFile>> {
     paths.iter().map(open).collect()
 }
 
-/// How elements of a type become `f32`.
+/// How elements of a type are converted to `f32`.
 struct ToF32 {
-    /// Bytes of an element.
+    /// Size of an element in bytes.
     size: usize,
     append: fn(&[u8], &mut Vec<f32>),
 }

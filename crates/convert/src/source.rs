@@ -1,4 +1,4 @@
-//! The weights of a checkpoint, whatever its container.
+//! The weights of a checkpoint in any of the supported containers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::pipe::{CHUNK_ELEMENTS, WeightType};
 use crate::plain::Mapped;
 use crate::shards::{MAX_MAPPED_BYTES, Shards};
 
-/// What a source has under a name.
+/// What a source holds under a name.
 pub(crate) enum Held {
-    /// Numbers, which have at most the precision of this type when they are read.
+    /// Floating-point numbers, with at most the precision of this type.
     Weights(WeightType),
-    /// Integers or truth values, and of which type.
+    /// Integers or booleans; the name of the type.
     Integers(String),
-    /// What is not read, and why.
+    /// An object that is not read; the reason.
     Unread(String),
 }
 
@@ -30,16 +30,16 @@ pub(crate) enum Source {
     Torch(Archives),
     /// Tensors of another source under the names of their model.
     Named(Named),
-    /// Tensors that are made of those of another source.
+    /// Tensors that are computed from those of another source.
     Mapped(Mapped),
 }
 
-/// Open `torch.save` archives as one.
+/// Several open `torch.save` archives, used as one.
 pub(crate) struct Archives {
     weights: Weights,
     path: PathBuf,
     parts: Vec<Tensors>,
-    /// Archives of each tensor, and of what stands in the place of one.
+    /// Indices of the archives that have each tensor, or another object in its place.
     place: BTreeMap<String, Vec<usize>>,
     note: Option<String>,
     /// Bytes read since the files were mapped.
@@ -78,7 +78,7 @@ impl Source {
         }
     }
 
-    /// The names of all tensors, and of what stands in the place of one.
+    /// The names of all tensors, and of objects in the place of one.
     pub(crate) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
             Source::Safetensors(shards) => Box::new(shards.names()),
@@ -88,7 +88,7 @@ impl Source {
         }
     }
 
-    /// What one of the files has under a name, from 0; `None` for nothing.
+    /// What the `nth` file, from 0, holds under a name; `None` for nothing.
     pub(crate) fn held(&self, name: &str, nth: usize) -> Option<Held> {
         match self {
             Source::Safetensors(shards) => shards.held(name, nth),
@@ -138,7 +138,7 @@ impl Source {
         found.unwrap_or(self.path())
     }
 
-    /// Passes a tensor's elements on in row-major order, at most `chunk` at a time.
+    /// Calls a function with a tensor's elements in row-major order, at most `chunk` at a time.
     pub(crate) fn for_each_chunk(
         &self,
         name: &str,
@@ -170,7 +170,7 @@ impl Source {
         }
     }
 
-    /// All numbers of a tensor, as many as its file has.
+    /// All elements of a tensor.
     pub(crate) fn whole(&self, name: &str) -> Result<Vec<f32>> {
         let mut all = Vec::new();
         let numbers = self.shape(name).map_or(0, elements) as usize;
@@ -182,7 +182,7 @@ impl Source {
         Ok(all)
     }
 
-    /// Notes that so many bytes were read, and gives their memory back when it is time.
+    /// Counts bytes that were read, and maps the files again when the limit is reached, which releases their memory.
     pub(crate) fn passed(&mut self, bytes: u64) -> Result<()> {
         match self {
             Source::Safetensors(shards) => shards.passed(bytes),

@@ -1,4 +1,5 @@
-//! Whether a model directory is what it was when it was written, and computes what it computed.
+//! Verifies that a model directory is unchanged since it was written, and that the model still computes the same
+//! logits.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +18,12 @@ use crate::layout::by_published_name;
 use crate::source::Source;
 use crate::{Error, Result};
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What it is.
+    /// What was checked.
     pub name: String,
-    /// Whether it is as it should be.
+    /// Whether the check passed.
     pub passed: bool,
     /// What was found.
     pub found: String,
@@ -32,7 +33,7 @@ pub struct Check {
 /// manifest lists, and the fingerprint if there is one, recomputed block by block.
 ///
 /// # Errors
-/// Only when the path is no folder; whatever is wrong inside is a check that did not pass.
+/// Only when the path is not a folder; every problem inside the folder is a check that did not pass.
 pub fn verify(dir: &Path, device: &Arc<dyn Device>) -> Result<Vec<Check>> {
     if !std::fs::metadata(dir)
         .map_err(Error::io(dir, "look at it"))?

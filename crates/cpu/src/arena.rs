@@ -1,11 +1,11 @@
-//! Memory for what comes and goes during a step: activations, gradients, work areas of kernels.
+//! Memory for temporaries of a step: activations, gradients, scratch memory of kernels.
 //!
-//! All of it is cut from a few large slabs, and what is given back joins its free neighbours, so memory that
-//! one buffer has left serves buffers of any other length. A slab takes address space at first and memory
-//! only where it has been written, so the lowest hole that fits best is used. After its first step a training
-//! run takes nothing more from the system.
+//! All of it is cut from a few large slabs. A freed region is merged with its free neighbours, so its memory can serve
+//! buffers of any other length. A slab initially takes only address space; memory is taken when it is written. The
+//! arena therefore uses the smallest hole that fits, and the lowest of equal ones. After its first step a training run
+//! allocates nothing more from the system.
 //!
-//! Linux is asked for huge pages: reading weights in order is up to 1.25 times as fast with them (`LOG.md`).
+//! Huge pages are requested from Linux: with them, reading weights in order is up to 1.25 times as fast (`LOG.md`).
 
 use crate::line::Line;
 use memmap2::{MmapMut, MmapRaw};
@@ -15,20 +15,20 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Floats that every region starts at a multiple of: a cache line.
+/// Alignment of every region in floats: a cache line.
 const ALIGN: usize = 16;
 
-/// Floats of the first slab. Untouched address space costs nothing on systems that hand out memory page by
-/// page when it is written; the others get small slabs.
+/// Floats of the first slab. Untouched address space costs nothing on systems that allocate memory page by page when it
+/// is written; other systems get small slabs.
 const SLAB: usize = if cfg!(all(unix, target_pointer_width = "64")) {
     1 << 30
 } else {
     16 << 20
 };
 
-/// Zeroed floats that belong to one owner, aligned to a page; not resident until they are written.
+/// Owned, zeroed floats, aligned to a page. They take memory only when they are written.
 pub struct Zeroed {
-    /// Of a float at least: there are no empty maps.
+    /// Holds at least one float, because a map cannot be empty.
     map: MmapRaw,
     len: usize,
 }
@@ -68,22 +68,23 @@ impl DerefMut for Zeroed {
     }
 }
 
-/// Memory that could not be had: what a kernel without scratch memory unwinds with, see [`crate::Scratch`].
+/// An allocation that failed. A kernel without scratch memory unwinds with this value, see [`crate::Scratch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// Bytes asked for.
+    /// Bytes requested.
     pub bytes: usize,
 }
 
 impl OutOfMemory {
-    /// For so many floats.
+    /// The error for a request of `len` floats.
     pub(crate) fn of_floats(len: usize) -> Self {
         Self {
             bytes: len.saturating_mul(size_of::<f32>()),
         }
     }
 
-    /// Leaves the kernel. Unlike a panic it prints nothing: a caller far above catches it and makes an error of it.
+    /// Unwinds out of the kernel. Unlike a panic it prints nothing: the caller of the kernels catches it and returns an
+    /// error.
     pub(crate) fn unwind(self) -> ! {
         std::panic::resume_unwind(Box::new(self))
     }
@@ -92,13 +93,13 @@ impl OutOfMemory {
 /// What an arena holds, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ArenaUsage {
-    /// In regions that are alive.
+    /// Bytes in live regions.
     pub in_use: usize,
-    /// Handed out at least once, and so taken from the system, since the last [`Arena::clear`].
+    /// Bytes that were used at least once since the last [`Arena::clear`], and so were taken from the system.
     pub touched: usize,
 }
 
-/// The slabs and what is free in them.
+/// The slabs and their free parts.
 #[derive(Default)]
 pub struct Arena {
     state: Mutex<State>,
@@ -107,14 +108,14 @@ pub struct Arena {
 #[derive(Default)]
 struct State {
     slabs: Vec<Slab>,
-    /// Sorted by place; neighbours never touch.
+    /// Sorted by address; adjacent holes are merged.
     free: Vec<Hole>,
     in_use: usize,
 }
 
 struct Slab {
     memory: Zeroed,
-    /// Floats from the start up to the last that was handed out.
+    /// Floats from the start up to the last that was ever used.
     touched: usize,
 }
 
@@ -202,7 +203,7 @@ impl Arena {
         }
     }
 
-    /// Gives all memory back to the system if none of it is in use (after a growth, say); says whether.
+    /// Returns all memory to the system if none of it is in use (for example after a growth); returns whether it did.
     pub fn clear(&self) -> bool {
         let mut state = self.state();
         let idle = state.in_use == 0;
@@ -212,7 +213,7 @@ impl Arena {
         idle
     }
 
-    /// What it holds.
+    /// The memory that the arena holds.
     pub fn usage(&self) -> ArenaUsage {
         let state = self.state();
         let bytes = |floats: usize| floats * size_of::<f32>();
@@ -224,13 +225,13 @@ impl Arena {
 }
 
 impl State {
-    /// The smallest hole of at least `size`; of equals the first.
+    /// The smallest hole of at least `size`, the first if several are equal.
     fn best_hole(&self, size: usize) -> Option<usize> {
         let fits = self.free.iter().enumerate().filter(|(_, h)| h.len >= size);
         fits.min_by_key(|(_, h)| h.len).map(|(at, _)| at)
     }
 
-    /// A slab with room for `size` at least, as large as the system lets it be.
+    /// Adds a slab of at least `size` floats, as large as the system allows.
     fn add_slab(&mut self, size: usize) -> Option<()> {
         let size = size.max(ALIGN);
         let mut wanted = size.max(SLAB);
@@ -241,7 +242,7 @@ impl State {
                 None => wanted = (wanted / 2).next_multiple_of(ALIGN).max(size),
             }
         };
-        // Room for the holes of a step, so that none is made later.
+        // Reserves entries for the holes of a step, so that the list does not grow later.
         self.free.reserve(1024);
         self.free.push(Hole {
             slab: self.slabs.len(),
@@ -259,7 +260,7 @@ impl fmt::Debug for Arena {
     }
 }
 
-/// Floats of an [`Arena`], given back when dropped.
+/// Floats of an [`Arena`], returned when dropped.
 pub struct Region {
     arena: Arc<Arena>,
     slab: usize,
@@ -269,8 +270,8 @@ pub struct Region {
     len: usize,
 }
 
-// SAFETY: until it is dropped nobody else reaches the floats: the arena hands out each place once. The
-// slab lives as long as the arena, which the region keeps alive, and `clear` spares an arena in use.
+// SAFETY: until it is dropped no other code accesses the floats, because the arena assigns each place once. The slab
+// lives as long as the arena, which the region keeps alive, and `clear` does nothing while regions are in use.
 unsafe impl Send for Region {}
 // SAFETY: as above; shared access is read-only.
 unsafe impl Sync for Region {}
@@ -285,7 +286,7 @@ impl Deref for Region {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `len` initialised floats that this region has to itself.
+        // SAFETY: `len` initialised floats that only this region accesses.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
@@ -301,7 +302,7 @@ impl DerefMut for Region {
 pub struct Lines(Region);
 
 impl Lines {
-    /// Floats that `len` lines take.
+    /// Number of floats in a line.
     pub(crate) const FLOATS: usize = size_of::<Line>() / size_of::<f32>();
 
     pub(crate) fn new(region: Region) -> Self {
@@ -331,7 +332,7 @@ impl DerefMut for Lines {
 mod tests {
     use super::*;
 
-    /// Takes and gives in a pseudo-random order, with a pattern in each region that must stay its own.
+    /// Allocates and frees in a pseudo-random order and writes a pattern into each region, which must not change.
     #[test]
     fn regions_never_overlap_and_all_memory_comes_back() {
         let arena = Arc::new(Arena::default());

@@ -1,7 +1,7 @@
 //! Multi-head softmax attention between tokens (`softmax(Q·Kᵀ/√C)·V` per head), forward and backward.
 //!
-//! No `T × T` matrix is kept: a block of query rows at a time is scored against the keys that it may
-//! see, and the backward pass recomputes the probabilities from the saved log-denominators.
+//! No `T × T` matrix is stored: a block of query rows at a time is scored against its visible keys, and the backward
+//! pass recomputes the probabilities from the saved log-denominators.
 
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{Mat, MatMut, gemm};
@@ -22,11 +22,11 @@ fn head<'a>(dims: &AttentionDims, kv: &'a [f32], b: usize, h: usize) -> Mat<'a> 
     Mat::strided(&kv[start..], dims.keys, dims.channels, dims.width())
 }
 
-/// Query rows that are handled together.
+/// Query rows of a task.
 const QUERY_BLOCK: usize = 64;
 
 /// `o` `[B·T_q, D]` from `q` `[B·T_q, D]`, `k` and `v` `[B·key_stride, D]`; `log_sums` `[B, H, T_q]` receives
-/// the log-denominators if the backward pass will want them.
+/// the log-denominators if the backward pass will need them.
 pub fn forward(
     exec: &mut Exec<'_>,
     dims: AttentionDims,
@@ -79,7 +79,7 @@ pub fn forward(
             values,
             1.0,
         );
-        // SAFETY: each task owns the columns of its head in its own rows.
+        // SAFETY: each task owns the columns of its head in its rows.
         unsafe { scatter(&o, out, start, d, c) };
     });
 }
@@ -186,7 +186,7 @@ pub fn backward(
 unsafe fn scatter(to: &Disjoint<'_, f32>, rows: &[f32], start: usize, d: usize, c: usize) {
     for (r, row) in rows.chunks_exact(c).enumerate() {
         let at = start + r * d;
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { to.part(at..at + c) }.copy_from_slice(row);
     }
 }

@@ -1,8 +1,8 @@
-//! The output head and its loss: `logits = scale · H·Eᵀ`, and cross-entropy against classes or soft targets without
-//! ever holding the logits of the whole batch.
+//! The output head and its loss: `logits = scale · H·Eᵀ`, and cross-entropy against classes or soft targets, without
+//! storing the logits of the whole batch.
 //!
-//! The gradient of a mean loss is known as soon as a row's probabilities are, so the forward pass of a
-//! training step produces it at once, one chunk of rows at a time, instead of computing logits twice.
+//! The gradient of a mean loss is known as soon as a row's probabilities are. So the forward pass of a training step
+//! computes it immediately, one chunk of rows at a time, instead of computing logits twice.
 
 mod packed;
 
@@ -16,13 +16,13 @@ use tokenformer_device::Write;
 
 pub use packed::{logits_packed, losses_packed};
 
-/// Rows in equal chunks: as many as make 64 MiB of logits, but not above 1024, and 64 of any vocabulary.
+/// Divides the rows into equal chunks: as many rows as make 64 MiB of logits, but at least 64 and at most 1024.
 pub fn chunks(rows: usize, vocab: usize) -> Pieces {
     let most = ((16 << 20) / vocab.max(1)).clamp(64, 1024);
     Pieces::new(rows, rows.div_ceil(rows.div_ceil(most).max(1)).max(1))
 }
 
-/// What the rows are compared with: a class per row `[R]`, or a weight per row and class `[R, V]`.
+/// The targets of the rows: a class per row `[R]`, or a weight per row and class `[R, V]`.
 pub type Targets<'a> = tokenformer_device::RowTargets<&'a [u32], &'a [f32]>;
 
 /// Gradients that [`forward`] writes.
@@ -93,7 +93,7 @@ pub fn forward<P: Element>(
     }
 }
 
-/// Rows that targets are given for.
+/// Number of rows that have targets.
 fn targets_len(targets: Targets<'_>, v: usize) -> usize {
     match targets {
         Targets::Classes(classes) => classes.len(),
@@ -101,8 +101,8 @@ fn targets_len(targets: Targets<'_>, v: usize) -> usize {
     }
 }
 
-/// Losses of the rows of `logits` `[R, V]`, the first of which is row `first` of the targets. With `weight`, logits
-/// become their gradient times it.
+/// Losses of the rows of `logits` `[R, V]`, whose first row is row `first` of the targets. With `weight`, logits are
+/// replaced by their gradient times it.
 fn row_losses(
     exec: &mut Exec<'_>,
     logits: &mut [f32],
@@ -132,8 +132,8 @@ fn row_losses(
     });
 }
 
-/// `dh` `[R, D] = scale · d_logits[R, V] · table[V, D]`, the sum over `V` in stripes so that few rows of the table are
-/// packed at a time.
+/// `dh` `[R, D] = scale · d_logits[R, V] · table[V, D]`. The sum over `V` is done in stripes, so that only a few rows
+/// of the table are packed at a time.
 fn head_gradient<P: Element>(
     exec: &mut Exec<'_>,
     d_logits: Mat<'_>,
@@ -157,11 +157,11 @@ fn head_gradient<P: Element>(
 }
 
 simd! {
-    /// −log softmax(logits)[target], NaN if a logit is not finite; with `differentiate`, logits become their gradient
-    /// times `weight`.
+    /// −log softmax(logits)[target], NaN if a logit is not finite. With `differentiate`, logits are replaced by their
+    /// gradient times `weight`.
     fn row_loss(logits: &mut [f32], target: usize, weight: f32, differentiate: bool) -> f32 {
         let max = lane_max(logits);
-        // The exponential of −∞ is 0 and would hide it; 0 · x is 0 for every finite x, and NaN for others.
+        // The exponential of −∞ is 0 and would hide it; 0 · x is 0 for every finite x and NaN for other x.
         let zero = lane_sum(logits.len(), |i| logits[i] * 0.0);
         let own = logits[target];
         logits.iter_mut().for_each(|l| *l = exp(*l - max));
@@ -175,7 +175,8 @@ simd! {
     }
 }
 simd! {
-    /// −Σ w·log softmax(logits), NaN if a logit is not finite; with `differentiate`, logits become their gradient times `weight`.
+    /// −Σ w·log softmax(logits), NaN if a logit is not finite; with `differentiate`, logits are replaced by their
+    /// gradient times `weight`.
     fn soft_loss(logits: &mut [f32], w: &[f32], weight: f32, differentiate: bool) -> f32 {
         let max = lane_max(logits);
         let n = logits.len();

@@ -8,7 +8,7 @@ use crate::simd::{LANES, add_lanes, lane_dot, simd};
 const PIECE: usize = 1 << 14;
 /// Columns per task of a sum over rows.
 const COLUMNS: usize = 64;
-/// Elements whose squares are added in f32 before going on in f64.
+/// Elements whose squares are added in f32; the partial sums are added in f64.
 const F32_RUN: usize = 1 << 10;
 
 /// `y += x`.
@@ -81,7 +81,7 @@ pub fn gelu_backward(exec: &mut Exec<'_>, dx: &mut [f32], x: &[f32], dy: &[f32])
 /// `Σ x²`, in f64 over fixed runs.
 pub fn sum_of_squares(exec: &mut Exec<'_>, x: &[f32]) -> f64 {
     let pieces = Pieces::new(x.len(), PIECE);
-    // Two f32 slots carry each piece's f64 from its task to the ordered sum below.
+    // Two f32 slots hold each piece's f64 for the ordered sum below.
     let mut sums = exec.scratch.take_shared(pieces.count() * 2);
     {
         let sums = Disjoint::new(&mut sums);
@@ -125,8 +125,8 @@ simd! {
     }
 }
 simd! {
-    /// `Σ x²` in four times the lanes of [`lane_dot`], so that the sum does not wait for itself; they are added
-    /// in a fixed order.
+    /// `Σ x²` in four times the lanes of [`lane_dot`], so that an addition does not wait for the previous one; the
+    /// lanes are added in a fixed order.
     fn squares(x: &[f32]) -> f32 {
         const WIDE: usize = 4 * LANES;
         let mut sums = [0.0f32; WIDE];

@@ -1,4 +1,4 @@
-//! Threads and scratch memory, handed to every kernel.
+//! Threads and scratch memory, which are passed to every kernel.
 
 use crate::arena::{Arena, Lines, OutOfMemory, Region};
 use std::alloc::Layout;
@@ -11,23 +11,23 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for work, or waits for the others, before it sleeps. Decoding a token takes about
-/// a hundred runs a few microseconds apart, and waking a thread that sleeps can take longer than a run; the last
-/// task of a run of training takes up to a millisecond.
+/// How long a thread looks for work, or waits for the others, before it sleeps. Decoding a token takes about a hundred
+/// runs a few microseconds apart, and waking a sleeping thread can take longer than a run. The last task of a run in
+/// training takes up to a millisecond.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// How long it does so without offering its core to other programs and other pools.
+/// The part of that time during which it does not yield its core to other programs and pools.
 const ALONE: Duration = Duration::from_micros(200);
 
 /// A pool of persistent threads that run numbered tasks.
 ///
-/// The calling thread takes part, so `Pool::new(1)` starts none. Every thread works through its own share of
-/// the tasks, a run of neighbours, and then helps with the shares of the others; results must not depend on
-/// which thread runs a task. A run does not wait for a thread that has not yet noticed it.
+/// The calling thread takes part, so `Pool::new(1)` starts no thread. Every thread works through its own share of the
+/// tasks, a contiguous range, and then helps with the shares of the others; results must not depend on which thread
+/// runs a task. A run does not wait for a thread that has not started on it.
 pub struct Pool {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
     threads: usize,
-    /// Held for the length of a run: one run at a time, whoever calls.
+    /// Locked during a run, so that there is only one run at a time even with several callers.
     running: Mutex<()>,
 }
 
@@ -38,15 +38,15 @@ struct Shared {
     /// The next task of every thread's share.
     next: Vec<Counter>,
     panicked: AtomicBool,
-    /// Number of the run; changed under the lock, read by workers that wait awake.
+    /// Number of the run; changed under the lock, read by spinning workers.
     generation: AtomicU64,
-    /// Worker threads that have taken up the current job and not finished it; changed under the lock, read by
-    /// a caller that waits awake.
+    /// Worker threads that have started on the current job and not finished it; changed under the lock, read by a
+    /// spinning caller.
     busy: AtomicUsize,
     patience: Duration,
 }
 
-/// A counter on cache lines of its own: threads that count in their own shares do not disturb one another.
+/// A counter on separate cache lines, so that threads that count in their own shares do not slow down one another.
 #[derive(Default)]
 #[repr(align(128))]
 struct Counter(AtomicUsize);
@@ -54,7 +54,7 @@ struct Counter(AtomicUsize);
 #[derive(Default)]
 struct State {
     job: Option<Job>,
-    /// Workers that sleep until `start`.
+    /// Number of workers that sleep until `start`.
     asleep: usize,
     /// Whether the caller sleeps until `done`.
     caller_asleep: bool,
@@ -62,13 +62,13 @@ struct State {
 }
 
 impl Shared {
-    /// The tasks that a thread starts with.
+    /// The tasks that a thread runs first.
     fn share(&self, tasks: usize, worker: usize) -> Range<usize> {
         let start = |worker| tasks * worker / self.next.len();
         start(worker)..start(worker + 1)
     }
 
-    /// Runs what is left of `worker`'s share, then of the others'.
+    /// Runs the remaining tasks of `worker`'s share, then those of the other shares.
     fn take_tasks(&self, tasks: usize, worker: usize, f: &(dyn Fn(usize, usize) + Sync)) {
         for owner in (worker..self.next.len()).chain(0..worker) {
             let share = self.share(tasks, owner);
@@ -82,7 +82,7 @@ impl Shared {
         }
     }
 
-    /// Waits awake, for a short time, until `ready`.
+    /// Spins for a short time until `ready`.
     fn watch(&self, ready: impl Fn() -> bool) {
         const LOOKS: usize = 16;
         let started = Instant::now();
@@ -109,7 +109,7 @@ struct Job {
     tasks: usize,
 }
 
-// SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until every worker is done with it.
+// SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until no worker uses it.
 unsafe impl Send for Job {}
 
 thread_local! {
@@ -122,10 +122,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    /// A pool of `threads` threads in all (at least one: the caller's).
+    /// A pool of `threads` threads in total, at least one: the caller's.
     pub fn new(threads: usize) -> Self {
         let threads = threads.max(1);
-        // Threads that share a core would wait for one another in vain.
+        // If threads share a core, spinning only delays the thread that is waited for.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let patience = if threads <= cores {
             PATIENCE
@@ -168,7 +168,6 @@ impl Pool {
     /// Runs `f(task, worker)` for every task in `0..tasks` and returns when all are done.
     /// `worker < self.threads()` is unique among the tasks of this run that run at the same time.
     ///
-    /// # Panics
     /// If a task panics, or starts another run of this pool, which would wait for itself.
     pub fn run(&self, tasks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
         if self.handles.is_empty() || tasks <= 1 {
@@ -182,7 +181,7 @@ impl Pool {
         );
         let _running = lock(&self.running);
         // SAFETY: only the lifetime changes. This function does not return before the job is withdrawn and
-        // `busy` is 0, that is, before every worker that took it up has dropped its copy of the pointer.
+        // `busy` is 0, that is, before every worker that started on it has dropped its copy of the pointer.
         let run = unsafe {
             std::mem::transmute::<
                 *const (dyn Fn(usize, usize) + Sync),
@@ -207,7 +206,7 @@ impl Pool {
         let mine = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(tasks, 0, f)));
         INSIDE.set(outside);
         lock(&shared.state).job = None;
-        // From here on no thread takes up the job. Acquire: what the workers have written is seen afterwards.
+        // From here on no thread starts on the job. Acquire: the writes of the workers are visible afterwards.
         let finished = || shared.busy.load(Ordering::Acquire) == 0;
         shared.watch(finished);
         if !finished() {
@@ -233,7 +232,7 @@ impl Drop for Pool {
         lock(&self.shared.state).stop = true;
         self.shared.start.notify_all();
         for handle in self.handles.drain(..) {
-            // A worker cannot panic outside `catch_unwind`; nothing to report here.
+            // A worker cannot panic outside `catch_unwind`; there is nothing to report here.
             let _ = handle.join();
         }
     }
@@ -273,18 +272,18 @@ fn worker_loop(shared: &Shared, worker: usize) {
             shared.panicked.store(true, Ordering::Relaxed);
         }
         let state = lock(&shared.state);
-        // Release: hands what this thread has written to the caller.
+        // Release: makes the writes of this thread visible to the caller.
         if shared.busy.fetch_sub(1, Ordering::Release) == 1 && state.caller_asleep {
             shared.done.notify_one();
         }
     }
 }
 
-/// One growing block of scratch memory per worker, and an arena for what a kernel needs as a whole; nothing
-/// is allocated once the largest kernel has run once.
+/// One growing block of scratch memory per worker, and an arena for memory that a kernel needs as a whole. Nothing is
+/// allocated after the largest kernel has run once.
 ///
-/// A kernel whose scratch memory cannot be had leaves by unwinding with [`OutOfMemory`] before any of its tasks runs,
-/// so that kernels need not return errors; whoever calls kernels catches it.
+/// A kernel that cannot get its scratch memory unwinds with [`OutOfMemory`] before any of its tasks runs, so that
+/// kernels need not return errors; the caller of kernels catches it.
 #[derive(Default)]
 pub struct Scratch {
     blocks: Vec<UnsafeCell<Vec<f32>>>,
@@ -304,8 +303,8 @@ impl Scratch {
         }
     }
 
-    /// Scratch memory of a dry run: kernels take what they need and run none of their tasks, so that
-    /// afterwards it is known how much they take.
+    /// Scratch memory of a dry run: kernels take the memory that they need but run none of their tasks, so that their
+    /// peak memory is known afterwards.
     pub fn dry_run(arena: Arc<Arena>) -> Self {
         Self {
             is_dry_run: true,
@@ -319,7 +318,7 @@ impl Scratch {
         for block in &mut self.blocks[..workers] {
             let block = block.get_mut();
             if block.len() < len {
-                // Nothing of the old content is needed, so it is given back first.
+                // The old content is not needed, so it is freed first.
                 *block = Vec::new();
                 *block = zeros(len).unwrap_or_else(|| OutOfMemory::of_floats(len).unwind());
             }
@@ -330,7 +329,7 @@ impl Scratch {
         }
     }
 
-    /// A block for the calling kernel as a whole, `len` floats with arbitrary content.
+    /// A block of `len` floats with arbitrary content for the calling kernel as a whole.
     pub fn take_shared(&mut self, len: usize) -> Region {
         self.arena.take_or_unwind(len)
     }
@@ -347,13 +346,13 @@ impl Scratch {
     }
 }
 
-/// `vec![0.0; len]`, or `None` without memory. Like it, it takes no memory for pages that are never written.
+/// `vec![0.0; len]`, or `None` without memory. Like `vec!`, it takes no memory for pages that are never written.
 fn zeros(len: usize) -> Option<Vec<f32>> {
     let layout = Layout::array::<f32>(len).ok()?;
     if layout.size() == 0 {
         return Some(Vec::new());
     }
-    // SAFETY: the layout has a size.
+    // SAFETY: the layout is not empty.
     let first = unsafe { std::alloc::alloc_zeroed(layout) };
     // SAFETY: the global allocator has made `len` zeroed floats with the layout of such a vector.
     (!first.is_null()).then(|| unsafe { Vec::from_raw_parts(first.cast(), len, len) })
@@ -372,12 +371,12 @@ impl WorkerScratch<'_> {
     /// No two tasks that run at the same time may pass the same `worker`.
     #[allow(clippy::mut_from_ref)]
     unsafe fn get(&self, worker: usize) -> &mut [f32] {
-        // SAFETY: the caller has this worker's block to itself.
+        // SAFETY: only the caller uses this worker's block.
         unsafe { &mut (&mut *self.blocks[worker].get())[..self.len] }
     }
 }
 
-/// Where a kernel runs: its threads and its scratch memory.
+/// The threads and the scratch memory of a kernel.
 pub struct Exec<'a> {
     /// Threads that share the tasks.
     pub pool: &'a Pool,
@@ -386,8 +385,8 @@ pub struct Exec<'a> {
 }
 
 impl Exec<'_> {
-    /// Runs `f(task, scratch)` for each task, `scratch` being `scratch_len` floats with arbitrary
-    /// content that the task has to itself.
+    /// Runs `f(task, scratch)` for each task; `scratch` is `scratch_len` floats with arbitrary content that only this
+    /// task uses.
     pub fn run(&mut self, tasks: usize, scratch_len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let is_dry_run = self.scratch.is_dry_run;
         let blocks = self.scratch.reserve(self.pool.threads(), scratch_len);
@@ -415,7 +414,7 @@ impl Pieces {
         Self { len, size }
     }
 
-    /// Items of a piece, but for the last one.
+    /// Items of every piece except the last one.
     pub fn size(self) -> usize {
         self.size
     }
@@ -432,7 +431,7 @@ impl Pieces {
     }
 }
 
-/// A mutable slice that tasks write disjoint parts of.
+/// A mutable slice of which tasks write disjoint parts.
 pub struct Disjoint<'a, T> {
     ptr: *mut T,
     len: usize,
@@ -443,7 +442,7 @@ pub struct Disjoint<'a, T> {
 unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 
 impl<'a, T> Disjoint<'a, T> {
-    /// Takes the slice for the time of a parallel run.
+    /// Borrows the slice for a parallel run.
     pub fn new(slice: &'a mut [T]) -> Self {
         Self {
             ptr: slice.as_mut_ptr(),
@@ -459,14 +458,14 @@ impl<'a, T> Disjoint<'a, T> {
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len);
-        // SAFETY: in bounds by the assertion, disjoint by the caller's promise.
+        // SAFETY: in bounds by the assertion, disjoint by the caller's guarantee.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start), range.len()) }
     }
 
     /// Pointer to element `offset`, for a matrix block with strides.
     ///
     /// # Safety
-    /// Elements reached through it must be in bounds and not be reached by another running task.
+    /// Elements reached through it must be in bounds and not be accessed by another running task.
     pub unsafe fn pointer(&self, offset: usize) -> *mut T {
         assert!(offset <= self.len);
         // SAFETY: in bounds (or one past the end) by the assertion.

@@ -1,29 +1,29 @@
-//! Matrix products: checked, strided views, `C = scale · A·B (+ C)`, and factors that are packed once and
-//! multiplied with many times.
+//! Matrix products: checked, strided views, `C = scale · A·B (+ C)`, and factors that are packed once and used for many
+//! products.
 //!
 //! | | |
 //! |---|---|
-//! | [`gemm`], [`par_gemm`] | f32 factors as they lie; B is copied block by block if it is a transpose, or for many rows |
+//! | [`gemm`], [`par_gemm`] | f32 factors in place; B is copied block by block if it is a transpose, or for many rows |
 //! | [`gemm_packed`], [`par_gemm_packed`] | B packed beforehand by [`pack`] or [`par_pack`], in f32 or [`Bf16`] |
-//! | [`par_matmul`] | any of the above: B is packed in stripes, unless the rows are few |
+//! | [`par_matmul`] | any of the above: B is packed in stripes unless there are only a few rows |
 //! | [`par_products`], [`gemm_weights`] | B as [`PackedWeights`] for inference, in f32, bfloat16 or 8-bit integers |
 //! | [`few_rows_dot`], [`few_rows_sum`] | [`par_gemm`] for weights and a handful of rows |
 //!
 //! # Rounding
 //!
-//! Every element of `C` is computed alone, in an order that its inner dimension `K` fixes:
+//! Every element of `C` is computed separately, in an order that depends only on the inner dimension `K`:
 //!
 //! 1. `K` is cut into blocks of 256 (f32) or 512 (bfloat16) positions.
 //! 2. In a block, products are added one after the other to a sum that starts at 0, each by one fused
-//!    multiply-add in f32. f32 goes in ascending order; of each pair of bfloat16 `2i, 2i + 1` the second
-//!    comes first, as AVX512-BF16 has it.
+//! multiply-add in f32. f32 products are added in ascending order; of each pair of bfloat16 `2i, 2i + 1` the second
+//! comes first, as in AVX512-BF16.
 //! 3. Sums of blocks are added to `C` in order, as `C = fma(scale, sum, C)`. With [`Write::Replace`] the first
 //!    block sets `C = scale · sum`, and `K = 0` sets 0.
 //!
-//! So the bits depend neither on the other rows and columns, nor on layouts, packing, tiles and threads: a
-//! token that is decoded alone gets what it would get in a prefill. Nor do they depend on the instruction set
-//! (AVX-512, AVX2 with FMA, or portable code), with one exception: AVX512-BF16 takes bfloat16 inputs and
-//! running sums that are not zero but below 2⁻¹²⁶ in magnitude as 0.
+//! So the bits do not depend on the other rows and columns, on layouts, packing, tiles or threads: a token that is
+//! decoded alone gets the same result as in a prefill. They do not depend on the instruction set either (AVX-512, AVX2
+//! with FMA, or portable code), with one exception: AVX512-BF16 treats bfloat16 inputs and running sums that are not
+//! zero but below 2⁻¹²⁶ in magnitude as 0.
 
 mod bf16;
 mod driver;
@@ -32,6 +32,7 @@ mod kernel;
 mod matmul;
 mod pack;
 mod packed;
+mod pieces;
 mod vector;
 mod weights;
 
@@ -51,7 +52,7 @@ pub use pack::{Element, Source};
 pub use packed::{Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_pack};
 pub use weights::{Job, PackedWeights, WEIGHTS_SCRATCH, gemm_weights, par_products};
 
-/// Whether `len` elements hold a matrix; false rather than an overflow for absurd sizes.
+/// Whether `len` elements hold a matrix; false instead of an overflow for absurd sizes.
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
     let end = |last: usize| last.checked_mul(row_stride)?.checked_add(cols);
     rows == 0 || cols == 0 || end(rows - 1).is_some_and(|end| end <= len)
@@ -90,7 +91,7 @@ impl<'a, T> Mat<'a, T> {
         [self.rows, self.cols]
     }
 
-    /// The transpose, without moving anything.
+    /// The transpose, without copying.
     pub fn t(self) -> Self {
         Self {
             rows: self.cols,
@@ -109,7 +110,7 @@ impl<'a, T> Mat<'a, T> {
     /// Rows `start..start + rows`.
     pub fn row_block(self, start: usize, rows: usize) -> Self {
         assert!(start + rows <= self.rows);
-        // An empty matrix may have less data than the rows would start at.
+        // An empty matrix may have less data than the offset of the rows.
         let empty = rows == 0 || self.cols == 0;
         let offset = if empty { 0 } else { start * self.row_stride };
         Self {
@@ -150,7 +151,7 @@ impl MatMut<'_> {
     /// Columns `start..start + cols`.
     pub fn col_block(&mut self, start: usize, cols: usize) -> MatMut<'_> {
         assert!(start + cols <= self.cols);
-        // An empty matrix may have less data than the columns would start at.
+        // An empty matrix may have less data than the offset of the columns.
         let is_empty = self.rows == 0 || cols == 0;
         MatMut {
             data: &mut self.data[if is_empty { 0 } else { start }..],
@@ -185,7 +186,7 @@ fn words_of_floats(floats: &mut [f32]) -> &mut [u32] {
 }
 
 thread_local! {
-    /// A block of a panel of B for [`gemm`], which has no scratch memory.
+    /// Memory for a block of a panel of B in [`gemm`], which has no scratch memory.
     static PANEL_BLOCK: RefCell<[Line; B_LINES]> = const { RefCell::new([Line::ZERO; B_LINES]) };
 }
 
@@ -210,7 +211,7 @@ pub fn gemm(c: MatMut<'_>, write: Write, a: Mat<'_>, b: Mat<'_>, scale: f32) {
     });
 }
 
-/// As [`gemm`], the output cut into tiles that threads share. `c` is row-major without gaps.
+/// As [`gemm`], with the output divided into tiles for several threads. `c` is row-major without gaps.
 pub fn par_gemm(
     exec: &mut Exec<'_>,
     c: &mut [f32],
@@ -255,7 +256,7 @@ fn par_product(
     });
 }
 
-/// `Y[R, N] = scale · X[R, D] · W[N, D]ᵀ`, rows of `Y` being `y_stride` apart, starting at `y[0]`.
+/// `Y[R, N] = scale · X[R, D] · W[N, D]ᵀ`, with rows of `Y` at a distance of `y_stride`, starting at `y[0]`.
 pub fn few_rows_dot(
     exec: &mut Exec<'_>,
     y: &mut [f32],
@@ -271,7 +272,7 @@ pub fn few_rows_dot(
     par_product(exec, y, Write::Replace, x, w.t(), scale);
 }
 
-/// `Y[R, D] = S[R, N] · W[N, D] (+ Y)`, rows of `S` being `s_stride` apart.
+/// `Y[R, D] = S[R, N] · W[N, D] (+ Y)`, with rows of `S` at a distance of `s_stride`.
 pub fn few_rows_sum(
     exec: &mut Exec<'_>,
     y: &mut [f32],

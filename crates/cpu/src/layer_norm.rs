@@ -52,7 +52,7 @@ pub fn forward(
     });
 }
 
-/// What the forward pass left for the backward pass.
+/// What the forward pass saved for the backward pass.
 #[derive(Clone, Copy)]
 pub enum Kept<'a> {
     /// The output of a norm without gain and bias, which is the normalised row itself.

@@ -1,4 +1,4 @@
-//! The CPU as a [`Device`]: its kernels are functions over plain slices, and [`Cpu`] calls them on its buffers.
+//! The CPU as a [`Device`]. The kernels are functions on plain slices, and [`Cpu`] calls them with its buffers.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -16,15 +16,15 @@
 //! ```
 //!
 //! Every kernel takes its threads and scratch memory explicitly, as an [`Exec`], and follows one rule that makes
-//! training reproducible to the byte: **no sum is ever split between threads, and the order of its terms depends on
-//! shapes alone**. Each number of an output is computed by one task in that order; which thread runs the task, and how
-//! many tasks the work is cut into, does not matter.
+//! training reproducible to the byte: **no sum is ever split between threads, and the order of its terms depends only
+//! on shapes**. Each number of an output is computed by one task in that order, so it does not matter which thread runs
+//! the task and how many tasks there are.
 //!
 //! Axis letters: `R` rows (all tokens of a batch), `B` batch, `T` time, `D` width, `N` parameter
 //! tokens of a site, `H` heads, `C` channels of a head, `V` vocabulary.
 //!
-//! Shapes are contracts between the crates of this workspace: a kernel asserts them and panics on
-//! a violation, because no outside input can reach it with a wrong one.
+//! Shapes are contracts between the crates of this workspace: a kernel asserts them and panics on a violation, because
+//! shapes never come unchecked from outside input.
 //!
 //! [`Device`]: tokenformer_device::Device
 

@@ -1,7 +1,6 @@
 //! The unit that packed matrices are made of.
 
-/// One cache line of packed words. Packed matrices live in slices of lines that the caller owns,
-/// which aligns them.
+/// One cache line of packed words. Packed matrices are stored in slices of lines, which ensures their alignment.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Line(pub(crate) [u32; LINE]);
@@ -10,6 +9,6 @@ pub struct Line(pub(crate) [u32; LINE]);
 pub(crate) const LINE: usize = 16;
 
 impl Line {
-    /// A line to fill fresh memory with.
+    /// A line of zeros, to initialise memory.
     pub const ZERO: Self = Self([0; LINE]);
 }

@@ -8,7 +8,7 @@
 //! | `gelu(z)` | 2e-7, absolute below 1 and relative above; relative 2e-6 for z >= -2, 1.5e-5 for z >= -3 |
 //! | `gelu'(z)` | 4.5e-7 absolute |
 //!
-//! Farther in the negative tail GELU, below 4e-3 in size there, keeps its absolute bound only (1e-7).
+//! For smaller z, where GELU is below 4e-3 in magnitude, only its absolute bound of 1e-7 holds.
 
 /// `e^x`; 0 below the smallest subnormal, infinity above the largest f32, NaN for NaN.
 #[inline(always)]
@@ -39,10 +39,10 @@ pub fn exp(x: f32) -> f32 {
 /// `(x, p⁸)` with `x = |z|` and `1/p⁸ = Φ(−x)`: the tail of the standard normal distribution.
 ///
 /// `p` is a polynomial of degree 8 in `x`, fitted to `Φ(−x)^(−1/8)` such that the largest error of
-/// `max(x, 1)·Φ(−x)` is least (6e-8). The eighth power falls off as fast as the tail does, so no exponential is needed.
+/// `max(x, 1)·Φ(−x)` is least (6e-8). The eighth power decreases as fast as the tail, so no exponential is needed.
 #[inline(always)]
 fn tail(z: f32) -> (f32, f32) {
-    // From here on p⁸ is infinite, and x must not be; NaN stays.
+    // Beyond this p⁸ is infinite, so x is limited to stay finite; NaN stays NaN.
     const FAR: f32 = 100.0;
     let x = z.abs();
     let x = if x > FAR { FAR } else { x };

@@ -7,19 +7,20 @@
 //! ```
 //!
 //! with learnable keys `K` `[N, D_in]` and values `V` `[N, D_out]`; `R` rows of input, `N` parameter
-//! tokens (paper, eq. 7 and 16). `Θ` works along `N`, one row at a time; [`tokenformer_device::Theta`] lists the formulas.
+//! tokens (paper, eq. 7 and 16). `Θ` is applied along `N`, one row at a time; [`tokenformer_device::Theta`] lists the
+//! formulas.
 //!
-//! A fresh site has `τ = √N`. Where this differs from the released PyTorch code:
+//! A new site has `τ = √N`. Differences from the released PyTorch code:
 //!
-//! * `τ` is stored and not recomputed from `N`, so that appending tokens does not rescale old ones.
-//! * A small `ε` is added to the norm: no 0/0 for a row without any score.
+//! * `τ` is stored instead of recomputed from `N`, so that appending tokens does not rescale old ones.
+//! * A small `ε` is added to the norm: it prevents 0/0 for a row of zero scores.
 //! * `Softmax` subtracts the row's largest score first.
 //! * The `N` tokens are an ordered list of **segments**, each with its own keys and values. With
 //!   [`NormSpan::Joint`] one norm spans all of them, which is the paper's layer. With [`NormSpan::Segment`]
 //!   each segment has its own norm and `τ`, and the outputs are added.
 //!
-//! Segments are always computed one after the other, and their partial sums added in order. So a new
-//! segment whose contribution is zero leaves every bit of the output as it was.
+//! Segments are always computed one after the other, and their partial sums are added in order. So a new segment whose
+//! contribution is zero does not change any bit of the output.
 
 mod packed;
 mod theta;
@@ -41,7 +42,7 @@ pub type Site<'a> = tokenformer_device::Site<'a, &'a [f32]>;
 /// A segment of such a site.
 pub type Segment<'a> = tokenformer_device::Segment<&'a [f32]>;
 
-/// Where the gradients of one segment are added; `None` for a frozen segment, which costs nothing.
+/// Buffers to which the gradients of one segment are added; `None` for a frozen segment, for which nothing is computed.
 pub struct SegmentGrad<'a> {
     /// Gradient of the keys `[N_s, D_in]`.
     pub keys: &'a mut [f32],
@@ -49,28 +50,27 @@ pub struct SegmentGrad<'a> {
     pub values: &'a mut [f32],
 }
 
-/// What the backward pass needs from the forward pass; scores are kept in the precision of the products.
+/// Values that the backward pass needs from the forward pass; scores are stored in the precision of the products.
 pub struct Saved<'a, K = f32> {
-    /// Scores `A` `[R, N]`, segments side by side; empty in a forward pass whose scores [`scores`] will
-    /// compute again.
+    /// Scores `A` `[R, N]`, segments side by side; empty in a forward pass whose scores [`scores`] will recompute.
     pub scores: &'a mut [K],
     /// Per row and norm group: `‖·‖`, or the log of the softmax denominator. `[R, groups]`.
     pub stats: &'a mut [f32],
 }
 
-/// Rows per task: the block's weights `[64, N]` stay in the second-level cache for usual `N`.
+/// Rows per task. The block's weights `[64, N]` stay in the second-level cache for usual `N`.
 const ROW_BLOCK: usize = 64;
 /// Below this many rows, threads share the tokens of a site instead of its rows.
 const FEW_ROWS: usize = 8;
 
-/// One weight matrix per segment, which is packed before the rows are handed out.
+/// One weight matrix per segment, which is packed before the rows are distributed to tasks.
 struct Weights<'a> {
     segments: &'a [Segment<'a>],
     of: &'a (dyn Fn(&Segment<'a>) -> Mat<'a> + Sync),
 }
 
 impl<'a> Weights<'a> {
-    /// Lines that the packed matrices of the first `count` segments take.
+    /// Number of lines that the packed matrices of the first `count` segments take.
     fn lines<P: Element>(&self, count: usize) -> usize {
         let lines = |segment| {
             let [k, n] = (self.of)(segment).shape();
@@ -97,7 +97,7 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// `Y = Θ(X·Kᵀ)·V`: `x` `[R, d_in]` to `y` `[R, d_out]`; with `saved`, what [`backward`] needs is kept.
+/// `Y = Θ(X·Kᵀ)·V`: `x` `[R, d_in]` to `y` `[R, d_out]`; `saved` receives what [`backward`] needs.
 pub fn forward<P: Element>(
     exec: &mut Exec<'_>,
     site: &Site<'_>,
@@ -215,7 +215,7 @@ pub fn forward<P: Element>(
     );
 }
 
-/// `scores` `[R, N] = X·Kᵀ` again, to the bit what [`forward`] keeps.
+/// Recomputes `scores` `[R, N] = X·Kᵀ`, with the same bits that [`forward`] stores.
 pub fn scores<P: Element>(
     exec: &mut Exec<'_>,
     site: &Site<'_>,
@@ -255,7 +255,7 @@ pub fn scores<P: Element>(
     });
 }
 
-/// The same for a handful of rows (decoding): every weight is read once, by one thread.
+/// As [`forward`], for a few rows (decoding): every weight is read once, by one thread.
 fn forward_few_rows(
     exec: &mut Exec<'_>,
     site: &Site<'_>,
@@ -268,7 +268,7 @@ fn forward_few_rows(
     }: SiteDims,
 ) {
     let (n, groups) = (site.tokens(), site.groups());
-    // The scratch blocks belong to tasks, so the weights of the whole call have a block of their own.
+    // The scratch blocks belong to tasks, so the attention weights of the whole call are in a shared block.
     let mut weights = exec.scratch.take_shared(r * (n + groups));
     let (sigma, stats) = weights.split_at_mut(r * n);
     for (s, segment) in site.segments.iter().enumerate() {
@@ -301,8 +301,8 @@ fn forward_few_rows(
     }
 }
 
-/// Gradients of [`forward`]. `saved` is consumed: its scores are overwritten. `scratch` `[R, N]` is a
-/// work area. `dx` is written according to `dx_write`; gradients of segments are added to.
+/// Gradients of [`forward`]. The scores of `saved` are overwritten. `scratch` `[R, N]` is scratch memory. `dx` is
+/// replaced or added to as `dx_write` says; gradients of segments are added to.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<P: Element>(
     exec: &mut Exec<'_>,
@@ -409,7 +409,7 @@ pub fn backward<P: Element>(
 }
 
 /// `Θ` along each row of `scores` `[R, N]`, in place; `stats` `[R, groups]` receives what [`theta_backward`] needs. The
-/// matrices of the site are not looked at.
+/// matrices of the site are not used.
 pub fn theta<W: Sync>(
     exec: &mut Exec<'_>,
     site: &tokenformer_device::Site<'_, W>,
@@ -433,8 +433,8 @@ pub fn theta<W: Sync>(
     });
 }
 
-/// Gradient of [`theta`]: `scores` become weights, and `d_scores` `[R, N]`, given as the gradient of the weights, that of
-/// the scores.
+/// Gradient of [`theta`]: `scores` are replaced by weights, and `d_scores` `[R, N]`, the gradient of the weights, by
+/// the gradient of the scores.
 pub fn theta_backward<W: Sync>(
     exec: &mut Exec<'_>,
     site: &tokenformer_device::Site<'_, W>,

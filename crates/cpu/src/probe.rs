@@ -1,11 +1,10 @@
-//! What the machine can do at most: multiply-add rate and memory read rate, measured with loops that do
-//! nothing else.
+//! Upper limits of the machine: multiply-add rate and memory read rate, measured with loops that do nothing else.
 
 use crate::exec::{Disjoint, Exec};
 use crate::simd::{self, LANES, simd};
 use std::time::{Duration, Instant};
 
-/// Accumulators in flight: enough to hide the latency of a fused multiply-add.
+/// Number of independent accumulators: enough to hide the latency of a fused multiply-add.
 #[cfg(target_arch = "x86_64")]
 const CHAINS: usize = 12;
 #[cfg(target_arch = "x86_64")]
@@ -56,7 +55,7 @@ simd! {
     }
 }
 
-/// What a limit is measured for at least: a neighbour on the same core comes and goes in less.
+/// Minimum time of a measurement. It is longer than usual disturbances by other programs on the same core.
 const LEAST: Duration = Duration::from_millis(300);
 
 /// Best of several runs of `f` on every thread at once, as work per second.
@@ -80,7 +79,7 @@ fn best_rate(exec: &mut Exec<'_>, work: f64, f: impl Fn(usize) -> f32 + Sync) ->
 }
 
 /// Single-precision floating-point operations per second, two per multiply-add, on all threads; `None`
-/// on processors whose vector units this does not know.
+/// on processors with unknown vector units.
 pub fn peak_flops(exec: &mut Exec<'_>) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
     {

@@ -8,7 +8,7 @@ use tokenformer_device::RotaryDims;
 
 const ROWS: usize = 32;
 
-/// Cosines and sines as numbers, see [`tokenformer_device::RotaryTable`].
+/// Cosines and sines as slices, see [`tokenformer_device::RotaryTable`].
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     /// Rotated channels per head, even.

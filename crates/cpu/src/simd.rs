@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// Vector instruction sets, from narrowest to widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What the compilation target guarantees (SSE2 on x86-64, NEON on aarch64).
+    /// The instructions that the compilation target guarantees (SSE2 on x86-64, NEON on aarch64).
     Baseline,
     /// 256-bit vectors with fused multiply-add.
     Avx2,
@@ -51,8 +51,8 @@ pub fn detected() -> Level {
     Level::Baseline
 }
 
-/// The level in use: the detected one, or the lower one that the environment variable
-/// `TOKENFORMER_SIMD` (`avx512`, `avx2` or `baseline`) asks for.
+/// The level in use: the detected one, or a lower one that the environment variable `TOKENFORMER_SIMD` (`avx512`,
+/// `avx2` or `baseline`) requests.
 pub fn level() -> Level {
     match LEVEL.load(Ordering::Relaxed) {
         0 => Level::Baseline,
@@ -69,7 +69,7 @@ pub fn level() -> Level {
     }
 }
 
-/// Whether products of bfloat16 have instructions of their own at the level in use.
+/// Whether there are special instructions for products of bfloat16 at the level in use.
 pub fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -79,8 +79,8 @@ pub fn multiplies_bf16() -> bool {
     false
 }
 
-/// Lowers the level for the whole process (tests compare the levels); returns what is in use, which
-/// is never above [`detected`]. Packed matrices follow the level: pack again after a change.
+/// Lowers the level for the whole process (tests compare the levels). Returns the level in use, which is never above
+/// [`detected`]. Packed matrices depend on the level: pack them again after a change.
 pub fn set_level(wanted: Level) -> Level {
     let level = wanted.min(detected());
     LEVEL.store(level as u8, Ordering::Relaxed);
@@ -119,7 +119,7 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
-/// Asks for the cache line at an address that will be read soon, whether it exists or not; a hint at most.
+/// Prefetches the cache line at an address that will be read soon; this is only a hint, and the address may be invalid.
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -185,7 +185,7 @@ pub fn lane_dot(a: &[f32], b: &[f32]) -> f32 {
     add_lanes(lanes)
 }
 
-/// The largest element; −∞ if there is none. NaN is passed over.
+/// The largest element; −∞ if there is none. NaN is ignored.
 #[inline(always)]
 pub fn lane_max(a: &[f32]) -> f32 {
     let larger = |m: f32, x: f32| if x > m { x } else { m };

@@ -1,4 +1,4 @@
-//! Opening a dataset folder, verified as a whole.
+//! Opens a dataset folder and verifies it completely.
 
 use std::fs;
 use std::io::Read;
@@ -9,19 +9,19 @@ use crate::prepare::{SUMMARY_VERSION, SplitSummary, Summary, file_names};
 use crate::tokenizer::Tokenizer;
 use crate::tokens::TokenFile;
 
-/// Largest description that is read; those in use have a few thousand bytes, most of them names of inputs.
+/// Size limit of `dataset.json`. Real ones have a few thousand bytes, most of them names of inputs.
 const MAX_SUMMARY_BYTES: u64 = 16 << 20;
 
 /// A dataset as [`prepare`](crate::prepare::prepare) wrote it.
 #[derive(Debug)]
 pub struct Dataset {
-    /// What it holds.
+    /// The description in `dataset.json`.
     pub summary: Summary,
-    /// The tokenizer of its ids.
+    /// The tokenizer of its token ids.
     pub tokenizer: Tokenizer,
-    /// The tokens to train on.
+    /// The training tokens.
     pub train: TokenFile,
-    /// The tokens to validate on.
+    /// The validation tokens.
     pub valid: TokenFile,
 }
 
@@ -74,7 +74,7 @@ pub fn inspect(dir: &Path) -> Result<Summary> {
     Dataset::open(dir).map(|dataset| dataset.summary)
 }
 
-/// The bytes of a description, as many as one can have and one more.
+/// The bytes of `dataset.json`, up to one more than the limit, so that a larger file is noticed.
 fn read_summary(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?

@@ -1,11 +1,11 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tokenformer_base::files::io_help;
 
-/// What can go wrong between a text and a training batch.
+/// The errors of this crate.
 ///
 /// `Display` says what and where on the first line, then what was expected, what was found and what
 /// to do about it, where each applies.
@@ -19,7 +19,7 @@ pub enum Error {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The reason of the operating system.
+        /// The operating system's error.
         source: io::Error,
     },
     /// No input was named.
@@ -32,7 +32,7 @@ pub enum Error {
         "{}: not a regular file\n  expected: a file or a folder\n  help:     inputs are read more than once, so pipes and devices do not work; write the text to a file", path.display()
     )]
     NotAFile {
-        /// The path as named.
+        /// The path as given.
         path: PathBuf,
     },
     /// An input that was named explicitly holds no text.
@@ -42,7 +42,7 @@ pub enum Error {
     NoText {
         /// The file or folder.
         location: String,
-        /// What an input of this kind has to hold.
+        /// What an input of this kind must hold.
         expected: &'static str,
         /// What was found instead.
         got: String,
@@ -61,7 +61,7 @@ pub enum Error {
         /// What to do.
         help: &'static str,
     },
-    /// A file in a format that is recognised and not read.
+    /// A file in a known format that is not supported.
     #[error(
         "{}: not text: {format}\n  expected: text in UTF-8, JSON Lines, or either compressed by gzip or zstd\n  got:      {format}\n  help:     {help}", path.display()
     )]
@@ -73,7 +73,7 @@ pub enum Error {
         /// What to do.
         help: &'static str,
     },
-    /// A folder that this program wrote, or is to write, named as an input.
+    /// An input that is a folder that this program wrote or will write.
     #[error(
         "{}: this is {what}, not text\n  expected: a folder of text\n  got:      {what}, as this program writes it\n  help:     name the folder of the texts it was made from", path.display()
     )]
@@ -83,7 +83,7 @@ pub enum Error {
         /// What it holds, such as "a dataset".
         what: &'static str,
     },
-    /// A zstd frame whose window takes more memory than is given.
+    /// A zstd frame whose window takes more memory than is allowed.
     #[error(
         "{}: its zstd window is too large\n  expected: a window of at most {expected_bytes} bytes (zstd --long=27)\n  got:      a window of {got_bytes} bytes\n  help:     compress it again with a smaller one: zstd -dc --long=31 FILE | zstd --long=27 > NEW", path.display()
     )]
@@ -92,10 +92,10 @@ pub enum Error {
         path: PathBuf,
         /// The largest window accepted.
         expected_bytes: u64,
-        /// The window that a frame asks for.
+        /// The window that the frame requires.
         got_bytes: u64,
     },
-    /// A key was given for texts that have none.
+    /// A key was given for texts that are not JSON Lines.
     #[error(
         "{location}: the key \"{key}\" was given, but this is not JSON Lines\n  expected: one JSON object per line\n  got:      {got}\n  help:     leave --text-key out to read it as plain text; `jq -c '.[]' FILE > NEW` makes lines of an array, `jq -c . FILE > NEW` of objects over several lines"
     )]
@@ -114,7 +114,7 @@ pub enum Error {
     DocumentTooLarge {
         /// The file, or file:line.
         location: String,
-        /// The limit that was passed.
+        /// The limit that was exceeded.
         limit_bytes: u64,
     },
     /// A `.gz` or `.zst` file that cannot be decompressed.
@@ -126,7 +126,7 @@ pub enum Error {
         path: PathBuf,
         /// "gzip" or "zstd".
         format: &'static str,
-        /// The reason of the decoder.
+        /// The decoder's error.
         reason: String,
     },
     /// A line of a JSON Lines file that is not JSON.
@@ -138,12 +138,12 @@ pub enum Error {
         location: String,
         /// Column in bytes, from 1.
         column: usize,
-        /// The reason of the parser.
+        /// The parser's error.
         reason: String,
         /// What to do.
         help: &'static str,
     },
-    /// A JSON line without the text.
+    /// A JSON line without a string at the key.
     #[error(
         "{location}: the key \"{key}\" {problem}\n  expected: an object with the string key \"{key}\"\n  got:      {got}\n  help:     choose another key with --text-key"
     )]
@@ -157,7 +157,7 @@ pub enum Error {
         /// The keys or the type found.
         got: String,
     },
-    /// A tokenizer specification that is none.
+    /// An invalid tokenizer specification.
     #[error(
         "--tokenizer {spec}: {problem}\n  expected: bytes, gpt2, bpe:SIZE (such as bpe:4096) or a file FILE.json\n  got:      {spec}"
     )]
@@ -191,7 +191,7 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
-    /// A token file that is damaged or of another kind.
+    /// A token file that is damaged or has another format.
     #[error("{}: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     run `tokenformer data prepare` again", path.display())]
     TokenFile {
         /// The file.
@@ -203,7 +203,7 @@ pub enum Error {
         /// What was found.
         got: String,
     },
-    /// A token outside the vocabulary was to be written.
+    /// An attempt to write a token outside the vocabulary.
     #[error("{}: the token {token} is outside the vocabulary\n  expected: ids below {vocab_size}", path.display())]
     TokenRange {
         /// The file to be written.
@@ -218,9 +218,9 @@ pub enum Error {
         "tokens {start}..{start}+{len} are outside the file\n  expected: at most {available} tokens"
     )]
     OutOfRange {
-        /// First token asked for.
+        /// First requested token.
         start: usize,
-        /// Tokens asked for.
+        /// Number of requested tokens.
         len: usize,
         /// Tokens in the file.
         available: usize,
@@ -232,9 +232,9 @@ pub enum Error {
     TooShort {
         /// Tokens needed.
         expected_tokens: usize,
-        /// Tokens there are.
+        /// Tokens available.
         got_tokens: usize,
-        /// The context asked for.
+        /// The requested context length.
         context_tokens: usize,
     },
     /// An option outside its range.
@@ -254,12 +254,12 @@ pub enum Error {
     OutputNotEmpty {
         /// The folder.
         path: PathBuf,
-        /// The name of something in it.
+        /// The name of an entry in it.
         found: String,
         /// What to do.
         help: &'static str,
     },
-    /// The text cannot fill both splits.
+    /// There is too little text for both splits.
     #[error(
         "{split}: no tokens in this split\n  expected: text for training and for validation\n  got:      {documents} document(s), {text_bytes} bytes in all\n  help:     add more text"
     )]
@@ -271,7 +271,7 @@ pub enum Error {
         /// Bytes read.
         text_bytes: u64,
     },
-    /// The inputs were not the same in two passes.
+    /// The inputs changed between two passes.
     #[error(
         "the inputs changed while they were read\n  expected: {expected_documents} documents of {expected_bytes} bytes, as in the first pass\n  got:      {got_documents} documents of {got_bytes} bytes\n  help:     run again once nothing writes to them"
     )]
@@ -304,7 +304,7 @@ pub enum Error {
     CrateSources {
         /// The folder of the manifest.
         manifest_dir: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
 }
@@ -313,7 +313,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An `Io` error as a closure for `map_err`.
+    /// Returns a closure for `map_err` that makes an `Io` error.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {
@@ -325,7 +325,7 @@ impl Error {
 }
 
 impl Error {
-    /// Names the document in an error of the tokenizer.
+    /// Adds the name of the document to an error of the tokenizer.
     pub(crate) fn in_document(self, source: &str) -> Self {
         match self {
             Self::Encode { reason, .. } => Self::Encode {

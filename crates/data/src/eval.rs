@@ -1,10 +1,10 @@
-//! Windows that score every token of a text, but the first, exactly once.
+//! Windows that score every token of a text exactly once, except the first.
 
 use crate::error::{Error, Result};
 use crate::sampler::{TokenSource, check_length, check_positive};
 
-/// One window: a model reads `tokens` without the last one and is scored on
-/// `tokens[first_scored..]`, which its outputs from `first_scored - 1` on predict.
+/// One window. A model reads `tokens` without the last one and is scored on `tokens[first_scored..]`, which its outputs
+/// from position `first_scored - 1` on predict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvalWindow {
     /// Index of the first token in the text.
@@ -35,12 +35,12 @@ pub struct EvalWindows<S> {
     context: usize,
     stride: usize,
     keeps_context: bool,
-    /// Tokens scored so far, and the first one, which never is.
+    /// Tokens scored so far, plus the first one, which is never scored.
     done: usize,
 }
 
 impl<S: TokenSource> EvalWindows<S> {
-    /// Windows next to each other: `context` targets each, the last one shorter. Cheapest; tokens
+    /// Adjacent windows of `context` targets each; the last one may be shorter. This is the cheapest way, but tokens
     /// early in a window are predicted from little context.
     ///
     /// # Errors
@@ -49,8 +49,8 @@ impl<S: TokenSource> EvalWindows<S> {
         Self::new(source, context, context, false)
     }
 
-    /// Windows `stride` apart: after the first one each scores its last `stride` tokens, so that
-    /// every token sees at least `context - stride + 1` tokens before it.
+    /// Windows at a distance of `stride`. Each window after the first one scores its last `stride` tokens, so that
+    /// every scored token is predicted from at least `context - stride + 1` tokens.
     ///
     /// # Errors
     /// A context of 0, a stride outside `1..=context`, or fewer than 2 tokens.
@@ -79,7 +79,7 @@ impl<S: TokenSource> EvalWindows<S> {
         })
     }
 
-    /// Tokens scored over all windows: all but the first.
+    /// Number of tokens scored over all windows: all but the first.
     pub fn scored_tokens(&self) -> usize {
         self.len - 1
     }

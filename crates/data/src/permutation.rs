@@ -1,8 +1,8 @@
-//! A shuffled order that is computed, not stored.
+//! A shuffled order that is computed instead of stored.
 //!
-//! A Feistel network over a grid of at least `len` cells, walked until it lands inside: every index
-//! below `len` has exactly one place in the order. So an epoch of any length needs no memory, any
-//! position can be asked for at once, and resuming needs the position alone.
+//! A Feistel network permutes a grid of at least `len` cells and is applied until the result is below `len`, so every
+//! index below `len` has exactly one place in the order. An epoch of any length needs no memory, any position can be
+//! computed directly, and resuming needs only the position.
 
 /// Keys from which one order is made.
 pub(crate) type Keys = [u64; ROUNDS];
@@ -33,7 +33,7 @@ impl Permutation {
     /// The number at `position`, which is below `len`.
     pub(crate) fn at(&self, position: u64) -> u64 {
         let mut number = self.step(position);
-        // The walk follows a cycle that `position` itself lies on, so it comes back below `len`.
+        // The iteration follows the cycle that `position` lies on, so it returns to a number below `len`.
         while number >= self.len {
             number = self.step(number);
         }

@@ -1,12 +1,11 @@
 //! Shuffled training windows as a pure function of (seed, tokens, position).
 //!
-//! An epoch cuts the tokens into windows of `context + 1` tokens, one `context` apart, so that each
-//! token but the first of a window is a target once. Every epoch starts cutting at another offset
-//! and visits the windows in another order. Window `i` of the whole run is number `i mod W` in the
-//! order of epoch `i / W`. A batch holds the windows from a position on, across the end of an epoch
-//! if need be. Nothing is carried from one batch to the next: resuming needs the number of windows
-//! drawn so far and nothing else, so that batches may change their size on the way, and parallel
-//! workers can each take the windows of their own rank.
+//! An epoch cuts the tokens into windows of `context + 1` tokens at a distance of `context`, so that each token except
+//! the first of a window is a target once. Every epoch starts cutting at another offset and visits the windows in
+//! another order. Window `i` of the whole run is window `i mod W` in the order of epoch `i / W`. A batch holds the
+//! windows from a position on and may cross the end of an epoch. No state is carried from one batch to the next:
+//! resuming needs only the number of windows drawn so far, the batch size may change during a run, and parallel workers
+//! can each take the windows of their own rank.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ pub trait TokenSource {
     /// Number of tokens.
     fn token_count(&self) -> usize;
 
-    /// Fills `tokens` with the ids from `start` on.
+    /// Fills `tokens` with the ids starting at `start`.
     ///
     /// # Errors
     /// The range is not inside the sequence.
@@ -85,15 +84,15 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
     }
 }
 
-/// Inputs and targets of one step, both row-major `[batch, context]`: the target at a place is the
-/// token after the input at that place.
+/// Inputs and targets of one step, both row-major `[batch, context]`. The target at a position is the token after the
+/// input at that position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Token ids the model reads.
+    /// Token ids that the model reads.
     pub inputs: Vec<u32>,
-    /// Token ids it has to predict.
+    /// Token ids that it predicts.
     pub targets: Vec<u32>,
-    /// Windows.
+    /// Number of windows.
     pub batch: usize,
     /// Tokens per window.
     pub context: usize,
@@ -133,7 +132,7 @@ pub struct WindowSampler<S> {
     seed: u64,
     /// Windows in every epoch.
     windows: u64,
-    /// Offsets an epoch may start at: 0 to this, exclusive.
+    /// Number of offsets that an epoch may start at, from 0.
     offsets: u64,
 }
 
@@ -146,7 +145,7 @@ impl<S: TokenSource> WindowSampler<S> {
         check_positive("--context", context)?;
         let tokens = source.token_count();
         check_length(tokens, context)?;
-        // Windows that fit at the latest offset, `context - 1`, so that all epochs are equally long.
+        // Number of windows that fit at the largest offset, `context - 1`, so that all epochs are equally long.
         let windows = (tokens - context) / context;
         let (windows, offsets) = match windows {
             0 => (1, tokens - context),
@@ -161,7 +160,7 @@ impl<S: TokenSource> WindowSampler<S> {
         })
     }
 
-    /// `batch` windows from number `first` of the run on, in new buffers.
+    /// `batch` windows of the run, starting at number `first`, in new buffers.
     ///
     /// # Errors
     /// The source cannot be read.
@@ -171,7 +170,7 @@ impl<S: TokenSource> WindowSampler<S> {
         Ok(filled)
     }
 
-    /// As many windows as `batch` has, from number `first` of the run on; allocates only if its context is another.
+    /// Fills `batch` with windows of the run, starting at number `first`; allocates only if the context differs.
     ///
     /// # Errors
     /// The source cannot be read.
@@ -207,7 +206,7 @@ impl<S: TokenSource> WindowSampler<S> {
         self.windows
     }
 
-    /// Where the tokens come from.
+    /// The source of the tokens.
     pub fn source(&self) -> &S {
         &self.source
     }

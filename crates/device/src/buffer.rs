@@ -1,11 +1,10 @@
 //! Buffers of numbers on a device, long-lived and temporary.
 
-use crate::{Device, Result, Role};
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A block of `len` numbers on a device, in whatever form the device keeps them.
+/// A block of `len` numbers on a device, in the form that the device chooses.
 pub struct Buffer {
     storage: Box<dyn Any + Send + Sync>,
     len: usize,
@@ -26,23 +25,23 @@ impl Buffer {
         }
     }
 
-    /// A buffer of nothing, which belongs to no device.
+    /// An empty buffer, which belongs to no device.
     pub fn empty() -> Self {
         Self::new((), 0)
     }
 
-    /// Numbers in the buffer.
+    /// Number of elements in the buffer.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Puts other storage of `len` numbers into the buffer. The handle's own memory is reused if the old storage is
-    /// of the same type, so that a temporary costs no allocation on the host.
+    /// Replaces the storage of the buffer by other storage of `len` numbers. The handle's memory is reused if the old
+    /// storage is of the same type, so that a temporary costs no allocation on the host.
     pub fn refill<S: Any + Send + Sync>(&mut self, storage: S, len: usize) {
         match self.storage.downcast_mut::<S>() {
             Some(old) => *old = storage,
@@ -51,7 +50,7 @@ impl Buffer {
         self.len = len;
     }
 
-    /// The storage if it is an `S`: a device may keep numbers in several forms.
+    /// The storage if it is an `S`; a device may store numbers in several forms.
     pub fn storage_if<S: Any>(&self) -> Option<&S> {
         self.storage.downcast_ref()
     }
@@ -59,15 +58,15 @@ impl Buffer {
     /// The storage, for the device that made it.
     ///
     /// # Panics
-    /// If another device made it: a mistake of the program, since a model, its optimizer and its tapes share one device
-    /// and no input names another.
+    /// If another device made it. This is an error in the program, since a model, its optimizer and its tapes share one
+    /// device, and no outside input chooses another.
     pub fn storage<S: Any>(&self) -> &S {
         self.storage
             .downcast_ref()
             .expect("a buffer is used on the device that made it")
     }
 
-    /// The storage, to write.
+    /// The storage, mutable.
     ///
     /// # Panics
     /// As [`Buffer::storage`].
@@ -85,109 +84,13 @@ pub struct Handles {
 }
 
 impl Handles {
-    fn take(&self) -> Arc<Buffer> {
+    pub(crate) fn take(&self) -> Arc<Buffer> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.pop().unwrap_or_else(|| Arc::new(Buffer::empty()))
     }
 
-    fn give(&self, handle: Arc<Buffer>) {
+    pub(crate) fn give(&self, handle: Arc<Buffer>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.push(handle);
-    }
-}
-
-/// A temporary buffer, whose memory goes back to its device when dropped.
-#[derive(Debug)]
-pub struct Temp {
-    device: Arc<dyn Device>,
-    /// With one owner, but in a [`SharedTemp`].
-    buffer: Option<Arc<Buffer>>,
-}
-
-impl Temp {
-    /// A buffer of `len` numbers with arbitrary content.
-    ///
-    /// # Errors
-    /// If the device has no memory left.
-    pub fn new(device: &Arc<dyn Device>, len: usize, role: Role) -> Result<Self> {
-        let mut temp = Self {
-            device: Arc::clone(device),
-            buffer: Some(device.handles().take()),
-        };
-        device.temporary(len, role, &mut temp)?;
-        Ok(temp)
-    }
-
-    /// A buffer of these indices.
-    ///
-    /// # Errors
-    /// If the device has no memory left.
-    pub fn indices(device: &Arc<dyn Device>, indices: &[u32]) -> Result<Self> {
-        let mut temp = Self::new(device, indices.len(), Role::Index)?;
-        device.write_indices(indices, &mut temp)?;
-        Ok(temp)
-    }
-
-    /// The same buffer, for several owners.
-    pub fn share(self) -> SharedTemp {
-        SharedTemp(self)
-    }
-}
-
-impl std::ops::Deref for Temp {
-    type Target = Buffer;
-
-    fn deref(&self) -> &Buffer {
-        // Only `drop` takes it out.
-        self.buffer.as_ref().expect("present until dropped")
-    }
-}
-
-impl std::ops::DerefMut for Temp {
-    fn deref_mut(&mut self) -> &mut Buffer {
-        // As above; and only `SharedTemp` clones it, which hands out a `Temp` to write when it is alone.
-        let buffer = self.buffer.as_mut().expect("present until dropped");
-        Arc::get_mut(buffer).expect("a temporary that is not shared has one owner")
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        let Some(mut handle) = self.buffer.take() else {
-            return;
-        };
-        if let Some(buffer) = Arc::get_mut(&mut handle) {
-            self.device.release(buffer);
-            self.device.handles().give(handle);
-        }
-    }
-}
-
-/// A temporary buffer of several owners; cloning shares it.
-#[derive(Debug)]
-pub struct SharedTemp(Temp);
-
-impl SharedTemp {
-    /// The buffer to write, if this is its only owner.
-    pub fn unique(&mut self) -> Option<&mut Temp> {
-        let only = self.0.buffer.as_mut().and_then(Arc::get_mut).is_some();
-        only.then_some(&mut self.0)
-    }
-}
-
-impl Clone for SharedTemp {
-    fn clone(&self) -> Self {
-        Self(Temp {
-            device: Arc::clone(&self.0.device),
-            buffer: self.0.buffer.clone(),
-        })
-    }
-}
-
-impl std::ops::Deref for SharedTemp {
-    type Target = Buffer;
-
-    fn deref(&self) -> &Buffer {
-        &self.0
     }
 }

@@ -1,4 +1,4 @@
-//! What several processes do together. [`Single`] is the collective of one process and costs nothing.
+//! Operations of several processes together. [`Single`] is the collective of one process and costs nothing.
 
 use crate::{Buffer, Device, Result};
 use std::fmt;
@@ -12,8 +12,8 @@ pub trait Collective: Send + Sync + fmt::Debug {
     /// Number of processes.
     fn world(&self) -> usize;
 
-    /// Every buffer becomes the sum of the ranks' buffers, added in the order of ranks. They come one by one, so that an
-    /// implementation can gather small ones into one message and send large ones from where they lie.
+    /// Replaces every buffer by the sum of the ranks' buffers, added in the order of ranks. The buffers are passed one
+    /// by one, so that an implementation can combine small ones into one message and send large ones in place.
     ///
     /// # Errors
     /// If a rank or the connection fails, as for every operation below.
@@ -23,25 +23,25 @@ pub trait Collective: Send + Sync + fmt::Debug {
         buffers: &mut dyn Iterator<Item = &mut Buffer>,
     ) -> Result<()>;
 
-    /// `part`, of `1/world` of the length, becomes this rank's part of the sum of the ranks' `whole`.
+    /// Replaces `part`, of `1/world` of the length, by this rank's part of the sum of the ranks' `whole`.
     ///
     /// # Errors
     /// As [`Collective::all_reduce`].
     fn reduce_scatter(&self, device: &dyn Device, whole: &Buffer, part: &mut Buffer) -> Result<()>;
 
-    /// `whole` becomes the parts of all ranks in their order.
+    /// Replaces `whole` by the parts of all ranks in the order of ranks.
     ///
     /// # Errors
     /// As [`Collective::all_reduce`].
     fn all_gather(&self, device: &dyn Device, part: &Buffer, whole: &mut Buffer) -> Result<()>;
 
-    /// Every rank's buffer becomes that of rank `root`.
+    /// Replaces every rank's buffer by that of rank `root`.
     ///
     /// # Errors
     /// As [`Collective::all_reduce`].
     fn broadcast(&self, device: &dyn Device, root: usize, buffer: &mut Buffer) -> Result<()>;
 
-    /// Sums of numbers on the host, in the order of ranks: losses, counts.
+    /// Sums numbers on the host, in the order of ranks: losses, counts.
     ///
     /// # Errors
     /// As [`Collective::all_reduce`].

@@ -8,44 +8,45 @@ use crate::{
 use std::fmt;
 use std::sync::Arc;
 
-/// What a device holds, in bytes.
+/// The memory that a device holds, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Long-lived buffers: weights, moments, tables.
     pub persistent: usize,
-    /// Temporaries that are alive.
+    /// Live temporaries.
     pub temporary: usize,
-    /// Memory that temporaries and work areas have taken from the system since the last [`Device::trim`].
+    /// Memory that temporaries and scratch memory of kernels have taken from the system since the last
+    /// [`Device::trim`].
     pub temporary_reserved: usize,
     /// Scratch memory of the device's own threads or streams.
     pub scratch: usize,
 }
 
 impl Usage {
-    /// Everything that has been taken from the system.
+    /// All memory that was taken from the system.
     pub fn total(&self) -> usize {
         self.persistent + self.temporary_reserved + self.scratch
     }
 }
 
-/// Memory and operations. Operations may run later than they are called, in their order; [`Device::read`] and
-/// [`Device::synchronize`] wait for what they need. Outputs come last.
+/// Memory and operations. Operations may run asynchronously, in the order of the calls; [`Device::read`] and
+/// [`Device::synchronize`] wait for them. In parameter lists, outputs come last.
 pub trait Device: Send + Sync + fmt::Debug {
     /// Human-readable description of the device: instruction sets, threads, precision.
     fn describe(&self) -> String;
 
     // ----- memory -----
 
-    /// Handles of temporary buffers that are free to be used again.
+    /// Handles of temporary buffers that can be reused.
     fn handles(&self) -> &Handles;
 
-    /// New zeroed memory for `len` numbers, for a long time.
+    /// A new, zeroed, long-lived buffer of `len` numbers.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`], here and for every operation that needs memory.
     fn alloc(&self, len: usize, role: Role) -> Result<Buffer>;
 
-    /// A long-lived buffer of these numbers. A device whose memory is the host's keeps the allocation and copies
+    /// A long-lived buffer of these numbers. A device that uses the host's memory keeps the allocation and copies
     /// nothing.
     fn alloc_from(&self, numbers: Vec<f32>, role: Role) -> Result<Buffer> {
         let mut buffer = self.alloc(numbers.len(), role)?;
@@ -53,29 +54,28 @@ pub trait Device: Send + Sync + fmt::Debug {
         Ok(buffer)
     }
 
-    /// Makes `buffer` a temporary one of `len` numbers with arbitrary content, from memory that the device keeps for
-    /// what comes and goes.
+    /// Makes `buffer` a temporary of `len` numbers with arbitrary content, from the device's memory for temporaries.
     fn temporary(&self, len: usize, role: Role, buffer: &mut Buffer) -> Result<()> {
         *buffer = self.alloc(len, role)?;
         Ok(())
     }
 
-    /// Takes back the memory of a temporary buffer.
+    /// Frees the memory of a temporary buffer.
     fn release(&self, buffer: &mut Buffer) {
         *buffer = Buffer::empty();
     }
 
-    /// Returns the memory of temporaries to the system, if none is alive (after a growth, when sizes change).
+    /// Returns the memory of temporaries to the system if none is alive (after a growth, when sizes change).
     fn trim(&self) {}
 
-    /// What the device holds.
+    /// The memory that the device holds.
     fn usage(&self) -> Usage;
 
-    /// A twin that takes the same memory and computes nothing: numbers read from it are 0. Planning a run means
-    /// carrying it out on this twin.
+    /// A copy of this device that allocates the same memory but computes nothing: numbers read from it are 0. The
+    /// memory of a run is planned by running it on this copy.
     ///
     /// # Errors
-    /// If the device has no such twin.
+    /// If the device has no dry run.
     fn dry_run(&self) -> Result<Arc<dyn Device>> {
         Err(self.unsupported("a dry run"))
     }
@@ -108,12 +108,12 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// `to = from`.
     fn copy(&self, from: &Buffer, to: &mut Buffer) -> Result<()>;
 
-    /// Packs a weight matrix for inference, in a format: from then on it serves [`Device::gather_rows`] (as table),
-    /// [`Device::matmul`] (as right factor), [`FusedSite::forward`], [`Device::loss`] without gradients and
+    /// Packs a weight matrix for inference in a format. Afterwards it can be used in [`Device::gather_rows`] (as
+    /// table), [`Device::matmul`] (as right factor), [`FusedSite::forward`], [`Device::loss`] without gradients and
     /// [`Device::read`].
     ///
     /// # Errors
-    /// If the device does not know the format, or has no memory left.
+    /// If the device does not support the format, or has no memory left.
     fn pack_weights(
         &self,
         weights: Buffer,
@@ -126,7 +126,7 @@ pub trait Device: Send + Sync + fmt::Debug {
         }
     }
 
-    /// The error of an operation that this device does not have.
+    /// The error for an operation that this device does not support.
     fn unsupported(&self, operation: &str) -> DeviceError {
         DeviceError::Failed {
             device: self.describe(),
@@ -155,12 +155,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Gradient of [`Device::gelu`]: `dx = dy · gelu'(x)`.
     fn gelu_backward(&self, x: &Buffer, dy: &Buffer, dx: &mut Buffer) -> Result<()>;
 
-    /// `Θ` of a site along each row of `scores` `[R, N]`, in place; `stats` `[R, groups]` receives what the backward
-    /// pass needs: the norm of each group, or the log of its softmax denominator. Weights of the site are not read.
+    /// Applies `Θ` of a site along each row of `scores` `[R, N]`, in place; `stats` `[R, groups]` receives what the
+    /// backward pass needs: the norm of each group, or the log of its softmax denominator. Weights of the site are not
+    /// read.
     fn theta(&self, site: &SiteRef<'_>, scores: &mut Buffer, stats: &mut Buffer) -> Result<()>;
 
-    /// Gradient of [`Device::theta`]: `scores` become weights again, and `d_scores` `[R, N]`, given as the gradient of
-    /// the weights, becomes that of the scores.
+    /// Gradient of [`Device::theta`]: replaces `scores` by weights, and `d_scores` `[R, N]`, the gradient of the
+    /// weights, by the gradient of the scores.
     fn theta_backward(
         &self,
         site: &SiteRef<'_>,
@@ -211,7 +212,7 @@ pub trait Device: Send + Sync + fmt::Debug {
         dx: &mut Buffer,
     ) -> Result<()>;
 
-    /// Gradients of [`Device::layer_norm`] by gain and bias, added to; `x` is the norm's input.
+    /// Gradients of [`Device::layer_norm`] by gain and bias, which are added to the outputs; `x` is the norm's input.
     fn layer_norm_backward_affine(
         &self,
         x: &Buffer,
@@ -255,7 +256,7 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn store_rows(&self, rows: &Buffer, dims: RowsToStore, cache: &mut Buffer) -> Result<()>;
 
     /// Cross-entropy (nats) of each row `[R]` through an output head, and gradients of `weight · Σ losses` on request.
-    /// The logits of all rows need never exist at once.
+    /// An implementation need not store the logits of all rows at once.
     fn loss(
         &self,
         head: Head<'_>,
@@ -269,12 +270,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// `sums[group] += Σ x²`; `sums` is an [`Role::Accumulator`].
     fn sum_of_squares(&self, x: &Buffer, sums: &mut Buffer, group: usize) -> Result<()>;
 
-    /// `factors`, one per group, by which its gradients are multiplied so that their norm is at most `limit` (0 for
-    /// none), where `sums` are the sums of their squares: 1, or `limit / (norm + 1e-6)`. If any norm is not finite, all
-    /// factors are NaN.
+    /// `factors`, one per group, by which its gradients are multiplied so that their norm is at most `limit` (0 means
+    /// no limit). `sums` are the sums of their squares, and a factor is 1 or `limit / (norm + 1e-6)`. If any norm is
+    /// not finite, all factors are NaN.
     fn clip_factors(&self, sums: &Buffer, limit: f64, factors: &mut Buffer) -> Result<()>;
 
-    /// One AdamW update of `p` from the gradient `g` and the moments `m` and `v`. A factor that is NaN changes nothing.
+    /// One AdamW update of `p` from the gradient `g` and the moments `m` and `v`. If the factor is NaN, nothing
+    /// changes.
     fn adamw(
         &self,
         step: AdamStep<'_>,
@@ -286,7 +288,7 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     // ----- fused operations -----
 
-    /// Pattention as one operation, if the device has it; otherwise it is composed of primitives.
+    /// Pattention as one operation, if the device has it. If `None`, Pattention is composed of primitives.
     fn fused_site(&self) -> Option<&dyn FusedSite> {
         None
     }
@@ -294,8 +296,8 @@ pub trait Device: Send + Sync + fmt::Debug {
 
 /// Pattention `Y = Θ(X·Kᵀ)·V` as one operation.
 pub trait FusedSite {
-    /// `x` `[R, d_in]` to `y` `[R, d_out]`. `kept` is scores `[R, N]` ([`Role::Scores`]) and stats `[R, groups]` for
-    /// the backward pass; if scores are empty, they are recomputed by [`FusedSite::scores`].
+    /// Computes `y` `[R, d_out]` from `x` `[R, d_in]`. `kept` is scores `[R, N]` ([`Role::Scores`]) and stats `[R,
+    /// groups]` for the backward pass; if the scores are empty, [`FusedSite::scores`] recomputes them later.
     fn forward(
         &self,
         site: &SiteRef<'_>,
@@ -316,7 +318,7 @@ pub trait FusedSite {
         (sites.iter().zip(ys)).try_for_each(|(site, y)| self.forward(site, x, dims, y, None))
     }
 
-    /// The scores `[R, N]` that [`FusedSite::forward`] keeps, once more.
+    /// Recomputes the scores `[R, N]` that [`FusedSite::forward`] stores.
     fn scores(
         &self,
         site: &SiteRef<'_>,
@@ -325,7 +327,7 @@ pub trait FusedSite {
         scores: &mut Buffer,
     ) -> Result<()>;
 
-    /// Gradients of [`FusedSite::forward`]. The kept scores may be overwritten; `work` is a work area of their size
+    /// Gradients of [`FusedSite::forward`]. The kept scores may be overwritten; `work` is scratch memory of their size
     /// and role.
     #[allow(clippy::too_many_arguments)]
     fn backward(

@@ -1,6 +1,6 @@
-//! What can go wrong on a device.
+//! Errors of devices.
 
-/// An operation that a device could not carry out.
+/// An operation that failed on a device.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// There is not enough memory.
@@ -11,17 +11,17 @@ pub enum DeviceError {
     OutOfMemory {
         /// The device's name.
         device: String,
-        /// Bytes asked for.
+        /// Bytes requested.
         needed_bytes: usize,
     },
-    /// The device's driver or library failed, or the device cannot do what was asked for.
+    /// The device's driver or library failed, or the device does not support the operation.
     #[error("{device}: {operation} failed: {reason}")]
     Failed {
         /// The device's name.
         device: String,
         /// What was being done.
         operation: String,
-        /// The driver's words.
+        /// The reason that the driver gave.
         reason: String,
     },
 }

@@ -1,8 +1,8 @@
-//! The device seam: memory and operations that the model, growth and training are written against.
+//! The device interface: memory and operations on which the model, growth and training are built.
 //!
-//! A [`Device`] owns memory ([`Buffer`]s of numbers) and computes with it; nothing outside a device knows how it
-//! stores them. [`reference::Reference`] is the plain f64 device that defines what every operation means, and that
-//! fast devices are tested against. A new device is another implementation of the trait, in a crate of its own.
+//! A [`Device`] owns memory ([`Buffer`]s of numbers) and computes with it; code outside a device does not depend on how
+//! it stores them. [`reference::Reference`] is the plain f64 device that defines the meaning of every operation and
+//! that fast devices are tested against. A new device is another implementation of the trait, in a separate crate.
 //!
 //! ```
 //! use tokenformer_device::{Device, Matmul, Operand, Output, Role, Write, reference::Reference};
@@ -28,7 +28,7 @@
 //!
 //! Axis letters: `R` rows (all tokens of a batch), `B` batch, `T` time, `D` width, `N` parameter tokens of
 //! a site, `H` heads, `C` channels of a head, `V` classes of the output head (the vocabulary of a language model).
-//! Shapes are contracts: an implementation may panic on a violation, which is a mistake of the caller and cannot be
+//! Shapes are contracts: an implementation may panic on a violation, which is an error of the caller and cannot be
 //! caused by outside data.
 
 #![warn(missing_docs)]
@@ -41,8 +41,9 @@ mod ops;
 mod precision;
 pub mod reference;
 mod site;
+mod temp;
 
-pub use buffer::{Buffer, Handles, SharedTemp, Temp};
+pub use buffer::{Buffer, Handles};
 pub use collective::{Collective, Single};
 pub use device::{Device, FusedSite, Usage};
 pub use error::{DeviceError, Result};
@@ -52,3 +53,4 @@ pub use ops::{
 };
 pub use precision::{Precision, UnknownPrecision, WeightFormat};
 pub use site::{NormSpan, Segment, SegmentGradient, Site, SiteDims, SiteRef, Theta};
+pub use temp::{SharedTemp, Temp};

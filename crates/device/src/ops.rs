@@ -1,21 +1,21 @@
-//! Operands of operations: what they read, what they write, and their sizes by name.
+//! Operands of operations: inputs, outputs and named sizes.
 
 use crate::Buffer;
 
-/// What a buffer is for. A device may choose type and place of its numbers by it.
+/// What a buffer is for. A device may choose the type and the place of its numbers accordingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Learnable numbers, and constant tables.
+    /// Trainable parameters, and constant tables.
     Weight,
     /// A moment of the optimizer.
     Moment,
     /// A moment of the optimizer that may be rounded to bfloat16 after every update, for half the memory.
     HalfMoment,
-    /// A gradient of learnable numbers.
+    /// A gradient of parameters.
     Gradient,
     /// A value that flows through the network, or its gradient.
     Activation,
-    /// Scores that a fused operation keeps for its own backward pass: possibly rounded, never read by others.
+    /// Scores that a fused operation stores for its backward pass: possibly rounded, never read by other operations.
     Scores,
     /// A sum over many numbers, in the largest precision that the device has.
     Accumulator,
@@ -23,12 +23,12 @@ pub enum Role {
     Index,
 }
 
-/// What happens to the old content of an output.
+/// Whether an operation replaces its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// It is replaced.
+    /// The output is replaced.
     Replace,
-    /// It is added to.
+    /// The result is added to the output.
     Add,
 }
 
@@ -39,10 +39,10 @@ impl Write {
     }
 }
 
-/// A matrix to read inside a buffer.
+/// A matrix inside a buffer, to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
-    /// The numbers.
+    /// The buffer.
     pub buffer: &'a Buffer,
     /// Number of the first element.
     pub offset: usize,
@@ -72,10 +72,10 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// A matrix to write inside a buffer, row by row.
+/// A matrix inside a buffer, to write row by row.
 #[derive(Debug)]
 pub struct Output<'a> {
-    /// The numbers.
+    /// The buffer.
     pub buffer: &'a mut Buffer,
     /// Number of the first element.
     pub offset: usize,
@@ -111,7 +111,7 @@ pub struct Matmul<'a> {
     pub scale: f32,
 }
 
-/// A weight matrix `W` `[rows, cols]` that will be multiplied with again and again.
+/// A weight matrix `W` `[rows, cols]` that will be used for many products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedMatrix {
     /// Rows.
@@ -147,7 +147,7 @@ impl RotaryTable {
     }
 }
 
-/// Sizes of a rotary embedding of rows `[B·T, H·C]`; row `r` stands at position `first + r % T`.
+/// Sizes of a rotary embedding of rows `[B·T, H·C]`; row `r` is at position `first + r % T`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotaryDims {
     /// Positions `T` of a sequence.
@@ -220,7 +220,7 @@ pub struct RowsToStore {
     pub capacity: usize,
 }
 
-/// What a LayerNorm kept for its backward pass.
+/// What a LayerNorm saved for its backward pass.
 #[derive(Clone, Copy, Debug)]
 pub enum KeptForNorm<'a> {
     /// The output, of a norm without gain and bias.
@@ -242,8 +242,8 @@ pub struct Head<'a> {
     pub width: usize,
 }
 
-/// What the rows of a head are compared with. `C` and `W` hold the numbers: buffers of a device ([`Targets`]), or
-/// slices in memory.
+/// The targets of the rows of a head. `C` and `W` hold the numbers: buffers of a device ([`Targets`]), or slices in
+/// memory.
 #[derive(Clone, Copy, Debug)]
 pub enum RowTargets<C, W> {
     /// A class per row: indices `[R]`.
@@ -255,7 +255,7 @@ pub enum RowTargets<C, W> {
 /// Targets in buffers of a device.
 pub type Targets<'a> = RowTargets<&'a Buffer, &'a Buffer>;
 
-/// Where a loss puts gradients.
+/// The gradients that a loss computes.
 #[derive(Debug)]
 pub struct LossGradient<'a> {
     /// Factor of every row's loss in the objective, for instance `1/R` for a mean.
@@ -266,8 +266,8 @@ pub struct LossGradient<'a> {
     pub d_table: Option<&'a mut Buffer>,
 }
 
-/// AdamW with decoupled weight decay (Loshchilov & Hutter): what does not change from step to step. The rest lies on
-/// the device, so that a recorded step stays valid: three numbers per parameter, see [`Adam::scalars`].
+/// AdamW with decoupled weight decay (Loshchilov & Hutter): the settings that stay the same in every step. Those that
+/// change are on the device, so that a recorded step stays valid: three numbers per parameter, see [`Adam::scalars`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Decay of the first moment.
@@ -278,23 +278,24 @@ pub struct Adam {
     pub eps: f32,
 }
 
-/// Where an update of a parameter finds its numbers on the device.
+/// Where the update of a parameter finds its numbers on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamStep<'a> {
-    /// What does not change from step to step.
+    /// The settings that stay the same in every step.
     pub adam: Adam,
-    /// [`Adam::SCALARS`] numbers for each parameter.
+    /// A buffer of [`Adam::SCALARS`] numbers for each parameter.
     pub scalars: &'a Buffer,
-    /// Number of the parameter among them.
+    /// Index of the parameter in `scalars`.
     pub slot: usize,
-    /// Factors of gradients, see [`crate::Device::clip_factors`].
+    /// The factors of gradients, see [`crate::Device::clip_factors`].
     pub factors: &'a Buffer,
-    /// Which of them is the parameter's.
+    /// Index of the parameter's factor.
     pub group: usize,
 }
 
 impl Adam {
-    /// Numbers per parameter that [`crate::Device::adamw`] reads: rate, inverse root, kept share.
+    /// Numbers per parameter that [`crate::Device::adamw`] reads: learning rate, inverse root, and the share that
+    /// weight decay keeps.
     pub const SCALARS: usize = 3;
 
     /// The scalars of update `step` (1 is the first) at a learning rate: the rate with the first moment's bias

@@ -1,22 +1,23 @@
-//! How numbers are rounded, in products and in stored weights.
+//! Rounding of numbers in products and in stored weights.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// How the operands of large products are rounded during training; sums are in f32 in any case.
+/// How the operands of large products are rounded during training; sums are always in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Not at all.
+    /// Operands are not rounded.
     #[default]
     F32,
-    /// To bfloat16, like the scores that training keeps. Parameters and the optimizer stay in f32.
+    /// Operands are rounded to bfloat16, and so are the scores that training stores. Parameters and the optimizer stay
+    /// in f32.
     Bf16,
 }
 
 impl Precision {
-    /// All of them.
+    /// All precisions.
     pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
 
     /// The name in recipes and on the command line.
@@ -34,7 +35,7 @@ impl fmt::Display for Precision {
     }
 }
 
-/// A name that no precision has.
+/// The error for an unknown name.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown precision {0:?}; there are f32 and bf16")]
 pub struct UnknownPrecision(String);
@@ -54,7 +55,7 @@ impl FromStr for Precision {
     }
 }
 
-/// The format of weights that serve inference.
+/// The format of weights for inference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightFormat {
     /// 4 bytes, exact.
@@ -62,12 +63,12 @@ pub enum WeightFormat {
     F32,
     /// 2 bytes: the upper half of an f32.
     Bf16,
-    /// 1 byte: whole numbers of -127 to 127, with an f32 scale per column and block of positions.
+    /// 1 byte: integers from -127 to 127, with an f32 scale per column and block of positions.
     Int8,
 }
 
 impl WeightFormat {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
     /// The name on the command line.

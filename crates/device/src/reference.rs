@@ -1,7 +1,7 @@
-//! The plain f64 device: what every operation means, precise enough for finite differences.
+//! The plain f64 device, which defines every operation and is precise enough for finite differences.
 //!
-//! One loop per sum, nothing fused, slow on purpose: tests hold fast devices against it. The plain functions that it
-//! consists of are public for the tests of kernels.
+//! It has one loop per sum and no fused operation. It is slow on purpose, because fast devices are tested against it.
+//! The plain functions that it consists of are public for the tests of kernels.
 
 mod attention;
 mod gelu;
@@ -45,7 +45,7 @@ pub fn values(buffer: &Buffer) -> &[f64] {
     buffer.storage::<Vec<f64>>()
 }
 
-/// The numbers of a buffer that a [`Reference`] made, to change.
+/// The numbers of a buffer that a [`Reference`] made, mutable.
 pub fn values_mut(buffer: &mut Buffer) -> &mut [f64] {
     buffer.storage_mut::<Vec<f64>>()
 }
@@ -84,13 +84,13 @@ impl Device for Reference {
         Ok(filled(len, role, 0.0))
     }
 
-    /// The arbitrary content is NaN here, so that nobody gets away with reading it.
+    /// The arbitrary content is NaN here, so that a read of it is noticed.
     fn temporary(&self, len: usize, role: Role, buffer: &mut Buffer) -> Result<()> {
         *buffer = filled(len, role, f64::NAN);
         Ok(())
     }
 
-    /// Nothing: no run is planned on this device, so it does not count.
+    /// Always 0, because no run is planned on this device.
     fn usage(&self) -> Usage {
         Usage::default()
     }
@@ -408,7 +408,7 @@ impl Device for Reference {
     }
 }
 
-/// The normalised row of a norm's input, from its mean and 1/std.
+/// Normalises a row of a norm's input, given its mean and 1/std.
 fn unit_row(x: &[f64], stats: &[f64]) -> Vec<f64> {
     x.iter().map(|x| (x - stats[0]) * stats[1]).collect()
 }

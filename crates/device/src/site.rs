@@ -1,4 +1,4 @@
-//! A Pattention site: its nonlinearity, its norm and its parameter tokens, as operations see it.
+//! A Pattention site: its nonlinearity, its norm and its parameter tokens, as used by operations.
 
 use crate::Buffer;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub enum Theta {
 }
 
 impl Theta {
-    /// All of them.
+    /// All nonlinearities.
     pub const ALL: [Self; 4] = [
         Self::L2NormGelu,
         Self::GeluL2Norm,
@@ -45,7 +45,7 @@ impl Theta {
         }
     }
 
-    /// Whether tokens whose scores are zero add nothing, to the output and to the norm.
+    /// Whether tokens with zero scores contribute neither to the output nor to the norm.
     pub fn ignores_zero_scores(self) -> bool {
         !matches!(self, Self::Softmax)
     }
@@ -57,19 +57,19 @@ impl std::fmt::Display for Theta {
     }
 }
 
-/// What a norm spans in a site of several segments.
+/// The tokens that a norm spans in a site with several segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NormSpan {
     /// All tokens share one norm and the site's `τ`, as in the paper.
     #[default]
     Joint,
-    /// Each segment has a norm and a `τ` of its own.
+    /// Each segment has a separate norm and a separate `τ`.
     Segment,
 }
 
-/// Consecutive parameter tokens of a site that were born together. `W` holds a matrix: a buffer of a device, or
-/// numbers in memory.
+/// Consecutive parameter tokens of a site that were added together. `W` is a matrix: a buffer of a device, or numbers
+/// in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<W> {
     /// Keys `[N_s, D_in]`.
@@ -82,7 +82,7 @@ pub struct Segment<W> {
     pub tau: f32,
 }
 
-/// A Pattention site `Y = Θ(X·Kᵀ)·V` whose tokens lie in an ordered list of segments.
+/// A Pattention site `Y = Θ(X·Kᵀ)·V` whose tokens are in an ordered list of segments.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a, W> {
     /// Nonlinearity.
@@ -100,7 +100,7 @@ pub struct Site<'a, W> {
 /// A site whose matrices are buffers of a device.
 pub type SiteRef<'a> = Site<'a, &'a Buffer>;
 
-/// Gradients of a segment's keys and values, added to; `None` where the segment is frozen.
+/// Gradients of a segment's keys and values, which are added to; `None` if the segment is frozen.
 pub type SegmentGradient<'a> = Option<[&'a mut Buffer; 2]>;
 
 /// Sizes of a Pattention: `rows` inputs of width `d_in` give outputs of width `d_out`.

@@ -45,7 +45,7 @@ impl Dtype {
         matches!(self, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     }
 
-    /// The type behind `torch.<name>Storage`.
+    /// The type of `torch.<name>Storage`.
     pub(crate) fn from_storage(name: &str) -> Option<Dtype> {
         Some(match name {
             "Bool" => Dtype::Bool,
@@ -78,7 +78,7 @@ impl Dtype {
         }
     }
 
-    /// Converts as many elements as `out` has; `false` for types that are not floating-point.
+    /// Converts elements until `out` is full; `false` for types that are not floating-point.
     pub(crate) fn to_f32(self, bytes: &[u8], out: &mut [f32]) -> bool {
         match self {
             Dtype::F32 => fill(out, elements(bytes).map(f32::from_le_bytes)),
@@ -93,7 +93,7 @@ impl Dtype {
         true
     }
 
-    /// Appends little-endian elements; `false` for types that are not written.
+    /// Appends little-endian elements; `false` for types that the writer does not support.
     pub(crate) fn append_bytes(self, values: &[f32], out: &mut Vec<u8>) -> bool {
         match self {
             Dtype::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
@@ -111,7 +111,7 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// The `N`-byte elements of `bytes`; a remainder, which no checked range has, is left out.
+/// The `N`-byte elements of `bytes`. A remainder is ignored; checked ranges have none.
 fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.as_chunks::<N>().0.iter().copied()
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, told as where, what was expected, what was found and what helps.
+//! Errors: where, what was expected, what was found and what helps.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ pub(crate) use tokenformer_base::shown;
 
 use crate::Dtype;
 
-/// Everything this crate refuses or fails at.
+/// The errors of this crate.
 ///
 /// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
 #[derive(Debug, thiserror::Error)]
@@ -22,34 +22,34 @@ pub enum Error {
         path: PathBuf,
         /// What was tried, as an infinitive.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// A file breaks its format.
     #[error("{location}: {what}\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
     Damaged {
-        /// The file, with the part of it where one is known.
+        /// The file, with the part of it if known.
         location: String,
         /// What is wrong.
         what: String,
-        /// What the format asks for.
+        /// What the format requires.
         expected: String,
         /// What was found.
         got: String,
         /// What to do.
         help: &'static str,
     },
-    /// A file that may be whole but is of a kind that this crate does not read.
+    /// A file that may be valid but has a format that this crate does not support.
     #[error("{location}: {what}\n  help:     {help}")]
     Unsupported {
-        /// The file, with the part of it where one is known.
+        /// The file, with the part of it if known.
         location: String,
         /// What it is.
         what: String,
         /// What to do.
         help: &'static str,
     },
-    /// A pickle asks for a function or class that has no place in a checkpoint.
+    /// A pickle requests a function or class that does not belong in a checkpoint.
     #[error(
         "{location}: the pickle asks for {}, which is refused; it has not been run\n  \
          expected: tensors, numbers, strings and containers of them\n  \
@@ -58,7 +58,7 @@ pub enum Error {
         shown(global)
     )]
     RefusedGlobal {
-        /// The file, with the part of it where one is known.
+        /// The file, with the part of it if known.
         location: String,
         /// The function or class, as `module.name`.
         global: String,
@@ -71,9 +71,9 @@ pub enum Error {
     MissingTensor {
         /// The file.
         path: PathBuf,
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// Names in the file that look alike, most alike first.
+        /// Similar names in the file, the most similar first.
         near: Vec<String>,
         /// Tensors in the file.
         count: usize,
@@ -98,19 +98,19 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// Elements that the shape asks for.
+        /// Number of elements of the shape.
         expected: u64,
-        /// Elements given.
+        /// Number of elements given.
         got: u64,
     },
-    /// What was to be written cannot be expressed in the format.
+    /// The format cannot express what should be written.
     #[error("{}: {what}\n  expected: {expected}\n  got:      {got}", path.display())]
     Unwritable {
         /// The file to be written.
         path: PathBuf,
         /// What is wrong.
         what: &'static str,
-        /// What the format asks for.
+        /// What the format requires.
         expected: String,
         /// What was given.
         got: String,
@@ -121,7 +121,7 @@ pub enum Error {
         shown(key)
     )]
     Config {
-        /// The file, with the line where one is known; all files where a key is in none.
+        /// The file, with the line if known; all files if a key is in none.
         location: Box<str>,
         /// The key, dotted for nested ones.
         key: Box<str>,
@@ -146,7 +146,7 @@ pub enum Error {
         path: PathBuf,
         /// The sequence.
         sequence: usize,
-        /// Where in it.
+        /// Position in the sequence.
         position_tokens: u64,
         /// The token.
         token: i64,
@@ -160,14 +160,14 @@ pub enum Error {
         path: PathBuf,
         /// The sequence.
         sequence: usize,
-        /// First token asked for.
+        /// First requested token.
         start: usize,
-        /// Tokens asked for.
+        /// Number of requested tokens.
         len: usize,
-        /// Tokens of the sequence, 0 where there is no such sequence.
+        /// Tokens of the sequence, 0 if the sequence does not exist.
         available: usize,
     },
-    /// A value given by the caller that cannot be used.
+    /// An invalid argument of the caller.
     #[error("{name}: out of range\n  expected: {expected}\n  got:      {got}")]
     Argument {
         /// The value's name.

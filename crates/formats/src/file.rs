@@ -1,4 +1,4 @@
-//! Files as bytes: mapped for reading, staged for writing.
+//! Memory maps for reading files, temporary files for writing them.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use tokenformer_base::files;
 
 use crate::{Error, Result};
 
-/// Maps a regular file. Whoever changes or shortens it in place meanwhile changes the bytes under the reader, or ends
-/// the process.
+/// Maps a regular file. If another program changes or shortens it in place while it is mapped, the bytes change under
+/// the reader, or the process is killed.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let (file, _) = files::open_regular(path).map_err(Error::io(path, "read it"))?;
     // SAFETY: the map is only read, as bytes, for which every value is valid. This crate never writes into a file under
-    // its final name; that nobody else does while it is mapped is asked for in the crate's documentation.
+    // its final name; the crate's documentation requires the same of other programs while a file is mapped.
     unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map it into memory"))
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// A new file beside `path`; it disappears unless [`publish`] is called.
+/// A new file beside `path`; it is removed unless [`publish`] is called.
 pub(crate) fn stage(path: &Path) -> Result<NamedTempFile> {
     files::stage(files::parent(path), ".tokenformer-")
         .map_err(Error::io(path, "create a file beside it"))

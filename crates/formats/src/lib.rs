@@ -3,16 +3,16 @@
 //! The crate knows nothing about models. It reads and writes
 //!
 //! * [`TorchFile`], [`Tensors`] and [`write_torch`]: PyTorch's `torch.save` archives, on top of [`pickle`], a reader of
-//!   pickles in which nothing can run;
+//!   pickles that never executes anything;
 //! * [`deepspeed`]: training folders, half-precision weights or the merged 32-bit ones;
 //! * [`neox_config`]: the configurations of GPT-NeoX and of published TokenFormer models;
 //! * [`megatron`]: token data (`.bin`, `.idx`), and [`samples`], the order in which GPT-NeoX trains on it, down to
 //!   [`numpy_rng`], the generator behind that order.
 //!
-//! Files may come from anywhere. A malformed or hostile one ends in an [`Error`] that names the file and what is wrong,
-//! never in a panic. Opening a file takes at most twice its size in memory and 16 MiB; numbers take memory when they are
-//! read, never more than the file has of them, apart from expanded tensors, which a file may have up to
-//! [`MAX_REPEATED_ELEMENTS`] numbers of. Large files are mapped: nobody should write into them while they are
+//! Files may come from untrusted sources. A malformed or hostile one leads to an [`Error`] that names the file and the
+//! problem, never to a panic. Opening a file takes at most twice its size in memory plus 16 MiB. Tensors take memory
+//! only when they are read, never more than the file has elements, except for expanded tensors, of which a file may
+//! have up to [`MAX_REPEATED_ELEMENTS`] elements. Large files are mapped, so they must not be changed while they are
 //! open.
 
 pub mod deepspeed;

@@ -1,7 +1,8 @@
-//! numpy's legacy generator, `numpy.random.RandomState`, as far as data order needs it.
+//! numpy's legacy generator, `numpy.random.RandomState`, as far as the data order needs it.
 //!
-//! MT19937 seeded by one integer; `shuffle` walks from the last element to the second and swaps each with one at or
-//! before it, drawn by masking 32 random bits and rejecting what is too large. Source: numpy's
+//! It is MT19937 seeded by one integer. `shuffle` goes from the last element to the second and swaps each with one at
+//! or before it, whose index is drawn by masking 32 random bits and rejecting values that are too large. Source:
+//! numpy's
 //! `numpy/random/mtrand.pyx` (`_shuffle_raw`) and `src/distributions/distributions.c` (`random_interval`).
 //!
 //! ```
@@ -28,10 +29,10 @@ impl RandomState {
         }
     }
 
-    /// Brings elements into the order that `shuffle` gives a one-dimensional array.
+    /// Shuffles elements as `shuffle` does for a one-dimensional array.
     ///
     /// # Panics
-    /// With more than 2³² elements, for which numpy draws otherwise.
+    /// With more than 2³² elements, for which numpy draws differently.
     pub fn shuffle<T>(&mut self, elements: &mut [T]) {
         for last in (1..elements.len()).rev() {
             elements.swap(self.at_most(last), last);
@@ -40,7 +41,7 @@ impl RandomState {
 
     /// A number from 0 to `max`.
     fn at_most(&mut self, max: usize) -> usize {
-        // The one caller, `SampleOrder::build`, refuses orders of more than 2^31 with an error.
+        // The only caller, `SampleOrder::build`, returns an error for orders of more than 2^31.
         let max = u32::try_from(max).expect("callers shuffle at most 2^32 elements, as documented");
         let mask = u32::MAX >> max.leading_zeros();
         loop {

@@ -1,4 +1,4 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::decode::Unreadable;
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong between a picture and a training batch.
+/// The errors of this crate.
 ///
 /// `Display` says what and where on the first line, then what was expected, what was found and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +21,10 @@ pub enum Error {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The reason of the operating system.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A picture that has to be read cannot be.
+    /// A required picture that cannot be read.
     #[error(
         "{location}: {}\n  expected: {}\n  got:      {}\n  help:     replace or remove the file",
         reason.problem, reason.expected, reason.got
@@ -35,7 +35,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: Unreadable,
     },
-    /// More pictures cannot be read than is accepted.
+    /// More pictures than accepted cannot be read.
     #[error(
         "{location}: too many unreadable pictures\n  expected: at most {limit} of {found}\n  got:      {count} so far{}\n  \
          help:     replace or remove these files, or accept more with --max-unreadable SHARE",
@@ -46,14 +46,14 @@ pub enum Error {
         location: String,
         /// Pictures found.
         found: usize,
-        /// How many may be unreadable.
+        /// Number of pictures that may be unreadable.
         limit: usize,
-        /// How many are.
+        /// Number of unreadable pictures.
         count: usize,
-        /// The first of them with their reasons.
+        /// The first of them, with the reasons.
         first: Vec<String>,
     },
-    /// A folder or file that is no set of pictures.
+    /// A folder or file that is not a set of pictures.
     #[error("{location}: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
     Source {
         /// The folder or file.
@@ -67,7 +67,7 @@ pub enum Error {
         /// What to do.
         help: String,
     },
-    /// A dataset folder that is damaged, or none.
+    /// A folder that is damaged or is not a dataset.
     #[error("{}: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     run `tokenformer data prepare --images` again", path.display())]
     Dataset {
         /// The folder or the file in it.
@@ -79,7 +79,7 @@ pub enum Error {
         /// What was found.
         got: String,
     },
-    /// A picture is not the one that the dataset was made of.
+    /// A picture has changed since the dataset was made.
     #[error(
         "{}: the file changed since the dataset was made\n  expected: {expected}\n  got:      {got}\n  \
          help:     put the file back, or run `tokenformer data prepare --images` again",
@@ -90,7 +90,7 @@ pub enum Error {
         path: PathBuf,
         /// Its size or hash in the dataset.
         expected: String,
-        /// What it has now.
+        /// Its size or hash now.
         got: String,
     },
     /// The folder to write is in use.
@@ -98,7 +98,7 @@ pub enum Error {
     OutputNotEmpty {
         /// The folder.
         path: PathBuf,
-        /// What is in it.
+        /// The name of an entry in it.
         found: String,
         /// What to do.
         help: &'static str,
@@ -113,19 +113,19 @@ pub enum Error {
         /// The value.
         got: String,
     },
-    /// A program that gets a package failed.
+    /// A program for downloading or unpacking a package failed.
     #[error("`{command}` failed: {reason}\n  expected: the package {package}\n  help:     {help}")]
     Download {
         /// The command as it was run.
         command: String,
-        /// Its last words.
+        /// The end of its error output.
         reason: String,
         /// The package.
         package: &'static str,
         /// What to do.
         help: String,
     },
-    /// The folder could not be written or verified.
+    /// An error while writing or verifying the folder.
     #[error(transparent)]
     Store(#[from] tokenformer_store::Error),
 }
@@ -158,7 +158,7 @@ fn listed(lines: &[String]) -> String {
         .collect()
 }
 
-/// Outside text on one line: control characters are shown, and what is too long is cut.
+/// Outside text on one line: control characters are escaped, and long text is cut.
 pub(crate) fn shown(text: &str) -> String {
     const CHARS: usize = 200;
     let mut line: String = text.chars().take(CHARS).flat_map(show).collect();

@@ -1,9 +1,10 @@
-//! A set of coloured fractals out of a seed, for which nothing has to be downloaded.
+//! A set of coloured fractals that is computed from a seed, so that nothing has to be downloaded.
 //!
-//! A class is an iterated function system, as in FractalDB (Kataoka et al., 2020, "Pre-training without Natural Images"):
-//! 2 to 4 affine maps that draw points together, applied in random order. A picture of the class has these maps with
-//! every number moved by up to 8 %, a colour for each map, a background and a place of its own, so colours say nothing
-//! about the class. Only sums, products, quotients and square roots are taken: every machine makes the same bytes.
+//! A class is an iterated function system, as in FractalDB (Kataoka et al., 2020, "Pre-training without Natural
+//! Images"): 2 to 4 contracting affine maps, applied in random order. A picture of the class uses these maps with every
+//! number changed by up to 8 %, and a random colour for each map, background and position, so colours carry no
+//! information about the class. Only sums, products, quotients and square roots are computed, so every machine makes
+//! the same bytes.
 
 use std::sync::Arc;
 
@@ -13,18 +14,18 @@ use crate::picture::Picture;
 use crate::random::{Draws, Purpose};
 use crate::source::{Data, Item, MAX_CLASSES, Part, Source};
 
-/// What set is made.
+/// Options of the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FractalOptions {
-    /// Classes, 2 or more; default 20.
+    /// Number of classes, 2 or more; default 20.
     pub classes: usize,
-    /// Training pictures of each, some of which validate; default 500.
+    /// Training pictures of each class, some of which are used for validation; default 500.
     pub per_class: usize,
-    /// Test pictures of each; default 50.
+    /// Test pictures of each class; default 50.
     pub test_per_class: usize,
     /// Width and height in pixels, 8 to 512; default 32.
     pub side: usize,
-    /// Decides everything; default 0.
+    /// Seed of all random choices; default 0.
     pub seed: u64,
 }
 
@@ -108,7 +109,7 @@ pub fn source(options: &FractalOptions) -> Result<Source> {
     })
 }
 
-/// (x, y) to (a·x + b·y + e, c·x + d·y + f).
+/// An affine map of (x, y) to (a·x + b·y + e, c·x + d·y + f).
 #[derive(Debug, Clone, Copy)]
 struct Map {
     linear: [f64; 4],
@@ -116,7 +117,7 @@ struct Map {
 }
 
 impl Map {
-    /// Draws points together by a factor of at most `factor`.
+    /// Scales the linear part down so that its stretch is at most `factor`.
     fn limited(mut self, factor: f64) -> Self {
         let stretch = self.stretch();
         if stretch > factor {
@@ -151,11 +152,11 @@ pub(crate) struct System {
     maps: Vec<Map>,
 }
 
-/// Stretch of a map at most, so that points do not run away.
+/// Largest stretch of a map, so that points converge.
 const MOST_STRETCH: f64 = 0.9;
-/// Systems tried for one that is neither a speck nor a blot.
+/// Number of random systems tried to find one with a suitable covered area.
 const TRIES: usize = 1000;
-/// Grid on which a class is looked at, and the share of its cells that a good one covers.
+/// Grid on which the covered area of a class is measured, and the accepted share of covered cells.
 const GRID: usize = 32;
 const COVER: std::ops::Range<f64> = 0.12..0.5;
 
@@ -207,13 +208,14 @@ impl System {
         }
     }
 
-    /// Points of the fractal, each with the map that led to it. Maps are chosen by how much area they keep.
+    /// Points of the fractal, each with the map that produced it. The probability of a map is proportional to its area
+    /// factor.
     fn points(&self, draws: &mut Draws, count: usize) -> Vec<([f64; 2], usize)> {
         let weights: Vec<f64> = self.maps.iter().map(|map| map.area() + 0.02).collect();
         let total: f64 = weights.iter().sum();
         let mut point = [0.0; 2];
         let mut points = Vec::with_capacity(count);
-        // The first points are on their way to the fractal.
+        // The first points have not converged to the fractal, so they are skipped.
         for step in 0..count + 20 {
             let mut choice = draws.uniform(0.0, total);
             let chosen = weights.iter().position(|weight| {
@@ -230,7 +232,7 @@ impl System {
     }
 }
 
-/// Points stretched to fill 0 to `side` in both directions.
+/// Scales points so that they fill 0 to `side` in both directions.
 fn placed(points: &[([f64; 2], usize)], side: f64) -> impl Iterator<Item = ([f64; 2], usize)> {
     let bounds = |axis: usize| {
         let values = points.iter().map(|(point, _)| point[axis]);
@@ -249,7 +251,7 @@ fn placed(points: &[([f64; 2], usize)], side: f64) -> impl Iterator<Item = ([f64
     })
 }
 
-/// Picture `number` of a class.
+/// Draws picture `number` of a class.
 pub(crate) fn draw(system: &System, seed: u64, class: u32, number: u64, side: usize) -> Picture {
     let position = (u64::from(class) << 40) | number;
     let mut draws = Draws::new(seed, Purpose::Fractal, position);
@@ -258,7 +260,7 @@ pub(crate) fn draw(system: &System, seed: u64, class: u32, number: u64, side: us
     let mut color = |low: f64, high: f64| [0; 3].map(|_| draws.uniform(low, high));
     let background = color(0.0, 90.0);
     let colors: Vec<[f64; 3]> = moved.maps.iter().map(|_| color(110.0, 255.0)).collect();
-    // The fractal takes 3/4 to all of the picture, somewhere in it.
+    // The fractal covers 3/4 to all of the picture's side, at a random position.
     let size = side as f64 * draws.uniform(0.75, 1.0);
     let corner = [0; 2].map(|_| draws.uniform(0.0, side as f64 - size));
 
@@ -276,7 +278,7 @@ pub(crate) fn draw(system: &System, seed: u64, class: u32, number: u64, side: us
         if *count == 0.0 {
             return background[channel] as u8;
         }
-        // Four points make a pixel opaque: the mean number of a picture that is full.
+        // Four points make a pixel opaque; this is the mean number if a picture is filled.
         let opacity = (count / 4.0).min(1.0).sqrt();
         let color = sum[channel] / count;
         (background[channel] + opacity * (color - background[channel])) as u8
@@ -297,7 +299,7 @@ mod tests {
         )
     }
 
-    /// Bytes that every machine and version makes.
+    /// Every machine and version makes these bytes.
     #[test]
     fn the_bytes_of_a_seed_are_fixed() {
         let hash = blake3::hash(picture(1, 2, 3).pixels()).to_hex();
@@ -313,7 +315,7 @@ mod tests {
         assert_ne!(one, picture(1, 2, 4));
     }
 
-    /// The nearest mean of a class, on covered pixels alone, finds most classes: shape tells them apart.
+    /// A nearest-mean classifier on covered pixels finds most classes, so the shape distinguishes them.
     #[test]
     fn classes_can_be_told_apart_by_shape() {
         const CLASSES: u32 = 5;

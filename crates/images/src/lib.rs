@@ -1,20 +1,20 @@
-//! From pictures to training batches.
+//! Prepares pictures as training batches.
 //!
 //! | module           | concern |
 //! |------------------|---------|
 //! | [`picture`]      | 8-bit pictures, grey or RGB |
-//! | [`mod@decode`]   | JPEG, PNG and WebP, strictly, upright and in 8 bits |
+//! | [`mod@decode`]   | strict decoding of JPEG, PNG and WebP to upright pictures of 8 bits |
 //! | [`mod@resize`]   | Pillow's resampling, to the bit |
 //! | [`augment`]      | random crops, flips, RandAugment, erasing, mixup and cutmix |
-//! | [`preprocess`]   | what happens to every picture: size, crop, normalisation |
+//! | [`preprocess`]   | preprocessing of every picture: size, crop, normalisation |
 //! | [`source`]       | pictures and classes from folders, IDX and CIFAR files |
-//! | [`fractals`]     | a coloured set out of a seed |
-//! | [`fetch`]        | public sets out of package registries |
-//! | [`dataset`]      | a dataset folder: written whole, read strictly |
-//! | [`loader`]       | batches for a position, prepared ahead |
+//! | [`fractals`]     | a set of coloured fractals, computed from a seed |
+//! | [`fetch`]        | public sets from package registries |
+//! | [`dataset`]      | dataset folders: published atomically, verified when read |
+//! | [`loader`]       | batches for a position, prefetched by workers |
 //!
-//! Everything is deterministic: a sample is a function of dataset, recipe, seed and position, whatever the number of
-//! workers, so the position is all that a resumed run needs.
+//! Everything is deterministic: a sample depends only on dataset, recipe, seed and position, not on the number of
+//! workers, so a resumed run needs only the position.
 
 pub mod augment;
 pub mod dataset;

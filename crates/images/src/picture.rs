@@ -12,7 +12,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A picture of these pixels; `None` if a side is 0, `channels` neither 1 nor 3, or the number of bytes another than
+    /// A picture of these pixels; `None` if a side is 0, `channels` is not 1 or 3, or the number of bytes is not
     /// `height * width * channels`.
     pub fn new(width: usize, height: usize, channels: usize, pixels: Vec<u8>) -> Option<Self> {
         let bytes = width.checked_mul(height)?.checked_mul(channels)?;
@@ -44,7 +44,7 @@ impl Picture {
         }
     }
 
-    /// A picture whose parts are known to fit.
+    /// A picture whose size is known to match its pixels.
     pub(crate) fn from_parts(
         width: usize,
         height: usize,
@@ -60,7 +60,7 @@ impl Picture {
         }
     }
 
-    /// The same shape with other pixels, of which there are as many.
+    /// A picture of the same shape with other pixels.
     pub(crate) fn with_pixels(&self, pixels: Vec<u8>) -> Self {
         debug_assert_eq!(pixels.len(), self.pixels.len());
         Self { pixels, ..*self }
@@ -94,7 +94,7 @@ impl Picture {
         self.pixels[(y * self.width + x) * self.channels + channel]
     }
 
-    /// The rectangle from (`left`, `top`) on, which lies inside.
+    /// The rectangle at (`left`, `top`), which must be inside the picture.
     pub(crate) fn crop(&self, left: usize, top: usize, width: usize, height: usize) -> Self {
         let mut pixels = Vec::with_capacity(width * height * self.channels);
         for y in top..top + height {
@@ -109,7 +109,7 @@ impl Picture {
         }
     }
 
-    /// Left and right exchanged.
+    /// Exchanges left and right.
     pub(crate) fn flip(&mut self) {
         let channels = self.channels;
         for row in self.pixels.chunks_exact_mut(self.width * channels) {
@@ -118,7 +118,7 @@ impl Picture {
         }
     }
 
-    /// One channel: Pillow's `convert("L")`, the luma of ITU-R 601-2 in 16 bits of fraction.
+    /// Converts to one channel as Pillow's `convert("L")`: the luma of ITU-R 601-2 with 16 bits of fraction.
     pub fn to_grey(&self) -> Self {
         if self.channels == 1 {
             return self.clone();
@@ -134,7 +134,7 @@ impl Picture {
         }
     }
 
-    /// Three channels; grey is repeated.
+    /// Converts to three channels; grey is repeated.
     pub fn to_rgb(&self) -> Self {
         if self.channels == 3 {
             return self.clone();
@@ -146,7 +146,7 @@ impl Picture {
         }
     }
 
-    /// `channels` (1 or 3) channels.
+    /// Converts to `channels` (1 or 3).
     pub(crate) fn into_channels(self, channels: usize) -> Self {
         match (self.channels, channels) {
             (3, 1) => self.to_grey(),
@@ -155,7 +155,7 @@ impl Picture {
         }
     }
 
-    /// A hash of shape and pixels: equal pictures have equal ones, whatever file they came from.
+    /// A hash of shape and pixels. Equal pictures have equal hashes, even if their files differ.
     pub fn content_hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for side in [self.width, self.height, self.channels] {

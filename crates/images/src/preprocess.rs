@@ -1,7 +1,7 @@
-//! What happens to every picture before a model sees it: size, crop, normalisation.
+//! Preprocessing of every picture before it enters a model: size, crop, normalisation.
 //!
-//! It belongs to the model and not to the dataset: evaluation, prediction and serving use the same one, or their results
-//! differ.
+//! It belongs to the model and not to the dataset: evaluation, prediction and serving must use the same preprocessing,
+//! or their results differ.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::resize::{Filter, resize_part};
 
-/// From a picture of any size to the input of a model.
+/// How a picture of any size becomes the input of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
@@ -26,12 +26,12 @@ pub struct Preprocess {
     pub filter: Filter,
     /// Mean of each channel on the scale 0 to 1, which is subtracted.
     pub mean: Vec<f64>,
-    /// Deviation of each channel on the same scale, by which is divided.
+    /// Standard deviation of each channel on the same scale, the divisor.
     pub std: Vec<f64>,
 }
 
 impl Preprocess {
-    /// As vision Transformers are trained on ImageNet: 224 x 224 out of 256, bicubic.
+    /// The preprocessing of vision Transformers for ImageNet: a crop of 224 x 224 out of 256, bicubic.
     pub fn imagenet() -> Self {
         Self {
             height: 224,
@@ -44,7 +44,7 @@ impl Preprocess {
         }
     }
 
-    /// Of small pictures as they are: `side` x `side`, nothing cut away, normalised by these moments.
+    /// Preprocessing of small pictures: `side` x `side` without cropping, normalised with this mean and deviation.
     pub fn small(side: usize, mean: Vec<f64>, std: Vec<f64>) -> Self {
         Self {
             height: side,
@@ -100,17 +100,18 @@ impl Preprocess {
         Ok(())
     }
 
-    /// Numbers of an input: `channels * height * width`.
+    /// Number of elements of an input: `channels * height * width`.
     pub fn len(&self) -> usize {
         self.channels * self.height * self.width
     }
 
-    /// Never: an input has at least one number.
+    /// Always false, because an input has at least one element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Resized so that it covers the input divided by `crop_share`, keeping its shape, and the centre of that.
+    /// Resizes the picture, with its aspect ratio, so that it covers the input divided by `crop_share`, and crops the
+    /// centre.
     ///
     /// For a square input this is `Resize(short side)` and `CenterCrop` of torchvision on Pillow's pictures, to the bit.
     pub fn center(&self, picture: Picture) -> Picture {
@@ -122,7 +123,7 @@ impl Preprocess {
             true => (wide, wide * height / width),
             false => (high * width / height, high),
         };
-        // The shorter of two equal sides can come out one short of the input where the shapes differ.
+        // If the shapes differ, rounding can make a side one pixel shorter than the input.
         let size = (size.0.max(self.width), size.1.max(self.height));
         let start = |outer: usize, inner: usize| {
             (((outer - inner) as f64) / 2.0).round_ties_even() as usize
@@ -132,7 +133,7 @@ impl Preprocess {
         resize_part(&picture, size, columns, top..top + self.height, self.filter)
     }
 
-    /// `(value / 255 - mean) / std` as `[channels, height, width]`, of a picture of the input's shape.
+    /// Writes `(value / 255 - mean) / std` as `[channels, height, width]` for a picture of the input's shape.
     pub fn normalise(&self, picture: &Picture, out: &mut [f32]) {
         let (channels, plane) = (self.channels, self.height * self.width);
         debug_assert_eq!(picture.shape(), (self.width, self.height, channels));
@@ -146,7 +147,7 @@ impl Preprocess {
         }
     }
 
-    /// The mean as a colour, grey for one channel: what fills the corners of a turned picture.
+    /// The mean as a colour, grey for one channel, which fills the corners of a rotated picture.
     pub(crate) fn fill(&self) -> [u8; 3] {
         let level = |channel: usize| {
             let mean = self.mean[channel.min(self.channels - 1)];

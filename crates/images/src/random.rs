@@ -1,6 +1,6 @@
 //! Random numbers as a function of (seed, purpose, position).
 
-/// What numbers are drawn for; each purpose has a stream of its own at every position.
+/// The purpose of random numbers; each purpose has a separate stream at every position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
     /// The order of an epoch.
@@ -36,12 +36,12 @@ impl Draws {
         finalize(self.state)
     }
 
-    /// In [0, 1), in steps of 2^-53.
+    /// A number in [0, 1), in steps of 2^-53.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 
-    /// In [`low`, `high`).
+    /// A number in [`low`, `high`).
     pub(crate) fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
@@ -60,7 +60,7 @@ impl Draws {
         if self.chance(0.5) { -value } else { value }
     }
 
-    /// Of mean 0 and deviation 1, by Marsaglia's polar method.
+    /// A normal number with mean 0 and deviation 1, by Marsaglia's polar method.
     pub(crate) fn normal(&mut self) -> f64 {
         loop {
             let (x, y) = (self.uniform(-1.0, 1.0), self.uniform(-1.0, 1.0));
@@ -71,10 +71,10 @@ impl Draws {
         }
     }
 
-    /// Of the distribution Beta(`alpha`, `alpha`), as the share of one of two gamma variables.
+    /// A number with the distribution Beta(`alpha`, `alpha`), as the share of one of two gamma variables.
     pub(crate) fn beta(&mut self, alpha: f64) -> f64 {
         let (x, y) = (self.gamma(alpha), self.gamma(alpha));
-        // Both vanish only for a tiny alpha, where either end is as likely.
+        // Both are 0 only for a tiny alpha, for which 0 and 1 are equally likely.
         if x + y > 0.0 {
             x / (x + y)
         } else {
@@ -82,7 +82,8 @@ impl Draws {
         }
     }
 
-    /// Of shape `shape` and scale 1: Marsaglia and Tsang (2000); shapes below 1 by their exponent 1/shape.
+    /// A gamma number of shape `shape` and scale 1: Marsaglia and Tsang (2000); for shapes below 1 with the exponent
+    /// 1/shape.
     fn gamma(&mut self, shape: f64) -> f64 {
         if shape < 1.0 {
             let power = (1.0 - self.unit()).powf(1.0 / shape);
@@ -157,7 +158,7 @@ mod tests {
         ];
         for (number, (draw, mean, variance)) in cases.into_iter().enumerate() {
             let got = moments(draw);
-            // Four standard deviations of the mean; the variance within 3 %.
+            // The mean must be within four standard deviations, the variance within 3 %.
             assert!(
                 (got.0 - mean).abs() < 4.0 * (variance / COUNT as f64).sqrt(),
                 "{number}: {got:?}"
@@ -166,7 +167,7 @@ mod tests {
         }
     }
 
-    /// Beta(0.8, 0.8) against its distribution function by numeric integration: Kolmogorov and Smirnov.
+    /// Compares Beta(0.8, 0.8) with its distribution function, integrated numerically, by a Kolmogorov-Smirnov test.
     #[test]
     fn beta_follows_its_distribution() {
         const COUNT: usize = 20_000;

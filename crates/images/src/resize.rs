@@ -1,11 +1,12 @@
 //! Resampling, equal to Pillow's `Image.resize` to the bit.
 //!
-//! Pillow's algorithm (`Resample.c`): the filter is widened by the factor of reduction, so that every source pixel counts
-//! (antialiasing); the weights of an output pixel are normalised in f64 and rounded to 22 bits of fraction; along rows and
-//! then along columns, with 8 bits between the passes. Sums are integers, so every machine gives the same.
+//! Pillow's algorithm (`Resample.c`): the filter is widened by the factor of reduction, so that every source pixel
+//! contributes (antialiasing). The weights of an output pixel are normalised in f64 and rounded to 22 bits of fraction.
+//! Rows are resampled first and then columns, with 8 bits between the passes. Sums are integers, so every machine gives
+//! the same result.
 //!
-//! Pillow 13 resamples columns first where the height loses more than twice as many pixels as the width. The rounding
-//! between the passes makes that another picture (by a level here and there) than older versions have of tall pictures.
+//! Pillow 13 resamples columns first if the height loses more than twice as many pixels as the width. Because of the
+//! rounding between the passes, tall pictures then differ from those of older versions by a level in some pixels.
 
 use std::ops::Range;
 
@@ -13,15 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::picture::Picture;
 
-/// How a pixel of the new size is made of those of the old.
+/// How a pixel of the new size is computed from those of the old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
-    /// The mean of the pixels covered.
+    /// The mean of the covered pixels.
     Box,
-    /// A triangle.
+    /// A triangle filter.
     Bilinear,
-    /// A cubic with a = -0.5; what recipes of vision Transformers use.
+    /// A cubic filter with a = -0.5, which recipes of vision Transformers use.
     #[default]
     Bicubic,
 }
@@ -50,18 +51,18 @@ impl Filter {
     }
 }
 
-/// Bits behind the point of a weight.
+/// Bits of the fraction of a weight.
 const FRACTION_BITS: u32 = 22;
 const HALF: i32 = 1 << (FRACTION_BITS - 1);
 
-/// The picture in the size `width` x `height`, both at least 1.
+/// Resizes the picture to `width` x `height`, both at least 1.
 pub fn resize(picture: &Picture, width: usize, height: usize, filter: Filter) -> Picture {
     resize_part(picture, (width, height), 0..width, 0..height, filter)
 }
 
 /// The columns and rows in these ranges of [`resize`] to `size` (width, height), without computing the others.
 ///
-/// The ranges lie inside and are not empty.
+/// The ranges must be inside the new size and not empty.
 pub(crate) fn resize_part(
     picture: &Picture,
     size: (usize, usize),
@@ -87,7 +88,7 @@ pub(crate) fn resize_part(
     Picture::from_parts(width, height, channels, pixels)
 }
 
-/// Which source pixels an output pixel is made of, and their weights.
+/// The source pixels of each output pixel, and their weights.
 struct Taps {
     /// The source pixels that have a weight.
     sources: Range<usize>,
@@ -98,8 +99,8 @@ struct Taps {
 }
 
 impl Taps {
-    /// Of the output pixels in `part` of `new`. Where nothing changes its size, the weights are 1: copies, as in Pillow,
-    /// which leaves such a pass out.
+    /// The taps of the output pixels in `part` of `new`. If the size does not change, the weights are 1, which copies
+    /// the pixels as Pillow does by skipping the pass.
     fn new(old: usize, new: usize, part: Range<usize>, filter: Filter) -> Self {
         if old == new {
             return Self {
@@ -120,7 +121,7 @@ impl Taps {
         let mut exact = Vec::new();
         for out in part {
             let center = (out as f64 + 0.5) * scale;
-            // Casts cut towards 0 as in C; below 0 the first pixel is 0 either way.
+            // Casts truncate towards 0 as in C; for negative values the first pixel is 0.
             let first = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(old);
             exact.clear();
@@ -137,7 +138,7 @@ impl Taps {
                 }) as i32
             }));
         }
-        // Both ends of the range of weights rise from one output pixel to the next.
+        // Both ends of the range of sources increase from one output pixel to the next.
         let start = taps.ranges.first().map_or(0, |&(first, _)| first);
         let end = taps
             .ranges
@@ -160,7 +161,8 @@ impl Taps {
     }
 }
 
-/// The two passes, compiled twice on x86-64: once with AVX2, whose products of 32-bit integers older processors lack.
+/// The two passes. On x86-64 they are compiled twice, once with AVX2, whose products of 32-bit integers older
+/// processors lack.
 struct Passes<'a> {
     across: &'a Taps,
     down: &'a Taps,
@@ -256,8 +258,8 @@ fn resize_columns(rows: &[u8], row: usize, taps: &Taps) -> Vec<u8> {
     out
 }
 
-/// The weights of a pixel add up to 1, those of a cubic to less than 1.5 without their signs: below 2^31 with 22 bits of
-/// fraction and values of 8 bits, so nothing wraps, and builds that check for it need not.
+/// The weights of a pixel add up to 1, and their absolute values, for a cubic filter, to less than 1.5. With 22 bits of
+/// fraction and values of 8 bits, sums stay below 2^31, so wrapping arithmetic never wraps and avoids overflow checks.
 #[inline(always)]
 fn product_sum(sum: i32, weight: i32, value: u8) -> i32 {
     sum.wrapping_add(weight.wrapping_mul(i32::from(value)))
@@ -274,7 +276,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// A picture of one colour stays one, whatever the sizes and the filter.
+        /// A picture of one colour keeps it, for all sizes and filters.
         #[test]
         fn one_colour_stays(
             old in (1_usize..40, 1_usize..40), new in (1_usize..40, 1_usize..40), value in any::<u8>(),
@@ -289,7 +291,7 @@ mod tests {
     }
 
     proptest! {
-        /// A part is what the whole has there.
+        /// A resized part equals that part of the whole resized picture.
         #[test]
         fn parts_are_parts_of_the_whole(
             old in (1_usize..30, 1_usize..30), left in 0_usize..9, top in 0_usize..9,
@@ -302,7 +304,7 @@ mod tests {
     }
 
     proptest! {
-        /// The code for AVX2 against the one for any processor.
+        /// Compares the code for AVX2 with the portable code.
         #[test]
         fn both_codes_give_the_same(
             old in (1_usize..60, 1_usize..60), new in (1_usize..60, 1_usize..60), channels in 0_usize..2,

@@ -48,7 +48,7 @@ pub fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// A file being written beside its final name; dropped without [`commit`](StagedFile::commit) it vanishes.
+/// A file being written beside its final name. If it is dropped without [`commit`](StagedFile::commit), it is removed.
 pub(crate) struct StagedFile {
     file: File,
     temporary: PathBuf,
@@ -85,7 +85,7 @@ impl StagedFile {
 impl Drop for StagedFile {
     fn drop(&mut self) {
         if !self.committed {
-            // The error that brought us here is already on its way; the next writer empties what stays.
+            // The original error is already being returned; the next writer removes the file.
             let _ = fs::remove_file(&self.temporary);
         }
     }

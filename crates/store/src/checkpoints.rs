@@ -1,7 +1,8 @@
-//! The checkpoints of a run directory: `checkpoints/step-00000500/` and so on, with the pointer files `latest` and
+//! The checkpoints of a run directory (`checkpoints/step-00000500/` and so on), with the pointer files `latest` and
 //! `best` beside them.
 //!
-//! [`Checkpoints`] only reads, so it is safe beside a running training. [`CheckpointWriter`] holds the run's lock.
+//! [`Checkpoints`] only reads, so it is safe to use while a training is running. [`CheckpointWriter`] holds the run's
+//! lock.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -26,7 +27,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Looks at a run directory; it need not exist, and nothing in it is touched.
+    /// Opens a run directory for reading. It need not exist, and nothing in it is changed.
     pub fn open(run_dir: &Path) -> Checkpoints {
         Checkpoints {
             run_dir: run_dir.to_path_buf(),
@@ -38,7 +39,7 @@ impl Checkpoints {
         &self.run_dir
     }
 
-    /// Where the checkpoint of a step is or would be.
+    /// The path of the checkpoint of a step, which need not exist.
     ///
     /// ```
     /// # use tokenformer_store::Checkpoints;
@@ -49,7 +50,7 @@ impl Checkpoints {
         self.folder().join(step_name(step))
     }
 
-    /// The checkpoints there are, broken ones included, by step.
+    /// All checkpoints, including broken ones, sorted by step.
     ///
     /// # Errors
     /// [`Error::Io`]. A missing folder is an empty list.
@@ -63,8 +64,8 @@ impl Checkpoints {
 
     /// The newest checkpoint whose files all match their hashes; broken ones are reported and skipped.
     ///
-    /// `None` when there are no checkpoints. One that was being replaced when its process died is taken from where it
-    /// stepped aside.
+    /// `None` when there are no checkpoints. If a process died while it was replacing a checkpoint, the old version is
+    /// taken from its temporary name.
     ///
     /// # Errors
     /// [`Error::NoGoodCheckpoint`] when there are some and all are broken; [`Error::Io`].
@@ -94,10 +95,10 @@ impl Checkpoints {
         }
     }
 
-    /// The step that was saved last, by the pointer `latest`.
+    /// The step that was saved last, according to the pointer `latest`.
     ///
-    /// After a kill between a checkpoint and its pointer it is one behind: to continue a run, use
-    /// [`latest_good`](Self::latest_good).
+    /// If the process was killed between writing a checkpoint and its pointer, the pointer is one checkpoint behind. To
+    /// resume a run, use [`latest_good`](Self::latest_good).
     ///
     /// # Errors
     /// [`Error::Pointer`], [`Error::Io`].
@@ -105,7 +106,7 @@ impl Checkpoints {
         self.pointer(LATEST)
     }
 
-    /// The step that was best so far, by the pointer `best`.
+    /// The best step so far, according to the pointer `best`.
     ///
     /// # Errors
     /// [`Error::Pointer`], [`Error::Io`].
@@ -168,8 +169,8 @@ impl Deref for CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Creates the run directory if needed, takes its lock, and clears what a killed process left half-written,
-    /// half-replaced or half-deleted.
+    /// Creates the run directory if needed, takes its lock, and cleans up what a killed process wrote, replaced or
+    /// deleted only in part.
     ///
     /// # Errors
     /// [`Error::RunLocked`] when another process has the lock; [`Error::Io`].
@@ -197,9 +198,10 @@ impl CheckpointWriter {
         })
     }
 
-    /// Writes the checkpoint of a step: `fill` writes its files, then it appears whole, and `latest` points to it.
+    /// Writes the checkpoint of a step: `fill` writes its files, then the folder gets its name in one step, and
+    /// `latest` points to it.
     ///
-    /// A checkpoint of the same step is replaced. When `fill` or anything else fails, nothing has changed.
+    /// A checkpoint of the same step is replaced. If `fill` or anything else fails, nothing changes.
     ///
     /// # Errors
     /// Those of [`DirWriter`], and what `fill` returns.
@@ -226,10 +228,10 @@ impl CheckpointWriter {
         self.point(BEST, step)
     }
 
-    /// Deletes checkpoints and returns their steps, but never the newest good one, the best, the `keep_last` newest, or
-    /// the `protected`.
+    /// Deletes checkpoints and returns their steps. The newest good one, the best, the `keep_last` newest and the
+    /// `protected` ones are kept.
     ///
-    /// A kill in between leaves each checkpoint whole or gone.
+    /// If the process is killed in between, each checkpoint is either complete or gone.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Pointer`].
@@ -246,7 +248,7 @@ impl CheckpointWriter {
             .find(|(step, dir)| self.good.contains(step) || verify(dir).is_ok())
             .map(|&(step, _)| step);
         let Some(newest_good) = newest_good else {
-            // Nothing here can be loaded; what is left may still help the user.
+            // Nothing here can be loaded; the damaged files may still help the user.
             return Ok(Vec::new());
         };
         self.good.insert(newest_good);
@@ -272,7 +274,7 @@ impl CheckpointWriter {
     }
 }
 
-/// Verifies a directory, or else the version of it that stepped aside for a replacement that never came.
+/// Verifies a directory, or else its old version if the process died before the replacement was complete.
 pub(crate) fn verify_or_aside(dir: &Path, warn: &mut dyn FnMut(Warning)) -> Result<Verified> {
     verify(dir).or_else(
         |error| match sibling(dir, ASIDE).and_then(|aside| verify(&aside)) {
@@ -282,7 +284,7 @@ pub(crate) fn verify_or_aside(dir: &Path, warn: &mut dyn FnMut(Warning)) -> Resu
                 });
                 Ok(verified)
             }
-            // Of the two errors, the one about the name that the user knows.
+            // Of the two errors, this is about the name that the user knows.
             Err(_) => Err(error),
         },
     )
@@ -292,7 +294,7 @@ fn step_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-/// The step of a checkpoint's name, if it is written the one way that [`step_name`] writes it.
+/// The step in a checkpoint's name, if the name is exactly what [`step_name`] writes.
 pub(crate) fn parse_step(name: &str) -> Option<u64> {
     let step = name.strip_prefix("step-")?.parse().ok()?;
     (step_name(step) == name).then_some(step)

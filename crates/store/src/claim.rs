@@ -1,4 +1,4 @@
-//! Exclusive use of a temporary name, given back by the system when the process dies.
+//! Exclusive use of a temporary name. The system releases it when the process dies.
 //!
 //! A lock alone is not enough: the other process may rename or remove what we opened before we lock it. So after
 //! locking, the name must still lead to what was opened.
@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::durable::{exists, remove};
 use crate::{Error, Result};
 
-/// Creates and claims an empty directory; one that a killed process left there is removed first.
+/// Creates and claims an empty directory; one left by a killed process is removed first.
 ///
 /// The claim holds while the returned handle lives. `None` where directories cannot be opened.
 pub(crate) fn claim_dir(path: &Path) -> Result<Option<File>> {
@@ -48,7 +48,7 @@ fn open_and_lock(path: &Path, options: &OpenOptions) -> Result<File> {
         .map_err(Error::io(path, "open it for writing"))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(busy(path)),
-        // A file system without locks: the work is as safe as it can be there.
+        // The file system has no locks, so nothing more can be done.
         Err(TryLockError::Error(_)) => Ok(file),
         Ok(()) if is_still(path, &file) => Ok(file),
         Ok(()) => Err(busy(path)),

@@ -1,4 +1,4 @@
-//! Operations that must survive a power cut, and names beside a path.
+//! File operations that survive a power cut, and names of temporary files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -36,7 +36,7 @@ pub(crate) fn exists(path: &Path) -> Result<bool> {
     }
 }
 
-/// Creates `dir` and what is missing above it, durably.
+/// Creates `dir` and missing parent folders, and syncs them.
 pub(crate) fn create_dir_all(dir: &Path) -> Result<()> {
     let missing: Vec<&Path> = dir
         .ancestors()
@@ -48,18 +48,18 @@ pub(crate) fn create_dir_all(dir: &Path) -> Result<()> {
         .try_for_each(|created| sync_dir(parent(created)))
 }
 
-/// Renames and makes the new name durable. Both are in the same directory.
+/// Renames and syncs the directory, so that the new name survives a power cut. Both are in the same directory.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io(to, "rename to this name"))?;
     sync_dir(parent(to))
 }
 
-/// Makes the names in `dir` durable.
+/// Syncs the directory `dir`, so that new names in it survive a power cut.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     files::sync_dir(dir).map_err(Error::io(dir, "sync the folder"))
 }
 
-/// Removes a file, a link (not what it leads to) or a directory with all that is in it.
+/// Removes a file, a link (not its target) or a directory with its content.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     let found = fs::symlink_metadata(path).map_err(Error::io(path, "look at it"))?;
     if found.is_dir() {
@@ -70,7 +70,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     .map_err(Error::io(path, "remove it"))
 }
 
-/// Removes a directory so that a kill in between leaves nothing under its name.
+/// Removes a directory so that nothing is left under its name even if the process is killed in between.
 pub(crate) fn discard(dir: &Path) -> Result<()> {
     let doomed = sibling(dir, DOOMED)?;
     if exists(&doomed)? {
@@ -80,9 +80,9 @@ pub(crate) fn discard(dir: &Path) -> Result<()> {
     remove(&doomed)
 }
 
-/// Prefix of what is being written.
+/// Prefix of files and directories that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp-";
-/// Prefix of what is being deleted.
+/// Prefix of directories that are being deleted.
 pub(crate) const DOOMED: &str = ".tmp-delete-";
-/// Prefix of what is being replaced.
+/// Prefix of old versions while they are being replaced.
 pub(crate) const ASIDE: &str = ".old-";

@@ -1,4 +1,4 @@
-//! What can go wrong, told as where, what was expected, what was found and what helps.
+//! Errors: where, what was expected, what was found and what helps.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use tokenformer_base::files::io_help;
 pub(crate) use tokenformer_base::shown;
 use tokenformer_base::{near_list, shown_shape};
 
-/// Everything this crate refuses or fails at.
+/// The errors of this crate.
 ///
 /// The first line of the message says where and what; the `expected`, `got` and `help` lines follow.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +20,10 @@ pub enum Error {
         path: PathBuf,
         /// What was tried, as an infinitive.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file system holds clearly less than what is about to be written.
+    /// The file system clearly has too little space for what is about to be written.
     #[error(
         "{}: not enough free space\n  expected: {needed_bytes} bytes\n  got:      {available_bytes} bytes\n  \
          help:     free space there, or choose another folder",
@@ -32,9 +32,9 @@ pub enum Error {
     NoSpace {
         /// What was going to be written.
         path: PathBuf,
-        /// Bytes it takes.
+        /// Bytes needed.
         needed_bytes: u64,
-        /// Bytes there are.
+        /// Bytes available.
         available_bytes: u64,
     },
     /// A file that should be small is not.
@@ -81,7 +81,7 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
-    /// The target exists and replacing it would delete what this crate did not write.
+    /// The target exists, and replacing it would delete files that this crate did not write.
     #[error(
         "{}: the folder exists and holds other things\n  expected: nothing there, an empty folder, or one that was published whole\n  \
          got:      {got}\n  help:     choose another folder, or remove this one",
@@ -98,7 +98,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the serialiser says.
+        /// The serialiser's error.
         source: serde_json::Error,
     },
     /// The directory has no manifest: it was never published, or not completely.
@@ -110,7 +110,7 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
-    /// The manifest is not one that this version reads, or was changed.
+    /// The manifest has an unknown format or was changed.
     #[error(
         "{}: the manifest is not valid\n  expected: {expected}\n  got:      {got}\n  help:     use an older checkpoint, or copy the folder again",
         path.display()
@@ -118,12 +118,12 @@ pub enum Error {
     Manifest {
         /// The manifest's path.
         path: PathBuf,
-        /// What a valid one has.
+        /// What a valid manifest has.
         expected: String,
         /// What was found.
         got: String,
     },
-    /// A file is not what the manifest says.
+    /// A file differs from its entry in the manifest.
     #[error(
         "{}: {} is damaged\n  expected: {expected}\n  got:      {got}\n  help:     use an older checkpoint, or copy the folder again",
         dir.display(), shown(name)
@@ -148,7 +148,7 @@ pub enum Error {
         dir: PathBuf,
         /// How many there are.
         count: usize,
-        /// What is wrong with the newest, in one line.
+        /// The problem of the newest, in one line.
         newest: String,
     },
     /// The path leads to nothing that can be loaded.
@@ -164,7 +164,7 @@ pub enum Error {
         /// What to do.
         help: String,
     },
-    /// A pointer file (`latest`, `best`) holds something else than a checkpoint's name.
+    /// A pointer file (`latest`, `best`) does not hold a checkpoint's name.
     #[error(
         "{}: the pointer is not valid\n  expected: the name of a checkpoint, such as step-00000500\n  got:      {}\n  \
          help:     delete the file; the next checkpoint writes it anew",
@@ -186,7 +186,7 @@ pub enum Error {
         path: PathBuf,
         /// The part of the file.
         what: String,
-        /// What the format asks for.
+        /// What the format requires.
         expected: String,
         /// What was found.
         got: String,
@@ -199,14 +199,14 @@ pub enum Error {
     MissingTensor {
         /// The file.
         path: PathBuf,
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// Names in the file that look alike, most alike first.
+        /// Similar names in the file, the most similar first.
         near: Vec<String>,
         /// How many tensors the file has.
         count: usize,
     },
-    /// A tensor has another shape than asked for.
+    /// A tensor has another shape than expected.
     #[error(
         "{}: the tensor {} has the wrong shape\n  expected: {expected:?}\n  got:      {}\n  help:     check that this file belongs to the configuration",
         path.display(), shown(name), shown_shape(got)
@@ -216,7 +216,7 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// The shape asked for.
+        /// The expected shape.
         expected: Vec<usize>,
         /// The shape in the file.
         got: Vec<usize>,
@@ -235,7 +235,7 @@ pub enum Error {
         /// The count given.
         got: u64,
     },
-    /// A tensor's elements have a type that the reader cannot turn into the one asked for.
+    /// A tensor's elements have a type that the reader cannot convert to the requested one.
     #[error("{}: the tensor {} has the wrong type\n  expected: {expected}\n  got:      {got}", path.display(), shown(name))]
     WrongDtype {
         /// The file.

@@ -1,4 +1,4 @@
-//! Hashing of what is written and of what is on disk.
+//! Hashes of data while it is written and of files on disk.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -29,7 +29,7 @@ impl Written {
     }
 }
 
-/// Counts and hashes what passes through to `inner`.
+/// A writer that counts and hashes the bytes that it passes to `inner`.
 pub(crate) struct HashingWriter<W> {
     inner: W,
     hasher: blake3::Hasher,
@@ -94,7 +94,7 @@ pub(crate) fn hash_opened(path: &Path, file: &File, limit_bytes: u64) -> Result<
 /// Size and hash of a whole file.
 ///
 /// # Errors
-/// [`Error::Io`], also for anything else than a regular file.
+/// [`Error::Io`], also for anything but a regular file.
 pub fn hash_file(path: &Path) -> Result<Written> {
     let (file, _) = open_regular(path)?;
     hash_opened(path, &file, u64::MAX)

@@ -1,12 +1,13 @@
-//! Named tensors on disk, and directories of files that appear all at once or not at all.
+//! Named tensors on disk, and directories that are published atomically.
 //!
-//! The crate knows nothing about models. It offers, from the bottom up:
+//! The crate knows nothing about models. It offers, from low level to high level:
 //!
 //! * [`write_safetensors`] and [`SafetensorsFile`]: a streaming writer and a strict memory-mapped reader;
 //! * [`write_atomic`]: small files replaced in one step;
 //! * [`DirWriter`] and [`verify`]: directories written beside their final name, hashed into a [`Manifest`], synced and
 //!   renamed;
-//! * [`CheckpointWriter`] and [`Checkpoints`]: the step checkpoints of a run directory, and which is newest and whole;
+//! * [`CheckpointWriter`] and [`Checkpoints`]: the step checkpoints of a run directory, and which of them is the newest
+//! * [`resolve`]: finds the directory to load for a path that the user typed.
 //! * [`resolve`]: from a path that the user typed to the directory to load.
 //!
 //! The same input gives the same bytes: nothing written depends on time, host, threads or map iteration order.

@@ -1,7 +1,7 @@
 //! The manifest: the list of a published directory's files with their sizes and hashes.
 //!
-//! It is written last, so a directory without one was never complete; and it hashes itself, so that a changed manifest
-//! does not vouch for anything.
+//! It is written last, so a directory without a manifest is incomplete. It contains its own hash, so that a changed
+//! manifest is detected.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +22,7 @@ const FORMAT: &str = "tokenformer-manifest";
 const VERSION: u32 = 1;
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
-/// What a published directory holds.
+/// The content of a published directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// What the directory is, such as `checkpoint`.
@@ -43,7 +43,7 @@ pub struct FileEntry {
     pub blake3: String,
 }
 
-/// A directory of which every listed file was read and found as its manifest says.
+/// A directory whose listed files were all read and match its manifest.
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// The directory.
@@ -54,7 +54,7 @@ pub struct Verified {
     pub unlisted: Vec<String>,
 }
 
-/// The manifest as it is in its file; the hash covers the rest.
+/// The manifest as it is stored; the hash covers the other fields.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -84,7 +84,7 @@ impl Manifest {
                 return Err(Error::io(&path, "look at it")(error));
             }
             _ => {
-                // A missing directory is another mistake than a missing manifest.
+                // A missing directory gets another error than a missing manifest.
                 fs::read_dir(dir).map_err(Error::io(dir, "open the folder"))?;
                 return Err(Error::ManifestMissing {
                     dir: dir.to_path_buf(),
@@ -101,7 +101,7 @@ impl Manifest {
             expected: expected.to_string(),
             got,
         };
-        // First alone, so that a later version is named as such and not by what it added.
+        // The version is read first, so that a newer format is reported as such instead of as an unknown key.
         let found: Version = serde_json::from_slice(bytes)
             .map_err(|error| invalid("JSON with \"format\" and \"version\"", shown_json(&error)))?;
         if found.format != FORMAT || found.version != VERSION {
@@ -168,7 +168,7 @@ impl Manifest {
 
 /// Reads every file that the manifest of `dir` lists and compares size and hash.
 ///
-/// Files that it does not list are reported and are not an error. Memory stays at one buffer, whatever the sizes.
+/// Files that it does not list are reported and are not an error. Memory stays at one buffer for files of any size.
 ///
 /// # Errors
 /// [`Error::Damaged`] with the file's name and what differs, and those of [`Manifest::read`].
@@ -250,7 +250,7 @@ pub(crate) fn entry_names(dir: &Path) -> Result<Vec<String>> {
         .map_err(Error::io(dir, "list the folder"))
 }
 
-/// Refuses names that would lead out of their directory or into a name with a meaning of its own.
+/// Returns an error for names that would lead out of their directory or that have a special meaning.
 pub(crate) fn check_file_name(path: &Path, name: &str) -> Result<()> {
     let plain =
         !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0']);

@@ -1,8 +1,8 @@
-//! Directories that appear under their final name complete, or not at all.
+//! Directories that appear under their final name complete or not at all.
 //!
-//! Files are written into `.tmp-<name>` beside the final directory, each synced; then the manifest; then the directory
-//! is renamed. One that is being replaced steps aside as `.old-<name>` for the moment between two renames, and is put
-//! back by whoever comes next if the process dies there.
+//! Files are written into `.tmp-<name>` beside the final directory and synced, then the manifest; then the directory is
+//! renamed. A directory that is being replaced is called `.old-<name>` between the two renames. If the process dies
+//! there, the next writer renames it back.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -23,22 +23,22 @@ use crate::space::ensure_space;
 use crate::tensors::{TensorSource, encoded_bytes, write_to};
 use crate::{Error, Result};
 
-/// What a new directory may take the place of.
+/// What a new directory may replace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replace {
-    /// Only what was published whole and has no other files in it.
+    /// Only a directory that was published completely and has no other files.
     Published,
-    /// Anything: the place belongs to this crate.
+    /// Anything, because the path belongs to this crate.
     Anything,
 }
 
-/// A directory being written; dropped without [`commit`](DirWriter::commit) it vanishes.
+/// A directory being written. If it is dropped without [`commit`](DirWriter::commit), it is removed.
 pub struct DirWriter {
     final_dir: PathBuf,
     temporary: PathBuf,
     kind: String,
     replace: Replace,
-    /// Files so far; those that others write are hashed at the end.
+    /// Files so far; those that the caller writes are hashed at the end.
     files: BTreeMap<String, Option<Written>>,
     /// Keeps other processes away from the temporary directory.
     _claim: Option<File>,
@@ -46,14 +46,15 @@ pub struct DirWriter {
 }
 
 impl DirWriter {
-    /// Starts writing what will appear as `final_dir`; `kind` is told by its manifest, for example `checkpoint`.
+    /// Starts writing a directory that will appear as `final_dir`; `kind`, for example `checkpoint`, is stored in its
+    /// manifest.
     ///
-    /// Missing folders above are created. What a killed process left behind is cleared, and a replacement that it did
-    /// not finish is undone.
+    /// Missing parent folders are created. Files left by a killed process are removed, and its unfinished replacement
+    /// is undone.
     ///
     /// # Errors
-    /// [`Error::NotReplaceable`] when `final_dir` holds anything that was not published whole, [`Error::Damaged`] when
-    /// it was and has changed, [`Error::Busy`] when another process is writing it, [`Error::Io`].
+    /// [`Error::NotReplaceable`] when `final_dir` holds anything that was not published completely, [`Error::Damaged`]
+    /// when it was published and has changed since, [`Error::Busy`] when another process is writing it, [`Error::Io`].
     pub fn begin(final_dir: &Path, kind: &str) -> Result<DirWriter> {
         DirWriter::begin_in_place_of(final_dir, kind, Replace::Published)
     }
@@ -139,11 +140,11 @@ impl DirWriter {
 
     /// Syncs everything, writes the manifest and renames the directory to its final name.
     ///
-    /// When this returns, the directory survives a power cut. Whatever else is in the temporary directory by then is
-    /// published and listed too.
+    /// When this returns, the directory survives a power cut. All other files in the temporary directory are published
+    /// and listed too.
     ///
     /// # Errors
-    /// Those of [`begin`](Self::begin), and [`Error::Io`]. The final name then leads to what it did before.
+    /// Those of [`begin`](Self::begin), and [`Error::Io`]. The final name then still leads to the old directory.
     pub fn commit(mut self) -> Result<Manifest> {
         for name in entry_names(&self.temporary)? {
             check_file_name(&self.final_dir, &name)?;
@@ -205,13 +206,13 @@ impl DirWriter {
 impl Drop for DirWriter {
     fn drop(&mut self) {
         if !self.committed {
-            // The error that brought us here is already on its way; the next writer clears what stays.
+            // The original error is already being returned; the next writer removes the directory.
             let _ = fs::remove_dir_all(&self.temporary);
         }
     }
 }
 
-/// Ends a replacement that a killed process left between its two renames. Only for who may write `final_dir`.
+/// Ends a replacement that a killed process left between its two renames. Only the writer of `final_dir` may call it.
 pub(crate) fn recover(final_dir: &Path, replace: Replace) -> Result<()> {
     let aside = sibling(final_dir, ASIDE)?;
     if !exists(&aside)? {

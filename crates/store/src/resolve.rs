@@ -1,4 +1,4 @@
-//! From a path that the user typed to the directory to load.
+//! Finds the directory to load for a path that the user typed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ const WEIGHTS: &str = "model.safetensors";
 /// Which checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// The newest that is whole.
+    /// The newest that is complete.
     Latest,
-    /// The best so far, or the newest that is whole while none was called best.
+    /// The best so far; if none is marked as best, the newest that is complete.
     Best,
 }
 
@@ -26,19 +26,20 @@ pub struct Resolved {
     pub dir: PathBuf,
     /// The step, if it is a run's checkpoint.
     pub step: Option<u64>,
-    /// Its manifest, against which every file has just been verified; `None` for a plain directory with
-    /// `model.safetensors`, which has none.
+    /// Its manifest, against which every file was just verified; `None` for a plain directory with `model.safetensors`,
+    /// which has no manifest.
     pub manifest: Option<Manifest>,
 }
 
-/// Finds the directory that `path` means: a run directory leads to one of its checkpoints, a checkpoint or a published
-/// directory to itself after its files are verified, a plain directory with `model.safetensors` to itself.
+/// Finds the directory that `path` refers to. A run directory leads to one of its checkpoints. A checkpoint or a
+/// published directory is verified and returned; so is a plain directory with `model.safetensors`, without
+/// verification.
 ///
 /// Nothing is written, so a run that is still training can be read.
 ///
 /// # Errors
 /// [`Error::NoModel`] with help when there is nothing to load; [`Error::Damaged`], [`Error::ManifestMissing`],
-/// [`Error::NoGoodCheckpoint`] and others when what is there is broken.
+/// [`Error::NoGoodCheckpoint`] and others when the directory is damaged.
 pub fn resolve(path: &Path, which: Which, warn: &mut dyn FnMut(Warning)) -> Result<Resolved> {
     let no_model = |got: &str, help: &str| {
         Err(Error::NoModel {
@@ -119,7 +120,7 @@ fn published(verified: Verified, step: Option<u64>) -> Resolved {
     }
 }
 
-/// Whether a whole version of `dir` stepped aside and waits beside it.
+/// Whether a complete old version of `dir` lies beside it under its temporary name.
 fn has_aside(dir: &Path) -> Result<bool> {
     match dir.file_name() {
         Some(_) => Ok(verify(&sibling(dir, ASIDE)?).is_ok()),

@@ -8,7 +8,7 @@ use crate::{Error, Result, Warning};
 
 /// Exclusive use of a run directory while the value lives.
 ///
-/// The system takes the lock back when the process ends in any way. The file `run.lock` stays, empty: deleting it
+/// The system releases the lock when the process ends, for any reason. The file `run.lock` stays, empty: deleting it
 /// would let two processes lock two files of the same name.
 #[derive(Debug)]
 pub struct RunLock {
@@ -43,10 +43,10 @@ impl RunLock {
 }
 
 impl Drop for RunLock {
-    /// Unlocks instead of only closing: a process that another thread is starting holds copies of all handles until it
-    /// has become the new program, and closing ours would leave the lock with them.
+    /// Unlocks explicitly instead of only closing the file: while another thread starts a process, that process holds
+    /// copies of all handles for a moment, and closing ours would leave it with the lock.
     fn drop(&mut self) {
-        // Whatever goes wrong, closing the file is the fallback.
+        // If unlocking fails, closing the file is the fallback.
         let _ = self.file.unlock();
     }
 }

@@ -1,4 +1,4 @@
-//! Is there room for what is about to be written?
+//! Whether there is enough disk space for what is about to be written.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use crate::{Error, Result};
 
 /// Bytes that an ordinary user can still write on the file system of `path`.
 ///
-/// For a path that does not exist yet, its nearest existing ancestor counts. `None` when the system does not tell.
+/// For a path that does not exist yet, the nearest existing parent folder is used. `None` when the system does not
+/// report it.
 pub fn available_bytes(path: &Path) -> Option<u64> {
     path.ancestors()
         .map(|ancestor| {
@@ -19,7 +20,7 @@ pub fn available_bytes(path: &Path) -> Option<u64> {
         .find_map(|ancestor| fs4::available_space(ancestor).ok())
 }
 
-/// Refuses to start writing `needed_bytes` at `path` when there is clearly not enough room.
+/// Returns an error if there is clearly too little space to write `needed_bytes` at `path`.
 ///
 /// # Errors
 /// [`Error::NoSpace`] with both numbers.

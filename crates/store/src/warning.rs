@@ -1,4 +1,4 @@
-//! What went wrong without stopping the work.
+//! Problems that do not stop the work.
 
 use std::fmt;
 use std::io;
@@ -6,27 +6,27 @@ use std::path::PathBuf;
 
 use crate::Error;
 
-/// Something the user should know although the work goes on.
+/// A problem that the user should know about although the work continues.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Warning {
-    /// A checkpoint is broken and was passed over.
+    /// A checkpoint is broken and was skipped.
     Skipped {
         /// Its directory.
         path: PathBuf,
         /// What is wrong with it.
         reason: Error,
     },
-    /// A replacement was cut short; the version before it is used.
+    /// A replacement was interrupted; the version before it is used.
     Recovered {
         /// The directory that was being replaced.
         path: PathBuf,
     },
-    /// The file system has no locks, so nothing keeps a second process away.
+    /// The file system has no locks, so nothing prevents a second process from using the directory.
     Unlocked {
         /// The lock file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
 }

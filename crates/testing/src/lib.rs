@@ -1,4 +1,4 @@
-//! What the tests of several crates share: an allocator that remembers what was asked of it.
+//! An allocator that counts what is allocated, for the tests of several crates.
 //!
 //! ```
 //! #[global_allocator]
@@ -13,8 +13,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The system's allocator, which remembers what was asked of it. A test program that calls a function of this crate has
-/// it as its global allocator.
+/// The system allocator with counters. A test program that calls a function of this crate must install it as its global
+/// allocator.
 #[derive(Clone, Copy, Debug)]
 pub struct Watching;
 
@@ -24,11 +24,11 @@ thread_local! {
     static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Allocations of all threads.
+/// Number of allocations of all threads.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 fn watch(change: isize) {
-    // Memory may be freed while a thread ends, when there is nothing left to remember it.
+    // Memory may be freed while a thread ends, when its thread-local counters no longer exist.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + change);
         let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
@@ -40,39 +40,39 @@ fn count(bytes: usize) {
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(bytes)));
 }
 
-// SAFETY: every call goes unchanged to the system allocator; the bookkeeping allocates nothing.
+// SAFETY: every call goes unchanged to the system allocator; the counting allocates nothing.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         watch(layout.size() as isize);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         watch(layout.size() as isize);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         watch(-(layout.size() as isize));
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count(new_size);
-        // Old and new may exist at the same time.
+        // The old and the new block may exist at the same time.
         watch(new_size as isize);
         watch(-(layout.size() as isize));
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
 }
 
-/// Runs something and returns with it the most bytes that it held on this thread, beyond those held before.
+/// Runs a function and returns its result with the most bytes that it held on this thread, beyond those held before.
 pub fn held<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     MOST.set(before);
@@ -80,14 +80,14 @@ pub fn held<T>(run: impl FnOnce() -> T) -> (T, usize) {
     (result, (MOST.get() - before) as usize)
 }
 
-/// Runs something and returns with it the bytes of the largest allocation that it made on this thread.
+/// Runs a function and returns its result with the size in bytes of its largest allocation on this thread.
 pub fn largest<T>(run: impl FnOnce() -> T) -> (T, usize) {
     LARGEST.set(0);
     let result = run();
     (result, LARGEST.get())
 }
 
-/// Allocations of all threads so far.
+/// Number of allocations of all threads so far.
 pub fn allocations() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! `config.json` of the layouts, from and to the configuration of a model.
+//! Conversion between the `config.json` of the layouts and the configuration of a model.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::Layout;
 use crate::error::shown;
 use crate::{Error, Result};
 
-/// The largest configuration that is read.
+/// Size limit of a configuration.
 const MAX_BYTES: u64 = 1 << 20;
 
 impl Layout {
@@ -34,7 +34,8 @@ impl Layout {
     }
 }
 
-/// What a model has of that which both layouts always have; the rest is written as constants that compute nothing.
+/// What a model may lack although both layouts always have it. What is missing is written as constants that have no
+/// effect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Parts {
@@ -44,12 +45,12 @@ struct Parts {
     block_norm: NormKind,
     /// The last norm.
     final_norm: NormKind,
-    /// How weights of later growths are drawn.
+    /// How weights are initialised when the model grows later.
     init: Init,
 }
 
 impl Default for Parts {
-    /// What a checkpoint of another program has.
+    /// The values for a checkpoint of another program.
     fn default() -> Self {
         Self {
             bias: true,
@@ -61,7 +62,7 @@ impl Default for Parts {
 }
 
 fn text(path: &Path) -> Result<Option<Value>> {
-    // The published configurations are YAML, which this is not then.
+    // The published TokenFormer configurations are YAML; a file of that kind is not parsed here.
     let text = read_small(path, MAX_BYTES)?;
     Ok(serde_json::from_slice(&text).ok())
 }
@@ -82,7 +83,7 @@ pub(super) fn named_layout(path: &Path) -> Result<Option<Layout>> {
             Some(Layout::Neox)
         }
         (None, Some(name)) if name.starts_with("GPT2") => Some(Layout::Gpt2),
-        // The published TokenFormer names an architecture only.
+        // The published TokenFormer names only an architecture.
         (None, _) => None,
         (Some(other), _) if other.to_lowercase().contains("tokenformer") => None,
         (Some(other), _) => {
@@ -126,7 +127,7 @@ fn parse<'a, T: Deserialize<'a>>(layout: Layout, path: &Path, text: &'a [u8]) ->
     })
 }
 
-/// Refuses a setting with which the model would compute something else.
+/// Returns an error for a setting with which the model would compute something else.
 fn refuse<T>(path: &Path, what: &'static str, expected: &'static str, got: String) -> Result<T> {
     Err(Error::Unsupported {
         place: path.display().to_string(),
@@ -205,7 +206,7 @@ impl Neox {
                 return refuse(path, "rope_type", "\"default\"", shown(kind));
             }
         }
-        // New versions of the library keep both numbers in a table of their own, which wins.
+        // New versions of the library keep both numbers in a separate table, which overrides the old keys.
         let new = |number: fn(&Rope) -> Option<f64>| self.rope_parameters.as_ref().and_then(number);
         let fraction = new(|rope| rope.partial_rotary_factor).or(self.rotary_pct);
         let base = new(|rope| rope.rope_theta).or(self.rotary_emb_base);
@@ -239,7 +240,7 @@ struct Gpt2 {
     n_head: usize,
     n_positions: usize,
     n_inner: Option<usize>,
-    /// What the library takes if the key is missing is not this function.
+    /// If the key is missing, the library uses another function than this type's default.
     #[serde(default = "gelu_new")]
     activation_function: String,
     #[serde(default = "usual_eps")]
@@ -286,7 +287,7 @@ impl Gpt2 {
             layers: self.n_layer,
             heads: self.n_head,
             context: self.n_positions,
-            // 0 takes four times the width, as no number does there.
+            // 0 stands for four times the width, which is the library's default too.
             mlp_hidden: self.n_inner.unwrap_or(0),
             positions: Positions::Learned,
             head: head(self.tie_word_embeddings),
@@ -327,7 +328,7 @@ fn cannot(place: &str, expected: &str, got: impl Into<String>, help: &'static st
 
 const HERE: &str = "use the model here as it is";
 
-/// The layout that can express a model exactly.
+/// The layout that expresses a model exactly.
 pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
     let layout = match config.positions {
         Positions::Rotary { .. } => Layout::Neox,
@@ -358,7 +359,7 @@ pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
         for kind in SiteKind::ALL {
             let fits = match block.layer(kind) {
                 LayerConfig::Linear { .. } => kind != SiteKind::Ffn,
-                // The parts of an MLP that has grown have arrays of their own, which the layouts have no names for.
+                // After growth the parts of an MLP are separate arrays, for which the layouts have no names.
                 LayerConfig::Mlp {
                     hidden: own, parts, ..
                 } => kind == SiteKind::Ffn && *own == hidden && parts.is_empty(),
@@ -396,7 +397,7 @@ pub(super) fn write(
 ) -> Result<Vec<u8>> {
     let mut layers = config.blocks.iter().flat_map(|block| block.layers());
     let parts = Parts {
-        // Layers without biases beside others with some come back with biases of zero.
+        // If some layers have biases and some have none, all are read back with biases, the others' being zero.
         bias: layers.any(|layer| {
             let (LayerConfig::Linear { bias } | LayerConfig::Mlp { bias, .. }) = layer else {
                 return false;
@@ -446,7 +447,7 @@ pub(super) fn write(
 fn neox_keys(config: &ModelConfig) -> Value {
     let (fraction, base) = match config.positions {
         Positions::Rotary { fraction, base } => (fraction, base),
-        // `layout_for` gives this layout to models with rotary positions alone.
+        // `layout_for` chooses this layout only for models with rotary positions.
         Positions::Learned | Positions::None => (0.0, 1.0),
     };
     json!({
@@ -457,7 +458,7 @@ fn neox_keys(config: &ModelConfig) -> Value {
         "intermediate_size": hidden(config),
         "hidden_act": "gelu",
         "layer_norm_eps": config.norm_eps,
-        // For old and for new versions of the library.
+        // One key for old versions of the library and one for new ones.
         "rotary_pct": fraction,
         "rotary_emb_base": base,
         "rope_parameters": {

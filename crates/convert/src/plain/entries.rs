@@ -1,4 +1,4 @@
-//! Which arrays of a model make which tensor of a layout. One description serves both directions.
+//! Which arrays of a model make up which tensor of a layout. One description serves both directions.
 
 use tokenformer_core::config::{HeadKind, LayerConfig, NormKind};
 use tokenformer_core::model::site_name;
@@ -8,10 +8,10 @@ use super::Layout;
 use super::mapped::{Made, Part};
 use crate::source::Source;
 
-/// Names of an output head of its own, in files of several versions of the library.
+/// Names of an untied output head in files of several versions of the library.
 const HEADS: [&str; 2] = ["embed_out.weight", "lm_head.weight"];
 
-/// An array of a model, or what stands for it where the model has none.
+/// An array of a model, or the constant that replaces it where the model has none.
 #[derive(Clone, Debug)]
 enum Ours {
     Array(String),
@@ -23,13 +23,13 @@ enum Ours {
 pub(super) struct Entry {
     /// Its name.
     pub(super) theirs: String,
-    /// Arrays of equal shape whose rows it has.
+    /// Arrays of equal shape whose rows it consists of.
     ours: Vec<Ours>,
-    /// Rows of each array; numbers of a vector.
+    /// Rows of each array; elements of a vector.
     rows: usize,
-    /// Numbers of a row; `None` for vectors.
+    /// Elements of a row; `None` for vectors.
     cols: Option<usize>,
-    /// The rows are in so many groups, each with those of the first array, then of the second and so on.
+    /// Number of groups. Each group has some rows of the first array, then some of the second and so on.
     groups: usize,
     /// Whether the layout stores the transposed matrix.
     transposed: bool,
@@ -54,7 +54,7 @@ impl Entry {
         shape
     }
 
-    /// The number that the tensor consists of, if the model has none of its arrays.
+    /// The constant that fills the tensor if the model has none of its arrays.
     pub(super) fn constant(&self) -> Option<f32> {
         match self.ours.first() {
             Some(&Ours::Constant(value)) => Some(value),
@@ -70,7 +70,7 @@ impl Entry {
         })
     }
 
-    /// The layout's tensor, made of the model's arrays.
+    /// How to make the layout's tensor from the model's arrays.
     pub(super) fn export(&self) -> Made {
         let rows = self.rows / self.groups;
         let group = |g: usize| {
@@ -94,7 +94,7 @@ impl Entry {
         }
     }
 
-    /// The model's arrays, made of the layout's tensor.
+    /// How to make the model's arrays from the layout's tensor.
     pub(super) fn import(&self) -> impl Iterator<Item = Made> {
         let (rows, arrays) = (self.rows / self.groups, self.ours.len());
         self.ours.iter().enumerate().filter_map(move |(i, own)| {
@@ -117,7 +117,7 @@ impl Entry {
 }
 
 impl Layout {
-    /// What the names of a whole model begin with.
+    /// The prefix of names in a complete model.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             Self::Neox => "gpt_neox.",
@@ -126,8 +126,8 @@ impl Layout {
     }
 }
 
-/// What the names of a file begin with, whatever wrappers put before: a model that was saved without its head has no
-/// prefix.
+/// The prefix of the names in a file, without the parts that wrappers add: a model that was saved without its head has
+/// no prefix.
 pub(super) fn prefix_of(layout: Layout, source: &Source) -> &'static str {
     let prefix = layout.prefix();
     let part = prefix.trim_end_matches('.');
@@ -137,7 +137,7 @@ pub(super) fn prefix_of(layout: Layout, source: &Source) -> &'static str {
     }
 }
 
-/// Tensors of the file that are named as output heads are.
+/// Tensors of the file with the name of an output head.
 pub(super) fn heads_of_file(source: &Source) -> Vec<String> {
     let heads = HEADS
         .into_iter()
@@ -172,7 +172,7 @@ pub(super) fn entries(layout: Layout, config: &ModelConfig, prefix: &str) -> Vec
     if config.head == HeadKind::Untied {
         list.prefix.clear();
         let name = match layout {
-            // Read by old and new versions of the library.
+            // Old and new versions of the library read this name.
             Layout::Neox => HEADS[0],
             Layout::Gpt2 => HEADS[1],
         };
@@ -216,7 +216,7 @@ impl List<'_> {
         }
     }
 
-    /// Linear layers `ours`, each with whether it has a bias, as one of the layout, in `groups`.
+    /// Linear layers `ours`, each with a flag for its bias, as one linear layer of the layout, in `groups`.
     fn linear(
         &mut self,
         theirs: &str,
@@ -275,7 +275,7 @@ impl List<'_> {
             ],
         };
         let named = |i: usize| format!("{}.{b}.{}", names[0], names[i]);
-        // GPT-NeoX keeps the rows of a head together, GPT-2 those of queries, keys and values.
+        // GPT-NeoX groups the rows by head, GPT-2 by queries, keys and values.
         let groups = match self.layout {
             Layout::Neox => self.config.heads,
             Layout::Gpt2 => 1,

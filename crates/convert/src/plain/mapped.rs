@@ -1,4 +1,4 @@
-//! Tensors that are made of those of another source when they are read.
+//! Tensors that are computed from those of another source while they are read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,30 +7,30 @@ use crate::layout::elements;
 use crate::source::Source;
 use crate::{Error, Result};
 
-/// Consecutive rows of a tensor that is made.
+/// A part of a new tensor: consecutive rows.
 #[derive(Clone, Debug)]
 pub(super) enum Part {
-    /// Rows of a tensor of the source, or of its transpose. A vector is a column.
+    /// Rows of a tensor of the source, or of its transpose. A vector counts as a column.
     Rows {
         of: String,
         transposed: bool,
         rows: Range<usize>,
     },
-    /// So many times the same number.
+    /// The same number repeated.
     Constant { value: f32, numbers: usize },
 }
 
-/// A tensor made of parts.
+/// A tensor that is made of parts.
 #[derive(Clone, Debug)]
 pub(super) struct Made {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) parts: Vec<Part>,
-    /// Whether the parts make the transposed matrix.
+    /// Whether the parts make up the transposed matrix.
     pub(super) transposed: bool,
 }
 
-/// Weights under other names and in other shapes than a file has them. A tensor is in memory while it is read.
+/// Weights under other names and in other shapes than a file has them. A tensor is held in memory while it is read.
 pub(crate) struct Mapped {
     source: Box<Source>,
     made: BTreeMap<String, Made>,
@@ -45,12 +45,12 @@ impl Mapped {
         }
     }
 
-    /// What the tensors are made of.
+    /// The source of the parts.
     pub(crate) fn inner(&self) -> &Source {
         &self.source
     }
 
-    /// As [`Mapped::inner`], to note what was read.
+    /// As [`Mapped::inner`], for counting the bytes read.
     pub(crate) fn inner_mut(&mut self) -> &mut Source {
         &mut self.source
     }
@@ -63,7 +63,7 @@ impl Mapped {
         Some(&self.made.get(name)?.shape)
     }
 
-    /// Passes a tensor's elements on in row-major order, at most `chunk` at a time.
+    /// Calls a function with a tensor's elements in row-major order, at most `chunk` at a time.
     pub(crate) fn for_each_chunk(
         &self,
         name: &str,
@@ -78,7 +78,7 @@ impl Mapped {
 
     fn make(&self, made: &Made) -> Result<Vec<f32>> {
         let mut all = Vec::with_capacity(elements(&made.shape) as usize);
-        // Parts take turns between few tensors, each of which is read once.
+        // The parts alternate between a few tensors; each of them is read only once.
         let mut read: Vec<Rows<'_>> = Vec::new();
         for part in &made.parts {
             let (of, transpose, rows) = match part {
@@ -147,7 +147,7 @@ fn missing(source: &Source, name: &str) -> Error {
     .into()
 }
 
-/// `[R, C]`, where `C` is `cols`, to `[C, R]`.
+/// Transposes `[R, C]`, where `C` is `cols`, to `[C, R]`.
 fn transposed(x: &[f32], cols: usize) -> Vec<f32> {
     let mut all = Vec::with_capacity(x.len());
     for col in 0..cols {

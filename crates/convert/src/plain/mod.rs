@@ -1,8 +1,9 @@
 //! Plain Transformers in the layouts of Hugging Face `transformers`: `GPTNeoXForCausalLM` for rotary positions,
 //! `GPT2LMHeadModel` for learned ones.
 //!
-//! Both layouts have every bias, gain and head that they know. What a model does not have is written as the constants
-//! that compute nothing, and named under the key `tokenformer` of `config.json`, so that it comes back as it was.
+//! Both layouts always have all biases, gains and heads. What a model lacks is written as constants that have no
+//! effect, and is listed under the key `tokenformer` of `config.json`, so that a later import restores the model
+//! exactly.
 
 mod config;
 mod entries;
@@ -38,14 +39,14 @@ pub(crate) fn is_plain(config: &ModelConfig) -> bool {
     layers.all(|layer| layer.site().is_none())
 }
 
-/// The layout of a checkpoint, by the model that its configuration names or else by its tensors; `None` if it is
-/// neither of these.
+/// The layout of a checkpoint: the one that its configuration names, or else the one that its tensors fit; `None` if
+/// there is none.
 pub(crate) fn recognise(source: &Source, configs: &[PathBuf]) -> Result<Option<Layout>> {
     let [path] = configs else {
         return Ok(None);
     };
     let by_config = config::named_layout(path)?;
-    // Anything may lie before the names of the model.
+    // The names may have any prefix.
     let has = |list: &str, end: &str| {
         source
             .names()
@@ -59,7 +60,7 @@ pub(crate) fn recognise(source: &Source, configs: &[PathBuf]) -> Result<Option<L
     Ok(by_config.or(by_names))
 }
 
-/// A checkpoint of a layout, read: its configuration, and its weights under the names of a model directory.
+/// Reads a checkpoint of a layout: its configuration, and its weights under the names of a model directory.
 pub(crate) fn import(
     layout: Layout,
     source: Source,
@@ -67,7 +68,7 @@ pub(crate) fn import(
 ) -> Result<(ModelConfig, Vec<Array>, Source)> {
     let config = config::read(layout, path)?;
     let entries = entries(layout, &config, prefix_of(layout, &source));
-    // A head goes by several names.
+    // A head has one of several names, so it is checked later.
     let required = entries.iter().filter(|entry| !entry.is_head());
     let required: BTreeSet<&str> = required.map(|entry| &*entry.theirs).collect();
     let source = named(source, &required)?;
@@ -86,7 +87,7 @@ pub(crate) fn import(
     Ok((config, arrays, Source::Mapped(Mapped::new(source, made))))
 }
 
-/// A model in the layout that can express it.
+/// A model in the layout that expresses it.
 pub(crate) struct Export {
     /// The text of `config.json`.
     pub(crate) config: Vec<u8>,
@@ -96,7 +97,7 @@ pub(crate) struct Export {
     pub(crate) source: Source,
 }
 
-/// Puts the weights of a model directory into a layout.
+/// Maps the weights of a model directory to a layout.
 ///
 /// # Errors
 /// [`Error::NotPublishable`] if no layout computes exactly what the model does.
@@ -118,7 +119,8 @@ pub(crate) fn export(
     })
 }
 
-/// The entries under the names that the file has, all of which are there in their shapes, and nothing else is.
+/// The entries with the names that the file has. Checks that all of them exist with their shapes and that there are no
+/// other tensors.
 fn check_file(
     source: &Source,
     mut entries: Vec<Entry>,
@@ -181,7 +183,7 @@ fn check_file(
     Ok(entries)
 }
 
-/// Masks and frequencies that older versions of the library saved: they follow from the configuration.
+/// Masks and frequencies that older versions of the library saved: they can be computed from the configuration.
 fn is_buffer(name: &str) -> bool {
     const ENDS: [&str; 4] = [
         ".attention.bias",
@@ -192,7 +194,7 @@ fn is_buffer(name: &str) -> bool {
     is_rotary_table(name) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// What the configuration says the model does not have must be the constant that computes nothing.
+/// Checks that a tensor that the model lacks according to its configuration is the constant without effect.
 fn check_constant(source: &Source, entry: &Entry) -> Result<()> {
     let Some(constant) = entry.constant() else {
         return Ok(());
@@ -210,7 +212,8 @@ fn check_constant(source: &Source, entry: &Entry) -> Result<()> {
     }
 }
 
-/// The arrays of a model directory in the shapes of its configuration; the manifest vouches for the bytes, not for this.
+/// Checks that the arrays of a model directory have the shapes of its configuration; the manifest covers only the
+/// bytes.
 fn check_own(source: &Source, entries: &[Entry]) -> Result<()> {
     let damaged = |expected: String, got: String| Error::Damaged {
         path: source.path().into(),

@@ -1,4 +1,4 @@
-//! The CPU as a device: its memory, and which kernel computes which operation.
+//! The CPU as a device: its memory, and the kernels that its operations call.
 //!
 //! The file is long because it is the one implementation of the trait, which has a method for every operation.
 
@@ -29,14 +29,14 @@ use tokenformer_device::{
 
 /// The processor. Results have the same bits for any number of threads.
 ///
-/// In [`Precision::Bf16`] the factors of the large products (Pattention, linear layers, output head) and the scores that
-/// are kept for the backward pass are rounded to bfloat16; sums, norms, attention between tokens, parameters,
+/// In [`Precision::Bf16`] the factors of the large products (Pattention, linear layers, output head) and the scores
+/// that are stored for the backward pass are rounded to bfloat16; sums, norms, attention between tokens, parameters,
 /// gradients and the optimizer stay in f32.
 pub struct Cpu {
     precision: Precision,
     threads: Pool,
     scratch: Mutex<Scratch>,
-    /// Memory of temporaries, and of kernels.
+    /// Memory of temporaries and kernels.
     arena: Arc<Arena>,
     handles: Handles,
     /// Floats of long-lived buffers.
@@ -50,7 +50,7 @@ impl fmt::Debug for Cpu {
     }
 }
 
-/// Runs `$run` with `$P` standing for the type of the factors of the device's products.
+/// Runs `$run` with `$P` as the type of the factors of the device's products.
 macro_rules! in_precision {
     ($device:expr, $P:ident => $run:expr) => {
         match $device.precision {
@@ -117,7 +117,7 @@ impl Cpu {
         }
     }
 
-    /// The form of a buffer of a role, and memory for `len` numbers of it if `take` finds some.
+    /// The form of a buffer of a role, and memory for `len` numbers from `take`.
     fn memory<T>(
         &self,
         len: usize,
@@ -130,7 +130,7 @@ impl Cpu {
         Ok((form, memory))
     }
 
-    /// Runs kernels. A kernel without scratch memory unwinds before its first task, so no number is half computed.
+    /// Runs kernels. A kernel without scratch memory unwinds before its first task, so no output is partly computed.
     fn exec<T>(&self, run: impl FnOnce(&mut Exec<'_>) -> T) -> Result<T> {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut exec = Exec {
@@ -146,7 +146,7 @@ impl Cpu {
     }
 }
 
-/// The matrix that an operand stands for, with its `[rows, cols]` after any transposition.
+/// The matrix of an operand, with its `[rows, cols]` after transposition.
 fn matrix<'a>(operand: Operand<'a>, [rows, cols]: [usize; 2]) -> Mat<'a> {
     let numbers = &floats(operand.buffer)[operand.offset..];
     match operand.transposed {

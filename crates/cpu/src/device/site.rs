@@ -7,7 +7,7 @@ use crate::pattention::{self, PackedSite, Saved, Segment, SegmentGrad, Site};
 use smallvec::SmallVec;
 use tokenformer_device::{Buffer, FusedSite, Result, SegmentGradient, SiteDims, SiteRef, Write};
 
-/// Segments of a site that take no allocation.
+/// Number of segments of a site that are handled without an allocation.
 const FEW: usize = 8;
 
 /// Calls `run` with the site's buffers as slices.
@@ -29,7 +29,7 @@ fn with_site<T>(site: &SiteRef<'_>, run: impl FnOnce(&Site<'_>) -> T) -> T {
     })
 }
 
-/// Calls `run` with the sites if their weights are packed; all are, or none.
+/// Calls `run` with the sites if their weights are packed; either all are packed or none.
 fn with_packed<T>(sites: &[SiteRef<'_>], run: impl FnOnce(&[PackedSite<'_>]) -> T) -> Option<T> {
     let mut segments = SmallVec::<[tokenformer_device::Segment<&PackedWeights>; FEW]>::new();
     for segment in sites.iter().flat_map(|site| site.segments) {

@@ -1,4 +1,5 @@
-//! What a buffer holds: memory of its own or of the arena, and numbers in a form that follows from the buffer's role.
+//! The storage of a buffer: owned memory or memory of the arena, with numbers in a form that the buffer's role
+//! determines.
 
 use crate::arena::{Region, Zeroed};
 use crate::gemm::{Bf16, Element, Kept, PackedWeights};
@@ -17,7 +18,7 @@ pub(super) struct Numbers {
 pub(super) enum Form {
     F32,
     Bf16,
-    /// The type in which products of the device's precision keep scores.
+    /// The type in which products of the device's precision store scores.
     Scores,
     U32,
     F64,
@@ -35,7 +36,7 @@ impl Form {
         }
     }
 
-    /// Floats whose memory holds `len` numbers, scores being those of products with factors of type `P`.
+    /// Number of floats whose memory holds `len` numbers; scores are those of products with factors of type `P`.
     pub(super) fn floats<P: Element>(self, len: usize) -> usize {
         match self {
             Self::F32 | Self::U32 => len,
@@ -50,17 +51,17 @@ enum Memory {
     Own(Own),
     /// In the arena of temporaries.
     Temporary(Region),
-    /// Nowhere: it has been given back.
+    /// The buffer was released and has no memory.
     Released,
 }
 
-/// Long-lived memory, counted in floats while it lives.
+/// Long-lived memory, which is counted in floats while it lives.
 struct Own {
     memory: Backing,
     count: Arc<AtomicUsize>,
 }
 
-/// Memory from the system by the page, or a list that was handed over.
+/// Memory from the system by the page, or a vector that the caller passed.
 pub(super) enum Backing {
     Zeroed(Zeroed),
     List(Vec<f32>),
@@ -89,7 +90,7 @@ impl Drop for Own {
 }
 
 impl Numbers {
-    /// In long-lived memory, whose floats are added to `count` while it lives.
+    /// Storage in long-lived memory, whose floats are added to `count` while it lives.
     pub(super) fn own(memory: Backing, form: Form, count: &Arc<AtomicUsize>) -> Self {
         let own = Own {
             memory,
@@ -116,7 +117,7 @@ impl Numbers {
         self.form
     }
 
-    /// The memory as floats, whatever the form.
+    /// The memory as floats, in any form.
     pub(super) fn memory(&self) -> &[f32] {
         match &self.memory {
             Memory::Own(own) => own.floats(),
@@ -125,7 +126,7 @@ impl Numbers {
         }
     }
 
-    /// As [`Numbers::memory`], to write.
+    /// As [`Numbers::memory`], mutable.
     pub(super) fn memory_mut(&mut self) -> &mut [f32] {
         match &mut self.memory {
             Memory::Own(own) => own.floats_mut(),
@@ -172,7 +173,7 @@ pub(super) fn halves_mut(buffer: &mut Buffer) -> &mut [Bf16] {
 /// The indices of a buffer.
 pub(super) fn indices(buffer: &Buffer) -> &[u32] {
     let memory = memory_of(buffer, Form::U32);
-    // SAFETY: u32 has the size and alignment of f32, and every bit pattern is one.
+    // SAFETY: u32 has the size and alignment of f32, and every bit pattern is valid.
     unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len()) }
 }
 
@@ -187,7 +188,7 @@ pub(super) fn sums(buffer: &Buffer) -> &[f64] {
     let (len, first) = (buffer.len(), memory_of(buffer, Form::F64).as_ptr());
     let first = first.cast::<f64>();
     assert!(first.is_aligned());
-    // SAFETY: the memory holds `len` aligned f64 ([`Form::floats`]), and every bit pattern is one.
+    // SAFETY: the memory holds `len` aligned f64 ([`Form::floats`]), and every bit pattern is valid.
     unsafe { std::slice::from_raw_parts(first, len) }
 }
 
@@ -199,7 +200,7 @@ pub(super) fn sums_mut(buffer: &mut Buffer) -> &mut [f64] {
     unsafe { std::slice::from_raw_parts_mut(first, len) }
 }
 
-/// The scores that kernels with factors of type `P` keep in a buffer.
+/// The scores that kernels with factors of type `P` store in a buffer.
 pub(super) fn scores_mut<P: Element>(buffer: &mut Buffer) -> &mut [P::Kept] {
     let len = buffer.len();
     &mut P::Kept::in_floats(memory_of_mut(buffer, Form::Scores))[..len]
@@ -217,12 +218,13 @@ pub(super) fn packed(buffer: &Buffer) -> Option<&Packed> {
 }
 
 impl Packed {
-    /// Numbers `start..start + to.len()` of the matrix, row by row and widened; `column` `[K]` is a work area.
+    /// Copies numbers `start..start + to.len()` of the matrix, row by row and widened; `column` `[K]` is scratch
+    /// memory.
     pub(super) fn widen(&self, start: usize, to: &mut [f32], column: &mut [f32]) {
         let [k, n] = self.weights.shape();
         let end = start + to.len();
         for i in 0..n {
-            // Where column `i` of the right factor lies in the matrix: in a row, or in every `n`-th number.
+            // Where column `i` of the right factor is in the matrix: a row, or every `n`-th number.
             let (first, step) = match self.matrix.transposed {
                 true => (i * k, 1),
                 false => (i, n),

@@ -8,7 +8,7 @@ fn is_out_of_memory<T>(result: Result<T>) -> bool {
 
 #[test]
 fn memory_that_cannot_be_had_is_an_error_and_the_device_stays_usable() -> Result<()> {
-    // More than a layout may have, and more than any machine has.
+    // One length is more than a layout may have, the other more than any machine has.
     for (len, precision) in [
         (usize::MAX / 8, Precision::F32),
         (1 << 59, Precision::F32),
@@ -30,7 +30,7 @@ fn memory_that_cannot_be_had_is_an_error_and_the_device_stays_usable() -> Result
         assert!(is_out_of_memory(lines));
         let blocks = cpu.exec(|exec| exec.run(3, len, |_, _| unreachable!("no memory")));
         assert!(is_out_of_memory(blocks));
-        // What a kernel held when it left has come back, and kernels run again.
+        // The memory that a kernel held when it unwound was returned, and kernels run again.
         let shared = cpu.exec(|exec| {
             let held = exec.scratch.take_shared(1000);
             held.len() + exec.scratch.take_shared(len).len()

@@ -1,4 +1,4 @@
-//! The 16-bit float of the reduced-precision products.
+//! bfloat16, for the reduced-precision products.
 
 use crate::simd::simd;
 
@@ -8,7 +8,7 @@ use crate::simd::simd;
 pub struct Bf16(u16);
 
 impl Bf16 {
-    /// Nearest value, ties to even; a NaN stays one.
+    /// Rounds to the nearest value, ties to even; a NaN stays a NaN.
     ///
     /// ```
     /// # use tokenformer_cpu::gemm::Bf16;
@@ -26,7 +26,7 @@ impl Bf16 {
         f32::from_bits(u32::from(self.0) << 16)
     }
 
-    /// From the bits of a checkpoint.
+    /// The number with these bits.
     pub fn from_bits(bits: u16) -> Self {
         Self(bits)
     }
@@ -37,19 +37,19 @@ impl Bf16 {
         unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), 2 * floats.len()) }
     }
 
-    /// The bits that a checkpoint stores.
+    /// The bits of the number.
     #[inline(always)]
     pub fn to_bits(self) -> u16 {
         self.0
     }
 }
 
-/// The bits of `x` rounded to bfloat16 in the upper half; the lower half is rubbish.
+/// The bits of `x` rounded to bfloat16 in the upper half; the lower half is arbitrary.
 #[inline(always)]
 pub(super) fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();
     let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-    // A NaN could be rounded up to infinity: keep its upper half and make it quiet instead.
+    // Rounding could turn a NaN into infinity, so its upper half is kept and made quiet instead.
     if x.is_nan() {
         bits | 0x40_0000
     } else {

@@ -2,24 +2,26 @@
 
 use super::kernel::{Kernel, Kernels, PANEL, STRIP, Tile};
 use super::pack::{Element, Panels, Source, pack_panels};
+use super::pieces::pieces;
 use super::{Mat, Write};
 use crate::line::LINE;
 use crate::simd::{Level, level, prefetch};
 use std::ops::Range;
 
-/// Words of the inner dimension in a block: part of the contract on rounding, see [`super`]. A
-/// block of a panel of B fills 32 KiB of the first-level cache.
+/// Words of the inner dimension in a block; this is part of the rounding contract, see [`super`]. A block of a panel of
+/// B fills 32 KiB of the first-level cache.
 pub(super) const BLOCK: usize = 256;
-/// Rows that make whole tiles with every instruction set.
+/// A number of rows that is divided into complete tiles with every instruction set.
 pub(super) const WHOLE_TILES: usize = 24;
 /// Rows that share a block of A in the second-level cache.
 pub(super) const ROWS: usize = 5 * WHOLE_TILES;
-/// Elements of C that a block of A serves before the next one takes its turn, if all blocks are read where they lie
-/// and near: they stay in the first-level cache from one block to the next.
+/// Elements of C that a block of A is used for before the next block, if all blocks are read in place and are near:
+/// they stay in the first-level cache from one block to the next.
 const NEAR_C: usize = 8 << 10;
-/// Elements of A that are near.
+/// Number of elements of A up to which A counts as near.
 const NEAR_A: usize = 256 << 10;
-/// As [`NEAR_C`] if blocks are copied or far, and should therefore serve long; they stay in the second-level cache.
+/// As [`NEAR_C`] if blocks are copied or far, so that a block should be used for longer; these elements stay in the
+/// second-level cache.
 const WIDE_C: usize = 64 << 10;
 
 /// Words of a block of A, whose last strip may be incomplete.
@@ -27,11 +29,11 @@ pub(super) const A_WORDS: usize = (ROWS + STRIP) * BLOCK;
 /// Lines of a block of a panel of B.
 pub(super) const B_LINES: usize = PANEL * BLOCK / LINE;
 
-/// Where a block of A lies: groups of adjacent rows.
+/// The address of a block of A, as groups of adjacent rows.
 #[derive(Clone, Copy)]
 pub(super) struct Left {
     pub first: *const u32,
-    /// Rows of a group; no tile crosses into the next.
+    /// Rows of a group; no tile spans two groups.
     pub group_rows: usize,
     /// Words from a group to the next.
     pub group: usize,
@@ -54,7 +56,7 @@ impl Left {
     }
 }
 
-/// Where a block of a panel of B lies. A panel is made of parts of [`Kernels::cols`] columns.
+/// The address of a block of a panel of B. A panel is made of parts of [`Kernels::cols`] columns.
 #[derive(Clone, Copy)]
 pub(super) struct Right {
     pub first: *const u32,
@@ -74,13 +76,13 @@ pub(super) struct Output {
     pub row_stride: usize,
 }
 
-/// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` hand out blocks of
-/// at most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A serves about `serves` elements
-/// of C. Factors that a block of B has for its columns are multiplied with `scale`.
+/// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` return blocks of at
+/// most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A is used for about `serves` elements of
+/// C. If a block of B has factors for its columns, they are multiplied with `scale`.
 ///
 /// # Safety
-/// The elements of `c` must be valid for reads and writes and not be accessed by other code meanwhile. A
-/// block must be valid for reads (of whole panels in the case of B) until the next one is asked for.
+/// The elements of `c` must be valid for reads and writes, and no other code may access them during the call. A block
+/// must be valid for reads (of whole panels in the case of B) until the next one is requested.
 pub(super) unsafe fn product<P: Element>(
     c: Output,
     write: Write,
@@ -106,7 +108,7 @@ pub(super) unsafe fn product<P: Element>(
                 let a = left(rows.clone(), words.clone());
                 for panel in pieces(tile.clone(), PANEL) {
                     let b = right(panel.clone(), words.clone());
-                    // SAFETY: valid for as long as the block, or null.
+                    // SAFETY: valid as long as the block, or null.
                     let own = unsafe { b.scales.as_ref() }.map(|own| own.map(|own| scale * own));
                     let scales = own.as_ref().unwrap_or(&scales);
                     for (part, cols) in pieces(panel, kernels.cols).enumerate() {
@@ -123,7 +125,7 @@ pub(super) unsafe fn product<P: Element>(
                             scales: scales[part * kernels.cols..].as_ptr(),
                             write,
                         };
-                        // SAFETY: rows, columns and words are within what the caller vouches for.
+                        // SAFETY: rows, columns and words are within the caller's guarantee.
                         unsafe { column(kernels, first, &a, rows.len(), cols.len(), next) };
                     }
                 }
@@ -132,9 +134,8 @@ pub(super) unsafe fn product<P: Element>(
     }
 }
 
-/// The tiles of `rows` rows over a block of the inner dimension, `cols` columns of each; `first` is the first row's.
-/// Meanwhile the columns of B at `next` are brought near, wherever that is: the processor does not look ahead
-/// that far by itself.
+/// The tiles of `rows` rows over a block of the inner dimension, `cols` columns of each; `first` is the first row's. At
+/// the same time the columns of B at `next` are prefetched, since the processor does not prefetch that far by itself.
 ///
 /// # Safety
 /// As for [`product`].
@@ -148,7 +149,7 @@ unsafe fn column(
 ) {
     let is_packed = first.b_word == kernels.cols;
     let lines = first.words * kernels.cols / LINE;
-    // Lines to ask for with every row.
+    // Lines to prefetch with every row.
     let share = is_packed as usize * lines.div_ceil(rows.max(1));
     let (mut row, mut group) = (0, a.first);
     while row < rows {
@@ -161,12 +162,12 @@ unsafe fn column(
         group = group.wrapping_add(a.group);
         while row < end {
             let fits = |(height, _): &&(usize, Kernel)| *height <= end - row;
-            // One row is left at least, and the last kernel has one row.
+            // At least one row is left, and the last kernel has one row.
             let (height, kernel) = *kernels.by_rows.iter().find(fits).expect("one row fits");
             for line in row * share..lines.min((row + height) * share) {
                 prefetch(next.wrapping_add(line * LINE));
             }
-            // SAFETY: passed on to the caller.
+            // SAFETY: the caller guarantees it.
             unsafe {
                 if cols == kernels.cols {
                     kernel(&tile);
@@ -181,10 +182,10 @@ unsafe fn column(
     }
 }
 
-/// Runs a kernel of `rows` rows whose C has less than its columns.
+/// Runs a kernel of `rows` rows for a C with fewer columns than the kernel.
 ///
 /// # Safety
-/// As for the kernel, but for `cols` columns of C.
+/// As for the kernel, but only `cols` columns of C need be valid.
 unsafe fn narrow(kernel: Kernel, tile: &Tile, rows: usize, cols: usize) {
     let mut whole = [[0.0f32; PANEL]; STRIP];
     for (row, whole) in whole[..rows].iter_mut().enumerate() {
@@ -212,18 +213,10 @@ unsafe fn narrow(kernel: Kernel, tile: &Tile, rows: usize, cols: usize) {
     }
 }
 
-/// `range` in pieces of at most `size`.
-pub(super) fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range
-        .step_by(size)
-        .map(move |start| start..end.min(start + size))
-}
-
-/// Blocks of `a`: where they lie if the kernels read them well there, or else copied to `work`
-/// ([`A_WORDS`]). With the elements of C that a block should serve, for [`product`].
+/// Blocks of `a`, read in place if the kernels can do that efficiently, or else copied to `work` ([`A_WORDS`]). Also
+/// returns the number of elements of C for which a block should be used, for [`product`].
 ///
-/// With AVX-512, columns of f32 are not copied either: the kernels wait less for them than a copy would.
+/// With AVX-512, columns of f32 are not copied either, because reading them in place is faster than a copy.
 pub(super) fn left<'a, P: Element, S: Source<P>>(
     a: Mat<'a, S>,
     work: &'a mut [u32],
@@ -282,15 +275,15 @@ unsafe fn pack_strips<P: Element, S: Source<P>, const W: usize>(
         first: to.as_mut_ptr().cast(),
         panel: words.len(),
     };
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller guarantees it.
     unsafe { pack_panels::<P, S, W>(panels, b, cols, words) }
 }
 
-/// Rows of A for which columns of B are worth copying.
+/// Number of rows of A from which on it is worth copying columns of B.
 const MANY_ROWS: usize = 32;
 
-/// Blocks of `b` for a product of so many rows, copied to `work` ([`B_LINES`]) unless the kernels can read whole
-/// panels where they are and the rows are few.
+/// Blocks of `b` for a product of so many rows. They are copied to `work` ([`B_LINES`]) unless the kernels can read
+/// whole panels in place and there are few rows.
 pub(super) fn right<'a, P: Element, S: Source<P>>(
     b: Mat<'a, S>,
     rows: usize,
@@ -328,7 +321,7 @@ pub(super) unsafe fn pack_parts<P: Element, S: Source<P>>(
     cols: Range<usize>,
     words: Range<usize>,
 ) {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         match P::kernels().cols {
             16 => {

@@ -1,24 +1,24 @@
-//! Activations as they are kept from the forward to the backward pass.
+//! Formats in which activations are stored from the forward to the backward pass.
 
 use super::bf16::{Bf16, round_to_bf16, widen_bf16};
 
-/// Numbers that are computed in f32 and kept as they are, or rounded.
+/// Numbers that are computed in f32 and stored exactly or rounded.
 pub trait Kept: Copy + Send + Sync + 'static {
-    /// Numbers that fit into the memory of one f32.
+    /// How many numbers fit into the memory of one f32.
     const PER_FLOAT: usize;
-    /// Floats of scratch that [`Kept::edit`] and [`Kept::write`] take for each number.
+    /// Floats of scratch memory that [`Kept::edit`] and [`Kept::write`] need for each number.
     const SCRATCH: usize;
 
-    /// The numbers in a piece of memory.
+    /// A view of a piece of memory as these numbers.
     fn in_floats(floats: &mut [f32]) -> &mut [Self];
 
     /// `to = from`, rounded.
     fn keep(to: &mut [Self], from: &[f32]);
 
-    /// Lets `run` change the numbers.
+    /// Calls `run` to change the numbers.
     fn edit(kept: &mut [Self], scratch: &mut [f32], run: impl FnOnce(&mut [f32]));
 
-    /// As [`Kept::edit`], but `run` finds arbitrary numbers.
+    /// As [`Kept::edit`], but `run` starts with arbitrary numbers.
     fn write(kept: &mut [Self], scratch: &mut [f32], run: impl FnOnce(&mut [f32]));
 }
 
@@ -48,8 +48,7 @@ impl Kept for Bf16 {
     const SCRATCH: usize = 1;
 
     fn in_floats(floats: &mut [f32]) -> &mut [Self] {
-        // SAFETY: an f32 has the size of two `Bf16` and at least their alignment; both are valid
-        // whatever their bits.
+        // SAFETY: an f32 has the size of two `Bf16` and at least their alignment; for both, all bit patterns are valid.
         unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), 2 * floats.len()) }
     }
 

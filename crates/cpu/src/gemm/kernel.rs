@@ -1,10 +1,9 @@
 //! Micro-kernels: one tile of the output, at most [`STRIP`] rows by [`Kernels::cols`] columns, over one
 //! block of the inner dimension.
 //!
-//! Operands are streams of 32-bit *words*: an f32, or two consecutive bfloat16 along the inner
-//! dimension (the first one in the lower half). Every kernel computes each element by the same chain
-//! of fused multiply-adds, starting from 0, so the instruction sets agree to the bit. Of two
-//! bfloat16 the upper one comes first, which is the order of AVX512-BF16.
+//! Operands are streams of 32-bit *words*: an f32, or two consecutive bfloat16 along the inner dimension (the first one
+//! in the lower half). Every kernel computes each element by the same chain of fused multiply-adds, starting from 0, so
+//! the instruction sets agree to the bit. Of two bfloat16 the upper one is added first, as in AVX512-BF16.
 
 use super::Write;
 use super::vector::{Portable, Vector};
@@ -43,9 +42,9 @@ pub struct Tile {
 /// Computes a tile.
 ///
 /// # Safety
-/// With the kernel's number of rows, all words and elements that [`Tile`] describes must be valid
-/// for reads (A, B, scales) and writes (C; initialised), and no other thread may use those of C. The
-/// processor must have the kernel's instruction set.
+/// With the kernel's number of rows, all words and elements that [`Tile`] describes must be valid for reads (A, B,
+/// scales) and writes (C; initialised), and no other thread may access those of C. The processor must have the kernel's
+/// instruction set.
 pub type Kernel = unsafe fn(&Tile);
 
 /// The kernels of an instruction set.
@@ -86,12 +85,12 @@ pub(super) fn bf16_kernels() -> &'static Kernels {
     &BF16_PORTABLE
 }
 
-/// What words mean.
+/// The interpretation of words.
 ///
 /// # Safety
 /// All functions: as for [`Vector`].
 trait Words<V: Vector> {
-    /// Words made ready for [`Words::step`].
+    /// Words in the form that [`Words::step`] needs.
     type Operand: Copy;
     unsafe fn ready(words: V) -> Self::Operand;
     /// `acc + a·b`.
@@ -107,24 +106,24 @@ impl<V: Vector> Words<V> for F32 {
     }
     #[inline(always)]
     unsafe fn step(a: V, b: V, acc: V) -> V {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { a.fma(b, acc) }
     }
 }
 
-/// Pairs of bfloat16 without instructions of their own. A product of two is exact in f32, so
-/// two fused steps round as AVX512-BF16 does.
+/// Pairs of bfloat16 without special instructions. A product of two is exact in f32, so two fused steps round as
+/// AVX512-BF16 does.
 struct Pairs;
 impl<V: Vector> Words<V> for Pairs {
     type Operand = [V; 2];
     #[inline(always)]
     unsafe fn ready(words: V) -> [V; 2] {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { [words.upper(), words.lower()] }
     }
     #[inline(always)]
     unsafe fn step(a: [V; 2], b: [V; 2], acc: V) -> V {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { a[1].fma(b[1], a[0].fma(b[0], acc)) }
     }
 }
@@ -140,7 +139,7 @@ unsafe fn position<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     at: usize,
     b: *const u32,
 ) {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut columns = [W::ready(V::splat(0)); N];
         for (j, columns) in columns.iter_mut().enumerate() {
@@ -155,8 +154,8 @@ unsafe fn position<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     }
 }
 
-/// Adds all positions of a tile to its sums. Four are written out, because the compiler unrolls a loop at
-/// some levels of optimisation only and keeps the sums in memory at the others.
+/// Adds all positions of a tile to its sums. Four are written out, because the compiler unrolls a loop only at some
+/// optimisation levels and keeps the sums in memory at the others.
 ///
 /// # Safety
 /// As for [`Kernel`].
@@ -170,7 +169,7 @@ unsafe fn chain<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     words: usize,
 ) {
     let mut at = 0;
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         for _ in 0..words / 4 {
             position::<V, W, R, N>(acc, rows, at, b);
@@ -206,7 +205,7 @@ unsafe fn part<
     row: usize,
     col: usize,
 ) {
-    // SAFETY: all addresses lie in what the caller vouches for: words below `t.words`, rows below
+    // SAFETY: all addresses are within the caller's guarantee: words below `t.words`, rows below
     // `row + R`, columns below `col + N · LANES`.
     unsafe {
         for i in 0..R {
@@ -215,11 +214,11 @@ unsafe fn part<
             }
         }
         let mut acc = [[V::splat(0); N]; R];
-        // Opaque, or the compiler chains the addresses of the rows by one addition each.
+        // `black_box` prevents the compiler from computing the addresses of the rows in a chain of additions.
         let rows: [*const u32; R] =
             std::array::from_fn(|i| std::hint::black_box(t.a.add((row + i) * t.a_row)));
         let b = t.b.add(col);
-        // Distances that the compiler knows become parts of the instructions, which leaves fewer of them.
+        // Constant distances become part of the instructions, which saves instructions.
         match (t.a_word, t.b_word) {
             (1, word) if word == COLS => {
                 chain::<V, W, R, N>(&mut acc, &rows, 1, b, COLS, t.words);
@@ -269,7 +268,7 @@ unsafe fn tile<
     };
     for row in (0..R).step_by(H) {
         for col in (0..COLS).step_by(N * V::LANES) {
-            // SAFETY: passed on to the caller.
+            // SAFETY: the caller guarantees it.
             unsafe { part::<V, W, COLS, STRIP, H, N>(t, row, col) };
         }
     }
@@ -282,7 +281,7 @@ macro_rules! kernels {
         pub(super) static $name: Kernels = {
             $(#[$feature])?
             unsafe fn rows<const R: usize, const H: usize>(t: &Tile) {
-                // SAFETY: passed on to the caller.
+                // SAFETY: the caller guarantees it.
                 unsafe { tile::<$vector, $words, $cols, $strip, R, H, $n>(t) }
             }
             Kernels {
@@ -311,7 +310,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn step(a: __m512, b: __m512, acc: __m512) -> __m512 {
-            // SAFETY: the types differ in name only; the rest is passed on to the caller.
+            // SAFETY: the types differ only in name; the caller guarantees the rest.
             unsafe {
                 let pairs = |x| std::mem::transmute::<__m512, __m512bh>(x);
                 _mm512_dpbf16_ps(acc, pairs(a), pairs(b))

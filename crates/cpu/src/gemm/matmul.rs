@@ -1,4 +1,4 @@
-//! A product of any matrices: B is packed in stripes, unless the rows are few.
+//! A product of two matrices; B is packed in stripes unless there are only a few rows.
 
 use super::{
     Element, Mat, MatMut, Packed, Source, Write, packed_lines, par_gemm_packed, par_pack,
@@ -6,18 +6,18 @@ use super::{
 };
 use crate::exec::{Exec, Pieces};
 
-/// Fewer rows than these are not worth packing B for.
+/// With fewer rows it is not worth packing B.
 const FEW_ROWS: usize = 8;
 /// Elements of B that are packed at a time.
 const STRIPE: usize = 1 << 21;
 
-/// Pieces of `len` columns (or rows) of `across` elements each that are packed at a time.
+/// Divides `len` columns (or rows) of `across` elements each into pieces that are packed at a time.
 pub(crate) fn stripes<P: Element>(len: usize, across: usize) -> Pieces {
     let width = Packed::<P>::COLS;
     Pieces::new(len, (STRIPE / across.max(1) / width).max(1) * width)
 }
 
-/// `C = scale · A·B (+ C)` with factors of type `P`; with few rows B is read as it lies, in f32.
+/// `C = scale · A·B (+ C)` with factors of type `P`; with few rows B is read in place, in f32.
 pub fn par_matmul<P: Element>(
     exec: &mut Exec<'_>,
     mut c: MatMut<'_>,

@@ -1,18 +1,18 @@
-//! Rearranging a matrix into the words that the micro-kernels read. All of it is in one file, because both sides of a product
-//! and all formats go through the same few loops.
+//! Rearranges a matrix into the words that the micro-kernels read. All of it is in one file, because both sides of a
+//! product and all formats use the same few loops.
 
 use super::Mat;
 use super::bf16::{Bf16, rounded};
-use super::driver::pieces;
+use super::pieces::pieces;
 use super::kept::Kept;
 use super::kernel::{Kernels, bf16_kernels, f32_kernels};
 use crate::line::LINE;
 use crate::simd::simd;
 use std::ops::Range;
 
-/// What the factors of a product are rounded to: f32 for none, or [`Bf16`]. Sums are in f32.
+/// The type to which the factors of a product are rounded: f32, which is not rounded, or [`Bf16`]. Sums are in f32.
 pub trait Element: Copy + Send + Sync + 'static {
-    /// How scores are kept for the backward pass.
+    /// The format in which scores are stored for the backward pass.
     type Kept: Kept + Source<Self>;
     /// Positions of the inner dimension in a word.
     #[doc(hidden)]
@@ -37,9 +37,9 @@ impl Element for Bf16 {
     }
 }
 
-/// Numbers that a product with factors of type `P` takes: f32 for both, [`Bf16`] for `Bf16`.
+/// Numbers that a product with factors of type `P` accepts: f32 for both types, and [`Bf16`] for `Bf16`.
 pub trait Source<P: Element>: Copy + Send + Sync + 'static {
-    /// If the elements of `a` are words already: how many from a row and from a column to the next.
+    /// If the elements of `a` are already words: the distances in words between rows and between columns.
     #[doc(hidden)]
     fn in_place(a: Mat<'_, Self>) -> Option<(usize, usize)>;
 
@@ -60,8 +60,8 @@ pub trait Source<P: Element>: Copy + Send + Sync + 'static {
     );
 
     /// Row `w < words` of panel `p` at `to + p·panel` = columns `W·p..W·(p+1)` of the rows
-    /// `PER_WORD·w..` of `from` (`rows` rows, `stride` apart, `cols` elements each) combined; what lies
-    /// outside counts as 0.
+    /// `PER_WORD·w..` of `from` (`rows` rows, `stride` apart, `cols` elements each) combined; elements outside count as
+    /// 0.
     ///
     /// # Safety
     /// Those rows of all panels that `cols` touches must be valid for writes and not accessed by other code.
@@ -76,7 +76,7 @@ pub trait Source<P: Element>: Copy + Send + Sync + 'static {
     );
 }
 
-/// Implements [`Source`] by a function that makes a word of its elements.
+/// Implements [`Source`] with a function that makes a word from its elements.
 macro_rules! source {
     ($source:ty, $precision:ty, $load:ident, $combine:ident, $in_place:expr, $word:expr) => {
         impl Source<$precision> for $source {
@@ -116,7 +116,7 @@ macro_rules! source {
                 if crate::simd::level() == crate::simd::Level::Avx512 && col + LINE <= W {
                     let row = |row: usize| {
                         let from: *const $source = from.as_ptr().wrapping_add(row * stride);
-                        // The next panel, at one line for each that is read here.
+                        // Prefetches the next panel, one line for each line that is read here.
                         const STEP: usize = 64 / size_of::<$source>();
                         for at in (0..LINE * <$precision>::PER_WORD).step_by(STEP) {
                             avx512::prefetch(from.wrapping_add(W * stride + at));
@@ -170,12 +170,12 @@ macro_rules! source {
                         // SAFETY: `len` elements of existing rows, by the assertion.
                         unsafe { avx512::$combine(lines, len) }
                     };
-                    // SAFETY: the level is never above what the processor has; the rest is passed on.
+                    // SAFETY: the level is never above what the processor has; the caller guarantees the rest.
                     return unsafe { avx512::across(to, words, cols, combine) };
                 }
                 simd! {
                     fn run<const W: usize>(to: Panels<W>, words: usize, from: &[$source], stride: usize, rows: usize, cols: usize) {
-                        // SAFETY: passed on to the caller.
+                        // SAFETY: the caller guarantees it.
                         unsafe { across(to, words, from, [stride, rows, cols], $word) };
                     }
                 }
@@ -213,7 +213,7 @@ source!(
     |[x, y]: [Bf16; 2]| u32::from(x.to_bits()) | u32::from(y.to_bits()) << 16
 );
 
-/// As many elements of `to` as `from` has.
+/// Sets as many elements of `to` as `from` has.
 fn fill<S: Copy, const P: usize>(to: &mut [S; P], from: &[S]) {
     to[..from.len()].copy_from_slice(from);
 }
@@ -238,7 +238,7 @@ fn along<S: Copy + Default, const P: usize>(
     }
 }
 
-/// Where panels of rows of `W` words are written.
+/// The destination of panels of rows of `W` words.
 #[derive(Clone, Copy)]
 pub struct Panels<const W: usize> {
     /// The first row of the first panel.
@@ -253,7 +253,7 @@ impl<const W: usize> Panels<W> {
     }
 }
 
-/// Words that are packed for all panels before the next ones, so that rows are read from end to end.
+/// Words that are packed for all panels before the next ones, so that rows are read in full.
 const ACROSS: usize = 4;
 
 /// # Safety
@@ -287,14 +287,14 @@ unsafe fn across<S: Copy + Default, const P: usize, const W: usize>(
                     padded.each_ref()
                 };
                 let words = std::array::from_fn(|j| word(std::array::from_fn(|p| lines[p][j])));
-                // SAFETY: a row of a panel that the caller vouches for.
+                // SAFETY: a row of a panel within the caller's guarantee.
                 unsafe { to.row(panel, w).write(words) };
             }
         }
     }
 }
 
-/// Columns `cols` of `b` at the words `words`, as panels of rows of `W` words from `to` on; missing columns
+/// Packs columns `cols` of `b` at the words `words` into panels of rows of `W` words, starting at `to`; missing columns
 /// of the last panel become 0.
 ///
 /// # Safety
@@ -311,7 +311,7 @@ pub(super) unsafe fn pack_panels<P: Element, S: Source<P>, const W: usize>(
     }
     if b.col_stride == 1 {
         let from = &b.data[k.start * b.row_stride + cols.start..];
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         return unsafe { S::across(to, words.len(), from, b.row_stride, k.len(), cols.len()) };
     }
     assert_eq!(b.row_stride, 1);
@@ -344,7 +344,7 @@ mod avx2 {
     /// Words of a register.
     pub const WORDS: usize = 8;
 
-    /// Up to 8 f32.
+    /// Loads up to 8 f32.
     ///
     /// # Safety
     /// `len` elements must be readable.
@@ -373,21 +373,21 @@ mod avx2 {
         _mm256_srli_epi32::<16>(_mm256_blendv_epi8(nearest, quiet, nan))
     }
 
-    /// Up to 16 f32 rounded to bfloat16.
+    /// Loads up to 16 f32 and rounds them to bfloat16.
     ///
     /// # Safety
     /// `len` elements must be readable.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     pub unsafe fn load_rounded(from: *const f32, len: usize) -> __m256i {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         let [low, high] = [(0, len), (WORDS, len.saturating_sub(WORDS))]
             .map(|(at, len)| rounded(unsafe { load_f32(from.wrapping_add(at), len) }));
-        // Packing works within 128-bit lanes; the permutation brings the quarters in order.
+        // Packing works within 128-bit lanes; the permutation puts the quarters in order.
         _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high))
     }
 
-    /// Up to 16 bfloat16.
+    /// Loads up to 16 bfloat16.
     ///
     /// # Safety
     /// `len` elements must be readable.
@@ -406,8 +406,8 @@ mod avx2 {
         }
     }
 
-    /// Columns `col..` of `to`, up to 16 that exist, = the rows 0, 1, ...: `words(row, w)` loads the words
-    /// from `w` on of a row.
+    /// Sets up to 16 existing columns `col..` of `to` to the rows 0, 1, ...; `words(row, w)` loads the words of a row
+    /// from `w` on.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     pub fn transpose<const W: usize>(
@@ -431,7 +431,7 @@ mod avx2 {
         }
     }
 
-    /// Rows to columns.
+    /// Transposes rows to columns.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn transpose8(r: [__m256i; WORDS]) -> [__m256i; WORDS] {
@@ -462,7 +462,7 @@ mod avx2 {
 mod avx512 {
     use super::{ACROSS, LINE, Panels};
     use crate::gemm::Bf16;
-    use crate::gemm::driver::pieces;
+    use crate::gemm::pieces::pieces;
     use std::arch::x86_64::*;
 
     /// A mask of the first `len` of 16 lanes.
@@ -471,14 +471,14 @@ mod avx512 {
         if len < 16 { (1 << len) - 1 } else { u16::MAX }
     }
 
-    /// Asks for a line for the second-level cache.
+    /// Prefetches a line into the second-level cache.
     #[inline(always)]
     pub fn prefetch<T>(at: *const T) {
         // SAFETY: a prefetch of any address is harmless.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 
-    /// Up to 16 f32.
+    /// Loads up to 16 f32.
     ///
     /// # Safety
     /// `len` elements must be readable.
@@ -500,14 +500,14 @@ mod avx512 {
         _mm512_mask_or_epi32(nearest, nan, x, _mm512_set1_epi32(0x40_0000))
     }
 
-    /// Up to 32 f32 rounded to bfloat16.
+    /// Loads up to 32 f32 and rounds them to bfloat16.
     ///
     /// # Safety
     /// `len` elements must be readable.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn load_rounded(from: *const f32, len: usize) -> __m512i {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         let [low, high] = [(0, len), (16, len.saturating_sub(16))]
             .map(|(at, len)| rounded(unsafe { load_f32(from.wrapping_add(at), len) }));
         // The upper halves of all lanes: 16-bit elements 1, 3, 5, ... of both.
@@ -519,7 +519,7 @@ mod avx512 {
         _mm512_permutex2var_epi16(low, uppers, high)
     }
 
-    /// Up to 32 bfloat16.
+    /// Loads up to 32 bfloat16.
     ///
     /// # Safety
     /// `len` elements must be readable.
@@ -538,7 +538,7 @@ mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub unsafe fn combine_f32([row]: [Option<*const f32>; 1], len: usize) -> __m512i {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         row.map_or(_mm512_setzero_si512(), |row| unsafe { load_f32(row, len) })
     }
 
@@ -549,7 +549,7 @@ mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn combine_rounded(rows: [Option<*const f32>; 2], len: usize) -> __m512i {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         let [lower, upper] = rows.map(|row| rounded(unsafe { combine_f32([row], len) }));
         _mm512_mask_mov_epi16(_mm512_srli_epi32::<16>(lower), 0xaaaa_aaaa, upper)
     }
@@ -563,7 +563,7 @@ mod avx512 {
     pub unsafe fn combine_bf16(rows: [Option<*const Bf16>; 2], len: usize) -> __m512i {
         let [lower, upper] = rows.map(|row| {
             let row = row.map_or(_mm512_setzero_si512(), |row| {
-                // SAFETY: passed on to the caller.
+                // SAFETY: the caller guarantees it.
                 unsafe { load_bf16(row, len.min(LINE)) }
             });
             _mm512_cvtepu16_epi32(_mm512_castsi512_si256(row))
@@ -571,7 +571,7 @@ mod avx512 {
         _mm512_or_si512(lower, _mm512_slli_epi32::<16>(upper))
     }
 
-    /// Words `at..` of `to` = `load(at)`, for every 16th `at`.
+    /// Sets words `at..` of `to` to `load(at)`, for every 16th `at`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub fn along(to: &mut [u32], load: impl Fn(usize) -> __m512i) {
@@ -608,8 +608,8 @@ mod avx512 {
         }
     }
 
-    /// Columns `col..col + 16` of `to` (up to 16 rows) = the rows `load(0), load(1), ...`; those from
-    /// `rows` on count as 0.
+    /// Sets columns `col..col + 16` of `to` (up to 16 rows) to the rows `load(0), load(1), ...`; rows from `rows` on
+    /// count as 0.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub fn transpose<const W: usize>(

@@ -1,4 +1,4 @@
-//! Matrices packed once and multiplied with many times.
+//! Matrices that are packed once and used for many products.
 
 use super::driver::{
     A_WORDS, Output, ROWS, Right, WHOLE_TILES, left, pack_parts, packed_block, product,
@@ -29,18 +29,18 @@ impl<P> Clone for Packed<'_, P> {
 }
 impl<P> Copy for Packed<'_, P> {}
 
-/// Lines of one panel.
+/// Number of lines of one panel.
 fn panel_lines<P: Element>(k: usize) -> usize {
     k.div_ceil(P::PER_WORD) * (PANEL / LINE)
 }
 
-/// Lines that a packed `[k, n]` takes.
+/// Number of lines that a packed `[k, n]` takes.
 pub fn packed_lines<P: Element>(k: usize, n: usize) -> usize {
     n.div_ceil(PANEL) * panel_lines::<P>(k)
 }
 
 impl<'a, P: Element> Packed<'a, P> {
-    /// What [`pack`] has written to `lines`.
+    /// The matrix that [`pack`] has written to `lines`.
     pub fn new(lines: &'a [Line], k: usize, n: usize) -> Self {
         assert_eq!(lines.len(), packed_lines::<P>(k, n));
         Self {
@@ -71,7 +71,7 @@ impl<'a, P: Element> Packed<'a, P> {
     /// Columns that are packed together.
     pub const COLS: usize = PANEL;
 
-    /// The words of the panel that column `col` is in.
+    /// The words of the panel with column `col`.
     fn panel(&self, col: usize) -> &'a [u32] {
         let lines = panel_lines::<P>(self.k);
         words_of(&self.lines[col / PANEL * lines..][..lines])
@@ -102,7 +102,7 @@ pub fn par_pack<'a, P: Element, S: Source<P>>(
     let (k, n) = (b.rows, b.cols);
     assert_eq!(to.len(), packed_lines::<P>(k, n));
     let words = k.div_ceil(P::PER_WORD);
-    // Long pieces of the rows as they lie in memory.
+    // The pieces are long in the direction that is contiguous in memory.
     let [long, short] = [PACK_WORDS * LINE, PACK_WORDS];
     let (rows, cols) = if b.col_stride == 1 {
         (Pieces::new(words, short), Pieces::new(n, long))
@@ -127,13 +127,13 @@ pub fn par_pack<'a, P: Element, S: Source<P>>(
     Packed::new(to, k, n)
 }
 
-/// The shorter side of what a task of [`par_pack`] packs; the longer one is [`LINE`] times that.
+/// The shorter side of the piece that a task of [`par_pack`] packs; the longer side is [`LINE`] times that.
 const PACK_WORDS: usize = 2 * PANEL;
 
-/// Floats of scratch that [`gemm_packed`] takes.
+/// Floats of scratch memory that [`gemm_packed`] needs.
 pub const SCRATCH: usize = A_WORDS;
 
-/// `C = scale · A·B (+ C)` on the calling thread, with [`SCRATCH`] floats to overwrite.
+/// `C = scale · A·B (+ C)` on the calling thread, with [`SCRATCH`] floats of scratch memory.
 pub fn gemm_packed<P: Element, S: Source<P>>(
     c: MatMut<'_>,
     write: Write,
@@ -148,7 +148,7 @@ pub fn gemm_packed<P: Element, S: Source<P>>(
 }
 
 /// # Safety
-/// The elements of `c` must be valid for reads and writes and not be accessed by other code meanwhile.
+/// The elements of `c` must be valid for reads and writes, and no other code may access them during the call.
 unsafe fn packed_product<P: Element, S: Source<P>>(
     c: Output,
     write: Write,
@@ -158,11 +158,11 @@ unsafe fn packed_product<P: Element, S: Source<P>>(
     scratch: &mut [f32],
 ) {
     let work = words_of_floats(&mut scratch[..SCRATCH]);
-    // SAFETY: `left` and `right` hand out blocks inside of `a`, `work` and `b`, which are borrowed here.
+    // SAFETY: `left` and `right` return blocks inside `a`, `work` and `b`, which are borrowed here.
     unsafe { product::<P>(c, write, a.cols, left::<P, S>(a, work), b.right(), scale) }
 }
 
-/// As [`gemm_packed`], the output cut into tiles that threads share.
+/// As [`gemm_packed`], with the output divided into tiles for several threads.
 pub fn par_gemm_packed<P: Element, S: Source<P>>(
     exec: &mut Exec<'_>,
     c: MatMut<'_>,
@@ -190,7 +190,7 @@ pub fn par_gemm_packed<P: Element, S: Source<P>>(
     });
 }
 
-/// How a product is cut into tasks. It decides nothing but the time: an element is one chain, whoever computes it.
+/// How a product is divided into tasks. This changes only the speed, since each element is one chain in one task.
 pub(super) struct Grid {
     rows: Pieces,
     cols: Pieces,
@@ -200,12 +200,12 @@ pub(super) struct Grid {
 impl Grid {
     /// Tasks for each thread, so that all end at about the same time.
     const TASKS: usize = 8;
-    /// Multiply-adds below which cutting further does not pay; few rows take as long as 16.
+    /// Multiply-adds below which smaller tasks are not faster; up to 16 rows take the same time.
     const WORK: usize = 1 << 20;
     /// Widest tile.
     const COLS: usize = 16 * PANEL;
 
-    /// For a product `[m, k]·[k, n]`; tasks start at multiples of [`WHOLE_TILES`] rows and whole panels.
+    /// The grid of a product `[m, k]·[k, n]`; tasks start at multiples of [`WHOLE_TILES`] rows and at whole panels.
     pub fn new(m: usize, n: usize, k: usize, threads: usize) -> Self {
         let tasks = threads * Self::TASKS;
         let even = |len: usize, most: usize, unit: usize| {
@@ -214,7 +214,8 @@ impl Grid {
                 .max(unit)
         };
         let (mut rows, mut cols) = (even(m, ROWS, WHOLE_TILES), even(n, Self::COLS, PANEL));
-        // Rows first: all of them read B, which is packed, but each of the columns reads A as it lies.
+        // Rows are divided first: tasks of other rows read B again, which is packed, but tasks of other columns read A
+        // again, which is not.
         let least = |other: usize| (Self::WORK / (other.max(16) * k.max(1))).max(PANEL);
         let wanted = tasks.div_ceil(n.div_ceil(cols).max(1));
         rows = rows.min(even(m, m.div_ceil(wanted).max(least(cols)), WHOLE_TILES));
@@ -223,7 +224,7 @@ impl Grid {
         Self {
             rows: Pieces::new(m, rows),
             cols: Pieces::new(n, cols),
-            // Neighbouring tasks share what is longer in the cache.
+            // Consecutive tasks share the longer side in the cache.
             rows_first: n > m,
         }
     }

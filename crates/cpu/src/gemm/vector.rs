@@ -1,4 +1,4 @@
-//! Vector registers of 32-bit lanes, for the kernels whose instructions matter.
+//! Vector registers of 32-bit lanes, for the kernels that choose their instructions.
 
 /// A vector register of 32-bit lanes.
 ///
@@ -10,7 +10,7 @@ pub(super) trait Vector: Copy {
     unsafe fn splat(x: u32) -> Self;
     unsafe fn load(from: *const u32) -> Self;
     unsafe fn store(self, to: *mut f32);
-    /// Asks for a line that will be read or written soon; a hint at most.
+    /// Prefetches a line that will be read or written soon; this is only a hint.
     fn prefetch(at: *const f32);
     /// `self · b`.
     unsafe fn mul(self, b: Self) -> Self;
@@ -26,7 +26,7 @@ pub(super) trait Vector: Copy {
     unsafe fn bytes(from: *const i8) -> Self;
 }
 
-/// Sixteen lanes that the compiler maps to whatever the target has.
+/// Sixteen lanes that the compiler maps to the registers of the target.
 #[derive(Clone, Copy)]
 pub(super) struct Portable([f32; 16]);
 
@@ -45,12 +45,12 @@ impl Vector for Portable {
     }
     #[inline(always)]
     unsafe fn load(from: *const u32) -> Self {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
     }
     #[inline(always)]
@@ -73,13 +73,13 @@ impl Vector for Portable {
     }
     #[inline(always)]
     unsafe fn halves(from: *const u16) -> Self {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         let halves = unsafe { from.cast::<[u16; 16]>().read_unaligned() };
         Self(halves.map(|half| f32::from_bits(u32::from(half) << 16)))
     }
     #[inline(always)]
     unsafe fn bytes(from: *const i8) -> Self {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         Self(unsafe { from.cast::<[i8; 16]>().read_unaligned() }.map(f32::from))
     }
 }
@@ -98,17 +98,17 @@ mod x86 {
                 const LANES: usize = $lanes;
                 #[inline(always)]
                 unsafe fn splat(x: u32) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $splat(f32::from_bits(x)) }
                 }
                 #[inline(always)]
                 unsafe fn load(from: *const u32) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $load(from.cast()) }
                 }
                 #[inline(always)]
                 unsafe fn store(self, to: *mut f32) {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $store(to, self) }
                 }
                 #[inline(always)]
@@ -118,32 +118,32 @@ mod x86 {
                 }
                 #[inline(always)]
                 unsafe fn mul(self, b: Self) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $mul(self, b) }
                 }
                 #[inline(always)]
                 unsafe fn fma(self, b: Self, c: Self) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $fma(self, b, c) }
                 }
                 #[inline(always)]
                 unsafe fn lower(self) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $from_bits($shift::<16>($to_bits(self))) }
                 }
                 #[inline(always)]
                 unsafe fn upper(self) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $from_bits($and($to_bits(self), $splat_bits(-0x1_0000))) }
                 }
                 #[inline(always)]
                 unsafe fn halves(from: *const u16) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $from_bits($shift::<16>($from_halves($load_halves(from.cast())))) }
                 }
                 #[inline(always)]
                 unsafe fn bytes(from: *const i8) -> Self {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller guarantees it.
                     unsafe { $from_ints($from_bytes($load_bytes(from.cast()))) }
                 }
             }

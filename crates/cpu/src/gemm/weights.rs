@@ -1,7 +1,7 @@
-//! Weights that are laid out once, when a model is loaded, and then only multiplied with.
+//! Weights that are packed once, when a model is loaded, and then used for many products.
 //!
-//! A right factor `B` `[K, N]` is kept in panels of 32 columns, and a panel in two parts of 16, which a product reads from
-//! the first byte to the last. A number is kept as
+//! A right factor `B` `[K, N]` is stored in panels of 32 columns, and a panel in two parts of 16, which a product reads
+//! sequentially. A number is stored as
 //!
 //! | [`WeightFormat`] | bytes | value |
 //! |---|---|---|
@@ -9,17 +9,18 @@
 //! | `Bf16` | 2 | rounded to bfloat16 |
 //! | `Int8` | 1 | `q·s`, with `q` in −127..127 and one f32 `s` for each column of a block of 256 positions |
 //!
-//! and is widened to f32 on its way into the registers. Products follow the rounding contract of [`super`] for
-//! f32, applied to the widened weights, but for `Int8` to the integers `q`: a block's `scale · s` is the factor of
-//! its sum. So they have the same bits for any number of rows and threads, at every instruction set, and in `F32`
-//! the bits of [`super::gemm`].
+//! and is widened to f32 when it is loaded into registers. Products follow the rounding contract of [`super`] for f32,
+//! applied to the widened weights; for `Int8` it is applied to the integers `q`, and the factor of a block's sum is
+//! `scale · s`. So products have the same bits for any number of rows and threads and with every instruction set, and
+//! in `F32` they have the bits of [`super::gemm`].
 
 mod direct;
 mod format;
 
-use super::driver::{B_LINES, Output, left, pieces, product};
+use super::driver::{B_LINES, Output, left, product};
 use super::kernel::PANEL;
 use super::pack::{Element, Panels, pack_panels};
+use super::pieces::pieces;
 use super::packed::Grid;
 use super::{Mat, Right, Write};
 use crate::arena::Lines;
@@ -30,7 +31,7 @@ use format::{BLOCK, Block, narrow, panel_lines, widen};
 use std::ops::Range;
 use tokenformer_device::WeightFormat;
 
-/// Weights of a task when they stream by.
+/// Number of weights of a task in a product of few rows.
 const DIRECT_TASK: usize = 32 << 10;
 
 /// A right factor `[K, N]` in one of the [`WeightFormat`]s.
@@ -52,7 +53,7 @@ impl std::fmt::Debug for PackedWeights {
 }
 
 impl PackedWeights {
-    /// Lays out `b` `[K, N]`. Keys `[N, D]` are packed as `Mat::new(keys, n, d).t()`, values as they are.
+    /// Packs `b` `[K, N]`. Keys `[N, D]` are packed as `Mat::new(keys, n, d).t()`, values as they are.
     pub fn new(exec: &mut Exec<'_>, format: WeightFormat, b: Mat<'_>) -> Self {
         let (k, n) = (b.rows, b.cols);
         let panel = panel_lines(format, k);
@@ -92,12 +93,12 @@ impl PackedWeights {
         [self.k, self.n]
     }
 
-    /// What a number is kept as.
+    /// The format of the numbers.
     pub fn format(&self) -> WeightFormat {
         self.format
     }
 
-    /// Bytes that a product reads.
+    /// Number of bytes that a product reads.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.lines)
     }
@@ -117,8 +118,8 @@ impl PackedWeights {
         Block::new(self.format, panel, self.k, positions)
     }
 
-    /// Blocks for the micro-kernels: where they lie, or widened into `work` ([`B_LINES`]) as parts of so many columns
-    /// as the kernels read best.
+    /// Blocks for the micro-kernels: in place, or widened into `work` ([`B_LINES`]) as parts with the number of columns
+    /// that the kernels read best.
     fn right<'a>(
         &'a self,
         first: usize,
@@ -151,7 +152,7 @@ impl PackedWeights {
     }
 }
 
-/// The part of a task's scratch memory that begins a cache line.
+/// The part of a task's scratch memory that begins at a cache line.
 fn aligned(scratch: &mut [f32]) -> &mut [f32] {
     let start = scratch.as_ptr().align_offset(align_of::<Line>());
     &mut scratch[start..]
@@ -163,7 +164,7 @@ pub struct Job<'a> {
     pub y: &'a mut [f32],
     /// Elements from a row of `y` to the next.
     pub y_stride: usize,
-    /// What happens to the old content of `y`.
+    /// Whether `y` is replaced or added to.
     pub write: Write,
     /// `X` `[R, K]`.
     pub x: Mat<'a>,
@@ -173,9 +174,9 @@ pub struct Job<'a> {
     pub scale: f32,
 }
 
-/// How one product is cut into tasks.
+/// How one product is divided into tasks.
 enum Cut {
-    /// All rows, so many panels a task.
+    /// Each task has all rows and some panels.
     Stream(Pieces),
     Tiles(Grid),
 }
@@ -199,7 +200,7 @@ impl Cut {
     }
 }
 
-/// Several products at once: their tasks are shared by the threads together, in one run of the pool.
+/// Computes several products in one run of the pool, so that the threads share all their tasks.
 pub fn par_products(exec: &mut Exec<'_>, jobs: &mut [Job<'_>]) {
     struct Task<'a> {
         first: usize,
@@ -276,10 +277,10 @@ pub fn par_products(exec: &mut Exec<'_>, jobs: &mut [Job<'_>]) {
     });
 }
 
-/// Floats of scratch that [`gemm_weights`] takes.
+/// Floats of scratch memory that [`gemm_weights`] needs.
 pub const WEIGHTS_SCRATCH: usize = (B_LINES + 1) * LINE;
 
-/// `C = scale · A·B (+ C)` on the calling thread, with [`WEIGHTS_SCRATCH`] floats to overwrite.
+/// `C = scale · A·B (+ C)` on the calling thread, with [`WEIGHTS_SCRATCH`] floats of scratch memory.
 pub fn gemm_weights(
     c: super::MatMut<'_>,
     write: Write,

@@ -8,16 +8,16 @@ use tokenformer_device::{Site, SiteDims, Write};
 /// A site whose keys are packed as `Kᵀ` `[D_in, N_s]` and whose values as `V` `[N_s, D_out]`.
 pub type PackedSite<'a> = Site<'a, &'a PackedWeights>;
 
-/// Rows that are taken through a site together: their scores stay in the last-level cache.
+/// Rows that pass a site together, so that their scores stay in the last-level cache.
 const CHUNK: usize = 512;
-/// Scores whose nonlinearity is not worth waking threads for.
+/// Number of scores up to which the nonlinearity is computed on one thread, since waking others would take longer.
 const SMALL: usize = 8 << 10;
 
 /// `ys[i]` `[R, D_out]` = Pattention of `x` `[R, D_in]` at `sites[i]`. Sites that share their input are
 /// computed together, which wakes the threads less often.
 ///
 /// # Panics
-/// On lengths that do not fit.
+/// If lengths do not match.
 pub fn forward_packed(
     exec: &mut Exec<'_>,
     sites: &[PackedSite<'_>],
@@ -53,7 +53,7 @@ fn chunk(
     let segments = sites.iter().map(|s| s.segments.len()).max().unwrap_or(0);
     let mut work = exec.scratch.take_shared(r * widths().sum::<usize>());
     let mut scores = split(&mut work, widths().map(|n| r * n));
-    // The segments of a site share rows of scores, and of the output: one after the other.
+    // The segments of a site share rows of scores and of the output, so they are computed one after the other.
     for s in 0..segments {
         let mut jobs: Vec<Job<'_>> = (sites.iter().zip(&mut scores))
             .filter(|(site, _)| s < site.segments.len())
@@ -100,7 +100,7 @@ fn split(mut all: &mut [f32], lens: impl Iterator<Item = usize>) -> Vec<&mut [f3
     .collect()
 }
 
-/// Scores to weights, in place, for the `r` rows of every site.
+/// Converts scores to weights, in place, for the `r` rows of every site.
 fn nonlinearity(
     exec: &mut Exec<'_>,
     sites: &[PackedSite<'_>],

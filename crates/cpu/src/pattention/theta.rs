@@ -4,7 +4,7 @@ use crate::math::{exp, gelu, gelu_and_derivative};
 use crate::simd::{lane_dot, lane_max, lane_sum, simd};
 use tokenformer_device::{Site, Theta};
 
-/// Scores of a row to weights, in place; `stats` receives what the backward pass needs per group.
+/// Converts the scores of a row to weights, in place; `stats` receives what the backward pass needs per group.
 pub(super) fn theta_row<W>(site: &Site<'_, W>, row: &mut [f32], stats: &mut [f32]) {
     for (group, stat) in stats.iter_mut().enumerate() {
         let (segments, tau) = site.group(group);
@@ -55,7 +55,7 @@ pub(super) fn theta_row_backward<W>(
     for (group, &stat) in stats.iter().enumerate() {
         let (segments, tau) = site.group(group);
         let parts = || segments.clone().map(|s| site.columns(s));
-        // Both normed kinds: with s = τ/(‖u‖+ε), dU = s·(dZ − U·(U·dZ)/(‖u‖(‖u‖+ε))).
+        // For both kinds with a norm: with s = τ/(‖u‖+ε), dU = s·(dZ − U·(U·dZ)/(‖u‖(‖u‖+ε))).
         let (norm, inv) = (stat, 1.0 / (stat + site.eps));
         let scale = tau * inv;
         let projection = |inner: f32| if norm > 0.0 { inner * inv / norm } else { 0.0 };

@@ -5,12 +5,12 @@
 //! | an object per line, or the name `*.jsonl`, `*.ndjson` | one per line: the string at [`CorpusOptions::text_key`] |
 //! | any other text                                     | one: the whole file |
 //!
-//! The content decides, not the name: files compressed by gzip or zstd are decompressed while they are read, and other
-//! formats are refused by their names, or skipped and counted in folders. A folder stands for its files in the order of
-//! their names, folder by folder. Each file is read once, whatever leads to it.
+//! The content decides, not the name. Files compressed by gzip or zstd are decompressed while they are read. A file in
+//! another format is an error that says its name; in folders such files are skipped and counted. A folder means its
+//! files in the order of their names, folder by folder. Each file is read once, even if several names lead to it.
 //!
-//! With [`CorpusOptions::split_on`] every text is parted at a marker. Memory is bounded by one document: JSON Lines are
-//! read line by line, files that are parted part by part.
+//! With [`CorpusOptions::split_on`] every text is split at a marker. Memory is bounded by one document: JSON Lines are
+//! read line by line, and files that are split are read part by part.
 
 mod own;
 mod read;
@@ -40,12 +40,12 @@ pub struct Document {
 pub struct CorpusOptions {
     /// Files and folders, read in this order.
     pub inputs: Vec<PathBuf>,
-    /// The key of the text in JSON Lines; default `None`, which stands for `"text"`. With a key, named files have to be
-    /// JSON Lines, and so has at least one of all.
+    /// The key of the text in JSON Lines; default `None`, which means `"text"`. With a key, named files must be JSON
+    /// Lines, and at least one file of all must be.
     pub text_key: Option<String>,
-    /// A marker that ends a document inside a text; default `None`. It and the line ends around it belong to no text.
+    /// A marker that ends a document inside a text; default `None`. The marker and the line ends around it are removed.
     pub split_on: Option<String>,
-    /// Files and folders that are left out of folders; default none.
+    /// Files and folders that are skipped inside folders; default none.
     pub left_out: Vec<PathBuf>,
     /// Largest document accepted, decompressed; default 1 GiB. It bounds the memory that a small
     /// compressed file can claim.
@@ -69,12 +69,12 @@ impl CorpusOptions {
     }
 }
 
-/// What a pass over a corpus met.
+/// Counts from one pass over a corpus.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusStats {
-    /// Files that gave at least one document.
+    /// Files with at least one document.
     pub files: u64,
-    /// Documents given to the visitor.
+    /// Documents passed to the visitor.
     pub documents: u64,
     /// UTF-8 bytes of their text.
     pub text_bytes: u64,
@@ -82,26 +82,26 @@ pub struct CorpusStats {
     pub skipped_binary_files: u64,
     /// Files in folders skipped because they are empty.
     pub skipped_empty_files: u64,
-    /// Links in folders that lead nowhere or back to a folder above.
+    /// Links in folders whose target is missing or is a parent folder.
     pub skipped_links: u64,
     /// JSON lines whose text is the empty string.
     pub skipped_empty_documents: u64,
-    /// Files in folders skipped because of their format, by its name.
+    /// Number of files in folders skipped because of their format, by format name.
     #[serde(default)]
     pub skipped_formats: BTreeMap<String, u64>,
-    /// Files and folders that another name had led to already, each read once.
+    /// Files and folders that were skipped because they had been reached through another name before.
     #[serde(default)]
     pub repeats: u64,
     /// Files read as JSON Lines.
     #[serde(default)]
     pub json_lines_files: u64,
-    /// Files named `*.json` whose JSON is not in lines, read as they are.
+    /// Files named `*.json` that are not JSON Lines, which are read as plain text.
     #[serde(default)]
     pub whole_json_files: u64,
-    /// Lone halves of surrogate pairs in the texts of JSON Lines, each of which became U+FFFD.
+    /// Unpaired surrogates in the texts of JSON Lines, each of which was replaced by U+FFFD.
     #[serde(default)]
     pub replaced_surrogates: u64,
-    /// Markers at which a text was parted.
+    /// Markers at which texts were split.
     #[serde(default)]
     pub markers: u64,
 }
@@ -116,14 +116,14 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Finds the files; reads none of them.
+    /// Finds the files without reading them.
     ///
-    /// Hidden files and folders inside a folder (names that start with a dot) are left out, and so are the folders that
-    /// this program wrote, such as datasets and runs.
+    /// Hidden files and folders inside a folder (names that start with a dot) are skipped, and so are folders that this
+    /// program wrote, such as datasets and runs.
     ///
     /// # Errors
-    /// No inputs, an input that is missing or is neither file nor folder, an unreadable folder, a folder that this program
-    /// wrote, an empty marker.
+    /// There are no inputs, an input that is missing or is neither file nor folder, an unreadable folder, a folder that
+    /// this program wrote is an input, or the marker is empty.
     pub fn open(options: CorpusOptions) -> Result<Self> {
         if options.inputs.is_empty() {
             return Err(Error::NoInput);
@@ -149,21 +149,21 @@ impl Corpus {
         })
     }
 
-    /// What the folders hold that is not read: the program's own output, and [`CorpusOptions::left_out`].
+    /// What is skipped inside the folders: the program's own output, and [`CorpusOptions::left_out`].
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
 
-    /// What was asked for.
+    /// The options that the corpus was opened with.
     pub fn options(&self) -> &CorpusOptions {
         &self.options
     }
 
-    /// Gives every document to `visitor`, in the same order each time.
+    /// Calls `visitor` with every document, in the same order each time.
     ///
     /// # Errors
     /// A file that cannot be read, decompressed or parsed; a file named explicitly that is empty, not UTF-8, or not JSON
-    /// Lines although a key is; a folder without any text; whatever `visitor` returns.
+    /// Lines although a key was given; a folder without any text; errors of `visitor`.
     pub fn visit(&self, mut visitor: impl FnMut(Document) -> Result<()>) -> Result<CorpusStats> {
         let mut stats = CorpusStats {
             skipped_links: self.skipped_links,
@@ -232,7 +232,7 @@ fn no_text(file: &InputFile, expected: &'static str, got: &str) -> Error {
     }
 }
 
-/// The error for a folder of whose files none gave a document.
+/// The error for a folder that has no file with a document.
 fn nothing_in(input: &walk::Input, before: &CorpusStats, after: &CorpusStats) -> Error {
     let foreign = |stats: &CorpusStats| stats.skipped_formats.values().sum::<u64>();
     let mut got = format!(

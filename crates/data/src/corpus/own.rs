@@ -1,4 +1,4 @@
-//! Folders that this program wrote, which are no text to learn from.
+//! Detects folders that this program wrote, which are not used as text.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,10 +7,10 @@ use std::path::Path;
 use crate::prepare::file_names;
 use crate::tokens::MAGIC;
 
-/// Bytes of a manifest in which its format is looked for; it is the first key.
+/// Number of bytes of a manifest that are searched for its format, which is the first key.
 const MANIFEST_HEAD_BYTES: u64 = 4096;
 
-/// What a folder holds if this program wrote it.
+/// What a folder holds, such as a dataset, if this program wrote it.
 pub(super) fn kind(folder: &Path) -> Option<&'static str> {
     let is_file = |name: &str| folder.join(name).is_file();
     let begins_with = |name: &str, bytes: &[u8]| head(&folder.join(name), 64).starts_with(bytes);
@@ -33,7 +33,7 @@ pub(super) fn kind(folder: &Path) -> Option<&'static str> {
     None
 }
 
-/// The first bytes of a file; none of one that cannot be read.
+/// The first bytes of a file; empty if it cannot be read.
 fn head(path: &Path, most: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if path.is_file()

@@ -1,4 +1,4 @@
-//! The documents of one file: what kind it is, lines, UTF-8.
+//! Reads the documents of one file: detects its kind, splits lines and checks UTF-8.
 
 use std::io::{BufRead, Read};
 
@@ -18,19 +18,19 @@ mod source;
 mod utf8;
 mod zstd;
 
-/// What a file turned out to be.
+/// The result of reading a file.
 pub(super) enum Outcome {
-    /// Text; its documents went to the visitor.
+    /// Text; its documents were passed to the visitor.
     Read,
-    /// Not one byte.
+    /// An empty file.
     Empty,
-    /// Not text. Only for files met in a folder; a named one is an error.
+    /// Not text. Only for files found in a folder; for a named file it is an error.
     Binary,
-    /// In this format, which is not read. Only for files met in a folder.
+    /// A file in this format, which is not supported. Only for files found in a folder.
     Foreign(&'static str),
 }
 
-/// Where documents go, the empty ones too.
+/// The receiver of documents, including empty ones.
 pub(super) struct Sink<'a> {
     pub options: &'a CorpusOptions,
     pub stats: &'a mut CorpusStats,
@@ -38,7 +38,7 @@ pub(super) struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Counts a document and passes it on, in parts where it is to be parted.
+    /// Counts a document and passes it on, split into parts if there is a marker.
     fn put(&mut self, document: Document) -> Result<()> {
         match &self.options.split_on {
             None => self.put_whole(document),
@@ -54,7 +54,7 @@ impl Sink<'_> {
         }
     }
 
-    /// Part `number` of a source that a marker parts; line ends around a marker belong to no text.
+    /// Passes on part `number` of a source that is split at a marker, without the line ends around the marker.
     fn put_part(&mut self, source: &str, number: u64, text: &str) -> Result<()> {
         let text = text.trim_matches(['\r', '\n']);
         if text.trim().is_empty() {
@@ -77,7 +77,7 @@ impl Sink<'_> {
     }
 }
 
-/// Puts each document of `file` into `sink`.
+/// Passes each document of `file` to `sink`.
 pub(super) fn documents(file: &InputFile, sink: &mut Sink) -> Result<Outcome> {
     let mut source = Source::open(&file.path)?;
     if source.head.is_empty() {
@@ -156,7 +156,7 @@ fn whole(mut source: Source, is_named: bool, sink: &mut Sink) -> Result<Outcome>
     Ok(Outcome::Read)
 }
 
-/// Editors of some systems put it in front of UTF-8; it is no part of the text.
+/// Some editors write it at the start of UTF-8 files; it is not part of the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 fn json_lines(mut source: Source, sink: &mut Sink) -> Result<Outcome> {
@@ -197,7 +197,7 @@ fn json_lines(mut source: Source, sink: &mut Sink) -> Result<Outcome> {
     Ok(Outcome::Read)
 }
 
-/// The text of a line, and how many halves of surrogate pairs were replaced in it.
+/// The text of a line, and the number of unpaired surrogates that were replaced in it.
 fn json_text(line: &str, location: &str, key: &str) -> Result<(String, u64)> {
     let (found, replaced) = line::read(line, key).map_err(|error| Error::JsonLine {
         location: location.to_owned(),
@@ -232,7 +232,7 @@ const CUT_LINE: &str = "the line ends inside a value: the file was cut short, or
                         `jq -c . FILE > NEW` puts into one each";
 const ODD_LINE: &str = "look at this line: mend it, or take it out";
 
-/// serde_json ends its messages with " at line 1 column N"; the line is ours to say.
+/// serde_json ends its messages with " at line 1 column N"; our message gives the position itself.
 fn without_position(error: &serde_json::Error) -> String {
     let message = error.to_string();
     match message.rfind(" at line ") {

@@ -1,4 +1,4 @@
-//! From named paths to files, in a fixed order, each file once.
+//! Finds the files behind the named paths, in a fixed order and each file once.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -13,30 +13,30 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct InputFile {
     pub path: PathBuf,
-    /// Named by the user, so that it must hold text; files met in a folder may be skipped.
+    /// Whether the user named the file, which must then hold text; files found in a folder may be skipped.
     pub is_named: bool,
 }
 
-/// One named path with the files behind it.
+/// One named path with the files that it leads to.
 #[derive(Debug)]
 pub(super) struct Input {
     pub path: PathBuf,
     pub is_folder: bool,
     pub files: Vec<InputFile>,
-    /// Files and folders behind this path that another name had led to already.
+    /// Files and folders under this path that had been reached through another name before.
     pub repeats: u64,
 }
 
 /// A file or folder inside an input that is not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// What it is, such as "a dataset".
     pub what: &'static str,
 }
 
-/// What tells files apart, whatever they are called.
+/// The identity of a file, independent of its name.
 #[cfg(unix)]
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct FileId(u64, u64);
@@ -65,13 +65,13 @@ impl FileId {
 pub(super) struct Walk {
     seen: HashSet<FileId>,
     unwanted: HashSet<FileId>,
-    /// Links that lead nowhere or back to a folder above.
+    /// Links whose target is missing or is a parent folder.
     pub skipped_links: u64,
     pub left_out: Vec<LeftOut>,
 }
 
 impl Walk {
-    /// Files and folders at `unwanted` are left out of the folders; those that do not exist yet hold nothing.
+    /// Files and folders at `unwanted` are skipped inside folders; those that do not exist are ignored.
     pub(super) fn new(unwanted: &[PathBuf]) -> Self {
         let id = |path: &PathBuf| FileId::of(path, &fs::metadata(path).ok()?).ok();
         Self {
@@ -80,7 +80,7 @@ impl Walk {
         }
     }
 
-    /// The files behind `path`.
+    /// Finds the files that `path` leads to.
     pub(super) fn expand(&mut self, path: &Path) -> Result<Input> {
         let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
         let mut input = Input {
@@ -142,7 +142,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Whether a folder is gone into, or a file read.
+    /// Whether to enter a folder or read a file.
     fn is_wanted(&mut self, entry: &DirEntry, input: &mut Input) -> Result<bool> {
         let is_inside = entry.depth() > 0;
         if is_inside && (is_hidden(entry) || is_store_of_links(entry)) {

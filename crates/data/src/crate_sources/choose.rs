@@ -1,4 +1,4 @@
-//! Which files of a crate are worth reading.
+//! Chooses the files of a crate that are suitable as training text.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ impl Candidates {
     }
 }
 
-/// Reads the `.rs` files under `src` that look as if people wrote them for people.
+/// Reads the `.rs` files under `src` that look hand-written.
 pub(super) fn candidates(package: &Package) -> Result<Candidates> {
     let mut found = Candidates {
         documents: Vec::new(),
@@ -71,7 +71,7 @@ fn source(package: &Package, inside: &Path) -> String {
     format!("{}-{}/{}", package.name, package.version, parts.join("/"))
 }
 
-/// Crates that list what an operating system or a C library offers.
+/// Whether a crate is a list of bindings to an operating system or a C library.
 fn is_binding_crate(name: &str) -> bool {
     const PREFIXES: [&str; 8] = [
         "windows",
@@ -86,7 +86,7 @@ fn is_binding_crate(name: &str) -> bool {
     name.ends_with("-sys") || name.ends_with("_sys") || PREFIXES.iter().any(|p| name.starts_with(p))
 }
 
-/// Tests and tables, by their names.
+/// Whether a file holds tests or tables, judged by its name.
 fn is_side_file(inside: &Path) -> bool {
     inside.iter().any(|part| {
         let part = part.to_string_lossy();
@@ -108,7 +108,7 @@ fn is_side_file(inside: &Path) -> bool {
     })
 }
 
-/// Code and documentation rather than data: few digits, lines of usual length, not generated.
+/// Whether a text is code and documentation instead of data: few digits, lines of usual length, not generated.
 pub(super) fn is_prose(text: &str) -> bool {
     const MARKS: [&str; 4] = [
         "@generated",
@@ -139,8 +139,8 @@ pub(super) fn is_prose(text: &str) -> bool {
         && constants * 100 <= lines * 30
 }
 
-/// The bytes each crate may give so that all together stay below `max_total`: what small crates
-/// leave unused goes to larger ones.
+/// The bytes each crate may contribute so that the total stays below `max_total`. What small crates leave unused goes
+/// to larger ones.
 pub(super) fn fair_limit(sizes: &[u64], max_crate: u64, max_total: u64) -> u64 {
     let mut sizes: Vec<u64> = sizes.iter().map(|&size| size.min(max_crate)).collect();
     sizes.sort_unstable();

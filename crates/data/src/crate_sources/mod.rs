@@ -1,9 +1,9 @@
-//! Real text that is always there: the sources of the crates in `Cargo.lock`.
+//! Real text that is available offline: the sources of the crates in `Cargo.lock`.
 //!
-//! Whoever built this program from source has them on the disk, so a first model can be trained
-//! without any download. Their versions are pinned by `Cargo.lock`, so the text is the same each
-//! time. Chosen are the parts a small language model can learn from: code and documentation written
-//! by people, no tables and no generated bindings, and no crate so large that it rules the rest.
+//! Anyone who built this program from source has them on the disk, so a first model can be trained without a download.
+//! `Cargo.lock` pins their versions, so the text is the same each time. The chosen files are hand-written code and
+//! documentation. Tables and generated bindings are left out, and the size of each crate is limited, so that no large
+//! crate dominates.
 
 mod choose;
 mod packages;
@@ -13,14 +13,14 @@ use std::path::PathBuf;
 use crate::corpus::Document;
 use crate::error::{Error, Result};
 
-/// Which crates, and how much of them.
+/// Which crates to read, and how much of them.
 #[derive(Debug, Clone)]
 pub struct CrateSourcesOptions {
     /// The folder of `Cargo.toml` and `Cargo.lock`.
     pub manifest_dir: PathBuf,
     /// Most bytes of one crate; default 300 kB.
     pub max_crate_bytes: u64,
-    /// Most bytes in all; default 16 MB. Large crates give way first.
+    /// Most bytes in all; default 16 MB. Large crates are cut first.
     pub max_total_bytes: u64,
 }
 
@@ -41,11 +41,11 @@ pub struct CrateSources {
     /// One document per file, in the order of crates and paths; its source is
     /// `name-version/src/lib.rs`.
     pub documents: Vec<Document>,
-    /// What each crate gave, in the order of their names.
+    /// Statistics of each crate, sorted by name.
     pub crates: Vec<CrateStats>,
 }
 
-/// What one crate gave.
+/// Statistics of one crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrateStats {
     /// Name of the crate.
@@ -56,14 +56,14 @@ pub struct CrateStats {
     pub files: u64,
     /// Bytes taken.
     pub text_bytes: u64,
-    /// Files left out as too small, too large, tests, tables, generated or over the limit.
+    /// Files skipped because they are too small, too large, tests, tables, generated or over the limit.
     pub skipped_files: u64,
 }
 
-/// Asks `cargo metadata` for the crates and reads the best of their sources.
+/// Gets the crates from `cargo metadata` and reads the suitable ones of their files.
 ///
-/// Only crates from registries and repositories count, in their newest version each; the project's
-/// own code changes from day to day. `Cargo.lock` is not changed.
+/// Only the newest version of each crate from registries and repositories is used, because the project's own code
+/// changes often. `Cargo.lock` is not changed.
 ///
 /// # Errors
 /// `cargo` is missing or fails, or no crate has any suitable text.

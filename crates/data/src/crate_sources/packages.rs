@@ -1,4 +1,4 @@
-//! The crates of a project, by `cargo metadata`.
+//! The crates of a project, as listed by `cargo metadata`.
 //!
 //! Format: <https://doc.rust-lang.org/cargo/commands/cargo-metadata.html>.
 
@@ -30,8 +30,8 @@ struct RawPackage {
     manifest_path: PathBuf,
 }
 
-/// Asks cargo, first without a network: a crate that was never needed on this machine is missing
-/// then, and cargo fetches it if it can.
+/// Calls cargo, first without a network. A crate that this machine has never needed is then missing, and cargo
+/// downloads it if it can.
 pub(super) fn find(manifest_dir: &Path) -> Result<Vec<Package>, String> {
     let host = host()?;
     let json =
@@ -39,7 +39,7 @@ pub(super) fn find(manifest_dir: &Path) -> Result<Vec<Package>, String> {
     parse(&json)
 }
 
-/// The platform of this machine, so that crates for other ones are not asked for.
+/// The platform of this machine, which excludes crates for other platforms.
 fn host() -> Result<String, String> {
     let version = run(Command::new("rustc").arg("-vV"))?;
     String::from_utf8_lossy(&version)
@@ -77,7 +77,7 @@ fn run(command: &mut Command) -> Result<Vec<u8>, String> {
     ))
 }
 
-/// The crates from outside, the newest version of each, sorted by name.
+/// The crates from outside the project, the newest version of each, sorted by name.
 pub(super) fn parse(json: &[u8]) -> Result<Vec<Package>, String> {
     let metadata: Metadata = serde_json::from_slice(json)
         .map_err(|error| format!("`cargo metadata` gave something unexpected: {error}"))?;
@@ -101,7 +101,7 @@ pub(super) fn parse(json: &[u8]) -> Result<Vec<Package>, String> {
     Ok(packages)
 }
 
-/// The numbers of a version, and whether it is a release rather than a candidate.
+/// The numbers of a version, and whether it is a release instead of a pre-release.
 fn version_key(version: &str) -> (Vec<u64>, bool) {
     let version = version.split('+').next().unwrap_or(version);
     let (numbers, candidate) = match version.split_once('-') {

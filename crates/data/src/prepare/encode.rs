@@ -1,4 +1,4 @@
-//! The last pass: documents to token files.
+//! The last pass, from documents to token files.
 
 use rayon::prelude::*;
 
@@ -15,19 +15,19 @@ use crate::tokens::Written;
 /// Text encoded at a time, in parallel.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// The last pass: what it works on.
+/// The inputs of the last pass.
 pub(super) struct Encode<'a> {
     pub(super) documents: &'a Opened<'a>,
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) split: &'a Split,
-    /// What the survey found.
+    /// The counts of the first pass.
     pub(super) stats: &'a CorpusStats,
     pub(super) save_every_bytes: u64,
 }
 
 impl Encode<'_> {
-    /// Encodes every document into its split. Returns the training and the validation file, complete but without their
-    /// names yet, and what the tokens leave out of the text.
+    /// Encodes every document into its split. Returns the training and the validation file, complete but not renamed,
+    /// and the characters that the tokens do not represent.
     pub(super) fn run(
         &self,
         out: &Folder,
@@ -106,11 +106,11 @@ struct Encoder<'a> {
     files: Unfinished,
     batch: Vec<(u64, Document)>,
     batch_bytes: usize,
-    /// Bytes of a batch.
+    /// Size limit of a batch in bytes.
     most_bytes: usize,
     next_index: u64,
     save_every_bytes: u64,
-    /// Text in the files that no note tells of.
+    /// Bytes of text written since the last saved progress.
     unsaved_bytes: u64,
 }
 
@@ -132,7 +132,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// Called when every document so far is in the files.
+    /// Saves the progress if enough text was written; called when every document so far is in the files.
     fn save_if_due(&mut self) -> Result<()> {
         if self.unsaved_bytes < self.save_every_bytes {
             return Ok(());
@@ -162,7 +162,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// Part by part, since the ids of a text take several times its memory.
+    /// Encodes in parts, since the ids of a text take several times its memory.
     fn encode_large(&mut self, index: u64, document: &Document) -> Result<()> {
         let parts = self.split.parts(index, &document.text);
         for (split, text) in parts.into_iter().enumerate() {

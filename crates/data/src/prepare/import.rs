@@ -1,4 +1,4 @@
-//! Datasets from documents that are tokens already.
+//! Makes datasets from documents that are already tokenized.
 
 use std::path::PathBuf;
 
@@ -11,32 +11,33 @@ use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use crate::tokens::TokenFileWriter;
 
-/// What to import, and where to.
+/// What to import and where to write it.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// What the documents are, for the summary.
+    /// A description of the documents for the summary.
     pub label: String,
     /// The tokenizer that made the tokens.
     pub tokenizer: Tokenizer,
     /// The dataset folder to make.
     pub out: PathBuf,
-    /// Decides which documents validate.
+    /// Seed that decides which documents go to validation.
     pub seed: u64,
     /// Share of the bytes of text kept for validation, between 0 and 1.
     pub valid_fraction: f64,
-    /// Replace a dataset that is in `out` already.
+    /// Whether to replace an existing dataset in `out`.
     pub force: bool,
 }
 
-/// Splits documents of tokens as [`prepare`](super::prepare) splits texts, and writes the dataset folder.
+/// Splits tokenized documents as [`prepare`](super::prepare) splits texts, and writes the dataset folder.
 ///
-/// `read` replaces its buffer by the tokens of a document; it is called twice for each of `count` documents, in order.
-/// A document ends with the tokenizer's end-of-document token, which is added where it is missing; its bytes of text
-/// are those that its tokens decode to. `progress` is called with (documents read, documents to read in both passes).
+/// `read` replaces the content of its buffer by the tokens of a document. It is called twice for each of `count`
+/// documents, in order. Every document must end with the tokenizer's end-of-document token, which is added if it is
+/// missing. The text size of a document is the number of bytes that its tokens decode to. `progress` is called with
+/// (documents read, documents to read in both passes).
 ///
 /// # Errors
-/// Options out of range, a folder in use, a token outside the vocabulary, too few tokens for two splits, the disk, and
-/// those of `read`.
+/// Options out of range, a folder in use, a token outside the vocabulary, too few tokens for two splits, file system
+/// errors, and errors of `read`.
 pub fn import<E: From<Error>>(
     options: &ImportOptions,
     count: u64,
@@ -120,7 +121,7 @@ pub fn import<E: From<Error>>(
     Ok(summary)
 }
 
-/// Takes the end-of-document token off; whether it was there.
+/// Removes the end-of-document token; returns whether it was there.
 fn without_end(tokens: &mut Vec<u32>, eod: Option<u32>) -> bool {
     let has_end = eod.is_some() && tokens.last().copied() == eod;
     if has_end {
@@ -135,7 +136,7 @@ fn bytes_of<'a>(tokens: &[u32], bytes: &'a mut Vec<u8>) -> &'a [u8] {
     bytes
 }
 
-/// The token at which an only document is cut; `None` if it has only one.
+/// The token at which a single document is cut; `None` if it has only one token.
 fn cut(tokens: usize, valid_fraction: f64) -> Option<usize> {
     let wanted = (tokens as f64 * (1.0 - valid_fraction)) as usize;
     (tokens > 1).then(|| wanted.clamp(1, tokens - 1))

@@ -1,9 +1,8 @@
-//! From documents to a dataset folder.
+//! Makes a dataset folder from documents.
 //!
-//! The documents are read two or three times: a survey counts them and fixes the split, a BPE to be
-//! trained takes its sample of the training split, and the last pass writes the tokens. Memory is
-//! bounded by one document and the tokens of about 8 MB of text (of the whole document, for
-//! encodings that cannot be applied in parts).
+//! The documents are read two or three times. The first pass counts them and fixes the split; a BPE that has to be
+//! trained reads a sample of the training split; the last pass writes the tokens. Memory is bounded by one document and
+//! the tokens of about 8 MB of text (of the whole document, for encodings that cannot be applied in parts).
 
 mod encode;
 mod import;
@@ -32,14 +31,14 @@ pub(crate) mod file_names {
     pub(crate) const TRAIN: &str = "train.tokens";
     pub(crate) const VALID: &str = "valid.tokens";
     pub(crate) const TOKENIZER: &str = "tokenizer.json";
-    /// Written last: a folder without it is no dataset.
+    /// Written last: a folder without it is not a dataset.
     pub(crate) const DATASET: &str = "dataset.json";
-    /// The same before they have their names.
+    /// Names of the files while they are being written.
     pub(crate) const PARTIAL_TRAIN: &str = ".partial-train.tokens";
     pub(crate) const PARTIAL_VALID: &str = ".partial-valid.tokens";
-    /// How far an unfinished dataset is.
+    /// The saved progress of an unfinished dataset.
     pub(crate) const NOTE: &str = ".partial-note.json";
-    /// Held while a program works in the folder.
+    /// The lock of the process that works in the folder.
     pub(crate) const LOCK: &str = ".partial-lock";
     pub(crate) const UNFINISHED: [&str; 6] = [
         PARTIAL_TRAIN,
@@ -52,10 +51,10 @@ pub(crate) mod file_names {
     pub(crate) const ALL: [&str; 4] = [TRAIN, VALID, TOKENIZER, DATASET];
 }
 
-/// Training text from which a BPE is learned; more changes few merges and takes long.
+/// Training text from which a BPE is learned. More text changes few merges and takes long.
 const BPE_SAMPLE_BYTES: u64 = 64 << 20;
 
-/// What to prepare, and where.
+/// What to prepare and where to write it.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
     /// The documents.
@@ -64,17 +63,17 @@ pub struct PrepareOptions {
     pub tokenizer: TokenizerSpec,
     /// The dataset folder to make.
     pub out: PathBuf,
-    /// Decides which documents validate, and the sample a BPE learns from; default 0.
+    /// Seed that decides which documents go to validation, and which sample a BPE learns from; default 0.
     pub seed: u64,
     /// Share of the bytes of text kept for validation, between 0 and 1; default 0.05.
     pub valid_fraction: f64,
-    /// Replace a dataset that is in `out` already; default false.
+    /// Whether to replace an existing dataset in `out`; default false.
     pub force: bool,
-    /// After so many bytes of text it is noted how far the dataset is; default 64 MiB.
+    /// Bytes of text between two saves of the progress; default 64 MiB.
     pub save_every_bytes: u64,
 }
 
-/// Text after which it is noted how far a dataset is: about a second of work.
+/// Default number of bytes between two saves of the progress: about a second of work.
 const SAVE_EVERY_BYTES: u64 = 64 << 20;
 
 impl PrepareOptions {
@@ -95,44 +94,45 @@ impl PrepareOptions {
 /// Which pass is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Counting the documents; in bytes of text, the total unknown.
+    /// The first pass, which counts the documents; in bytes of text, the total is unknown.
     Survey,
     /// Reading the sample a BPE learns from and counting its words; in bytes of text.
     Sample,
     /// Learning the BPE; in merges.
     TrainTokenizer,
-    /// Reading over documents whose tokens an earlier call wrote that was killed; in bytes of text.
+    /// Skipping documents whose tokens an earlier, killed call wrote; in bytes of text.
     Skip,
     /// Writing the tokens; in bytes of text.
     Encode,
 }
 
-/// How far [`prepare`] is.
+/// The progress of [`prepare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// The pass.
     pub stage: Stage,
     /// Bytes or merges done.
     pub done: u64,
-    /// Bytes or merges in all, where known.
+    /// Bytes or merges in total, if known.
     pub total: Option<u64>,
 }
 
 /// Reads the documents, splits them, makes or loads the tokenizer and writes the dataset folder.
 ///
-/// Whole documents go to one split, chosen by a hash of the seed and the text so that validation gets the wanted share of
-/// the bytes, as near as whole documents allow: the order of the documents does not matter, and equal documents never
-/// part. With two documents or more each split has at least one. A single document is cut at a line end instead. A note
-/// of the summary tells of a share that is far from the wanted one, and of whatever the tokenizer leaves out of the text.
+/// Each document goes to one split as a whole, chosen by a hash of the seed and the text. Validation gets the wanted
+/// share of the bytes as nearly as whole documents allow. The order of the documents does not matter, and equal
+/// documents go to the same split. With two or more documents each split has at least one. A single document is cut at
+/// a line end instead. The summary has a note if a share is far from the wanted one, and one for characters that the
+/// tokens do not represent.
 ///
-/// `out` and a tokenizer file are left out of the folders that are read.
+/// `out` and a tokenizer file are skipped inside the folders that are read.
 ///
-/// The four files get their names at the very end, `dataset.json` last. When the program is killed before, the same
-/// call goes on where it was; the dataset has the same bytes as if nothing had happened.
+/// The four files are renamed to their final names at the very end, `dataset.json` last. If the program is killed
+/// before, the same call resumes where it was, and the dataset has the same bytes as without the interruption.
 ///
 /// # Errors
 /// Options out of range, a folder in use, everything [`Corpus`](crate::Corpus) and
-/// [`Tokenizer`] report, too little text for two splits, the disk.
+/// [`Tokenizer`] report, too little text for two splits, file system errors.
 pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<Summary> {
     check_fraction(options.valid_fraction)?;
     let ready = Tokenizer::from_spec(&options.tokenizer)?;
@@ -196,10 +196,10 @@ fn check_fraction(fraction: f64) -> Result<()> {
     })
 }
 
-/// What the first pass met.
+/// The result of the first pass.
 struct Read {
     stats: CorpusStats,
-    /// How often the texts spell each of [`EOD_NAMES`].
+    /// How often each of [`EOD_NAMES`] occurs in the texts.
     spelled_ends: [u64; EOD_NAMES.len()],
 }
 

@@ -1,4 +1,4 @@
-//! What a reader of a dataset should know, in sentences.
+//! Notes on a dataset for its reader, in sentences.
 
 use super::source::Opened;
 use super::split::Split;
@@ -6,7 +6,7 @@ use super::{PrepareOptions, Read};
 use crate::corpus::{CorpusStats, LeftOut};
 use crate::tokenizer::{EOD_NAMES, Losses, Tokenizer, TokenizerSpec};
 
-/// What the notes of a dataset made from text are about.
+/// The facts from which the notes of a dataset made from text are written.
 pub(super) struct Known<'a> {
     pub(super) options: &'a PrepareOptions,
     pub(super) documents: &'a Opened<'a>,
@@ -16,9 +16,9 @@ pub(super) struct Known<'a> {
     pub(super) losses: Losses,
 }
 
-/// Spellings of an end-of-document token from which on they are thought to be meant.
+/// Number of occurrences of an end-of-document name from which on they are assumed to be separators.
 const MANY_ENDS: u64 = 3;
-/// Names of things left out that are told one by one.
+/// Number of skipped things that are listed by name.
 const NAMES_TOLD: usize = 5;
 
 impl Known<'_> {
@@ -73,7 +73,7 @@ impl Known<'_> {
     }
 }
 
-/// What is to be said about how documents were split.
+/// Notes on how documents were split.
 pub(super) fn of_split(split: &Split, wanted: f64) -> Vec<String> {
     let mut notes = Vec::new();
     if split.is_cut() {

@@ -1,4 +1,4 @@
-//! The output folder: claimed early, filled at the end.
+//! The output folder, which is locked at the start and filled at the end.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,15 +12,15 @@ use crate::tokens::{PARTIAL_PREFIX, Written, create_beside, publish};
 /// A folder that may be written to.
 pub(super) struct Folder {
     path: PathBuf,
-    /// Made by us and still empty: to be removed if nothing comes of it.
+    /// Whether this call made the folder, which is then removed on failure.
     is_ours: bool,
-    /// Held as long as this lives.
+    /// The lock is held while this value lives.
     _lock: File,
 }
 
 impl Folder {
-    /// Makes the folder, or checks that it may be used: that nothing is in it but what a killed program left, or with
-    /// `force` a dataset.
+    /// Creates the folder or checks that it may be used: it must be empty except for files of a killed call or, with
+    /// `force`, a dataset.
     pub(super) fn claim(path: &Path, force: bool) -> Result<Self> {
         let folder = |is_ours| {
             Ok(Self {
@@ -58,7 +58,7 @@ impl Folder {
                 leftovers.push(entry.path());
             }
         }
-        // A dataset may be there too, which must stay if nothing comes of the new one.
+        // The folder may also hold a dataset, which must stay if the new one fails.
         let is_ours = is_ours && !path.join(file_names::DATASET).exists();
         let claimed = folder(is_ours)?;
         for leftover in leftovers {
@@ -71,8 +71,8 @@ impl Folder {
         &self.path
     }
 
-    /// Names all files. An old dataset stops being one first, and the new one is one last, so that
-    /// files of two datasets never pass for one.
+    /// Renames all files to their final names. An old `dataset.json` is removed first and the new one is renamed last,
+    /// so that files of two datasets are never taken for one.
     pub(super) fn publish(
         mut self,
         tokens: [Written; 2],
@@ -110,7 +110,7 @@ impl Folder {
     }
 }
 
-/// Keeps other programs from working in the same folder at the same time.
+/// Prevents other processes from working in the same folder at the same time.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(file_names::LOCK);
     let file = File::create(&path).map_err(Error::io("write", &path))?;
@@ -121,7 +121,7 @@ fn lock(folder: &Path) -> Result<File> {
             found: "a dataset that another program is making".to_owned(),
             help: "wait until it has ended, or choose another --out",
         }),
-        // Not every file system has locks; what is left out is a safeguard.
+        // Not every file system has locks; without one, only this safeguard is missing.
         Err(fs::TryLockError::Error(_)) => Ok(file),
     }
 }
@@ -130,7 +130,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.path.join(file_names::LOCK));
         if self.is_ours {
-            // Succeeds only on an empty folder; the error that brought us here matters more.
+            // This succeeds only on an empty folder. Its error is ignored, because the original one matters more.
             let _ = fs::remove_dir(&self.path);
         }
     }

@@ -1,7 +1,7 @@
-//! What is kept of an unfinished dataset, so that a later call goes on where a killed one was.
+//! The saved progress of an unfinished dataset, from which a later call resumes.
 //!
-//! The folder holds the token files as far as they are, and a note of how far that is. The note is replaced, in one
-//! step, only when everything it tells of is on the disk.
+//! The folder holds the partial token files and a note that says how far they are complete. The note is replaced
+//! atomically, and only after everything that it describes is on the disk.
 
 use std::fs;
 use std::io::Write;
@@ -14,15 +14,15 @@ use crate::error::{Error, Result};
 use crate::tokenizer::Losses;
 use crate::tokens::{Point, TokenFileWriter, create_beside, publish};
 
-/// The largest note that is read.
+/// Size limit of a note.
 const MAX_NOTE_BYTES: u64 = 1 << 16;
 
-/// How far a dataset is.
+/// The progress of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Note {
     version: u32,
-    /// Stands for the documents, the split and the tokenizer.
+    /// A hash of the documents, the split and the tokenizer.
     key: String,
     documents: u64,
     train: Point,
@@ -32,20 +32,20 @@ struct Note {
 
 const VERSION: u32 = 2;
 
-/// The token files of a dataset in the making.
+/// The token files of an unfinished dataset.
 pub(super) struct Unfinished {
     /// Training and validation.
     pub(super) writers: [TokenFileWriter; 2],
     /// Documents that are in the files already.
     pub(super) documents: u64,
-    /// What the tokens so far leave out of the text.
+    /// Characters that the tokens so far do not represent.
     pub(super) losses: Losses,
     note_path: PathBuf,
     key: String,
 }
 
 impl Unfinished {
-    /// Goes on with what `key` stands for, or starts over.
+    /// Resumes the dataset with this `key`, or starts over.
     pub(super) fn open(folder: &Folder, key: String, vocab_size: usize) -> Result<Self> {
         let note_path = folder.path().join(file_names::NOTE);
         let names = [
@@ -82,7 +82,7 @@ impl Unfinished {
         })
     }
 
-    /// Notes that the first `documents` documents are in the files.
+    /// Saves that the first `documents` documents are in the files.
     pub(super) fn save(&mut self, documents: u64) -> Result<()> {
         let [train, valid] = &mut self.writers;
         let note = Note {
@@ -103,19 +103,19 @@ impl Unfinished {
         publish(file, &self.note_path)
     }
 
-    /// Nothing is to be gone on with any more.
+    /// Deletes the note, since there is nothing to resume any more, and returns the files to complete.
     pub(super) fn finish(self) -> Result<[TokenFileWriter; 2]> {
         remove(&self.note_path)?;
         Ok(self.writers)
     }
 
-    /// The same after a failure, whose message matters more than what cannot be removed.
+    /// Deletes the note after a failure. Its error is ignored, because the failure itself matters more.
     pub(super) fn give_up(self) {
         let _ = remove(&self.note_path);
     }
 }
 
-/// A note that can be used; any other is as good as none.
+/// Reads the note; `None` if it is missing or unusable.
 fn read(path: &Path) -> Option<Note> {
     let found = fs::metadata(path).ok()?;
     let bytes =

@@ -1,4 +1,4 @@
-//! Where the documents of a dataset come from.
+//! The source of the documents of a dataset.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -6,21 +6,21 @@ use std::path::PathBuf;
 use crate::corpus::{Corpus, CorpusOptions, CorpusStats, Document};
 use crate::error::{Error, Result};
 
-/// Files to read, or documents at hand.
+/// Files to read, or documents in memory.
 #[derive(Debug, Clone)]
 pub enum DocumentSource {
     /// Files and folders.
     Paths(CorpusOptions),
     /// Documents in memory.
     Memory {
-        /// What they are, for the summary.
+        /// A description for the summary.
         label: String,
-        /// The documents; empty ones are left out.
+        /// The documents; empty ones are skipped.
         documents: Vec<Document>,
     },
 }
 
-/// A source that can be read again and again.
+/// A source that can be read several times.
 pub(super) enum Opened<'a> {
     Paths(Corpus),
     Memory {
@@ -30,7 +30,7 @@ pub(super) enum Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// Opens the source; what is at `not_text` is left out of its folders.
+    /// Opens the source; files at `not_text` are skipped inside folders.
     pub(super) fn new(source: &'a DocumentSource, not_text: Vec<PathBuf>) -> Result<Self> {
         match source {
             DocumentSource::Paths(options) => {
@@ -51,7 +51,7 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// Gives every document with text to `visitor`, in the same order each time.
+    /// Calls `visitor` with every document that has text, in the same order each time.
     pub(super) fn visit(
         &self,
         visitor: &mut dyn FnMut(Cow<Document>) -> Result<()>,

@@ -1,21 +1,21 @@
-//! Which text trains and which validates.
+//! Decides which text is for training and which for validation.
 //!
-//! A hash of the seed and the text puts every document into one of many groups. Groups go to validation in their order
-//! until it has the wanted share of the bytes; one that would take it further from that share trains. So a large
-//! document among small ones does not decide the split, equal documents never part, and the order of the documents does
-//! not matter.
+//! A hash of the seed and the text puts every document into one of many groups. Groups are assigned to validation in
+//! order until it has the wanted share of the bytes; a group that would move the share further away goes to training.
+//! So one large document among small ones does not decide the split, equal documents go to the same split, and the
+//! order of the documents does not matter.
 
 use crate::error::{Error, Result};
 use crate::text::prefix;
 use crate::tokenizer::Cuts;
 
-/// The two splits, in the order of every pair here.
+/// The two splits; every pair here is in this order.
 pub(super) const TRAIN: usize = 0;
 pub(super) const VALID: usize = 1;
 
-/// Bytes of text that are taken or left out together when a BPE sample is drawn.
+/// Size of the pieces of text that are either in a BPE sample or not.
 const SAMPLE_PIECE_BYTES: usize = 64 << 10;
-/// How far the end of a word is looked for behind that.
+/// How far after that the end of a word is searched for.
 const SAMPLE_SEARCH_BYTES: usize = 4 << 10;
 
 /// Documents that go to one split together.
@@ -25,10 +25,10 @@ struct Group {
     bytes: u64,
 }
 
-/// Groups, as many as bound the memory and still are a small part of the text each.
+/// Number of groups: few enough to bound the memory, but so many that each is a small part of the text.
 const GROUPS: usize = 1 << 16;
 
-/// What has to be known about all documents before the first one is written.
+/// What must be known about all documents before the first one is written.
 pub(super) struct Survey {
     seed: u64,
     valid_fraction: f64,
@@ -36,18 +36,18 @@ pub(super) struct Survey {
     text_bytes: u64,
     largest_bytes: u64,
     groups: Vec<Group>,
-    /// Where the first document would be cut.
+    /// The position at which the first document would be cut.
     cut: Option<Cut>,
-    /// Of the hashes of all documents.
+    /// A hash over the hashes of all documents.
     hasher: blake3::Hasher,
 }
 
-/// Where an only document is cut.
+/// The position at which a single document is cut.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
-    /// In bytes or tokens, whatever the document consists of.
+    /// In bytes of a text, or in tokens of a tokenized document.
     pub(super) at: usize,
-    /// The bytes before.
+    /// Bytes of text before the cut.
     pub(super) train_bytes: u64,
 }
 
@@ -64,23 +64,23 @@ pub(super) struct Split {
 }
 
 enum Rule {
-    /// Whether each group validates.
+    /// For each group, whether it is for validation.
     Groups(Vec<bool>),
-    /// This document validates, the others, which are in the same group, train.
+    /// This document is for validation. All others, which are in the same group, are for training.
     Lone(u64),
-    /// One document only: cut it at this byte.
+    /// There is only one document, which is cut at this byte.
     Cut(usize),
 }
 
-/// Where a document goes.
+/// The decision for one document.
 pub(super) enum Choice {
-    /// To one split.
+    /// The whole document goes to this split.
     Whole(usize),
-    /// Up to here to training, the rest to validation.
+    /// The part up to here goes to training, the rest to validation.
     Cut(usize),
 }
 
-/// 64 bits that depend on the seed and the document alone.
+/// A 64-bit hash of only the seed and the document.
 fn hash(purpose: u8, seed: u64, document: &[u8]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[purpose]);
@@ -91,7 +91,7 @@ fn hash(purpose: u8, seed: u64, document: &[u8]) -> u64 {
     u64::from_le_bytes(numbers[0])
 }
 
-/// The rule by which documents are split; unfinished datasets under another one are not gone on with.
+/// The rule by which documents are split. Unfinished datasets with another rule are not resumed.
 const RULE: &[u8] = b"groups by bytes";
 
 const CHOOSE_SPLIT: u8 = 0;
@@ -130,7 +130,8 @@ impl Survey {
         });
     }
 
-    /// Adds a document of any kind whose text has `bytes`; `cut` is where it would be cut if it were the only one.
+    /// Adds a document of any kind whose text has `bytes`; `cut` is the position at which it would be cut if it were
+    /// the only one.
     pub(super) fn add_document(
         &mut self,
         document: &[u8],
@@ -179,7 +180,7 @@ impl Survey {
         })
     }
 
-    /// The groups that validate, and the bytes that train.
+    /// The groups for validation, and the number of bytes for training.
     fn choose(&self) -> (Rule, u64) {
         let wanted = (self.text_bytes as f64 * self.valid_fraction) as u64;
         let mut validates = vec![false; GROUPS];
@@ -192,7 +193,7 @@ impl Survey {
                 valid_bytes = more;
             }
         }
-        // Each split needs a document; the smallest group takes it least far from the wanted share.
+        // Each split needs a document. The smallest group changes the share least.
         let smallest = filled()
             .min_by_key(|&at| self.groups[at].bytes)
             .unwrap_or(0);
@@ -212,7 +213,7 @@ impl Survey {
 }
 
 impl Split {
-    /// Stands for the documents, their order, and where each goes.
+    /// A hash of the documents, their order, and their splits.
     pub(super) fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         hasher.update(RULE);
@@ -222,7 +223,7 @@ impl Split {
         hasher.finalize()
     }
 
-    /// Where document `index` goes.
+    /// The decision for document `index`.
     pub(super) fn choose(&self, index: u64, document: &[u8]) -> Choice {
         let validates = match &self.rule {
             Rule::Cut(cut) => return Choice::Cut(*cut),
@@ -235,7 +236,7 @@ impl Split {
     /// The text of document `index` for each split; empty for the one it does not belong to.
     pub(super) fn parts<'a>(&self, index: u64, text: &'a str) -> [&'a str; 2] {
         match self.choose(index, text.as_bytes()) {
-            // A text that changed since the survey may be shorter; the pass will notice at its end.
+            // A text that changed since the first pass may be shorter; the last pass notices this at its end.
             Choice::Cut(cut) => {
                 let (train, valid) = text.split_at_checked(cut).unwrap_or((text, ""));
                 [train, valid]
@@ -269,8 +270,8 @@ impl Split {
         matches!(self.rule, Rule::Cut(_))
     }
 
-    /// The share of the bytes that validates, if it, or the one that trains, is less than half or more than double of what
-    /// was wanted.
+    /// The share of validation, if it or the share of training is less than half or more than double of what was
+    /// wanted.
     pub(super) fn odd_share(&self) -> Option<OddShare> {
         let bytes = self.text_bytes - self.train_bytes;
         let share = bytes as f64 / self.text_bytes.max(1) as f64;
@@ -285,15 +286,15 @@ impl Split {
     }
 }
 
-/// A share that documents did not allow to be as wanted.
+/// A share that is far from the wanted one because of the documents' sizes.
 pub(super) struct OddShare {
     pub(super) share: f64,
     pub(super) bytes: u64,
-    /// Of the largest document.
+    /// The share of the largest document.
     pub(super) largest_share: f64,
 }
 
-/// Takes pieces from all over the training text, up to a number of bytes.
+/// Collects pieces from the whole training text, up to a number of bytes.
 pub(super) struct Sample {
     seed: u64,
     rate: f64,
@@ -318,8 +319,8 @@ impl Sample {
     }
 }
 
-/// `text` in pieces, parted between words where there are ends of words, else between characters: a word that is cut
-/// now and then changes nothing of what is learned, while a piece that is too large would.
+/// Splits `text` into pieces between words if possible, else between characters. A few words that are cut do not change
+/// what is learned, but a piece that is too large would.
 fn sample_pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -335,8 +336,8 @@ fn sample_pieces(text: &str) -> Vec<&str> {
     pieces
 }
 
-/// The byte at which a single document is cut: the line end nearest before the wanted share, else
-/// the next one after it, else between two characters. `None` if there is only one character.
+/// The byte at which a single document is cut: the nearest line end before the wanted share, else the next one after
+/// it, else a place between two characters. `None` if there is only one character.
 fn cut(text: &str, valid_fraction: f64) -> Option<usize> {
     let wanted = (text.len() as f64 * (1.0 - valid_fraction)) as usize;
     let wanted = prefix(text, wanted).len();
@@ -357,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_large_text_without_spaces_is_sampled_in_small_pieces() {
-        // With ends of words that are no spaces, and with none at all.
+        // Texts whose words end without spaces, and one without any word end.
         for text in ["语言模型学习。", "语言"] {
             let text = text.repeat(60_000);
             let pieces = sample_pieces(&text);
@@ -406,9 +407,9 @@ mod tests {
     fn a_single_document_is_cut_at_a_line_end() {
         assert_eq!(cut("aaaa\nbbbb\ncccc\n", 0.4), Some(5));
         assert_eq!(cut("aaaa\nbbbb\ncccc\n", 0.3), Some(10));
-        // No line end before the wanted share, one after it.
+        // There is no line end before the wanted share, but one after it.
         assert_eq!(cut("aaaaaaaa\nb", 0.5), Some(9));
-        // None inside at all.
+        // There is no line end inside the text.
         assert_eq!(cut("aaaaaaaa\n", 0.5), Some(4));
         assert_eq!(cut("éé", 0.5), Some(2));
         assert_eq!(cut("éé", 0.99), Some(2));

@@ -1,4 +1,4 @@
-//! `dataset.json`: what a dataset was made from and what it holds.
+//! `dataset.json`: the sources and the content of a dataset.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use crate::tokens::Written;
 
 pub(crate) const SUMMARY_VERSION: u32 = 1;
 
-/// What a dataset holds; `Display` is for people, `serde` for programs and for `dataset.json`.
+/// The description of a dataset; `Display` is for people, `serde` for programs and for `dataset.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// Version of this structure, 1.
     pub version: u32,
-    /// The inputs as they were named.
+    /// The inputs as they were given.
     pub inputs: Vec<String>,
     /// What was read and what was skipped.
     pub read: CorpusStats,
     /// The seed of the split.
     pub seed: u64,
-    /// The share of the text that was to validate.
+    /// The wanted share of validation.
     pub valid_fraction: f64,
     /// The tokenizer.
     pub tokenizer: TokenizerSummary,
@@ -30,7 +30,7 @@ pub struct Summary {
     pub train: SplitSummary,
     /// The validation split.
     pub valid: SplitSummary,
-    /// What a reader should know, in sentences.
+    /// Notes for the reader, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ pub struct SplitSummary {
     pub documents: u64,
     /// Bytes of UTF-8 text.
     pub text_bytes: u64,
-    /// Tokens, the ends of documents included.
+    /// Tokens, including end-of-document tokens.
     pub tokens: u64,
     /// The hash of the token file.
     pub hash: String,

@@ -18,17 +18,17 @@ use super::steps::Steps;
 use super::words::BYTE_CHARS;
 use crate::error::{Error, Result};
 
-/// Names of the end-of-document token, the first that exists counts.
+/// Names of the end-of-document token; the first that exists is used.
 pub(crate) const EOD_NAMES: [&str; 3] = ["<|endoftext|>", "</s>", "<eos>"];
 
-/// Bytes per piece of a long text; pieces are encoded in parallel and bound the memory.
+/// Bytes per piece of a long text. Pieces are encoded in parallel, and their size bounds the memory.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// How ids become text.
+/// How ids are decoded to text.
 pub(super) enum Decoding {
     /// Each token stands for fixed bytes.
     ByteLevel(TokenBytes),
-    /// The decoders of the file, which may look at neighbours.
+    /// The decoders of the file, which may depend on neighbouring tokens.
     Chain,
 }
 
@@ -38,16 +38,16 @@ pub(super) struct Bpe {
     inner: HfTokenizer,
     vocab_size: usize,
     eod: Option<u32>,
-    /// What stands for the end-of-document token where a text spells it.
+    /// The tokens that replace the end-of-document token where a text contains its name.
     spelled_eod: Vec<u32>,
-    /// What characters become that have no token.
+    /// The token for characters that have no token themselves.
     unknown: Option<u32>,
     decoding: Decoding,
-    /// Where a text may be cut without changing its tokens.
+    /// The places at which a text may be cut without changing its tokens.
     cuts: Cuts,
-    /// The encoding itself, where it is of the common kind.
+    /// The fast implementation, if the encoding is of the common kind.
     plain: Option<Plain>,
-    /// What comes before the model otherwise.
+    /// The steps before the model, if it is not.
     steps: Steps,
 }
 
@@ -69,7 +69,7 @@ impl Bpe {
         };
         let unknown = value.pointer("/model/unk_token").and_then(Value::as_str);
         let unknown = unknown.map(str::to_owned);
-        // The vocabulary may be large, and moves on.
+        // The vocabulary may be large, so it is moved instead of cloned.
         let before_model = serde_json::json!({
             "normalizer": value.get("normalizer"), "pre_tokenizer": value.get("pre_tokenizer"),
         });
@@ -106,7 +106,7 @@ impl Bpe {
         Ok(bpe)
     }
 
-    /// Some settings only fail when used; find out while there is a file to blame.
+    /// Some settings fail only in use. Trying them here gives an error that names the file.
     fn try_out(&self, location: &str) -> Result<()> {
         let (ids, _) = self
             .encode_piece("a B1 \n\n\té中😀 don't  x")
@@ -139,7 +139,7 @@ impl Bpe {
         ids.filter(|&id| Some(id) != self.eod).collect()
     }
 
-    /// The ids of a text, and what they leave out of it.
+    /// The ids of a text, and the characters that they do not represent.
     pub(super) fn encode(&self, text: &str) -> Result<(Vec<u32>, Losses)> {
         let pieces = self.cuts.divide(text, PIECE_BYTES);
         let encoded = match pieces.as_slice() {
@@ -170,7 +170,7 @@ impl Bpe {
         Ok((self.without_eod(ids), losses))
     }
 
-    /// What the tokenizers crate does for a text, with a watch on what gets lost.
+    /// Does the same as the tokenizers crate and counts the characters that are lost.
     fn apply(&self, text: &str) -> tokenizers::Result<(Vec<u32>, Losses)> {
         let normalizer = self.steps.normalizer();
         let added = self.inner.get_added_vocabulary();
@@ -209,7 +209,7 @@ impl Bpe {
         Ok(losses.get())
     }
 
-    /// Puts its spelling where the end-of-document token came from the text.
+    /// Replaces end-of-document tokens that came from the text by the tokens of their spelling.
     fn without_eod(&self, ids: Vec<u32>) -> Vec<u32> {
         match self.eod {
             Some(eod) if ids.contains(&eod) => {
@@ -226,7 +226,7 @@ impl Bpe {
         }
     }
 
-    /// The text of `ids` by the decoders of the file; the bare tokens if those fail.
+    /// The text of `ids` by the decoders of the file; the tokens themselves if the decoders fail.
     pub(super) fn decode_chain(&self, ids: &[u32]) -> String {
         let ids: Vec<u32> = ids
             .iter()
@@ -243,7 +243,7 @@ impl Bpe {
         }
     }
 
-    /// The bytes a token stands for; none where the neighbours decide.
+    /// The bytes of a token; empty if they depend on neighbouring tokens.
     pub(super) fn token_bytes(&self, id: u32) -> &[u8] {
         match &self.decoding {
             Decoding::ByteLevel(table) => table.get(id),
@@ -259,7 +259,7 @@ impl Bpe {
         self.cuts
     }
 
-    /// Whether a token gives no text wherever it stands.
+    /// Whether a token never produces text.
     pub(super) fn is_silent(&self, id: u32) -> bool {
         let added = self.inner.get_added_vocabulary();
         let is_special = |token: String| added.is_special_token(&token);
@@ -289,8 +289,8 @@ fn eod_name(value: &Value, added: &[(String, u32)]) -> Option<&'static str> {
     EOD_NAMES.into_iter().find(is_there)
 }
 
-/// Changes the settings by which a text would become the end-of-document token: an added token that is not special is
-/// looked for in texts, and an unknown character becomes the unknown token.
+/// Changes the settings by which a text could become the end-of-document token: an added token that is not special is
+/// searched for in texts, and an unknown character becomes the unknown token.
 fn take_from_text(value: &mut Value, name: &str) {
     let added = value.get_mut("added_tokens").and_then(Value::as_array_mut);
     for token in added.into_iter().flatten() {
@@ -307,7 +307,7 @@ fn take_from_text(value: &mut Value, name: &str) {
 
 fn build(value: Value) -> Result<HfTokenizer, String> {
     let build = || serde_json::from_value::<HfTokenizer>(value);
-    // The crate promises no panics for files from outside, hence the guard.
+    // The tokenizers crate may panic on invalid files, so panics are caught.
     let mut inner = catch_unwind(AssertUnwindSafe(build))
         .map_err(|_| "its parts do not fit together".to_owned())
         .and_then(|built| built.map_err(|error| error.to_string()))?;
@@ -315,7 +315,7 @@ fn build(value: Value) -> Result<HfTokenizer, String> {
     Ok(inner)
 }
 
-/// Whether it is certain that the tokens stand for a whole word of so many bytes.
+/// Whether the tokens certainly represent the whole word of so many bytes.
 fn is_covered(model: &ModelWrapper, bytes: usize, tokens: &[Token]) -> bool {
     let has_suffix = match model {
         ModelWrapper::BPE(bpe) => bpe
@@ -324,18 +324,18 @@ fn is_covered(model: &ModelWrapper, bytes: usize, tokens: &[Token]) -> bool {
             .is_some_and(|s| !s.is_empty()),
         _ => false,
     };
-    // Tokens say how much text each stands for, a suffix included, though not where what they lack would be.
+    // A token says how much text it represents, including a suffix, but not where missing text would be.
     let covered = tokens.last().map_or(0, |token| token.offsets.1);
     covered == bytes && (tokens.len() <= 1 || !has_suffix)
 }
 
-/// How many characters of the original text the given parts of a piece are of.
+/// The number of characters of the original text that the given parts of a piece come from.
 fn characters(piece: &NormalizedString, parts: Vec<std::ops::Range<usize>>) -> u64 {
     let mut count = 0;
     let mut end = 0;
     for part in parts {
         let original = piece.convert_offsets(normalizer::Range::Normalized(part));
-        // Characters put in by a step have no original; one of several bytes is met several times.
+        // Characters that a step inserted have no original. A character of several bytes occurs several times.
         let Some(original) = original.filter(|range| range.end > end.max(range.start)) else {
             continue;
         };
@@ -421,7 +421,7 @@ impl TokenBytes {
                         match to_byte.get(&c) {
                             Some(&byte) => table.bytes.push(byte),
                             None => {
-                                // Not a byte-level token after all: it stands for itself.
+                                // It is not a byte-level token, so its text is the token itself.
                                 table.bytes.truncate(start);
                                 table.bytes.extend_from_slice(token.as_bytes());
                                 break;

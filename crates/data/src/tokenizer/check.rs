@@ -1,7 +1,7 @@
-//! What a `tokenizer.json` has to satisfy before the tokenizers crate builds from it.
+//! Checks a `tokenizer.json` before the tokenizers crate builds from it.
 //!
-//! That crate trusts its files in some places (a merge whose result is not in the vocabulary, a
-//! prefix that cuts a character), so whatever it does not check itself is checked here.
+//! That crate trusts its files in some places (a merge whose result is not in the vocabulary, a prefix that cuts a
+//! character), so what it does not check is checked here.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// A tokenizer error in the making.
+/// A tokenizer error without the file's name.
 pub(super) struct Refusal {
     problem: String,
     expected: &'static str,
@@ -48,7 +48,7 @@ pub(super) fn parse(bytes: &[u8], max_bytes: u64, location: &str) -> Result<Valu
         .map_err(|error| refuse(format!("not JSON: {error}"), EXPECTED).at(location))
 }
 
-/// Whether this is our own file for the byte tokenizer.
+/// Whether this is the file that [`save`](super::Tokenizer::save) writes for the byte tokenizer.
 pub(super) fn is_bytes(value: &Value, location: &str) -> Result<bool> {
     if value.get("type").and_then(Value::as_str) != Some("bytes") {
         return Ok(false);
@@ -63,7 +63,7 @@ pub(super) fn is_bytes(value: &Value, location: &str) -> Result<bool> {
     }
 }
 
-/// Checks a Hugging Face tokenizer and takes out what is not applied (see `Tokenizer::from_file`).
+/// Checks a Hugging Face tokenizer and removes the parts that are not applied (see `Tokenizer::from_file`).
 pub(super) fn prepare(value: &mut Value) -> Result<(), Refusal> {
     let Value::Object(root) = value else {
         return Err(refuse("not an object", "an object with the key \"model\""));
@@ -81,7 +81,7 @@ pub(super) fn prepare(value: &mut Value) -> Result<(), Refusal> {
     let Some(Value::Object(model)) = root.get_mut("model") else {
         return Err(refuse("no \"model\"", "an object with the key \"model\""));
     };
-    // Old files leave the type out; only a BPE has merges.
+    // Old files have no type; only a BPE has merges.
     let kind = match model.get("type") {
         Some(kind) => kind.as_str().unwrap_or("of an unknown type"),
         None if model.contains_key("merges") => "BPE",
@@ -113,7 +113,7 @@ fn check_vocab(vocab: Option<&Value>) -> Result<HashMap<&str, u32>, Refusal> {
     if vocab.is_empty() {
         return Err(refuse("the vocabulary is empty", EXPECTED));
     }
-    // Ids are rows of an embedding: a far one would ask for memory that the file does not justify.
+    // Ids are rows of an embedding, so a very large one would take memory that the file does not justify.
     let limit = vocab.len().saturating_mul(2).saturating_add(1024);
     let mut seen = vec![false; limit];
     let mut ids = HashMap::with_capacity(vocab.len());
@@ -155,7 +155,7 @@ fn check_merges(merges: Option<&Value>, vocab: &HashMap<&str, u32>) -> Result<()
                 && vocab.contains_key(b)
                 && vocab.contains_key(format!("{a}{b}").as_str())
         });
-        // The format's own first line in old files.
+        // Old files begin with this version line.
         let is_comment = merge
             .as_str()
             .is_some_and(|merge| merge.starts_with("#version"));
@@ -167,10 +167,10 @@ fn check_merges(merges: Option<&Value>, vocab: &HashMap<&str, u32>) -> Result<()
     Ok(())
 }
 
-/// How much longer a chain of replacements may make a text.
+/// By what factor a chain of replacements may lengthen a text.
 const MAX_GROWTH: usize = 256;
 
-/// Refuses parts that could blow up a text, or that trust binary tables in the file.
+/// Returns an error for parts that could lengthen a text without bound, or that rely on binary tables in the file.
 fn check_growth(part: &Value) -> Result<(), Refusal> {
     fn growth(part: &Value, depth: usize) -> Result<usize, Refusal> {
         const EXPECTED: &str = "parts as byte-pair encodings use them";
@@ -221,7 +221,7 @@ fn check_growth(part: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The regular expressions of a file. The library that compiles them takes 25 MB and more for one, however short it is.
+/// The regular expressions of a file. The library that compiles them can take 25 MB or more even for a short one.
 #[derive(Default)]
 struct Patterns {
     count: usize,
@@ -231,7 +231,7 @@ struct Patterns {
 }
 
 impl Patterns {
-    /// Takes in the expressions of a part, and refuses more than tokenizers use.
+    /// Adds the expressions of a part, and returns an error for more than real tokenizers use.
     fn check(&mut self, part: &Value) -> Result<(), Refusal> {
         const MAX_COUNT: usize = 16;
         const MAX_BYTES: usize = 16 << 10;

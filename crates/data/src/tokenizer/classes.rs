@@ -1,10 +1,10 @@
-//! Character classes as the regular expressions of byte-level encodings have them.
+//! Character classes as in the regular expressions of byte-level encodings.
 
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class as HirClass, HirKind};
 
-/// What a character counts as where a text is parted into words.
+/// The class of a character when a text is split into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     /// None of the others.
@@ -18,7 +18,7 @@ pub(super) enum Class {
 }
 
 const ALL: [Class; 4] = [Class::Other, Class::Letter, Class::Number, Class::Space];
-/// Characters per byte of the table.
+/// Number of characters per byte of the table.
 const PER_BYTE: usize = 4;
 const TABLE_BYTES: usize = (char::MAX as usize + 1) / PER_BYTE;
 
@@ -26,7 +26,7 @@ const TABLE_BYTES: usize = (char::MAX as usize + 1) / PER_BYTE;
 static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut table = vec![0; TABLE_BYTES];
     for (class, pattern) in [(1, r"\p{L}"), (2, r"\p{N}"), (3, r"\s")] {
-        // The three constants above.
+        // These are the three constants above.
         let parsed = regex_syntax::parse(pattern).expect("constant patterns, parsed in every test");
         let HirKind::Class(HirClass::Unicode(ranges)) = parsed.kind() else {
             unreachable!("each pattern is one class");

@@ -1,7 +1,7 @@
-//! Where a long text may be cut without changing its tokens.
+//! Finds places at which a long text may be cut without changing its tokens.
 //!
-//! Pieces are encoded in parallel and bound the memory. A text is cut only where the rules of the encoding part it
-//! whatever stands elsewhere; an encoding whose rules are not known here is applied to whole texts.
+//! Pieces are encoded in parallel, and their size bounds the memory. A text is cut only where the rules of the encoding
+//! split it regardless of the rest of the text. An encoding whose rules are not known here is applied to whole texts.
 
 use serde_json::Value;
 use unicode_normalization_alignments::char::canonical_combining_class;
@@ -10,14 +10,14 @@ use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
 use super::classes::{Class, class, table};
 use super::steps::{flag, kind, parts};
 
-/// Which places are safe.
+/// Which places are safe for an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cuts {
     /// Between any two characters.
     Anywhere,
-    /// Where the words of [`words::each`](super::words::each) part.
+    /// Between the words of [`words::each`](super::words::each).
     Words,
-    /// Before a single space and after a single line end, with a letter or number behind and no white space in front.
+    /// Before a single space and after a single line end, if a letter or number follows and no white space precedes.
     Spaces,
     /// After any line end.
     Lines,
@@ -25,8 +25,8 @@ pub(crate) enum Cuts {
     Nowhere,
 }
 
-/// The expressions of `Split` parts under which a text parts as [`Cuts::Spaces`] says. In each of them white space comes
-/// first in a match, but for line ends right behind punctuation; none looks further than one character ahead.
+/// The expressions of `Split` parts that split a text as [`Cuts::Spaces`] describes. In each of them white space comes
+/// first in a match, except for line ends right after punctuation; none looks ahead further than one character.
 const SPLITS: [&str; 5] = [
     // GPT-2.
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -41,20 +41,20 @@ const SPLITS: [&str; 5] = [
 
 /// What one part of a pre-tokenizer does at the places of [`Cuts::Spaces`].
 enum Effect {
-    /// It parts the text there.
+    /// It splits the text there.
     Parts,
-    /// It treats the two sides as it would each alone.
+    /// It treats the two sides as it would treat each alone.
     Keeps,
     Unknown,
 }
 
 impl Cuts {
-    /// Of the encoding in a checked `tokenizer.json`.
+    /// The safe places for the encoding in a checked `tokenizer.json`.
     pub(super) fn of(file: &Value) -> Self {
         let is_nfc = |part: &Value| kind(part) == Some("NFC");
         let normalizers = parts(file.get("normalizer"), "normalizers");
         let steps = parts(file.get("pre_tokenizer"), "pretokenizers");
-        // A normal form composes no character with white space; other normalizers may look at the ends of a text.
+        // NFC never combines a character with white space; other normalizers may depend on the ends of a text.
         if !normalizers.into_iter().all(is_nfc) {
             return Self::Nowhere;
         }
@@ -63,7 +63,7 @@ impl Cuts {
         let is_known = !effects
             .iter()
             .any(|effect| matches!(effect, Effect::Unknown));
-        // Bytes take the place of characters in the last step, so that no other may follow.
+        // A byte-level step replaces characters by bytes, so it must be the last.
         let is_last = |at| at + 1 == steps.len();
         let is_in_order = (steps.iter().enumerate())
             .all(|(at, step)| kind(step) != Some("ByteLevel") || is_last(at));
@@ -81,7 +81,7 @@ impl Cuts {
         }
     }
 
-    /// `text` in pieces of `piece_bytes` and what it takes to the next safe place.
+    /// Splits `text` into pieces of `piece_bytes`, each extended to the next safe place.
     pub(crate) fn divide(self, text: &str, piece_bytes: usize) -> Vec<&str> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -96,7 +96,7 @@ impl Cuts {
         pieces
     }
 
-    /// The first safe place of `text` at `from` or behind, and before `to`.
+    /// The first safe place of `text` in `from..to`.
     pub(crate) fn next(self, text: &str, from: usize, to: usize) -> Option<usize> {
         let start = (from..text.len()).find(|&at| at > 0 && text.is_char_boundary(at))?;
         let places = text[start..].char_indices().map(|(at, _)| start + at);
@@ -132,10 +132,10 @@ impl Cuts {
     }
 }
 
-/// Whether a word ends between two characters that are no white space, whatever stands around them.
+/// Whether a word ends between two characters that are not white space, independent of the characters around them.
 fn words_part(last: char, first: char, table: &[u8]) -> bool {
     let classes = [class(last, table), class(first, table)];
-    // Behind an apostrophe may be a contraction.
+    // A contraction may follow an apostrophe.
     !classes.contains(&Class::Space)
         && classes[0] != classes[1]
         && last != '\''
@@ -143,7 +143,7 @@ fn words_part(last: char, first: char, table: &[u8]) -> bool {
         && stays_alone(first)
 }
 
-/// Whether a normal form never makes one character of this one and those before it.
+/// Whether NFC never combines this character with those before it.
 fn stays_alone(c: char) -> bool {
     let is_normal = || is_nfc_quick(std::iter::once(c)) == IsNormalized::Yes;
     c.is_ascii() || canonical_combining_class(c) == 0 && is_normal()
@@ -168,7 +168,7 @@ fn effect(step: &Value) -> Effect {
     }
 }
 
-/// Whether a step parts the text at every line end, whatever stands around it.
+/// Whether a step splits the text at every line end, independent of the characters around it.
 fn splits_lines(step: &Value) -> bool {
     let text = |pointer| step.pointer(pointer).and_then(Value::as_str);
     let is_line_end = text("/pattern/String") == Some("\n")
@@ -182,10 +182,10 @@ fn splits_lines(step: &Value) -> bool {
         && !flag(step, "invert", false)
 }
 
-/// A token that is taken out of a text before all else.
+/// An added token, which is extracted from a text before all other steps.
 struct AddedToken<'a> {
     content: &'a str,
-    /// It takes in white space around it, or depends on what is there.
+    /// Whether it includes white space around it, or depends on the characters there.
     looks_around: bool,
 }
 
@@ -204,14 +204,14 @@ impl<'a> AddedToken<'a> {
         }
     }
 
-    /// Whether a place of [`Cuts::Spaces`] may be inside: then it has white space beside other characters.
+    /// Whether it may contain a place of [`Cuts::Spaces`], that is, white space next to other characters.
     fn joins_words(&self) -> bool {
         let spaces = self.content.chars().filter(|c| c.is_whitespace()).count();
         let is_mixed = spaces > 0 && spaces < self.content.chars().count();
         self.looks_around || is_mixed
     }
 
-    /// Whether a place of [`Cuts::Lines`] may be inside.
+    /// Whether it may contain a place of [`Cuts::Lines`].
     fn joins_lines(&self) -> bool {
         self.looks_around || self.content.contains('\n')
     }
@@ -238,7 +238,7 @@ mod tests {
         assert!(pieces.len() > 10, "{}", pieces.len());
         assert!(pieces.iter().all(|piece| piece.len() < 120));
         assert_eq!(pieces.concat(), text);
-        // One word, however long, has no such place.
+        // A single word has no such place, even if it is long.
         assert_eq!(Cuts::Words.divide(&"语".repeat(100), 90).len(), 1);
     }
 

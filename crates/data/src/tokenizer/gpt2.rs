@@ -1,4 +1,4 @@
-//! GPT-2's encoding, whose tokens the tiktoken-rs crate has in it.
+//! GPT-2's encoding, whose tokens are part of the tiktoken-rs crate.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -7,18 +7,18 @@ use serde::ser::{Serialize, Serializer};
 
 use super::words::BYTE_CHARS;
 
-// What is expected here is about constants of a crate; no input reaches it, and `tests/tokenizer_plain.rs` loads it.
+// The `expect` calls here are about constants of a crate, not about input; `tests/tokenizer_plain.rs` loads them all.
 
-/// Tokens that are bytes or made by merges; the end of a document follows them.
+/// Number of tokens that are bytes or made by merges; the end-of-document token follows them.
 const TOKENS: u32 = 50256;
 const EOD_NAME: &str = "<|endoftext|>";
 
-/// Its `tokenizer.json` in the Hugging Face format: the same ids for every text.
+/// Its `tokenizer.json` in the Hugging Face format, which gives the same ids for every text.
 pub(super) fn json() -> &'static [u8] {
     static JSON: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let tokens = tokens();
         let file = File::new(&tokens);
-        // A struct of strings and numbers: writing it to memory cannot fail.
+        // It is a struct of strings and numbers, so writing it to memory cannot fail.
         serde_json::to_vec(&file).expect("strings and numbers serialize to memory")
     });
     &JSON
@@ -26,7 +26,7 @@ pub(super) fn json() -> &'static [u8] {
 
 /// The bytes of each token by id, which is also the order of the merges.
 fn tokens() -> Vec<Vec<u8>> {
-    // A table inside the crate; `TOKENS` is its size.
+    // The table is inside the crate; `TOKENS` is its size.
     let bpe = tiktoken_rs::r50k_base().expect("the crate's own table");
     (0..TOKENS)
         .map(|id| {
@@ -36,7 +36,7 @@ fn tokens() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The pair that merges into each token of two bytes or more: what the merges before it leave of its bytes.
+/// The pair that merges into each token of two bytes or more: the two parts that the earlier merges leave of its bytes.
 fn pairs(tokens: &[Vec<u8>]) -> Vec<[u32; 2]> {
     let mut bytes = [0; 256];
     let mut ids: HashMap<&[u8], u32> = HashMap::new();
@@ -55,7 +55,7 @@ fn pairs(tokens: &[Vec<u8>]) -> Vec<[u32; 2]> {
 
 /// The two tokens that `token` consists of when only merges of lower ids have been applied.
 fn last_pair(token: &[u8], id: u32, bytes: &[u32; 256], ids: &HashMap<&[u8], u32>) -> [u32; 2] {
-    // Starts of the parts; tokens are short, so each merge is searched for again.
+    // Starts of the parts. Tokens are short, so each merge is found by a linear search.
     let mut starts: Vec<usize> = (0..=token.len()).collect();
     while starts.len() > 3 {
         let joined = |window: &[usize]| ids.get(&token[window[0]..window[2]]).copied();
@@ -63,7 +63,7 @@ fn last_pair(token: &[u8], id: u32, bytes: &[u32; 256], ids: &HashMap<&[u8], u32
         let lowest = merges
             .filter_map(|(at, merge)| merge.filter(|&merge| merge < id).map(|merge| (merge, at)))
             .min();
-        // So the table was made; it is a constant, and a test loads all of it.
+        // The table is made this way; it is a constant, and a test loads all of it.
         let (_, at): (u32, usize) = lowest.expect("every token is made of two earlier ones");
         starts.remove(at + 1);
     }
@@ -74,7 +74,7 @@ fn last_pair(token: &[u8], id: u32, bytes: &[u32; 256], ids: &HashMap<&[u8], u32
     [part(0..starts[1]), part(starts[1]..token.len())]
 }
 
-/// A token in the characters that stand for its bytes.
+/// A token in the characters that represent its bytes.
 fn spelled(token: &[u8]) -> String {
     token
         .iter()

@@ -1,4 +1,4 @@
-//! What an encoding leaves out of a text.
+//! Characters that an encoding loses.
 
 use std::iter::Sum;
 use std::ops::{AddAssign, Range};
@@ -10,7 +10,7 @@ use tokenizers::{Model, ModelWrapper};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Losses {
-    /// Characters without a token, or taken out by a step of the tokenizer.
+    /// Characters without a token, or removed by a step of the tokenizer.
     pub dropped: u64,
     /// Characters that became the unknown token.
     pub unknown: u64,
@@ -23,7 +23,7 @@ impl Losses {
         self.dropped + self.unknown
     }
 
-    /// Sentences that tell what a text lost, `of` being its name in them; none if it lost nothing.
+    /// Sentences about the characters that a text lost; `of` names the text. Empty if nothing was lost.
     #[must_use]
     pub fn notes(self, of: &str) -> Vec<String> {
         let mut notes = Vec::new();
@@ -60,7 +60,7 @@ impl Sum for Losses {
     }
 }
 
-/// The characters of a word that a byte-pair encoding has no token for, as ranges of its bytes.
+/// The characters of a word for which a byte-pair encoding has no token, as byte ranges.
 pub(super) fn missing(model: &ModelWrapper, word: &str) -> Vec<Range<usize>> {
     let ModelWrapper::BPE(bpe) = model else {
         return Vec::new();

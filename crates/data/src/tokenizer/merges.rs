@@ -6,30 +6,30 @@ use std::collections::{BinaryHeap, HashMap};
 /// Two neighbouring tokens.
 type Pair = (u32, u32);
 
-/// What becomes of a pair.
+/// The merge of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Merge {
-    /// Lower ones come first.
+    /// Merges with a lower rank come first.
     rank: u32,
     id: u32,
 }
 
-/// No merge.
+/// The value for pairs that do not merge.
 const NONE: Merge = Merge {
     rank: u32::MAX,
     id: 0,
 };
 
-/// Up to so many bytes, looking through all pairs for the next merge is faster than a queue.
+/// Up to this length, scanning all pairs for the next merge is faster than a queue.
 const SHORT_BYTES: usize = 48;
 
-/// The token of each byte, and which pairs become which token.
+/// The token of each byte, and the merges of pairs.
 pub(super) struct Merges {
     bytes: [u32; 256],
     pairs: HashMap<Pair, Merge, ahash::RandomState>,
 }
 
-/// Work areas that are used again from word to word.
+/// Work buffers that are reused for each word.
 #[derive(Default)]
 pub(super) struct Work {
     parts: Vec<(u32, Merge)>,
@@ -37,7 +37,7 @@ pub(super) struct Work {
     queue: BinaryHeap<Reverse<(u32, u32, Pair)>>,
 }
 
-/// A token of a long word in a list that is linked both ways.
+/// A token of a long word, in a doubly linked list.
 #[derive(Clone, Copy)]
 struct Node {
     id: u32,
@@ -50,9 +50,9 @@ struct Node {
 const END: u32 = u32::MAX;
 
 impl Merges {
-    /// From the tokens of the bytes, and pairs in the order in which they merge, each with what it becomes.
+    /// Makes the table from the tokens of the bytes and the pairs in order of rank, each with its merged token.
     pub(super) fn new(bytes: [u32; 256], pairs: impl Iterator<Item = (Pair, u32)>) -> Self {
-        // A pair that is listed twice counts as its last, as in the tokenizers crate.
+        // If a pair is listed twice, the last entry counts, as in the tokenizers crate.
         let pairs = (0..)
             .zip(pairs)
             .map(|(rank, (pair, id))| (pair, Merge { rank, id }));
@@ -66,7 +66,8 @@ impl Merges {
         self.pairs.get(&(left, right)).copied().unwrap_or(NONE)
     }
 
-    /// Appends the tokens of a word: again and again the pair of the lowest rank merges, of equals the first.
+    /// Appends the tokens of a word. The pair with the lowest rank is merged repeatedly, the first one if several are
+    /// equal.
     pub(super) fn apply(&self, word: &[u8], work: &mut Work, ids: &mut Vec<u32>) {
         match word {
             [byte] => ids.push(self.bytes[usize::from(*byte)]),
@@ -130,7 +131,7 @@ impl Merges {
         }
         while let Some(Reverse((_, at, pair))) = queue.pop() {
             let node = nodes[at as usize];
-            // Either of the two may have merged with another since.
+            // Either of the two may have merged with another one since.
             if node.is_gone || node.after == END {
                 continue;
             }
@@ -170,7 +171,7 @@ mod tests {
             pairs in prop::collection::vec((0_u32..12, 0_u32..12), 0..40),
             word in prop::collection::vec(0_u8..4, 1..200),
         ) {
-            // Ids are pieces of text in real encodings; here any pair may become any of a few ids.
+            // In real encodings ids are pieces of text; here any pair may become any of a few ids.
             let bytes = std::array::from_fn(|byte| byte as u32);
             let merges = Merges::new(bytes, pairs.iter().map(|&(a, b)| ((a, b), 4 + (a + b) % 8)));
             let (mut work, mut short, mut long) = (Work::default(), Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
-//! Text to token ids and back.
+//! Encodes text as token ids and decodes them.
 //!
-//! Two kinds: the bytes of UTF-8 themselves, and a byte-pair encoding in the Hugging Face
-//! `tokenizer.json` format, read from a file or trained here. Text never becomes the
-//! end-of-document token, even if it spells it and whatever the file says: that token marks the ends of documents only.
+//! There are two kinds: the bytes of UTF-8 themselves, and a byte-pair encoding in the Hugging Face `tokenizer.json`
+//! format, read from a file or trained here. Text never becomes the end-of-document token, even if it contains the
+//! token's name and the file says so: that token only marks the ends of documents.
 
 mod bpe;
 mod check;
@@ -40,10 +40,10 @@ pub(crate) use train::Trainer;
 const BYTES_JSON: &str = "{\"version\":1,\"type\":\"bytes\"}\n";
 const BYTES_EOD: u32 = 256;
 
-/// The largest `tokenizer.json` that is read. The largest in use are around 30 MB.
+/// Size limit of a `tokenizer.json`. The largest in use are around 30 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// A way to write text as token ids. Cloning is cheap.
+/// A tokenizer. Cloning is cheap.
 ///
 /// ```
 /// use tokenformer_data::Tokenizer;
@@ -65,18 +65,18 @@ enum Kind {
 }
 
 impl Tokenizer {
-    /// The 256 bytes as themselves, and 256 for the end of a document.
+    /// The byte tokenizer: ids 0 to 255 are the bytes, 256 is the end of a document.
     pub fn bytes() -> Self {
         Self(Kind::Bytes)
     }
 
     /// GPT-2's encoding: 50,257 ids, of which 50256 ends a document.
     pub fn gpt2() -> Self {
-        // No input: the table of a crate.
+        // This is the constant table of a crate, not an input.
         Self::from_json(gpt2::json().to_vec(), "gpt2").expect("a constant, loaded in the tests")
     }
 
-    /// The tokenizer that is meant; `None` for one that has to be trained first.
+    /// The tokenizer of a specification; `None` if it has to be trained first.
     ///
     /// # Errors
     /// As [`Tokenizer::from_file`].
@@ -91,8 +91,8 @@ impl Tokenizer {
 
     /// Reads a Hugging Face `tokenizer.json` with a BPE model, or what [`save`](Self::save) wrote.
     ///
-    /// Padding, truncation, BPE dropout and the post-processor of the file are not applied: a
-    /// training text is encoded whole, the same way each time, and without added tokens.
+    /// Padding, truncation, BPE dropout and the post-processor of the file are not applied: a training text is encoded
+    /// completely, deterministically, and without added tokens.
     ///
     /// # Errors
     /// A file that cannot be read, is larger than 256 MiB, is not such a JSON, is inconsistent, or
@@ -109,8 +109,8 @@ impl Tokenizer {
     /// Trains a byte-level BPE on `texts`: id 0 is `<|endoftext|>`, then come the 256 bytes, then
     /// the merges. `progress` is called with (merges found, merges wanted).
     ///
-    /// The same texts give the same tokenizer, whatever the number of threads. A short text can
-    /// have fewer merges worth learning than asked for; then the vocabulary is smaller.
+    /// The same texts give the same tokenizer for any number of threads. A short text can have fewer useful merges than
+    /// requested; then the vocabulary is smaller.
     ///
     /// # Errors
     /// A vocabulary below [`MIN_BPE_VOCAB_SIZE`] or above 2^20.
@@ -146,13 +146,13 @@ impl Tokenizer {
     /// The ids of `text`, without an end-of-document token.
     ///
     /// # Errors
-    /// A BPE whose parts fail on this text, such as one that needs an unknown token it lacks, or whose regular expression
-    /// gives up.
+    /// A part of the BPE fails on this text: for example it needs an unknown token that it lacks, or a regular
+    /// expression exceeds its limit.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_counted(text).map(|(ids, _)| ids)
     }
 
-    /// The same, with the number of characters that the ids do not represent.
+    /// As [`encode`](Self::encode), with the number of characters that the ids do not represent.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -163,8 +163,8 @@ impl Tokenizer {
         }
     }
 
-    /// `text` in parts of about `part_bytes` whose ids, one after the other, are those of the text;
-    /// in one part if the encoding has to see the whole.
+    /// Splits `text` into parts of about `part_bytes` whose ids, concatenated, are those of the text; one part if the
+    /// encoding needs the whole text.
     pub(crate) fn parts<'a>(&self, text: &'a str, part_bytes: usize) -> Vec<&'a str> {
         let cuts = match &self.0 {
             Kind::Bytes => Cuts::Anywhere,
@@ -173,8 +173,8 @@ impl Tokenizer {
         cuts.divide(text, part_bytes)
     }
 
-    /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD; special tokens, the end of a
-    /// document among them, and ids outside the vocabulary give no text.
+    /// Decodes `ids`. Bytes that are not UTF-8 become U+FFFD. Special tokens, including the end of a document, and ids
+    /// outside the vocabulary produce no text.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut stream = self.decode_stream();
         let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
@@ -182,19 +182,19 @@ impl Tokenizer {
         text
     }
 
-    /// Decodes ids as they are generated, never giving out half a character. The first id begins a text.
+    /// Decodes ids while they are generated and never returns half a character. The first id begins a text.
     pub fn decode_stream(&self) -> DecodeStream<'_> {
         self.decode_stream_after(&[])
     }
 
-    /// The same for ids that go on after `before`, whose text is not given out: encodings that put a space in front of
-    /// words take it away only where a text begins.
+    /// As [`decode_stream`](Self::decode_stream), for ids that continue after `before`, whose text is not returned:
+    /// encodings that put a space in front of words remove it only at the beginning of a text.
     pub fn decode_stream_after(&self, before: &[u32]) -> DecodeStream<'_> {
         DecodeStream::new(self, before)
     }
 
-    /// Number of token ids: every id is below it. It counts rows of an embedding, so ids that a
-    /// file leaves unused count too.
+    /// Number of token ids: every id is below it. It is the number of rows of an embedding, so it includes ids that a
+    /// file leaves unused.
     pub fn vocab_size(&self) -> usize {
         match &self.0 {
             Kind::Bytes => BYTES_EOD as usize + 1,
@@ -202,7 +202,7 @@ impl Tokenizer {
         }
     }
 
-    /// The end-of-document token: `<|endoftext|>`, `</s>` or `<eos>`, the first that there is.
+    /// The end-of-document token: the first of `<|endoftext|>`, `</s>` and `<eos>` that exists.
     pub fn eod(&self) -> Option<u32> {
         match &self.0 {
             Kind::Bytes => Some(BYTES_EOD),
@@ -211,7 +211,7 @@ impl Tokenizer {
     }
 
     /// Writes the tokenizer so that [`from_file`](Self::from_file) reads it back: the byte tokenizer
-    /// as `{"version":1,"type":"bytes"}`, a BPE as the very bytes it was read from.
+    /// as `{"version":1,"type":"bytes"}`, a BPE as exactly the bytes that it was read from.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -222,7 +222,7 @@ impl Tokenizer {
             .map_err(Error::io("write", path))
     }
 
-    /// What [`save`](Self::save) writes.
+    /// The bytes that [`save`](Self::save) writes.
     pub fn json(&self) -> &[u8] {
         match &self.0 {
             Kind::Bytes => BYTES_JSON.as_bytes(),
@@ -238,7 +238,7 @@ impl Tokenizer {
         }
     }
 
-    /// One line for people.
+    /// A description in one line.
     pub fn describe(&self) -> String {
         let kind = match &self.0 {
             Kind::Bytes => "bytes of UTF-8",
@@ -251,7 +251,7 @@ impl Tokenizer {
         format!("{kind}, {} tokens, {eod}", self.vocab_size())
     }
 
-    /// BLAKE3 of what [`save`](Self::save) writes, in hexadecimal.
+    /// BLAKE3 hash of the bytes that [`save`](Self::save) writes, in hexadecimal.
     pub fn fingerprint(&self) -> String {
         blake3::hash(self.json()).to_hex().to_string()
     }

@@ -1,8 +1,8 @@
-//! Byte-level encodings without anything unusual, several times as fast as the tokenizers crate: no offsets are kept, a
-//! word that came before costs one look-up, and no text is copied.
+//! A fast implementation of common byte-level encodings, several times as fast as the tokenizers crate: it keeps no
+//! offsets, looks up words that occurred before in a cache, and copies no text.
 //!
-//! Such an encoding normalises a text to NFC or not at all, takes out runs of spaces that are tokens of their own
-//! (GPT-NeoX has them), parts the rest into words as GPT-2 does, and merges the bytes of each word.
+//! Such an encoding normalises a text to NFC or not at all, extracts runs of spaces that are added tokens (as in
+//! GPT-NeoX), splits the rest into words as GPT-2 does, and merges the bytes of each word.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,17 +14,17 @@ use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nf
 use super::merges::{Merges, Work};
 use super::words::{self, BYTE_CHARS};
 
-/// An encoding that is applied here.
+/// An encoding that this module can apply.
 pub(super) struct Plain {
     is_nfc: bool,
     spaces: Spaces,
     merges: Merges,
-    /// Work areas that no thread is using.
+    /// Work buffers that no thread is using.
     free: Mutex<Vec<Worker>>,
 }
 
 impl Plain {
-    /// The encoding of a checked `tokenizer.json`; `None` if it asks for something that is not done here.
+    /// The encoding of a checked `tokenizer.json`; `None` if it has parts that are not supported here.
     pub(super) fn new(value: &Value) -> Option<Self> {
         let is_nfc = match value.get("normalizer") {
             None | Some(Value::Null) => false,
@@ -67,7 +67,7 @@ impl Plain {
     }
 
     fn normalize<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        // Below U+0300 every character is its own normal form and none combines with one before it.
+        // Every character below U+0300 is in normal form and does not combine with one before it.
         let others = || text.chars().filter(|&c| c >= '\u{300}');
         match self.is_nfc && is_nfc_quick(others()) != IsNormalized::Yes {
             true => Cow::Owned(text.nfc().map(|(c, _)| c).collect()),
@@ -80,7 +80,7 @@ fn kind(part: &Value) -> Option<&str> {
     part.get("type").and_then(Value::as_str)
 }
 
-/// Whether no text in UTF-8 has this byte. GPT-NeoX-20B's vocabulary leaves these out.
+/// Whether this byte never occurs in UTF-8. GPT-NeoX-20B's vocabulary has no tokens for such bytes.
 fn is_outside_utf8(byte: u8) -> bool {
     matches!(byte, 0xc0 | 0xc1 | 0xf5..=0xff)
 }
@@ -109,7 +109,7 @@ fn merges(model: &Value) -> Option<Merges> {
     }
     let pairs = model.get("merges")?.as_array()?.iter().filter_map(|merge| {
         let (left, right) = match merge {
-            // The format's own first line in old files.
+            // Old files begin with this version line.
             Value::String(merge) if merge.starts_with("#version") => return None,
             Value::String(merge) => merge.split_once(' ')?,
             merge => (merge.get(0)?.as_str()?, merge.get(1)?.as_str()?),
@@ -120,9 +120,9 @@ fn merges(model: &Value) -> Option<Merges> {
     Some(Merges::new(bytes, pairs))
 }
 
-/// Runs of spaces that are tokens of their own.
+/// Added tokens that are runs of spaces.
 struct Spaces {
-    /// Id by length.
+    /// Token id by length of the run.
     by_length: Vec<Option<u32>>,
     shortest: usize,
 }
@@ -135,8 +135,8 @@ enum Section<'a> {
 }
 
 impl Spaces {
-    /// From the added tokens of a file; `None` if any other than the special ones, which a text never becomes, is no
-    /// run of spaces.
+    /// Made from the added tokens of a file; `None` if one of them is neither a run of spaces nor a special token,
+    /// which a text never becomes.
     fn new(added: Option<&Value>) -> Option<Self> {
         let mut by_length = Vec::new();
         let mut normalized = None;
@@ -160,14 +160,14 @@ impl Spaces {
             by_length[content.len()] = Some(u32::try_from(token.get("id")?.as_u64()?).ok()?);
         }
         let shortest = by_length.iter().position(Option::is_some);
-        // A special token that is passed over passes over the spaces in it.
+        // A special token is skipped in texts, and so are the spaces inside it.
         (shortest.is_none() || !has_special_spaces).then_some(Self {
             by_length,
             shortest: shortest.unwrap_or(usize::MAX),
         })
     }
 
-    /// Passes on the parts of `text`: in a run of spaces the longest token that fits comes first.
+    /// Calls `visit` with the parts of `text`; in a run of spaces the longest token that fits comes first.
     fn each<'a>(&self, text: &'a str, mut visit: impl FnMut(Section<'a>)) {
         let mut text_start = 0;
         let mut at = 0;
@@ -204,22 +204,22 @@ impl Spaces {
     }
 }
 
-/// What a thread needs to encode words: the tokens of words that came before, and work areas.
+/// The state that a thread needs to encode words: a cache of earlier words, and work buffers.
 struct Worker {
     known: Vec<Known>,
     work: Work,
 }
 
-/// Words that are remembered, each in the one place where it belongs: 2 MiB.
+/// Number of words in the cache, each at the place given by its hash: 2 MiB.
 const KNOWN: usize = 1 << 16;
-/// Bytes of the longest word that is remembered.
+/// Length in bytes of the longest word in the cache.
 const KNOWN_BYTES: usize = 15;
 const KNOWN_IDS: usize = 3;
 
 /// A word and its tokens.
 #[derive(Clone, Copy, Default)]
 struct Known {
-    /// The bytes, and how many they are in the last place; no word has 0.
+    /// The bytes, with their number in the last byte; no word has the value 0.
     word: u128,
     ids: [u32; KNOWN_IDS],
     count: u32,
@@ -260,7 +260,7 @@ impl Worker {
     }
 }
 
-/// Where a word is remembered.
+/// The place of a word in the cache.
 fn place(key: u128) -> usize {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let (low, high) = (key as u64, (key >> 64) as u64);

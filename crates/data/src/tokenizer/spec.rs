@@ -25,7 +25,7 @@ pub enum TokenizerSpec {
     Gpt2,
     /// `bpe:SIZE`: train a byte-pair encoding on the training text.
     TrainBpe {
-        /// Tokens wanted, the 256 bytes and the end of document included.
+        /// Wanted number of tokens, including the 256 bytes and the end-of-document token.
         vocab_size: usize,
     },
     /// `FILE.json`

@@ -1,8 +1,8 @@
-//! The normalizers and pre-tokenizers of a file, applied so that nothing is lost without a word.
+//! The normalizers and pre-tokenizers of a file, applied so that no characters are lost silently.
 //!
-//! The tokenizers crate goes on with the rest of a text as it is when a regular expression gives up on it, and does not
-//! tell of characters that a step takes out. So the steps with expressions are applied here, and the others of the crate
-//! are watched.
+//! If a regular expression fails on a text, the tokenizers crate continues with the rest of the text as it is, and it
+//! does not report characters that a step removes. So steps with expressions are applied here, and for the other steps
+//! of the crate the removed characters are counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,17 +22,17 @@ use super::words;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The type that a part of a file gives itself.
+/// The `type` of a part of a file.
 pub(super) fn kind(part: &Value) -> Option<&str> {
     part.get("type").and_then(Value::as_str)
 }
 
-/// A switch of a part.
+/// A boolean setting of a part.
 pub(super) fn flag(part: &Value, key: &str, default: bool) -> bool {
     part.get(key).and_then(Value::as_bool).unwrap_or(default)
 }
 
-/// A part with those inside its sequences, one after the other.
+/// A part as a flat list: sequences are replaced by the parts inside them.
 pub(super) fn parts<'a>(part: Option<&'a Value>, list: &str) -> Vec<&'a Value> {
     let Some(part) = part.filter(|part| !part.is_null()) else {
         return Vec::new();
@@ -46,15 +46,15 @@ pub(super) fn parts<'a>(part: Option<&'a Value>, list: &str) -> Vec<&'a Value> {
     }
 }
 
-/// Steps that an expression may go back while it looks for one match. The library's own limit of a million is one for
-/// texts of a few lines: an expression that looks ahead goes a step back for each character that it passes over.
+/// Limit of backtracking steps for one match. The library's own limit of a million suffices only for texts of a few
+/// lines, because an expression that looks ahead takes a step for each character that it skips.
 const MOST_STEPS_BACK: usize = 1 << 31;
 
-/// A regular expression that says so when it gives up.
+/// A regular expression that returns an error when it exceeds its limit.
 struct Strict(Regex);
 
 impl Strict {
-    /// Of `{"Regex": …}` or `{"String": …}`.
+    /// Made from `{"Regex": …}` or `{"String": …}`.
     fn new(pattern: &Value) -> Option<Self> {
         let text = |key| pattern.get(key).and_then(Value::as_str);
         let expression = match (text("Regex"), text("String")) {
@@ -91,7 +91,7 @@ impl Pattern for &Strict {
     }
 }
 
-/// The words of GPT-2, which are found without an expression.
+/// A pattern that matches the words of GPT-2, which are found without a regular expression.
 struct Words;
 
 impl Pattern for Words {
@@ -135,7 +135,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// Of a file that the tokenizers crate has built from already.
+    /// Made from a file from which the tokenizers crate was built successfully.
     pub(super) fn new(file: &Value) -> Result<Self, AnyError> {
         let mut normalizers = Vec::new();
         for part in parts(file.get("normalizer"), "normalizers") {
@@ -180,7 +180,7 @@ impl Steps {
         }
     }
 
-    /// Parts a text; the number of characters that were taken out.
+    /// Splits a text; returns the number of characters that were removed.
     pub(super) fn split(&self, text: &mut PreTokenizedString) -> Result<u64, AnyError> {
         let mut dropped = 0;
         for step in &self.splits {
@@ -217,7 +217,7 @@ impl Steps {
     }
 }
 
-/// Whether a step takes white space or delimiters out of a text.
+/// Whether a step removes white space or delimiters from a text.
 fn may_drop(step: &PreTokenizerWrapper) -> bool {
     !matches!(
         step,
@@ -241,7 +241,7 @@ fn chars_if(wanted: bool, text: &PreTokenizedString) -> Option<u64> {
     wanted.then(|| chars(text))
 }
 
-/// Normalizers that remember what they took out, and the error that the tokenizers crate passes over.
+/// Normalizers that record the number of removed characters, and the error that the tokenizers crate ignores.
 pub(super) struct Watched<'a> {
     steps: &'a [Normalize],
     dropped: AtomicU64,
@@ -249,7 +249,7 @@ pub(super) struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// The characters taken out of the text, or the first error.
+    /// The number of characters removed from the text, or the first error.
     pub(super) fn finish(self) -> Result<u64, AnyError> {
         match self
             .error
@@ -285,7 +285,7 @@ impl Watched<'_> {
     }
 }
 
-/// Whether a normalizer takes characters out and puts none in; the normal forms join and part them instead.
+/// Whether a normalizer removes characters and inserts none; the normal forms combine and decompose them instead.
 fn takes_out(step: &NormalizerWrapper) -> bool {
     matches!(
         step,

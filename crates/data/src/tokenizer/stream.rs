@@ -3,7 +3,7 @@
 use super::bpe::{Bpe, Decoding};
 use super::{BYTES_EOD, Kind, Tokenizer};
 
-/// Turns ids into text as they come; characters appear when their last byte has come.
+/// Decodes ids one by one; a character is returned when its last byte has arrived.
 ///
 /// ```
 /// use tokenformer_data::Tokenizer;
@@ -23,16 +23,16 @@ pub struct DecodeStream<'a> {
 enum Pending {
     /// Bytes that may still become a character; at most three.
     Bytes(Vec<u8>),
-    /// The last ids, for decoders that look at their neighbours.
+    /// The last ids, for decoders that depend on neighbouring tokens.
     Ids {
         ids: Vec<u32>,
-        /// How many of `ids` are given out already; they are only context.
+        /// How many of `ids` were already returned as text; they are only context.
         done: usize,
     },
 }
 
-/// Ids whose text ends in an incomplete character before that is taken for broken: a character has
-/// at most four bytes, and a token at least one. As many of those before a stream are its context.
+/// Number of ids with an incomplete last character after which it is taken as invalid: a character has at most four
+/// bytes, and a token at least one. The same number of ids before a stream are its context.
 const MAX_PENDING_IDS: usize = 4;
 
 impl<'a> DecodeStream<'a> {
@@ -52,7 +52,7 @@ impl<'a> DecodeStream<'a> {
         Self { tokenizer, pending }
     }
 
-    /// Takes the next id and gives the text that is certain now, possibly none.
+    /// Takes the next id and returns the text that is now certain, which may be empty.
     pub fn push(&mut self, id: u32) -> String {
         match (&mut self.pending, &self.tokenizer.0) {
             (Pending::Bytes(pending), Kind::Bytes) => {
@@ -70,7 +70,7 @@ impl<'a> DecodeStream<'a> {
         }
     }
 
-    /// The rest: U+FFFD for a character that was never completed.
+    /// Returns the rest: U+FFFD for a character that was never completed.
     pub fn finish(self) -> String {
         match (self.pending, &self.tokenizer.0) {
             (Pending::Bytes(pending), _) => String::from_utf8_lossy(&pending).into_owned(),
@@ -80,7 +80,7 @@ impl<'a> DecodeStream<'a> {
     }
 }
 
-/// Moves all but an incomplete last character out of `bytes`, as text.
+/// Removes all but an incomplete last character from `bytes` and returns it as text.
 fn take_text(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut incomplete = 0;
@@ -111,13 +111,13 @@ fn push_id(bpe: &Bpe, ids: &mut Vec<u32>, done: &mut usize, id: u32) -> String {
     if text.is_empty() || is_open {
         return String::new();
     }
-    // The tokens just given out stay as the context of the next ones.
+    // The tokens just returned stay as context for the next ones.
     ids.drain(..*done);
     *done = ids.len();
     text
 }
 
-/// What the ids from `done` on add to the text of those before.
+/// The text that the ids from `done` on add to that of the ids before.
 fn new_text(bpe: &Bpe, ids: &[u32], done: usize) -> String {
     let before = bpe.decode_chain(&ids[..done]);
     let mut text = bpe.decode_chain(ids);

@@ -1,16 +1,16 @@
-//! How many bytes of text each token stands for.
+//! The number of bytes of text that each token represents.
 
 use serde_json::Value;
 
 use super::words::BYTE_CHARS;
 use super::{BYTES_EOD, Tokenizer};
 
-/// Bytes of text by token id, so that a loss per token can be told per byte of exactly the tokens that were scored.
+/// Bytes of text by token id, which turn a loss per token into a loss per byte of exactly the scored tokens.
 ///
-/// Tokens of a text sum up to its bytes: for byte-level encodings, for encodings that write spaces as `▁` and unknown
-/// characters as bytes, and for the byte tokenizer. A text that is normalised to NFC first counts as normalised.
-/// Special tokens, the end of a document among them, have no bytes. Encodings that put a space in front of a text
-/// lose the information whether it was there; it is taken as put there and does not count.
+/// The counts of the tokens of a text add up to its bytes for byte-level encodings, for encodings that write spaces as
+/// `▁` and unknown characters as bytes, and for the byte tokenizer. For a text that is normalised to NFC, the
+/// normalised bytes count. Special tokens, including the end of a document, have no bytes. Encodings that put a space
+/// in front of a text do not record whether the text had one; it is taken as added and does not count.
 ///
 /// ```
 /// use tokenformer_data::{ByteCounts, Tokenizer};
@@ -18,7 +18,7 @@ use super::{BYTES_EOD, Tokenizer};
 /// let tokenizer = Tokenizer::train_bpe(["low lower lowest ".repeat(9)], 300, |_, _| {})?;
 /// let counts = ByteCounts::new(&tokenizer).expect("a byte-level encoding");
 /// let tokens = tokenizer.encode("lower case é")?;
-/// // The first token is what comes before the others; those are scored.
+/// // The first token is only context for the others, which are scored.
 /// let first = tokenizer.decode(&tokens[..1]).len() as u64;
 /// assert_eq!(counts.sum(&tokens[..tokens.len() - 1], &tokens[1..]), 13 - first);
 /// # Ok::<(), tokenformer_data::Error>(())
@@ -26,13 +26,13 @@ use super::{BYTES_EOD, Tokenizer};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByteCounts {
     counts: Vec<u32>,
-    /// The end-of-document token, if the token behind it begins with a space that is not the text's.
+    /// The end-of-document token, if the token after it begins with an added space.
     added_space_after: Option<u32>,
 }
 
 impl ByteCounts {
-    /// The counts of a tokenizer; `None` where the bytes of a text are not the sum over its tokens, as with unknown
-    /// tokens or a normaliser that changes the text.
+    /// The counts of a tokenizer; `None` if the counts of the tokens of a text do not add up to its bytes, as with
+    /// unknown tokens or a normaliser that changes the text.
     pub fn new(tokenizer: &Tokenizer) -> Option<Self> {
         let file: Value = serde_json::from_slice(tokenizer.json()).ok()?;
         if file.get("type").and_then(Value::as_str) == Some("bytes") {
@@ -45,8 +45,8 @@ impl ByteCounts {
         }
         let encoding = Encoding::new(&file)?;
         let added = Added::new(&file)?;
-        // Without a token at the ends of documents there is no telling where a space was added; a token that stands
-        // for itself can have one added behind it, too.
+        // Without an end-of-document token it is unknown where a space was added; and a space can also be added after
+        // an added token.
         let added_space_after = match encoding.adds_space {
             true if added.has_texts => return None,
             true => Some(tokenizer.eod()?),
@@ -68,8 +68,8 @@ impl ByteCounts {
         })
     }
 
-    /// Bytes that `targets` stand for, each of which follows the token of `inputs` at the same place. Ids outside the
-    /// vocabulary have none.
+    /// Number of bytes that `targets` represent; each target follows the token of `inputs` at the same position. Ids
+    /// outside the vocabulary have no bytes.
     pub fn sum(&self, inputs: &[u32], targets: &[u32]) -> u64 {
         let count = |(&before, &token): (&u32, &u32)| {
             let bytes = self.counts.get(token as usize).copied().unwrap_or(0);
@@ -84,7 +84,7 @@ fn count_at<'a>(counts: &'a mut [u32], id: &Value) -> Option<&'a mut u32> {
     counts.get_mut(usize::try_from(id.as_u64()?).ok()?)
 }
 
-/// How tokens spell text.
+/// How tokens represent text.
 struct Encoding {
     spelling: Spelling,
     /// Whether a text gets a space in front of it.
@@ -92,13 +92,13 @@ struct Encoding {
 }
 
 enum Spelling {
-    /// A character for each byte.
+    /// One character for each byte.
     ByteLevel,
-    /// Characters, with a mark in the place of spaces if there is one, and `<0xNN>` for single bytes.
+    /// Characters, with a mark in place of spaces if there is one, and `<0xNN>` for single bytes.
     Characters(Option<char>),
 }
 
-/// What the parts of a file say about spaces.
+/// The settings of a file that concern spaces.
 #[derive(Default)]
 struct Parts {
     byte_levels: usize,
@@ -141,7 +141,7 @@ impl Encoding {
         })
     }
 
-    /// Bytes of text that a token of the vocabulary stands for.
+    /// Bytes of text that a token of the vocabulary represents.
     fn bytes(&self, token: &str) -> u32 {
         let bytes = match self.spelling {
             Spelling::ByteLevel => token.chars().count(),
@@ -155,7 +155,7 @@ impl Encoding {
 }
 
 impl Parts {
-    /// Takes in a normaliser; `None` if it changes a text in other ways.
+    /// Adds a normaliser; `None` if it changes a text in other ways.
     fn normalizer(&mut self, part: &Value) -> Option<()> {
         let text = |pointer| part.pointer(pointer).and_then(Value::as_str);
         match part.get("type").and_then(Value::as_str) {
@@ -181,7 +181,7 @@ impl Parts {
         }
     }
 
-    /// Takes in a pre-tokenizer; `None` if it removes a part of the text.
+    /// Adds a pre-tokenizer; `None` if it removes a part of the text.
     fn pre_tokenizer(&mut self, part: &Value) -> Option<()> {
         let flag = |key| part.get(key).and_then(Value::as_bool);
         match part.get("type").and_then(Value::as_str) {
@@ -210,22 +210,22 @@ impl Parts {
         }
     }
 
-    /// Notes what spaces are written as; `None` if it is something else already.
+    /// Sets the character for spaces; `None` if it was set to another one before.
     fn mark(&mut self, mark: char) -> Option<()> {
         (*self.mark.get_or_insert(mark) == mark).then_some(())
     }
 }
 
-/// Tokens beside the vocabulary.
+/// Added tokens.
 struct Added {
-    /// Bytes by id.
+    /// Number of bytes by token id.
     counts: Vec<(usize, u32)>,
-    /// Whether one stands for text.
+    /// Whether one of them represents text.
     has_texts: bool,
 }
 
 impl Added {
-    /// Reads them; `None` if one takes in spaces around it.
+    /// Reads them; `None` if one includes spaces around it.
     fn new(file: &Value) -> Option<Self> {
         let (mut counts, mut has_texts) = (Vec::new(), false);
         for token in file

@@ -1,4 +1,4 @@
-//! Learning a byte-level BPE.
+//! Training of a byte-level BPE.
 //!
 //! Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units"
 //! (2016), over the bytes of words as GPT-2 splits them. Every choice has one fixed order (the most
@@ -21,7 +21,7 @@ pub(super) const MAX_BPE_VOCAB_SIZE: usize = 1 << 20;
 
 /// Merges seen only once in the text are noise.
 const MIN_PAIR_COUNT: u64 = 2;
-/// Text gathered before its words are counted in parallel.
+/// Bytes of text that are collected before their words are counted in parallel.
 const BATCH_BYTES: usize = 4 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 /// Merges between two calls of the progress callback.
@@ -29,7 +29,7 @@ const PROGRESS_INTERVAL: usize = 64;
 
 type Pair = (u32, u32);
 
-/// Gathers texts, then learns.
+/// Collects texts, then learns the merges.
 pub(crate) struct Trainer {
     vocab_size: usize,
     batch: Vec<String>,
@@ -38,7 +38,7 @@ pub(crate) struct Trainer {
 }
 
 impl Trainer {
-    /// Starts without text.
+    /// A trainer without text.
     pub(crate) fn new(vocab_size: usize) -> Result<Self> {
         if !(MIN_BPE_VOCAB_SIZE..=MAX_BPE_VOCAB_SIZE).contains(&vocab_size) {
             return Err(Error::Option {
@@ -55,7 +55,7 @@ impl Trainer {
         })
     }
 
-    /// Takes text to learn from.
+    /// Adds a text to learn from.
     pub(crate) fn add(&mut self, text: String) {
         self.batch_bytes += text.len();
         self.batch.push(text);
@@ -93,7 +93,7 @@ impl Trainer {
         words.sort_unstable();
         let mut learner = Learner::new(&words);
         learner.learn(self.vocab_size, progress);
-        // A `Value`: its keys are strings, so writing it to memory cannot fail.
+        // A `Value` has string keys, so writing it to memory cannot fail.
         let json = serde_json::to_vec(&learner.tokenizer_json())
             .expect("strings and numbers serialize to memory");
         Tokenizer::from_json(json, "the trained tokenizer")
@@ -120,7 +120,7 @@ struct Learner {
     merges: Vec<Pair>,
     words: Vec<Word>,
     pair_counts: HashMap<Pair, u64>,
-    /// Words in which a pair was seen; it may have gone since.
+    /// Words in which a pair was seen; it may have disappeared since.
     pair_words: HashMap<Pair, Vec<u32>>,
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
 }
@@ -180,7 +180,7 @@ impl Learner {
             };
             let current = self.pair_counts.get(&pair).copied().unwrap_or(0);
             if current != count {
-                // Counts change after an entry is made; a count that rose has a newer entry.
+                // Counts change after an entry is made; a count that increased has a newer entry.
                 if current < count && current > 0 {
                     self.queue.push((current, Reverse(pair)));
                 }
@@ -202,7 +202,7 @@ impl Learner {
             "{}{}",
             self.tokens[pair.0 as usize], self.tokens[pair.1 as usize]
         );
-        // Two pairs can spell the same token.
+        // Two pairs can produce the same token.
         let id = match self.ids.get(&token) {
             Some(&id) => id,
             None => {

@@ -1,19 +1,19 @@
-//! Words as byte-level encodings see them.
+//! Splits text into words as byte-level encodings do.
 
 use std::sync::LazyLock;
 
 use super::classes::{Class, class, table};
 
-/// Calls `visit` with the words of `text`, which together are the whole text.
+/// Calls `visit` with the words of `text`, whose concatenation is the text.
 ///
-/// GPT-2 parts a text by a regular expression (Radford et al., 2019), and so do `ByteLevel` pre-tokenizers; the first
-/// alternative that fits counts:
+/// GPT-2 splits a text by a regular expression (Radford et al., 2019), and so do `ByteLevel` pre-tokenizers; the first
+/// alternative that matches is used:
 ///
 /// ```text
 /// 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 /// ```
 ///
-/// This does the same in one pass without going back.
+/// This function does the same in one pass without backtracking.
 pub(super) fn each<'a>(text: &'a str, mut visit: impl FnMut(&'a str)) {
     let table = table();
     let mut rest = text;
@@ -35,7 +35,7 @@ fn word_bytes(text: &str, first: char, table: &[u8]) -> usize {
         ' ' => text[1..].chars().next(),
         _ => None,
     };
-    // A space belongs to the word behind it.
+    // A space belongs to the word after it.
     let (start, kind) = match second.map(|c| class(c, table)) {
         None | Some(Class::Space) => (0, class(first, table)),
         Some(kind) => (1, kind),
@@ -47,7 +47,7 @@ fn word_bytes(text: &str, first: char, table: &[u8]) -> usize {
     if kind != Class::Space || end == text.len() {
         return end;
     }
-    // The last of several white-space characters is left to the word behind them.
+    // The last of several white-space characters belongs to the word after them.
     match text[..end].char_indices().next_back() {
         Some((last, _)) if last > 0 => last,
         _ => end,
@@ -63,8 +63,8 @@ fn contraction_bytes(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The character that stands for each byte: printable Latin-1 characters for themselves, the others
-/// from U+0100 on, in order.
+/// The character that represents each byte: printable Latin-1 characters represent themselves, the others start at
+/// U+0100, in order.
 pub(super) static BYTE_CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
     let mut next = 0x100;
     std::array::from_fn(|byte| {
@@ -72,7 +72,7 @@ pub(super) static BYTE_CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
         match byte {
             b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
             _ => {
-                // 68 bytes have no printable character of their own.
+                // 68 bytes are not printable characters.
                 let c = char::from_u32(next).expect("U+0100 to U+0143 are characters");
                 next += 1;
                 c
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_character_has_the_class_of_the_expression() {
-        // Between letters a character joins them, stands alone, or takes a space along: all classes differ.
+        // Between letters a character either joins them, is a word alone, or includes a space: all classes differ.
         let mut text = String::new();
         for c in '\0'..=char::MAX {
             text.extend(['a', c, 'a', ' ', c, '1']);

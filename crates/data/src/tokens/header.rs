@@ -4,7 +4,7 @@
 pub(super) const HEADER_BYTES: usize = 128;
 pub(crate) const MAGIC: [u8; 8] = *b"TKFTOKEN";
 pub(super) const VERSION: u32 = 1;
-/// Where the hash of the header itself stands.
+/// Offset of the hash of the header itself.
 const SEAL_AT: usize = 96;
 
 /// The numbers in the header.
@@ -18,11 +18,11 @@ pub(super) struct Header {
     pub body_hash: [u8; 32],
 }
 
-/// Why 128 bytes are not a header: (problem, expected, got).
+/// Why 128 bytes are not a valid header: (problem, expected, got).
 pub(super) type Refusal = (&'static str, String, String);
 
 impl Header {
-    /// The header as it stands in the file, with the hash that seals it.
+    /// The header as it is in the file, and its hash.
     pub(super) fn to_bytes(self) -> ([u8; HEADER_BYTES], [u8; 32]) {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
@@ -38,7 +38,7 @@ impl Header {
         (bytes, seal)
     }
 
-    /// Reads and checks a header on its own, with the hash that seals it.
+    /// Reads and checks a header; returns it with its hash.
     pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<(Self, [u8; 32]), Refusal> {
         let u32_at = |at| u32::from_le_bytes(array(bytes, at));
         let u64_at = |at| u64::from_le_bytes(array(bytes, at));
@@ -61,7 +61,7 @@ impl Header {
             text_bytes: u64_at(40),
             body_hash: array(bytes, 64),
         };
-        // Rebuilding it also proves that the reserved bytes are zero.
+        // Writing it again also checks that the reserved bytes are zero.
         let (rebuilt, seal) = header.to_bytes();
         if rebuilt != *bytes {
             return Err((
@@ -109,7 +109,7 @@ fn array<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     std::array::from_fn(|index| bytes[at + index])
 }
 
-/// Enough of a hash to compare by eye.
+/// The first digits of a hash, for messages.
 pub(super) fn hex_start(hash: &[u8; 32]) -> String {
     let hex = blake3::Hash::from_bytes(*hash).to_hex();
     format!("{}…", &hex[..16])

@@ -14,7 +14,7 @@
 //! |     40 |     8 | bytes of UTF-8 text the tokens came from (for bits per byte) |
 //! |     48 |    16 | zero |
 //! |     64 |    32 | BLAKE3 of everything after the header |
-//! |     96 |    32 | BLAKE3 of the 96 bytes before: it stands for the whole file |
+//! |     96 |    32 | BLAKE3 of the 96 bytes before; identifies the whole file |
 //!
 //! Then N token ids of the given width, padded with zero bytes to a multiple of 8, then D document
 //! starts of 8 bytes each: the index of a document's first token, strictly increasing from 0.

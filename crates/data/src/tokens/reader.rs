@@ -1,4 +1,4 @@
-//! Reading a token file through a memory map.
+//! Reads a token file through a memory map.
 
 use std::fs::File;
 use std::ops::Range;
@@ -9,13 +9,13 @@ use memmap2::Mmap;
 use super::header::{HEADER_BYTES, Header, hex_start};
 use crate::error::{Error, Result};
 
-/// Bytes hashed and range-checked at a time; a multiple of both token widths.
+/// Bytes that are hashed and range-checked at a time; a multiple of both token widths.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// An open token file, verified as a whole when it was opened.
+/// An open token file, which was verified completely when it was opened.
 ///
-/// The file is mapped, so it must not be changed while it is open. This crate never does: a new
-/// file takes the name, and the mapping keeps the old one.
+/// The file is mapped, so it must not be changed while it is open. This crate never does: it replaces files by
+/// renaming, and the mapping keeps the old one.
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
@@ -60,9 +60,9 @@ impl TokenFile {
         if file_bytes < HEADER_BYTES as u64 {
             return Err(too_short());
         }
-        // SAFETY: the mapping is read-only, and the crate replaces token files by renaming, never
-        // in place, so the mapped bytes do not change as long as others leave the file alone, which
-        // the documentation of this type asks for.
+        // SAFETY: the mapping is read-only, and the crate replaces token files by renaming, never in place. So the
+        // mapped bytes do not change as long as other programs do not change the file, which the documentation of this
+        // type requires.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         let (head, body) = map.split_first_chunk().ok_or_else(too_short)?;
         let (header, hash) = Header::parse(head).map_err(refuse)?;
@@ -91,7 +91,7 @@ impl TokenFile {
         })
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -112,20 +112,20 @@ impl TokenFile {
         self.header.vocab_size as usize
     }
 
-    /// Bytes of UTF-8 text the tokens came from.
+    /// Bytes of UTF-8 text that the tokens came from.
     pub fn text_bytes(&self) -> u64 {
         self.header.text_bytes
     }
 
-    /// The hash that stands for the whole file, in hexadecimal.
+    /// The hash of the whole file, in hexadecimal.
     pub fn hash(&self) -> String {
         blake3::Hash::from_bytes(self.hash).to_hex().to_string()
     }
 
-    /// Fills `tokens` with the ids from `start` on.
+    /// Fills `tokens` with the ids starting at `start`.
     ///
     /// # Errors
-    /// Fewer than `start + tokens.len()` tokens in the file.
+    /// The file has fewer than `start + tokens.len()` tokens.
     pub fn read(&self, start: usize, tokens: &mut [u32]) -> Result<()> {
         let end = start
             .checked_add(tokens.len())
@@ -152,7 +152,7 @@ impl TokenFile {
         Ok(())
     }
 
-    /// The token indices of document `doc`, its end-of-document token included.
+    /// The token indices of document `doc`, including its end-of-document token.
     pub fn doc_bounds(&self, doc: usize) -> Option<Range<usize>> {
         let start = self.doc_start(doc)?;
         let end = self.doc_start(doc + 1).unwrap_or(self.len);
@@ -173,7 +173,7 @@ impl TokenFile {
     }
 }
 
-/// One pass over everything after the header, whose length is known to be right.
+/// One pass over everything after the header; the length was checked before.
 fn check_body(
     header: &Header,
     body: &[u8],

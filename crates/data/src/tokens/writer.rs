@@ -1,4 +1,4 @@
-//! Writing a token file: beside the target, then renamed.
+//! Writes a token file beside its target and then renames it.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -11,8 +11,8 @@ use tokenformer_base::files;
 use super::header::{HEADER_BYTES, Header};
 use crate::error::{Error, Result};
 
-/// Writes documents to a new token file. Nothing appears under its name before
-/// [`Written::publish`]; a dropped writer leaves nothing behind.
+/// Writes documents to a new token file. The file gets its name only in [`Written::publish`]; a dropped writer removes
+/// its file.
 pub struct TokenFileWriter {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
@@ -21,17 +21,17 @@ pub struct TokenFileWriter {
     doc_starts: Vec<u64>,
     token_count: u64,
     text_bytes: u64,
-    /// A document has begun; `open_bytes` of its text are in.
+    /// Whether a document has begun, of which `open_bytes` of text were written.
     is_open: bool,
     open_bytes: u64,
     vocab_size: u32,
     width: u32,
-    /// Where the starts of documents go while the file is unfinished, and how many are there; only of files that may be
-    /// gone on with.
+    /// The file for the starts of documents while the token file is unfinished, and the number of starts in it; only
+    /// for files that may be resumed.
     starts: Option<(NamedTempFile, usize)>,
 }
 
-/// How far a token file is.
+/// The progress of a token file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Point {
@@ -40,7 +40,7 @@ pub(crate) struct Point {
     text_bytes: u64,
 }
 
-/// A complete token file that does not have its name yet.
+/// A complete token file that was not renamed to its final name so far.
 pub struct Written {
     path: PathBuf,
     file: NamedTempFile,
@@ -49,10 +49,10 @@ pub struct Written {
 }
 
 impl TokenFileWriter {
-    /// Starts a file that will be called `path`; its folder must exist.
+    /// Starts a file that will be renamed to `path`; its folder must exist.
     ///
     /// # Errors
-    /// The folder cannot be written to; a vocabulary of 0 or above 32 bits.
+    /// The folder cannot be written to; the vocabulary is 0 or above 32 bits.
     pub fn create(path: &Path, vocab_size: usize) -> Result<Self> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -64,8 +64,8 @@ impl TokenFileWriter {
         Ok(writer)
     }
 
-    /// Starts a file that will be called `path` and is called `partial` until then. When the program is killed,
-    /// [`resume`](Self::resume) goes on at the last [`point`](Self::point).
+    /// Starts a file that will be renamed to `path` and is called `partial` until then. If the program is killed,
+    /// [`resume`](Self::resume) continues at the last [`point`](Self::point).
     pub(crate) fn create_at(path: &Path, vocab_size: usize, partial: &Path) -> Result<Self> {
         let create = |path: &Path| {
             let mut options = File::options();
@@ -79,8 +79,8 @@ impl TokenFileWriter {
         Ok(writer)
     }
 
-    /// Goes on with what an earlier program left at `partial`; `None` if it is less than `point` tells of, or not what
-    /// this crate leaves.
+    /// Continues the file that an earlier process left at `partial`; `None` if it is shorter than `point` says or is
+    /// not such a file.
     pub(crate) fn resume(
         path: &Path,
         vocab_size: usize,
@@ -102,7 +102,7 @@ impl TokenFileWriter {
         }
     }
 
-    /// Reads what is there up to `point` and cuts off the rest.
+    /// Reads the existing file up to `point` and truncates the rest.
     fn go_on_from(&mut self, point: Point) -> std::io::Result<bool> {
         let Some((starts, count)) = &mut self.starts else {
             return Ok(false);
@@ -144,7 +144,7 @@ impl TokenFileWriter {
         Ok(true)
     }
 
-    /// Brings everything so far to the disk, between two documents, and tells how far that is.
+    /// Syncs everything written so far and returns the progress. Call it between two documents.
     pub(crate) fn point(&mut self) -> Result<Point> {
         let written = self.file.flush().and_then(|()| {
             self.file.get_ref().as_file().sync_data()?;
@@ -196,21 +196,21 @@ impl TokenFileWriter {
         })
     }
 
-    /// Appends one document: its ids, the end-of-document token included, and the bytes of UTF-8
-    /// text they came from. A document without ids is left out.
+    /// Appends one document: its ids, including the end-of-document token, and the number of bytes of UTF-8 text that
+    /// they came from. A document without ids is skipped.
     ///
     /// # Errors
-    /// An id outside the vocabulary; the disk.
+    /// An id is outside the vocabulary, or the file cannot be written.
     pub fn push_document(&mut self, tokens: &[u32], text_bytes: u64) -> Result<()> {
         self.append(tokens, text_bytes)?;
         self.end_document(None)
     }
 
-    /// Appends a part of a document that is too large to be held at once. The document goes on
-    /// until [`end_document`](Self::end_document).
+    /// Appends a part of a document that is too large for memory. The document continues until
+    /// [`end_document`](Self::end_document).
     ///
     /// # Errors
-    /// An id outside the vocabulary; the disk.
+    /// An id is outside the vocabulary, or the file cannot be written.
     pub fn append(&mut self, tokens: &[u32], text_bytes: u64) -> Result<()> {
         if let Some(&token) = tokens.iter().find(|&&token| token >= self.vocab_size) {
             return Err(Error::TokenRange {
@@ -242,10 +242,10 @@ impl TokenFileWriter {
         Ok(())
     }
 
-    /// Ends a document, with this token if it has any others.
+    /// Ends a document; appends this token unless the document is empty.
     ///
     /// # Errors
-    /// An id outside the vocabulary; the disk.
+    /// An id is outside the vocabulary, or the file cannot be written.
     pub fn end_document(&mut self, eod: Option<u32>) -> Result<()> {
         if self.is_open {
             if let Some(eod) = eod {
@@ -258,15 +258,15 @@ impl TokenFileWriter {
         Ok(())
     }
 
-    /// Tokens so far.
+    /// Number of tokens so far.
     pub fn token_count(&self) -> u64 {
         self.token_count
     }
 
-    /// Completes the file and brings it to the disk.
+    /// Completes and syncs the file.
     ///
     /// # Errors
-    /// The disk. A file without tokens cannot be read back; the caller checks
+    /// The file cannot be written. A file without tokens cannot be read back; the caller checks
     /// [`token_count`](Self::token_count).
     pub fn finish(mut self) -> Result<Written> {
         self.end_document(None)?;
@@ -306,48 +306,48 @@ impl TokenFileWriter {
 }
 
 impl Written {
-    /// Gives the file its name, replacing what had it before.
+    /// Renames the file to its final name; an existing file is replaced.
     ///
     /// # Errors
-    /// The disk.
+    /// The file cannot be renamed.
     pub fn publish(self) -> Result<()> {
         publish(self.file, &self.path)
     }
 
-    /// Tokens in the file.
+    /// Number of tokens in the file.
     pub fn token_count(&self) -> u64 {
         self.header.token_count
     }
 
-    /// Documents in the file.
+    /// Number of documents in the file.
     pub fn doc_count(&self) -> u64 {
         self.header.doc_count
     }
 
-    /// Bytes of UTF-8 text behind the tokens.
+    /// Bytes of UTF-8 text that the tokens came from.
     pub fn text_bytes(&self) -> u64 {
         self.header.text_bytes
     }
 
-    /// The hash that stands for the whole file, in hexadecimal.
+    /// The hash of the whole file, in hexadecimal.
     pub fn hash(&self) -> String {
         blake3::Hash::from_bytes(self.hash).to_hex().to_string()
     }
 }
 
-/// Where the starts of the documents of an unfinished file are.
+/// The path of the file with the starts of the documents of an unfinished file.
 fn starts_path(partial: &Path) -> PathBuf {
     partial.with_extension("starts")
 }
 
-/// Opens a file that is removed when it is dropped without a name of its own.
+/// Opens a file that is removed when it is dropped before it is renamed.
 fn named(options: &std::fs::OpenOptions, path: &Path) -> Result<NamedTempFile> {
     let file = options.open(path).map_err(Error::io("write", path))?;
     let path = TempPath::try_from_path(path).map_err(Error::io("write", path))?;
     Ok(NamedTempFile::from_parts(file, path))
 }
 
-/// How the names of unfinished files begin.
+/// Prefix of the names of unfinished files.
 pub(crate) const PARTIAL_PREFIX: &str = ".partial-";
 
 /// A new hidden file in `folder`.
@@ -355,7 +355,7 @@ pub(crate) fn create_beside(folder: &Path) -> std::io::Result<NamedTempFile> {
     files::stage(folder, PARTIAL_PREFIX)
 }
 
-/// Renames a finished file and makes the new name durable.
+/// Renames a finished file and syncs its folder, so that the new name survives a power cut.
 pub(crate) fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
     files::publish(file, path).map_err(Error::io("write", path))
 }

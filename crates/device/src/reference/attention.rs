@@ -8,7 +8,7 @@ fn channels<'a>(dims: &AttentionDims, rows: &'a [f64], row: usize, head: usize) 
     &rows[row * dims.width() + head * dims.channels..][..dims.channels]
 }
 
-/// One head's query `i`: the probabilities of the keys it sees, and the log of their denominator.
+/// For query `i` of one head: the probabilities of its visible keys, and the log of their denominator.
 fn probabilities(
     dims: &AttentionDims,
     q: &[f64],

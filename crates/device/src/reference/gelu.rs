@@ -1,4 +1,4 @@
-//! Exact GELU, by an error function that is precise to about 1e-16.
+//! Exact GELU, with an error function that is precise to about 1e-16.
 
 use std::f64::consts::{PI, SQRT_2};
 

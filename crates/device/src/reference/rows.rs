@@ -1,4 +1,4 @@
-//! What works row by row: LayerNorm, rotary embedding, the loss; and the optimizer.
+//! Operations on rows: LayerNorm, rotary embedding, the loss; and the optimizer.
 
 use super::matrices::{dot, logits};
 use crate::{Adam, RotaryDims, RowTargets};
@@ -38,7 +38,7 @@ pub fn norm_row_backward(unit: &[f64], rstd: f64, gain: Option<&[f64]>, dy: &[f6
         .collect()
 }
 
-/// Gradients `[dx, d_gain, d_bias]` of [`layer_norm`]; the last two mean something with a gain only.
+/// Gradients `[dx, d_gain, d_bias]` of [`layer_norm`]; the last two are only meaningful with a gain.
 ///
 /// # Shapes
 /// `[R, D]`, `[D]`, `[D]`.
@@ -62,7 +62,7 @@ pub fn layer_norm_backward(
     [dx, d_gain, d_bias]
 }
 
-/// Rotary embedding in place, by tables of cosines and sines `[positions, rotated/2]`.
+/// Rotary embedding in place, with tables of cosines and sines `[positions, rotated/2]`.
 ///
 /// # Shapes
 /// `x` `[B·T, H·C]`.

@@ -1,4 +1,4 @@
-//! Pattention as a whole, which the fused operations of other devices are tested against.
+//! Complete Pattention, against which the fused operations of other devices are tested.
 
 use super::matrices::dot;
 use super::theta::{theta_row, theta_row_backward};

@@ -12,8 +12,8 @@ fn group<W>(site: &Site<'_, W>, group: usize) -> (Range<usize>, f64) {
     (columns, f64::from(tau))
 }
 
-/// Scores `[N]` of a row become weights; `stats` `[groups]` receives the norm of each group, or the log of its softmax
-/// denominator, or 0 where `Θ` has neither.
+/// Converts the scores `[N]` of a row to weights; `stats` `[groups]` receives the norm of each group, or the log of its
+/// softmax denominator, or 0 if `Θ` has neither.
 pub fn theta_row<W>(site: &Site<'_, W>, row: &mut [f64], stats: &mut [f64]) {
     let eps = f64::from(site.eps);
     for (number, stat) in stats.iter_mut().enumerate() {
@@ -47,7 +47,7 @@ pub fn theta_row<W>(site: &Site<'_, W>, row: &mut [f64], stats: &mut [f64]) {
     }
 }
 
-/// Scores `[N]` of a row become weights, and `d` `[N]`, the gradient of the weights, becomes that of the scores.
+/// Converts the scores `[N]` of a row to weights, and `d` `[N]` from the gradient of the weights to that of the scores.
 pub fn theta_row_backward<W>(site: &Site<'_, W>, scores: &mut [f64], d: &mut [f64]) {
     let eps = f64::from(site.eps);
     for number in 0..site.groups() {
@@ -84,7 +84,7 @@ pub fn theta_row_backward<W>(site: &Site<'_, W>, scores: &mut [f64], d: &mut [f6
     theta_row(site, scores, &mut vec![0.0; site.groups()]);
 }
 
-/// The gradient `d` of `z = τ·u/(‖u‖ + ε)` becomes that of `u`.
+/// Converts the gradient `d` of `z = τ·u/(‖u‖ + ε)` to that of `u`.
 fn norm_backward(u: &[f64], d: &mut [f64], tau: f64, eps: f64) {
     let norm = dot(u, u).sqrt();
     let total = norm + eps;

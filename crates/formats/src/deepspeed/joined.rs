@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::torch_file::Piece;
 
-/// Slices of 32-bit numbers as if they were one, taken from the front.
+/// Several slices of 32-bit numbers, read in order as if they were one.
 pub(super) struct Joined {
     slices: std::vec::IntoIter<Piece>,
     current: Option<Piece>,
@@ -30,7 +30,7 @@ impl Joined {
         }
     }
 
-    /// The next `count` elements, when there are so many.
+    /// The next `count` elements; `None` if fewer are left.
     pub(super) fn take(&mut self, count: usize) -> Option<Vec<Piece>> {
         if count > self.total - self.taken {
             return None;

@@ -1,4 +1,4 @@
-//! Which files a folder has.
+//! Finds the files of a training folder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use crate::{Error, Result, file};
 
 const SHARD_END: &str = "_mp_rank_00_optim_states.pt";
 
-/// How the weights of a checkpoint lie in its folder.
+/// How the weights of a checkpoint are stored in its folder.
 enum Layout {
-    /// The module in one file, perhaps with slices of the 32-bit weights beside it.
+    /// The module is in one file, possibly with slices of the 32-bit weights beside it.
     Module,
-    /// Slices of everything.
+    /// All weights are in slices (ZeRO stage 3).
     Stage3,
     /// One file per layer.
     Pipeline,
@@ -22,7 +22,7 @@ enum Layout {
 }
 
 impl Layout {
-    /// The layout of a folder; `None` where there is no checkpoint.
+    /// The layout of a folder; `None` if it has no checkpoint.
     fn of(folder: &Path) -> Option<Layout> {
         let names = names(folder);
         let has = |start: &str, end: &str| {
@@ -40,7 +40,7 @@ impl Layout {
         }
     }
 
-    /// What a layout that is not read is called, and what to do with it.
+    /// The name of an unsupported layout and advice for the user.
     fn refusal(&self) -> Option<(&'static str, &'static str)> {
         match self {
             Layout::Module => None,
@@ -63,7 +63,7 @@ impl Layout {
     }
 }
 
-/// The names in a folder; none where there is no folder.
+/// The names in a folder; none if the folder does not exist.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -71,7 +71,7 @@ fn names(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Whether a folder is a checkpoint of DeepSpeed, read here or not, or names its newest one.
+/// Whether a folder is a checkpoint of DeepSpeed, supported or not, or names its newest checkpoint.
 pub fn is_training_folder(path: &Path) -> bool {
     LATEST.iter().any(|name| path.join(name).is_file()) || Layout::of(path).is_some()
 }
@@ -79,10 +79,10 @@ pub fn is_training_folder(path: &Path) -> bool {
 /// Files that name the newest checkpoint.
 const LATEST: [&str; 2] = ["latest", "latest_universal"];
 
-/// The folder of one checkpoint: the one that was given, the one that its `latest` names, or the only one there is.
+/// The folder of one checkpoint: the given one, the one that its `latest` names, or the only one in it.
 ///
 /// # Errors
-/// When there is none, or it has a layout that is not read.
+/// When there is none, or its layout is not supported.
 pub(super) fn checkpoint_folder(path: &Path) -> Result<PathBuf> {
     let folder = match (Layout::of(path), named(path)?) {
         (Some(_), _) => path.into(),
@@ -169,7 +169,7 @@ fn listed(checkpoints: &[String]) -> String {
     }
 }
 
-/// The files with slices, by rank.
+/// The files with slices, indexed by rank.
 pub(super) fn shards(folder: &Path) -> Result<BTreeMap<usize, PathBuf>> {
     let mut shards = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {

@@ -8,8 +8,8 @@
 //!     zero_pp_rank_{r}_mp_rank_00_optim_states.pt     rank r's slice of the 32-bit weights, for each parameter group
 //! ```
 //!
-//! The 32-bit weights of a group are the ranks' slices one after the other, cut into tensors in the order of
-//! `param_shapes`; what is left at the end is padding. Source: DeepSpeed's `utils/zero_to_fp32.py`.
+//! The 32-bit weights of a group are the concatenated slices of the ranks, cut into tensors in the order of
+//! `param_shapes`; the rest at the end is padding. Source: DeepSpeed's `utils/zero_to_fp32.py`.
 
 mod joined;
 mod layout;
@@ -40,24 +40,24 @@ pub struct DeepSpeedFolder {
     shards: BTreeMap<usize, PathBuf>,
 }
 
-/// The best weights of a checkpoint.
+/// The most precise weights of a checkpoint.
 pub struct Weights {
     /// The tensors, by their names in the model.
     pub tensors: Tensors,
-    /// Where they come from.
+    /// Their precision.
     pub precision: Precision,
 }
 
-/// Where weights come from.
+/// The precision of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// The optimizer's 32-bit weights, merged.
     Full,
-    /// The module's half-precision weights, because not all of the 32-bit ones are there.
+    /// The module's half-precision weights, because some files of the 32-bit weights are missing.
     Half {
-        /// Files with slices of the 32-bit weights that are there.
+        /// Number of files with slices of the 32-bit weights that exist.
         shards: usize,
-        /// Files that there should be.
+        /// Number of files that should exist.
         ranks: usize,
     },
 }
@@ -121,12 +121,12 @@ impl DeepSpeedFolder {
         &self.folder
     }
 
-    /// Everything beside the 32-bit weights: `iteration`, `args` and more.
+    /// The file with everything except the 32-bit weights: `iteration`, `args` and more.
     pub fn states(&self) -> &TorchFile {
         &self.states
     }
 
-    /// The training step, where the checkpoint tells it.
+    /// The training step, if the checkpoint contains it.
     pub fn iteration(&self) -> Option<u64> {
         ["iteration", "global_steps"]
             .iter()
@@ -134,7 +134,7 @@ impl DeepSpeedFolder {
             .and_then(|step| step.try_into().ok())
     }
 
-    /// The 32-bit weights where all of them are there, else those of the module.
+    /// The 32-bit weights if all of their files exist, else those of the module.
     ///
     /// # Errors
     /// Those of [`masters`](Self::masters) and [`module`](Self::module).
@@ -154,7 +154,7 @@ impl DeepSpeedFolder {
         })
     }
 
-    /// The module's weights, in the precision of training.
+    /// The module's weights, in the precision of the forward pass.
     ///
     /// # Errors
     /// [`Error::Damaged`].
@@ -162,7 +162,7 @@ impl DeepSpeedFolder {
         self.states.tensors_at(&["module"])
     }
 
-    /// The copies that some checkpoints keep of parameters which were not trained; `None` without any.
+    /// The copies of frozen parameters that some checkpoints have; `None` if there are none.
     ///
     /// # Errors
     /// [`Error::Damaged`].
@@ -174,11 +174,11 @@ impl DeepSpeedFolder {
         }
     }
 
-    /// The 32-bit weights, in the order of the module; what has none (buffers, frozen parameters) is the module's own.
-    /// `None` when not every rank's file is there.
+    /// The 32-bit weights, in the order of the module. Tensors without 32-bit weights (buffers, frozen parameters) are
+    /// those of the module. `None` when the file of a rank is missing.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when the files do not fit together, [`Error::Unsupported`] for ZeRO stage 3.
+    /// [`Error::Damaged`] when the files do not match, [`Error::Unsupported`] for ZeRO stage 3.
     pub fn masters(&self) -> Result<Option<Tensors>> {
         if self.shards.len() < self.ranks {
             return Ok(None);
@@ -224,7 +224,7 @@ impl DeepSpeedFolder {
             )?;
         }
         for (name, why) in module.unread() {
-            // Where the module has eight bits, the optimizer may well have 32.
+            // Even if the module has eight bits, the optimizer may have 32.
             match masters.remove(name) {
                 Some((info, source)) => tensors.push(info, source)?,
                 None => tensors.leave_out(name.into(), why.into()),
@@ -241,7 +241,7 @@ impl DeepSpeedFolder {
         Ok(Some(tensors))
     }
 
-    /// Names of parameters that share the weights of another name.
+    /// Maps names of parameters to the name whose weights they share.
     fn aliases(&self) -> HashMap<&str, &str> {
         let shared = self.states.root().get("shared_params");
         shared
@@ -252,7 +252,7 @@ impl DeepSpeedFolder {
             .collect()
     }
 
-    /// The tensors of `param_shapes`, cut from the joined slices; `held_bytes` of the file's budget are taken already.
+    /// The tensors of `param_shapes`, cut from the joined slices; `held_bytes` of the file's budget are already used.
     fn merged(&self, held_bytes: usize) -> Result<HashMap<String, (TensorInfo, Source)>> {
         let groups = self.param_shapes(held_bytes)?;
         let slices = self.slices(groups.len())?;
@@ -331,7 +331,7 @@ impl DeepSpeedFolder {
             Some(groups) => groups.collect(),
             None => vec![value],
         };
-        // Names, shapes and whole groups can be shared in a pickle, and each is copied here.
+        // Names, shapes and whole groups can be shared in a pickle, but each use is copied here.
         const GROUP_BYTES: usize = 64;
         let mut budget_bytes = self
             .states
@@ -359,7 +359,7 @@ impl DeepSpeedFolder {
                     .map(|(name, shape)| {
                         let name = name.as_str().ok_or_else(|| bad(name.describe()))?;
                         let shape = shape_of(shape).ok_or_else(|| bad(shape.describe()))?;
-                        // Here, in the table of merged tensors and in what is returned.
+                        // They are stored three times: here, in the table of merged tensors and in the result.
                         charge(3 * listed_bytes(name, &shape))?;
                         Ok((name.into(), shape))
                     })
@@ -368,7 +368,7 @@ impl DeepSpeedFolder {
             .collect()
     }
 
-    /// For each group, the ranks' slices in order.
+    /// For each group, the slices in the order of ranks.
     fn slices(&self, groups: usize) -> Result<Vec<Vec<Piece>>> {
         let mut slices: Vec<Vec<Piece>> = vec![Vec::new(); groups];
         for path in self.shards.values() {

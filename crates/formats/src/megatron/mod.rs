@@ -1,6 +1,7 @@
 //! Token data of Megatron-LM and GPT-NeoX, the memory-mapped kind.
 //!
-//! `PREFIX.bin` holds the tokens of all sequences one after the other, `PREFIX.idx` where each begins; all little-endian:
+//! `PREFIX.bin` holds the tokens of all sequences one after the other, `PREFIX.idx` the start of each; all numbers are
+//! little-endian:
 //!
 //! | offset | type | content |
 //! |---|---|---|
@@ -89,7 +90,7 @@ impl TokenType {
     }
 }
 
-/// The two files of a prefix; the path of either of them stands for the prefix too.
+/// The two files of a prefix; the path of either file is accepted in place of the prefix.
 fn files(path: &Path) -> (PathBuf, PathBuf) {
     let prefix = match path.extension().and_then(|extension| extension.to_str()) {
         Some("bin" | "idx") => path.with_extension(""),

@@ -1,4 +1,4 @@
-//! The reader: both files mapped, every number of the index checked once.
+//! The reader, which maps both files and checks every number of the index once.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::{Error, Result, file};
 const LENGTH_BYTES: usize = size_of::<i32>();
 const POINTER_BYTES: usize = size_of::<i64>();
 
-/// The magic of the kind that is not memory-mapped.
+/// The magic bytes of the format that is not memory-mapped.
 const MAGIC_CACHED: &[u8] = b"TNTIDX\0\0";
 
 /// Open token data.
@@ -26,8 +26,8 @@ pub struct MegatronData {
 }
 
 impl MegatronData {
-    /// Opens `PREFIX.bin` and `PREFIX.idx`, given the prefix or either path, and checks the whole index: it has exactly
-    /// its length, sequences lie in order without overlap and fill the `.bin` file, documents are in order.
+    /// Opens `PREFIX.bin` and `PREFIX.idx`, given the prefix or either path, and checks the whole index: its length is
+    /// exact, sequences are in order without overlap and fill the `.bin` file, and documents are in order.
     ///
     /// # Errors
     /// [`Error::Damaged`], [`Error::Unsupported`] (the older kind of index, tokens that are not integers), [`Error::Io`].
@@ -68,25 +68,25 @@ impl MegatronData {
         self.documents
     }
 
-    /// The tokens of all sequences.
+    /// The number of tokens in all sequences.
     pub fn tokens(&self) -> u64 {
         (self.bin.len() / self.token.size_bytes()) as u64
     }
 
-    /// The tokens of a sequence; `None` where there is no such sequence.
+    /// The number of tokens of a sequence; `None` if the sequence does not exist.
     pub fn sequence_tokens(&self, sequence: usize) -> Option<usize> {
         (sequence < self.sequences).then_some(())?;
-        // Never negative in a checked index.
+        // A checked index has no negative length.
         usize::try_from(self.raw_length(sequence)?).ok()
     }
 
-    /// The sequences of a document; `None` where there is no such document.
+    /// The sequences of a document; `None` if the document does not exist.
     pub fn document(&self, document: usize) -> Option<Range<usize>> {
         (document < self.documents).then_some(())?;
         Some(self.first_sequence(document)?..self.first_sequence(document + 1)?)
     }
 
-    /// Reads tokens of a sequence, from its token `start`, until `out` is full.
+    /// Reads tokens of a sequence, starting at its token `start`, until `out` is full.
     ///
     /// # Errors
     /// [`Error::OutOfRange`], and [`Error::TokenRange`] for a token that is not in the range of `u32`.
@@ -118,7 +118,7 @@ impl MegatronData {
         })
     }
 
-    /// Refuses data with a token outside a vocabulary; reads all of it.
+    /// Returns an error if a token is outside the vocabulary; reads all data.
     ///
     /// # Errors
     /// [`Error::TokenRange`].
@@ -213,7 +213,7 @@ impl MegatronData {
         Ok(())
     }
 
-    /// Where a sequence ends in the `.bin` file, given where the one before does, in bytes.
+    /// The end of a sequence in the `.bin` file in bytes, given the end of the one before.
     fn sequence_end(&self, index_path: &Path, sequence: usize, end: usize) -> Result<usize> {
         let wrong = |what: &str, expected: String, got: String| {
             damaged(
@@ -253,7 +253,7 @@ impl MegatronData {
         Ok(end + length)
     }
 
-    /// The first sequence of an entry of the document index, given that of the entry before.
+    /// The first sequence of an entry of the document index, given that of the previous entry.
     fn document_start(&self, index_path: &Path, entry: usize, before: usize) -> Result<usize> {
         let first = self.first_sequence(entry);
         let expected = match entry {
@@ -389,7 +389,7 @@ fn header(path: &Path, index: &[u8]) -> Result<(TokenType, usize, usize)> {
             ),
         ));
     }
-    // Both are smaller than the file.
+    // Both numbers are smaller than the file.
     Ok((token, sequences as usize, entries as usize))
 }
 

@@ -9,9 +9,9 @@ use tempfile::NamedTempFile;
 use super::{MAGIC, TokenType, VERSION, files};
 use crate::{Error, Result, file};
 
-/// Token data being written, one sequence per document.
+/// A writer of token data, with one sequence per document.
 ///
-/// Both files appear under their names when [`finish`](Self::finish) is called, and not at all without it.
+/// Both files get their names in [`finish`](Self::finish); without it they are removed.
 pub struct MegatronWriter {
     bin_path: PathBuf,
     index_path: PathBuf,
@@ -25,7 +25,7 @@ pub struct MegatronWriter {
 
 impl MegatronWriter {
     /// Begins `PREFIX.bin` and `PREFIX.idx` for token ids below `vocab_size`, with the token type that Megatron's tools
-    /// choose for it.
+    /// choose for that size.
     ///
     /// # Errors
     /// [`Error::Argument`] for a vocabulary beyond 2³¹, [`Error::Io`].
@@ -55,7 +55,7 @@ impl MegatronWriter {
         })
     }
 
-    /// Adds a document. Its end-of-document token, if it is to have one, is part of `tokens`.
+    /// Adds a document. `tokens` includes its end-of-document token, if it has one.
     ///
     /// # Errors
     /// [`Error::TokenRange`], [`Error::Unwritable`] for an empty document or one of 2³¹ tokens, [`Error::Io`].
@@ -93,7 +93,7 @@ impl MegatronWriter {
         Ok(())
     }
 
-    /// Writes the index, syncs both files and gives them their names.
+    /// Writes the index, syncs both files and renames them to their final names.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -1,4 +1,4 @@
-//! Which settings a TokenFormer model can have.
+//! Checks which settings a TokenFormer model can have.
 
 use super::keys::Keys;
 use super::{ConfigValue, NeoxConfig, Norm, NormActivation, Positions, Training};
@@ -73,7 +73,7 @@ pub(super) fn config(mut keys: Keys) -> Result<NeoxConfig> {
     })
 }
 
-/// Sequence length and longest sequence; each stands in for the other.
+/// Sequence length and longest sequence; if one is missing, the other is used.
 fn lengths(keys: &mut Keys) -> Result<(usize, usize)> {
     let longest = keys.optional_count("max_position_embeddings")?;
     let expected = match longest {
@@ -135,7 +135,7 @@ fn norm(keys: &mut Keys, key: &str) -> Result<Option<Norm>> {
     })
 }
 
-/// Refuses what would make another model than the one that the other keys describe.
+/// Returns an error for settings that would make another architecture than the one that the other keys describe.
 fn refuse_other_architectures(keys: &mut Keys, layers: usize, heads: usize) -> Result<()> {
     const SEQUENTIAL: &str = "TokenFormer's blocks are sequential: set it to false or remove it";
     const NO_BIAS: &str = "parameter tokens have no bias: set it to false or remove it";
@@ -181,7 +181,7 @@ fn refuse_other_architectures(keys: &mut Keys, layers: usize, heads: usize) -> R
     attention(keys, layers)
 }
 
-/// Accepts `[[["tokenformer"], n], ...]`, where the numbers add up to the layers; `"all"` stands for all of them.
+/// Accepts `[[["tokenformer"], n], ...]`, where the numbers add up to the layers; `"all"` means all of them.
 fn attention(keys: &mut Keys, layers: usize) -> Result<()> {
     let expected = format!("[[[\"tokenformer\"], {layers}]]");
     let valid = |value: &ConfigValue| -> Option<bool> {

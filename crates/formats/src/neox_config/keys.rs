@@ -1,4 +1,4 @@
-//! The merged keys of all files, each asked for by its type.
+//! The merged keys of all files, which are read by type.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use super::parse::Entry;
 use crate::error::shown;
 use crate::{Error, Result};
 
-/// Where a key was last set, and to what.
+/// The place where a key was last set, and its value.
 struct Found {
     value: ConfigValue,
     location: String,
 }
 
-/// Keys with `_` for `-`, in order; those that have been asked for are gone.
+/// Keys with `_` for `-`, in order. A key is removed when it is read.
 #[derive(Default)]
 pub(super) struct Keys {
     found: BTreeMap<String, Found>,
@@ -44,12 +44,12 @@ impl Keys {
         Ok(())
     }
 
-    /// The keys that nobody asked for.
+    /// The keys that were not read.
     pub(super) fn rest(self) -> Vec<String> {
         self.found.into_keys().collect()
     }
 
-    /// Reads a key by `read`; `None` where it is absent or null.
+    /// Reads a key with `read`; `None` if it is absent or null.
     pub(super) fn optional<T>(
         &mut self,
         key: &str,
@@ -75,7 +75,7 @@ impl Keys {
         }
     }
 
-    /// A key that must be there.
+    /// Reads a required key.
     pub(super) fn required<T>(
         &mut self,
         key: &str,
@@ -127,7 +127,7 @@ impl Keys {
         self.optional(key, "text", |value| value.as_str().map(str::to_owned))
     }
 
-    /// Refuses a key unless it is absent or `fits`.
+    /// Returns an error unless a key is absent or `fits`.
     pub(super) fn refuse_unless(
         &mut self,
         key: &str,

@@ -36,11 +36,11 @@ pub use value::ConfigValue;
 use crate::{Error, Result, file};
 use keys::Keys;
 
-/// The largest file accepted; real ones have a few thousand bytes. Reading YAML on one line takes a hundred times its
-/// length.
+/// Size limit of a file; real ones have a few thousand bytes. Parsing YAML on one line takes memory of a hundred times
+/// its length.
 const MAX_FILE_BYTES: u64 = 128 << 10;
 
-/// What a configuration says about the model, and for information about its training.
+/// The model that a configuration describes, and its training settings for information.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NeoxConfig {
     /// Blocks.
@@ -59,13 +59,13 @@ pub struct NeoxConfig {
     pub seq_length: usize,
     /// Tokens of the longest sequence.
     pub max_position_embeddings: usize,
-    /// How positions enter.
+    /// The positional encoding.
     pub positions: Positions,
-    /// Whether the output head has a matrix of its own instead of the embedding's.
+    /// Whether the output head has a separate matrix instead of sharing the embedding's.
     pub no_weight_tying: bool,
-    /// The norm in front of attention and feed-forward layers.
+    /// The norm before attention and feed-forward layers.
     pub norm: Norm,
-    /// The norm in front of the output head.
+    /// The norm before the output head.
     pub final_norm: Norm,
     /// Added to the variance in all norms.
     pub layernorm_epsilon: f64,
@@ -77,15 +77,15 @@ pub struct NeoxConfig {
     pub init_method: String,
     /// Initialisation of values, by its name in GPT-NeoX.
     pub output_layer_init_method: String,
-    /// Standard deviation of the initialisations that take one.
+    /// Standard deviation of the initialisations that use one.
     pub init_method_std: f64,
     /// How the model was trained.
     pub training: Training,
-    /// Keys that were read and have no effect here, sorted.
+    /// Keys that have no effect here, sorted.
     pub ignored: Vec<String>,
 }
 
-/// How positions enter.
+/// The positional encoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Positions {
     /// Rotary embedding.
@@ -95,7 +95,7 @@ pub enum Positions {
         /// Base of the frequencies (`rotary_emb_base`).
         base: f64,
     },
-    /// None.
+    /// No positions.
     None,
 }
 
@@ -120,10 +120,10 @@ pub enum NormActivation {
 }
 
 impl NeoxConfig {
-    /// Reads and merges files; a key in a later file wins.
+    /// Reads and merges files; a key in a later file overrides earlier ones.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Damaged`] for what is not YAML, [`Error::Io`].
+    /// [`Error::Config`], [`Error::Damaged`] for text that is not YAML, [`Error::Io`].
     pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<NeoxConfig> {
         let mut texts = Vec::new();
         for path in paths {
@@ -151,10 +151,10 @@ impl NeoxConfig {
         NeoxConfig::parse(&texts)
     }
 
-    /// Reads and merges texts, each with the name that messages give it; a key in a later one wins.
+    /// Reads and merges texts, each with its name for messages; a key in a later text overrides earlier ones.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Damaged`] for what is not YAML.
+    /// [`Error::Config`], [`Error::Damaged`] for text that is not YAML.
     pub fn parse(texts: &[(&str, &str)]) -> Result<NeoxConfig> {
         let mut keys = Keys::default();
         for (location, text) in texts {

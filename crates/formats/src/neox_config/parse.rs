@@ -1,4 +1,4 @@
-//! From YAML to values, without recursion and without what a configuration has no use for.
+//! A YAML parser without recursion and without the features that configurations do not use.
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
@@ -6,10 +6,10 @@ use super::ConfigValue;
 use crate::error::shown;
 use crate::{Error, Result};
 
-/// Containers inside containers.
+/// Limit of nested containers.
 const MAX_DEPTH: usize = 32;
 
-/// Keys and values of a file; configurations in use have hundreds.
+/// Limit of keys and values of a file; real configurations have hundreds.
 const MAX_VALUES: usize = 1 << 14;
 
 /// One key of a file.
@@ -29,7 +29,7 @@ enum Open {
     },
 }
 
-/// The keys of a text that is one mapping.
+/// Parses a text that is one mapping and returns its keys.
 pub(super) fn mapping(location: &str, text: &str) -> Result<Vec<Entry>> {
     let mut reader = Reader {
         location,
@@ -179,7 +179,7 @@ impl Reader<'_> {
                 Ok(())
             }
             Some(Open::Map { entries, key }) => {
-                // A value only comes after its key.
+                // A value always follows its key.
                 if let Some((key, line)) = key.take() {
                     entries.push(Entry { key, value, line });
                 }

@@ -1,25 +1,25 @@
-//! How a model was trained; for information.
+//! How a model was trained, for information only.
 
 use super::ConfigValue;
 use super::keys::Keys;
 use crate::Result;
 
-/// What a configuration says about training; `None` for keys that are absent.
+/// The training settings of a configuration; `None` for keys that are absent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Training {
     /// Optimizer steps.
     pub train_iters: Option<usize>,
-    /// Steps over which the learning rate falls.
+    /// Steps over which the learning rate decays.
     pub lr_decay_iters: Option<usize>,
-    /// Shape of that fall, such as `cosine`.
+    /// Shape of the decay, such as `cosine`.
     pub lr_decay_style: Option<String>,
-    /// Share of the steps over which the learning rate rises.
+    /// Share of the steps for warm-up.
     pub warmup: Option<f64>,
     /// The optimizer's name.
     pub optimizer: Option<String>,
     /// Peak learning rate.
     pub lr: Option<f64>,
-    /// Last learning rate.
+    /// Final learning rate.
     pub min_lr: Option<f64>,
     /// Decay rates of Adam's two moments.
     pub betas: Option<[f64; 2]>,
@@ -29,7 +29,7 @@ pub struct Training {
     pub weight_decay: Option<f64>,
     /// Largest norm of the whole gradient.
     pub gradient_clipping: Option<f64>,
-    /// Sequences of one process and step.
+    /// Sequences of one process and micro-batch.
     pub train_micro_batch_size_per_gpu: Option<usize>,
     /// Micro-batches of one step.
     pub gradient_accumulation_steps: Option<usize>,

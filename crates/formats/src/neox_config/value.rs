@@ -5,24 +5,24 @@ use crate::error::shown;
 /// A value of a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConfigValue {
-    /// Nothing; the same as an absent key.
+    /// Null, which is the same as an absent key.
     Null,
-    /// True or false.
+    /// A boolean.
     Bool(bool),
     /// An integer.
     Int(i64),
     /// Another number.
     Float(f64),
-    /// Text.
+    /// A string.
     String(String),
-    /// Values in order.
+    /// A list of values.
     List(Vec<ConfigValue>),
     /// Keys and values, in the order of the file.
     Map(Vec<(String, ConfigValue)>),
 }
 
 impl ConfigValue {
-    /// What an unquoted word means, as in YAML 1.1; numbers such as `1e-5` count as numbers too.
+    /// The value of an unquoted word, as in YAML 1.1; words such as `1e-5` count as numbers too.
     pub(super) fn from_word(word: &str) -> ConfigValue {
         match word {
             "" | "~" | "null" | "Null" | "NULL" => return ConfigValue::Null,
@@ -34,7 +34,7 @@ impl ConfigValue {
             }
             _ => {}
         }
-        // Words such as `inf` or `infinity` are text, as in YAML.
+        // Words such as `inf` or `infinity` are strings, as in YAML.
         let numeric = word
             .bytes()
             .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
@@ -50,7 +50,7 @@ impl ConfigValue {
         }
     }
 
-    /// What a map has under a key.
+    /// The value of a map at a key.
     pub fn get(&self, key: &str) -> Option<&ConfigValue> {
         match self {
             ConfigValue::Map(entries) => entries
@@ -61,7 +61,7 @@ impl ConfigValue {
         }
     }
 
-    /// An integer that counts something.
+    /// A non-negative integer.
     pub fn as_usize(&self) -> Option<usize> {
         match self {
             ConfigValue::Int(int) => (*int).try_into().ok(),
@@ -78,7 +78,7 @@ impl ConfigValue {
         }
     }
 
-    /// True or false.
+    /// A boolean.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             ConfigValue::Bool(value) => Some(*value),
@@ -86,7 +86,7 @@ impl ConfigValue {
         }
     }
 
-    /// Text.
+    /// A string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             ConfigValue::String(text) => Some(text),
@@ -94,7 +94,7 @@ impl ConfigValue {
         }
     }
 
-    /// Values in order.
+    /// The values of a list.
     pub fn as_list(&self) -> Option<&[ConfigValue]> {
         match self {
             ConfigValue::List(values) => Some(values),
@@ -102,7 +102,7 @@ impl ConfigValue {
         }
     }
 
-    /// What it is, in a few words for a message.
+    /// A short description for a message.
     pub(super) fn describe(&self) -> String {
         match self {
             ConfigValue::Null => "null".into(),

@@ -1,4 +1,4 @@
-//! Calls, which are recorded and not made.
+//! Calls, which are recorded but not executed.
 
 use super::input::Fault;
 use super::machine::{ID_BYTES, Machine, Step};
@@ -12,7 +12,7 @@ impl Machine<'_> {
         self.call(class, args)
     }
 
-    /// Records a call. The few calls that only rearrange values that are already here are carried out.
+    /// Records a call. A few calls that only rearrange existing values are executed.
     pub(super) fn call(&mut self, class: Id, args: Id) -> Step {
         let Some(Node::Global(name)) = self.nodes.get(class.0 as usize) else {
             return Err(Fault::new(
@@ -52,7 +52,7 @@ impl Machine<'_> {
         self.push(node)
     }
 
-    /// The dict that `OrderedDict([[key, value], ...])` makes; empty for no argument or a factory.
+    /// The dict that `OrderedDict([[key, value], ...])` makes; empty if there is no argument or only a factory.
     fn dict(&mut self, given: Option<Id>) -> Step<Node> {
         let pairs = match given.map(|id| (id, self.nodes.get(id.0 as usize))) {
             Some((id, Some(Node::List(_)))) => self.list(id)?,
@@ -88,7 +88,7 @@ impl Machine<'_> {
                 .into());
             }
         };
-        // The copy is charged by whoever keeps it; it is never longer than what is here already.
+        // The caller that keeps the copy counts its memory; it is never longer than the existing list.
         Ok(ids.to_vec())
     }
 
@@ -111,7 +111,7 @@ impl Machine<'_> {
             .collect()
     }
 
-    /// Keeps what was to be set on an object.
+    /// Records the state that would be set on an object.
     pub(super) fn build(&mut self) -> Step {
         let given = self.pop()?;
         let top = self.top()?;

@@ -1,7 +1,7 @@
-//! The functions and classes that a pickle may name.
+//! The functions and classes that a pickle may refer to.
 
-/// Packages whose classes appear in training checkpoints beside the weights, as settings and counters. They stay
-/// opaque, whatever their name.
+/// Packages whose classes appear in training checkpoints beside the weights, as settings and counters. All of their
+/// names are allowed and stay opaque.
 const OPAQUE_PACKAGES: &[&str] = &[
     "deepspeed",
     "deeperspeed",
@@ -11,7 +11,7 @@ const OPAQUE_PACKAGES: &[&str] = &[
     "pytorch_lightning",
 ];
 
-/// Whether a pickle may name `module.name`. Being named never runs anything; see the module above.
+/// Whether a pickle may refer to `module.name`. A reference never runs anything; see the parent module.
 pub fn is_allowed(module: &str, name: &str) -> bool {
     let package = module.split('.').next().unwrap_or_default();
     OPAQUE_PACKAGES.contains(&package)
@@ -19,7 +19,7 @@ pub fn is_allowed(module: &str, name: &str) -> bool {
             "collections" => matches!(name, "OrderedDict" | "defaultdict" | "Counter"),
             "builtins" | "__builtin__" => BUILTINS.contains(&name),
             "_codecs" => name == "encode",
-            // Extra states of layers are kept in it.
+            // Extra states of layers are stored in it.
             "_io" => name == "BytesIO",
             "copyreg" | "copy_reg" => name == "_reconstructor",
             "argparse" => name == "Namespace",
@@ -68,8 +68,8 @@ const BUILTINS: &[&str] = &[
     "xrange",
 ];
 
-/// Functions that make tensors. Those of kinds that are not read may be named too: a tensor that nobody asks for is no
-/// reason to refuse the others.
+/// Functions that make tensors. Those of unsupported kinds may be named too, because a tensor that is not requested is
+/// no reason to reject the others.
 const REBUILD: &[&str] = &[
     "_rebuild_tensor",
     "_rebuild_tensor_v2",

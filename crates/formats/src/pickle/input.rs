@@ -1,6 +1,6 @@
-//! The bytes of a pickle, taken from the front.
+//! The bytes of a pickle, which are consumed from the front.
 
-/// What is wrong with a pickle; the machine adds where.
+/// A problem of a pickle; the machine adds its position.
 pub(super) struct Fault {
     pub(super) what: &'static str,
     pub(super) got: String,
@@ -55,25 +55,25 @@ impl<'a> Input<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// A length of one byte, and as many bytes.
+    /// Reads a length of one byte, and as many bytes.
     pub(super) fn sized_1(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.u8()?;
         self.take(length.into())
     }
 
-    /// A length of four bytes, and as many bytes.
+    /// Reads a length of four bytes, and as many bytes.
     pub(super) fn sized_4(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.u32()?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// A length of eight bytes, and as many bytes.
+    /// Reads a length of eight bytes, and as many bytes.
     pub(super) fn sized_8(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.array().map(u64::from_le_bytes)?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// The bytes up to the next line end, which is skipped.
+    /// Reads the bytes up to the next line end, which is skipped.
     pub(super) fn line(&mut self) -> Result<&'a [u8], Fault> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let end = rest

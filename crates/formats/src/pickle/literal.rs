@@ -1,4 +1,4 @@
-//! Values that instructions spell out.
+//! Literal values of instructions.
 
 use super::input::Fault;
 use super::value::Node;
@@ -34,8 +34,8 @@ pub(super) fn unquote(line: &str) -> Option<&str> {
         .find_map(|&quote| line.strip_prefix(quote)?.strip_suffix(quote))
 }
 
-/// Text of Python's `raw-unicode-escape`: Latin-1, with `\u` and four hexadecimal digits or `\U` and eight for other
-/// characters; other backslashes are themselves.
+/// Decodes Python's `raw-unicode-escape`: Latin-1, with `\u` and four hexadecimal digits or `\U` and eight for other
+/// characters; other backslashes are literal.
 pub(super) fn raw_unicode(line: &[u8]) -> String {
     let mut out = String::new();
     let mut rest = line;
@@ -54,7 +54,7 @@ pub(super) fn raw_unicode(line: &[u8]) -> String {
     out
 }
 
-/// The character of an escape at the front, and the escape's length.
+/// The character of an escape at the start, and the escape's length.
 fn escape(rest: &[u8]) -> Option<(char, usize)> {
     let length = match rest {
         [b'\\', b'u', ..] => 6,

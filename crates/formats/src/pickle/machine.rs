@@ -1,4 +1,4 @@
-//! The stack machine, without anything to call.
+//! The stack machine, which cannot call anything.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use super::value::{Id, Node, Pickle};
 use crate::error::shown;
 use crate::{Error, Result};
 
-/// What a node is charged for: its place in a vector that doubles as it grows.
+/// Memory counted for a node: its place in a vector that doubles as it grows.
 const NODE_BYTES: usize = 2 * size_of::<Node>();
 pub(super) const ID_BYTES: usize = 2 * size_of::<Id>();
 const MEMO_BYTES: usize = 4 * size_of::<(u32, Id)>();
 
-/// Why reading ends early.
+/// The reason why reading ends early.
 pub(super) enum Stop {
     Fault(Fault),
     Refused(String),
@@ -96,7 +96,7 @@ impl Machine<'_> {
                 )
                 .into()),
             },
-            // Frames only help reading ahead.
+            // Frames only help to read ahead.
             op::FRAME => Ok(self.input.take(8).map(|_| ())?),
             op::MARK => {
                 self.charge(2 * size_of::<usize>())?;
@@ -104,7 +104,7 @@ impl Machine<'_> {
                 Ok(())
             }
             op::POP => {
-                // As in CPython, it removes a mark where one is on top.
+                // As in CPython, it removes a mark if one is on top.
                 if self.marks.last() == Some(&self.stack.len()) {
                     self.marks.pop();
                     return Ok(());
@@ -282,7 +282,7 @@ impl Machine<'_> {
             _ => {
                 let line = self.input.text_line()?;
                 match (code, line) {
-                    // Protocol 0 writes booleans so.
+                    // Protocol 0 writes booleans in this way.
                     (op::INT, "00") => return self.push_id(Id::FALSE),
                     (op::INT, "01") => return self.push_id(Id::TRUE),
                     _ => decimal(line.strip_suffix('L').unwrap_or(line))?,
@@ -298,7 +298,7 @@ impl Machine<'_> {
             return self.push_str(&string);
         }
         let line = self.input.text_line()?;
-        // Escapes stay as they are: strings of Python 2 in checkpoints are names, which have none.
+        // Escapes are not decoded: strings of Python 2 in checkpoints are names, which have none.
         let quoted =
             unquote(line).ok_or_else(|| Fault::new("a string has no quotes", shown(line)))?;
         self.push_str(quoted)
@@ -370,7 +370,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What receives additions: the top of the stack, or the content of the object there.
+    /// The value that receives additions: the top of the stack, or the content of the object there.
     fn content(&mut self, fresh: impl Fn() -> Node) -> Step<Id> {
         let top = self.top()?;
         match self.nodes.get(top.0 as usize) {
@@ -404,7 +404,7 @@ impl Machine<'_> {
 
     fn take_str(&self, id: Id) -> Option<Box<str>> {
         match self.nodes.get(id.0 as usize) {
-            // The same limit as for classes named in the pickle's lines would be none; names are short.
+            // Classes named in the pickle's lines have no limit, but real names are short.
             Some(Node::Str(string)) if string.len() <= 1024 => Some(string.clone()),
             _ => None,
         }
@@ -419,7 +419,7 @@ impl Machine<'_> {
         self.push(Node::Global(full.into()))
     }
 
-    /// The height below which values are out of reach, because a mark stands there.
+    /// The stack height below which values cannot be popped, because there is a mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }

@@ -1,12 +1,12 @@
-//! A reader of Python pickles (protocols 0 to 5) in which nothing can run.
+//! A reader of Python pickles (protocols 0 to 5) that never executes anything.
 //!
-//! A pickle is a program for a small stack machine. This reader follows the program but has no way to import, call or
-//! construct anything: a function or class is only its name, and a call is only a record of that name and its
-//! arguments ([`Object`]). Names are checked against an explicit list ([`globals`]); any other one ends the reading with
+//! A pickle is a program for a small stack machine. This reader interprets the program but cannot import, call or
+//! construct anything: a function or class is only its name, and a call is only a record of that name and its arguments
+//! ([`Object`]). Names are checked against an explicit list ([`globals`]); any other name ends the reading with
 //! [`Error::RefusedGlobal`](crate::Error::RefusedGlobal).
 //!
-//! Memory is accounted for while reading: a pickle may not take more than the caller's budget, however it is made.
-//! Values form a graph in which parts can be shared or even contain themselves, so whoever walks it must bound the walk.
+//! Memory is counted while reading: no pickle may take more than the caller's budget. Values form a graph in which
+//! parts can be shared or even contain themselves, so code that traverses it must limit the traversal.
 //!
 //! ```
 //! use tokenformer_formats::pickle::Pickle;

@@ -25,7 +25,7 @@ impl Number {
     }
 }
 
-/// The number behind a little-endian numpy scalar.
+/// The number of a little-endian numpy scalar.
 pub(super) fn scalar(value: Value<'_>) -> Option<Number> {
     let object = value.as_object()?;
     matches!(

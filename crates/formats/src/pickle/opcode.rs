@@ -1,4 +1,4 @@
-//! The machine's instructions, named as in CPython.
+//! The instructions of the machine, with their names in CPython.
 
 macro_rules! opcodes {
     ($($name:ident = $byte:expr;)*) => { $(pub(super) const $name: u8 = $byte;)* };

@@ -1,4 +1,4 @@
-//! What a pickle holds.
+//! The values of a pickle.
 
 use super::number;
 
@@ -7,7 +7,7 @@ use super::number;
 pub(super) struct Id(pub(super) u32);
 
 impl Id {
-    /// Shared by all pickles, so that the commonest values cost nothing.
+    /// The most common values are shared by all pickles, so that they take no memory.
     pub(super) const NONE: Id = Id(0);
     pub(super) const FALSE: Id = Id(1);
     pub(super) const TRUE: Id = Id(2);
@@ -18,7 +18,7 @@ pub(super) enum Node {
     None,
     Bool(bool),
     Int(i64),
-    /// An integer beyond 64 bits; nothing in a checkpoint needs its digits.
+    /// An integer beyond 64 bits, whose digits are not kept because no reader needs them.
     BigInt,
     Float(f64),
     Str(Box<str>),
@@ -33,7 +33,7 @@ pub(super) enum Node {
         class: Id,
         args: Id,
         state: Id,
-        /// A dict or list of what was added to it, or `NONE`.
+        /// A dict or list of the entries added to it, or `NONE`.
         content: Id,
     },
     Persistent(Id),
@@ -43,12 +43,12 @@ pub(super) enum Node {
 pub struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Id,
-    /// Memory that was accounted for while reading.
+    /// Memory that was counted while reading.
     pub(crate) spent_bytes: usize,
 }
 
 impl Pickle {
-    /// Follows a whole pickle.
+    /// Interprets a whole pickle.
     ///
     /// `location` names it in messages; `budget_bytes` bounds the memory that it may take.
     ///
@@ -58,7 +58,7 @@ impl Pickle {
         super::machine::read(location, bytes, budget_bytes)
     }
 
-    /// The value that the pickle stands for.
+    /// The value of the pickle.
     pub fn root(&self) -> Value<'_> {
         self.value(self.root)
     }
@@ -68,20 +68,20 @@ impl Pickle {
     }
 }
 
-/// A value of a [`Pickle`]. Questions of the wrong type are answered with `None`.
+/// A value of a [`Pickle`]. Accessors of the wrong type return `None`.
 #[derive(Clone, Copy)]
 pub struct Value<'p> {
     pickle: &'p Pickle,
     id: Id,
 }
 
-/// A class or function with what it was to be given; it was neither constructed nor called.
+/// A class or function with its arguments. It was not constructed or called.
 pub struct Object<'p> {
     /// `module.name`.
     pub class: &'p str,
     /// The arguments, a tuple.
     pub args: Value<'p>,
-    /// What was to be set on the object, most often a dict of its attributes.
+    /// The state that would be set on the object, most often a dict of its attributes.
     pub state: Value<'p>,
     /// Entries (a dict) or elements (a list) that were added to the object.
     pub content: Value<'p>,
@@ -89,7 +89,7 @@ pub struct Object<'p> {
 
 impl<'p> Value<'p> {
     fn node(self) -> &'p Node {
-        // Every id is made together with its node; a foreign one would read as None.
+        // Every id was made together with its node; an id of another pickle would read as None.
         self.pickle
             .nodes
             .get(self.id.0 as usize)
@@ -109,7 +109,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// An integer of up to 64 bits, numpy's too.
+    /// An integer of up to 64 bits, also as a numpy scalar.
     pub fn as_i64(self) -> Option<i64> {
         match self.node() {
             Node::Int(value) => Some(*value),
@@ -118,12 +118,12 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// An integer that counts or measures something.
+    /// A non-negative integer.
     pub fn as_usize(self) -> Option<usize> {
         self.as_i64()?.try_into().ok()
     }
 
-    /// A number, numpy's too.
+    /// A number, also as a numpy scalar.
     pub fn as_f64(self) -> Option<f64> {
         match self.node() {
             Node::Int(value) => Some(*value as f64),
@@ -176,7 +176,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// What a dict has under a string; the last one where the string repeats, as in Python.
+    /// The value of a dict at a string key; the last one if the key repeats, as in Python.
     pub fn get(self, key: &str) -> Option<Value<'p>> {
         match self.node() {
             Node::Dict(entries) => entries
@@ -189,7 +189,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// What nested dicts have under these strings, outermost first.
+    /// The value of nested dicts at these string keys, outermost first.
     pub fn at(self, keys: &[&str]) -> Option<Value<'p>> {
         keys.iter().try_fold(self, |value, key| value.get(key))
     }
@@ -220,7 +220,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// The key under which the pickle's surroundings keep this value; in PyTorch's files, a storage.
+    /// The key of a value that is stored outside the pickle; in PyTorch's files, a storage.
     pub fn as_persistent(self) -> Option<Value<'p>> {
         match *self.node() {
             Node::Persistent(key) => Some(self.pickle.value(key)),
@@ -228,7 +228,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// What it is, in a few words for a message.
+    /// A short description for a message.
     pub fn describe(self) -> String {
         use crate::error::shown;
         match self.node() {

@@ -3,10 +3,11 @@
 use super::argument;
 use crate::Result;
 
-/// Samples to ask each data set for, when `samples` of their mixture are needed: half a percent more than its share.
+/// The number of samples to request from each data set for `samples` of their mixture: half a percent more than its
+/// share.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) for weights that are not shares.
+/// [`Error::Argument`](crate::Error::Argument) for invalid weights.
 pub fn blend_requests(weights: &[f64], samples: usize) -> Result<Vec<usize>> {
     let shares = shares(weights)?;
     Ok(shares
@@ -15,7 +16,7 @@ pub fn blend_requests(weights: &[f64], samples: usize) -> Result<Vec<usize>> {
         .collect())
 }
 
-/// A sample of a mixture: the data set and the number of its own sample.
+/// A sample of a mixture: the data set and the index of the sample in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlendedSample {
     /// Index of the data set.
@@ -28,7 +29,7 @@ pub struct BlendedSample {
 /// equal ones. `length` is the sum of the data sets' lengths in GPT-NeoX.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) for weights that are not shares, and for more than 255 data sets or 2³² samples.
+/// [`Error::Argument`](crate::Error::Argument) for invalid weights, and for more than 255 data sets or 2³² samples.
 pub fn blend(weights: &[f64], length: usize) -> Result<Vec<BlendedSample>> {
     let shares = shares(weights)?;
     if u32::try_from(length).is_err() {

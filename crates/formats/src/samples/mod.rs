@@ -1,9 +1,9 @@
-//! The order in which GPT-NeoX trains on token data, number for number.
+//! The exact order in which GPT-NeoX trains on token data.
 //!
-//! Documents are split by contiguous ranges ([`split_documents`]); within a range [`SampleOrder`] repeats the documents
-//! as often as the training needs, shuffles them all at once, cuts the result into samples that overlap by one token,
-//! and shuffles the samples. Several data sets are mixed by [`blend`]. Source: `megatron/data/gpt2_dataset.py`,
-//! `blendable_dataset.py` and `helpers.cpp`. Each sequence of the data counts as a document, as there.
+//! Documents are split by contiguous ranges ([`split_documents`]). Within a range [`SampleOrder`] repeats the documents
+//! as often as the training needs, shuffles all repetitions together, cuts the result into samples that overlap by one
+//! token, and shuffles the samples. Several data sets are mixed by [`blend`]. Source: `megatron/data/gpt2_dataset.py`,
+//! `blendable_dataset.py` and `helpers.cpp`. Each sequence of the data counts as a document, as in the source.
 
 mod blend;
 mod order;

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::megatron::MegatronData;
 use crate::numpy_rng::RandomState;
 
-/// Where a sample begins: in which entry of the shuffled documents, at which of its tokens.
+/// The start of a sample: an entry of the shuffled documents, and a token of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SampleStart {
     /// Position in [`SampleOrder::documents`].
@@ -26,11 +26,11 @@ pub struct SampleOrder {
 }
 
 impl SampleOrder {
-    /// Orders enough samples of `seq_length + 1` tokens for `needed_samples`.
+    /// Builds an order of at least `needed_samples` samples of `seq_length + 1` tokens.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for documents that are not there or hold too few tokens, and for orders of more than 2³¹
-    /// documents or samples.
+    /// [`Error::Argument`](crate::Error::Argument) for documents that do not exist or hold too few tokens, and for
+    /// orders of more than 2³¹ documents or samples.
     pub fn build(
         data: &MegatronData,
         documents: Range<usize>,
@@ -55,7 +55,8 @@ impl SampleOrder {
         }
         let length = |document: usize| data.sequence_tokens(document).unwrap_or(0);
         let per_epoch: usize = documents.clone().map(length).sum();
-        // One token per document on average: this also bounds the repetitions of documents by the tokens asked for.
+        // Documents must have at least one token on average, which also bounds the repetitions of documents by the
+        // requested tokens.
         if per_epoch == 0 || per_epoch < documents.len() {
             return Err(argument(
                 "documents",
@@ -107,22 +108,22 @@ impl SampleOrder {
         })
     }
 
-    /// Samples that GPT-NeoX counts: one fewer than there are.
+    /// Number of samples as GPT-NeoX counts them: one fewer than exist.
     pub fn len(&self) -> usize {
         self.shuffled.len().saturating_sub(1)
     }
 
-    /// Whether GPT-NeoX counts none.
+    /// Whether that number is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Tokens of a sample's input; it has one more.
+    /// Number of tokens of a sample's input; a sample has one more.
     pub fn seq_length(&self) -> usize {
         self.seq_length
     }
 
-    /// How often each document comes.
+    /// How often each document is repeated.
     pub fn epochs(&self) -> usize {
         self.epochs
     }
@@ -132,7 +133,7 @@ impl SampleOrder {
         &self.documents
     }
 
-    /// Where each sample begins, before shuffling, and where the last one ends (`sample_idx`).
+    /// The start of each sample, before shuffling, and the end of the last one (`sample_idx`).
     pub fn starts(&self) -> &[SampleStart] {
         &self.starts
     }
@@ -143,7 +144,7 @@ impl SampleOrder {
     }
 
     /// Reads sample `index` of the training order into `out`, which has `seq_length + 1` tokens: the input is all but
-    /// the last, the target all but the first. Beyond the last sample the order begins again.
+    /// the last, the target all but the first. After the last sample the order starts again.
     ///
     /// `data` is the data that the order was built for.
     ///
@@ -158,7 +159,7 @@ impl SampleOrder {
                 out.len().to_string(),
             ));
         }
-        // GPT-NeoX wraps by its count, although it reads the sample that it does not count when asked for it.
+        // GPT-NeoX wraps around at its count, although it can also read the sample that it does not count.
         let place = self
             .shuffled
             .get(index)
@@ -199,7 +200,7 @@ impl SampleOrder {
     }
 }
 
-/// Walks the documents: each sample begins at the last token of the one before.
+/// Finds the starts of samples: each begins at the last token of the previous one.
 fn starts(
     order: &[u32],
     length: impl Fn(u32) -> usize,
@@ -232,7 +233,7 @@ fn starts(
             current = documents.next();
         }
         if current.is_none() {
-            // `samples` is counted from the same lengths, so there are always enough tokens.
+            // `samples` was computed from the same lengths, so there are always enough tokens.
             break;
         }
     }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// Shares may be separated by commas or slashes; missing ones are 0.
 ///
 /// # Errors
-/// [`Error::Argument`] for what is not a list of shares, or shares that round to less than nothing.
+/// [`Error::Argument`] for text that is not a list of shares, or shares that round to a negative number of documents.
 pub fn split_documents(split: &str, documents: usize) -> Result<[Range<usize>; 3]> {
     let refused = || Error::Argument {
         name: "split",
@@ -29,7 +29,7 @@ pub fn split_documents(split: &str, documents: usize) -> Result<[Range<usize>; 3
     let mut ends = [0i64; 3];
     let mut end = 0i64;
     for (slot, share) in ends.iter_mut().zip(shares) {
-        // Python's round, which takes halves to the even neighbour.
+        // This is Python's `round`, which rounds halves to even.
         end += (share / sum * documents as f64).round_ties_even() as i64;
         *slot = end;
     }

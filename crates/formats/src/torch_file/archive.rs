@@ -1,4 +1,4 @@
-//! The archive behind a file: its map, its storages and its pickle.
+//! The archive of a file: its memory map, its storages and its pickle.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,13 +11,13 @@ use crate::error::shown;
 use crate::pickle::Pickle;
 use crate::{Error, Result, file, zip};
 
-/// What even a small file may take.
+/// Memory that even a small file may take.
 const SMALL_FILE_BYTES: usize = 16 << 20;
 
 pub(crate) struct Archive {
     pub(crate) path: PathBuf,
     pub(crate) map: Mmap,
-    /// Where each storage is in `map`.
+    /// The range of each storage in `map`.
     pub(super) storages: HashMap<String, Range<usize>>,
     pub(crate) pickle: Pickle,
 }
@@ -64,7 +64,7 @@ impl Archive {
         })
     }
 
-    /// What listing the tensors may take: what reading the pickle left.
+    /// Memory that listing the tensors may take: the budget that the pickle has left.
     pub(crate) fn budget_bytes(&self) -> usize {
         total_budget_bytes(&self.map).saturating_sub(self.pickle.spent_bytes)
     }
@@ -85,12 +85,12 @@ impl Archive {
     }
 }
 
-/// Memory that the file justifies, for its pickle and the listing of its tensors together.
+/// The memory budget of the file, for its pickle and the listing of its tensors together.
 fn total_budget_bytes(map: &Mmap) -> usize {
     map.len().saturating_mul(2).saturating_add(SMALL_FILE_BYTES)
 }
 
-/// The folder, with its slash, in which everything lies.
+/// The folder, with its slash, that contains all entries.
 fn root(location: &str, entries: &[zip::Entry]) -> Result<String> {
     let mut roots = entries
         .iter()

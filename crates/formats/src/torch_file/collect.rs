@@ -1,4 +1,4 @@
-//! From a pickled value to the tensors in it.
+//! Lists the tensors in a pickled value.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::Result;
 use crate::error::shown;
 use crate::pickle::Value;
 
-/// Containers inside containers that are followed.
+/// Limit of nested containers.
 const MAX_DEPTH: usize = 32;
 const MAX_NAME_BYTES: usize = 1024;
 
@@ -29,13 +29,13 @@ struct Collector<'a> {
     archive: &'a Arc<Archive>,
     tensors: Tensors,
     budget_bytes: usize,
-    /// Elements that tensors with repeated ones may still have.
+    /// Remaining budget for elements of tensors that repeat some.
     repeated: usize,
 }
 
 impl Collector<'_> {
     fn visit(&mut self, name: &mut String, value: Value<'_>, depth: usize) -> Result<()> {
-        // Shared parts may be reached in more ways than there are parts: each visit is paid for.
+        // A shared part may be reached in many ways, so each visit counts against the budget.
         const VISIT_BYTES: usize = 64;
         self.charge(VISIT_BYTES)?;
         match tensor::strided(self.archive, name, value)? {
@@ -108,7 +108,8 @@ impl Collector<'_> {
         (self.tensors).push_strided(self.archive, name.into(), view)
     }
 
-    /// Notes what is no tensor that can be read; a name that is too long is nobody's wish.
+    /// Records an object that cannot be read as a tensor. Names that are too long are not recorded, since no reader
+    /// requests them.
     fn leave_out(&mut self, name: &str, why: String) -> Result<()> {
         if name.len() > MAX_NAME_BYTES {
             return Ok(());
@@ -133,7 +134,7 @@ impl Collector<'_> {
     }
 }
 
-/// Whether a value could stand where a tensor is looked for: extra states of layers, and nothing at all.
+/// Whether a value could be in the place of a tensor: the extra state of a layer, or `None`.
 fn is_opaque(value: Value<'_>) -> bool {
     value.is_none() || value.as_bytes().is_some() || value.as_object().is_some()
 }

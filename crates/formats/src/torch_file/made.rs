@@ -1,21 +1,21 @@
-//! The call that makes a tensor, inside the calls that only give it a class and attributes.
+//! Finds the call that makes a tensor inside the calls that only add a class and attributes.
 
 use crate::error::shown;
 use crate::pickle::Value;
 
-/// A call that makes a tensor of a storage.
+/// A call that makes a tensor from a storage.
 pub(super) struct Made<'p> {
     pub(super) args: Value<'p>,
-    /// Where the arguments have the element type, if the storage's class does not tell it.
+    /// Index of the argument with the element type, if the storage's class does not determine it.
     pub(super) dtype: Option<usize>,
-    /// Where the arguments have what the tensor's numbers mean beyond its bytes.
+    /// Index of the argument that says how to interpret the bytes, such as negated numbers.
     metadata: usize,
 }
 
-/// Calls around a tensor that are followed; PyTorch makes two.
+/// Limit of nested calls around a tensor; PyTorch makes two.
 const MAX_WRAPPERS: usize = 8;
 
-/// The call that a value stands for, or why its tensor cannot be read; `None` for what is no tensor.
+/// The call of a value, or the reason why its tensor cannot be read; `None` if it is not a tensor.
 pub(super) fn made(value: Value<'_>) -> Option<Result<Made<'_>, String>> {
     let object = value.as_object()?;
     let (mut class, mut args, mut state) = (object.class, object.args, Some(object.state));
@@ -24,7 +24,7 @@ pub(super) fn made(value: Value<'_>) -> Option<Result<Made<'_>, String>> {
             "torch.nn.parameter.Parameter" | "torch._tensor._rebuild_from_type_v2" => class,
             _ => class.strip_prefix("torch._utils._rebuild_")?,
         };
-        // PyTorch gives a tensor other numbers when its pickle sets a state on it.
+        // PyTorch changes the numbers of a tensor when its pickle sets a state on it.
         if state.is_some_and(|state| !state.is_none()) {
             return Some(Err("its pickle changes it after it was made".into()));
         }
@@ -61,10 +61,10 @@ pub(super) fn made(value: Value<'_>) -> Option<Result<Made<'_>, String>> {
     Some(Err("too many calls lie around it".into()))
 }
 
-/// What is wrong with attributes that give a tensor other numbers.
+/// The problem of attributes that change the numbers of a tensor.
 fn other_numbers(attributes: Value<'_>) -> Option<String> {
     const NUMBERS: [&str; 3] = ["data", "real", "imag"];
-    // A dict, or a pair of the dict and of what is in slots.
+    // A dict, or a pair of the dict and the slots.
     let dicts = attributes
         .elements()
         .into_iter()
@@ -79,7 +79,7 @@ fn other_numbers(attributes: Value<'_>) -> Option<String> {
 }
 
 impl Made<'_> {
-    /// Whether the numbers are the negatives of those in the storage, or what about the tensor cannot be followed.
+    /// Whether the numbers are the negatives of those in the storage; an error says which property is not supported.
     pub(super) fn is_negated(&self) -> Result<bool, String> {
         const HOOKS: usize = 5;
         let hooks = self.args.element(HOOKS);

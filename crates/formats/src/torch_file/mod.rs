@@ -26,13 +26,13 @@ pub use write::{TensorSink, TensorSpec, write_torch};
 use crate::Result;
 use crate::pickle::Value;
 
-/// An open `torch.save` archive; storages are read when a tensor is asked for.
+/// An open `torch.save` archive; storages are read when a tensor is requested.
 pub struct TorchFile {
     archive: Arc<Archive>,
 }
 
 impl TorchFile {
-    /// Maps the file, checks its directory and follows its pickle without running anything.
+    /// Maps the file, checks its directory and reads its pickle without executing anything.
     ///
     /// # Errors
     /// [`Error::Damaged`](crate::Error::Damaged), [`Error::Unsupported`](crate::Error::Unsupported) (the format before
@@ -48,16 +48,16 @@ impl TorchFile {
         &self.archive.path
     }
 
-    /// What was saved: most often a dict from names to tensors, perhaps inside other dicts.
+    /// The saved object: most often a dict from names to tensors, possibly inside other dicts.
     pub fn root(&self) -> Value<'_> {
         self.archive.pickle.root()
     }
 
-    /// All tensors, nested ones by their dotted path. Those that cannot be read are no error until somebody asks for
-    /// them; see [`Tensors::unread`].
+    /// All tensors; nested ones have their dotted path as name. A tensor that cannot be read is no error until it is
+    /// requested; see [`Tensors::unread`].
     ///
     /// # Errors
-    /// [`Error::Damaged`](crate::Error::Damaged): a tensor outside its storage, a repeated name, nesting without end.
+    /// [`Error::Damaged`](crate::Error::Damaged): a tensor outside its storage, a repeated name, unlimited nesting.
     pub fn tensors(&self) -> Result<Tensors> {
         self.tensors_at(&[])
     }
@@ -80,7 +80,7 @@ impl TorchFile {
         collect::collect(&self.archive, value)
     }
 
-    /// The tensor that a value of [`root`](Self::root) stands for.
+    /// The tensor of a value of [`root`](Self::root).
     pub(crate) fn strided(&self, name: &str, value: Value<'_>) -> Result<Option<Found>> {
         tensor::strided(&self.archive, name, value)
     }

@@ -1,11 +1,11 @@
-//! Files that people take for a `torch.save` archive.
+//! Recognises files of other formats that are mistaken for a `torch.save` archive.
 
 use crate::Error;
 
 /// The first bytes of the format before PyTorch 1.6: a pickled magic number.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 
-/// Names what the bytes are, when they are not an archive.
+/// An error that names the format of the bytes if they are not an archive.
 pub(super) fn other_format(location: &str, bytes: &[u8]) -> Option<Error> {
     const LOCAL_OR_EMPTY: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
     if LOCAL_OR_EMPTY.iter().any(|magic| bytes.starts_with(magic)) {

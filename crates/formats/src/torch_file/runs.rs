@@ -1,9 +1,9 @@
-//! The bytes of a tensor in row-major order, whatever its strides.
+//! The bytes of a tensor in row-major order, for any strides.
 
 use super::tensors::Source;
 use super::{TensorInfo, contiguous, elements};
 
-/// Passes on the bytes of consecutive elements, all of them in row-major order.
+/// Calls a function with runs of consecutive bytes, in row-major order.
 pub(super) fn for_each_run<E>(
     info: &TensorInfo,
     source: &Source,
@@ -48,7 +48,8 @@ pub(super) fn for_each_run<E>(
                 return Ok(());
             };
             *at += 1;
-            // The stride of an axis of 1 is never used and may be any number; what is added here is taken back.
+            // The stride of an axis of length 1 is never used and may be any number; what is added here is subtracted
+            // again.
             start = start.wrapping_add(stride);
             if *at < axis {
                 break;

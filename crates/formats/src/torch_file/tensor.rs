@@ -1,4 +1,4 @@
-//! From a pickled call to a checked view into a storage.
+//! Converts a pickled call to a checked view into a storage.
 
 use std::ops::Range;
 
@@ -19,18 +19,18 @@ pub(crate) struct Strided {
     pub(crate) storage: String,
     /// First element, in elements of the storage.
     pub(crate) offset: usize,
-    /// Bytes of the map from the first element to the end of the last.
+    /// Range of the map from the first element to the end of the last.
     pub(crate) range: Range<usize>,
     /// Whether the numbers are the negatives of those in the storage.
     pub(crate) negated: bool,
-    /// Whether some elements are at the same place.
+    /// Whether several elements are at the same place.
     pub(crate) repeats: bool,
 }
 
-/// A tensor that a pickle has.
+/// A tensor of a pickle.
 pub(crate) enum Found {
     Read(Strided),
-    /// One that is not read, and why.
+    /// A tensor that is not read, and the reason.
     Unread(String),
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
         .try_fold(1usize, |product, &axis| product.checked_mul(axis))
 }
 
-/// The strides of a row-major tensor; those of one that cannot exist are saturated.
+/// The strides of a row-major tensor; for an impossible shape they saturate.
 pub(crate) fn contiguous(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     let mut step = 1usize;
@@ -66,7 +66,7 @@ pub(crate) fn shape_of(value: Value<'_>) -> Option<Vec<usize>> {
     sizes.map(Value::as_usize).collect()
 }
 
-/// The tensor that a value stands for; `None` for other values.
+/// The tensor of a value; `None` for other values.
 pub(crate) fn strided(archive: &Archive, name: &str, value: Value<'_>) -> Result<Option<Found>> {
     let pickled = Pickled { archive, name };
     match made(value) {
@@ -121,7 +121,7 @@ impl Pickled<'_> {
             ));
         }
         let range = self.range(&key, dtype, offset, &shape, &stride)?;
-        // An element has a place of its own unless there are fewer places.
+        // Elements share places if there are more elements than places.
         let repeats = elements(&shape).is_none_or(|count| count > range.len() / dtype.size_bytes());
         Ok(Found::Read(Strided {
             dtype,
@@ -154,7 +154,7 @@ impl Pickled<'_> {
         Ok((key.into(), kind))
     }
 
-    /// The bytes of the view, after checking that the storage has them.
+    /// The range of the view, after checking that it is inside the storage.
     fn range(
         &self,
         key: &str,
@@ -236,7 +236,7 @@ impl Pickled<'_> {
     }
 }
 
-/// The type that is named by itself or by the class of a storage.
+/// The type that is named directly or by the class of a storage.
 fn dtype(named: Value<'_>) -> Option<Dtype> {
     let name = named.as_global()?.strip_prefix("torch.")?;
     match name.strip_suffix("Storage") {
@@ -245,7 +245,7 @@ fn dtype(named: Value<'_>) -> Option<Dtype> {
     }
 }
 
-/// The type behind `torch.<name>`.
+/// The type of `torch.<name>`.
 fn from_torch(name: &str) -> Option<Dtype> {
     Some(match name {
         "bool" => Dtype::Bool,

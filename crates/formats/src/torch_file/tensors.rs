@@ -13,7 +13,7 @@ use crate::{Dtype, Error, Result};
 /// One tensor of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its name; the dotted path where dicts are nested.
+    /// Its name; the dotted path if dicts are nested.
     pub name: String,
     /// The type of its elements.
     pub dtype: Dtype,
@@ -29,14 +29,14 @@ pub struct TensorInfo {
     pub negated: bool,
 }
 
-/// The most elements that tensors which repeat some (expanded ones) may have in a file, all of them together: any number
-/// of them fits in a small file.
+/// Limit of the total number of elements, in a file, of tensors that repeat some (expanded ones). Without it a small
+/// file could have tensors of any size.
 pub const MAX_REPEATED_ELEMENTS: usize = 1 << 24;
 
 impl TensorInfo {
     /// The number of elements.
     pub fn elements(&self) -> usize {
-        // Checked when the tensor was listed.
+        // This was checked when the tensor was listed.
         elements(&self.shape).unwrap_or(0)
     }
 }
@@ -48,16 +48,16 @@ pub(crate) struct Piece {
     pub(crate) range: Range<usize>,
 }
 
-/// Where a tensor's elements are.
+/// The place of a tensor's elements.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// From the first to the last element, with what the strides skip.
+    /// The range from the first to the last element, including gaps between strides.
     View(Piece),
     /// Row-major, in several pieces, each of whole elements.
     Joined(Vec<Piece>),
 }
 
-/// Memory for a tensor in a list; twice, for vectors and tables that double as they grow.
+/// Memory for a tensor in a list, counted twice for vectors and tables that double as they grow.
 pub(crate) fn listed_bytes(name: &str, shape: &[usize]) -> usize {
     let fixed = size_of::<TensorInfo>() + size_of::<Source>() + size_of::<String>();
     2 * (name.len() + fixed) + 2 * size_of_val(shape)
@@ -65,13 +65,13 @@ pub(crate) fn listed_bytes(name: &str, shape: &[usize]) -> usize {
 
 /// The tensors of one or several files, in the order in which they were saved.
 ///
-/// Nothing but names and shapes is in memory; numbers are read from the mapped files when they are asked for.
+/// Only names and shapes are in memory; numbers are read from the mapped files when they are requested.
 pub struct Tensors {
     path: PathBuf,
     infos: Vec<TensorInfo>,
     sources: Vec<Source>,
     index: HashMap<String, usize>,
-    /// Why a tensor, or what stands in the place of one, is not read.
+    /// The reason why a tensor, or an object in its place, is not read.
     unread: BTreeMap<String, String>,
 }
 
@@ -129,12 +129,12 @@ impl Tensors {
         self.push(info, Source::View(piece))
     }
 
-    /// Notes why a tensor is not read.
+    /// Records why a tensor is not read.
     pub(crate) fn leave_out(&mut self, name: String, why: String) {
         self.unread.insert(name, why);
     }
 
-    /// What listing the tensors took.
+    /// The memory that listing the tensors took.
     pub(crate) fn held_bytes(&self) -> usize {
         let unread = self.unread.iter();
         let unread = unread.map(|(name, why)| why.len() + listed_bytes(name, &[]));
@@ -145,7 +145,7 @@ impl Tensors {
             .fold(0, usize::saturating_add)
     }
 
-    /// A tensor's place, to be listed elsewhere too.
+    /// A tensor's place, to list it under another name too.
     pub(crate) fn source(&self, name: &str) -> Option<(&TensorInfo, &Source)> {
         let &index = self.index.get(name)?;
         Some((self.infos.get(index)?, self.sources.get(index)?))
@@ -156,14 +156,14 @@ impl Tensors {
         &self.path
     }
 
-    /// Names of what is not read, sorted, each with why: tensors of other element types, classes or metadata than are
-    /// known here, tensors that repeat too many elements, and values that are no tensors, such as `None` and bytes.
+    /// Sorted names of objects that are not read, each with the reason: tensors of unsupported element types, classes
+    /// or metadata, tensors that repeat too many elements, and values that are not tensors, such as `None` and bytes.
     pub fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
         let unread = self.unread.iter();
         unread.map(|(name, why)| (name.as_str(), why.as_str()))
     }
 
-    /// Why what has a name is not read; `None` for tensors and unknown names.
+    /// The reason why the object of a name is not read; `None` for tensors and unknown names.
     pub fn unread_reason(&self, name: &str) -> Option<&str> {
         self.unread.get(name).map(String::as_str)
     }
@@ -173,7 +173,7 @@ impl Tensors {
         &self.infos
     }
 
-    /// The tensor of a name.
+    /// The tensor with this name.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Unsupported`] for one that is not read.
@@ -187,7 +187,7 @@ impl Tensors {
     /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Unsupported`] for one that is not read.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let (info, _) = self.find_float(name)?;
-        // No more elements than the file has; repeated ones were counted when the tensor was listed.
+        // The tensor has no more elements than the file; repeated elements were limited when it was listed.
         let mut out = vec![0.0; info.elements()];
         self.read_into(name, &mut out)?;
         Ok(out)
@@ -219,11 +219,11 @@ impl Tensors {
         })
     }
 
-    /// Passes a floating-point tensor's elements on in row-major order, `chunk_elements` at a time and fewer in the
-    /// last chunk, so that a tensor of any size takes the memory of one chunk.
+    /// Calls `take` with a floating-point tensor's elements in row-major order, `chunk_elements` at a time and fewer in
+    /// the last chunk, so that a tensor of any size takes the memory of one chunk.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Argument`] for chunks of 0, and those of `take`.
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Argument`] for chunks of 0, and errors of `take`.
     pub fn for_each_chunk<E: From<Error>>(
         &self,
         name: &str,
@@ -291,7 +291,7 @@ impl Tensors {
     }
 }
 
-/// Converts as many elements as `out` has.
+/// Converts elements until `out` is full.
 fn convert(info: &TensorInfo, bytes: &[u8], out: &mut [f32]) {
     info.dtype.to_f32(bytes, out);
     if info.negated {

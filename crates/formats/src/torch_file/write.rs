@@ -19,7 +19,7 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// Takes the elements of one tensor, in row-major order and in as many parts as the caller likes.
+/// Receives the elements of one tensor, in row-major order and in any number of parts.
 pub struct TensorSink<'a> {
     zip: &'a mut ZipWriter<BufWriter<std::fs::File>>,
     path: &'a Path,
@@ -70,11 +70,11 @@ impl TensorSink<'_> {
 /// Writes a state dict beside `path`, syncs it and renames it over `path`.
 ///
 /// `data` is called once for each tensor, in order, with its index and the sink for its elements. The same tensors give
-/// the same bytes. One storage per tensor; data begins at multiples of 64 bytes, as PyTorch's own.
+/// the same bytes. There is one storage per tensor; data begins at multiples of 64 bytes, as in PyTorch.
 ///
 /// # Errors
 /// [`Error::Unwritable`] (a repeated or too long name, another type, a shape that overflows), [`Error::WrongSize`],
-/// [`Error::Io`], and those of `data`. The file under `path` is then what it was before.
+/// [`Error::Io`], and those of `data`. The old file under `path` is then unchanged.
 pub fn write_torch<E: From<Error>>(
     path: &Path,
     tensors: &[TensorSpec],
@@ -88,7 +88,7 @@ pub fn write_torch<E: From<Error>>(
         .map_err(Error::io(path, "write it"))?;
     let io = |error| Error::io(path, "write it")(error);
     let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 18, handle));
-    // PyTorch names the folder after the file; one name for all keeps the bytes independent of it.
+    // PyTorch names the folder after the file; a constant name keeps the bytes independent of the file's name.
     const ROOT: &str = "archive";
     for (name, content) in [
         ("data.pkl", pickle(tensors)),
@@ -105,7 +105,7 @@ pub fn write_torch<E: From<Error>>(
             path,
             spec,
             written: 0,
-            // Overflow was refused by `check`.
+            // `check` returned an error for an overflow.
             expected: elements(&spec.shape).unwrap_or(0),
             bytes: Vec::new(),
         };
@@ -146,7 +146,7 @@ fn check(path: &Path, tensors: &[TensorSpec]) -> Result<()> {
         }
         let bytes =
             elements(&spec.shape).and_then(|count| count.checked_mul(spec.dtype.size_bytes()));
-        // PyTorch counts in signed 64 bits, the axes beside an empty one too.
+        // PyTorch counts in signed 64 bits, which also limits the other axes of an empty tensor.
         let axes = spec.shape.iter().copied();
         if axes
             .chain([bytes.unwrap_or(usize::MAX)])
@@ -174,11 +174,11 @@ fn pickle(tensors: &[TensorSpec]) -> Vec<u8> {
         text(&mut out, &index.to_string());
         text(&mut out, "cpu");
         integer(&mut out, elements(&spec.shape).unwrap_or(0));
-        // The storage's record, then the offset.
+        // First the storage's record, then the offset.
         out.extend(b"tQK\x00");
         tuple(&mut out, &spec.shape);
         tuple(&mut out, &contiguous(&spec.shape));
-        // requires_grad, backward hooks, and the call.
+        // These are requires_grad, the backward hooks, and the call.
         out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
     }
     out.extend(b"u.");
@@ -187,7 +187,7 @@ fn pickle(tensors: &[TensorSpec]) -> Vec<u8> {
 
 fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'X');
-    // Longer names were refused by `check`.
+    // `check` returned an error for longer names.
     out.extend((text.len() as u32).to_le_bytes());
     out.extend(text.bytes());
 }

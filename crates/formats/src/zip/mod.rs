@@ -1,4 +1,4 @@
-//! As much of the ZIP format as `torch.save` uses: stored entries, ZIP64 (PKWARE APPNOTE 6.3.9).
+//! The part of the ZIP format that `torch.save` uses: stored entries, ZIP64 (PKWARE APPNOTE 6.3.9).
 
 mod read;
 #[cfg(test)]

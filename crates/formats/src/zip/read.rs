@@ -1,4 +1,5 @@
-//! The directory of an archive, checked: no entry outside the file, overlapping another, repeated or compressed.
+//! Reads and checks the directory of an archive: no entry may be outside the file, overlap another, be repeated or
+//! compressed.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 pub(crate) struct Entry {
     /// Its path in the archive.
     pub(crate) name: String,
-    /// Where its bytes are in the archive, always inside it.
+    /// The range of its bytes, always inside the archive.
     pub(crate) range: Range<usize>,
 }
 
@@ -23,7 +24,7 @@ pub(crate) fn entries(location: &str, bytes: &[u8]) -> Result<Vec<Entry>> {
     Archive { location, bytes }.entries()
 }
 
-/// Where the directory is and how many entries it has.
+/// The range of the directory and its number of entries.
 struct Directory {
     range: Range<usize>,
     count: u64,
@@ -62,7 +63,7 @@ impl Archive<'_> {
         Ok(entries)
     }
 
-    /// Reads the end record, and its 64-bit form where there is one.
+    /// Reads the end record, and its 64-bit form if it exists.
     fn directory(&self) -> Result<Directory> {
         const LONGEST_COMMENT: usize = 0xffff;
         let first = self.bytes.len().saturating_sub(END_BYTES + LONGEST_COMMENT);
@@ -128,14 +129,14 @@ impl Archive<'_> {
         Ok(Directory { range, count })
     }
 
-    /// The offset of the 64-bit end record, where a locator precedes the end record at `end`.
+    /// The offset of the 64-bit end record, if a locator precedes the end record at `end`.
     fn locator(&self, end: usize) -> Option<u64> {
         let locator = end.checked_sub(LOCATOR_64_BYTES)?;
         (self.u32(locator)? == LOCATOR_64).then_some(())?;
         self.u64(locator + 8)
     }
 
-    /// The directory record at `at`: the entry, all bytes it occupies, and the next record's offset.
+    /// The directory record at `at`: the entry, the range that it occupies, and the next record's offset.
     fn entry(&self, at: usize, directory: &Directory) -> Result<(Entry, Range<usize>, usize)> {
         let record = self.record(at, directory.range.end).ok_or_else(|| {
             self.damaged(
@@ -233,7 +234,7 @@ impl Archive<'_> {
         Some(record)
     }
 
-    /// Refuses entries that share bytes, by which a small file could unpack to a huge one.
+    /// Returns an error for entries that share bytes, with which a small file could unpack to a huge one.
     fn check_overlap(&self, mut occupied: Vec<Range<usize>>, directory: &Directory) -> Result<()> {
         occupied.sort_unstable_by_key(|range| range.start);
         let overlap = occupied.windows(2).find_map(|pair| match pair {
@@ -313,7 +314,7 @@ struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Takes from the extra fields the numbers that did not fit; `None` when they are not there.
+    /// Reads the numbers that did not fit from the extra fields; `None` if they are missing.
     fn widen(&mut self, mut extra: &[u8]) -> Option<()> {
         const WIDE: u64 = 0xffff_ffff;
         let mut wide: &[u8] = &[];
@@ -330,7 +331,7 @@ impl Record<'_> {
             .iter()
             .copied()
             .map(u64::from_le_bytes);
-        // The order is the format's: only those that are at their maximum are present.
+        // The format fixes the order; only numbers at their maximum are present.
         for number in [&mut self.bytes, &mut self.packed_bytes, &mut self.local] {
             if *number == WIDE {
                 *number = numbers.next()?;

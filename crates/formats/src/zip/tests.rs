@@ -1,11 +1,11 @@
-//! What is too large for tests through files: archives beyond 4 GiB, mostly holes.
+//! Archives beyond 4 GiB, written as sparse files.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::{ZipWriter, entries};
 
-/// Writes zeros as holes.
+/// A writer that turns zeros into holes of a sparse file.
 struct Sparse(File);
 
 impl Write for Sparse {
@@ -38,7 +38,7 @@ fn entries_beyond_4_gib_are_found_again() {
     zip.write(b"after").unwrap();
     zip.end().unwrap();
     zip.finish().unwrap();
-    // SAFETY: nothing else knows the file.
+    // SAFETY: no other code accesses the file.
     let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
     let found = entries("large.zip", &map).unwrap();
     assert_eq!(found.len(), 2);

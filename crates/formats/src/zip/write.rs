@@ -1,4 +1,4 @@
-//! A streaming writer of stored entries; nothing in its bytes depends on time or host.
+//! A streaming writer of stored entries; its bytes do not depend on time or host.
 
 use std::io::{self, Write};
 
@@ -6,11 +6,11 @@ use super::{
     CENTRAL, DESCRIPTOR, END, END_64, END_64_BYTES, EXTRA_64, LOCAL, LOCAL_BYTES, LOCATOR_64,
 };
 
-/// Sizes and checksum follow the data, so that it can be streamed; names are UTF-8.
+/// Flags: sizes and checksum follow the data, so that it can be streamed; names are UTF-8.
 const FLAGS: u16 = 0x0808;
-/// 1980-01-01, the format's first day.
+/// 1980-01-01, the first date of the format.
 const DATE: u16 = 0x0021;
-/// What a reader must know: ZIP64.
+/// The version that a reader must support: ZIP64.
 const VERSION: u16 = 45;
 const WIDE_32: u32 = u32::MAX;
 const WIDE_16: u16 = u16::MAX;

@@ -1,18 +1,27 @@
-//! Warps: Pillow's `Image.transform` with an affine matrix, in f64.
+//! Affine warps, as Pillow's `Image.transform`, computed in f64.
 //!
-//! An output pixel takes the value at (a·x + b·y + c, d·x + e·y + f) of the source, where pixel centres lie at halves.
-//! A centre outside the source takes the fill; neighbours outside are those of the edge.
+//! An output pixel takes the value at (a·x + b·y + c, d·x + e·y + f) of the source, where pixel centres are at
+//! half-integers. If that point is outside the source, the pixel gets the fill colour; for interpolation, neighbours
+//! outside are replaced by the edge.
 
-use super::Warp;
 use crate::picture::Picture;
 use crate::resize::Filter;
+
+/// How warps interpolate and fill areas outside the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Warp {
+    /// [`Filter::Bilinear`] or [`Filter::Bicubic`]; [`Filter::Box`] is treated as bilinear.
+    pub filter: Filter,
+    /// Red, green, blue; only the first is used for grey.
+    pub fill: [u8; 3],
+}
 
 /// `[a, b, c, d, e, f]`.
 pub(super) type Matrix = [f64; 6];
 
-/// Around the centre of a picture of this size, as Pillow's `Image.rotate` computes it.
+/// A rotation around the centre of a picture of this size, as Pillow's `Image.rotate` computes it.
 pub(super) fn rotation(degrees: f64, width: f64, height: f64) -> Matrix {
-    // Pillow rounds the sines to 15 decimals; printing and reading rounds as it does.
+    // Pillow rounds the sines to 15 decimals; formatting and parsing rounds in the same way.
     let rounded = |x: f64| format!("{x:.15}").parse::<f64>().unwrap_or(x);
     let angle = -degrees.rem_euclid(360.0).to_radians();
     let (sin, cos, minus_sin) = (
@@ -67,7 +76,7 @@ struct Source<'a, const CHANNELS: usize> {
     pixels: &'a [u8],
 }
 
-/// The pixel left of or above a place, and the distance from it.
+/// The index of the pixel left of or above a coordinate, and the distance from it.
 fn floor(place: f64) -> (isize, f64) {
     let first = (place - 0.5).floor();
     (first as isize, place - 0.5 - first)
@@ -78,7 +87,7 @@ fn clip(place: isize, side: usize) -> usize {
 }
 
 impl<const CHANNELS: usize> Source<'_, CHANNELS> {
-    /// `COUNT` pixels of a row from column `first` on; those outside are the edge's.
+    /// `COUNT` pixels of a row from column `first` on; pixels outside are replaced by the edge.
     fn pixels_of_row<const COUNT: usize>(
         &self,
         row: isize,
@@ -106,13 +115,13 @@ impl<const CHANNELS: usize> Source<'_, CHANNELS> {
         let rows = [-1, 0, 1, 2].map(|step| self.pixels_of_row::<4>(y + step, x - 1));
         std::array::from_fn(|channel| {
             let values = rows.map(|row| cubic(row.map(|pixel| f64::from(pixel[channel])), dx));
-            // The cast cuts towards 0 and clips.
+            // The cast truncates towards 0 and clips.
             cubic(values, dy) as u8
         })
     }
 }
 
-/// The cubic with a = -1 between the middle two of four values.
+/// Cubic interpolation with a = -1 between the middle two of four values.
 fn cubic([v1, v2, v3, v4]: [f64; 4], d: f64) -> f64 {
     let p2 = -v1 + v3;
     let p3 = 2.0 * (v1 - v2) + v3 - v4;

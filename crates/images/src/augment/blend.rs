@@ -28,13 +28,13 @@ fn blend(picture: &Picture, factor: f64, poorer: impl Fn(usize) -> u8) -> Pictur
     let pixels = picture.pixels().iter().enumerate().map(|(at, &value)| {
         let poorer = i32::from(poorer(at));
         let difference = i32::from(value) - poorer;
-        // The cast cuts towards 0 and clips.
+        // The cast truncates towards 0 and clips.
         (poorer as f32 + factor * difference as f32) as u8
     });
     picture.with_pixels(pixels.collect())
 }
 
-/// The 3 x 3 kernel with 5/13 in the middle and 1/13 around it; the border stays as it is.
+/// Smooths with a 3 x 3 kernel of 5/13 in the middle and 1/13 around it; the border is unchanged.
 fn smoothed(picture: &Picture) -> Vec<u8> {
     let (width, height, channels) = picture.shape();
     let old = picture.pixels();
@@ -51,7 +51,7 @@ fn smoothed(picture: &Picture) -> Vec<u8> {
     for y in 1..height - 1 {
         let inner = y * row + channels..(y + 1) * row - channels;
         for (at, new) in inner.clone().zip(&mut new[inner]) {
-            // The order of the sum is Pillow's: from the row below to the one above.
+            // The sum has Pillow's order: from the row below to the one above.
             let sum = 0.5 + three(at + row, edge) + three(at, middle) + three(at - row, edge);
             *new = sum as u8;
         }

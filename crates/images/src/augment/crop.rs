@@ -1,4 +1,4 @@
-//! Which part of a picture becomes the input.
+//! Selects the part of a picture that becomes the input.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,28 +9,28 @@ use crate::preprocess::Preprocess;
 use crate::random::Draws;
 use crate::resize::resize;
 
-/// Which part of a training picture becomes the input.
+/// The part of a training picture that becomes the input.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Crop {
     /// The same as in evaluation.
     Center,
-    /// As in evaluation, then shifted by up to so many pixels in each direction; what comes in is black.
+    /// As in evaluation, then shifted by up to `pixels` in each direction; the uncovered border is black.
     Padded {
-        /// Pixels.
+        /// Largest shift in pixels.
         pixels: usize,
     },
     /// A rectangle of random area and shape, resized to the input (Szegedy et al., 2014), as timm draws it.
     Resized {
-        /// Share of the picture's area, from and to.
+        /// Range of the share of the picture's area.
         scale: [f64; 2],
-        /// Width over height, from and to, uniform in its logarithm.
+        /// Range of width over height, uniform in its logarithm.
         ratio: [f64; 2],
     },
 }
 
 impl Crop {
-    /// Areas of 0.08 to 1, shapes of 3:4 to 4:3.
+    /// [`Crop::Resized`] with areas of 0.08 to 1 and aspect ratios of 3:4 to 4:3.
     pub fn resized() -> Self {
         Self::Resized {
             scale: [0.08, 1.0],
@@ -167,7 +167,8 @@ mod tests {
             areas += area;
             shapes += shape.ln();
         }
-        // Uniform: deviations 0.4 / √12 and 2 ln 2 / √12; four of the mean.
+        // Uniform distributions have deviations of 0.4 / √12 and 2 ln 2 / √12; the bound is four deviations of the
+        // mean.
         let error = |spread: f64| 4.0 * spread / (12.0 * COUNT as f64).sqrt();
         assert!((areas / COUNT as f64 - 0.3).abs() < error(0.4) + 1e-4);
         assert!((shapes / COUNT as f64).abs() < error(2.0 * 2_f64.ln()) + 1e-4);

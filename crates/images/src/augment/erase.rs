@@ -6,15 +6,15 @@ use super::{check_pair, check_share};
 use crate::error::Result;
 use crate::random::Draws;
 
-/// How often and how much is erased.
+/// Settings of random erasing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Erase {
-    /// Probability of a picture to lose a rectangle; default 0.25.
+    /// Probability that a rectangle of a picture is erased; default 0.25.
     pub probability: f64,
-    /// Share of the area, from and to; default 0.02 to 1/3.
+    /// Range of the share of the area; default 0.02 to 1/3.
     pub area: [f64; 2],
-    /// Height over width, from and to, uniform in its logarithm; default 0.3 to 1/0.3.
+    /// Range of height over width, uniform in its logarithm; default 0.3 to 1/0.3.
     pub ratio: [f64; 2],
 }
 
@@ -45,7 +45,7 @@ impl Erase {
         )
     }
 
-    /// `pixels` is `[channels, height, width]`; every number in the rectangle becomes one of N(0, 1).
+    /// `pixels` is `[channels, height, width]`; every number in the rectangle is replaced by a sample of N(0, 1).
     pub(super) fn apply(&self, pixels: &mut [f32], size: (usize, usize), draws: &mut Draws) {
         if !draws.chance(self.probability) {
             return;
@@ -135,11 +135,11 @@ mod tests {
             pixels != [7.0; 64]
         });
         let count = erased.count();
-        // 2500 ± 4 · √(10000 · 0.25 · 0.75); rectangles without a pixel are rare.
+        // Expected are 2500 ± 4 · √(10000 · 0.25 · 0.75); rectangles without a pixel are rare.
         assert!((2300..2680).contains(&count), "{count}");
     }
 
-    /// A picture that is too small for any rectangle stays whole.
+    /// A picture that is too small for any rectangle is unchanged.
     #[test]
     fn one_pixel_is_left_alone() {
         let erase = Erase {

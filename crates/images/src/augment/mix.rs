@@ -1,7 +1,8 @@
 //! Mixtures of two training pictures: mixup (Zhang et al., 2017) and cutmix (Yun et al., 2019).
 //!
-//! The samples at positions 2k and 2k+1 of the shuffled order are mixed with each other, both by the same draw, which is
-//! timm's mode `pair` with neighbours instead of mirrored places. So a mixture does not depend on how batches are cut.
+//! The samples at positions 2k and 2k+1 of the shuffled order are mixed with each other, both with the same draw. This
+//! is timm's mode `pair` with neighbours instead of mirrored positions, so a mixture does not depend on how samples are
+//! divided into batches.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,17 +10,17 @@ use super::{check_range, check_share};
 use crate::error::Result;
 use crate::random::Draws;
 
-/// How pairs are mixed. With both alphas above 0, a pair is mixed by one or the other.
+/// How pairs are mixed. If both alphas are above 0, one of the two is chosen for each pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mix {
-    /// Mixup weights are of Beta(alpha, alpha); 0 is no mixup; default 0.8.
+    /// Mixup weights follow Beta(alpha, alpha); 0 disables mixup; default 0.8.
     pub mixup_alpha: f64,
-    /// The same for the areas of cutmix; default 1.
+    /// The same parameter for the areas of cutmix; default 1.
     pub cutmix_alpha: f64,
-    /// Probability of cutmix where both are in use; default 0.5.
+    /// Probability of cutmix if both are in use; default 0.5.
     pub cutmix_share: f64,
-    /// Probability of a pair to be mixed at all; default 1.
+    /// Probability that a pair is mixed at all; default 1.
     pub probability: f64,
 }
 
@@ -34,14 +35,14 @@ impl Default for Mix {
     }
 }
 
-/// What a pair is mixed by; the weight is that of a sample's own picture and label.
+/// How a pair is mixed; the weight is that of a sample's own picture and label.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Mixing {
-    /// Each stays as it is.
+    /// The samples are not mixed.
     None,
-    /// Both blended.
+    /// The two pictures are blended.
     Mixup { weight: f32 },
-    /// A rectangle of the other.
+    /// A rectangle of the other picture is pasted in.
     Cutmix {
         rows: (usize, usize),
         columns: (usize, usize),
@@ -88,7 +89,7 @@ impl Mix {
             )
         };
         let (rows, columns) = (span(height), span(width));
-        // The border cuts rectangles, so the weight follows the area that is left.
+        // Rectangles are cut at the border, so the weight is computed from the remaining area.
         let area = (rows.1 - rows.0) * (columns.1 - columns.0);
         let weight = (1.0 - area as f64 / (height * width) as f64) as f32;
         Mixing::Cutmix {
@@ -180,7 +181,7 @@ mod tests {
                 Mixing::None => panic!("a pair was not mixed"),
             }
         }
-        // 2000 ± 4 · √1000.
+        // Expected are 2000 ± 4 · √1000.
         assert!((1873..2127).contains(&cutmix), "{cutmix}");
     }
 

@@ -1,8 +1,8 @@
 //! Random changes to training pictures: the supervised recipe of MAE and its parts.
 //!
-//! The recipe is that of He et al. (2021), "Masked Autoencoders Are Scalable Vision Learners", table of training ViT from
-//! scratch, with the arithmetic of timm and Pillow, in which it was run: random resized crops, flips, RandAugment of 2
-//! operations at magnitude 9 ± 0.5, mixup 0.8, cutmix 1.0, label smoothing 0.1; erasing where wanted.
+//! The recipe is that of He et al. (2021), "Masked Autoencoders Are Scalable Vision Learners", table of training ViT
+//! from scratch, with the arithmetic of timm and Pillow, with which it was run: random resized crops, flips,
+//! RandAugment of 2 operations at magnitude 9 ± 0.5, mixup 0.8, cutmix 1.0, label smoothing 0.1; erasing is optional.
 //!
 //! Every choice is drawn from the stream of (seed, position of the sample), so neither threads nor batches change it.
 
@@ -26,20 +26,21 @@ pub use crop::Crop;
 pub use erase::Erase;
 pub use mix::Mix;
 pub(crate) use mix::Mixing;
-pub use operation::{Operation, Warp};
+pub use affine::Warp;
+pub use operation::Operation;
 pub use rand_augment::RandAugment;
 
-/// What training does to pictures and labels.
+/// The augmentation of pictures and labels in training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Which part of the picture becomes the input.
+    /// The part of the picture that becomes the input.
     pub crop: Crop,
-    /// Probability that left and right are exchanged, 0 to 1.
+    /// Probability of a horizontal flip, 0 to 1.
     pub flip: f64,
     /// Random operations on the pixels.
     pub rand_augment: Option<RandAugment>,
-    /// A rectangle of noise.
+    /// Random erasing with a rectangle of noise.
     pub erase: Option<Erase>,
     /// Mixtures of two pictures.
     pub mix: Option<Mix>,
@@ -48,7 +49,7 @@ pub struct Augment {
 }
 
 impl Default for Augment {
-    /// Nothing random.
+    /// No random changes.
     fn default() -> Self {
         Self {
             crop: Crop::Center,
@@ -62,7 +63,7 @@ impl Default for Augment {
 }
 
 impl Augment {
-    /// The supervised recipe of MAE.
+    /// The supervised training recipe of MAE.
     pub fn mae() -> Self {
         Self {
             crop: Crop::resized(),
@@ -74,7 +75,7 @@ impl Augment {
         }
     }
 
-    /// For pictures of about 32 pixels: shifts by up to 4 pixels, flips, smoothing 0.1.
+    /// A recipe for pictures of about 32 pixels: shifts by up to 4 pixels, flips, smoothing 0.1.
     pub fn small() -> Self {
         Self {
             crop: Crop::Padded { pixels: 4 },
@@ -103,7 +104,7 @@ impl Augment {
         self.mix.as_ref().map_or(Ok(()), Mix::check)
     }
 
-    /// A training input of `picture`, normalised, `[channels, height, width]`.
+    /// Makes the training input of `picture`, normalised, `[channels, height, width]`.
     pub(crate) fn apply(
         &self,
         picture: Picture,
@@ -129,7 +130,7 @@ fn check_share(option: &'static str, share: f64) -> Result<()> {
     check_range(option, share, 0.0, 1.0, "0 to 1")
 }
 
-/// `value` is from `low` to `high`, which `expected` says in words.
+/// Checks that `value` is in `low..=high`; `expected` describes the range in words.
 fn check_range(
     option: &'static str,
     value: f64,
@@ -147,7 +148,7 @@ fn check_range(
     })
 }
 
-/// Two numbers in rising order, both in a range.
+/// Checks that two numbers are in ascending order and in a range.
 fn check_pair(
     option: &'static str,
     [low, high]: [f64; 2],

@@ -1,8 +1,8 @@
 //! The operations of RandAugment, in Pillow's arithmetic.
 
-use super::{affine, blend, tables};
+use super::affine::{self, Warp};
+use super::{blend, tables};
 use crate::picture::Picture;
-use crate::resize::Filter;
 
 /// One operation with its strength. Table and blend operations equal Pillow's `ImageOps` and `ImageEnhance` to the bit,
 /// warps equal `Image.rotate` and `Image.transform`.
@@ -14,21 +14,21 @@ pub enum Operation {
     Equalize,
     /// 255 minus each value.
     Invert,
-    /// Turns counter-clockwise around the centre by degrees.
+    /// Rotates counter-clockwise around the centre, in degrees.
     Rotate(f64),
-    /// Keeps so many high bits; 8 and more keep all.
+    /// Keeps this number of high bits; 8 and more keep all.
     Posterize(u32),
     /// Inverts values from this threshold (0 to 256) on.
     Solarize(u32),
-    /// Adds to values below 128, up to 255.
+    /// Adds this number to values below 128, clipped at 255.
     SolarizeAdd(u32),
-    /// Between grey (0), the picture (1) and beyond.
+    /// Blends grey (factor 0) with the picture (factor 1).
     Color(f64),
-    /// Between the mean grey (0), the picture (1) and beyond.
+    /// Blends the mean grey (factor 0) with the picture (factor 1).
     Contrast(f64),
-    /// Between black (0), the picture (1) and beyond.
+    /// Blends black (factor 0) with the picture (factor 1).
     Brightness(f64),
-    /// Between smoothed (0), the picture (1) and beyond.
+    /// Blends the smoothed picture (factor 0) with the picture (factor 1).
     Sharpness(f64),
     /// Shifts each row by this many pixels per row.
     ShearX(f64),
@@ -40,17 +40,8 @@ pub enum Operation {
     TranslateY(f64),
 }
 
-/// How warps interpolate, and what comes in from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Warp {
-    /// [`Filter::Bilinear`] or [`Filter::Bicubic`]; a box is taken as bilinear.
-    pub filter: Filter,
-    /// Red, green, blue; the first alone for grey.
-    pub fill: [u8; 3],
-}
-
 impl Operation {
-    /// The changed picture, of the same shape.
+    /// Applies the operation; the result has the same shape.
     pub fn apply(self, picture: &Picture, warp: Warp) -> Picture {
         let (width, height) = (picture.width() as f64, picture.height() as f64);
         let warped = |matrix| affine::transform(picture, matrix, warp);

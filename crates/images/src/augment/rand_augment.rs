@@ -14,7 +14,7 @@ use crate::random::Draws;
 pub struct RandAugment {
     /// Operations drawn for a picture, with replacement, out of 15; default 2.
     pub operations: usize,
-    /// Probability of each to be applied; default 0.5.
+    /// Probability that each is applied; default 0.5.
     pub probability: f64,
     /// Mean strength, 0 to 10; default 9.
     pub magnitude: f64,
@@ -33,7 +33,7 @@ impl Default for RandAugment {
     }
 }
 
-/// Operations there are to draw from.
+/// Number of operations to draw from.
 const KINDS: usize = 15;
 
 impl RandAugment {
@@ -90,9 +90,9 @@ impl RandAugment {
     }
 }
 
-/// The operation of a number below [`KINDS`] at `level`, 0 to 1.
+/// The operation with index `kind`, below [`KINDS`], at `level`, 0 to 1.
 fn operation(kind: usize, level: f64, draws: &mut Draws) -> Operation {
-    // The strongest is far from 1, the factor that changes nothing; the cut is below every factor drawn.
+    // A strong operation has a factor far from 1, which changes nothing; every drawn factor is above the lower limit.
     let mut factor = || (1.0 + draws.sign(0.9 * level)).max(0.1);
     match kind {
         0 => Operation::AutoContrast,
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::random::Purpose;
 
-    /// The kinds in 100,000 draws, half of which are left out, within four standard deviations.
+    /// The counts of the kinds in 100,000 draws, half of which are skipped, are within four standard deviations.
     #[test]
     fn operations_come_equally_often() {
         const COUNT: usize = 100_000;
@@ -148,7 +148,8 @@ mod tests {
         }
     }
 
-    /// Degrees are 3 per unit of magnitude: their size has mean 3 · E[min(N(9, 0.5), 10)] = 26.987 and both signs.
+    /// Degrees are 3 per unit of magnitude: their magnitude has mean 3 · E[min(N(9, 0.5), 10)] = 26.987, with both
+    /// signs.
     #[test]
     fn magnitudes_have_the_mean_asked_for() {
         let recipe = RandAugment {

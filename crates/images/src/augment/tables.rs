@@ -1,4 +1,4 @@
-//! Operations that look each value up in a table, as Pillow's `ImageOps` makes them.
+//! Operations that look up each value in a table, as Pillow's `ImageOps` does.
 
 use crate::picture::Picture;
 
@@ -8,7 +8,8 @@ pub(super) fn invert(picture: &Picture) -> Picture {
     same_for_all(picture, |v| 255 - v)
 }
 
-/// With 0 bits black, as Pillow was when recipes were run; Pillow 13 refuses it, though timm asks for it at magnitude 10.
+/// With 0 bits the result is black, as in the versions of Pillow used for the recipes. Pillow 13 returns an error for
+/// it, although timm uses it at magnitude 10.
 pub(super) fn posterize(picture: &Picture, bits: u32) -> Picture {
     let dropped = 8_u32.saturating_sub(bits);
     let mask = (0xff_u32 << dropped) as u8;
@@ -40,7 +41,7 @@ pub(super) fn auto_contrast(picture: &Picture) -> Picture {
         }
         let scale = 255.0 / (highest - lowest) as f64;
         let offset = -(lowest as f64) * scale;
-        // Casts cut towards 0 and stay in range, as Pillow's do after its clipping.
+        // Casts truncate towards 0 and clip, as Pillow does.
         Some(std::array::from_fn(|v| (v as f64 * scale + offset) as u8))
     })
 }
@@ -73,7 +74,7 @@ fn same_for_all(picture: &Picture, value: impl Fn(u8) -> u8) -> Picture {
     )
 }
 
-/// A table for each channel from its histogram; `None` changes nothing.
+/// Applies a table to each channel, made from its histogram; `None` changes nothing.
 fn by_channel(picture: &Picture, table: impl Fn(&[u64; 256]) -> Option<Table>) -> Picture {
     let channels = picture.channels();
     let mut pixels = picture.pixels().to_vec();

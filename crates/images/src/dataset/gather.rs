@@ -1,4 +1,4 @@
-//! What is learned of the pictures while they pass: sizes, moments, equal ones.
+//! Statistics that are collected while pictures are read: sizes, mean and deviation, duplicates.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use super::summary::{Duplicates, Split, SplitSummary};
 use crate::picture::Picture;
 
-/// Sums over the pixels of the training pictures, exact in integers.
+/// Sums over the pixels of the training pictures, computed exactly in integers.
 pub(super) struct Moments {
     sums: Vec<u64>,
     squares: Vec<u64>,
@@ -40,7 +40,7 @@ impl Moments {
         let means = self.sums.iter().map(|&sum| sum as f64 / count);
         let squares = self.squares.iter().map(|&sum| sum as f64 / count);
         let stds = means.clone().zip(squares).map(|(mean, square)| {
-            // A set of one colour has no deviation to divide by.
+            // If all pictures have one colour, the deviation is 0 and cannot be a divisor.
             let variance = (square - mean * mean).max(0.0);
             if variance > 0.0 {
                 variance.sqrt() / 255.0
@@ -55,7 +55,7 @@ impl Moments {
     }
 }
 
-/// What a split holds so far.
+/// Counts of a split so far.
 pub(super) struct Tally {
     summary: SplitSummary,
 }
@@ -92,7 +92,7 @@ impl Tally {
     }
 }
 
-/// Examples of equal pictures that are named.
+/// Number of duplicates that are listed as examples.
 const EXAMPLES: usize = 100;
 
 /// Finds equal pictures by their hash.

@@ -1,14 +1,15 @@
-//! A dataset folder: written whole or not at all, read strictly.
+//! A dataset folder, which is published atomically and verified when it is read.
 //!
 //! | file | content |
 //! |---|---|
-//! | `images.json` | the [`Summary`]: classes, splits, moments, what was left out |
+//! | `images.json` | the [`Summary`]: classes, splits, mean and deviation, skipped pictures |
 //! | `SPLIT.table` | a record per picture: label, size, hashes, name |
 //! | `SPLIT.pixels` | the pixels of all pictures, if they are packed |
 //! | `manifest.json` | sizes and hashes of all files |
 //!
-//! Small pictures are packed: decoded once, `[height, width, channels]` of bytes, one after the other. Of large ones the
-//! dataset is an index: the files stay where they are, and a file that is not the one seen here, by its hash, is an error.
+//! Small pictures are packed: they are decoded once and stored one after the other as bytes `[height, width,
+//! channels]`. For large pictures the dataset is an index: the files stay where they are, and a file whose hash has
+//! changed is an error.
 
 mod gather;
 mod prepare;
@@ -35,10 +36,10 @@ pub(crate) mod file_names {
     }
 }
 
-/// What the manifest of a dataset folder says that it is.
+/// The kind of a dataset folder in its manifest.
 pub(crate) const KIND: &str = "images";
 
-/// Whether a folder is, or was meant as, a dataset of pictures.
+/// Whether a folder is a dataset of pictures, also an incomplete one.
 pub fn is_image_dataset(dir: &std::path::Path) -> bool {
     dir.join(file_names::SUMMARY).is_file()
 }

@@ -1,4 +1,4 @@
-//! From a source to a dataset folder.
+//! Makes a dataset folder from a source.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -17,24 +17,25 @@ use crate::picture::Picture;
 use crate::resize::{Filter, resize};
 use crate::source::{Data, Item, Loaded, Source};
 
-/// How a dataset is made.
+/// Options for making a dataset.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
     /// The dataset folder to make.
     pub out: PathBuf,
-    /// Replace a dataset that is in `out` already; default false.
+    /// Whether to replace an existing dataset in `out`; default false.
     pub force: bool,
-    /// Share of the training pictures that validates, above 0 and below 1, where no folder decides; default 0.05.
+    /// Share of the training pictures for validation, above 0 and below 1, if there is no validation folder; default
+    /// 0.05.
     pub valid_share: f64,
-    /// Decides which ones; default 0.
+    /// Seed that decides which pictures these are; default 0.
     pub seed: u64,
     /// Share of the pictures that may be unreadable, 0 to 1; default 0.01.
     pub max_unreadable: f64,
-    /// Where the pixels are kept; by default packed if no picture has more than 128 x 128 pixels.
+    /// Where the pixels are stored; by default packed if no picture has more than 128 x 128 pixels.
     pub storage: Option<Storage>,
     /// 1 or 3; by default grey for IDX files and RGB for all others.
     pub channels: Option<usize>,
-    /// Reduce larger pictures to this short side, bicubic; they are packed then. Default: no.
+    /// Larger pictures are reduced to this short side, bicubic, and packed. Default: not reduced.
     pub resize: Option<usize>,
     /// How files are decoded.
     pub decode: DecodeOptions,
@@ -94,7 +95,7 @@ impl PrepareOptions {
     }
 }
 
-/// How far a preparation is.
+/// The progress of a preparation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Pictures read.
@@ -103,18 +104,18 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// Pictures with more pixels stay in their files, unless asked otherwise.
+/// Pictures with more pixels stay in their files by default.
 const MOST_PACKED_PIXELS: usize = 128 * 128;
-/// Pictures decoded at a time, in parallel.
+/// Number of pictures that are decoded in parallel at a time.
 const BATCH: usize = 64;
-/// Bytes of a file in which its size is looked for.
+/// Number of bytes at the start of a file that are searched for its size.
 const HEADER_BYTES: u64 = 256 << 10;
 
-/// Reads, checks and hashes every picture of `source` and writes the dataset folder. A picture is a function of its
-/// file and the options, and the split one of the picture and the seed, so any number of threads gives the same bytes.
+/// Reads, checks and hashes every picture of `source` and writes the dataset folder. A picture depends only on its file
+/// and the options, and its split only on the picture and the seed, so any number of threads gives the same bytes.
 ///
 /// # Errors
-/// Options out of range, a folder in use, too many unreadable pictures, a split without pictures, the disk.
+/// Options out of range, a folder in use, too many unreadable pictures, a split without pictures, file system errors.
 pub fn prepare(
     source: &Source,
     options: &PrepareOptions,
@@ -209,7 +210,7 @@ fn choose_storage(source: &Source, options: &PrepareOptions) -> Result<Storage> 
     })
 }
 
-/// The size that a file says it has; files that cannot be read have none here and a reason later.
+/// The size in the header of a file; `None` if it cannot be read, which is reported later.
 fn size_of(path: &Path) -> Option<(usize, usize)> {
     let mut start = Vec::new();
     let file = path.is_file().then(|| File::open(path).ok())??;
@@ -217,7 +218,7 @@ fn size_of(path: &Path) -> Option<(usize, usize)> {
     dimensions(&start).ok()
 }
 
-/// A picture that was read, as it will be kept.
+/// A picture that was read, in the form in which it is stored.
 struct Ready {
     picture: Picture,
     file: Option<(u64, [u8; 32])>,
@@ -238,7 +239,7 @@ struct Work<'a> {
     options: &'a PrepareOptions,
     storage: Storage,
     channels: usize,
-    /// Splits that the source decides.
+    /// Splits that the source already has.
     given: Vec<Split>,
     writers: Vec<SplitWriter>,
     moments: Moments,
@@ -310,8 +311,8 @@ impl Work<'_> {
         writer.ok_or_else(missing)?.add(item, ready)
     }
 
-    /// Whether the hash puts a training picture into the held-out share: equal pictures go to the same side, whatever
-    /// else is in the set.
+    /// Whether a training picture goes to validation according to its hash. Equal pictures go to the same split,
+    /// independent of the rest of the set.
     fn validates(&self, content: &[u8; 32]) -> bool {
         if self.given.contains(&Split::Valid) {
             return false;
@@ -397,7 +398,7 @@ impl Work<'_> {
     }
 }
 
-/// The source's notes, and which classes a split does not have.
+/// The source's notes, and notes on classes that are missing in a split.
 fn notes(source: &Source, splits: &[super::SplitSummary]) -> Vec<String> {
     let mut notes = source.notes.clone();
     for split in splits {

@@ -1,4 +1,4 @@
-//! Opening a dataset folder, verified as a whole.
+//! Opens a dataset folder and verifies it completely.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::source::MAX_CLASSES;
 
-/// Largest description that is read: names of classes and of unreadable files make most of it.
+/// Size limit of `images.json`, most of which are names of classes and of unreadable files.
 const MAX_SUMMARY_BYTES: u64 = 1 << 30;
-/// Largest table: about a hundred million pictures.
+/// Size limit of a table: about a hundred million pictures.
 const MAX_TABLE_BYTES: u64 = 16 << 30;
 
 /// A dataset as [`prepare`](super::prepare) wrote it.
@@ -85,12 +85,12 @@ impl ImageSet {
         Ok(Self { summary, splits })
     }
 
-    /// What it holds.
+    /// The description of the dataset.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
 
-    /// The pictures of a split, if there is one of that name.
+    /// The pictures of a split, if it exists.
     pub fn split(&self, split: Split) -> Option<&Pictures> {
         let found = self.splits.iter().find(|(name, _)| *name == split);
         found.map(|(_, pictures)| pictures)
@@ -197,9 +197,9 @@ impl Pictures {
             _ => {
                 let path = dir.join(file_names::pixels(split.split));
                 let file = File::open(&path).map_err(Error::io("open", &path))?;
-                // SAFETY: the map is read only. The dataset's files are never written to after they got their names: a
-                // new dataset replaces the folder and leaves these pages as they were. A file that someone else cuts
-                // ends the process by SIGBUS, which is no access outside the map.
+                // SAFETY: the map is only read. The dataset's files are never written to after they were renamed to
+                // their final names: a new dataset replaces the folder, and the mapped pages do not change. If another
+                // program truncates a file, the process ends by SIGBUS, which is not an access outside the map.
                 let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", &path))?;
                 From::Packed(map)
             }
@@ -234,7 +234,7 @@ impl Pictures {
         self.table.len()
     }
 
-    /// Never: a split has pictures.
+    /// Always false, because a split has pictures.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -242,12 +242,12 @@ impl Pictures {
     /// The class of a picture.
     ///
     /// # Panics
-    /// If `index` is not below [`len`](Self::len), as all that take an index.
+    /// If `index` is not below [`len`](Self::len). This holds for all methods with an index.
     pub fn label(&self, index: usize) -> u32 {
         self.table.label(index)
     }
 
-    /// The file of a picture, from the set's folder on, or its place in one.
+    /// The file of a picture, relative to the set's folder, or its place in a file.
     pub fn name(&self, index: usize) -> &str {
         self.table.name(index)
     }
@@ -260,7 +260,7 @@ impl Pictures {
     /// A picture.
     ///
     /// # Errors
-    /// Its file is gone, changed or cannot be read; pixels that are packed are always there.
+    /// Its file is missing, has changed or cannot be read. Packed pixels cause no error.
     pub fn picture(&self, index: usize) -> Result<Picture> {
         let record = self.table.record(index);
         let (width, height) = (record.width as usize, record.height as usize);

@@ -1,4 +1,4 @@
-//! What a dataset holds, in `images.json` and for the user.
+//! The description of a dataset, in `images.json` and for the user.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ pub(crate) const VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// To train on.
+    /// For training.
     Train,
-    /// To choose by while training.
+    /// For choosing settings and checkpoints.
     Valid,
-    /// To be measured once.
+    /// For one final measurement.
     Test,
 }
 
 impl Split {
-    /// All, in order.
+    /// All splits, in order.
     pub const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
 
     /// `train`, `valid` or `test`.
@@ -35,13 +35,13 @@ impl Split {
     }
 }
 
-/// Where the pixels are.
+/// The storage of the pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
-    /// In the dataset, decoded.
+    /// The pixels are in the dataset, decoded.
     Packed,
-    /// In their files.
+    /// The pictures stay in their files.
     Indexed,
 }
 
@@ -55,37 +55,37 @@ impl Storage {
     }
 }
 
-/// What a dataset holds.
+/// The description of a dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// Version of the format.
     pub version: u32,
-    /// What it was made from.
+    /// The source of the pictures.
     pub source: String,
-    /// The folder that the names of an indexed dataset start from.
+    /// The folder to which the names of an indexed dataset are relative.
     pub root: Option<String>,
-    /// Where the pixels are.
+    /// The storage of the pixels.
     pub storage: Storage,
     /// 1 (grey) or 3 (RGB).
     pub channels: usize,
-    /// Names of the classes, by number.
+    /// Names of the classes, indexed by class.
     pub classes: Vec<String>,
-    /// The splits there are, `train` first.
+    /// The splits, `train` first.
     pub splits: Vec<SplitSummary>,
     /// Mean of each channel over all training pixels, on the scale 0 to 1.
     pub mean: Vec<f64>,
-    /// Deviation of each channel, likewise.
+    /// Standard deviation of each channel, on the same scale.
     pub std: Vec<f64>,
-    /// How files were decoded; an indexed dataset decodes them so again.
+    /// How files were decoded; an indexed dataset decodes them with the same options.
     pub decode: DecodeOptions,
     /// Short side that larger pictures were reduced to, if any were.
     pub resized: Option<usize>,
-    /// Decided which training pictures validate, where no folder did.
+    /// Seed that decided which training pictures are for validation, if there was no validation folder.
     pub seed: u64,
-    /// Share of the training pictures that validates, where no folder decided.
+    /// Share of the training pictures for validation, if there was no validation folder.
     pub valid_share: Option<f64>,
-    /// Pictures found, the unreadable ones included.
+    /// Number of pictures found, including unreadable ones.
     pub found: usize,
     /// Pictures that could not be read.
     pub skipped: Vec<Skipped>,
@@ -95,21 +95,21 @@ pub struct Summary {
     pub notes: Vec<String>,
 }
 
-/// What a split holds.
+/// The description of a split.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitSummary {
-    /// Which one.
+    /// The split.
     pub split: Split,
-    /// Its pictures.
+    /// Number of pictures.
     pub images: usize,
     /// Pictures of each class.
     pub per_class: Vec<usize>,
     /// Bytes of pixels, decoded.
     pub pixel_bytes: u64,
-    /// Smallest width and height, each of its own picture.
+    /// Smallest width and smallest height, possibly of different pictures.
     pub smallest: [usize; 2],
-    /// Largest width and height, likewise.
+    /// Largest width and largest height, possibly of different pictures.
     pub largest: [usize; 2],
 }
 
@@ -119,7 +119,7 @@ pub struct SplitSummary {
 pub struct Skipped {
     /// The file.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -127,24 +127,24 @@ pub struct Skipped {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Duplicates {
-    /// Pictures that are in the same split before.
+    /// Pictures that occurred earlier in the same split.
     pub within: usize,
-    /// Pictures that are in an earlier split: a leak.
+    /// Pictures that are also in an earlier split, which is a leak.
     pub across: usize,
-    /// The first of those, each with the picture it equals.
+    /// The first of those, each with the picture that it equals.
     pub across_examples: Vec<[String; 2]>,
-    /// Pictures that another class has, too.
+    /// Pictures that also occur in another class.
     pub other_class: usize,
 }
 
 impl Summary {
-    /// What a split holds, if there is one of that name.
+    /// The description of a split, if it exists.
     pub fn split(&self, split: Split) -> Option<&SplitSummary> {
         self.splits.iter().find(|s| s.split == split)
     }
 }
 
-/// Unreadable files that are printed; all are in the file.
+/// Number of unreadable files that are printed; the file lists all of them.
 const SHOWN: usize = 10;
 
 impl fmt::Display for Summary {

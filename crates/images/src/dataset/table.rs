@@ -1,4 +1,4 @@
-//! The table of a split: a record per picture.
+//! The table of a split, with one record per picture.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -8,9 +8,9 @@
 //! | 104 each | records |
 //! | | names, UTF-8, one after the other |
 //!
-//! A record: label, width, height, bytes of its name (4 bytes each), where its name starts, where its pixels start in
-//! `SPLIT.pixels` (0 if it is a file), bytes of pixels or of the file (8 each), hash of the picture, hash of the file (32
-//! each; 0 if packed). Numbers are little-endian.
+//! A record: label, width, height, bytes of its name (4 bytes each), start of its name, start of its pixels in
+//! `SPLIT.pixels` (0 if it is a file), bytes of pixels or of the file (8 each), hash of the picture, hash of the file
+//! (32 each; 0 if packed). Numbers are little-endian.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const HEADER_BYTES: usize = 32;
 const RECORD_BYTES: usize = 104;
 const FILE_VERSION: u32 = 1;
 
-/// What is known of a picture.
+/// The record of a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) label: u32,
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     pub(crate) file: [u8; 32],
 }
 
-/// A table being made.
+/// A table that is being written.
 #[derive(Default)]
 pub(crate) struct TableWriter {
     records: Vec<u8>,
@@ -69,18 +69,18 @@ impl TableWriter {
     }
 }
 
-/// A table that was read and checked: every record lies inside, and every label, size and range is possible.
+/// A table that was read and checked: every record is inside the file, and every label, size and range is valid.
 #[derive(Debug)]
 pub(crate) struct Table {
     bytes: Vec<u8>,
     count: usize,
 }
 
-/// What a table has to fit to.
+/// The values that a table is checked against.
 pub(crate) struct Limits {
     pub(crate) channels: usize,
     pub(crate) classes: usize,
-    /// Length of the file of pixels; `None` if pictures are files.
+    /// Length of the file of pixels; `None` if pictures stay in their files.
     pub(crate) pixel_bytes: Option<u64>,
 }
 
@@ -118,7 +118,7 @@ impl Table {
             bytes,
             count: count as usize,
         };
-        // Once for all: the names of a large table are many.
+        // All names are checked at once, because a large table has many.
         let Ok(names) = std::str::from_utf8(table.names()) else {
             return Err(invalid("names in UTF-8", "other bytes".into()));
         };
@@ -179,7 +179,7 @@ impl Table {
     }
 
     pub(crate) fn name(&self, index: usize) -> &str {
-        // Range and text were checked when the table was read.
+        // The range and the text were checked when the table was read.
         let name = self
             .name_range(index)
             .and_then(|range| self.names().get(range));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the bytes, a table is refused or can be read to its end.
+        /// For any bytes, a table gives an error or can be read to its end.
         #[test]
         fn damage_does_not_panic(at in 0_usize..300, value in any::<u8>(), length in 0_usize..300) {
             let mut bytes = table();

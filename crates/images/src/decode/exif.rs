@@ -1,11 +1,12 @@
 //! The orientation in EXIF data.
 //!
-//! EXIF is a TIFF structure: a byte order, the offset of a directory, and in it entries of 12 bytes. Tag 0x0112 says which
-//! way the camera was held. Data that cannot be read means upright, as everywhere: it says nothing about the pixels.
+//! EXIF is a TIFF structure: a byte order, the offset of a directory, and in it entries of 12 bytes. Tag 0x0112 gives
+//! the orientation of the camera. If the data cannot be read, the picture is taken as upright, as in other programs:
+//! EXIF says nothing about the pixels.
 
 use crate::picture::Picture;
 
-/// How the stored rows and columns are to be turned; the values of the EXIF standard.
+/// How the stored rows and columns must be turned; the values are those of the EXIF standard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Orientation(u8);
 
@@ -15,12 +16,12 @@ const SHORT: u16 = 3;
 impl Orientation {
     pub(super) const UPRIGHT: Self = Self(1);
 
-    /// Of the EXIF data of a file, with or without the `Exif` header that JPEG puts before it.
+    /// The orientation in the EXIF data of a file, with or without the `Exif` header that JPEG puts before it.
     pub(super) fn of(exif: Option<&[u8]>) -> Self {
         exif.and_then(find).map_or(Self::UPRIGHT, Self)
     }
 
-    /// The picture as it is to be seen.
+    /// Turns the picture upright.
     pub(super) fn apply(self, picture: Picture) -> Picture {
         if self == Self::UPRIGHT {
             return picture;
@@ -139,7 +140,7 @@ mod tests {
         assert_eq!(Orientation::of(None), Orientation::UPRIGHT);
     }
 
-    /// The letter F, as each orientation stores it, comes out as F.
+    /// The letter F, stored in each orientation, is decoded as F.
     #[test]
     fn all_eight_orientations_come_out_upright() {
         let stored: [(u8, [&str; 5]); 8] = [

@@ -1,4 +1,4 @@
-//! JPEG.
+//! Decodes JPEG.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -9,7 +9,7 @@ use super::{DecodeOptions, Orientation, Raw, Unreadable, check_size};
 use crate::picture::Picture;
 
 const FORMAT: &str = "JPEG";
-/// A block of 8 x 8 takes at least one bit of a scan, and chroma may have a sixteenth of the blocks.
+/// A block of 8 x 8 takes at least one bit of a scan, and chroma planes may have a sixteenth of the blocks.
 const MOST_PIXELS_PER_BYTE: u64 = 1024;
 
 pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, Unreadable> {
@@ -55,7 +55,7 @@ pub(super) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), Unreadable> {
     Ok(decoder.dimensions().unwrap_or_default())
 }
 
-/// A decoder that has read the headers, which allocate nothing of the picture's size.
+/// A decoder that has read the headers, which does not allocate memory for the picture.
 fn opened<'a>(
     bytes: &'a [u8],
     options: &DecodeOptions,

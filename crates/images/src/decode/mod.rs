@@ -1,11 +1,12 @@
-//! Files to pictures: JPEG, PNG and WebP.
+//! Decodes JPEG, PNG and WebP files.
 //!
-//! The content decides, not the name. Decoding is strict: a file that ends early is an error and not a picture with grey
-//! areas. Sides and pixels are bounded before anything is allocated, and a decoder that panics on hostile bytes is caught.
+//! The content decides, not the name. Decoding is strict: a file that ends early is an error instead of a picture with
+//! grey areas. Sides and pixels are limited before anything is allocated, and panics of a decoder on hostile bytes are
+//! caught.
 //!
-//! What comes out is upright (EXIF orientation applied) and has 8 bits: 16-bit samples are scaled by 255/65535, palettes
-//! and low bit depths expanded, CMYK converted by its decoder, and transparency laid over a colour. Animations give their
-//! first frame.
+//! Decoded pictures are upright (EXIF orientation is applied) and have 8 bits: 16-bit samples are scaled by 255/65535,
+//! palettes and low bit depths are expanded, CMYK is converted by its decoder, and transparent pixels are blended with
+//! a background colour. Of animations only the first frame is decoded.
 
 mod exif;
 mod jpeg;
@@ -28,13 +29,14 @@ use exif::Orientation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecodeOptions {
-    /// The colour behind transparent pixels; default white.
+    /// The background colour of transparent pixels; default white.
     pub background: [u8; 3],
-    /// Most pixels of a picture; default 89,478,485, from which on Pillow warns of a decompression bomb.
+    /// Largest number of pixels of a picture; default 89,478,485, the limit at which Pillow warns of a decompression
+    /// bomb.
     pub max_pixels: u64,
-    /// Turn pictures upright as their EXIF says; default true.
+    /// Whether to turn pictures upright according to EXIF; default true.
     pub orient: bool,
-    /// Accept JPEG files that end early or have stray bytes; default false.
+    /// Whether to accept JPEG files that end early or have stray bytes; default false.
     pub lenient: bool,
 }
 
@@ -49,7 +51,7 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Why a file is no picture.
+/// The reason why a file cannot be read as a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// What is wrong.
@@ -84,13 +86,13 @@ impl Unreadable {
     }
 }
 
-/// Largest file that is read as a picture.
+/// Size limit of a picture file.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
-/// The bytes of a picture's file: regular, not empty and of a bounded size.
+/// Reads a picture file, which must be a regular file, not empty and of limited size.
 ///
 /// # Errors
-/// With the reason.
+/// The reason why the file cannot be read.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
     let io = |error: std::io::Error| Unreadable::new("cannot be read", "a readable file", error);
     let found = std::fs::metadata(path).map_err(io)?;
@@ -117,7 +119,7 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
 /// Decodes the bytes of a file.
 ///
 /// # Errors
-/// With the reason; nothing panics, whatever the bytes.
+/// The reason why the bytes cannot be decoded. No bytes cause a panic.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, Unreadable> {
     let decoder = format_of(bytes)?;
     let decoded = quiet::caught(|| match decoder {
@@ -128,10 +130,10 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, Unreadab
     decoded.unwrap_or_else(|| Err(Unreadable::damaged(decoder.name(), "the decoder gave up")))
 }
 
-/// Width and height that a file says it has, before it is turned upright.
+/// Width and height in the header of a file, before it is turned upright.
 ///
 /// # Errors
-/// As [`decode`], of the header.
+/// As [`decode`], for the header only.
 pub fn dimensions(bytes: &[u8]) -> Result<(usize, usize), Unreadable> {
     let decoder = format_of(bytes)?;
     let read = quiet::caught(|| match decoder {
@@ -159,7 +161,7 @@ impl Format {
     }
 }
 
-/// First bytes of formats that are recognised and not read.
+/// First bytes of known formats that are not supported.
 const FOREIGN: [(&[u8], &str); 10] = [
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
@@ -193,12 +195,13 @@ fn format_of(bytes: &[u8]) -> Result<Format, Unreadable> {
     Err(Unreadable::new("not a picture", "JPEG, PNG or WebP", got))
 }
 
-/// Whether the content says that this is a picture of some format, read or not.
+/// Whether the content is a picture of any known format, supported or not.
 pub(crate) fn looks_like_a_picture(first: &[u8]) -> bool {
     format_of(first).is_ok()
 }
 
-/// Refuses sides of 0 and more pixels than are accepted, or than `most_pixels`, which the file's size can hold.
+/// Returns an error for sides of 0, and for more pixels than accepted or than `most_pixels`, the most that a file of
+/// this size can hold.
 fn check_size(
     (width, height): (usize, usize),
     options: &DecodeOptions,
@@ -233,7 +236,7 @@ struct Raw {
 }
 
 impl Raw {
-    /// The upright picture without transparency.
+    /// Makes the upright picture without transparency.
     fn finish(
         self,
         orientation: Orientation,
@@ -248,7 +251,7 @@ impl Raw {
         } = self;
         let background = options.background;
         let (channels, pixels) = match channels {
-            // Grey over a colour has colours.
+            // Grey blended with a coloured background has colours.
             2 => (
                 3,
                 samples
@@ -274,13 +277,13 @@ impl Raw {
     }
 }
 
-/// `value` of opacity `alpha` over `behind`, rounded to the nearest.
+/// Blends `value` with opacity `alpha` over `behind`, rounded to the nearest.
 fn over(value: u8, alpha: u8, behind: u8) -> u8 {
     let alpha = u32::from(alpha);
     ((u32::from(value) * alpha + u32::from(behind) * (255 - alpha) + 127) / 255) as u8
 }
 
-/// 0 to 65535 as 0 to 255, rounded to the nearest; `high` and `low` are the bytes of a sample.
+/// Converts 0 to 65535 to 0 to 255, rounded to the nearest; `high` and `low` are the bytes of a sample.
 fn from_16_bits(high: u8, low: u8) -> u8 {
     ((u32::from(u16::from_be_bytes([high, low])) * 255 + 32767) / 65535) as u8
 }

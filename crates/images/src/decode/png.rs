@@ -1,4 +1,4 @@
-//! PNG.
+//! Decodes PNG.
 
 use std::io::Cursor;
 
@@ -8,9 +8,9 @@ use super::{DecodeOptions, Orientation, Raw, Unreadable, check_size, from_16_bit
 use crate::picture::Picture;
 
 const FORMAT: &str = "PNG";
-/// Deflate makes at most 1032 bytes of one, and a byte holds 8 pixels of 1 bit.
+/// Deflate expands a byte to at most 1032, and a byte holds 8 pixels of 1 bit.
 const MOST_PIXELS_PER_BYTE: u64 = 1032 * 8;
-/// For everything but the pixels: palettes, texts, profiles.
+/// Memory limit for everything except the pixels: palettes, texts, profiles.
 const MOST_METADATA_BYTES: usize = 16 << 20;
 
 pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, Unreadable> {
@@ -31,7 +31,7 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, U
     let mut samples = vec![0; buffer_bytes];
     let frame = reader.next_frame(&mut samples).map_err(damaged)?;
     samples.truncate(frame.buffer_size());
-    // The end of the file, where a cut shows, and the EXIF data, which may come last.
+    // Reads to the end of the file, which detects truncation and finds EXIF data at the end.
     let is_animated = reader.info().animation_control.is_some();
     if !is_animated {
         reader.finish().map_err(damaged)?;

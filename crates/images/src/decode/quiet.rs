@@ -1,4 +1,5 @@
-//! Panics of decoders, which hostile bytes can cause, without a message on standard error: they become reasons.
+//! Catches panics of decoders, which hostile bytes can cause, without a message on standard error; they are returned as
+//! errors.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -8,7 +9,7 @@ thread_local! {
     static IS_DECODING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `decode` gives; `None` if it panics. Panics elsewhere are reported as before.
+/// The result of `decode`; `None` if it panics. Panics elsewhere are reported as before.
 pub(super) fn caught<T>(decode: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -20,7 +21,7 @@ pub(super) fn caught<T>(decode: impl FnOnce() -> T) -> Option<T> {
         }));
     });
     IS_DECODING.set(true);
-    // The decoders are safe code that works on its own memory, so what a panic leaves behind is only forgotten.
+    // The decoders are safe code on separate memory, so the state after a panic is simply dropped.
     let decoded = catch_unwind(AssertUnwindSafe(decode));
     IS_DECODING.set(false);
     decoded.ok()

@@ -1,4 +1,4 @@
-//! WebP.
+//! Decodes WebP.
 
 use std::io::Cursor;
 
@@ -15,7 +15,7 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, U
     let mut decoder = opened(bytes)?;
     let size = decoder.dimensions();
     let size = (size.0 as usize, size.1 as usize);
-    // A picture of one colour takes no bits per pixel, so the size of the file bounds nothing.
+    // A picture of one colour takes no bits per pixel, so the size of the file gives no limit.
     check_size(size, options, u64::MAX)?;
     decoder.set_memory_limit(size.0 * size.1 * 8 + (16 << 20));
     let channels = if decoder.has_alpha() { 4 } else { 3 };
@@ -40,7 +40,7 @@ fn opened(bytes: &[u8]) -> Result<WebPDecoder<Cursor<&[u8]>>, Unreadable> {
     WebPDecoder::new(Cursor::new(bytes)).map_err(|error| Unreadable::damaged(FORMAT, error))
 }
 
-/// The container says how long it is; lossy data that is cut would be read on as zeros.
+/// Checks the length in the container, because truncated lossy data would be decoded as zeros.
 fn check_length(bytes: &[u8]) -> Result<(), Unreadable> {
     let length = bytes.get(4..8).and_then(|field| field.try_into().ok());
     let length = length.map_or(u64::MAX, |field| u64::from(u32::from_le_bytes(field)) + 8);

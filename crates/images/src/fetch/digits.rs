@@ -1,7 +1,7 @@
-//! The 1,797 handwritten digits of 8 x 8 that the crate `smartcore` carries.
+//! The 1,797 handwritten digits of 8 x 8 that are part of the crate `smartcore`.
 //!
-//! Its file `digits.xy` is: features and samples (8 bytes each), features of all samples, then their labels, all as f32,
-//! everything little-endian. Levels are 0 to 16 and become 0 to 255.
+//! The format of its file `digits.xy` is: features and samples (8 bytes each), features of all samples, then their
+//! labels, all as f32, everything little-endian. Levels are 0 to 16 and become 0 to 255.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub(super) fn fetch(work: &Work<'_>) -> Result<Source> {
     })
 }
 
-/// The file in the package named, or in the crate, which cargo fetches for a project that needs it.
+/// The path of the file in the given package, or in the crate, which cargo downloads for a project that depends on it.
 fn file(work: &Work<'_>) -> Result<PathBuf> {
     match work.package {
         Some(dir) if dir.is_dir() => return Ok(dir.join(INSIDE)),
@@ -80,7 +80,7 @@ fn file(work: &Work<'_>) -> Result<PathBuf> {
     Ok(manifest.parent().unwrap_or(Path::new(".")).join(INSIDE))
 }
 
-/// Where cargo keeps the crate's `Cargo.toml`.
+/// The path of the crate's `Cargo.toml` in cargo's cache.
 fn manifest(json: &[u8]) -> Option<PathBuf> {
     #[derive(Deserialize)]
     struct Metadata {
@@ -99,7 +99,7 @@ fn manifest(json: &[u8]) -> Option<PathBuf> {
     Some(package.manifest_path)
 }
 
-/// Pixels of all samples and their labels; `None` if this is another file.
+/// Pixels of all samples and their labels; `None` if the file has another format.
 fn parse(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let (header, numbers) = bytes.split_at_checked(16)?;
     let expected = [FEATURES as u64, SAMPLES as u64]

@@ -15,7 +15,7 @@ pub(super) const PACKAGE: &str = "emoji-datasource-twitter 16.0.0 (npm)";
 const SPEC: &str = "emoji-datasource-twitter@16.0.0";
 const PICTURES: &str = "img/twitter/64";
 const MAX_JSON_BYTES: u64 = 64 << 20;
-/// Skin tones and hair, which are parts of other emoji.
+/// The group of skin tones and hair, which are only parts of other emoji.
 const LEFT_OUT: &str = "Component";
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ pub(super) fn fetch(work: &Work<'_>) -> Result<Source> {
     let classes: Vec<String> = groups.into_iter().map(str::to_owned).collect();
     let mut items = Vec::new();
     for emoji in emoji.iter().filter(is_used) {
-        // A name with a folder in it would lead out of the package.
+        // A name with a separator could lead out of the package.
         if emoji.image.contains(['/', '\\']) {
             return Err(work.wrong(&path, format!("the picture {:?}", emoji.image)));
         }
@@ -68,7 +68,7 @@ pub(super) fn fetch(work: &Work<'_>) -> Result<Source> {
     })
 }
 
-/// The unpacked package: as named, or downloaded now.
+/// The folder of the unpacked package: the given one, or one that is downloaded now.
 fn folder(work: &Work<'_>) -> Result<PathBuf> {
     let archive = match work.package {
         Some(dir) if dir.is_dir() => {

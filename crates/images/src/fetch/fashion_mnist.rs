@@ -34,7 +34,7 @@ pub(super) fn fetch(work: &Work<'_>) -> Result<Source> {
     Ok(source)
 }
 
-/// Where the four files are: installed, in the folder named, or unpacked now.
+/// The folder with the four files: the installed one, the given one, or one that is unpacked now.
 fn folder(work: &Work<'_>) -> Result<PathBuf> {
     let package = match work.package {
         Some(dir) if dir.is_dir() => {

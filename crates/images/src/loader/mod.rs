@@ -1,8 +1,8 @@
-//! Batches for a position.
+//! Loads batches for a position.
 //!
-//! A run sees the training pictures in one endless order: epoch after epoch, each shuffled. The sample at a position is a
-//! function of dataset, options, seed and position, made by whichever worker is free and handed out in order. So the
-//! position is the whole state, and batches may change their size on the way.
+//! A run sees the training pictures in one endless order: epoch after epoch, each shuffled. The sample at a position
+//! depends only on dataset, options, seed and position. Any free worker may make it, and samples are returned in order.
+//! So the position is the only state, and the batch size may change during a run.
 
 mod order;
 mod prefetch;
@@ -18,23 +18,23 @@ use crate::random::{Draws, Purpose};
 use order::Order;
 use prefetch::Prefetch;
 
-/// What is loaded, and how.
+/// Options of a loader.
 #[derive(Debug, Clone)]
 pub struct LoaderOptions {
     /// Size and normalisation of the inputs.
     pub preprocess: Preprocess,
     /// Random changes; [`Loader::evaluation`] makes none.
     pub augment: Augment,
-    /// Decides order and changes.
+    /// Seed of the order and the random changes.
     pub seed: u64,
-    /// Threads that work ahead; 0 makes each sample when it is asked for. Samples do not depend on it.
+    /// Number of prefetching threads; with 0 each sample is made when it is requested. Samples do not depend on it.
     pub workers: usize,
-    /// Samples that are made ahead at most; the memory of that many inputs.
+    /// Largest number of prefetched samples, which determines the memory.
     pub ahead: usize,
 }
 
 impl LoaderOptions {
-    /// One worker, up to 256 MiB ahead, and seed 0.
+    /// One worker, prefetching of up to 256 MiB, and seed 0.
     pub fn new(preprocess: Preprocess, augment: Augment) -> Self {
         let input_bytes = 4 * preprocess.len().max(1);
         Self {
@@ -52,20 +52,20 @@ impl LoaderOptions {
 pub struct Target {
     /// The class of the sample's own picture.
     pub first: u32,
-    /// The class of the picture mixed into it; the same where none is.
+    /// The class of the picture mixed into it; the same class if none is.
     pub second: u32,
     /// Weight of the first, 0 to 1.
     pub weight: f32,
 }
 
-/// Samples from a position on.
+/// A batch of consecutive samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Inputs, row-major `[samples, channels, height, width]`.
     pub pixels: Vec<f32>,
     /// The label of each sample.
     pub targets: Vec<Target>,
-    /// The picture of each sample, by its number in the split.
+    /// The index of each sample's picture in the split.
     pub images: Vec<usize>,
 }
 
@@ -80,7 +80,7 @@ impl Batch {
         self.targets.is_empty()
     }
 
-    /// Targets as probabilities, row-major `[samples, classes]`: each label is worth `1 - smoothing` of its weight, and
+    /// Targets as probabilities, row-major `[samples, classes]`: each label gets `1 - smoothing` of its weight, and
     /// `smoothing` is spread over all classes.
     pub fn soft_targets(&self, classes: usize, smoothing: f64) -> Vec<f32> {
         let off = (smoothing / classes as f64) as f32;
@@ -101,12 +101,12 @@ struct Sample {
     pixels: Vec<f32>,
 }
 
-/// Makes the sample at a position.
+/// Makes samples at given positions.
 struct Maker {
     set: Arc<ImageSet>,
     split: Split,
     options: LoaderOptions,
-    /// `None` takes the pictures as they are, in their order.
+    /// `None` for evaluation: the pictures in their order, without random changes.
     order: Option<Order>,
 }
 
@@ -147,7 +147,7 @@ impl Maker {
         })
     }
 
-    /// What the pair of a position is mixed by.
+    /// How the pair of a position is mixed.
     fn mixing(&self, position: u64) -> Mixing {
         match (&self.order, &self.options.augment.mix) {
             (Some(_), Some(mix)) => {
@@ -166,7 +166,7 @@ impl Maker {
     }
 }
 
-/// Hands out batches in order, made ahead by workers.
+/// Returns batches in order, prefetched by workers.
 pub struct Loader {
     maker: Arc<Maker>,
     ahead: Prefetch<Result<Sample>>,
@@ -174,7 +174,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// The endless order of training, from `position` (samples handed out so far) on.
+    /// A loader for training in the endless order, starting at `position`, the number of samples returned so far.
     ///
     /// # Errors
     /// An option out of its range.
@@ -185,7 +185,7 @@ impl Loader {
         Self::new(set, Split::Train, options, order, position, None)
     }
 
-    /// Every picture of a split once, in its order and without random changes.
+    /// A loader for evaluation: every picture of a split once, in order and without random changes.
     ///
     /// # Errors
     /// The dataset has no such split, or an option is out of its range.
@@ -220,23 +220,23 @@ impl Loader {
         })
     }
 
-    /// Samples handed out so far: what a run that is to go on has to keep.
+    /// Number of samples returned so far, which a run must save to be resumed.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes to another position, where the workers start over.
+    /// Moves to another position, from which the workers restart.
     pub fn seek(&mut self, position: u64) {
         self.position = position;
         self.ahead.seek(position);
     }
 
-    /// Time that was spent waiting for samples so far, or making them where there are no workers.
+    /// Time spent so far waiting for samples, or making them if there are no workers.
     pub fn waited(&self) -> Duration {
         self.ahead.waited()
     }
 
-    /// The next `count` samples; in evaluation what is left of them, and an empty batch at the end.
+    /// The next `count` samples. In evaluation the last batch may be smaller, and an empty batch follows at the end.
     ///
     /// # Errors
     /// A picture cannot be read. The position is then unchanged.
@@ -263,7 +263,7 @@ impl Loader {
         mixed
     }
 
-    /// Mixes the samples from `start` on, in pairs of positions 2k and 2k+1.
+    /// Mixes the samples starting at `start`, in pairs of positions 2k and 2k+1.
     fn mixed(&self, start: u64, samples: Vec<Sample>) -> Result<Batch> {
         let size = self.maker.size();
         let mut batch = Batch {
@@ -281,7 +281,7 @@ impl Loader {
                 weight: 1.0,
             };
             if mixing != Mixing::None {
-                // The other of a pair may lie outside the batch; it is made again then.
+                // The other sample of a pair may be outside the batch; then it is made here.
                 let partner = position ^ 1;
                 let inside = partner
                     .checked_sub(start)

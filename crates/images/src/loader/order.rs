@@ -1,4 +1,4 @@
-//! The order of training: epoch after epoch, each shuffled by its own number.
+//! The order of training: epoch after epoch, each shuffled with its number.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use crate::random::{Draws, Purpose};
 pub(super) struct Order {
     seed: u64,
     count: usize,
-    /// The orders of the epochs that were asked for last; workers are at most a few batches apart.
+    /// The orders of the epochs used last; a few suffice because workers are at most a few batches apart.
     recent: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
 }
 
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(sorted(first.clone()), (0..50).collect::<Vec<_>>());
         assert_eq!(sorted(second.clone()), (0..50).collect::<Vec<_>>());
         assert_ne!(first, second);
-        // Far away and back again.
+        // Jumps far ahead and back.
         assert_eq!(epoch(1_000_000_007), epoch(1_000_000_007));
         assert_eq!(epoch(0), first);
         assert_ne!(Order::new(4, 50).epoch(0), order.epoch(0));

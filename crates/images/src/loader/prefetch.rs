@@ -1,4 +1,4 @@
-//! Work done ahead by a few threads and handed out in order.
+//! Prefetching by a few threads, with results returned in order.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A panic of a worker is the consumer's.
+/// A result, or the panic of a worker, which is resumed in the consumer.
 type Made<T> = Result<T, Box<dyn Any + Send>>;
 
-/// Makes the values of positions, at most `ahead` of them before they are taken.
+/// Computes the values of positions, at most `ahead` of them before they are taken.
 pub(super) struct Prefetch<T> {
     shared: Arc<Shared<T>>,
     workers: Vec<JoinHandle<()>>,
@@ -22,18 +22,18 @@ struct Shared<T> {
     ahead: u64,
     end: Option<u64>,
     state: Mutex<State<T>>,
-    /// Told when there is something to make.
+    /// Notified when there is work.
     work: Condvar,
-    /// Told when something was made.
+    /// Notified when a value was made.
     made: Condvar,
 }
 
 struct State<T> {
-    /// The position to hand out next.
+    /// The position to return next.
     taken: u64,
-    /// The position that nobody makes yet.
+    /// The first position that no worker has started.
     started: u64,
-    /// Counts the seeks: what was begun before one is thrown away.
+    /// Number of seeks; values that were started before the last one are discarded.
     generation: u64,
     ready: HashMap<u64, Made<T>>,
     is_closed: bool,
@@ -49,7 +49,7 @@ impl<T> Shared<T> {
     }
 
     fn make(&self, position: u64) -> Made<T> {
-        // The closure only reads, so what a panic leaves behind cannot be seen.
+        // The closure only reads, so a panic leaves no invalid state.
         catch_unwind(AssertUnwindSafe(|| (self.make)(position)))
     }
 
@@ -106,7 +106,7 @@ impl<T: Send + 'static> Prefetch<T> {
         let spawn = |number| {
             let shared = Arc::clone(&shared);
             let name = format!("images-{number}");
-            // Where the system gives no more threads, fewer do the same.
+            // If the system gives no more threads, fewer do the same work.
             std::thread::Builder::new()
                 .name(name)
                 .spawn(move || shared.work())
@@ -152,7 +152,7 @@ impl<T: Send + 'static> Prefetch<T> {
         Some(made.unwrap_or_else(|panic| resume_unwind(panic)))
     }
 
-    /// Goes on from another position.
+    /// Continues from another position.
     pub(super) fn seek(&mut self, position: u64) {
         let mut state = self.shared.lock();
         state.taken = position;
@@ -173,7 +173,7 @@ impl<T> Drop for Prefetch<T> {
         self.shared.lock().is_closed = true;
         self.shared.work.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker catches the panics of its work, so it ends well.
+            // A worker catches panics of its work, so `join` returns no error.
             let _ = worker.join();
         }
     }
@@ -214,7 +214,7 @@ mod tests {
         );
         for taken in 1..50 {
             prefetch.take();
-            // A worker may be at each of the 3 positions behind the one just taken.
+            // Workers may be at each of the 3 positions after the one just taken.
             assert!(made.load(Ordering::SeqCst) <= taken + 3);
         }
     }

@@ -1,5 +1,5 @@
-//! The binary versions of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): records of a label (CIFAR-100: the coarse, then the
-//! fine one, which is used) and 3 planes of 32 x 32.
+//! The binary versions of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): records of a label (for CIFAR-100 the coarse label
+//! and then the fine one, which is used) and 3 planes of 32 x 32.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,18 +17,20 @@ pub(super) struct Files {
     /// Bytes of labels before each picture: 1 or 2.
     labels: usize,
     files: Vec<(Split, PathBuf)>,
-    /// Names of the classes, if the file is there.
+    /// The file with the names of the classes, if it exists.
     names: Option<PathBuf>,
 }
 
-/// The files of a set in the folder `path` or the folder of its archive, or `path` itself if it is a `.bin` file.
+/// Finds the files of a set in the folder `path` or the folder of its archive; or takes `path` itself if it is a `.bin`
+/// file.
 pub(super) fn find(path: &Path) -> Result<Option<Files>> {
     if path.is_file() {
         if path.extension().is_none_or(|e| e != "bin") {
             return Ok(None);
         }
         let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
-        // Files of either kind have a whole number of records of one kind only, up to a size that no file of them has.
+        // The size of a file is a multiple of the record size of only one of the two kinds; exceptions are larger than
+        // all real files.
         let labels = if bytes % (PIXELS as u64 + 2) == 0 {
             2
         } else {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, shown};
 
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Reads the names; empty lines are left out.
+/// Reads the names; empty lines are skipped.
 pub(super) fn read(path: &Path) -> Result<Vec<String>> {
     let bytes = tokenformer_store::read_small(path, MAX_BYTES)?;
     let invalid = |problem, got: String| Error::Source {

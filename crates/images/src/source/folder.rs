@@ -12,7 +12,7 @@ use crate::dataset::{Split, is_image_dataset};
 use crate::decode::{Unreadable, looks_like_a_picture};
 use crate::error::{Error, Result, shown};
 
-/// Folder names that mean a split and not a class, where all folders are such.
+/// Folder names that mean splits instead of classes, if all folders have such names.
 const SPLITS: [(&str, Split); 5] = [
     ("train", Split::Train),
     ("val", Split::Valid),
@@ -21,12 +21,13 @@ const SPLITS: [(&str, Split); 5] = [
     ("test", Split::Test),
 ];
 
-/// Endings by which a file is meant to be a picture, whatever it holds.
+/// File extensions that mark a file as a picture, regardless of its content.
 const ENDINGS: [&str; 13] = [
     "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif", "heic", "jxl",
 ];
 
-/// `classes` fixes their order; without it they are the class folders of the training pictures.
+/// Lists the pictures of a folder. `classes` fixes the order of classes; without it they are the folders of the
+/// training pictures.
 pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
     let root = dir.canonicalize().map_err(Error::io("read", dir))?;
     let mut listing = Listing::default();
@@ -155,21 +156,21 @@ fn check_classes(
     Ok(())
 }
 
-/// What is met while folders are listed.
+/// Counts and notes from listing folders.
 #[derive(Default)]
 struct Listing {
     unreadable: Vec<(String, Unreadable)>,
-    /// Files that are no pictures and do not look like any.
+    /// Number of files that are not pictures.
     others: usize,
 }
 
 impl Listing {
-    /// Names of the folders in `dir`, in byte order; hidden ones and datasets made of these pictures are left out.
+    /// Names of the folders in `dir`, in byte order; hidden folders and datasets made from these pictures are skipped.
     fn folders(&mut self, dir: &Path) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
             let entry = entry.map_err(Error::io("read", dir))?;
-            // Links to folders are class folders, too; a link that leads nowhere is none.
+            // Links to folders are class folders too; a dangling link is not.
             if !entry.path().is_dir() || is_image_dataset(&entry.path()) {
                 continue;
             }
@@ -238,7 +239,8 @@ impl Listing {
         Ok(())
     }
 
-    /// A link that leads nowhere or in a circle hides at most what is read elsewhere; a closed folder hides pictures.
+    /// A dangling or circular link hides no other pictures, so it is skipped; an unreadable folder is an error, because
+    /// it would hide pictures.
     fn refused(&mut self, root: &Path, error: walkdir::Error) -> Result<()> {
         let path = error.path().unwrap_or(root).to_owned();
         let is_link = path.is_symlink();
@@ -263,7 +265,7 @@ impl Listing {
     }
 }
 
-/// Whether a file is meant to be a picture: by its ending, or else by its first bytes.
+/// Whether a file is a picture, judged by its extension or else by its first bytes.
 fn is_meant(path: &Path) -> bool {
     let ending = path
         .extension()
@@ -272,7 +274,7 @@ fn is_meant(path: &Path) -> bool {
     if ENDINGS.iter().any(|e| e.eq_ignore_ascii_case(ending)) {
         return true;
     }
-    // A pipe would block whoever opens it.
+    // Opening a pipe would block.
     if !path.is_file() {
         return false;
     }
@@ -281,7 +283,7 @@ fn is_meant(path: &Path) -> bool {
     read.is_ok_and(|count| looks_like_a_picture(&first[..count]))
 }
 
-/// Moves `mine` up to the folder that it shares with `theirs`, renames the items under it, and returns what `theirs` is
+/// Moves `mine` up to the folder that it shares with `theirs`, renames the items under it, and returns how `theirs` is
 /// called from there.
 pub(super) fn common_root(mine: &mut PathBuf, theirs: &Path, parts: &mut [Part]) -> Result<String> {
     let common: PathBuf = mine

@@ -1,5 +1,5 @@
-//! IDX files, as MNIST and its successors come: two bytes of 0, a type, the number of axes, the length of each axis in 4
-//! bytes (big-endian), then the numbers. Only type 8, unsigned bytes, holds pictures and labels.
+//! IDX files, the format of MNIST and its successors: two bytes of 0, a type, the number of axes, the length of each
+//! axis in 4 bytes (big-endian), then the numbers. Only type 8, unsigned bytes, holds pictures and labels.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub(super) type Files = Vec<(Split, PathBuf, PathBuf)>;
 
 const UNSIGNED_BYTE: u8 = 8;
-/// Most numbers of a compressed file, which may promise far more than it has.
+/// Limit of elements of a compressed file, whose header may claim far more than it holds.
 const MAX_COMPRESSED: u64 = 4 << 30;
 
 /// The files of an IDX set: in the folder `path`, or beside the file of images that it is.
@@ -50,7 +50,7 @@ pub(super) fn find(path: &Path) -> Result<Option<Files>> {
     Ok((!files.is_empty()).then_some(files))
 }
 
-/// The file, or the same with or without the ending of gzip.
+/// The path of the file, with or without the extension of gzip, whichever exists.
 fn present(path: &Path) -> PathBuf {
     let name = path
         .file_name()
@@ -200,7 +200,7 @@ fn read(path: &Path, expected: &str, fits: impl Fn(&[usize]) -> bool) -> Result<
         ));
     }
     let most = match is_gzip {
-        // Deflate makes at most 1032 bytes of one.
+        // Deflate expands a byte to at most 1032.
         true => MAX_COMPRESSED.min(file_bytes.saturating_mul(1032)),
         false => file_bytes,
     };

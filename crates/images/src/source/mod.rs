@@ -1,4 +1,4 @@
-//! Where pictures and their classes come from.
+//! The sources of pictures and their classes.
 //!
 //! | source | what |
 //! |---|---|
@@ -25,14 +25,14 @@ use crate::picture::Picture;
 /// Most classes of a dataset.
 pub const MAX_CLASSES: usize = 65_535;
 
-/// Pictures with their classes, listed and not yet decoded.
+/// A list of pictures with their classes, which are not decoded.
 #[derive(Debug)]
 pub struct Source {
-    /// What it is, for messages and summaries.
+    /// A description for messages and summaries.
     pub(crate) location: String,
-    /// The folder that names of files start from, if the pictures are files.
+    /// The folder to which the names of files are relative, if the pictures are files.
     pub(crate) root: Option<PathBuf>,
-    /// Channels that the pictures have unless asked otherwise.
+    /// Default number of channels of the pictures.
     pub(crate) channels: usize,
     pub(crate) classes: Vec<String>,
     pub(crate) parts: Vec<Part>,
@@ -42,7 +42,7 @@ pub struct Source {
     pub(crate) unreadable: Vec<(String, Unreadable)>,
 }
 
-/// The pictures of a split as they are given; those for training may still be split by hash.
+/// The pictures of a split of the source; the training split may later be divided by hash.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) split: Split,
@@ -52,19 +52,19 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) label: u32,
-    /// The file from the root on, or a place in a file.
+    /// The file relative to the root, or a place in a file.
     pub(crate) name: String,
     pub(crate) data: Data,
 }
 
-/// Where the pixels of an item are.
+/// The place of the pixels of an item.
 #[derive(Debug)]
 pub(crate) enum Data {
-    /// In the file `name` of the root.
+    /// The file `name` of the root.
     File,
-    /// In a block of pictures of one shape.
+    /// An entry of a block of pictures of one shape.
     Block { block: Arc<Block>, index: usize },
-    /// Nowhere: they are computed.
+    /// The pixels are computed.
     Fractal {
         systems: Arc<Vec<System>>,
         seed: u64,
@@ -104,18 +104,18 @@ impl Block {
 /// A picture that was read.
 pub(crate) struct Loaded {
     pub(crate) picture: Picture,
-    /// Bytes and hash of its file, if it has one of its own.
+    /// Size and hash of its file, if each picture is a file.
     pub(crate) file: Option<(u64, [u8; 32])>,
 }
 
-/// What else a set is made of.
+/// Optional parts of a source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
-    /// Pictures to validate on.
+    /// Validation pictures.
     pub valid: Option<PathBuf>,
-    /// Pictures to test on.
+    /// Test pictures.
     pub test: Option<PathBuf>,
-    /// A text file with a class per line, in the order of their numbers.
+    /// A text file with one class per line, in the order of class numbers.
     pub class_map: Option<PathBuf>,
 }
 
@@ -123,7 +123,7 @@ impl Source {
     /// Lists the pictures at `path`, a folder or a file.
     ///
     /// # Errors
-    /// Nothing of a known kind is there, classes do not fit together, or a file of an IDX or CIFAR set is damaged.
+    /// There is no known kind of source, the classes do not match, or a file of an IDX or CIFAR set is damaged.
     pub fn open(path: &Path, options: &SourceOptions) -> Result<Self> {
         let class_map = options
             .class_map
@@ -169,7 +169,7 @@ impl Source {
         folder::open(path, class_map)
     }
 
-    /// Adds another place's pictures as `split`; the classes stay those of the training pictures.
+    /// Adds the pictures at another path as `split`; the classes stay those of the training pictures.
     fn join(&mut self, path: &Path, split: Split, class_map: Option<&[String]>) -> Result<()> {
         let invalid = |problem, expected: String, got: String| {
             Error::Source {
@@ -255,7 +255,7 @@ impl Source {
     }
 }
 
-/// Names for classes that a format numbers: those of the class map, `names`, or the numbers.
+/// Names for numbered classes: from the class map, `names`, or the numbers themselves.
 fn named_classes(
     location: &str,
     count: usize,

@@ -1,10 +1,10 @@
-//! From bytes of one element type to numbers of another.
+//! Conversion of bytes of one element type to numbers of another.
 
 use half::{bf16, f16};
 
 use super::Dtype;
 
-/// The little-endian `N`-byte elements of `bytes`; a remainder, which no checked range has, is left out.
+/// The little-endian `N`-byte elements of `bytes`. A remainder is ignored; checked ranges have none.
 fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.as_chunks::<N>().0.iter().copied()
 }

@@ -1,4 +1,4 @@
-//! Strict reading of the header: whatever the bytes are, the result is sound ranges or an error.
+//! Strict parser of the header: for any bytes the result is valid ranges or an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -84,7 +84,7 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header> {
     for (name, tensor) in order {
         let what = || format!("the tensor {}", shown(name));
         let (begin, end) = tensor.data_offsets;
-        // How many bytes a type takes that is not known, only its offsets tell.
+        // For an unknown type, only the offsets say how many bytes it takes.
         let size = match &tensor.dtype {
             Stored::Known(dtype) => {
                 elements(&tensor.shape).and_then(|count| count.checked_mul(dtype.size_bytes()))
@@ -190,7 +190,7 @@ struct RawTensor {
 struct RawHeader {
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, RawTensor>,
-    /// Names that stand for nothing (`null`).
+    /// Names whose value is `null`.
     absent: BTreeSet<String>,
 }
 
@@ -233,10 +233,10 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// Reads an object of strings in which no key repeats: the last one would win without a word.
+/// Reads an object of strings in which no key repeats; without this check the last one would win silently.
 ///
 /// # Errors
-/// The deserializer's; for a key that appears twice.
+/// The deserializer's error; an error for a key that appears twice.
 pub fn unique_strings<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {

@@ -2,7 +2,7 @@
 //!
 //! Layout (<https://huggingface.co/docs/safetensors>): 8 bytes, little-endian, the length of the header; the header, a
 //! JSON object from each name to `dtype`, `shape` and `data_offsets`, with an optional `__metadata__` object of
-//! strings; then the tensors' bytes, row-major and little-endian, without holes. Offsets count from the header's end.
+//! strings; then the tensors' bytes, row-major and little-endian, without gaps. Offsets count from the header's end.
 //!
 //! The header is checked here and not by the `safetensors` crate because a repeated name must be an error, not a silent
 //! choice, and because messages name the file, the tensor and what is wrong with it.
@@ -23,7 +23,7 @@ pub(crate) use write::{encoded_bytes, write_to};
 /// The header key that is not a tensor.
 const METADATA: &str = "__metadata__";
 
-/// The header's largest length, the limit that the official readers keep too.
+/// Size limit of the header, the same as in the official readers.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Elements of a shape; `None` when the product overflows.

@@ -14,7 +14,7 @@ use crate::error::shown;
 use crate::hash::open_regular;
 use crate::{Error, Result};
 
-/// An open `.safetensors` file; nothing but its header is read until a tensor is asked for.
+/// An open `.safetensors` file. Only its header is read until a tensor is requested.
 pub struct SafetensorsFile {
     path: PathBuf,
     map: Mmap,
@@ -22,18 +22,18 @@ pub struct SafetensorsFile {
 }
 
 impl SafetensorsFile {
-    /// Maps the file and checks its header: every tensor's bytes are in the file, none overlap, no bytes are left over,
+    /// Maps the file and checks its header: every tensor's bytes are in the file, none overlap, no bytes are unused,
     /// no name repeats.
     ///
-    /// Whoever changes or shortens the file in place while it is open changes the numbers under the reader, or ends the
-    /// process. This crate never writes to a file under its final name.
+    /// If another program changes or shortens the file in place while it is open, the numbers change under the reader,
+    /// or the process is killed. This crate never writes to a file under its final name.
     ///
     /// # Errors
     /// [`Error::Safetensors`], [`Error::Io`].
     pub fn open(path: &Path) -> Result<SafetensorsFile> {
         let (file, _) = open_regular(path)?;
         // SAFETY: the map is only read, as bytes, for which every value is valid. This crate replaces files by renaming
-        // and never changes one in place; that nobody else does is what the documentation above asks for.
+        // and never changes one in place; the documentation above requires the same of other programs.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map it into memory"))?;
         let header = header::parse(path, &map)?;
         Ok(SafetensorsFile {
@@ -63,8 +63,9 @@ impl SafetensorsFile {
         &self.header.metadata
     }
 
-    /// Lets go of the pages of a tensor that was read and is not needed again soon: until then they count as memory of
-    /// this process, beside the numbers that were made of them. They are read again when somebody asks for them.
+    /// Releases the memory pages of a tensor that was read and is not needed again soon; until then they count as
+    /// memory of this process, in addition to the numbers that were made from them. They are read again when they are
+    /// needed.
     ///
     /// # Errors
     /// [`Error::MissingTensor`].
@@ -72,13 +73,13 @@ impl SafetensorsFile {
         let range = self.info(name)?.range.clone();
         #[cfg(unix)]
         {
-            // SAFETY: the map is a read-only one of a file: pages that are let go come back with the same bytes, so that
+            // SAFETY: the map is a read-only map of a file, so released pages are read again with the same bytes, and
             // slices of them stay valid.
             let advised = unsafe {
                 self.map
                     .unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
             };
-            // It is advice: a system that cannot follow it only holds more memory.
+            // This is only advice: if the system ignores it, the process just uses more memory.
             let _ = advised;
         }
         #[cfg(not(unix))]
@@ -97,14 +98,14 @@ impl SafetensorsFile {
     /// A tensor's element type in the file.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::WrongDtype`] for a type that is not known here. A tensor of such a type matters
-    /// to nobody who does not ask for it.
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`] for an unknown type. A tensor of an unknown type causes no error
+    /// until it is requested.
     pub fn dtype(&self, name: &str) -> Result<Dtype> {
         let info = self.info(name)?;
         self.known(name, info, KNOWN)
     }
 
-    /// Refuses a tensor that has another shape than `expected`.
+    /// Returns an error if a tensor has another shape than `expected`.
     ///
     /// # Errors
     /// [`Error::WrongShape`], [`Error::MissingTensor`].

@@ -1,4 +1,4 @@
-//! The streaming writer: one buffer, whatever the size of the file.
+//! The streaming writer, which needs one buffer for a file of any size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
@@ -62,8 +62,8 @@ impl<'a> TensorSource<'a> {
 
 /// Writes a `.safetensors` file beside `path`, syncs it and renames it over `path`.
 ///
-/// Tensors are laid out by element type and then by name, whatever order they come in, as the official writer does. A
-/// file that is already there, and perhaps mapped, is replaced and never written to.
+/// Tensors are laid out by element type and then by name, in any order of the input, as the official writer does. An
+/// existing file, which may be mapped, is replaced and never written to.
 ///
 /// # Errors
 /// [`Error::Unwritable`] (a repeated name, a shape that overflows), [`Error::WrongSize`] (data and shape disagree),
@@ -91,7 +91,7 @@ pub(crate) fn encoded_bytes(
     Ok((plan.header.len() as u64).saturating_add(plan.data_bytes as u64))
 }
 
-/// Writes the format to any sink; `path` is for messages.
+/// Writes the format to any writer; `path` is for messages.
 pub(crate) fn write_to<'a>(
     sink: impl Write,
     path: &Path,
@@ -111,7 +111,7 @@ pub(crate) fn write_to<'a>(
         data,
     } in tensors
     {
-        // Plan::new has refused every shape whose size overflows.
+        // Plan::new returned an error for every shape whose size overflows.
         let expected = byte_size(dtype, &shape).unwrap_or_default() as u64;
         let mut counted = CountingWriter {
             inner: &mut out,
@@ -136,9 +136,9 @@ pub(crate) fn write_to<'a>(
     Ok(out.get_ref().written())
 }
 
-/// What is known before the first byte is written.
+/// The layout, which is known before the first byte is written.
 struct Plan {
-    /// With its length in front and its padding.
+    /// The header with its length prefix and its padding.
     header: Vec<u8>,
     data_bytes: usize,
 }

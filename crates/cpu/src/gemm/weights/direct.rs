@@ -1,6 +1,6 @@
-//! Products of a few rows: each weight is read once, widened in registers and used at once.
+//! Products of a few rows: each weight is loaded once, widened in registers and used immediately.
 
-use super::super::driver::pieces;
+use super::super::pieces::pieces;
 use super::super::kernel::PANEL;
 use super::super::vector::{Portable, Vector};
 use super::super::{Mat, Write};
@@ -12,9 +12,9 @@ use crate::simd::{Level, level};
 use crate::simd::{prefetch, simd};
 use std::ops::Range;
 
-/// Most rows that are multiplied as the weights stream by.
+/// Largest number of rows of such a product.
 pub(super) const DIRECT_ROWS: usize = 4;
-/// Whether `x` is multiplied as the weights stream by: few rows, whose numbers are adjacent. All others share
+/// Whether `x` is multiplied this way: it has few rows, and their numbers are adjacent. All other products share
 /// widened blocks.
 pub(super) fn is_direct(x: Mat<'_>) -> bool {
     x.rows <= DIRECT_ROWS && x.col_stride == 1
@@ -94,11 +94,11 @@ fn chain<const R: usize>(chains: &mut [Row<f32>], rows: &[&[f32]], block: Block<
     R
 }
 
-/// What a weight is kept as.
+/// The type of a stored weight.
 trait Weight {
-    /// Bytes of a part from the weights in use to those that are asked for, if any are. The processor looks ahead by
-    /// itself as far as its window of instructions goes: far enough for f32, while the fewer bytes a weight has, the
-    /// less memory a window spans.
+    /// Distance in bytes from the weights in use to those to prefetch within a part, if any. The processor prefetches
+    /// as far as its window of instructions reaches. That is far enough for f32, but smaller weights take fewer bytes
+    /// per instruction, so the window covers less memory.
     const AHEAD: Option<usize>;
     /// # Safety
     /// As for [`Vector`]; there must be a vector of weights.
@@ -109,7 +109,7 @@ impl Weight for f32 {
     const AHEAD: Option<usize> = None;
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { V::load(from.cast()) }
     }
 }
@@ -119,7 +119,7 @@ impl Weight for u16 {
     const AHEAD: Option<usize> = Some(1 << 10);
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { V::halves(from) }
     }
 }
@@ -129,12 +129,12 @@ impl Weight for i8 {
     const AHEAD: Option<usize> = Some(2 << 10);
     #[inline(always)]
     unsafe fn widen<V: Vector>(from: *const Self) -> V {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { V::bytes(from) }
     }
 }
 
-/// Sums `x·w` over the positions of a block, each chain on its own.
+/// Sums `x·w` over the positions of a block, each chain separately.
 fn sum<T: Weight, const R: usize>(
     chains: &mut [Row<f32>; R],
     x: &[&[f32]; R],
@@ -173,7 +173,7 @@ mod x86 {
         part: usize,
         depth: usize,
     ) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { stream::<__m512, T, R, 2>(chains, x, weights, part, depth) }
     }
 
@@ -187,12 +187,12 @@ mod x86 {
         part: usize,
         depth: usize,
     ) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees it.
         unsafe { stream::<__m256, T, R, N>(chains, x, weights, part, depth) }
     }
 }
 
-/// Adds one position to the sums; `weights` leads to those of each vector of columns.
+/// Adds one position to the sums; `weights` points to the weights of each vector of columns.
 ///
 /// # Safety
 /// As for [`stream`].
@@ -203,7 +203,7 @@ unsafe fn position<V: Vector, T: Weight, const R: usize, const N: usize>(
     weights: [*const T; N],
     at: usize,
 ) {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let x = x.map(|x| V::splat((*x.add(at)).to_bits()));
         for (j, weights) in weights.into_iter().enumerate() {
@@ -238,7 +238,7 @@ unsafe fn stream<V: Vector, T: Weight, const R: usize, const N: usize>(
                 *columns = weights.add(col / LINE * part + col % LINE);
             }
             let mut sums = [[V::splat(0); N]; R];
-            // Four rows of a part fill a cache line at least.
+            // Four rows of a part fill at least a cache line.
             for k in (0..depth / 4).map(|four| 4 * four) {
                 if let (0, Some(ahead)) = (first, T::AHEAD) {
                     for p in 0..PANEL / LINE {

@@ -1,8 +1,8 @@
-//! The bytes of a panel: [`PANEL`] columns by `K` positions.
+//! The storage format of a panel: [`PANEL`] columns by `K` positions.
 //!
-//! A panel has two parts of 16 columns, one after the other, each with the 16 numbers of every position in a row. So f32
-//! lies as micro-kernels with tiles of 16 columns read it, and a product of few rows reads two streams at once. With
-//! [`WeightFormat::Int8`] the scales come first: 32 for every [`BLOCK`] positions.
+//! A panel has two parts of 16 columns, one after the other, each with the 16 numbers of every position in a row. So
+//! f32 has the layout that micro-kernels with tiles of 16 columns read, and a product of few rows reads two streams at
+//! once. With [`WeightFormat::Int8`] the scales come first: 32 for every [`BLOCK`] positions.
 
 use super::super::bf16::Bf16;
 use super::super::driver;
@@ -51,7 +51,7 @@ macro_rules! view {
     ($name:ident, $name_mut:ident, $number:ty) => {
         fn $name(lines: &[Line]) -> &[$number] {
             let len = size_of_val(lines) / size_of::<$number>();
-            // SAFETY: lines are aligned more strictly, hold so many numbers, and every bit pattern is one.
+            // SAFETY: lines are aligned more strictly, hold that many numbers, and every bit pattern is valid.
             unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len) }
         }
         fn $name_mut(lines: &mut [Line]) -> &mut [$number] {
@@ -65,7 +65,7 @@ view!(floats, floats_mut, f32);
 view!(halves, halves_mut, u16);
 view!(bytes, bytes_mut, i8);
 
-/// Numbers of some positions: those of position `i` in part `p` begin at `p·part + i·16`.
+/// Numbers of some positions; those of position `i` in part `p` begin at `p·part + i·16`.
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'a, T> {
     pub numbers: &'a [T],
@@ -73,7 +73,7 @@ pub(super) struct Parts<'a, T> {
 }
 
 impl<'a, T> Parts<'a, T> {
-    /// `numbers` are all of a panel.
+    /// Selects `positions`; `numbers` are all numbers of a panel.
     fn new(numbers: &'a [T], positions: Range<usize>) -> Self {
         let part = numbers.len() / PARTS;
         let end = (PARTS - 1) * part + positions.end * LINE;
@@ -87,7 +87,7 @@ impl<'a, T> Parts<'a, T> {
     #[inline(always)]
     fn row(&self, part: usize, position: usize) -> &'a [T; LINE] {
         let numbers = &self.numbers[part * self.part + position * LINE..];
-        // `new` took whole positions, and callers count as many as the block has.
+        // `new` selected whole positions, and callers pass only positions of the block.
         numbers.first_chunk().expect("a position has all columns")
     }
 
@@ -125,7 +125,7 @@ fn from_half(half: u16) -> f32 {
     f32::from_bits(u32::from(half) << 16)
 }
 
-/// Largest magnitude; NaN if there is one.
+/// Largest magnitude; NaN if a number is NaN.
 fn magnitude(numbers: impl Iterator<Item = f32>) -> f32 {
     numbers.fold(0.0f32, |most, x| {
         if x.is_nan() || most.is_nan() {
@@ -162,7 +162,7 @@ pub(super) fn narrow(
             };
             let scales = &mut floats_mut(scales).as_chunks_mut().0[start / BLOCK];
             *scales = most.map(scale);
-            // A scale of 0, or below the normal numbers, has no reciprocal: its column becomes 0.
+            // A scale of 0 or a subnormal scale has no usable reciprocal, so its column becomes 0.
             let inverse = scales.map(|s| if s.is_normal() { 1.0 / s } else { 0.0 });
             // The cast turns NaN into 0.
             write(bytes_mut(lines), start, wide, |x, col| {
@@ -183,8 +183,8 @@ fn write<T>(numbers: &mut [T], start: usize, wide: &[Row<f32>], narrow: impl Fn(
     }
 }
 
-/// `to` = the numbers of a block, in parts of `W` columns, one after the other; but for the factors of its columns
-/// that are returned.
+/// Widens the numbers of a block into `to`, in parts of `W` columns, one after the other, without the factors of its
+/// columns, which are returned.
 pub(super) fn widen<'a, const W: usize>(to: &mut [f32], block: Block<'a>) -> Option<&'a Row<f32>> {
     match block {
         Block::F32(parts) => widen_floats::<W>(to, parts),
@@ -197,7 +197,7 @@ pub(super) fn widen<'a, const W: usize>(to: &mut [f32], block: Block<'a>) -> Opt
     None
 }
 
-/// Writes all numbers, in parts of `W` columns.
+/// Writes all numbers in parts of `W` columns.
 #[inline(always)]
 fn widen_by<const W: usize, T>(to: &mut [f32], from: Parts<'_, T>, wide: impl Fn(&T) -> f32) {
     let depth = to.len() / PANEL;

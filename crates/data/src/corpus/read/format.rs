@@ -1,11 +1,11 @@
-//! What a file is, by its first bytes.
+//! Detects the format of a file by its first bytes.
 
-/// A format that is no text and not read.
+/// A format that is not text and not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Foreign {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// What to do about it.
+    /// Advice for the user.
     pub help: &'static str,
 }
 
@@ -15,11 +15,11 @@ pub(super) enum Format {
     Gzip,
     Zstd,
     Foreign(Foreign),
-    /// Text, or something unknown.
+    /// Text, or an unknown format.
     Other,
 }
 
-/// First bytes of formats that are met where text is looked for.
+/// The first bytes of formats that users are likely to pass instead of text.
 const FOREIGN: [(&[u8], &str, &str); 14] = [
     (b"\xfd7zXZ\0", "xz", "decompress it first: xz -dk FILE"),
     (b"BZh", "bzip2", "decompress it first: bzip2 -dk FILE"),
@@ -50,7 +50,7 @@ const FOREIGN: [(&[u8], &str, &str); 14] = [
 ];
 
 const UTF16: &str = "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW";
-/// Where text in `tar` archives has its name.
+/// The position of the magic bytes in `tar` archives.
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
 
 /// The format of a file that begins with `head`.
@@ -61,7 +61,7 @@ pub(super) fn of(head: &[u8]) -> Format {
     if let [a, 0x2a, 0x4d, 0x18, ..] = head
         && a & 0xf0 == 0x50
     {
-        // A skippable frame, RFC 8878 section 3.1.2.
+        // The first bytes of a skippable frame, RFC 8878 section 3.1.2.
         return Format::Zstd;
     }
     if head.starts_with(b"\x28\xb5\x2f\xfd") {
@@ -75,7 +75,7 @@ pub(super) fn of(head: &[u8]) -> Format {
 
 fn foreign(head: &[u8]) -> Option<Foreign> {
     let found = FOREIGN.iter().find(|(magic, name, _)| {
-        // "BZh" may begin a text; in a file a digit and a block follow.
+        // A text may begin with "BZh"; in a bzip2 file a digit and a block follow.
         head.starts_with(magic) && (*name != "bzip2" || is_bzip2(head))
     });
     if let Some(&(_, name, help)) = found {
@@ -104,7 +104,7 @@ fn foreign(head: &[u8]) -> Option<Foreign> {
 }
 
 fn is_bzip2(head: &[u8]) -> bool {
-    // The start of a block, or of the end of an empty file.
+    // The magic bytes of a block, or of the end of an empty file.
     head.get(3).is_some_and(u8::is_ascii_digit)
         && [
             &b"\x31\x41\x59\x26\x53\x59"[..],
@@ -114,7 +114,7 @@ fn is_bzip2(head: &[u8]) -> bool {
         .any(|block| head.get(4..10) == Some(block))
 }
 
-/// UTF-16 without a mark: nearly every other byte of a text in a Latin script is zero, and no other one.
+/// UTF-16 without a byte order mark: in Latin script nearly every other byte is zero, and no other byte is.
 fn unmarked_utf16(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let pairs = head.len() / 2;
     let zeros = |at: usize| {

@@ -1,6 +1,6 @@
 //! Gzip files as a byte stream: all members of a file, each with its checksum verified.
 //!
-//! Format: RFC 1952. Zeros behind a member are padding, as tapes and block devices leave it.
+//! Format: RFC 1952. Zeros after a member are padding, which tapes and block devices add.
 
 use std::io::{self, BufRead, Read};
 
@@ -50,7 +50,7 @@ impl<R: BufRead> Read for Decoder<R> {
     }
 }
 
-/// Skips padding; whether anything follows.
+/// Skips padding; returns whether more data follows.
 fn skip_zeros(source: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let bytes = source.fill_buf()?;

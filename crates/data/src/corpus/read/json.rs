@@ -1,4 +1,4 @@
-//! Whether a file holds JSON Lines, which its content decides wherever its name does not.
+//! Decides by its content whether a file holds JSON Lines, unless its name already says so.
 
 use std::io::{BufRead, Read};
 
@@ -8,20 +8,20 @@ use super::source::Source;
 use crate::corpus::CorpusOptions;
 use crate::error::Result;
 
-/// How a file relates to JSON.
+/// The kind of JSON in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An object on each line.
     Lines,
-    /// It begins as one JSON value does that goes over several lines, or is no object.
+    /// One JSON value that spans several lines, or a value that is not an object.
     Whole,
     None,
 }
 
-/// Names under which nothing but JSON Lines is meant.
+/// Extensions that always mean JSON Lines.
 const LINES: [&str; 3] = ["jsonl", "ndjson", "jsonlines"];
 
-/// Looks at the first lines of a file, which stay to be read.
+/// Looks at the first lines of a file without consuming them.
 pub(super) fn kind(source: &mut Source, options: &CorpusOptions) -> Result<Kind> {
     if source.has_extension(&LINES) {
         return Ok(Kind::Lines);
@@ -33,8 +33,8 @@ pub(super) fn kind(source: &mut Source, options: &CorpusOptions) -> Result<Kind>
     }
     let limit_bytes = options.max_document_bytes;
     let [first, second] = first_lines(source, limit_bytes)?;
-    // Lines are lines of text with the wanted key. Where the name says JSON or a key was asked for, two objects or the
-    // request are enough, and a missing key becomes an error that names the keys there are.
+    // A file counts as JSON Lines if its lines have the wanted key. If its name says JSON or the user gave a key, any
+    // two objects (or the user's request) are enough, and a missing key becomes an error that lists the existing keys.
     let is_json = source.has_extension(&["json"]) || options.text_key.is_some();
     let Some(found) = first.and_then(|line| object(&line, options.key())) else {
         return Ok(Kind::Whole);
@@ -63,7 +63,7 @@ fn first_byte(head: &[u8]) -> Option<u8> {
         .find(|byte| !byte.is_ascii_whitespace())
 }
 
-/// The first two lines that are not blank, as far as there are any.
+/// The first two lines that are not blank, if they exist.
 fn first_lines(source: &mut Source, limit_bytes: u64) -> Result<[Option<String>; 2]> {
     let mut read = Vec::new();
     let mut lines = [None, None];

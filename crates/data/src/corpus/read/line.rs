@@ -1,14 +1,14 @@
-//! One line of a JSON Lines file: the text at a key, and nothing else kept.
+//! Parses one line of a JSON Lines file and keeps only the text at a key.
 
 use std::fmt;
 
 use super::repair::repair;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Keys kept for a message.
+/// Number of keys kept for a message.
 const SHOWN_KEYS: usize = 8;
 
-/// What a line has at a key.
+/// The value of a line at a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A string.
@@ -17,12 +17,12 @@ pub(super) enum Found {
     Other(&'static str),
     /// The line is a value of this kind, not an object.
     NoObject(&'static str),
-    /// Nothing; these are the first keys by name.
+    /// The key is missing; these are the first keys in order of name.
     Missing(Vec<String>),
 }
 
-/// Reads a line as Python's `json` writes it. Returns with what is found how many halves of surrogate pairs in the text
-/// became U+FFFD.
+/// Parses a line as Python's `json` writes it. Returns the value and the number of unpaired surrogates in the text that
+/// were replaced by U+FFFD.
 pub(super) fn read(line: &str, key: &str) -> serde_json::Result<(Found, u64)> {
     let error = match read_json(line, key) {
         Ok(found) => return Ok((found, 0)),
@@ -35,7 +35,7 @@ pub(super) fn read(line: &str, key: &str) -> serde_json::Result<(Found, u64)> {
     let Found::Text(text) = &found else {
         return Ok((found, 0));
     };
-    // Halves may be in other strings too: only those of the text differ when something else replaces them.
+    // Other strings may also hold surrogates. Those of the text are found by parsing with two different replacements.
     let count = |text: &str| text.matches(char::REPLACEMENT_CHARACTER).count() as u64;
     let without = match repair(line, *b"0020") {
         Some(other) if repaired.surrogates > 0 => read_json(&other.line, key)?,
@@ -49,7 +49,7 @@ pub(super) fn read(line: &str, key: &str) -> serde_json::Result<(Found, u64)> {
     Ok((found, replaced))
 }
 
-/// Reads a line of JSON; memory goes to the text alone, whatever else the line holds. Of a repeated key the last counts.
+/// Parses a line of JSON. Only the text takes memory; other values are skipped. If a key repeats, the last one counts.
 fn read_json(line: &str, key: &str) -> serde_json::Result<Found> {
     let mut deserializer = serde_json::Deserializer::from_str(line);
     let found = Object { key }.deserialize(&mut deserializer)?;
@@ -61,19 +61,19 @@ fn read_json(line: &str, key: &str) -> serde_json::Result<Found> {
     })
 }
 
-/// A value, as far as it matters.
+/// The part of a value that is needed.
 enum Value {
     Text(String),
     Other(&'static str),
     Found(Found),
 }
 
-/// Looks for `key` in an object.
+/// Searches an object for `key`.
 struct Object<'k> {
     key: &'k str,
 }
 
-/// Keeps a string.
+/// Accepts a string and keeps it.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Object<'_> {
@@ -92,7 +92,7 @@ impl<'de> DeserializeSeed<'de> for Text {
     }
 }
 
-/// Tells values apart; an object is searched where that is asked for.
+/// Finds out the kind of a value; an object is searched for a key if one is given.
 struct Kinds<'k>(Option<Object<'k>>);
 
 impl<'de> Visitor<'de> for Kinds<'_> {

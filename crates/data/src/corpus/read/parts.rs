@@ -1,4 +1,4 @@
-//! One file as several documents with a marker between them, read part by part.
+//! Reads one file as several documents separated by a marker, part by part.
 
 use std::io::BufRead;
 
@@ -8,7 +8,7 @@ use super::source::Source;
 use super::{BYTE_ORDER_MARK, Outcome, Sink, utf8};
 use crate::error::{Error, Result};
 
-/// Puts the parts of a file into `sink`; memory is bounded by the largest one.
+/// Passes the parts of a file to `sink`; memory is bounded by the largest part.
 pub(super) fn read(
     mut source: Source,
     is_named: bool,
@@ -28,7 +28,7 @@ pub(super) fn read(
             Err(error) => return Err(source.error(error)),
         };
         let (read, is_end) = (bytes.len(), bytes.is_empty());
-        // A marker may begin in the bytes before and end in these.
+        // A marker may begin in earlier bytes and end in these.
         let mut searched = (pending.len() + 1).saturating_sub(marker.len());
         pending.extend_from_slice(bytes);
         source.reader().consume(read);
@@ -55,7 +55,7 @@ pub(super) fn read(
     }
 }
 
-/// Whether the first bytes of a file are text that may end inside a character.
+/// Whether the first bytes of a file are text; the last character may be incomplete.
 fn is_text(head: &[u8]) -> bool {
     let is_utf8 = |head| match std::str::from_utf8(head) {
         Ok(_) => true,

@@ -1,17 +1,17 @@
-//! What Python's `json` writes and no JSON parser reads.
+//! Repairs what Python's `json` writes but no JSON parser reads.
 //!
-//! Its `dumps` writes a lone half of a surrogate pair as an escape, and NaN and the infinities by these names. Here the
-//! halves become U+FFFD and the names 0, each as long as it was, so that columns stay right.
+//! Its `dumps` writes an unpaired surrogate as an escape, and NaN and the infinities as bare names. Here surrogates
+//! become U+FFFD and the names become 0, with the same length, so that columns in messages stay right.
 
 /// A line that was changed.
 pub(super) struct Repaired {
     pub line: String,
-    /// Halves of surrogate pairs replaced.
+    /// Number of unpaired surrogates replaced.
     pub surrogates: u64,
 }
 
-/// Replaces what no parser reads; `None` if there is nothing of it. `replacement` is the four hexadecimal digits that a
-/// half of a pair becomes.
+/// Replaces what no parser reads; `None` if there is nothing to replace. `replacement` is the four hexadecimal digits
+/// that replace an unpaired surrogate.
 pub(super) fn repair(line: &str, replacement: [u8; 4]) -> Option<Repaired> {
     const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let mut bytes = line.as_bytes().to_vec();
@@ -47,19 +47,19 @@ pub(super) fn repair(line: &str, replacement: [u8; 4]) -> Option<Repaired> {
             },
         };
     }
-    // Only ASCII was replaced, by ASCII.
+    // Only ASCII characters were replaced, by ASCII characters.
     let line = String::from_utf8(bytes).ok()?;
     is_changed.then_some(Repaired { line, surrogates })
 }
 
-/// Halves of a surrogate pair.
+/// The two halves of a surrogate pair.
 enum Half {
     High,
     Low,
 }
 use Half::{High, Low};
 
-/// The half of a surrogate pair that an escape such as `\ud83d` stands for.
+/// The half of a surrogate pair that an escape such as `\ud83d` encodes.
 fn surrogate(escape: &[u8]) -> Option<Half> {
     let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
     let mut code = 0_u32;

@@ -1,4 +1,4 @@
-//! An open file, decompressed while it is read, and what its first bytes say about it.
+//! An open file that is decompressed while it is read, and its format by its first bytes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -9,7 +9,7 @@ use super::gzip;
 use super::zstd::{self, MAX_WINDOW_BYTES, WindowTooLarge};
 use crate::error::{Error, Result};
 
-/// First bytes looked at before a file is read.
+/// Number of first bytes that are inspected.
 const HEAD_BYTES: u64 = 8 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -19,11 +19,11 @@ pub(super) struct Source<'a> {
     reader: Reader,
     /// The compression, for messages.
     compression: Option<&'static str>,
-    /// The extension below that of the compression, in lower case.
+    /// The extension without that of the compression, in lower case.
     extension: String,
     /// The first bytes, decompressed.
     pub(super) head: Vec<u8>,
-    /// What the content is instead of text.
+    /// The format of the content if it is not text.
     pub(super) foreign: Option<Foreign>,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Source<'a> {
         let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path).map_err(error())?);
         let extension = extension(path);
         let format = match (format::of(file.fill_buf().map_err(error())?), &*extension) {
-            // What calls itself compressed and is not is damaged: its decoder says so.
+            // A file that is named as compressed but is not is treated as damaged: the decoder returns the error.
             (Format::Other, "gz") => Format::Gzip,
             (Format::Other, "zst") => Format::Zstd,
             (format, _) => format,
@@ -83,7 +83,7 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Makes `bytes` the next ones to be read. Only what was just read may be put back.
+    /// Makes `bytes` the next ones to be read. Only bytes that were just read may be put back.
     pub(super) fn put_back(&mut self, mut bytes: Vec<u8>) {
         bytes.extend_from_slice(self.reader.left());
         self.reader.back = Cursor::new(bytes);
@@ -97,7 +97,7 @@ impl<'a> Source<'a> {
         names.contains(&&*self.extension)
     }
 
-    /// Says of an error of [`reader`](Self::reader) what failed.
+    /// Converts an error of [`reader`](Self::reader) to this crate's error.
     pub(super) fn error(&self, source: io::Error) -> Error {
         let path = self.path.to_owned();
         let window = source.get_ref().and_then(|inner| inner.downcast_ref());
@@ -128,14 +128,14 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A reader that bytes can be put back into.
+/// A reader into which bytes can be put back.
 struct Reader {
     back: Cursor<Vec<u8>>,
     rest: Box<dyn BufRead>,
 }
 
 impl Reader {
-    /// What was put back and is not read again yet.
+    /// The bytes that were put back and not read again so far.
     fn left(&self) -> &[u8] {
         let start = usize::try_from(self.back.position()).unwrap_or(usize::MAX);
         self.back.get_ref().get(start..).unwrap_or_default()
@@ -158,7 +158,7 @@ impl Read for Reader {
 impl BufRead for Reader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.left().is_empty() {
-            // Its memory may be that of a whole line.
+            // The buffer may hold a whole line, so it is freed.
             self.back = Cursor::default();
         }
         self.current().fill_buf()

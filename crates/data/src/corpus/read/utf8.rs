@@ -1,8 +1,8 @@
-//! Bytes as text, and what to do where they are none.
+//! Decodes UTF-8, with advice for bytes that are not UTF-8.
 
 use crate::error::{Error, Result};
 
-/// The text of `bytes`.
+/// Decodes `bytes`.
 pub(super) fn text(bytes: Vec<u8>, location: impl FnOnce() -> String) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let offset_bytes = error.utf8_error().valid_up_to();
@@ -10,7 +10,7 @@ pub(super) fn text(bytes: Vec<u8>, location: impl FnOnce() -> String) -> Result<
         Error::NotUtf8 {
             location: location(),
             offset_bytes,
-            // The error is of these bytes: were all of them valid, there would be none.
+            // The error refers to one of these bytes; valid bytes would have caused no error.
             byte: *bytes
                 .get(offset_bytes)
                 .expect("an invalid byte follows the valid ones"),
@@ -19,7 +19,7 @@ pub(super) fn text(bytes: Vec<u8>, location: impl FnOnce() -> String) -> Result<
     })
 }
 
-/// Advice that does no harm: a conversion is only for texts that are wholly in another encoding.
+/// Advice that does no harm: it suggests a conversion only for texts that are entirely in another encoding.
 fn help(bytes: &[u8]) -> &'static str {
     let is_control = |byte: &&u8| **byte < b' ' && !byte.is_ascii_whitespace() && **byte != 0x1b;
     let controls = bytes.iter().filter(is_control).count();

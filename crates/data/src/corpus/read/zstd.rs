@@ -7,10 +7,10 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// The largest window that is accepted, as by the `zstd` program without `--long`.
+/// The largest accepted window, the same as in the `zstd` program without `--long`.
 pub(super) const MAX_WINDOW_BYTES: u64 = 128 << 20;
 
-/// A frame that asks for more memory than is given.
+/// A frame that needs more memory than is allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("a window of {bytes} bytes")]
 pub(super) struct WindowTooLarge {
@@ -32,11 +32,11 @@ impl<R: BufRead> Decoder<R> {
         }
     }
 
-    /// The next data frame; none at the end of the file.
+    /// The next data frame; `None` at the end of the file.
     fn next_frame(&mut self) -> io::Result<Option<FrameDecoder>> {
         while !self.source.fill_buf()?.is_empty() {
-            // A new decoder takes memory as content comes; one that is used again takes a whole window at once, which a
-            // few bytes could ask for.
+            // A new decoder takes memory only as content arrives. A reused one would allocate a whole window at once,
+            // which a file of a few bytes could request.
             let mut frame = FrameDecoder::new();
             frame.set_max_window_size(MAX_WINDOW_BYTES);
             match frame.reset(&mut self.source) {
