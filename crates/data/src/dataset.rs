@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::prepare::{SUMMARY_VERSION, SplitSummary, Summary, file_names};
+use crate::file_names;
+use crate::prepare::{SUMMARY_VERSION, SplitSummary, Summary};
 use crate::tokenizer::Tokenizer;
 use crate::tokens::TokenFile;
 

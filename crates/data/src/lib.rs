@@ -19,6 +19,7 @@ pub mod crate_sources;
 pub mod dataset;
 mod error;
 pub mod eval;
+mod file_names;
 mod permutation;
 pub mod prepare;
 pub mod sampler;

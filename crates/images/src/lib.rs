@@ -8,7 +8,7 @@
 //! | [`augment`]      | random crops, flips, RandAugment, erasing, mixup and cutmix |
 //! | [`preprocess`]   | preprocessing of every picture: size, crop, normalisation |
 //! | [`source`]       | pictures and classes from folders, IDX and CIFAR files |
-//! | [`fractals`]     | a set of coloured fractals, computed from a seed |
+//! | [`source::fractals`] | a set of coloured fractals, computed from a seed |
 //! | [`fetch`]        | public sets from package registries |
 //! | [`dataset`]      | dataset folders: published atomically, verified when read |
 //! | [`loader`]       | batches for a position, prefetched by workers |
@@ -21,20 +21,23 @@ pub mod dataset;
 pub mod decode;
 mod error;
 pub mod fetch;
-pub mod fractals;
+mod layout;
 pub mod loader;
 pub mod picture;
 pub mod preprocess;
 mod random;
 pub mod resize;
 pub mod source;
+mod split;
+mod text;
 
 pub use augment::Augment;
-pub use dataset::{ImageSet, PrepareOptions, Split, Storage, Summary, prepare};
+pub use dataset::{ImageSet, PrepareOptions, Storage, Summary, prepare};
 pub use decode::{DecodeOptions, Unreadable, decode};
 pub use error::{Error, Result};
 pub use loader::{Batch, Loader, LoaderOptions, Target};
 pub use picture::Picture;
 pub use preprocess::Preprocess;
 pub use resize::{Filter, resize};
-pub use source::Source;
+pub use source::{Source, fractals};
+pub use split::Split;

@@ -3,9 +3,9 @@
 
 use super::Mat;
 use super::bf16::{Bf16, rounded};
-use super::pieces::pieces;
 use super::kept::Kept;
 use super::kernel::{Kernels, bf16_kernels, f32_kernels};
+use super::pieces::pieces;
 use crate::line::LINE;
 use crate::simd::simd;
 use std::ops::Range;

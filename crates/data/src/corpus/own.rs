@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::prepare::file_names;
+use crate::file_names;
 use crate::tokens::MAGIC;
 
 /// Number of bytes of a manifest that are searched for its format, which is the first key.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use super::out::Folder;
 use super::split::{Choice, Cut, Survey, TRAIN, VALID};
 use super::summary::{SUMMARY_VERSION, SplitSummary, Summary, TokenizerSummary};
-use super::{check_fraction, file_names, notes};
+use super::{check_fraction, notes};
 use crate::corpus::CorpusStats;
 use crate::error::{Error, Result};
+use crate::file_names;
 use crate::tokenizer::Tokenizer;
 use crate::tokens::TokenFileWriter;
 

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Summary, file_names};
+use super::Summary;
 use crate::error::{Error, Result};
+use crate::file_names;
 use crate::tokenizer::Tokenizer;
 use crate::tokens::{PARTIAL_PREFIX, Written, create_beside, publish};
 

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{file_names, out::Folder};
+use super::out::Folder;
 use crate::error::{Error, Result};
+use crate::file_names;
 use crate::tokenizer::Losses;
 use crate::tokens::{Point, TokenFileWriter, create_beside, publish};
 

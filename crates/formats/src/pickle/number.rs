@@ -1,23 +1,24 @@
-//! numpy's scalars: `scalar(dtype, bytes)`, where the dtype is an object made from a code such as `i8`.
+//! Values as numbers, also as numpy's scalars: `scalar(dtype, bytes)`, where the dtype is an object made from a code such as `i8`.
 
 use super::Value;
+use super::value::Node;
 
 /// The number of a numpy scalar.
 #[derive(Clone, Copy)]
-pub(super) enum Number {
+enum Number {
     Int(i64),
     Float(f64),
 }
 
 impl Number {
-    pub(super) fn as_i64(self) -> Option<i64> {
+    fn as_i64(self) -> Option<i64> {
         match self {
             Number::Int(value) => Some(value),
             Number::Float(_) => None,
         }
     }
 
-    pub(super) fn as_f64(self) -> f64 {
+    fn as_f64(self) -> f64 {
         match self {
             Number::Int(value) => value as f64,
             Number::Float(value) => value,
@@ -26,7 +27,7 @@ impl Number {
 }
 
 /// The number of a little-endian numpy scalar.
-pub(super) fn scalar(value: Value<'_>) -> Option<Number> {
+fn scalar(value: Value<'_>) -> Option<Number> {
     let object = value.as_object()?;
     matches!(
         object.class,
@@ -53,4 +54,25 @@ pub(super) fn scalar(value: Value<'_>) -> Option<Number> {
         "f8" => Number::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
         _ => return None,
     })
+}
+
+impl Value<'_> {
+    /// An integer of up to 64 bits, also as a numpy scalar.
+    pub fn as_i64(self) -> Option<i64> {
+        match self.node() {
+            Node::Int(value) => Some(*value),
+            Node::Object { .. } => scalar(self)?.as_i64(),
+            _ => None,
+        }
+    }
+
+    /// A number, also as a numpy scalar.
+    pub fn as_f64(self) -> Option<f64> {
+        match self.node() {
+            Node::Int(value) => Some(*value as f64),
+            Node::Float(value) => Some(*value),
+            Node::Object { .. } => Some(scalar(self)?.as_f64()),
+            _ => None,
+        }
+    }
 }

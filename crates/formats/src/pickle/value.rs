@@ -1,7 +1,5 @@
 //! The values of a pickle.
 
-use super::number;
-
 /// Index of a node in its pickle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Id(pub(super) u32);
@@ -88,7 +86,7 @@ pub struct Object<'p> {
 }
 
 impl<'p> Value<'p> {
-    fn node(self) -> &'p Node {
+    pub(super) fn node(self) -> &'p Node {
         // Every id was made together with its node; an id of another pickle would read as None.
         self.pickle
             .nodes
@@ -109,28 +107,9 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// An integer of up to 64 bits, also as a numpy scalar.
-    pub fn as_i64(self) -> Option<i64> {
-        match self.node() {
-            Node::Int(value) => Some(*value),
-            Node::Object { .. } => number::scalar(self)?.as_i64(),
-            _ => None,
-        }
-    }
-
     /// A non-negative integer.
     pub fn as_usize(self) -> Option<usize> {
         self.as_i64()?.try_into().ok()
-    }
-
-    /// A number, also as a numpy scalar.
-    pub fn as_f64(self) -> Option<f64> {
-        match self.node() {
-            Node::Int(value) => Some(*value as f64),
-            Node::Float(value) => Some(*value),
-            Node::Object { .. } => Some(number::scalar(self)?.as_f64()),
-            _ => None,
-        }
     }
 
     /// A string.

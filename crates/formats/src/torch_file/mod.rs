@@ -7,6 +7,7 @@
 
 mod archive;
 mod collect;
+mod info;
 mod made;
 mod recognise;
 mod runs;
@@ -18,9 +19,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use archive::Archive;
+pub use info::TensorInfo;
+pub(crate) use info::{Piece, Source};
 pub(crate) use tensor::{Found, Strided, contiguous, elements, shape_of};
-pub use tensors::{MAX_REPEATED_ELEMENTS, TensorInfo, Tensors};
-pub(crate) use tensors::{Piece, Source, listed_bytes};
+pub(crate) use tensors::listed_bytes;
+pub use tensors::{MAX_REPEATED_ELEMENTS, Tensors};
 pub use write::{TensorSink, TensorSpec, write_torch};
 
 use crate::Result;

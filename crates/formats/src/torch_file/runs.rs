@@ -1,7 +1,7 @@
 //! The bytes of a tensor in row-major order, for any strides.
 
-use super::tensors::Source;
-use super::{TensorInfo, contiguous, elements};
+use super::info::{Source, TensorInfo};
+use super::{contiguous, elements};
 
 /// Calls a function with runs of consecutive bytes, in row-major order.
 pub(super) fn for_each_run<E>(

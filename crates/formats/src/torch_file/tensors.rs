@@ -1,61 +1,18 @@
 //! A listing of named tensors, and their numbers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::info::{Piece, Source, TensorInfo};
 use super::runs::for_each_run;
-use super::{Archive, Strided, elements};
+use super::{Archive, Strided};
 use crate::error::shown;
-use crate::{Dtype, Error, Result};
-
-/// One tensor of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Its name; the dotted path if dicts are nested.
-    pub name: String,
-    /// The type of its elements.
-    pub dtype: Dtype,
-    /// Its shape; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// Steps between elements along each axis, in elements of the storage.
-    pub stride: Vec<usize>,
-    /// The storage that it is a view of; tensors may share one.
-    pub storage: String,
-    /// Its first element, in elements of the storage.
-    pub offset: usize,
-    /// Whether its numbers are the negatives of those in the storage.
-    pub negated: bool,
-}
+use crate::{Error, Result};
 
 /// Limit of the total number of elements, in a file, of tensors that repeat some (expanded ones). Without it a small
 /// file could have tensors of any size.
 pub const MAX_REPEATED_ELEMENTS: usize = 1 << 24;
-
-impl TensorInfo {
-    /// The number of elements.
-    pub fn elements(&self) -> usize {
-        // This was checked when the tensor was listed.
-        elements(&self.shape).unwrap_or(0)
-    }
-}
-
-/// Consecutive elements in a file.
-#[derive(Clone)]
-pub(crate) struct Piece {
-    pub(crate) archive: Arc<Archive>,
-    pub(crate) range: Range<usize>,
-}
-
-/// The place of a tensor's elements.
-#[derive(Clone)]
-pub(crate) enum Source {
-    /// The range from the first to the last element, including gaps between strides.
-    View(Piece),
-    /// Row-major, in several pieces, each of whole elements.
-    Joined(Vec<Piece>),
-}
 
 /// Memory for a tensor in a list, counted twice for vectors and tables that double as they grow.
 pub(crate) fn listed_bytes(name: &str, shape: &[usize]) -> usize {

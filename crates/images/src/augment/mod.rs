@@ -22,11 +22,11 @@ use crate::picture::Picture;
 use crate::preprocess::Preprocess;
 use crate::random::Draws;
 
+pub use affine::Warp;
 pub use crop::Crop;
 pub use erase::Erase;
 pub use mix::Mix;
 pub(crate) use mix::Mixing;
-pub use affine::Warp;
 pub use operation::Operation;
 pub use rand_augment::RandAugment;
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::summary::{Duplicates, Split, SplitSummary};
+use super::summary::{Duplicates, SplitSummary};
 use crate::picture::Picture;
+use crate::split::Split;
 
 /// Sums over the pixels of the training pictures, computed exactly in integers.
 pub(super) struct Moments {

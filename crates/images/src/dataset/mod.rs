@@ -17,29 +17,7 @@ mod read;
 mod summary;
 mod table;
 
+pub use crate::layout::is_image_dataset;
 pub use prepare::{PrepareOptions, Progress, prepare};
 pub use read::{ImageSet, Pictures};
-pub use summary::{Duplicates, Skipped, Split, SplitSummary, Storage, Summary};
-
-/// Names of the files in a dataset folder.
-pub(crate) mod file_names {
-    use super::Split;
-
-    pub(crate) const SUMMARY: &str = "images.json";
-
-    pub(crate) fn table(split: Split) -> String {
-        format!("{}.table", split.name())
-    }
-
-    pub(crate) fn pixels(split: Split) -> String {
-        format!("{}.pixels", split.name())
-    }
-}
-
-/// The kind of a dataset folder in its manifest.
-pub(crate) const KIND: &str = "images";
-
-/// Whether a folder is a dataset of pictures, also an incomplete one.
-pub fn is_image_dataset(dir: &std::path::Path) -> bool {
-    dir.join(file_names::SUMMARY).is_file()
-}
+pub use summary::{Duplicates, Skipped, SplitSummary, Storage, Summary};

@@ -10,12 +10,14 @@ use tokenformer_store::DirWriter;
 use super::gather::{Moments, Tally, Twins};
 use super::summary::VERSION;
 use super::table::{Record, TableWriter};
-use super::{KIND, Skipped, Split, Storage, Summary, file_names, is_image_dataset};
+use super::{Skipped, Storage, Summary};
 use crate::decode::{DecodeOptions, Unreadable, dimensions};
 use crate::error::{Error, Result};
+use crate::layout::{KIND, file_names, is_image_dataset};
 use crate::picture::Picture;
 use crate::resize::{Filter, resize};
 use crate::source::{Data, Item, Loaded, Source};
+use crate::split::Split;
 
 /// Options for making a dataset.
 #[derive(Debug, Clone)]

@@ -9,11 +9,13 @@ use tokenformer_store::{read_small, verify};
 
 use super::summary::VERSION;
 use super::table::{Limits, Record, Table};
-use super::{KIND, Split, SplitSummary, Storage, Summary, file_names, is_image_dataset};
+use super::{SplitSummary, Storage, Summary};
 use crate::decode::{DecodeOptions, decode, read_file};
 use crate::error::{Error, Result};
+use crate::layout::{KIND, file_names, is_image_dataset};
 use crate::picture::Picture;
 use crate::source::MAX_CLASSES;
+use crate::split::Split;
 
 /// Size limit of `images.json`, most of which are names of classes and of unreadable files.
 const MAX_SUMMARY_BYTES: u64 = 1 << 30;

@@ -5,35 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::DecodeOptions;
+use crate::split::Split;
 
 /// Version of `images.json` and the tables.
 pub(crate) const VERSION: u32 = 1;
-
-/// A part of a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// For training.
-    Train,
-    /// For choosing settings and checkpoints.
-    Valid,
-    /// For one final measurement.
-    Test,
-}
-
-impl Split {
-    /// All splits, in order.
-    pub const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
-
-    /// `train`, `valid` or `test`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Valid => "valid",
-            Self::Test => "test",
-        }
-    }
-}
 
 /// The storage of the pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,8 +21,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::shown;
 use crate::picture::Picture;
+use crate::text::shown;
 use exif::Orientation;
 
 /// How files are decoded.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Work;
-use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::source::{Block, Data, Item, Part, Source};
+use crate::split::Split;
 
 pub(super) const PACKAGE: &str = "smartcore 0.7.0 (a crate)";
 

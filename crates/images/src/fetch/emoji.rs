@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Work;
-use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::source::{Data, Item, Part, Source};
+use crate::split::Split;
 
 pub(super) const PACKAGE: &str = "emoji-datasource-twitter 16.0.0 (npm)";
 

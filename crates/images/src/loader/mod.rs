@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::augment::{Augment, Mixing};
-use crate::dataset::{ImageSet, Pictures, Split};
+use crate::dataset::{ImageSet, Pictures};
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocess;
 use crate::random::{Draws, Purpose};
+use crate::split::Split;
 use order::Order;
 use prefetch::Prefetch;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Block, Data, Item, Part, Source, named_classes};
-use crate::dataset::Split;
 use crate::error::{Error, Result};
+use crate::split::Split;
 
 const SIDE: usize = 32;
 const PIXELS: usize = 3 * SIDE * SIDE;

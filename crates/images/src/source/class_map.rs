@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::MAX_CLASSES;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
+use crate::text::shown;
 
 const MAX_BYTES: u64 = 16 << 20;
 

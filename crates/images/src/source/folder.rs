@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::{Data, Item, MAX_CLASSES, Part, Source};
-use crate::dataset::{Split, is_image_dataset};
 use crate::decode::{Unreadable, looks_like_a_picture};
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
+use crate::layout::is_image_dataset;
+use crate::split::Split;
+use crate::text::shown;
 
 /// Folder names that mean splits instead of classes, if all folders have such names.
 const SPLITS: [(&str, Split); 5] = [

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use flate2::bufread::MultiGzDecoder;
 
 use super::{Block, Data, Item, Part, Source, named_classes};
-use crate::dataset::Split;
 use crate::error::{Error, Result};
+use crate::split::Split;
 
 /// Images and labels of each split.
 pub(super) type Files = Vec<(Split, PathBuf, PathBuf)>;

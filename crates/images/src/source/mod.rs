@@ -11,16 +11,17 @@
 mod cifar;
 mod class_map;
 mod folder;
+pub mod fractals;
 mod idx;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dataset::Split;
 use crate::decode::{DecodeOptions, Unreadable, decode, read_file};
 use crate::error::{Error, Result};
-use crate::fractals::{self, System};
 use crate::picture::Picture;
+use crate::split::Split;
+use fractals::System;
 
 /// Most classes of a dataset.
 pub const MAX_CLASSES: usize = 65_535;

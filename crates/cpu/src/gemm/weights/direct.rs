@@ -1,7 +1,7 @@
 //! Products of a few rows: each weight is loaded once, widened in registers and used immediately.
 
-use super::super::pieces::pieces;
 use super::super::kernel::PANEL;
+use super::super::pieces::pieces;
 use super::super::vector::{Portable, Vector};
 use super::super::{Mat, Write};
 use super::PackedWeights;

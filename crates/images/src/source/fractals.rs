@@ -8,11 +8,11 @@
 
 use std::sync::Arc;
 
-use crate::dataset::Split;
+use super::{Data, Item, MAX_CLASSES, Part, Source};
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::random::{Draws, Purpose};
-use crate::source::{Data, Item, MAX_CLASSES, Part, Source};
+use crate::split::Split;
 
 /// Options of the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
