@@ -245,7 +245,7 @@ impl AdamW {
             let Some(Some(moments)) = self.moments.get(param.id()) else {
                 continue;
             };
-            let decay = match param.path().role.decays() {
+            let decay = match param.path().decays() {
                 true => c.weight_decay as f32,
                 false => 0.0,
             };
