@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokenformer_core::config::{HeadKind, NormKind, Positions};
 use tokenformer_core::graph::Blocks;
-use tokenformer_core::param::ParamRole;
+use tokenformer_core::path::ParamRole;
 use tokenformer_core::{Device, Graph, Model, ModelConfig, Tensor};
 
 use crate::layout::elements;

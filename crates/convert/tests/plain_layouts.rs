@@ -13,7 +13,7 @@ use tokenformer_convert::{WeightType, verify};
 use tokenformer_core::config::{
     Family, HeadKind, Init, LayerConfig, LogitScale, ModelSpec, NormKind, Positions, Residual,
 };
-use tokenformer_core::param::ParamRole;
+use tokenformer_core::path::ParamRole;
 use tokenformer_core::{Model, ModelConfig, init};
 use tokenformer_formats::Dtype;
 use tokenformer_store::{DirWriter, TensorSource, write_safetensors};

@@ -7,7 +7,8 @@ use crate::config::{
 };
 use crate::error::{Error, Result};
 use crate::layers::{Layer, Linear, Norm, Part};
-use crate::param::{Param, ParamPath, ParamRole, Place};
+use crate::param::Param;
+use crate::path::{ParamPath, ParamRole, Place};
 use crate::site::{Segment, Site};
 use std::collections::HashMap;
 use std::sync::Arc;

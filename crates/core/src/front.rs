@@ -5,7 +5,8 @@ use crate::config::{ImageInput, Input, ModelConfig, Pool, Positions};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::layers::Linear;
-use crate::param::{Param, ParamRole};
+use crate::param::Param;
+use crate::path::ParamRole;
 use crate::tensor::Tensor;
 use tokenformer_device::{Buffer, Role};
 

@@ -3,7 +3,7 @@
 
 use crate::config::{Init, ModelConfig};
 use crate::error::Result;
-use crate::param::{ParamPath, ParamRole, Place};
+use crate::path::{ParamPath, ParamRole, Place};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};

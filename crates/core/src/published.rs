@@ -5,7 +5,7 @@
 
 use crate::build::block_paths;
 use crate::config::{ModelConfig, SiteKind};
-use crate::param::{ParamRole, Place};
+use crate::path::{ParamRole, Place};
 
 /// Pairs (name here, published name) of all arrays of a model, in the order of files. Of a site with several segments
 /// the first stands for all.

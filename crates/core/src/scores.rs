@@ -1,6 +1,6 @@
 //! Measuring how large the scores of a site are: sums of their squares, per segment.
 
-use crate::ops::Recorder;
+use crate::recorder::Recorder;
 use crate::site::Site;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;

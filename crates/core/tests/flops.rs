@@ -5,7 +5,7 @@ mod common;
 use common::{cpu, encoder, fresh, gpt, gpt2, reference, spec, tokens};
 use tokenformer_core::config::{NormSpan, Slots};
 use tokenformer_core::growth::{Amount, Birth, Growth, Method, Probe, TauRule, grow};
-use tokenformer_core::param::{ParamRole, Place};
+use tokenformer_core::path::{ParamRole, Place};
 use tokenformer_core::{Gradients, Graph, Model, ModelSpec, Recompute};
 
 const T: usize = 20;

@@ -16,7 +16,7 @@ use tokenformer_core::growth::{
     TauRule, grow, params_after,
 };
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::param::ParamPath;
+use tokenformer_core::path::ParamPath;
 use tokenformer_core::{Device, Error, Gradients, Model, ModelSpec};
 
 /// What a way to grow promises.

@@ -9,7 +9,7 @@ use tokenformer_core::config::{NormSpan, ParamTraining, Slots};
 use tokenformer_core::device::Buffer;
 use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::param::ParamPath;
+use tokenformer_core::path::ParamPath;
 use tokenformer_core::{Device, Model, ModelSpec};
 
 const CONTEXT: usize = 64;

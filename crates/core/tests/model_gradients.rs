@@ -13,7 +13,7 @@ use tokenformer_core::config::{
     Residual, SegmentConfig, SiteKind, Slots, Theta,
 };
 use tokenformer_core::device::reference::{values, values_mut};
-use tokenformer_core::param::ParamRole;
+use tokenformer_core::path::ParamRole;
 use tokenformer_core::{Device, Gradients, Graph, LossTargets, Model, init};
 
 /// The model of `base`, whose sites, if it has any, have segments of `segments` tokens.

@@ -16,7 +16,7 @@ use tokenformer_core::config::TrainingSettings;
 use tokenformer_core::device::{Buffer, Device};
 use tokenformer_core::growth::GrowthReport;
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::param::ParamPath;
+use tokenformer_core::path::ParamPath;
 use tokenformer_core::{Model, ModelConfig, WeightFormat};
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};

@@ -10,7 +10,8 @@ use tokenformer_core::device::Usage;
 use tokenformer_core::generate::Session;
 use tokenformer_core::growth::{Birth, GrowthMap};
 use tokenformer_core::optim::AdamW;
-use tokenformer_core::param::{Param, ParamRole};
+use tokenformer_core::param::Param;
+use tokenformer_core::path::ParamRole;
 use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, Recompute};
 
 /// Bytes of a run.

@@ -1,44 +1,8 @@
 //! The layers of a block: Pattention sites, linear projections, MLPs.
 
+use crate::path::SiteKind;
 use serde::{Deserialize, Serialize};
 use tokenformer_device::{NormSpan, Theta};
-
-/// The five places of a block that hold a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SiteKind {
-    /// Query projection.
-    Query,
-    /// Key projection.
-    Key,
-    /// Value projection.
-    Value,
-    /// Output projection.
-    Proj,
-    /// Feed-forward network.
-    Ffn,
-}
-
-impl SiteKind {
-    /// All five, in the order of files and reports.
-    pub const ALL: [Self; 5] = [Self::Query, Self::Key, Self::Value, Self::Proj, Self::Ffn];
-
-    /// The name used in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Query => "query",
-            Self::Key => "key",
-            Self::Value => "value",
-            Self::Proj => "proj",
-            Self::Ffn => "ffn",
-        }
-    }
-
-    /// Whether the layer's output is added to the residual stream.
-    pub fn writes_residual(self) -> bool {
-        matches!(self, Self::Proj | Self::Ffn)
-    }
-}
 
 /// Consecutive parameter tokens that were born together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

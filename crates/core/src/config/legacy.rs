@@ -1,11 +1,12 @@
 //! Reading `config.json` of version 1, which described models of Pattention sites only, with one nonlinearity for all,
 //! and kept what only training needs beside the architecture.
 
-use super::layer::{BlockConfig, LayerConfig, SegmentConfig, SiteConfig, SiteKind};
+use super::layer::{BlockConfig, LayerConfig, SegmentConfig, SiteConfig};
 use super::training::{Anneal, ParamTraining, TrainingSettings};
 use super::{
     FORMAT_VERSION, HeadKind, Init, Input, LogitScale, ModelConfig, NormKind, Positions, Residual,
 };
+use crate::path::SiteKind;
 use serde::Deserialize;
 use tokenformer_device::{NormSpan, Theta};
 

@@ -12,8 +12,9 @@ mod legacy;
 mod spec;
 mod training;
 
+pub use crate::path::SiteKind;
 pub use input::{ImageInput, Input, Pool};
-pub use layer::{BlockConfig, LayerConfig, MlpPart, SegmentConfig, SiteConfig, SiteKind};
+pub use layer::{BlockConfig, LayerConfig, MlpPart, SegmentConfig, SiteConfig};
 pub use spec::{Family, ModelSpec, Slots};
 pub use tokenformer_device::{NormSpan, Theta};
 pub use training::{Anneal, BaseSizes, ParamTraining, Tracked, TrainingSettings};

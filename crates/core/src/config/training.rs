@@ -1,8 +1,7 @@
 //! What only training needs to know of a model, beside its configuration: stored with a run's state.
 
-use super::SiteKind;
 use crate::error::{Result, config_error};
-use crate::param::{ParamPath, ParamRole, Place};
+use crate::path::{ParamPath, ParamRole, Place, SiteKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

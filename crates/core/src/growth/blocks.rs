@@ -9,7 +9,7 @@ use crate::config::{
     in_block,
 };
 use crate::error::{Result, config_error};
-use crate::param::{ParamPath, ParamRole, Place};
+use crate::path::{ParamPath, ParamRole, Place};
 use std::collections::BTreeMap;
 
 /// A block that is added.

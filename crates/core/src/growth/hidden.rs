@@ -10,7 +10,7 @@ use super::{Amount, Birth, Growth};
 use crate::config::{LayerConfig, MlpPart, ParamTraining, SiteKind};
 use crate::error::{Result, config_error};
 use crate::model::site_name;
-use crate::param::{ParamPath, ParamRole, Place};
+use crate::path::{ParamPath, ParamRole, Place};
 
 /// Adds to `map` the new hidden units of every MLP. Refuses an amount for a linear layer, which has nothing to append to.
 pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Result<()> {

@@ -1,12 +1,13 @@
 //! A growth as a map from a network to a larger one: what each array of it starts from.
 
-use super::origin::{Numbers, Origin};
+use super::numbers::Numbers;
+use super::origin::Origin;
 use super::{Birth, Growth, Probe};
 use crate::build::{Builder, all_paths};
 use crate::config::{ModelConfig, ParamTraining, TrainingSettings};
 use crate::error::Result;
 use crate::model::Model;
-use crate::param::ParamPath;
+use crate::path::ParamPath;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -80,7 +81,7 @@ impl GrowthMap {
         self.target.validate()?;
         self.training.validate()?;
         let device = Arc::clone(model.device());
-        let numbers = Numbers::read(self, model, birth, probe)?;
+        let numbers = Numbers::read(&self.origins, &self.target, model, birth, probe)?;
         let (mut old, next_id) = model.take_params();
         let mut kept = HashMap::new();
         for (name, origin) in &self.origins {

@@ -20,10 +20,12 @@
 //! Each way to grow is a file that writes into the map.
 
 mod amount;
+mod arrays;
 mod blocks;
 mod hidden;
 mod map;
 mod method;
+mod numbers;
 mod origin;
 mod probe;
 mod report;

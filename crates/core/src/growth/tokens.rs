@@ -10,7 +10,7 @@ use crate::config::{
 };
 use crate::error::{Result, config_error};
 use crate::model::site_name;
-use crate::param::{ParamPath, ParamRole, Place};
+use crate::path::{ParamPath, ParamRole, Place};
 
 /// Adds to `map` the new tokens of every site.
 pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Result<()> {

@@ -5,7 +5,7 @@
 //! network is; a tied head adds up `m` copies, which the final norm makes up for.
 
 use super::map::{GrowthMap, Promise};
-use super::origin::{Array, Origin, Split};
+use super::origin::{Origin, Split};
 use super::{Amount, Growth, Method, Rate};
 use crate::build::all_paths;
 use crate::config::{
@@ -14,7 +14,7 @@ use crate::config::{
 use crate::error::{Result, config_error};
 use crate::init;
 use crate::model::site_name;
-use crate::param::{ParamPath, ParamRole, Place};
+use crate::path::{ParamPath, ParamRole, Place};
 
 /// What rounding in single precision may move logits by, as a share of their root mean square.
 const ROUNDING: f64 = 1e-5;
@@ -250,86 +250,4 @@ fn old_shape(old: &ModelConfig, path: &ParamPath) -> [usize; 2] {
 /// Whether an array embeds the patches of an image, whose pixels are as many at any width.
 fn of_patches(path: &ParamPath) -> bool {
     path.place == Place::Image("patches")
-}
-
-/// The rows of `old`, repeated to the width and the rows of `shape`, times a factor.
-pub(super) fn repeated(old: &Array, factor: f64, shape: &[usize]) -> Result<Vec<f32>> {
-    let (from, to) = (columns(&old.shape), columns(shape));
-    let mut new = init::constant_array(shape.iter().product(), 0.0)?;
-    let rows = old.numbers.chunks_exact(from).cycle();
-    for (old, new) in rows.zip(new.chunks_exact_mut(to)) {
-        for (x, from) in new.iter_mut().zip(old.iter().cycle()) {
-            *x = (f64::from(*from) * factor) as f32;
-        }
-    }
-    Ok(new)
-}
-
-/// Copies of `old` in the blocks of a matrix of `shape`; those in a row add up to `old`.
-pub(super) fn split(
-    old: &Array,
-    rule: Split,
-    shape: &[usize],
-    seed: u64,
-    stream: &str,
-) -> Result<Vec<f32>> {
-    let (from, to) = (columns(&old.shape), columns(shape));
-    let copies = to / from;
-    let rows = old.shape[0];
-    let mut new = init::constant_array(shape.iter().product(), 0.0)?;
-    let mut normals = init::normals(seed, stream, 1.0);
-    let mut uniforms = init::uniforms(seed, stream);
-    let size = old.rms();
-    let mut shares = vec![0.0; copies];
-    for (i, new) in new.chunks_exact_mut(to).enumerate() {
-        let old = &old.numbers[i % rows * from..][..from];
-        for (j, w) in old.iter().enumerate() {
-            let w = f64::from(*w);
-            match rule {
-                Split::Noisy(noise) => {
-                    shares.fill_with(|| normals.next().map_or(0.0, f64::from));
-                    let mean = shares.iter().sum::<f64>() / copies as f64;
-                    // Without their mean the draws are smaller by this factor.
-                    let lost = (1.0 - 1.0 / copies as f64).sqrt();
-                    for share in &mut shares {
-                        *share = (w + noise * size * (*share - mean) / lost) / copies as f64;
-                    }
-                }
-                Split::Uneven => {
-                    let a = uniforms.next().map_or(0.5, |u| 0.25 + u / 2.0);
-                    shares.copy_from_slice(&[a * w, (1.0 - a) * w]);
-                }
-            }
-            for (copy, share) in shares.iter().enumerate() {
-                new[copy * from + j] = *share as f32;
-            }
-        }
-    }
-    Ok(new)
-}
-
-/// Puts `old`, times `shrink`, into the top left corner of `new`; on top of what is there, or in place of it.
-pub(super) fn put_in_corner(
-    old: &Array,
-    shrink: f64,
-    adds: bool,
-    new: &mut [f32],
-    shape: &[usize],
-) {
-    let (from, to) = (columns(&old.shape), columns(shape));
-    for (old, new) in old.numbers.chunks_exact(from).zip(new.chunks_exact_mut(to)) {
-        for (x, from) in new.iter_mut().zip(old) {
-            let shrunk = f64::from(*from) * shrink;
-            *x = if adds {
-                (f64::from(*x) + shrunk) as f32
-            } else {
-                shrunk as f32
-            };
-        }
-    }
-}
-
-/// Columns of a matrix, or the length of a vector.
-fn columns(shape: &[usize]) -> usize {
-    shape.last().copied().unwrap_or(1).max(1)
 }

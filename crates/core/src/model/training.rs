@@ -5,7 +5,8 @@ use crate::block::Block;
 use crate::config::{BaseSizes, Input, ParamTraining, SiteKind, TrainingSettings};
 use crate::error::Result;
 use crate::gradients::Gradients;
-use crate::param::{Param, ParamRole};
+use crate::param::Param;
+use crate::path::ParamRole;
 use std::sync::Arc;
 
 impl Model {

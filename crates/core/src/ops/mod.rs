@@ -32,47 +32,14 @@ pub(crate) use rotary::Rotate;
 
 use crate::gradients::Gradients;
 use crate::param::Param;
-use crate::recompute::Recompute;
-use crate::tensor::{Tensor, Var};
+pub(crate) use crate::recorder::Recorder;
+use crate::tensor::Var;
 use std::sync::Arc;
 use tokenformer_device::{Device, Result, Role, SharedTemp, Temp, Write};
-
-/// Where operations compute, and whether a tape records them.
-pub(crate) struct Recorder {
-    pub device: Arc<dyn Device>,
-    /// Values recorded so far; `None` in inference.
-    pub vars: Option<Var>,
-    /// What the backward pass recomputes.
-    pub recompute: Recompute,
-    /// Floating-point operations of the forward pass so far.
-    pub flops: u64,
-}
 
 /// Floating-point operations that count for the nonlinearity of one score or hidden unit, forward: two for the norm,
 /// one for the scale, and seven for GELU. The backward pass has twice as many.
 pub(crate) const FLOPS_PER_UNIT: usize = 10;
-
-impl Recorder {
-    pub fn records(&self) -> bool {
-        self.vars.is_some()
-    }
-
-    pub fn temp(&self, len: usize) -> Result<Temp> {
-        Temp::new(&self.device, len, Role::Activation)
-    }
-
-    /// Counts floating-point operations.
-    pub fn count(&mut self, flops: usize) {
-        self.flops += flops as u64;
-    }
-
-    /// Wraps the result of an operation; it gets a number if a tape records.
-    pub fn tensor(&mut self, data: SharedTemp, shape: [usize; 3]) -> Tensor {
-        let var = self.vars;
-        self.vars = var.map(|var| var + 1);
-        Tensor::new(data, shape, var)
-    }
-}
 
 /// The gradients of values during a walk back over a tape, and those of parameters.
 pub(crate) struct Backward<'a> {

@@ -11,7 +11,8 @@ use tokenformer_core::config::{
 use tokenformer_core::device::{Buffer, reference::Reference};
 use tokenformer_core::growth::Probe;
 use tokenformer_core::optim::{AdamW, Applied};
-use tokenformer_core::param::{Param, ParamRole};
+use tokenformer_core::param::Param;
+use tokenformer_core::path::ParamRole;
 use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, SiteKind, init};
 use tokenformer_cpu::Cpu;
 
