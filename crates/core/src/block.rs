@@ -32,7 +32,7 @@ pub(crate) struct Attend {
 }
 
 impl Block {
-    /// The residual stream `[B, T, D]` behind the block.
+    /// The residual stream `[B, T, D]` after the block.
     pub(crate) fn forward<'m>(
         &'m self,
         g: &mut Graph<'m>,
@@ -105,7 +105,7 @@ impl Block {
         }
     }
 
-    /// A layer, to change.
+    /// A layer, mutable.
     pub fn layer_mut(&mut self, kind: SiteKind) -> &mut Layer {
         match kind {
             SiteKind::Query => &mut self.query,
@@ -121,7 +121,7 @@ impl Block {
         self.layer(kind).site()
     }
 
-    /// A layer, to change, if it is a Pattention site.
+    /// A layer, mutable, if it is a Pattention site.
     pub fn site_mut(&mut self, kind: SiteKind) -> Option<&mut Site> {
         self.layer_mut(kind).site_mut()
     }
@@ -149,7 +149,7 @@ impl Block {
         layers.flat_map(|(_, layer)| layer.params()).chain(norms)
     }
 
-    /// Its arrays, to change.
+    /// Its arrays, mutable.
     pub fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
         let norms = [&mut self.attention_norm, &mut self.ffn_norm];
         let norms = norms

@@ -48,7 +48,7 @@ pub struct Moments {
     pub step: u64,
 }
 
-/// What an update did.
+/// The outcome of an update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Applied {
     /// Global L2 norm of the gradient before clipping.
@@ -57,13 +57,14 @@ pub struct Applied {
     pub updated: bool,
 }
 
-/// AdamW. Each parameter counts its own updates, so tokens born late get their own bias correction and warm-up.
+/// AdamW. Each parameter counts its own updates, so tokens that were added later get their own bias correction and
+/// warm-up.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     /// By parameter number.
     moments: Vec<Option<Moments>>,
-    /// What changes from step to step, on the device.
+    /// The numbers that change in every step, on the device.
     step: StepState,
 }
 
@@ -120,7 +121,7 @@ impl AdamW {
         Ok(optimizer)
     }
 
-    /// Makes zero moments for trainable parameters that have none yet, and gives up those of parameters that are gone
+    /// Creates zero moments for trainable parameters that have none, and drops those of parameters that no longer exist
     /// (after a growth).
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use tokenformer_device::{Buffer, Device, PackedMatrix, Result, Role, WeightFormat};
 
-/// What an array does in the network.
+/// The role of an array in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParamRole {
     /// Table `[V, D]` of token embeddings.
@@ -33,7 +33,7 @@ impl ParamRole {
     }
 }
 
-/// Where an array lies in a network.
+/// The place of an array in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Before or after the blocks: `embedding`, `positions`, `head`.
@@ -63,7 +63,7 @@ pub enum Place {
         /// Which projection of the layer.
         name: &'static str,
     },
-    /// A projection of hidden units that an MLP has grown by.
+    /// A projection of hidden units that were added to an MLP.
     Part {
         /// Number of the block.
         block: usize,
@@ -76,7 +76,7 @@ pub enum Place {
     },
 }
 
-/// Where an array lies and what it does there: its name as data.
+/// The place and the role of an array: its name as data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamPath {
     /// Where.
@@ -195,7 +195,7 @@ impl Param {
         })
     }
 
-    /// Takes the array out of its place, in which one without numbers stays.
+    /// Takes the array out and leaves an empty one in its place.
     pub(crate) fn take(&mut self) -> Self {
         let hollow = Self {
             id: self.id,
@@ -237,7 +237,7 @@ impl Param {
         self.id
     }
 
-    /// Where it lies and what it does there.
+    /// Its place and role.
     pub fn path(&self) -> ParamPath {
         self.path
     }
@@ -252,12 +252,12 @@ impl Param {
         &self.shape
     }
 
-    /// Numbers in it.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.value.len()
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.value.is_empty()
     }
@@ -272,7 +272,7 @@ impl Param {
         &self.value
     }
 
-    /// Its numbers on the device, to change.
+    /// Its numbers on the device, mutable.
     pub fn value_mut(&mut self) -> &mut Buffer {
         &mut self.value
     }
