@@ -47,7 +47,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How a verb ends that did not do what it should.
+/// The error of a verb.
 struct Failure {
     message: String,
     /// Whether the user asked for something impossible.
@@ -105,7 +105,7 @@ fn help_added(message: String, help: &str) -> String {
     }
 }
 
-/// The message of an error; one without advice of its own gets the general one.
+/// The message of an error; one without advice gets the general advice.
 fn with_help(error: &Error) -> String {
     let help = match error {
         Error::Data(tokenformer_data::Error::Io { .. }) | Error::Report(_) => {

@@ -1,4 +1,4 @@
-//! Printing that survives a closed or full output: `println!` would panic there.
+//! Printing that does not panic when the output is closed or full, unlike `println!`.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -33,7 +33,7 @@ pub fn print(text: Arguments<'_>) {
     }
 }
 
-/// Prints a line to standard error. What cannot be said there cannot be said at all, and work goes on.
+/// Prints a line to standard error. If that fails, the message is lost and the work continues.
 pub fn log(text: Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What may be written where: nothing that is there is lost without being asked for.
+//! Checks what may be overwritten: existing files are replaced only on request.
 
 use crate::usage;
 use std::fs;
@@ -24,8 +24,8 @@ const RUN_FILES: [&str; 7] = [
     "best",
 ];
 
-/// Refuses a folder to write as a whole, unless nothing is in it, or `force` is given and all in it was written as
-/// a whole by this program. What is read is not replaced in any case.
+/// Returns an error for a folder that will be written, unless it is empty, or `force` is given and this program wrote
+/// everything in it. A folder that is also an input is never replaced.
 ///
 /// # Errors
 /// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
@@ -62,7 +62,7 @@ pub fn folder(flag: &str, to: &Path, force: bool, inputs: &[&Path]) -> Result<()
     }
 }
 
-/// Refuses files to write that are there, unless `force` is given, and what [`file()`] refuses.
+/// Returns an error for output files that exist, unless `force` is given, and in the cases of [`file()`].
 ///
 /// # Errors
 /// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
@@ -78,7 +78,8 @@ pub fn new_files(flag: &str, files: &[PathBuf], force: bool, inputs: &[&Path]) -
     Ok(())
 }
 
-/// Refuses a file to write that is read, that lies among what is read, or that belongs to a model, dataset or run.
+/// Returns an error for an output file that is an input, is inside an input folder, or belongs to a model, dataset or
+/// run.
 ///
 /// # Errors
 /// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
@@ -88,7 +89,7 @@ pub fn file(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // Files are replaced as a whole, which would turn a device or a link into a plain file.
+    // Files are replaced by renaming, which would turn a device or a link into a regular file.
     if fs::symlink_metadata(to).is_ok_and(|found| !found.is_file()) {
         let got = format!("{}, which is no plain file", to.display());
         return Err(usage(flag, "a file to write", got, "choose another name"));
@@ -112,7 +113,7 @@ pub fn file(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
     ))
 }
 
-/// Refuses a run directory whose files would replace others.
+/// Returns an error for a run directory whose files would replace others.
 ///
 /// # Errors
 /// [`tokenformer_train::Error::Recipe`] for `--out`.

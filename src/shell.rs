@@ -10,7 +10,7 @@ pub fn program() -> String {
         .map_or_else(|| "tokenformer".into(), |name| word(&name))
 }
 
-/// A path as an argument of its own: quoted where needed, and not to be taken for a flag.
+/// A path as one argument: quoted if needed, and never mistaken for a flag.
 pub fn path(path: &Path) -> String {
     let begins_with_dash = path.as_os_str().as_encoded_bytes().starts_with(b"-");
     match begins_with_dash {
@@ -23,7 +23,7 @@ pub fn path(path: &Path) -> String {
 pub fn assignment(key: &str, path: &Path) -> String {
     let text = path.to_string_lossy();
     match format!("v = {text}").parse::<toml::Table>() {
-        // It begins with a quote, which TOML would take away.
+        // It begins with a quote, which TOML would remove.
         Ok(table) if table.get("v").is_some_and(toml::Value::is_str) => word(OsStr::new(&format!(
             "{key}={}",
             toml::Value::String(text.into_owned())
@@ -57,7 +57,7 @@ pub fn word(word: &OsStr) -> String {
     }
 }
 
-/// `$'...'` with bytes as octal numbers, for what a terminal would obey and what is no text.
+/// `$'...'` with bytes as octal numbers, for control characters and bytes that are not text.
 fn escaped(word: &OsStr) -> String {
     let byte = |&byte: &u8| match byte {
         b' '..=b'~' if byte != b'\'' && byte != b'\\' => char::from(byte).to_string(),

@@ -39,7 +39,7 @@ fn install() -> Arc<AtomicBool> {
     stop
 }
 
-/// Tells a person that the signal was heard, as a step can take a while.
+/// Tells the user that the signal was received, because a step can take a while.
 #[cfg(unix)]
 fn announce(signals: &[c_int]) {
     if let Ok(mut signals) = signal_hook::iterator::Signals::new(signals) {

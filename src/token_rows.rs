@@ -1,4 +1,4 @@
-//! Rows of tokens in JSON.
+//! Reads rows of tokens from JSON.
 
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a person sees while something runs. Progress goes to standard error, results to standard output.
+//! Progress output for the user. Progress goes to standard error, results to standard output.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -53,7 +53,7 @@ impl TrainingView {
         }
     }
 
-    /// Prints a line that stays.
+    /// Prints a line above the bar.
     pub fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
@@ -61,7 +61,7 @@ impl TrainingView {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -171,7 +171,7 @@ impl StudyView {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -238,7 +238,7 @@ impl Watcher for StudyView {
     }
 }
 
-/// A growth as a table: tokens and parameters per site before and after, and how far the function moved.
+/// A growth as a table: tokens and parameters per site before and after, and how much the function changed.
 pub fn growth_text(report: &GrowthReport) -> String {
     use tokenformer_report::table::Table;
     let mut table = Table::new(["site", "tokens", "->", "parameters", "->"]);

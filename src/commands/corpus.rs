@@ -1,4 +1,4 @@
-//! `data import` and `data export`: token data of other programs.
+//! `data import` and `data export`: conversion of token data of other programs.
 
 use super::{dataset, print_json};
 use crate::args::{ExportDataArgs, ImportArgs, Split};

@@ -1,4 +1,4 @@
-//! `data`: datasets from text or pictures, and what they hold.
+//! `data`: makes and inspects datasets of text or pictures.
 
 use super::{corpus, images, print_json, tasks};
 use crate::args::{DataArgs, DataCommand, FetchWhat, PrepareArgs};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use tokenformer_train::recipe::Resolved;
 use tokenformer_train::{Error, Result};
 
-/// Makes `data.dir` of a recipe lead to its dataset: as it stands, or else from the folder of the recipe file that
-/// names it, so that a recipe and its data can be moved together.
+/// Resolves `data.dir` of a recipe: as it is, or else relative to the folder of the recipe file that names it, so that
+/// a recipe and its data can be moved together.
 ///
 /// # Errors
 /// If there is no dataset in either place; the message says how to make it.
@@ -62,7 +62,7 @@ fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
             )
         }
     };
-    // What is there may be the text itself.
+    // The folder may hold the text itself.
     let (input, out) = match dir.exists() {
         true => (shell::path(dir), renamed(dir)),
         false => ("FILES-OR-FOLDERS".into(), dir.into()),

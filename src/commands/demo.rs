@@ -1,4 +1,4 @@
-//! `demo`: see a model learn, grow without forgetting, and learn on.
+//! `demo`: shows how a model learns, grows without forgetting, and continues to learn.
 
 use super::data::prepare_with_progress;
 use super::device;
@@ -62,13 +62,14 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         out.display()
     );
 
-    // A demo that was stopped goes on by its own recipe: a time fits another number of steps each time.
+    // A demo that was stopped continues with its own recipe, because the same time would now give another number of
+    // steps.
     let earlier = out.join("config.toml");
     let (recipe, vocab) = if earlier.exists() {
         outputs::run_folder(&out)?;
         outln!("going on with the demo that is there, by its own settings");
         let mut recipe = resolve(Some(&earlier), &[])?;
-        // Its data lies within, wherever the demo was moved to or is called from.
+        // Its data is inside its folder, even if the folder was moved or the demo is called from elsewhere.
         if out.join(DATA).exists() {
             recipe.recipe.data.dir = out.join(DATA).display().to_string();
         }
@@ -97,7 +98,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         outln!("\nlook at     {}", out.join("report.html").display());
         outln!(
             "talk to it  {} generate --model {} --prompt \"fn main() {{\"",
-            // Whoever runs the demo through cargo has no `tokenformer` on the path yet.
+            // When the demo runs through cargo, `tokenformer` is not on the path.
             shell::program(),
             shell::path(&out)
         );

@@ -1,4 +1,4 @@
-//! `doctor`: what this machine has, and what will be used of it.
+//! `doctor`: what this machine has, and what the program will use.
 
 use super::{device, print_json};
 use crate::args::DoctorArgs;

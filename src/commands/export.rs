@@ -11,7 +11,7 @@ use tokenformer_store::Which;
 pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     let inputs = [args.model.as_path()];
     match args.to.extension().and_then(|end| end.to_str()) {
-        // The configuration that goes beside a file is never put in the place of another one.
+        // The configuration beside a file never replaces an existing one.
         Some("safetensors" | "bin" | "pt" | "pth") if !args.to.is_dir() => {
             outputs::new_files("--to", std::slice::from_ref(&args.to), args.force, &inputs)?;
         }

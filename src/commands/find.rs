@@ -1,4 +1,4 @@
-//! From a path that the user typed to a model of this program, or to the command that makes one.
+//! Finds the model of this program that a path leads to, or the command that makes one from it.
 
 use crate::shell;
 use serde::Deserialize;
@@ -91,7 +91,7 @@ fn published(path: &Path) -> Option<Error> {
     })
 }
 
-/// What shows that a folder is a published checkpoint, or a training folder of the released code.
+/// The evidence that a folder is a published checkpoint, or a training folder of the released code.
 fn published_folder(dir: &Path) -> Option<String> {
     let names: Vec<String> = fs::read_dir(dir)
         .ok()?
@@ -141,7 +141,7 @@ fn published_folder(dir: &Path) -> Option<String> {
     }
 }
 
-/// What shows that a file holds published weights.
+/// The evidence that a file holds published weights.
 fn published_file(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
     let beside = path.with_file_name(files::CONFIG);
@@ -185,7 +185,7 @@ fn is_repository(path: &Path) -> bool {
     parts.is_some_and(|(owner, name)| plain(owner) && plain(name) && !Path::new(owner).exists())
 }
 
-/// A folder in the working directory that is not there yet, called after what is to be converted.
+/// A new folder in the working directory, named after what will be converted.
 fn free_name(path: &Path) -> PathBuf {
     let whole = path.canonicalize().unwrap_or_else(|_| path.into());
     let is_file = whole.is_file();

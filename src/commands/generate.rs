@@ -40,7 +40,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     if tokens.is_empty() {
         tokens.push(eod.unwrap_or(0));
     }
-    // No more room than this text can fill: keys and values of a whole context can take a gigabyte.
+    // The cache is no larger than this text needs, because keys and values of a whole context can take a gigabyte.
     let room = tokens.len().saturating_add(args.tokens);
     let mut session = Session::new(&model, room.min(model.context()))?;
     let started = Instant::now();
@@ -85,7 +85,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let decode_s = started.elapsed().as_secs_f64();
     out.push(&decoder.finish());
     out.finish();
-    // What was written before stands; only then comes the reason why it ends.
+    // The text so far is printed first, then the reason why it ends.
     failed?;
     if full {
         errln!(
@@ -145,7 +145,7 @@ impl Output {
     }
 }
 
-/// Holds text back for as long as it could be the beginning of a stop text.
+/// Holds text back as long as it could be the beginning of a stop text.
 #[derive(Debug, Default)]
 struct StopFilter {
     stops: Vec<String>,

@@ -154,7 +154,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
 /// How to train on from the checkpoint at `to`, grown from the one at `from`: by the recipe of its run, where that is
 /// known.
 fn next_command(from: &Path, to: &Path, state: &TrainState) -> String {
-    // `--resume` knows two words.
+    // `--resume` has two special values.
     let resume = match to.to_str() {
         Some("auto" | "never") => Path::new(".").join(to),
         _ => to.into(),

@@ -1,4 +1,4 @@
-//! `logits`: numbers for other programs.
+//! `logits`: writes logits for other programs.
 
 use super::{device, load_model};
 use crate::args::LogitsArgs;
@@ -18,7 +18,7 @@ const HELP: &str = "for example [[1, 2, 3], [4, 5, 6]] in a .json file, or an in
 /// Runs the verb.
 pub fn run(args: &LogitsArgs) -> Result<()> {
     let device = device(&args.compute)?;
-    // The file is replaced as a whole, which would turn a device into a plain file.
+    // The file is replaced by renaming, which would turn a device into a regular file.
     if args.out.exists() && !args.out.is_file() {
         let got = format!("{}, which is no plain file", args.out.display());
         return Err(usage(

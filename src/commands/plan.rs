@@ -11,12 +11,12 @@ use tokenformer_train::footprint::{Circumstances, Footprint};
 use tokenformer_train::recipe::{Recipe, resolve};
 use tokenformer_train::{Result, memory};
 
-/// What is taken for the program where the system does not tell.
+/// Assumed memory of the program if the system does not report it.
 const PROGRAM_BYTES: u64 = 16 << 20;
 
 #[derive(serde::Serialize)]
 struct Output {
-    /// What the recipe asks for.
+    /// The plan with the settings of the recipe.
     recompute: Recompute,
     available_bytes: Option<u64>,
     modes: Vec<Footprint>,
@@ -56,7 +56,7 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// The vocabulary of a recipe whose data is not there yet.
+/// The vocabulary of a recipe whose data does not exist.
 fn without_data(recipe: &Recipe) -> Result<usize> {
     Ok(match recipe.model.vocab {
         0 => Preset::named(&recipe.model.preset)?.spec().vocab,

@@ -87,8 +87,8 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where finished questions wait for the next call with the same model and precision. An evaluation goes on without
-/// that, but says why.
+/// The folder where finished questions are stored for the next call with the same model and precision. Without it an
+/// evaluation continues, but prints the reason.
 fn open_partial(options: &Options) -> Option<Partial> {
     let opened = match (cache_folder(), options.model_hash.get(..16)) {
         (Some(folder), Some(model)) => {
@@ -123,7 +123,7 @@ fn program() -> String {
     format!("tokenformer {version}{}", build.unwrap_or_default())
 }
 
-/// What the weights, configuration and tokenizer of a model hash to.
+/// A hash of the weights, configuration and tokenizer of a model.
 fn hash(manifest: &Manifest) -> String {
     let named = |name: &str| {
         manifest

@@ -1,4 +1,4 @@
-//! `verify`: whether a model directory is what it was.
+//! `verify`: checks that a model directory is unchanged.
 
 use super::find::{convert_command, folders_to_verify};
 use super::{device, print_json};

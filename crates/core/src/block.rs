@@ -35,7 +35,7 @@ pub(crate) struct Attend {
 }
 
 impl Block {
-    /// The residual stream `[B, T, D]` behind the block, which is number `b`.
+    /// The residual stream `[B, T, D]` after block number `b`.
     pub(crate) fn forward<'m>(
         &'m self,
         g: &mut Graph<'m>,
@@ -114,7 +114,7 @@ impl Block {
         }
     }
 
-    /// A layer, to change.
+    /// A layer, mutable.
     pub fn layer_mut(&mut self, kind: SiteKind) -> &mut Layer {
         match kind {
             SiteKind::Query => &mut self.query,
@@ -130,7 +130,7 @@ impl Block {
         self.layer(kind).site()
     }
 
-    /// A layer, to change, if it is a Pattention site.
+    /// A layer, mutable, if it is a Pattention site.
     pub fn site_mut(&mut self, kind: SiteKind) -> Option<&mut Site> {
         self.layer_mut(kind).site_mut()
     }
@@ -158,7 +158,7 @@ impl Block {
         layers.flat_map(|(_, layer)| layer.params()).chain(norms)
     }
 
-    /// Its arrays, to change.
+    /// Its arrays, mutable.
     pub fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
         let norms = [&mut self.attention_norm, &mut self.ffn_norm];
         let norms = norms

@@ -79,8 +79,9 @@ impl Cache {
         self.len = self.len.min(len);
     }
 
-    /// A cache of `sequences.len()` sequences with room for `capacity` positions: the `i`-th has seen what
-    /// sequence `sequences[i]` of this one has. Texts that begin alike are so computed once.
+    /// A cache of `sequences.len()` sequences with capacity for `capacity` positions; sequence `i` starts with the keys
+    /// and values of sequence `sequences[i]` of this one. So the common beginning of several texts is computed only
+    /// once.
     ///
     /// # Errors
     /// If memory is short.

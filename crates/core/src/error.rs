@@ -1,4 +1,4 @@
-//! What can go wrong with a model.
+//! Errors of models.
 
 use tokenformer_device::DeviceError;
 
@@ -38,15 +38,15 @@ pub enum Error {
         name: String,
         /// What is wrong.
         reason: String,
-        /// The shape that the configuration asks for.
+        /// The shape that the configuration requires.
         expected: Vec<usize>,
     },
-    /// A growth that promised to keep the function did not.
+    /// A growth that must preserve the function changed it.
     #[error(
         "growth: the outputs moved\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
     )]
     GrowthMoved {
-        /// What was promised.
+        /// The guarantee.
         expected: String,
         /// How far they moved.
         got: String,

@@ -92,7 +92,7 @@ impl Sampling {
     }
 }
 
-/// Tokens that are put in order at first, to find the likeliest.
+/// Number of tokens that are sorted first, to find the likeliest.
 const FIRST_ORDERED: usize = 64;
 
 /// Chooses tokens from logits.
@@ -153,7 +153,7 @@ impl Sampler {
         let max = found.iter().map(|f| f.0).max_by(f32::total_cmp);
         let weight = |logit: f32| ((logit - max.unwrap_or(0.0)) / s.temperature).exp();
         let total: f64 = found.iter().map(|f| f64::from(weight(f.0))).sum();
-        // Few tokens are kept as a rule: the likeliest are put in order until there are enough. The kept ones
+        // Usually few tokens are kept, so the likeliest are sorted until there are enough. The kept ones
         // have their weights in the place of their logits.
         let (mut kept, mut mass, mut ordered) = (0, 0.0f64, 0);
         while kept < found.len() {
@@ -211,7 +211,7 @@ impl<'m> Session<'m> {
         })
     }
 
-    /// Takes in `tokens` in one pass; [`Session::logits`] are then those of the last.
+    /// Processes `tokens` in one pass; [`Session::logits`] are then those of the last.
     ///
     /// # Errors
     /// If the context is full, a token is unknown, or the device fails.

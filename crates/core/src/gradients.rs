@@ -16,7 +16,7 @@ pub struct Gradients {
     by_id: Vec<Option<Slot>>,
     /// Lists of the tape, kept between steps so that they are allocated once.
     pub(crate) spare: Spare,
-    /// What was measured of the sites' scores.
+    /// Statistics of the sites' scores.
     pub(crate) scores: ScoreSums,
     /// Floating-point operations since the reset.
     pub(crate) flops: u64,
@@ -29,7 +29,7 @@ struct Slot {
     held: Option<Temp>,
 }
 
-/// A value of a type that only its user knows, kept from one use to the next.
+/// Storage for a value of any type that is reused between steps.
 #[derive(Default)]
 pub(crate) struct Spare(Option<Box<dyn Any + Send + Sync>>);
 
@@ -45,7 +45,7 @@ impl Spare {
             self.0 = Some(Box::new(T::default()));
         }
         let spare = self.0.as_mut().and_then(|spare| spare.downcast_mut());
-        // If it was of another type, or none, it was made two lines above.
+        // A value of another type, or none, was replaced two lines above.
         spare.expect("has just been made of this type")
     }
 }

@@ -68,13 +68,13 @@ pub enum Layer {
         up: Linear,
         /// Back.
         down: Linear,
-        /// Hidden units that came later, oldest first. Their outputs are added one after the other, so that a part
-        /// that gives zero changes no bit.
+        /// Hidden units that were added later, oldest first. Their outputs are added one after the other, so that a
+        /// part that gives zero changes no bit.
         parts: Vec<Part>,
     },
 }
 
-/// Hidden units of an MLP that were born together: `gelu(X·W₁ᵀ + b₁)·W₂ᵀ`.
+/// Hidden units of an MLP that were added together: `gelu(X·W₁ᵀ + b₁)·W₂ᵀ`.
 #[derive(Debug)]
 pub struct Part {
     pub(crate) config: MlpPart,
@@ -147,7 +147,7 @@ impl Layer {
         }
     }
 
-    /// The site, to change, if it is one.
+    /// The site, mutable, if it is one.
     pub fn site_mut(&mut self) -> Option<&mut Site> {
         match self {
             Self::Pattention(site) => Some(site),
@@ -170,7 +170,7 @@ impl Layer {
             .chain(linears.flat_map(Linear::params))
     }
 
-    /// Its arrays, to change.
+    /// Its arrays, mutable.
     pub fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
         let (segments, first, second, parts): (&mut [_], _, _, &mut [Part]) = match self {
             Self::Pattention(site) => (site.segments_mut(), None, None, &mut []),

@@ -33,8 +33,8 @@
 //! ```
 //!
 //! Read [`model`] first: it is the network, forward only, of [`block`]s of [`layers`]. [`site`] holds the parameter
-//! tokens, [`growth`] appends to them, [`graph`] replays operations backward; `tokenformer-device` is the seam behind
-//! which they are computed.
+//! tokens, [`growth`] appends to them, [`graph`] replays operations backward; `tokenformer-device` is the interface
+//! through which they are computed.
 
 #![warn(missing_docs)]
 

@@ -84,7 +84,7 @@ pub struct Moments {
     pub step: u64,
 }
 
-/// What an update did.
+/// The outcome of an update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Applied {
     /// Global L2 norm of the gradient before clipping.
@@ -93,13 +93,14 @@ pub struct Applied {
     pub updated: bool,
 }
 
-/// AdamW. Each parameter counts its own updates, so tokens born late get their own bias correction and warm-up.
+/// AdamW. Each parameter counts its own updates, so tokens that were added later get their own bias correction and
+/// warm-up.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     /// By parameter number.
     moments: Vec<Option<Moments>>,
-    /// What changes from step to step, on the device.
+    /// The numbers that change in every step, on the device.
     step: StepState,
 }
 
@@ -156,8 +157,8 @@ impl AdamW {
         Ok(optimizer)
     }
 
-    /// Makes zero moments for trainable parameters that have none yet, and frees those of parameters that are frozen or
-    /// gone (after a growth).
+    /// Creates zero moments for trainable parameters that have none, and frees those of parameters that are frozen or
+    /// no longer exist (after a growth).
     ///
     /// # Errors
     /// If memory is short.

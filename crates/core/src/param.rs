@@ -35,7 +35,7 @@ impl Param {
         })
     }
 
-    /// Takes the array out of its place, in which one without numbers stays.
+    /// Takes the array out and leaves an empty one in its place.
     pub(crate) fn take(&mut self) -> Self {
         let hollow = Self {
             id: self.id,
@@ -77,7 +77,7 @@ impl Param {
         self.id
     }
 
-    /// Where it lies and what it does there.
+    /// Its place and role.
     pub fn path(&self) -> ParamPath {
         self.path
     }
@@ -92,12 +92,12 @@ impl Param {
         &self.shape
     }
 
-    /// Numbers in it.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.value.len()
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.value.is_empty()
     }
@@ -112,7 +112,7 @@ impl Param {
         &self.value
     }
 
-    /// Its numbers on the device, to change.
+    /// Its numbers on the device, mutable.
     pub fn value_mut(&mut self) -> &mut Buffer {
         &mut self.value
     }

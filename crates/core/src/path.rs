@@ -40,7 +40,7 @@ impl SiteKind {
     }
 }
 
-/// What an array does in the network.
+/// The role of an array in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParamRole {
     /// Table `[V, D]` of token embeddings.
@@ -63,7 +63,7 @@ pub enum ParamRole {
     Gain,
 }
 
-/// Where an array lies in a network.
+/// The place of an array in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Before or after the blocks of a language model: `embedding`, `positions`, `head`.
@@ -95,7 +95,7 @@ pub enum Place {
         /// Which projection of the layer.
         name: &'static str,
     },
-    /// A projection of hidden units that an MLP has grown by.
+    /// A projection of hidden units that were added to an MLP.
     Part {
         /// Number of the block.
         block: usize,
@@ -108,7 +108,7 @@ pub enum Place {
     },
 }
 
-/// Where an array lies and what it does there: its name as data.
+/// The place and the role of an array: its name as data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamPath {
     /// Where.

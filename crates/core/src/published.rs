@@ -7,8 +7,8 @@ use crate::build::block_paths;
 use crate::config::{ModelConfig, SiteKind};
 use crate::path::{ParamRole, Place};
 
-/// Pairs (name here, published name) of all arrays of a model, in the order of files. Of a site with several segments
-/// the first stands for all.
+/// Pairs (name here, published name) of all arrays of a model, in the order of files. For a site with several segments
+/// only the first is listed.
 pub fn names(config: &ModelConfig) -> Vec<(String, String)> {
     let mut names = vec![(
         "embedding".into(),

@@ -43,12 +43,12 @@ impl ScoreSums {
         }
     }
 
-    /// Forgets what was measured, and keeps the memory.
+    /// Resets the sums and keeps the memory.
     pub fn reset(&mut self) {
         self.by_site.values_mut().for_each(|held| held.rows = 0);
     }
 
-    /// Adds the scores of `x` at `site`, if they are asked for. Returns the floating-point operations.
+    /// Adds the scores of `x` at `site`, if they are measured. Returns the floating-point operations.
     pub fn add(&mut self, rec: &Recorder, x: &Tensor, site: &Site) -> Result<u64> {
         if !self.all && site.tracked().is_none() {
             return Ok(0);
@@ -91,7 +91,7 @@ impl ScoreSums {
         Ok(2 * (rows * site.tokens() * d) as u64)
     }
 
-    /// What was measured of a site; `None` if nothing was.
+    /// The means of a site; `None` if nothing was measured.
     pub fn of(&self, site: &Site, device: &dyn Device) -> Result<Option<Measured>> {
         let Some(held) = self.by_site.get(&key(site)).filter(|held| held.rows > 0) else {
             return Ok(None);

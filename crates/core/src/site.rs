@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use tokenformer_device as device;
 use tokenformer_device::{Buffer, NormSpan, SiteRef, Theta};
 
-/// Consecutive parameter tokens that were born together.
+/// Consecutive parameter tokens that were added together.
 #[derive(Debug)]
 pub struct Segment {
     /// Keys `[N_s, D_in]`.
@@ -47,7 +47,7 @@ impl Segment {
         }
     }
 
-    /// Lets training change the segment, or not.
+    /// Sets whether training changes the segment.
     pub fn set_trainable(&mut self, trainable: bool) {
         self.keys.training.trainable = trainable;
         self.values.training.trainable = trainable;
@@ -118,7 +118,7 @@ impl Site {
         }
     }
 
-    /// The site as device operations see it.
+    /// The site in the form of device operations.
     pub fn with_ref<T>(&self, run: impl FnOnce(&SiteRef<'_>) -> T) -> T {
         run(&self.site_ref(&self.segment_refs()))
     }
@@ -149,13 +149,13 @@ impl Site {
         self.tracked.as_ref()
     }
 
-    /// Lets `τ` follow the scores from what was measured so far, or leaves it where it is.
+    /// Makes `τ` track the scores from the measurements so far, or keeps it constant.
     pub(crate) fn set_tracked(&mut self, tracked: Option<Tracked>) {
         self.tracked = tracked;
         self.follow();
     }
 
-    /// Takes in the squared scores of a row, added up over each segment.
+    /// Adds the squared scores of a row, summed over each segment.
     pub(crate) fn observe(&mut self, sums: &[f64]) {
         if let Some(tracked) = &mut self.tracked {
             let (old, new) = sums.split_at(tracked.old_segments.min(sums.len()));
@@ -171,7 +171,7 @@ impl Site {
         }
     }
 
-    /// Moves an annealing `τ` to where it stands at a training step.
+    /// Moves an annealing `τ` to its value at a training step.
     pub(crate) fn set_step(&mut self, step: u64) {
         let Some(anneal) = &self.anneal else { return };
         self.tau = anneal.at(step);

@@ -7,8 +7,8 @@ pub(crate) type Var = usize;
 
 /// A value that flows through the network: `[batch, length, width]` numbers on a device.
 ///
-/// Cloning is cheap, the numbers are shared. Operations that no longer need an input take it by value, so that its
-/// memory is free as soon as nothing else needs it.
+/// Cloning is cheap, because the numbers are shared. Operations that no longer need an input take it by value, so that
+/// its memory is free as soon as nothing else needs it.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub(crate) data: SharedTemp,

@@ -1,10 +1,10 @@
-//! The version of a JSON file, before anything else of it is kept.
+//! Reads the version of a JSON file before the rest of it is parsed.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The number at the key `version` of an object; nothing of other values. Takes no memory, whatever is read.
+/// The number at the key `version` of an object; `None` for other values. It takes no memory for any input.
 pub(crate) struct Version(pub(crate) Option<u64>);
 
 /// A number; nothing of other values.

@@ -1,8 +1,8 @@
-//! The crate's one error type.
+//! The error type of this crate.
 
 use std::path::PathBuf;
 
-/// What can go wrong when records are read or files are written.
+/// Errors of reading records and writing files.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused to read or write a file.
@@ -12,10 +12,10 @@ pub enum Error {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A line of `metrics.jsonl` is no record.
+    /// A line of `metrics.jsonl` is not a record.
     #[error(
         "{}:{line}: not a metrics record: {problem}\n  expected: one JSON object per line with \"kind\": \"train\", \"eval\", \"grow\", \"sample\" or \"note\"\n  got:      {got}\n  help:     repair or remove the line; a run that goes on puts it aside by itself",
         path.display()
@@ -25,7 +25,7 @@ pub enum Error {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What the parser found wrong.
+        /// The parser's error.
         problem: String,
         /// The start of the line.
         got: String,

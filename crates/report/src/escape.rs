@@ -2,8 +2,8 @@
 
 /// Escapes markup and makes invisible characters visible, for text content and quoted attributes of HTML and SVG alike.
 ///
-/// Line feeds and tabs stay. Other control characters, bidirectional overrides and what XML forbids, which could reorder or
-/// break what surrounds them, are shown as `\u{1b}`.
+/// Line feeds and tabs are kept. Other control characters, bidirectional overrides and characters that XML forbids,
+/// which could reorder or break the text around them, are shown as `\u{1b}`.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Files that are replaced in one piece.
+//! Atomic replacement of files.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// Writes `bytes` beside `path`, then renames over it: a reader sees the old file or the new one, never a part.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
-    // The name shares nothing with the target's: tools that match by a part of the name must not pick it up.
+    // The name shares nothing with the target's: tools that match a part of the name must not find it.
     let temporary = path.with_file_name(format!(
         ".{}-{}.tmp",
         std::process::id(),

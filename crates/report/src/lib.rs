@@ -1,4 +1,4 @@
-//! Turns a run's records into files that people look at.
+//! Makes reports and plots from a run's records.
 //!
 //! A run appends [`Record`]s to `metrics.jsonl` through [`MetricsWriter`]; everything else is derived from them:
 //!

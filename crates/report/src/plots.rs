@@ -82,7 +82,7 @@ pub fn plots(records: &[Record]) -> Vec<Plot> {
         .collect()
 }
 
-/// The records of a run by what the charts ask of them.
+/// The records of a run, arranged for the charts.
 struct Run<'a> {
     records: &'a [Record],
     stages: Vec<Stage<'a>>,
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         chart
     }
 
-    /// What each stage added stays visible as a layer of its own.
+    /// The parameters that each stage added are shown as a separate layer.
     fn parameters(&self) -> Chart {
         let mut chart = self.chart("parameters", "Parameters", "one layer per stage");
         chart.from_zero = true;
@@ -239,7 +239,8 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    /// The values of every step and their moving average, which starts over with each stage so that a jump stays a jump.
+    /// The values of every step and their moving average, which restarts with each stage so that jumps are not
+    /// smoothed.
     fn raw_and_smooth(
         &self,
         [smooth_name, raw_name]: [&'static str; 2],
@@ -257,7 +258,7 @@ impl<'a> Run<'a> {
             smoothed.extend(smooth(now, window, cap));
             rest = later;
         }
-        // The average of so few points is the points.
+        // With so few points the average equals the points.
         if window <= 1.0 {
             return vec![Series {
                 name: "training",
@@ -296,8 +297,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The number of updates that most often lies between two train records which are not of consecutive updates; 1 if
-/// there are next to none.
+/// The most frequent number of updates between two train records that are not of consecutive updates; 1 if there are
+/// very few.
 fn usual_spacing(records: &[Record]) -> u64 {
     /// Fewer gaps of one size may be records that were lost.
     const MIN_COUNT: u64 = 3;

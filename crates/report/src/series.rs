@@ -1,4 +1,4 @@
-//! Series of points, made fit for a plot: smoothed, thinned, and with a range that outliers do not spoil.
+//! Prepares series of points for a plot: smoothing, thinning, and a range that is robust to outliers.
 
 /// `(x, y)`, both finite.
 pub(crate) type Point = (f64, f64);
@@ -10,8 +10,8 @@ pub(crate) fn plottable(point: Point) -> bool {
     point.0.is_finite() && point.1.is_finite() && point.1.abs() <= MAX_PLOTTABLE
 }
 
-/// An exponential moving average over up to `window` points; early ones, where values fall fast, average over fewer.
-/// A value above `cap` counts as `cap`, so that one spike does not drown all that follows.
+/// An exponential moving average over up to `window` points; early points, where values fall fast, average over fewer.
+/// A value above `cap` counts as `cap`, so that one spike does not dominate the following average.
 pub(crate) fn smooth(points: &[Point], window: f64, cap: f64) -> Vec<Point> {
     const POINTS_PER_WINDOW_STEP: f64 = 3.0;
     let mut average = 0.0;
@@ -26,7 +26,8 @@ pub(crate) fn smooth(points: &[Point], window: f64, cap: f64) -> Vec<Point> {
         .collect()
 }
 
-/// At most `limit` of `points`: the lowest and the highest of each of `limit / 2` runs, in order, so that spikes survive.
+/// At most `limit` of `points`: the lowest and the highest of each of `limit / 2` runs, in order, so that spikes stay
+/// visible.
 pub(crate) fn thin(points: &[Point], limit: usize) -> Vec<Point> {
     if points.len() <= limit {
         return points.to_vec();
@@ -64,7 +65,7 @@ impl Range {
     pub(crate) fn of(mut values: Vec<f64>, from_zero: bool, clip: bool) -> Self {
         /// Shorter series are shown whole.
         const MIN_TO_CLIP: usize = 50;
-        /// How far, in spans of the rest, the highest value may lie above the rest and still be shown.
+        /// How far, in spans of the rest, the highest value may be above the rest and still be shown.
         const TOLERATED_SPANS: f64 = 1.6;
 
         values.sort_by(f64::total_cmp);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::files::{create_dir, write_atomically};
 use crate::{ReportInput, Result, metrics_csv, plots, render};
 
-/// Writes `report.html`, `metrics.csv` and `plots/*.svg` into `run_dir`, each in one piece; returns the path of `report.html`.
+/// Writes `report.html`, `metrics.csv` and `plots/*.svg` into `run_dir`, each atomically; returns the path of
+/// `report.html`.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when a folder or file cannot be written.

@@ -1,4 +1,5 @@
-//! From the results at hand to tables, contrasts and speed-ups.
+//! Computes tables, contrasts and speed-ups from the results so far. The file is long because tables, contrasts and
+//! speed-ups all read the same collection of results.
 
 use crate::arms::{ARMS, Kind};
 use crate::plan::{Endpoint, Plan};
@@ -10,29 +11,29 @@ use tokenformer_core::config::Family;
 
 /// Smallest difference of interest: 0.5 % of perplexity, in nats per token.
 pub const MARGIN: f64 = 0.005;
-/// What counts as comparable: 2 % of perplexity, in nats per token.
+/// Largest difference of comparable models: 2 % of perplexity, in nats per token.
 pub const TOLERANCE: f64 = 0.0198;
 /// The arm that the study is about.
 pub const GROWN: &str = "t-seg";
-/// The base trained on.
+/// The base that is trained further without a growth.
 pub const STAY: &str = "t-stay";
 
-/// An end of an arm over its seeds.
+/// The results of an end of an arm over its seeds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// Name of the arm.
     pub arm: String,
-    /// Which end.
+    /// Size of the end.
     pub size: String,
-    /// Learnable numbers.
+    /// Number of parameters.
     pub params: u64,
     /// Tokens seen.
     pub tokens: u64,
-    /// The same over the training text.
+    /// Tokens seen divided by the tokens of the training text.
     pub epochs: f64,
-    /// Floating-point operations, from the first update of the base on.
+    /// Floating-point operations, since the first update of the base.
     pub flops: f64,
-    /// Seconds of training, likewise, mean of the seeds.
+    /// Seconds of training since then, mean of the seeds.
     pub seconds: f64,
     /// Learning rate of the last stage.
     pub lr: f64,
@@ -44,24 +45,24 @@ pub struct Row {
     pub bits_per_byte: Vec<f64>,
     /// Seeds whose run diverged.
     pub diverged: Vec<u64>,
-    /// Spikes of the growth of this stage, by seed, less those of the base trained on where there are any.
+    /// Spikes of the growth of this stage, by seed, minus those of the base that is trained further, if known.
     pub spikes: Vec<f64>,
-    /// Largest and relative logit difference of the growth, the worst seed's.
+    /// Largest and relative logit difference of the growth, of the worst seed.
     pub moved: Option<(f64, f64)>,
 }
 
 /// How much less a grown model costs than a plain one from scratch of the same loss.
 #[derive(Clone, Debug, Serialize)]
 pub struct SpeedUp {
-    /// What is compared, for people.
+    /// A description of the comparison.
     pub name: String,
     /// Geometric mean over the seeds.
     pub factor: f64,
-    /// 95 % interval; of what lies outside the measured range only the bound is known.
+    /// 95 % interval. If the loss is outside the measured range, only a bound is known.
     pub interval: [f64; 2],
-    /// Whether the loss lies outside the measured range for a seed, so that one end of the interval is open.
+    /// Whether the loss is outside the measured range for a seed, so that one end of the interval is open.
     pub is_bound: bool,
-    /// Seed by seed.
+    /// The factor of each seed.
     pub by_seed: Vec<f64>,
 }
 
@@ -76,9 +77,9 @@ pub struct Analysis {
     pub forest: Vec<(String, Contrast)>,
     /// Speed-ups by name.
     pub speed_ups: BTreeMap<String, SpeedUp>,
-    /// Standard error of a difference of two arms, and its degrees of freedom.
+    /// Standard error of the difference of two arms, and its degrees of freedom.
     pub pooled: Option<(f64, f64)>,
-    /// Floating-point operations of all tries of learning rates.
+    /// Floating-point operations of the whole search for learning rates.
     pub tuning_flops: f64,
     /// Smallest and largest ratio of counted operations to the formula's.
     pub audit: Option<(f64, f64)>,
@@ -157,7 +158,7 @@ impl<'a> Ends<'a> {
         losses.reduce(f64::min)
     }
 
-    /// The sum of the parts of the training of an end, in seconds.
+    /// Total training time of an end in seconds.
     fn seconds(&self, node: usize) -> f64 {
         let path = self.plan.graph.path(node);
         path.filter_map(|at| self.results.of(self.plan.graph.node(at)))
@@ -165,14 +166,14 @@ impl<'a> Ends<'a> {
             .sum()
     }
 
-    /// The run in which the growth of an end's stage happened.
+    /// The run with the growth of an end's stage.
     fn growth(&self, node: usize) -> Option<&'a NodeResult> {
         let graph = &self.plan.graph;
         let at = graph.path(node).find(|&at| graph.node(at).grows)?;
         self.results.of(graph.node(at))
     }
 
-    /// The spike of the base trained on without a growth, from `step` on.
+    /// The spike, after `step`, of the base that is trained further without a growth.
     fn control(&self, seed: u64, step: u64) -> Option<f64> {
         let name = format!("s{seed}/{STAY}/");
         let mut nodes = self.plan.graph.nodes().iter();
@@ -247,7 +248,7 @@ fn same_size(rows: &[Row], params: u64) -> Option<String> {
     Some(nearest?.arm.clone())
 }
 
-/// Whether an arm grows a TokenFormer, or a plain Transformer; `None` for what does not grow.
+/// Whether an arm grows a TokenFormer, or a plain Transformer; `None` for arms that do not grow.
 pub(crate) fn grows(arm: &str) -> Option<Family> {
     let arm = ARMS.iter().find(|known| known.name == arm)?;
     match arm.kind {
@@ -258,7 +259,7 @@ pub(crate) fn grows(arm: &str) -> Option<Family> {
 }
 
 impl SpeedUp {
-    /// The interval in words.
+    /// The interval as text.
     pub fn reach(&self) -> String {
         match self.interval {
             [low, high] if high.is_infinite() => format!("at least {low:.2}"),
@@ -298,7 +299,7 @@ impl Analysis {
             .find(|row| row.arm == arm && row.size == size)
     }
 
-    /// Losses of all arms at the size, and of what they are compared with, by seed.
+    /// Losses, by seed, of all arms at the size and of the models that they are compared with.
     fn table(&self, ends: &Ends<'_>, size: &str) -> Table {
         let seeds = ends.seeds();
         let by_seed = |loss: &dyn Fn(u64) -> Option<f64>| -> Vec<Option<f64>> {
@@ -306,7 +307,7 @@ impl Analysis {
         };
         let mut rows: Vec<(String, Vec<Option<f64>>)> = Vec::new();
         for arm in &ARMS {
-            // An arm of another kind of sizes is judged at its last.
+            // An arm with other sizes is compared at its last size.
             let sizes = ends.sizes(arm.name);
             let own = match sizes.iter().any(|own| own == size) {
                 true => size.to_string(),
@@ -419,8 +420,9 @@ impl Analysis {
         }
     }
 
-    /// What scratch pays for the losses of all `models`, over what the whole series of them costs. The scratch model may
-    /// have a loss that is lower by `easier`: the grown one counts as comparable then.
+    /// The cost from scratch of the losses of all `models`, divided by the cost of the whole series of grown models.
+    /// With `easier`, the loss of the scratch model may be lower by that much and the grown model still counts as
+    /// comparable.
     fn speed_up(
         &self,
         ends: &Ends<'_>,
@@ -446,7 +448,8 @@ impl Analysis {
                         cost
                     }
                     None => {
-                        // No size reaches it: at least the largest cost; or all are below it: at most the least.
+                        // If no size reaches the loss, the cost is at least the largest; if all sizes are below it, at
+                        // most the smallest.
                         let above = costs.clone().filter_map(|(_, cost)| match cost {
                             Err(Beyond::Above(cost)) => Some(cost),
                             _ => None,
@@ -477,7 +480,7 @@ impl Analysis {
         let fall = mean(&falls);
         let reach = match self.pooled {
             Some((error, freedom)) if fall > 0.0 => quantile(0.975, freedom) * error / fall,
-            // Every seed lies outside the range: the bound is all that is known.
+            // Every seed is outside the range, so only the bound is known.
             _ if falls.is_empty() => 0.0,
             _ => f64::INFINITY,
         };
@@ -511,7 +514,7 @@ impl Ends<'_> {
         Some(graph.node(at).from_step * (common.batch * common.context) as u64)
     }
 
-    /// What a series of models costs, whatever they share counted once.
+    /// The cost of a series of models; parts of the training that they share count once.
     fn series_flops(&self, models: &[(&str, &str)], seed: u64) -> Option<f64> {
         let graph = &self.plan.graph;
         let mut paid = std::collections::BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The arms of the study: ways to come to a larger model, as data.
+//! The arms of the study: ways to get a larger model, as data.
 
 use crate::profile::Profile;
 use tokenformer_core::config::Family;
@@ -6,20 +6,20 @@ use tokenformer_core::growth::{Amount, At, Growth, Method, Moments, Rate, TauRul
 use tokenformer_train::recipe::GrowEvent;
 use tokenformer_train::{Error, Result};
 
-/// A way to come to a larger model.
+/// A way to get a larger model.
 #[derive(Clone, Copy, Debug)]
 pub struct Arm {
     /// Its name.
     pub name: &'static str,
-    /// What it is, in a line.
+    /// A description in one line.
     pub about: &'static str,
-    /// What it is needed for; the first are run first.
+    /// The claims that need it; the groups are run in order.
     pub group: Group,
     /// How it is trained.
     pub kind: Kind,
 }
 
-/// What an arm is needed for.
+/// The claims that need an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     /// Claims C0 to C5.
@@ -35,11 +35,11 @@ pub enum Group {
 pub enum Kind {
     /// The base alone, decayed.
     Base,
-    /// The base trained on without a growth, until it has cost what each size of the grown ladder has.
+    /// The base trained further without a growth, up to the cost of each size of the grown ladder.
     Stay,
     /// The base of a family, grown stage by stage.
     Grown(Ladder),
-    /// A plain Transformer from scratch: number of its size in the profile.
+    /// A plain Transformer from scratch: index of its size in the profile.
     Scratch(usize),
     /// A TokenFormer of the ladder's last size from scratch.
     Final,
@@ -58,13 +58,14 @@ pub struct Ladder {
     pub family: Family,
     /// The growth of a stage.
     pub growth: fn(&Rung) -> Growth,
-    /// Whether each stage warms up and decays as a run of its own, instead of one flat trunk with decay branches.
+    /// Whether each stage warms up and decays as a separate run, instead of one run at constant rate with decay
+    /// branches.
     pub rewarmed: bool,
-    /// Stages, at most.
+    /// Largest number of stages.
     pub stages: usize,
 }
 
-/// A growth of the ladder, in the sizes that growths are told in.
+/// The sizes from which a growth of the ladder is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Rung {
     /// Width of the base.
@@ -106,7 +107,7 @@ impl Rung {
         (4 * attention + ffn) * (self.after - self.before)
     }
 
-    /// The MLPs of a plain Transformer, as many parameters more as the TokenFormer's.
+    /// Grows the MLPs of a plain Transformer by as many parameters as the TokenFormer's growth adds.
     fn hidden(&self) -> Growth {
         Growth {
             method: Some(Method::Ffn),
@@ -115,7 +116,7 @@ impl Rung {
         }
     }
 
-    /// Blocks: as many times as the parameters.
+    /// Multiplies the blocks by the factor of the parameters.
     fn blocks(&self, method: Method) -> Growth {
         Growth {
             method: Some(method),
@@ -124,7 +125,7 @@ impl Rung {
         }
     }
 
-    /// The width, whose square is as many times as the parameters.
+    /// Grows the width so that its square is multiplied by the factor of the parameters.
     fn wider(&self, method: Method) -> Growth {
         Growth {
             method: Some(method),
@@ -382,7 +383,7 @@ pub const ARMS: [Arm; 32] = [
         "a-blocks",
         "half of the parameters as tokens, half as blocks",
         |r| {
-            // Blocks of half the new size, so many that the sum is the same.
+            // Twice as many blocks at half the size keep the sum the same.
             let half = r.after.div_ceil(2).max(r.before + 1);
             let [attention, ffn] = Rung::base_slots(r.width).map(|slots| slots * half);
             let more = (r.layers * r.after)

@@ -31,7 +31,7 @@ pub struct Corpus {
     pub epoch_tokens: u64,
 }
 
-/// Where the text of a study is, and what has to be done before it can be used.
+/// The text of a study, ready or to be prepared.
 pub enum Source {
     /// A dataset that is ready.
     Ready(PathBuf),
@@ -39,8 +39,8 @@ pub enum Source {
     Prepare(Box<PrepareOptions>),
 }
 
-/// What `profile` trains on: a dataset or folder of text at `given`, or else text that it makes itself. What is
-/// prepared goes to `data`, and is used again when it was made from the same inputs.
+/// The text that `profile` trains on: a dataset or a folder of text at `given`, or else text that the profile
+/// generates. A prepared dataset is stored in `data` and reused if it was made from the same inputs.
 ///
 /// # Errors
 /// If the profile needs a corpus and none is given, the text cannot be read, or `data` holds another dataset.
@@ -129,7 +129,7 @@ impl Corpus {
         })
     }
 
-    /// What a reader should know of it, in sentences.
+    /// Notes for the reader, in sentences.
     pub fn notes(&self) -> Vec<String> {
         let held_out = self.dataset.valid.text_bytes();
         let documents = self.dataset.valid.doc_count();

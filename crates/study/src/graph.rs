@@ -1,8 +1,9 @@
-//! Runs that begin where others end.
+//! A graph of runs in which a run may continue another one.
 //!
-//! A [`Node`] is a stretch of training: from scratch or from the last checkpoint of its parent, perhaps with a growth at
-//! its beginning, at one learning rate or with a decay to 0. Its key is a hash of everything that decides its bytes, the
-//! parent's key included, so that a finished one need never run again, and two arms that share a stretch share the run.
+//! A [`Node`] is a part of a training: from scratch or from the last checkpoint of its parent, possibly with a growth
+//! at its beginning, at a constant learning rate or with a decay to 0. Its key is a hash of everything that determines
+//! its bytes, including the parent's key, so that a finished node is never run again, and arms with a common part share
+//! that run.
 
 use crate::result::FORMAT;
 use serde::Serialize;
@@ -16,7 +17,8 @@ use tokenformer_train::{Error, Result};
 
 use crate::shapes::Shapes;
 
-/// To be raised when a change of the code changes what equal settings compute: no earlier result is used then.
+/// Must be increased when a change of the code changes the results of equal settings; earlier results are then not
+/// used.
 const NUMERICS: u32 = 1;
 
 /// What all runs of a study have in common.
@@ -37,27 +39,27 @@ pub struct Common {
 /// A model to train from scratch.
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// The fresh model, with the vocabulary of the tokenizer.
+    /// The initial model, with the vocabulary of the tokenizer.
     pub model: ModelTable,
     /// Sizes of the base, at which the schedule's rate was found.
     pub base: BaseSizes,
 }
 
-/// The learning rate of a stretch.
+/// The learning rate schedule of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Rate {
-    /// This one throughout, after the warm-up of a run from scratch.
+    /// Constant, after the warm-up of a run from scratch.
     Flat(f64),
-    /// From this one to 0, as 1 less the root of the share that is done.
+    /// Decays from this rate to 0, as 1 minus the square root of the finished share.
     Decay(f64),
-    /// This one, and over so many updates at the end to 0.
+    /// Constant, then a decay to 0 over this number of updates at the end.
     Whole(f64, u64),
-    /// As the schedule of its growth says.
+    /// The schedule of its growth.
     Own,
 }
 
 impl Rate {
-    /// The highest rate, if it is said here.
+    /// The highest rate, unless it is that of the growth.
     pub fn peak(self) -> Option<f64> {
         match self {
             Self::Flat(lr) | Self::Decay(lr) | Self::Whole(lr, _) => Some(lr),
@@ -71,12 +73,12 @@ impl Rate {
     }
 }
 
-/// A stretch of training.
+/// A part of a training.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Hash of everything that decides it.
+    /// Hash of everything that determines it.
     pub key: String,
-    /// What it is, for people and for the name of its folder.
+    /// A description, which is also used in the name of its folder.
     pub label: String,
     /// Seed of weights and order of the text.
     pub seed: u64,
@@ -88,22 +90,22 @@ pub struct Node {
     pub to_step: u64,
     /// Its learning rate.
     pub rate: Rate,
-    /// What its first ancestor began with.
+    /// The model of its first ancestor.
     pub root: Arc<Root>,
-    /// The growths on the way, its own one last.
+    /// All growths up to its end, its own last.
     pub growths: Vec<GrowEvent>,
-    /// Whether the last of them is its own.
+    /// Whether it begins with the last of them.
     pub grows: bool,
     /// The network.
     pub config: Arc<ModelConfig>,
     /// Floating-point operations of an update.
     pub flops_per_step: f64,
-    /// Those since the first update of its first ancestor.
+    /// Floating-point operations since the first update of its first ancestor.
     pub flops: f64,
 }
 
 impl Node {
-    /// Updates of its own.
+    /// Number of its updates.
     pub fn steps(&self) -> u64 {
         self.to_step - self.from_step
     }
@@ -125,10 +127,10 @@ impl Node {
     }
 }
 
-/// What is asked of a new node.
+/// The specification of a new node.
 #[derive(Clone, Debug)]
 pub struct Stretch {
-    /// What it is, for people.
+    /// A description.
     pub label: String,
     /// Updates done at its end.
     pub to_step: u64,
@@ -138,7 +140,7 @@ pub struct Stretch {
     pub growth: Option<GrowEvent>,
 }
 
-/// Nodes, parents before children, each once.
+/// Unique nodes, parents before children.
 #[derive(Debug)]
 pub struct Graph {
     common: Common,
@@ -147,7 +149,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// A graph without nodes.
+    /// An empty graph.
     pub fn new(common: Common) -> Self {
         Self {
             common,
@@ -176,7 +178,7 @@ impl Graph {
         std::iter::successors(Some(index), |&at| self.nodes[at].parent)
     }
 
-    /// Adds a run from scratch, or finds it.
+    /// Adds a run from scratch; if it exists, returns it.
     ///
     /// # Errors
     /// If the model is impossible.
@@ -190,7 +192,7 @@ impl Graph {
         self.add(shapes, Arc::clone(root), seed, None, stretch)
     }
 
-    /// Adds a run that begins with the last checkpoint of `parent`, or finds it.
+    /// Adds a run that begins with the last checkpoint of `parent`; if it exists, returns it.
     ///
     /// # Errors
     /// If the growth is impossible.
@@ -271,7 +273,7 @@ impl Graph {
     }
 }
 
-/// Everything that decides the bytes of a run, and what is measured of it.
+/// Everything that determines the bytes of a run and its measurements.
 #[derive(Serialize)]
 struct Material<'a> {
     format: u32,
@@ -287,7 +289,7 @@ struct Material<'a> {
 }
 
 fn key(material: &Material<'_>) -> String {
-    // Plain data with string keys.
+    // This is plain data with string keys.
     let text = serde_json::to_vec(material).expect("a run is plain data with string keys");
     blake3::hash(&text).to_hex()[..40].to_string()
 }

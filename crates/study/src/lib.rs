@@ -1,7 +1,7 @@
-//! The growth study: is it worth while to grow a TokenFormer?
+//! The growth study: does it pay to grow a TokenFormer?
 //!
-//! [`profile`] and [`arms`] say what is trained, [`plan`] makes a [`graph`] of runs of it, [`runner`] runs what has no
-//! [`result`] yet.
+//! [`profile`] and [`arms`] define what is trained, [`plan`] makes a [`graph`] of runs from it, and [`runner`] runs
+//! those that have no [`result`] so far.
 
 #![warn(missing_docs)]
 

@@ -3,12 +3,12 @@
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use tokenformer_train::{Error, Result};
 
-/// How large the study is.
+/// The size of the study.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// Its name.
     pub name: &'static str,
-    /// What it is for, in a line.
+    /// Its purpose in one line.
     pub about: &'static str,
     /// Blocks of every model.
     pub layers: usize,
@@ -30,15 +30,15 @@ pub struct Profile {
     pub decay_share: f64,
     /// Updates of linear warm-up of every run.
     pub warmup_steps: u64,
-    /// How the learning rate is found.
+    /// The search for the learning rate.
     pub tuning: Tuning,
-    /// Factors of the learning rate that an arm's largest stage is checked with, 1 among them.
+    /// Factors of the learning rate with which an arm's largest stage is checked, 1 among them.
     pub checks: Vec<f64>,
     /// Updates between two evaluations along the way, and the held-out tokens of each.
     pub eval: (u64, usize),
-    /// Held-out text that is aimed at, in bytes.
+    /// Wanted size of the held-out text in bytes.
     pub held_out_bytes: u64,
-    /// Seeds, unless told otherwise.
+    /// Default number of seeds.
     pub seeds: u64,
 }
 
@@ -69,7 +69,7 @@ pub struct Tuning {
     pub rates: Vec<f64>,
     /// Updates of each try, the decay included.
     pub steps: u64,
-    /// Rates that may be added at an edge where the best one lies.
+    /// Number of rates that may be added if the best one is at an edge.
     pub widenings: usize,
 }
 

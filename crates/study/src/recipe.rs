@@ -1,4 +1,4 @@
-//! A stretch of the study as a recipe of the training library.
+//! Converts a node of the study to a recipe of the training library.
 
 use crate::graph::{Common, Node, Rate};
 use std::path::Path;
@@ -6,7 +6,7 @@ use tokenformer_train::recipe::{Resolved, resolve_table};
 use tokenformer_train::schedule::{DecayShape, Schedule, Shape};
 use tokenformer_train::{Error, Recipe, Result};
 
-/// Updates between two checkpoints: what a kill costs at most.
+/// Updates between two checkpoints, which is the most that a kill can lose.
 const CHECKPOINT_EVERY: u64 = 200;
 
 /// The recipe of a node, on the dataset in `data`.

@@ -1,4 +1,4 @@
-//! What is kept of a run: a small file of numbers, named by the run's key.
+//! The result of a run: a small file of numbers, named by the run's key.
 
 use crate::graph::Node;
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,9 @@ use tokenformer_train::{Error, Result};
 /// Version of the format, which is part of every key: results of another version are not used.
 pub const FORMAT: u32 = 1;
 
-/// Updates before a growth that its spike is measured against.
+/// Number of updates before a growth with which its spike is compared.
 pub const SPIKE_BEFORE: usize = 100;
-/// Updates after a growth in which its spike is looked for.
+/// Number of updates after a growth in which its spike is searched.
 pub const SPIKE_AFTER: usize = 200;
 /// Updates over which the losses of a spike are averaged.
 pub const SPIKE_MEAN: usize = 20;
@@ -28,7 +28,7 @@ pub struct NodeResult {
     pub format: u32,
     /// Hash of everything that decides the run.
     pub key: String,
-    /// What the run is, for people.
+    /// A description of the run.
     pub label: String,
     /// Seed.
     pub seed: u64,
@@ -44,23 +44,23 @@ pub struct NodeResult {
     pub epochs: f64,
     /// Floating-point operations since the first update of its first ancestor, by formula.
     pub flops: f64,
-    /// The same as they were counted, probes of growths included.
+    /// The operations as counted, including probes of growths.
     pub counted_flops: f64,
     /// Highest learning rate.
     pub lr: f64,
     /// Seconds of its own updates.
     pub seconds: f64,
-    /// Where and with how many threads it was computed.
+    /// The machine and the number of threads.
     pub machine: String,
-    /// Why it has no end, where it diverged.
+    /// The reason why it ended early, if it diverged.
     pub diverged: Option<String>,
-    /// What its growth did, where it begins with one.
+    /// The effect of its growth, if it begins with one.
     pub growth: Option<GrowthFacts>,
-    /// Worst mean of 20 losses in its first 200 updates over the mean of the 100 before, less 1.
+    /// Worst mean of 20 losses in its first 200 updates divided by the mean of the 100 before, minus 1.
     pub spike: Option<f64>,
-    /// Held-out loss along the way, on a part of the held-out text.
+    /// Held-out loss during the run, on a part of the held-out text.
     pub evals: Vec<EvalPoint>,
-    /// Held-out loss at the end on all of it, where the learning rate has decayed.
+    /// Held-out loss at the end on the whole text, if the learning rate has decayed.
     pub held_out: Option<HeldOut>,
     /// Training losses of its first updates.
     pub first_losses: Vec<f32>,
@@ -70,7 +70,7 @@ pub struct NodeResult {
     pub losses: Vec<f32>,
 }
 
-/// What a growth did.
+/// The effect of a growth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrowthFacts {
     /// What was added.
@@ -128,12 +128,12 @@ pub(crate) fn losses(records: &[Record]) -> Vec<f32> {
     losses.collect()
 }
 
-/// Four decimals: more than any plot or measure here can tell apart.
+/// Rounds to four decimals, more than any plot or measure here needs.
 fn rounded(loss: f64) -> f32 {
     ((loss * 1e4).round() / 1e4) as f32
 }
 
-/// The first, the last and the averaged losses that a result keeps.
+/// The first, the last and the averaged losses that a result stores.
 pub(crate) fn kept(losses: &[f32]) -> [Vec<f32>; 3] {
     let first = &losses[..losses.len().min(SPIKE_AFTER)];
     let last = &losses[losses.len().saturating_sub(SPIKE_BEFORE)..];
@@ -149,7 +149,8 @@ fn mean(losses: &[f32]) -> f64 {
     losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len().max(1) as f64
 }
 
-/// Worst mean of [`SPIKE_MEAN`] losses after, over the mean of those before, less 1; `None` for too few.
+/// Worst mean of [`SPIKE_MEAN`] losses after, divided by the mean of those before, minus 1; `None` if there are too
+/// few.
 pub fn spike(before: &[f32], after: &[f32]) -> Option<f64> {
     let after = &after[..after.len().min(SPIKE_AFTER)];
     if before.len() < SPIKE_MEAN {
@@ -222,7 +223,7 @@ impl Results {
         self.found.get(&node.key)
     }
 
-    /// How many there are.
+    /// Number of results.
     pub fn len(&self) -> usize {
         self.found.len()
     }
@@ -232,7 +233,7 @@ impl Results {
         self.found.is_empty()
     }
 
-    /// Keeps a result, in one piece. One that is there already stays.
+    /// Stores a result atomically. An existing one is kept.
     ///
     /// # Errors
     /// If the file cannot be written.

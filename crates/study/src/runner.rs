@@ -1,4 +1,4 @@
-//! Runs what the plan asks for and has no result yet, one run after the other.
+//! Runs the parts of the plan without a result, one after the other.
 
 use crate::corpus::Corpus;
 use crate::graph::{Graph, Node};
@@ -19,12 +19,12 @@ use tokenformer_train::{
     ScoredBytes, Trainer,
 };
 
-/// Where a study stands.
+/// The progress of a study.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing<'a> {
     /// The run that is being done.
     pub node: &'a Node,
-    /// Runs that have ended, and runs in all, as far as they are known.
+    /// Number of finished runs, and of all runs that are known so far.
     pub runs: (usize, usize),
     /// Share of the work that is done.
     pub share: f64,
@@ -34,20 +34,20 @@ pub struct Standing<'a> {
     pub eta_s: f64,
 }
 
-/// Is told how the study gets on.
+/// Receives the progress of the study.
 pub trait Watcher {
     /// An update was done.
     fn step(&mut self, standing: &Standing<'_>, progress: &Progress);
     /// A run has ended.
     fn ended(&mut self, result: &NodeResult);
-    /// Something to tell.
+    /// A message for the user.
     fn note(&mut self, text: &str);
 }
 
 /// A study in a folder.
 pub struct Runner {
     settings: Settings,
-    /// As `settings`, with all arms: what is kept for later runs must not depend on the arms of this call.
+    /// As `settings`, but with all arms: which checkpoints are kept must not depend on the arms of this call.
     whole: Settings,
     corpus: Corpus,
     device: Arc<dyn Device>,
@@ -130,10 +130,10 @@ impl Runner {
         Ok(per_step * node.steps() as f64)
     }
 
-    /// Numbers of the nodes that have to be run, as far as they are known.
+    /// Indices of the nodes that must be run, as far as they are known.
     ///
     /// # Errors
-    /// Never for now; a checkpoint that cannot be read counts as missing.
+    /// None at present; a checkpoint that cannot be read counts as missing.
     pub fn missing(&self, plan: &Plan) -> Vec<usize> {
         plan.missing(&self.results, &mut |node| self.has_checkpoint(node))
     }
@@ -164,7 +164,7 @@ impl Runner {
         }
     }
 
-    /// What lies before and behind a node, for the times to go.
+    /// The finished and the remaining work around a node, for the remaining time.
     fn ahead(&mut self, plan: &Plan, next: usize) -> Result<Ahead> {
         let missing = self.missing(plan);
         let mut later_s = 0.0;
@@ -197,8 +197,8 @@ impl Runner {
         self.work.join(node.folder())
     }
 
-    /// Whether a node has ended and its last checkpoint is there and whole. A run that was stopped in its very last
-    /// evaluation has the checkpoint already, and no result.
+    /// Whether a node has ended and its last checkpoint exists and is complete. A run that was stopped in its very last
+    /// evaluation has this checkpoint but no result.
     fn has_checkpoint(&self, node: &Node) -> bool {
         let ignore = &mut |_: Warning| {};
         let newest = Checkpoints::open(&self.folder(node)).latest_good(ignore);
@@ -206,7 +206,7 @@ impl Runner {
         is_last && self.results.of(node).is_some()
     }
 
-    /// Trains a node and measures it; `None` if `stop` was set meanwhile.
+    /// Trains a node and measures it; `None` if `stop` was set during that time.
     fn node(
         &mut self,
         graph: &Graph,
@@ -274,7 +274,7 @@ impl Runner {
         }))
     }
 
-    /// Where a node goes on: from its own newest checkpoint, or else from its parent's last.
+    /// The checkpoint from which a node continues: its own newest one, or else its parent's last.
     fn resume(&self, graph: &Graph, node: &Node, folder: &Path) -> Result<Resume> {
         let own = Checkpoints::open(folder).latest_good(&mut |_: Warning| {})?;
         let Some(parent) = node.parent.map(|parent| graph.node(parent)) else {
@@ -283,7 +283,7 @@ impl Runner {
         if own.is_some() {
             return Ok(Resume::Auto);
         }
-        // What is there was killed before its first checkpoint.
+        // The run in this folder was killed before its first checkpoint.
         remove(folder)?;
         Ok(Resume::From(self.folder(parent)))
     }
@@ -319,7 +319,7 @@ impl Runner {
         Ok(Some(HeldOut::of(documents)))
     }
 
-    /// The losses of the updates before a node, as far as they are kept.
+    /// The losses of the updates before a node, as far as they are stored.
     fn losses_before(&self, graph: &Graph, at: usize) -> Vec<f32> {
         let mut before: Vec<f32> = Vec::new();
         for ancestor in graph.path(at).skip(1) {
@@ -336,7 +336,7 @@ impl Runner {
         before.split_off(before.len().saturating_sub(result::SPIKE_BEFORE))
     }
 
-    /// What the records say of a node.
+    /// Makes the result of a node from its records.
     fn result(&self, graph: &Graph, node: &Node, records: &[Record], before: &[f32]) -> NodeResult {
         let losses = result::losses(records);
         let [first_losses, last_losses, means] = result::kept(&losses);
@@ -380,7 +380,7 @@ impl Runner {
         }
     }
 
-    /// Removes the folders of runs whose checkpoints no run needs that is still to be done.
+    /// Removes the folders of runs whose checkpoints no remaining run needs.
     fn tidy(&mut self) -> Result<()> {
         let plan = Plan::new(&self.whole, &self.results, &mut self.shapes)?;
         let nodes = plan.graph.nodes();
@@ -391,7 +391,7 @@ impl Runner {
             }
             for at in plan.graph.path(target) {
                 needed[at] = true;
-                // What begins with a checkpoint that is there needs nothing from before it.
+                // A node that has its checkpoint needs no earlier checkpoints.
                 if at != target && self.has_checkpoint(&nodes[at]) {
                     break;
                 }
@@ -418,7 +418,7 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// What lies before and behind a run.
+/// The finished and the remaining work around a run.
 #[derive(Clone, Copy, Debug)]
 struct Ahead {
     runs: (usize, usize),
@@ -427,7 +427,7 @@ struct Ahead {
     per_step_s: f64,
 }
 
-/// Passes on what a run tells.
+/// Passes on the events of a run.
 struct View<'a> {
     node: &'a Node,
     ahead: Ahead,

@@ -1,4 +1,4 @@
-//! The networks that growths lead to, without training any.
+//! Computes the networks after growths without training them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use tokenformer_core::{Device, Model, ModelConfig};
 use tokenformer_train::Result;
 use tokenformer_train::recipe::{GrowEvent, ModelTable};
 
-/// Networks by fresh model and growths, each worked out once.
+/// Networks by initial model and growths, each computed once.
 pub struct Shapes {
     device: Arc<dyn Device>,
     known: BTreeMap<String, Arc<ModelConfig>>,
 }
 
 impl Shapes {
-    /// Nothing worked out yet. Models without numbers are made on `device`.
+    /// An empty table. Models without numbers are made on `device`.
     pub fn new(device: &Arc<dyn Device>) -> Self {
         Self {
             device: Arc::clone(device),
@@ -22,7 +22,7 @@ impl Shapes {
         }
     }
 
-    /// The network that `growths`, one after the other, make of the fresh model.
+    /// The network after `growths`, applied in order to the initial model.
     ///
     /// # Errors
     /// If the model or a growth is impossible.

@@ -1,4 +1,4 @@
-//! How long an update takes on this machine: measured beforehand, then as it was.
+//! Time of an update on this machine: first measured in advance, then taken from finished runs.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use tokenformer_train::Result;
 
 use crate::graph::{Common, Node};
 
-/// Updates measured beforehand; the fastest counts.
+/// Number of updates measured in advance; the fastest counts.
 const MEASURED: usize = 3;
 /// Time of an update with evaluations, checkpoints and records over the update alone.
 const AROUND: f64 = 1.06;
@@ -27,16 +27,16 @@ pub struct Speeds {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct SpeedFile {
-    /// The machine that these are of.
+    /// The machine of these measurements.
     machine: String,
-    /// Measured beforehand, on made-up tokens.
+    /// Measured in advance, on generated tokens.
     measured: BTreeMap<String, f64>,
-    /// As runs took them.
+    /// Taken from finished runs.
     learnt: BTreeMap<String, f64>,
 }
 
 impl SpeedFile {
-    /// How much longer runs took than was measured beforehand, where both are known.
+    /// The ratio of the time in runs to the time measured in advance, where both are known.
     fn correction(&self) -> f64 {
         let both = self
             .learnt
@@ -51,7 +51,7 @@ impl SpeedFile {
 }
 
 impl Speeds {
-    /// Those noted in the file at `path`, if they are of this machine.
+    /// Reads the file at `path`, if it is from this machine.
     pub fn open(path: &Path, device: &Arc<dyn Device>) -> Self {
         let machine = device.describe();
         let noted = tokenformer_store::read_small(path, MAX_BYTES).ok();
@@ -100,7 +100,7 @@ impl Speeds {
         Ok(measured * self.file.correction())
     }
 
-    /// Notes how long the updates of a run took, everything around them included.
+    /// Stores how long the updates of a run took, including everything around them.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -120,7 +120,7 @@ impl Speeds {
     }
 }
 
-/// Time of an update on made-up tokens.
+/// Time of an update on generated tokens.
 fn measure(config: &ModelConfig, common: &Common, device: &Arc<dyn Device>) -> Result<f64> {
     let mut model = Model::fresh(device, config, 0)?;
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model)?;

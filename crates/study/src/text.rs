@@ -1,4 +1,4 @@
-//! Made-up text with some structure: words of syllables, frequent and rare ones, each with words that like to follow.
+//! Generated text with some structure: words of syllables, frequent and rare ones, each with likely successors.
 
 use tokenformer_data::Document;
 
@@ -6,7 +6,7 @@ use tokenformer_data::Document;
 pub const LABEL: &str = "made-up text";
 
 const WORDS: usize = 600;
-/// Words that a word is usually followed by.
+/// Number of likely successors of a word.
 const FOLLOWERS: usize = 6;
 const DOCUMENT_BYTES: usize = 4000;
 const SYLLABLES: [&str; 24] = [

@@ -1,20 +1,20 @@
-//! The learning rate: found at the base, carried to other lengths by one rule.
+//! The learning rate: found at the base and transferred to other lengths by one rule.
 
-/// How the best rate falls with the length of a run.
+/// Exponent with which the best rate decreases with the length of a run.
 const LENGTH_EXPONENT: f64 = -1.0 / 3.0;
 
-/// Tries of a learning rate and what came of them.
+/// A search for a learning rate and its results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// Rates in rising order, each with its loss if its run has ended.
+    /// Rates in ascending order, each with its loss if its run has ended.
     pub tries: Vec<(f64, Option<f64>)>,
-    /// The best rate between them, when all have ended and none is to be added.
+    /// The best rate, once all runs have ended and no rate is to be added.
     pub best: Option<f64>,
 }
 
 impl Curve {
-    /// Looks up the losses of `rates`, adds rates at an edge where the best one lies, at most `widenings`, and takes
-    /// the lowest point of the parabola through the best three.
+    /// Looks up the losses of `rates`, adds at most `widenings` rates at an edge if the best one is there, and takes
+    /// the minimum of the parabola through the best three.
     pub fn of(rates: &[f64], widenings: usize, loss: impl Fn(f64) -> Option<f64>) -> Self {
         let mut tries: Vec<(f64, Option<f64>)> = rates.iter().map(|&lr| (lr, loss(lr))).collect();
         for added in 0..=widenings {
@@ -72,7 +72,7 @@ pub fn for_length(best: f64, tried_steps: u64, steps: u64) -> f64 {
     significant(best * factor, 4)
 }
 
-/// A number in so many significant decimal digits, so that it is the same whatever computed it.
+/// Rounds a number to `digits` significant digits, so that it is the same on every machine.
 pub fn significant(x: f64, digits: usize) -> f64 {
     format!("{x:.*e}", digits.saturating_sub(1))
         .parse()

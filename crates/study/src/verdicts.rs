@@ -1,4 +1,4 @@
-//! The claims of the study and what the numbers say of them.
+//! The claims of the study and their results.
 
 use crate::analysis::{Analysis, GROWN, MARGIN};
 use crate::stats::Contrast;
@@ -13,15 +13,15 @@ const EXACT: [&str; 5] = ["t-seg", "t-zero", "t-zero-track", "t-zero-anneal", "g
 /// Arms whose growth keeps the function up to rounding.
 const NEARLY_EXACT: [&str; 2] = ["g-clone", "g-lemon"];
 
-/// What the numbers say of a claim.
+/// The finding on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
     /// The claim holds.
     Supported,
-    /// It does not.
+    /// The claim does not hold.
     Refuted,
-    /// The numbers do not decide, or there are none.
+    /// The numbers are missing or not sufficient.
     Open,
 }
 
@@ -32,7 +32,7 @@ pub struct Verdict {
     pub claim: &'static str,
     /// The claim.
     pub text: &'static str,
-    /// What the numbers say.
+    /// The finding.
     pub finding: Finding,
     /// The numbers.
     pub numbers: String,
@@ -84,7 +84,7 @@ pub fn verdicts(analysis: &Analysis) -> Vec<Verdict> {
     ]
 }
 
-/// A verdict from rules on an interval, open where there is none.
+/// A verdict from rules on an interval; open if there is no interval.
 fn verdict(
     claim: &'static str,
     text: &'static str,

@@ -1,4 +1,4 @@
-//! From text to tokens: what is fed to the model and which of it is scored.
+//! Encodes texts as tokens and decides which of them are scored.
 //!
 //! 1. White space at the end of the context moves to the front of the continuation.
 //! 2. Context + continuation are encoded as one text, and the context alone; the tokens beyond the
@@ -21,7 +21,7 @@ pub struct Encoder<'a> {
     pub context: usize,
 }
 
-/// A context as tokens, kept while the next pair has the same.
+/// A context as tokens, reused if the next pair has the same context.
 type Known<'a> = Option<(&'a str, Vec<u32>)>;
 
 impl Encoder<'_> {
@@ -49,7 +49,7 @@ impl Encoder<'_> {
     /// The request of a pair, in group 0 and without the greedy flag; `location` is for messages.
     ///
     /// # Errors
-    /// If the continuation has no tokens of its own, or more than the model has positions, or the
+    /// If the continuation has no tokens, or more than the model has positions, or the
     /// context is empty and the tokenizer has no end-of-document token.
     pub fn pair(&self, pair: &Pair, location: &str) -> Result<Request> {
         self.encode(pair, location, &mut None)

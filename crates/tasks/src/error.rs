@@ -1,9 +1,9 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What can go wrong between a task file and a result.
+/// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
         /// The reason of the operating system or the decoder.
         source: io::Error,
     },
-    /// A row, request or package is not as it has to be.
+    /// An invalid row, request or package.
     #[error("{location}: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
     Malformed {
         /// The file, or file:line.
@@ -51,9 +51,9 @@ pub enum Error {
         dir: PathBuf,
         /// The task.
         task: &'static str,
-        /// The names looked for.
+        /// The names that were searched.
         searched: String,
-        /// What was there.
+        /// What was found.
         got: String,
     },
     /// A folder has several files for a task.
@@ -97,7 +97,7 @@ pub enum Error {
     Download {
         /// The command line.
         command: String,
-        /// Its last words, or why it could not start.
+        /// The end of its error output, or why it could not start.
         reason: String,
     },
     /// The model or its device failed.

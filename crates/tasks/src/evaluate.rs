@@ -1,4 +1,4 @@
-//! The whole way from task files to results.
+//! Runs an evaluation from task files to results.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,22 +23,22 @@ use crate::task::{Kind, Question, Task};
 pub struct Options {
     /// The tasks and their files; see [`crate::locate`].
     pub tasks: Vec<(Task, PathBuf)>,
-    /// Takes the first questions of each task only.
+    /// Uses only the first questions of each task.
     pub limit: Option<usize>,
     /// Hash of the model's weights and configuration: finished questions belong to it.
     pub model_hash: String,
-    /// What weights are kept as; scores depend on it.
+    /// Precision of the weights, on which scores depend.
     pub precision: String,
     /// The program that computes, in its version: another one can give other scores.
     pub program: String,
 }
 
-/// How far an evaluation is.
+/// The progress of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Questions finished, those of an earlier call included.
+    /// Questions finished, including those of an earlier call.
     pub done: usize,
-    /// Questions in all.
+    /// Total number of questions.
     pub total: usize,
 }
 
@@ -56,7 +56,7 @@ pub enum Outcome {
     Stopped(Progress),
 }
 
-/// A question on its way.
+/// A question and its scores so far.
 struct Item {
     task: Task,
     row: usize,
@@ -67,11 +67,11 @@ struct Item {
     scores: Option<Vec<Scored>>,
 }
 
-/// Input tokens that are scored between two looks at the stop flag.
+/// Input tokens that are scored between two checks of the stop flag.
 const CHUNK_TOKENS: usize = 2048;
 
 /// Evaluates a model on tasks. `progress` is called at the start and after each part; when `stop` is set
-/// the evaluation ends after the part that runs. With `partial` a later call then goes on where this one was;
+/// the evaluation ends after the part that runs. With `partial` a later call continues where this one stopped;
 /// after the last, the caller ends that by [`Partial::finish`].
 ///
 /// # Errors
@@ -110,7 +110,7 @@ pub fn evaluate(
     };
     progress(state);
     let mut waiting: Vec<&mut Item> = items.iter_mut().filter(|i| i.scores.is_none()).collect();
-    // Neighbours in this order share a batch; the longest come first, so that short memory shows early.
+    // Neighbours in this order share a batch. The longest come first, so that a lack of memory is noticed early.
     waiting.sort_by_key(|item| {
         let longest = item.requests.iter().map(|r| r.tokens.len()).max();
         std::cmp::Reverse((shared(&item.requests), longest))
@@ -209,7 +209,7 @@ fn score(items: &mut [&mut Item], scorer: &mut dyn Scorer) -> Result<()> {
     Ok(())
 }
 
-/// What became of a question.
+/// The result of a question.
 fn sample(item: &Item) -> Option<Sample> {
     let scores = item.scores.as_deref()?;
     let Question { gold, lengths, .. } = &item.question;

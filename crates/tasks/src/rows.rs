@@ -16,7 +16,7 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 const MAX_FILE_BYTES: u64 = 1 << 26;
 const MAX_ROWS: usize = 100_000;
 
-/// How a gzip file begins, whatever its name; no text begins so.
+/// The first bytes of a gzip file with any name; no text begins with them.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// One row of a task file.

@@ -1,4 +1,4 @@
-//! Requests of tokens, and who scores them.
+//! Requests of tokens, and the trait that scores them.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ impl Request {
     }
 }
 
-/// What became of a request.
+/// The scores of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
     /// `Σ ln p` of the scored tokens, over the whole vocabulary.
@@ -49,7 +49,7 @@ pub struct Scored {
     pub greedy: Option<bool>,
 }
 
-/// A language model as evaluation sees it.
+/// The interface of a language model for evaluation.
 pub trait Scorer {
     /// Positions that it can attend to.
     fn context(&self) -> usize;

@@ -54,7 +54,7 @@ pub struct Question {
     pub lengths: Vec<usize>,
 }
 
-/// How a task's answers are turned into metrics.
+/// How a task's answers are converted to metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Likeliest choice; with or without `acc_norm`.
@@ -62,7 +62,7 @@ pub enum Kind {
         /// Whether `acc_norm` means anything.
         has_norm: bool,
     },
-    /// The one continuation is what the model would say.
+    /// The single continuation is compared with the model's greedy output.
     Word,
 }
 
@@ -204,7 +204,7 @@ fn hellaswag(row: &Row) -> Result<Question> {
     if !row.has("endings") {
         return normalised(row);
     }
-    // The published rows have `ctx` too, which is both parts; rows of other hands may have only that.
+    // The published rows have `ctx` too, which is both parts; rows from other sources may have only that.
     let mut context = match row.has("ctx_a") {
         true => format!("{} {}", row.text("ctx_a")?, capitalize(row.text("ctx_b")?)),
         false => row.text("ctx")?.to_owned(),

@@ -1,8 +1,9 @@
-//! Decay branches: from any checkpoint of a run whose learning rate is flat there, the same run with its decay at that place.
+//! Decay branches: they start at any checkpoint of a run where the learning rate is constant, and continue the run with
+//! a decay of the rate.
 //!
-//! A branch is a recipe like any other. It keeps everything of the trunk's, drops the growths that are still to come, ends
-//! so many steps after the checkpoint, and lets the learning rate fall over them. Weights, moments and the position in the
-//! data go on, so that a branch has the bytes of a run that had planned its end there from the beginning.
+//! A branch is an ordinary recipe. It keeps the settings of the run, drops later growths, ends a given number of steps
+//! after the checkpoint, and decays the learning rate over these steps. Weights, moments and the position in the data
+//! continue, so a branch has the same bytes as a run that was planned with this end from the beginning.
 
 use crate::error::{Error, Result};
 use crate::files::TrainState;
@@ -21,10 +22,10 @@ pub struct Branch {
 }
 
 impl Branch {
-    /// The recipe of the branch that leaves the run of `trunk` at `state`.
+    /// The recipe of the branch that starts from the run of `trunk` at `state`.
     ///
     /// # Errors
-    /// [`Error::Recipe`] if the learning rate is not flat there: while it warms up or decays.
+    /// [`Error::Recipe`] if the learning rate is not constant there, because it warms up or decays.
     pub fn recipe(&self, trunk: &Recipe, state: &TrainState) -> Result<Recipe> {
         let refused = |place: &str, problem: &str, expected: String, got: String, help: &str| {
             Err(Error::Recipe {

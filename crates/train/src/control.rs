@@ -1,4 +1,4 @@
-//! Training on for a while without a growth, for comparison with the run that grows.
+//! Trains for a while without a growth, for comparison with the run that grows.
 
 use crate::error::Result;
 use crate::files;
@@ -8,15 +8,15 @@ use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
 impl Trainer<'_> {
-    /// Records the losses of the next updates as they are without the growth, if `event` asks for that, and takes the
-    /// updates back. Breaks if `stop` was set meanwhile: the checkpoint from before is then where the run goes on.
+    /// Records the losses of the next updates without the growth, if `event` requests it, and then undoes these
+    /// updates. Breaks if `stop` was set during that time; the run then resumes from the checkpoint before.
     pub(crate) fn control(
         &mut self,
         event: &GrowEvent,
         stop: &AtomicBool,
     ) -> Result<ControlFlow<()>> {
         let step = self.state.step;
-        // Beyond the next growth the run would differ in more than this one.
+        // After the next growth the run would differ in more than this growth.
         let next = self.recipe.grow.iter().map(|g| g.at_step);
         let end = (next.filter(|&at| at > step).min()).unwrap_or(self.recipe.train.steps);
         let updates = event.control.min(end.saturating_sub(step));

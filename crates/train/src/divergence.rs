@@ -1,4 +1,4 @@
-//! Runs whose numbers are not finite any more: when they end, and what they can go on from.
+//! Detects runs whose numbers are no longer finite: when they end, and from which checkpoint they can continue.
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -6,8 +6,8 @@ use crate::records::Update;
 use crate::trainer::Trainer;
 
 impl Trainer<'_> {
-    /// After an update that was not skipped: the weights before it gave a finite loss, so that an older checkpoint
-    /// need not be kept in place of theirs.
+    /// Called after an update that was not skipped: the weights before it gave a finite loss, so older checkpoints need
+    /// not be kept for safety.
     pub(crate) fn check_saved(&mut self) -> Result<()> {
         self.sound_step = self.state.step - 1;
         match self.dir.has(self.sound_step) {
@@ -19,7 +19,7 @@ impl Trainer<'_> {
     /// Ends a run that cannot recover, or that has been skipping updates for too long.
     pub(crate) fn check_skipped(&self, update: Update) -> Result<()> {
         let in_row = self.state.skipped_in_row;
-        // Skipped updates leave the weights as they are, so that the first one tells.
+        // Skipped updates leave the weights as they are, so the first one already shows it.
         if in_row == 1 {
             self.check_weights()?;
         }
@@ -42,7 +42,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// The error of a run that ends here, with the checkpoint that it can go on from.
+    /// The error of a run that ends here, with the checkpoint from which it can continue.
     pub(crate) fn diverged(&self, problem: String, got: String) -> Error {
         let sound = self.dir.newest_up_to(self.sound_step).ok().flatten();
         let newest = self.dir.newest().ok().flatten();

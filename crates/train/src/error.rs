@@ -1,4 +1,4 @@
-//! What can go wrong in a run.
+//! Errors of training runs.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub enum Error {
         /// What to do.
         help: String,
     },
-    /// A run cannot go on from a checkpoint.
+    /// A run cannot be resumed from a checkpoint.
     #[error("{}: cannot go on from this checkpoint: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}", path.display())]
     Resume {
         /// The checkpoint or run directory.
@@ -32,7 +32,7 @@ pub enum Error {
         problem: String,
         /// What the checkpoint says.
         expected: String,
-        /// What was asked for.
+        /// What was requested.
         got: String,
         /// What to do.
         help: String,
@@ -42,7 +42,7 @@ pub enum Error {
         "{what}: not enough memory\n  expected: {needed} available\n  got:      {available}\n  help:     {help}"
     )]
     Memory {
-        /// What was to be loaded or trained.
+        /// What should be loaded or trained.
         what: String,
         /// Bytes needed, for people.
         needed: String,
@@ -58,7 +58,7 @@ pub enum Error {
     NotFinite {
         /// What was computed, and where.
         what: String,
-        /// What came out.
+        /// The value found.
         got: f64,
     },
     /// The numbers of a run are not finite any more.
@@ -71,7 +71,7 @@ pub enum Error {
         path: PathBuf,
         /// Updates done or skipped.
         step: u64,
-        /// What makes the run end.
+        /// The reason why the run ends.
         problem: String,
         /// The numbers.
         got: String,
@@ -99,12 +99,12 @@ pub enum Error {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: std::io::Error,
         /// What to do.
         help: &'static str,
     },
-    /// A file of a model or checkpoint does not say what it should.
+    /// A file of a model or checkpoint has invalid content.
     #[error("{}: {problem}\n  help:     {help}", path.display())]
     Damaged {
         /// The file.
@@ -155,7 +155,7 @@ impl From<tokenformer_core::device::DeviceError> for Error {
     }
 }
 
-/// Text that may come from outside: without what a terminal would obey, and only its two ends where it is long.
+/// Quotes outside text: control characters are escaped, and of long text only the two ends are shown.
 fn shown(text: &str) -> String {
     const CHARS: usize = 1000;
     const END_CHARS: usize = 300;

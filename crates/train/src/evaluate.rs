@@ -25,7 +25,7 @@ pub struct Evaluation {
     pub loss: f64,
     /// Tokens scored.
     pub tokens: u64,
-    /// Bytes of text that the scored tokens stand for; `None` if they are not known.
+    /// Bytes of text of the scored tokens; `None` if they are not known.
     pub bytes: Option<f64>,
     /// Bits of the scored tokens over their bytes; `None` if there are none, or they are not known.
     pub bits_per_byte: Option<f64>,
@@ -43,7 +43,7 @@ impl Evaluation {
 pub struct EvalOptions {
     /// How the text is cut.
     pub protocol: Protocol,
-    /// Tokens that the model may look back, at most its own context.
+    /// Length of the context, at most that of the model.
     pub context: usize,
     /// Windows per forward pass.
     pub batch: usize,
@@ -56,12 +56,12 @@ pub struct EvalOptions {
 pub struct HeldOut<'a, S: ?Sized = TokenFile> {
     /// The tokens.
     pub text: &'a S,
-    /// The bytes they stand for.
+    /// The bytes that they represent.
     pub bytes: &'a ScoredBytes,
 }
 
 impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
-    /// Scores the text with `model`. `progress` is called with the number of tokens scored so far; `stop` is looked at
+    /// Scores the text with `model`. `progress` is called with the number of tokens scored so far; `stop` is checked
     /// before each pass over [`EvalOptions::batch`] windows, and ends the evaluation without a result.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
     }
 }
 
-/// What has been scored so far.
+/// The sums so far.
 struct Sums<'a> {
     scored_bytes: &'a ScoredBytes,
     /// Tokens to score, at most.

@@ -1,4 +1,4 @@
-//! What happens to the model between two updates: today the growths of the recipe.
+//! Changes of the model between two updates; at present these are the growths of the recipe.
 
 use crate::error::{Error, Result};
 use crate::files::{PastGrowth, TrainState};
@@ -14,8 +14,8 @@ use tokenformer_core::{Model, SiteKind};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
 impl Trainer<'_> {
-    /// Does what the recipe plans for this step and has not happened. Breaks if `stop` was set meanwhile: the
-    /// checkpoint from before is then where the run goes on.
+    /// Does what the recipe plans for this step and what has not happened so far. Breaks if `stop` was set during that
+    /// time; the run then resumes from the checkpoint before.
     pub(crate) fn events(&mut self, stop: &AtomicBool) -> Result<ControlFlow<()>> {
         let Some(event) = growth_due(&self.recipe, &self.state).cloned() else {
             return Ok(ControlFlow::Continue(()));
@@ -80,7 +80,7 @@ pub(crate) fn has_happened(event: &GrowEvent, state: &TrainState) -> bool {
         .any(|p| p.grows_as(event))
 }
 
-/// Whether update `step` is one that the zoom of a growth shows: its loss is recorded alone.
+/// Whether the zoom plot of a growth shows update `step`, so that its loss is recorded by itself.
 pub(crate) fn is_near_growth(recipe: &Recipe, step: u64) -> bool {
     let mut growths = recipe.grow.iter();
     recipe.log.around_growth
@@ -117,7 +117,7 @@ fn ensure_bytes(bytes: u64) -> Result<()> {
     memory::ensure("the growth", bytes, help)
 }
 
-/// Refuses a run whose next growth cannot be done, before anything is trained.
+/// Returns an error if the next growth of the run is impossible, before anything is trained.
 pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
     let is_next = |event: &&GrowEvent| event.at_step >= state.step && !has_happened(event, state);
     match recipe.grow.iter().find(is_next) {
@@ -126,7 +126,7 @@ pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> 
     }
 }
 
-/// Refuses a recipe whose growths before `state` are not those that happened.
+/// Returns an error if the recipe's growths before `state` are not those that happened.
 pub(crate) fn check_past(
     recipe: &Recipe,
     state: &TrainState,

@@ -1,9 +1,9 @@
-//! Numbers that a model computed, before anybody relies on them.
+//! Checks that the numbers that a model computed are finite.
 
 use crate::error::{Error, Result};
 
-/// Refuses numbers of which one is NaN or infinite: a model that computes such a thing has nothing to say. `what` names
-/// the number at an index, for the message.
+/// Returns an error if one of the numbers is NaN or infinite, since other results of that model would be meaningless.
+/// `what` names the number at an index, for the message.
 ///
 /// # Errors
 /// [`Error::NotFinite`].

@@ -1,5 +1,5 @@
-//! The memory of a run, known before it starts: each of its stages is carried out once, by the same code,
-//! as a dry run on a twin of the device that takes the memory and computes nothing.
+//! The memory of a run, computed before it starts: each of its stages is run once with the same code as a dry run, on a
+//! copy of the device that allocates the memory and computes nothing.
 
 use crate::error::Result;
 use crate::recipe::{GrowEvent, Recipe};
@@ -40,9 +40,9 @@ pub struct StageFootprint {
     pub moments_bytes: u64,
     /// Gradients, when all of them are there.
     pub gradients_bytes: u64,
-    /// What the tape has kept when a forward pass ends.
+    /// Memory of the tape at the end of a forward pass.
     pub activations_bytes: u64,
-    /// Memory that gradients, activations, temporaries and work areas of kernels use one after the other.
+    /// Memory that gradients, activations, temporaries and scratch memory of kernels share over time.
     pub arena_bytes: u64,
     /// Scratch memory of the threads.
     pub scratch_bytes: u64,
@@ -52,12 +52,12 @@ pub struct StageFootprint {
     pub peak_bytes: u64,
 }
 
-/// What a plan depends on besides the recipe.
+/// Inputs of a plan other than the recipe.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
     /// Tokens of the vocabulary.
     pub vocab: usize,
-    /// Tokens of the held-out text; 0 if there is no dataset yet.
+    /// Tokens of the held-out text; 0 if there is no dataset.
     pub valid_tokens: usize,
     /// Bytes of the program and its data.
     pub base_bytes: u64,
@@ -122,7 +122,7 @@ struct DryRun<'a> {
 }
 
 impl DryRun<'_> {
-    /// Does everything that a stage does, and says what the model is after the growth at its end.
+    /// Runs everything that a stage does, and returns the model after the growth at its end.
     fn stage(
         &self,
         config: &ModelConfig,

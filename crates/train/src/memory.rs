@@ -1,4 +1,4 @@
-//! Memory, planned before it is taken.
+//! Memory estimates before anything is allocated.
 
 mod available;
 
@@ -9,17 +9,17 @@ use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::{ModelConfig, Recompute};
 use tokenformer_report::table::human_bytes;
 
-/// Bytes that a training run will hold at least, from its shapes alone; [`crate::footprint`] knows them to a
-/// few percent, and takes longer.
+/// Lower bound of the bytes of a training run, from its shapes alone; [`crate::footprint`] is accurate to a few
+/// percent, but slower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingPlan {
     /// Weights and two moments.
     pub state_bytes: u64,
     /// Gradients.
     pub gradient_bytes: u64,
-    /// What the tape keeps of a micro-batch.
+    /// Memory of the tape for a micro-batch.
     pub activation_bytes: u64,
-    /// Work areas.
+    /// Scratch memory of kernels.
     pub work_bytes: u64,
 }
 
@@ -67,14 +67,14 @@ impl TrainingPlan {
         }
     }
 
-    /// All bytes: gradients come as activations go.
+    /// Total bytes: gradients are allocated while activations are freed.
     pub fn total_bytes(&self) -> u64 {
         let shared = self.gradient_bytes.max(self.activation_bytes);
         (self.state_bytes.saturating_add(shared)).saturating_add(self.work_bytes)
     }
 }
 
-/// Bytes that this process may still take, as far as the system tells.
+/// Bytes that this process can still allocate, if the system reports it.
 ///
 /// In a container this is what its limits leave, never more than what the machine has. Memory that only caches files
 /// counts as available.
@@ -87,7 +87,7 @@ pub fn available_bytes() -> Option<u64> {
     })
 }
 
-/// Refuses what cannot fit.
+/// Returns an error if `needed_bytes` do not fit.
 ///
 /// # Errors
 /// [`Error::Memory`] if `needed_bytes` is more than is available.
@@ -103,7 +103,7 @@ pub fn ensure(what: &str, needed_bytes: u64, help: &str) -> Result<()> {
     }
 }
 
-/// Bytes of the work areas of a forward pass over `rows` tokens that nothing is learned from.
+/// Bytes of scratch memory of a forward pass over `rows` tokens without gradients.
 pub fn inference_bytes(config: &ModelConfig, rows: u64) -> u64 {
     let tokens = |block: &BlockConfig| block.layers().map(|layer| layer.hidden());
     let largest = (config.blocks.iter()).flat_map(tokens).fold(0, usize::max) as u64;

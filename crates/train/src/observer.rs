@@ -1,14 +1,14 @@
-//! Who watches a run.
+//! Observers of a run.
 
 use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::Record;
 
-/// Where a run stands after a step.
+/// The progress of a run after a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Updates done.
     pub step: u64,
-    /// Updates in all.
+    /// Total number of updates.
     pub steps: u64,
     /// Loss of this step's batch, in nats per token.
     pub loss: f64,
@@ -28,7 +28,7 @@ pub struct Progress {
     pub params: u64,
 }
 
-/// Is told what happens in a run; every method may be left out.
+/// Receives the events of a run; every method has a default.
 pub trait Observer {
     /// A step was done.
     fn step(&mut self, _progress: &Progress) {}
@@ -39,14 +39,14 @@ pub trait Observer {
     /// The model grew.
     fn grown(&mut self, _report: &GrowthReport) {}
 
-    /// Something to tell the user: a resume, an interruption.
+    /// A message for the user: a resume, an interruption.
     fn note(&mut self, _text: &str) {}
 
-    /// Something that is not as it should be, although the run goes on: a skipped checkpoint.
+    /// A warning that does not end the run: a skipped checkpoint.
     fn warning(&mut self, _text: &str) {}
 }
 
-/// Watches nothing.
+/// An observer that does nothing.
 #[derive(Debug, Default)]
 pub struct Silent;
 

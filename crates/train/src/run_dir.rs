@@ -27,7 +27,7 @@ pub enum Resume {
     From(PathBuf),
 }
 
-/// All of a run that a checkpoint holds.
+/// The state of a run in a checkpoint.
 pub(crate) struct Snapshot<'a> {
     pub model: &'a Model,
     pub optimizer: &'a AdamW,
@@ -59,12 +59,12 @@ impl RunDir {
         &self.path
     }
 
-    /// Where the checkpoint of `step` is or would be.
+    /// The path of the checkpoint of `step`, which need not exist.
     pub fn of_step(&self, step: u64) -> PathBuf {
         self.checkpoints.dir_for(step)
     }
 
-    /// Whether the checkpoint of `step` is there and whole.
+    /// Whether the checkpoint of `step` exists and is complete.
     pub fn has(&self, step: u64) -> bool {
         self.saved == Some(step)
     }
@@ -86,7 +86,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Calls the checkpoint of a step the best.
+    /// Marks the checkpoint of a step as the best.
     pub fn set_best(&mut self, step: u64) -> Result<()> {
         Ok(self.checkpoints.set_best(step)?)
     }
@@ -110,8 +110,8 @@ impl RunDir {
         Ok(self.checkpoints.list()?.last().map(|(step, _)| *step))
     }
 
-    /// Brings the checkpoints to what they are right after the one that the run goes on from: a kill may have come
-    /// between it and the pointers, and a run that branches off starts with its own.
+    /// Restores the checkpoints to their state right after the one from which the run continues: a kill may have come
+    /// before the pointers were written, and a branch starts with its own checkpoint.
     fn settle(&mut self, now: &Snapshot<'_>, keep: usize) -> Result<()> {
         let state = now.state;
         if self.checkpoints.latest().ok().flatten() != Some(state.step) {
@@ -123,7 +123,7 @@ impl RunDir {
             self.set_best(best.step)?;
         }
         self.retain(keep, state.sound_step())?;
-        // What is still to be evaluated is saved once more when it has been.
+        // A checkpoint that still has to be evaluated is saved again after the evaluation.
         self.saved = (!state.unevaluated).then_some(state.step);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Continuing a text.
+//! Continues a text.
 
 use crate::error::Result;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use tokenformer_data::Tokenizer;
 
 /// Text of up to `max_tokens` new tokens after `prompt`; ends earlier at the end of a document or when the
 /// context is full, or where a logit is not finite, which the text then says. An empty prompt starts a document.
-/// `stop` is looked at before each token; `None` if it was set.
+/// `stop` is checked before each token; `None` if it was set.
 ///
 /// # Errors
 /// If the prompt cannot be encoded or is longer than the context, or the device fails.
@@ -34,7 +34,7 @@ pub fn continue_text(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        // Whether a run has diverged is for the loop to say; a sample only must not invent text.
+        // The training loop reports a divergence; here it only matters that no random text is produced.
         if !session.logits().iter().all(|logit| logit.is_finite()) {
             text += "[a logit is not finite]";
             break;

@@ -3,7 +3,7 @@
 use std::f64::consts::LN_2;
 use tokenformer_data::{ByteCounts, TokenFile, Tokenizer};
 
-/// How many bytes of text tokens of a text stand for.
+/// How many bytes of text a token represents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ScoredBytes {
     /// The bytes of each token are known.
@@ -15,7 +15,7 @@ pub enum ScoredBytes {
 }
 
 impl ScoredBytes {
-    /// What is known about the tokens of `text`.
+    /// The byte counts of the tokens of `text`.
     pub fn new(tokenizer: &Tokenizer, text: &TokenFile) -> Self {
         match ByteCounts::new(tokenizer) {
             Some(counts) => Self::Counted(counts),

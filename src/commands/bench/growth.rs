@@ -1,4 +1,4 @@
-//! What growth costs: time of a training step against the size of the feed-forward networks.
+//! The cost of growth: time of a training step against the size of the feed-forward networks.
 
 use super::{Setup, flops_per_token, median, train};
 use crate::commands::print_json;

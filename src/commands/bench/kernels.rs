@@ -1,4 +1,4 @@
-//! Each kernel of a training step alone, at the shapes of a preset, beside what limits it.
+//! Each kernel of a training step by itself, at the shapes of a preset, with the limit of the machine.
 
 use super::machine::Machine;
 use super::{Setup, median};
@@ -28,9 +28,9 @@ struct Row {
     ms: f64,
     gflops: f64,
     gb_per_s: f64,
-    /// What the kernel would wait for if it did nothing in vain.
+    /// The resource that limits an ideal kernel.
     limit: &'static str,
-    /// Time that the limit allows over the time taken.
+    /// Ideal time divided by the measured time.
     share_of_limit: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! What this machine can do at most, and what this process has taken of it.
+//! Upper limits of this machine, and the memory that this process has taken.
 
 use tokenformer_cpu::{Exec, Pool, Scratch, probe};
 

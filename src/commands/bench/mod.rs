@@ -31,7 +31,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
 }
 
-/// What is measured, checked.
+/// The checked settings of a measurement.
 struct Setup<'a> {
     args: &'a BenchArgs,
     spec: ModelSpec,
@@ -90,7 +90,7 @@ impl<'a> Setup<'a> {
         })
     }
 
-    /// What weights are kept as for inference.
+    /// The format of weights for inference.
     fn weights(&self) -> Result<WeightFormat> {
         self.args.precision.weights().ok_or_else(|| {
             let help = "what weights are kept as is yours to choose";
@@ -102,7 +102,7 @@ impl<'a> Setup<'a> {
         device_in(&self.args.compute, precision)
     }
 
-    /// Refuses to train a model that memory has no room for.
+    /// Returns an error if there is too little memory to train the model.
     fn ensure_training(&self, config: &ModelConfig) -> Result<()> {
         let moments = MomentFormat::default();
         let recompute = self.args.recompute;
@@ -125,7 +125,7 @@ fn tokens(count: usize, vocab: usize) -> Vec<u32> {
     (0..count).map(|i| (i * 7919 % vocab) as u32).collect()
 }
 
-/// The one in the middle.
+/// The median.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -1,4 +1,4 @@
-//! Taking in a prompt in one pass.
+//! Processing a prompt in one pass.
 
 use super::{Setup, tokens};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The words in which a growth is asked for, in recipes and flags.
+//! The text form of growth settings in recipes and flags.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -33,9 +33,9 @@ as_text!(Amount, TauRule, At);
 /// How many tokens a site gains: `+512`, or `=2048` for a new total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// So many more.
+    /// This number more.
     Add(usize),
-    /// So many in all.
+    /// This total number.
     To(usize),
 }
 
@@ -90,12 +90,12 @@ pub enum Fill {
 /// What happens to the `τ` of a grown site under a joint norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TauRule {
-    /// It stays.
+    /// It is unchanged.
     #[default]
     Pinned,
-    /// It becomes the root of the new total at once, as in the released code.
+    /// It becomes the square root of the new total immediately, as in the released code.
     SqrtN,
-    /// It moves there over so many training steps.
+    /// It moves there over this number of training steps.
     Anneal(u64),
     /// It follows the sizes of old and new scores, so that the weights of old tokens stay as they are
     /// ([`crate::config::Tracked`]).
@@ -129,7 +129,7 @@ impl FromStr for TauRule {
     }
 }
 
-/// The learning rate of new arrays whose updates move the output the more, the larger they are.
+/// The learning rate of new arrays for which larger arrays cause larger changes of the output per update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rate {
@@ -157,20 +157,20 @@ impl Rate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NewBlocks {
-    /// Fresh weights, but zero where the block writes to the residual stream: it adds nothing at first.
+    /// Freshly initialised weights, but zero where the block writes to the residual stream: it adds nothing at first.
     #[default]
     Zero,
-    /// Copies of the blocks from the first on, in their order, behind the last (stacking): the function moves.
+    /// Copies of the blocks, from the first on and in order, after the last (stacking); the function changes.
     Copy,
-    /// Each a copy of the block before it, spread evenly: the function moves.
+    /// Each is a copy of the block before it, spread evenly; the function changes.
     Interpose,
-    /// Copies of the last block, behind it: the function moves.
+    /// Copies of the last block, after it; the function changes.
     Last,
-    /// Fresh weights: the function moves.
+    /// Freshly initialised weights; the function changes.
     Fresh,
 }
 
-/// Where new blocks stand.
+/// The position of new blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// Before the first.
@@ -179,9 +179,9 @@ pub enum At {
     Even,
     /// In the middle.
     Middle,
-    /// Behind the last.
+    /// After the last.
     End,
-    /// Behind so many of the present blocks.
+    /// After this number of the present blocks.
     After(usize),
 }
 
@@ -218,7 +218,7 @@ impl FromStr for At {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Moments {
-    /// They go on.
+    /// They are kept.
     #[default]
     Kept,
     /// They start from zero again, and updates are counted from zero.

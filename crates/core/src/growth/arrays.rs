@@ -78,7 +78,7 @@ pub(super) fn split(
     Ok(new)
 }
 
-/// Puts `old`, times `shrink`, into the top left corner of `new`; on top of what is there, or in place of it.
+/// Puts `old`, times `shrink`, into the top left corner of `new`; added to the old values, or replacing them.
 pub(super) fn put_in_corner(
     old: &Array,
     shrink: f64,

@@ -61,7 +61,7 @@ pub(super) fn insert(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
     Ok(())
 }
 
-/// Where the new blocks stand and what they are like, first to last.
+/// The positions of the new blocks and the blocks that they resemble, first to last.
 fn places(growth: &Growth, old: usize) -> Result<Vec<New>> {
     let (start, count) = (growth.block_start(), growth.layers);
     let at = growth.place();
@@ -94,7 +94,7 @@ fn places(growth: &Growth, old: usize) -> Result<Vec<New>> {
     Ok((0..count).map(new).collect())
 }
 
-/// Gives the old blocks their new numbers, with everything that is said of them.
+/// Gives the old blocks their new numbers, with all their settings.
 fn move_old(map: &mut GrowthMap, old: usize, number: impl Fn(usize) -> usize) {
     let paths: Vec<ParamPath> = (0..old).flat_map(|b| block_paths(&map.target, b)).collect();
     let mut origins: BTreeMap<String, Origin> = (map.origins.iter())
@@ -110,14 +110,14 @@ fn move_old(map: &mut GrowthMap, old: usize, number: impl Fn(usize) -> usize) {
     map.training = map.training.renumbered(number);
 }
 
-/// What is known of the blocks before the new ones come, under the present numbers.
+/// The settings of the present blocks, before the new ones are added.
 struct Sources {
     target: ModelConfig,
     origins: BTreeMap<String, Origin>,
     training: BTreeMap<String, ParamTraining>,
 }
 
-/// Says what the arrays of the new block `b` start from, which is like the present block `of`.
+/// Defines the origin of the arrays of the new block `b`, which is like the present block `of`.
 fn add_arrays(
     map: &mut GrowthMap,
     growth: &Growth,
@@ -132,7 +132,7 @@ fn add_arrays(
             NewBlocks::Zero if adds_to_residual(&path) => (Origin::Zero, usual_rate(map, &path)),
             NewBlocks::Zero | NewBlocks::Fresh => (Origin::Fresh, usual_rate(map, &path)),
             NewBlocks::Copy | NewBlocks::Interpose | NewBlocks::Last => {
-                // What the same growth adds to the source, it adds to the copy.
+                // Arrays that the same growth adds to the source are also added to the copy.
                 let known = sources.origins.get(&source).cloned();
                 let scale = sources
                     .training
@@ -162,7 +162,7 @@ fn usual_rate(map: &GrowthMap, path: &ParamPath) -> f32 {
     map.training.base.factor(path, fan_in)
 }
 
-/// Arrays that stand last in a branch: where they are zero, the branch adds nothing.
+/// The last arrays of a branch: if they are zero, the branch adds nothing.
 fn adds_to_residual(path: &ParamPath) -> bool {
     let last = match path.role {
         ParamRole::Values => true,

@@ -1,7 +1,8 @@
 //! Appending hidden units to the MLPs of a plain Transformer, whose width stays as it is.
 //!
-//! New units are a part of their own: `y = MLP(x) + gelu(x·U'ᵀ)·D'ᵀ` with random `U'` of the old one's size and `D'` zero.
-//! So they add nothing at first, bit for bit, and get what new tokens get: a warm-up, a rate and a clipping of their own.
+//! New units form a separate part: `y = MLP(x) + gelu(x·U'ᵀ)·D'ᵀ` with random `U'` of the scale of the old one and `D'`
+//! zero. So they add nothing at first, to the bit, and are trained like new tokens: with their own warm-up, learning
+//! rate and gradient clipping.
 
 use super::map::GrowthMap;
 use super::origin::Origin;
@@ -94,7 +95,7 @@ fn linear(kind: SiteKind) -> crate::Error {
     config_error(field, "a Pattention site or an MLP", "a linear layer", help)
 }
 
-/// Refuses tokens for an MLP.
+/// Returns an error for tokens of an MLP.
 fn check_tokens(growth: &Growth, b: usize, kind: SiteKind) -> Result<()> {
     match growth.method {
         Some(method) if method != super::Method::Ffn => Err(config_error(
@@ -107,7 +108,7 @@ fn check_tokens(growth: &Growth, b: usize, kind: SiteKind) -> Result<()> {
     }
 }
 
-/// Refuses hidden units for a site.
+/// Returns an error for hidden units of a site.
 fn check_family(growth: &Growth, b: usize, kind: SiteKind) -> Result<()> {
     if growth.method != Some(super::Method::Ffn) || growth.amount(b, kind) == Amount::default() {
         return Ok(());

@@ -11,14 +11,14 @@ use crate::path::ParamPath;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// What a growth promises of the function.
+/// What a growth guarantees about the function.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Promise {
     /// Every logit keeps its bits.
     Exact,
-    /// The logits move by rounding alone: the root mean square of the differences is at most so much of theirs.
+    /// The logits change only by rounding: the root mean square of the differences is at most so much of theirs.
     Within(f64),
-    /// Nothing; the report tells how far the logits moved.
+    /// Nothing; the report says how much the logits changed.
     Nothing,
 }
 
@@ -32,7 +32,7 @@ pub struct GrowthMap {
     pub origins: BTreeMap<String, Origin>,
     /// What training needs to know of the grown network.
     pub training: TrainingSettings,
-    /// What is promised.
+    /// The guarantee.
     pub promise: Promise,
 }
 
@@ -47,7 +47,7 @@ impl GrowthMap {
         }
     }
 
-    /// Says what a new array starts from, and how it is trained.
+    /// Sets the origin of a new array, and how it is trained.
     pub(super) fn add(&mut self, path: &ParamPath, origin: Origin, how: ParamTraining) {
         let name = path.to_string();
         self.training.params.insert(name.clone(), how);
@@ -59,7 +59,7 @@ impl GrowthMap {
         self.training.params.get(name).copied().unwrap_or_default()
     }
 
-    /// Holds back what was there before, as far as `growth` asks for it.
+    /// Freezes or slows the old arrays, as `growth` requests.
     pub(super) fn hold_back(&mut self, growth: &Growth) {
         for path in all_paths(&self.target) {
             let name = path.to_string();
@@ -72,8 +72,8 @@ impl GrowthMap {
         }
     }
 
-    /// Carries the growth out, with random numbers from the seed of `birth`. `probe` are inputs on which scores
-    /// are measured, where an array starts from their size. Returns the floating-point operations of that.
+    /// Carries out the growth, with random numbers from the seed of `birth`. `probe` are inputs on which scores are
+    /// measured, where an array starts from their size. Returns the floating-point operations of that.
     ///
     /// # Errors
     /// If the target is impossible (the model is then unchanged), or memory is short (it must then be thrown away).

@@ -1,4 +1,4 @@
-//! The ways to grow by name, and what each of them says of the other settings.
+//! The ways to grow by name, and how each restricts the other settings.
 
 use super::{Amount, At, Fill, Growth, Moments, NewBlocks, TauRule};
 use crate::config::NormSpan;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Tokens with a norm and a `τ` of their own: random keys, zero values. Exact.
+    /// Tokens with a separate norm and `τ`: random keys, zero values. Exact.
     Segment,
     /// Tokens under one norm: zero keys, random values, `τ` pinned, annealed or tracked. Exact.
     ZeroKey,
@@ -23,9 +23,9 @@ pub enum Method {
     Ffn,
     /// Blocks that add nothing at first. Exact.
     IdentityBlocks,
-    /// The blocks once more, in their order, behind the last.
+    /// Copies of the blocks, in order, after the last.
     Stack,
-    /// Copies of blocks, each behind the block that it copies.
+    /// Copies of blocks, each after the block that it copies.
     Interpose,
     /// Copies of the last block.
     RepeatLast,
@@ -42,7 +42,7 @@ pub enum Method {
     Corner,
 }
 
-/// What a method makes larger.
+/// The part of a model that a method grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grows {
     Tokens,
@@ -52,7 +52,7 @@ pub(super) enum Grows {
 }
 
 impl Method {
-    /// All of them.
+    /// All methods.
     pub const ALL: [Self; 14] = [
         Self::Segment,
         Self::ZeroKey,
@@ -124,7 +124,7 @@ impl FromStr for Method {
     }
 }
 
-/// How tokens are added; what is not said follows from the norm of the site.
+/// How tokens are added; missing settings follow from the norm of the site.
 pub(super) struct TokenWays {
     pub norm: Option<NormSpan>,
     pub keys: Option<Fill>,
@@ -181,7 +181,7 @@ impl Growth {
         self.moments == Moments::Reset || self.method == Some(Method::Random)
     }
 
-    /// Refuses settings that the method does not have, or has said already.
+    /// Returns an error for settings that the method does not have or that it fixes.
     pub(super) fn check_settings(&self) -> Result<()> {
         self.check_numbers()?;
         let grows = self.method.map(Method::grows);

@@ -14,12 +14,12 @@ use crate::scores::ScoreSums;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What is read of the present network before its arrays are taken away.
+/// Values that are read from the present network before its arrays are removed.
 pub(super) struct Numbers<'a> {
     target: &'a ModelConfig,
     birth: Birth,
     arrays: BTreeMap<String, Array>,
-    /// Names of all arrays that there are.
+    /// Names of all existing arrays.
     names: BTreeSet<String>,
     /// Size of keys that give scores as large as those of a site, by the site's name.
     key_sizes: BTreeMap<String, f64>,
@@ -64,7 +64,7 @@ impl<'a> Numbers<'a> {
     pub fn of(&self, origin: &Origin, path: &ParamPath, shape: &[usize]) -> Result<Vec<f32>> {
         let (len, seed) = (shape.iter().product(), self.birth.seed);
         let name = path.to_string();
-        // An array of this name has had its numbers from the stream of that name.
+        // An array of this name already used the random numbers of that name.
         let stream = format!("{name} of stage {}", self.birth.stage);
         match origin {
             Origin::Zero => init::constant_array(len, 0.0),
@@ -114,7 +114,7 @@ impl<'a> Numbers<'a> {
     }
 }
 
-/// Numbers that are all zero give no size to follow.
+/// If all numbers are zero, they have no scale to copy.
 fn not_zero(size: f64, name: &str) -> Result<f64> {
     if size > 0.0 && size.is_finite() {
         return Ok(size);

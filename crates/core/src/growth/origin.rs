@@ -2,8 +2,8 @@
 
 use crate::path::SiteKind;
 
-/// What an array starts from. The moments of all but those that stay start from zero, and their updates are counted from
-/// their birth. Names are those of the present network.
+/// What an array starts from. The moments of all arrays that do not stay start from zero, and their updates are counted
+/// from their creation. Names are those of the present network.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
     /// An array of the present network, which stays where it is, with its moments, under another name.

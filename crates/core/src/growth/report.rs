@@ -1,4 +1,4 @@
-//! What a growth did.
+//! The report of a growth.
 
 use super::{Birth, Growth, GrowthMap, Promise};
 use crate::config::{ModelConfig, SiteKind};
@@ -20,14 +20,14 @@ pub struct SiteGrowth {
     pub params_after: u64,
 }
 
-/// What a growth did.
+/// The effect of a growth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrowthReport {
     /// Training stage that begins.
     pub stage: u32,
     /// Training step at which it happened.
     pub step: u64,
-    /// What was asked for.
+    /// The requested growth.
     pub growth: Growth,
     /// Parameters before.
     pub params_before: u64,
@@ -39,9 +39,9 @@ pub struct GrowthReport {
     pub layers_after: usize,
     /// By kind of layer.
     pub sites: Vec<SiteGrowth>,
-    /// Whether the function was promised to stay the same, up to `tolerance`.
+    /// Whether the function was guaranteed to stay the same, up to `tolerance`.
     pub preserving: bool,
-    /// What was promised of `relative_logit_diff`: at most so much. 0 for the same bits.
+    /// The guaranteed limit of `relative_logit_diff`; 0 means the same bits.
     #[serde(default)]
     pub tolerance: f64,
     /// Largest absolute difference of a logit on the probe tokens.
@@ -53,7 +53,7 @@ pub struct GrowthReport {
     pub probe_flops: u64,
 }
 
-/// How far logits moved.
+/// How much the logits changed.
 #[derive(Clone, Copy)]
 pub(super) struct Movement {
     /// Largest absolute difference; NaN if a logit is not finite.
@@ -81,7 +81,7 @@ impl Movement {
         }
     }
 
-    /// Refuses a movement that was promised not to be.
+    /// Returns an error if the logits changed more than guaranteed.
     pub fn check(self, promise: Promise) -> Result<()> {
         let (kept, expected, help) = match promise {
             Promise::Exact => (

@@ -152,7 +152,7 @@ fn check(site: &SiteConfig, ways: &TokenWays, name: &str) -> Result<NormSpan> {
     }
 }
 
-/// Whether a `τ` can make up for larger norms.
+/// Whether a `τ` can compensate for larger norms.
 fn follows(theta: Theta) -> bool {
     theta == Theta::L2NormGelu
 }
@@ -181,7 +181,7 @@ fn set_tau(
     if site.norm != NormSpan::Joint {
         return;
     }
-    // What followed the scores of an earlier growth stops where it is: all tokens from then are old now.
+    // A `τ` that followed the scores of an earlier growth stops at its value, because its tokens are old now.
     training.tracked.remove(name);
     let to = (site.tokens() as f64).sqrt();
     match rule {

@@ -2,7 +2,7 @@
 //!
 //! With `m` copies of the residual stream side by side, `x' = [x, …, x]`, a LayerNorm gives copies of what it gave. A matrix
 //! whose blocks in a row add up to the old one gives copies as well, so heads and hidden units are copied, and the whole
-//! network is; a tied head adds up `m` copies, which the final norm makes up for.
+//! network is; a tied head adds up `m` copies, for which the final norm compensates.
 
 use super::map::{GrowthMap, Promise};
 use super::origin::{Origin, Split};
@@ -20,7 +20,7 @@ use crate::path::{ParamPath, ParamRole, Place};
 const ROUNDING: f64 = 1e-5;
 /// Noise of copies relative to the weights, 10 dB below them.
 const CLONE_NOISE: f64 = 0.316;
-/// What is left of the weights by shrinking.
+/// Factor of shrunk weights.
 const SHRINK: f64 = 0.4;
 
 /// Turns `map` into that of a wider network.
@@ -164,7 +164,7 @@ fn scaled(hidden: usize, old: usize, new: usize, name: &str) -> Result<usize> {
 fn final_factor(old: &ModelConfig, new: &ModelConfig) -> Result<f64> {
     let copies = match old.head {
         HeadKind::Tied => (new.width / old.width) as f64,
-        // The columns of a head of its own are split as those of other matrices.
+        // The columns of an untied head are split like those of other matrices.
         HeadKind::Untied => 1.0,
     };
     let factor = f64::from(old.logit_factor()) / (f64::from(new.logit_factor()) * copies);

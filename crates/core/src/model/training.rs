@@ -1,4 +1,4 @@
-//! What only training needs of a model: settings of parameters, a `τ` that moves, the cost of a step.
+//! The state of a model that only training needs: settings of parameters, a `τ` that changes, the cost of a step.
 
 use super::{Model, site_name};
 use crate::block::Block;
@@ -10,7 +10,7 @@ use crate::path::ParamRole;
 use std::sync::Arc;
 
 impl Model {
-    /// What training needs to know beside the configuration, as it now stands.
+    /// The current settings of training that are not in the configuration.
     pub fn training_settings(&self) -> TrainingSettings {
         let differs = |p: &&Param| p.training != ParamTraining::default();
         let params = self.each_param().filter(differs);
@@ -33,7 +33,7 @@ impl Model {
         settings
     }
 
-    /// Brings training settings, replacing those that the model has.
+    /// Replaces the training settings of the model.
     pub fn set_training(&mut self, settings: &TrainingSettings) {
         self.base = settings.base;
         for param in self.each_param_mut() {
@@ -66,7 +66,7 @@ impl Model {
         }
     }
 
-    /// Lets the `τ`s that follow scores follow those of the passes since the last reset of `gradients`.
+    /// Updates each `τ` that tracks scores, from the passes since the last reset of `gradients`.
     ///
     /// # Errors
     /// If the device fails.
@@ -122,7 +122,7 @@ impl Model {
         self.train_flops_per_token(context) * context as f64
     }
 
-    /// Tells the sites which training step comes next, for a `τ` that anneals.
+    /// Passes the next training step to the sites, for a `τ` that anneals.
     pub fn set_step(&mut self, step: u64) {
         for layer in self.blocks.iter_mut().flat_map(Block::layers_mut) {
             if let Some(site) = layer.site_mut() {

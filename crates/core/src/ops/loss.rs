@@ -7,7 +7,7 @@ use crate::param::Param;
 use crate::tensor::{Tensor, Var};
 use tokenformer_device::{Head, LossGradient, Result, Targets, Temp};
 
-/// What the rows of a head are compared with, on the host.
+/// The targets of the rows of a head, on the host.
 #[derive(Clone, Copy, Debug)]
 pub enum LossTargets<'a> {
     /// A class per row, `[R]`.

@@ -63,7 +63,7 @@ impl Backward<'_> {
         self.params.flops += flops as u64;
     }
 
-    /// Takes the gradient of a value that is complete, since everything that used the value lies behind.
+    /// Takes the gradient of a value that is complete, since all operations that used the value were processed.
     pub fn take(&mut self, var: Var) -> Option<SharedTemp> {
         self.values[var].take()
     }
@@ -112,7 +112,7 @@ impl Backward<'_> {
     }
 }
 
-/// The same memory if this is its only user, else a copy.
+/// The same memory if this is its only owner, else a copy.
 pub(crate) fn unshared(device: &Arc<dyn Device>, mut data: SharedTemp) -> Result<SharedTemp> {
     if data.unique().is_none() {
         let mut copy = Temp::new(device, data.len(), Role::Activation)?;
@@ -124,7 +124,7 @@ pub(crate) fn unshared(device: &Arc<dyn Device>, mut data: SharedTemp) -> Result
 
 /// The buffer of what [`unshared`] returned.
 pub(crate) fn temp_mut(data: &mut SharedTemp) -> &mut Temp {
-    // Called on what `unshared` or `share` returns alone, and the walk has one thread.
+    // It is only called on results of `unshared` or `share`, and the backward pass has one thread.
     data.unique()
         .expect("`unshared` has just made this the only user")
 }

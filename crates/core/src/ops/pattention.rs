@@ -173,7 +173,7 @@ pub(crate) fn pattention_group<const N: usize>(
     let [batch, length, _] = x.shape();
     let mut ys = ys.into_iter();
     Ok([(); N].map(|()| {
-        // One was made for each of the N sites.
+        // There is one for each of the N sites.
         let y = ys.next().expect("one output for each site");
         rec.tensor(y.share(), [batch, length, dims.d_out])
     }))

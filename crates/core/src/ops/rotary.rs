@@ -5,7 +5,7 @@ use crate::tensor::{Tensor, Var};
 use std::sync::Arc;
 use tokenformer_device::{Result, RotaryDims, RotaryTable};
 
-/// `x` `[B, T, H·C]` turned by the angles of its positions.
+/// `x` `[B, T, H·C]` rotated by the angles of its positions.
 pub(crate) struct Rotate {
     x: Var,
     out: Var,
@@ -14,7 +14,7 @@ pub(crate) struct Rotate {
 }
 
 impl Rotate {
-    /// The first row of each sequence stands at position `first`.
+    /// The first row of each sequence is at position `first`.
     pub fn forward(
         rec: &mut Recorder,
         x: Tensor,

@@ -25,8 +25,8 @@ pub struct BlendedSample {
     pub sample: u32,
 }
 
-/// The order of `length` samples of a mixture: each comes from the data set that lags its weight most, the first of
-/// equal ones. `length` is the sum of the data sets' lengths in GPT-NeoX.
+/// The order of `length` samples of a mixture: each comes from the data set that is furthest below its weight, the
+/// first if several are equal. `length` is the sum of the data sets' lengths in GPT-NeoX.
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) for invalid weights, and for more than 255 data sets or 2³² samples.

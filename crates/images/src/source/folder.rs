@@ -241,8 +241,8 @@ impl Listing {
         Ok(())
     }
 
-    /// A dangling or circular link hides no other pictures, so it is skipped; an unreadable folder is an error, because
-    /// it would hide pictures.
+    /// A dangling or circular link hides no other pictures, so it is counted as an unreadable picture; an unreadable
+    /// folder is an error, because it would hide pictures.
     fn refused(&mut self, root: &Path, error: walkdir::Error) -> Result<()> {
         let path = error.path().unwrap_or(root).to_owned();
         let is_link = path.is_symlink();

@@ -4,9 +4,9 @@ use super::range;
 use crate::series::Range;
 use crate::svg::tick_label;
 
-/// From values to pixels.
+/// Maps values to pixels.
 pub(super) struct Axis {
-    /// Of the values, or of their logarithms to base 10.
+    /// Range of the values, or of their logarithms to base 10.
     range: Range,
     is_log: bool,
     from: f64,

@@ -9,9 +9,9 @@ use crate::series::plottable;
 pub struct Forest {
     /// Unique in a page; letters, digits and dashes.
     pub name: String,
-    /// What it shows.
+    /// Title.
     pub title: String,
-    /// What the numbers are.
+    /// Unit of the numbers.
     pub unit: String,
     /// The intervals, top first.
     pub rows: Vec<Interval>,
@@ -20,7 +20,7 @@ pub struct Forest {
 /// A number and its interval.
 #[derive(Clone, Debug)]
 pub struct Interval {
-    /// What it is of.
+    /// Label.
     pub label: String,
     /// The number.
     pub value: f64,

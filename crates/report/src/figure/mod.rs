@@ -19,26 +19,26 @@ const WIDTH: f64 = 1000.0;
 pub struct Figure {
     /// Unique in a page; letters, digits and dashes.
     pub name: String,
-    /// What it shows.
+    /// Title.
     pub title: String,
-    /// What the y axis is.
+    /// Label of the y axis.
     pub y_label: String,
-    /// What the x axis is.
+    /// Label of the x axis.
     pub x_label: String,
     /// Whether the x axis is logarithmic; all x values are then positive.
     pub log_x: bool,
     /// Height in pixels at a width of 1000.
     pub height: f64,
-    /// What is drawn, the first lowest.
+    /// The marks, drawn in this order.
     pub marks: Vec<Mark>,
 }
 
-/// A thing in a figure. Colours are numbers of the palette; `None` is grey.
+/// A mark in a figure. Colours are indices of the palette; `None` is grey.
 #[derive(Clone, Debug)]
 pub enum Mark {
     /// Points joined by a line.
     Line {
-        /// In the legend; nothing if empty.
+        /// Label in the legend; none if empty.
         label: String,
         /// Colour.
         hue: Option<usize>,
@@ -49,36 +49,36 @@ pub enum Mark {
     },
     /// Single points.
     Dots {
-        /// In the legend; nothing if empty.
+        /// Label in the legend; none if empty.
         label: String,
         /// Colour.
         hue: Option<usize>,
         /// Whether only the outline is drawn.
         hollow: bool,
-        /// Values, each with its interval and what a pointer that rests on it shows.
+        /// Values, each with its interval and its tooltip.
         points: Vec<Dot>,
     },
-    /// What lies above a falling staircase through points.
+    /// The area above a descending staircase through points.
     Staircase {
-        /// In the legend.
+        /// Label in the legend.
         label: String,
-        /// Its corners, by rising x.
+        /// Its corners, by ascending x.
         points: Vec<(f64, f64)>,
     },
     /// A vertical line with a text.
     Event {
-        /// Where.
+        /// Position on the x axis.
         x: f64,
-        /// What.
+        /// Text.
         text: String,
     },
     /// An arrow with a text above it.
     Arrow {
-        /// Its beginning.
+        /// Its start.
         from: (f64, f64),
-        /// Its point.
+        /// Its tip.
         to: (f64, f64),
-        /// What it says.
+        /// Its text.
         text: String,
     },
 }
@@ -90,7 +90,7 @@ pub struct Dot {
     pub at: (f64, f64),
     /// Interval of the y value.
     pub interval: Option<[f64; 2]>,
-    /// What it is.
+    /// Tooltip.
     pub title: String,
 }
 
@@ -223,7 +223,7 @@ fn text(x: f64, y: f64, anchor: &str, class: &str, text: &str) -> String {
 }
 
 impl Mark {
-    /// The values that the axes have to hold.
+    /// The values that the axes must contain.
     fn values(&self) -> Vec<(f64, f64)> {
         match self {
             Self::Line { points, .. } | Self::Staircase { points, .. } => points.clone(),
@@ -241,7 +241,7 @@ impl Mark {
     }
 }
 
-/// Where values are in a figure.
+/// Maps values to positions in a figure.
 struct Plane<'a> {
     x: &'a Axis,
     y: &'a Axis,

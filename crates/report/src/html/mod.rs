@@ -1,4 +1,4 @@
-//! The report: one HTML page that needs nothing but itself, no script and no network.
+//! The report: one self-contained HTML page without scripts and network access.
 
 mod page;
 mod samples;
@@ -78,7 +78,7 @@ fn head(title: &str) -> String {
     )
 }
 
-/// A section, unless there is nothing to put into it.
+/// Adds a section unless its content is empty.
 fn push_section(out: &mut String, heading: &str, content: &str) {
     if !content.is_empty() {
         out.push_str(&format!(

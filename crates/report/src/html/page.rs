@@ -3,7 +3,7 @@
 use super::{head, push_section};
 use crate::escape::escape;
 
-/// A page before it is written: it needs nothing but itself, no script and no network.
+/// A page before it is written: it is self-contained, without scripts and network access.
 #[derive(Debug)]
 pub struct Page {
     html: String,
@@ -34,7 +34,7 @@ impl Page {
         self.html += &super::notes(notes);
     }
 
-    /// Adds a heading for what comes next.
+    /// Adds a heading.
     pub fn heading(&mut self, text: &str) {
         self.html += &format!("<h2>{}</h2>\n", escape(text));
     }

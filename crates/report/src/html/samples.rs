@@ -1,4 +1,4 @@
-//! What the model wrote, stage by stage.
+//! Text samples of the model, by stage.
 
 use crate::escape::escape;
 use crate::records::{Record, SampleRecord};
@@ -20,7 +20,7 @@ pub(super) fn timeline(records: &[Record], stages: &[Stage<'_>]) -> String {
         .collect()
 }
 
-/// The first and the last samples of a stage; those between are folded away.
+/// The first and the last samples of a stage; those between are collapsed.
 fn in_stage(samples: &[&SampleRecord], stages: &[Stage<'_>]) -> String {
     let Some(stage) = samples.first().map(|sample| sample.stage) else {
         return String::new();

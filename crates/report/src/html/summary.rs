@@ -1,4 +1,4 @@
-//! The top of the report: what the run was and what came of it.
+//! The top of the report: a summary of the run and its results.
 
 use crate::escape::escape;
 use crate::records::{EvalRecord, Record, TrainRecord};
@@ -153,7 +153,7 @@ fn growth_bar(stages: &[Stage<'_>]) -> String {
     )
 }
 
-/// The first and last loss worth a headline.
+/// The first and last loss for the headline.
 enum Losses<'a> {
     HeldOut([&'a EvalRecord; 2]),
     Training([&'a TrainRecord; 2]),

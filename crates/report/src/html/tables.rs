@@ -81,7 +81,7 @@ fn eval(value: Option<f64>) -> String {
 
 /// The growths of a run, each with the plot of `zooms` that shows it, if one does.
 pub(super) fn growths(records: &[Record], zooms: &[Plot]) -> String {
-    /// More tables than this start folded.
+    /// If there are more tables than this, they are collapsed at first.
     const MAX_OPEN: usize = 2;
     let growths: Vec<&GrowRecord> = records
         .iter()

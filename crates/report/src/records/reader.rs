@@ -11,10 +11,11 @@ const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// Reads every record of a `metrics.jsonl`.
 ///
-/// A last line that has no line end and does not parse is what a killed writer leaves: it is ignored.
+/// A last line that has no line end and does not parse was left by a killed writer and is ignored.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read, [`Error::BadRecord`] with file and line for any other line that is no record.
+/// [`Error::Io`] when the file cannot be read, [`Error::BadRecord`] with file and line for any other line that is not a
+/// record.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Record>> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|source| Error::Io {
@@ -39,11 +40,11 @@ pub(super) struct Line<'a> {
     /// Counted from 1.
     pub number: usize,
     pub text: &'a [u8],
-    /// What it says, or what is wrong with it.
+    /// The record, or the parser's error.
     pub record: std::result::Result<Record, String>,
 }
 
-/// The lines in `bytes`; a torn last one, which has no end and is no record, is left out.
+/// The lines in `bytes`; an incomplete last one, which has no line end and is not a record, is left out.
 pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     bytes
         .split_inclusive(|&byte| byte == b'\n')
@@ -66,7 +67,7 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
         })
 }
 
-/// The start of a text from outside, without what a terminal would obey.
+/// The start of a text from outside, without control characters.
 pub(super) fn excerpt(line: &[u8]) -> String {
     const MAX_CHARS: usize = 100;
     let text = String::from_utf8_lossy(line);

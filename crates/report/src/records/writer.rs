@@ -10,14 +10,14 @@ use super::reader::{excerpt, lines};
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
-/// The checkpoint that a run goes on from.
+/// The checkpoint from which a run is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResumePoint {
     /// Steps done.
     pub step: u64,
-    /// Stage that it was in; a growth at the same step begins a later one.
+    /// Stage of the checkpoint; a growth at the same step begins the next stage.
     pub stage: usize,
-    /// Whether evaluation and sample of the step are still to be made, because they were interrupted.
+    /// Whether evaluation and sample of the step must still be made, because they were interrupted.
     pub unevaluated: bool,
 }
 
@@ -32,7 +32,7 @@ impl ResumePoint {
     }
 }
 
-/// Appends records to `metrics.jsonl`; each is handed to the operating system as one whole line.
+/// Appends records to `metrics.jsonl`; each is written as one complete line.
 ///
 /// ```
 /// use tokenformer_report::{MetricsWriter, NoteRecord, Record, ResumePoint, read};
@@ -57,18 +57,18 @@ pub struct MetricsWriter {
     damage: Option<Damage>,
 }
 
-/// Lines of `metrics.jsonl` that were no records when it was opened.
+/// Lines of `metrics.jsonl` that were not records when it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The metrics file.
     pub path: PathBuf,
-    /// Where the lines are now.
+    /// The file with these lines.
     pub aside: PathBuf,
-    /// How many they are.
+    /// Number of these lines.
     pub count: usize,
     /// The first of them, counted from 1.
     pub first_line: usize,
-    /// What the parser found wrong with it, and how it begins.
+    /// The parser's error for it, and its start.
     pub first_problem: String,
 }
 
@@ -95,9 +95,9 @@ impl MetricsWriter {
     /// With `resume`, every record of a later step or stage is dropped first (controls of a later stage only), so that a killed and resumed run leaves
     /// the records of an uninterrupted one. For that, all records of a step and stage must be written before its
     /// checkpoint is.
-    /// A torn last line is dropped in any case. Any other line that is no record is moved to the end of
-    /// `metrics.jsonl.damaged`, which [`damage`](Self::damage) tells: a run must not end because of its diary. Kept lines
-    /// keep their bytes; the file is replaced in one piece.
+    /// An incomplete last line is always dropped. Any other line that is not a record is moved to the end of
+    /// `metrics.jsonl.damaged`, which [`damage`](Self::damage) reports, because a run must not fail because of its log.
+    /// Kept lines keep their bytes; the file is replaced atomically.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read or written.
@@ -146,7 +146,7 @@ impl MetricsWriter {
         Ok(Self { file, path, damage })
     }
 
-    /// What was wrong with the file when it was opened, if anything was.
+    /// The damage of the file when it was opened, if any.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
@@ -179,7 +179,7 @@ impl MetricsWriter {
     }
 }
 
-/// Where damaged lines of the file at `path` go.
+/// The path for damaged lines of the file at `path`.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".damaged");

@@ -1,4 +1,4 @@
-//! Everything of a chart but its data: where things go, axes, header and legend.
+//! Everything of a chart except its data: layout, axes, header and legend.
 
 use super::label::{text_width, tick_label};
 use super::{Band, Chart, Series, Size, Style};

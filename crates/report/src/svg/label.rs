@@ -1,4 +1,4 @@
-//! Labels: the text of axis ticks and the room that text takes.
+//! Labels: the text of axis ticks and the width of text.
 
 use crate::table::human_count;
 
@@ -25,7 +25,7 @@ pub(crate) fn tick_label(value: f64, step: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// About the width of `text`, rather too wide than too narrow: the reader's font is not known.
+/// Estimates the width of `text`, rather too wide than too narrow, since the reader's font is unknown.
 pub(super) fn text_width(text: &str, font_px: f64) -> f64 {
     text.chars().count() as f64 * font_px * 0.6
 }

@@ -114,7 +114,7 @@ impl Chart {
     }
 
     fn values(&self) -> impl Iterator<Item = f64> {
-        // An average stays among the values it is made from.
+        // An average stays within the range of its values.
         let has_raw = self.series.iter().any(|series| series.style == Style::Raw);
         let points = self
             .series

@@ -10,11 +10,11 @@
 //! SummaryMetadata { 1 plugin_data: PluginData { 1 plugin_name: string }, 4 data_class: enum (2 = tensor) }
 //! ```
 //!
-//! Every event here has its wall time first, then its step (but for the file's version), then its one content.
+//! Every event here has its wall time first, then its step (except for the file's version), then its one content.
 //!
 //! Format source: event.proto, summary.proto, tensor.proto and tensor_shape.proto of TensorFlow.
 
-/// What a tag is given at a step.
+/// The value of a tag at a step.
 pub(super) enum Value<'a> {
     Scalar(f64),
     Text(&'a str),
@@ -46,7 +46,7 @@ pub(super) fn summary(wall_time_s: f64, step: u64, values: &[(&str, Value<'_>)])
         .0
 }
 
-/// The start of a session: readers drop what they read before that has this step or a later one.
+/// The start of a session: readers drop earlier events with this step or a later one.
 pub(super) fn session_start(wall_time_s: f64, step: u64) -> Vec<u8> {
     let log = Message::default().varint(1, 1);
     Message::default()
@@ -56,14 +56,14 @@ pub(super) fn session_start(wall_time_s: f64, step: u64) -> Vec<u8> {
         .0
 }
 
-/// What an event of a file does to what a reader knows.
+/// The effect of an event on the state of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Says nothing about the run.
     None,
     /// Adds values at a step.
     Adds(u64),
-    /// Takes away what has this step or a later one.
+    /// Removes values with this step or a later one.
     Restarts(u64),
 }
 

@@ -2,8 +2,8 @@
 //!
 //! An event file is a sequence of TFRecord frames ([`frame`]), each holding one `Event` message ([`event`]).
 //!
-//! A TensorBoard that is watching never looks again at what it has read, so a file only ever grows. Where a resume made
-//! earlier events wrong, a new file begins with a session start, at which readers drop the steps that are made again.
+//! A running TensorBoard never rereads what it has read, so a file is only appended to. If a resume has made earlier
+//! events invalid, a new file begins with a session start, at which readers drop the steps that are repeated.
 
 mod event;
 mod frame;
@@ -18,7 +18,7 @@ use crate::timeline::Clock;
 use crate::{Error, Result};
 use event::{Effect, Value};
 
-/// Makes what the event files in `dir` say be exactly `records`; returns the path of the newest file.
+/// Updates the event files in `dir` so that they contain exactly `records`; returns the path of the newest file.
 ///
 /// The first file is `events.out.tfevents.0000000000.tokenformer`. As long as `records` only become more, they are
 /// appended to the newest file. Otherwise (a resume dropped records, or an append was cut short) the next file begins,
@@ -68,7 +68,7 @@ pub fn write_events(dir: impl AsRef<Path>, records: &[Record]) -> Result<PathBuf
                 _ => event::session_start(0.0, 0),
             };
             frame::push(&mut bytes, &start);
-            // Some readers take the first start that they see for that of the run itself, which purges nothing.
+            // Some readers take the first session start that they see as the start of the run, which purges nothing.
             if newest.is_some() && !shown.has_start {
                 frame::push(&mut bytes, &start);
             }
@@ -85,7 +85,7 @@ pub fn write_events(dir: impl AsRef<Path>, records: &[Record]) -> Result<PathBuf
 const NAME_START: &str = "events.out.tfevents.";
 const NAME_END: &str = ".tokenformer";
 
-/// TensorBoard wants `tfevents` in the name and goes by the order of names, hence the leading zeros.
+/// TensorBoard wants `tfevents` in the name and sorts by name, hence the leading zeros.
 fn file_name(number: u64) -> String {
     format!("{NAME_START}{number:010}{NAME_END}")
 }
@@ -136,12 +136,12 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Err
     }
 }
 
-/// What a reader of all files knows in the end.
+/// The state of a reader after all files.
 struct Shown<'a> {
     events: Vec<ShownEvent<'a>>,
     /// Whether a session start was among what was read.
     has_start: bool,
-    /// Whether the newest file ends with a whole event: behind half a one nothing can be read.
+    /// Whether the newest file ends with a whole event: nothing can be read after an incomplete one.
     can_grow: bool,
 }
 
@@ -232,7 +232,7 @@ fn encode(records: &[Record]) -> Vec<Event> {
             Record::Control(_) | Record::Note(_) => push(record, &[]),
         }
     }
-    // Records of a run are in this order already, but nothing in their file forces it.
+    // Records of a run are in this order already, but the file format does not guarantee it.
     events.sort_by_key(|event| event.step);
     events
 }

@@ -1,4 +1,4 @@
-//! Arms that begin with a base: grown, trained on, or of one block at first.
+//! Arms that begin with a base: grown, trained further, or with one block at first.
 
 use super::{Begin, Planner, index, scaled_name};
 use crate::arms::{self, Arm, Ladder, Rung};
@@ -19,7 +19,7 @@ struct Grows<'a> {
     decay: u64,
 }
 
-/// A number of updates, in tens, so that it is the same whatever computed it.
+/// Rounds a number of updates to tens, so that it is the same on every machine.
 fn tens(steps: f64) -> u64 {
     ((steps / 10.0).round() as u64).max(1) * 10
 }
@@ -40,7 +40,7 @@ impl Planner<'_> {
         Ok(ends)
     }
 
-    /// The base trained on until it has cost what the ladder has at each of its sizes.
+    /// The base trained further up to the cost of each size of the ladder.
     pub(super) fn stay(&mut self, arm: &Arm, seed: u64) -> Result<()> {
         let profile = &self.settings.profile;
         let (base, _) = self.decayed_base(Family::Tokenformer, seed, profile.base_steps)?;
@@ -50,7 +50,7 @@ impl Planner<'_> {
         for (stage, flops) in profile.stages.iter().zip(self.ladder_flops()?) {
             let end = profile.base_steps + tens(flops / per_step);
             ends.push((stage.factor, end));
-            // A cut where the ladder grows, so that its spike can be compared.
+            // Cuts at the steps where the ladder grows, so that spikes can be compared.
             cuts.extend([start, end - profile.decay_of(end)]);
             start += stage.steps;
         }
@@ -101,8 +101,8 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// A growth of `parent`, a flat stretch, and a branch that decays; returns the branch's end and that of the flat
-    /// stretch, which goes on to the same update if `goes_on`.
+    /// A growth of `parent`, a part at constant rate, and a branch that decays; returns the end of the branch and the
+    /// end of the constant part, which continues to the same update if `goes_on`.
     fn grow(
         &mut self,
         parent: usize,
@@ -127,7 +127,7 @@ impl Planner<'_> {
         Ok((decayed, flat))
     }
 
-    /// A growth of `parent` with a warm-up and a cosine of its own.
+    /// A growth of `parent` with a separate warm-up and cosine decay.
     fn rewarmed(&mut self, parent: usize, event: GrowEvent, of: &Grows<'_>) -> Result<usize> {
         let to_step = self.plan.graph.node(parent).to_step + of.steps;
         let schedule = Schedule {
@@ -149,7 +149,7 @@ impl Planner<'_> {
         self.plan.graph.child(self.shapes, parent, stretch)
     }
 
-    /// One block for most of the tokens, then many, at the cost of the whole ladder.
+    /// A model of one block for most of the tokens, then of many, at the cost of the whole ladder.
     pub(super) fn late(
         &mut self,
         arm: &Arm,

@@ -1,7 +1,7 @@
-//! From a profile and the results at hand to the runs of the study.
+//! Plans the runs of the study from a profile and the results so far.
 //!
-//! The plan is rebuilt after every run: the learning rate of all arms is known when those of the base have been tried,
-//! and which rate the last stage of an arm takes when its first seed has tried three.
+//! The plan is rebuilt after every run: the learning rate of all arms is known only after the search at the bases, and
+//! the rate of an arm's last stage only after its first seed has tried three.
 
 mod ladders;
 mod scratch;
@@ -18,7 +18,7 @@ use tokenformer_core::config::{BaseSizes, Family, NormSpan, Slots};
 use tokenformer_train::Result;
 use tokenformer_train::recipe::ModelTable;
 
-/// What is asked of the study.
+/// The settings of the study.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Sizes and budgets.
@@ -38,13 +38,13 @@ pub struct Settings {
 pub struct Endpoint {
     /// Name of the arm.
     pub arm: &'static str,
-    /// Which end of it: a factor of the ladder, or the updates of a model from scratch.
+    /// Size of the end: a factor of the ladder, or the updates of a model from scratch.
     pub size: String,
     /// Seed.
     pub seed: u64,
     /// Factor of the learning rate of its largest stage.
     pub scale: f64,
-    /// Whether this is the factor that the arm is judged with.
+    /// Whether this factor is used for the arm's result.
     pub counts: bool,
     /// Whether the factor is known; until then it must not be run.
     pub settled: bool,
@@ -52,7 +52,7 @@ pub struct Endpoint {
     pub node: usize,
 }
 
-/// Tries of learning rates, for the report.
+/// The search for a learning rate, for the report.
 #[derive(Clone, Debug)]
 pub struct Tried {
     /// What was tried.
@@ -61,7 +61,7 @@ pub struct Tried {
     pub curve: Curve,
 }
 
-/// The runs of the study as far as they are known.
+/// The runs of the study that are known so far.
 #[derive(Debug)]
 pub struct Plan {
     /// All runs.
@@ -135,8 +135,8 @@ impl Plan {
         targets
     }
 
-    /// Nodes that have to be run for the targets that have no result, parents before children. A node is run again
-    /// only where a child needs its checkpoint and `has_checkpoint` says there is none.
+    /// Nodes that must be run for the targets without a result, parents before children. A finished node is run again
+    /// only if a child needs its checkpoint and `has_checkpoint` says that it is missing.
     pub fn missing(
         &self,
         results: &Results,
@@ -256,7 +256,7 @@ impl Planner<'_> {
             let root = self.base(family)?;
             let rates = profile.tuning.rates.clone();
             let mut nodes = BTreeMap::new();
-            // Every rate of the final grid is asked for; those that are added are among them.
+            // Every rate of the final grid is requested, including added ones.
             loop {
                 let (results, graph) = (self.results, &self.plan.graph);
                 let loss = |lr: f64| {
@@ -321,8 +321,8 @@ impl Planner<'_> {
         });
     }
 
-    /// Trains on from `parent`, or from scratch, with a cut after each of `cuts` (in any order); returns the nodes by
-    /// their last updates.
+    /// Continues the training from `parent`, or starts from scratch, with a cut after each of `cuts` (in any order);
+    /// returns the nodes by their last updates.
     fn trunk(
         &mut self,
         from: Begin,
@@ -357,7 +357,7 @@ impl Planner<'_> {
         Ok(nodes)
     }
 
-    /// A branch of `node` whose rate falls to 0 at `to_step`.
+    /// A branch of `node` whose rate decays to 0 at `to_step`.
     fn decay(&mut self, node: usize, name: &str, rate: f64, to_step: u64) -> Result<usize> {
         let stretch = Stretch {
             label: format!("{name}/{to_step}-decayed"),
@@ -368,7 +368,7 @@ impl Planner<'_> {
         self.plan.graph.child(self.shapes, node, stretch)
     }
 
-    /// Updates of a family's base after which something branches off.
+    /// Updates of a family's base at which branches begin.
     fn base_cuts(&self, family: Family) -> Vec<u64> {
         let profile = &self.settings.profile;
         let mut cuts = vec![
@@ -469,7 +469,7 @@ impl Planner<'_> {
     }
 }
 
-/// Where a trunk begins.
+/// The beginning of a trunk.
 enum Begin {
     Node(usize),
     Scratch(Arc<Root>, u64),

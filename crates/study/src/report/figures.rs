@@ -33,7 +33,7 @@ fn ended(analysis: &Analysis) -> impl Iterator<Item = &Row> {
     analysis.rows.iter().filter(|row| !row.losses.is_empty())
 }
 
-/// The figure that says it all: loss over cost, scratch in grey, the grown model in colour.
+/// The main figure: loss over cost, scratch in grey, the grown model in colour.
 pub(super) fn five_seconds(analysis: &Analysis) -> Figure {
     let mut figure = over(analysis, |row| row.flops);
     figure.name = "cost".into();

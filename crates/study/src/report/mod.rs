@@ -102,7 +102,7 @@ fn page(
     page.finish("Made by tokenformer reproduce growth from the results of its runs; study.json has the numbers.")
 }
 
-/// What a reader has to know before the numbers.
+/// Remarks that a reader should know before the numbers.
 fn remarks(settings: &Settings, plan: &Plan, notes: &[String], analysis: &Analysis) -> Vec<String> {
     let mut remarks = Vec::new();
     let last = analysis

@@ -7,7 +7,7 @@ use crate::verdicts::{Finding, Verdict};
 use tokenformer_report::Page;
 use tokenformer_report::table::{human_count, human_duration};
 
-/// Claim by claim.
+/// The table of claims.
 pub(super) fn verdicts(page: &mut Page, verdicts: &[Verdict]) {
     let rows: Vec<Vec<String>> = (verdicts.iter())
         .map(|verdict| {
@@ -32,7 +32,7 @@ pub(super) fn verdicts(page: &mut Page, verdicts: &[Verdict]) {
     );
 }
 
-/// Arm by arm.
+/// The table of arms.
 pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
     let rows: Vec<Vec<String>> = (analysis.rows.iter())
         .map(|row| {
@@ -80,7 +80,7 @@ pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
     page.table("What the arms are", &["arm", "what it is"], &names, true);
 }
 
-/// What growth saves.
+/// The table of speed-ups.
 pub(super) fn speed_ups(page: &mut Page, analysis: &Analysis) {
     let rows: Vec<Vec<String>> = (analysis.speed_ups.values())
         .map(|found| {
@@ -107,7 +107,7 @@ pub(super) fn speed_ups(page: &mut Page, analysis: &Analysis) {
     );
 }
 
-/// Whether the loss soon after a growth tells the end.
+/// Whether the loss soon after a growth predicts the final loss.
 pub(super) fn lag(page: &mut Page, ends: &Ends<'_>) {
     let graph = &ends.plan.graph;
     let mut rows = Vec::new();
@@ -165,7 +165,7 @@ pub(super) fn lag(page: &mut Page, ends: &Ends<'_>) {
     );
 }
 
-/// What was tried and did not help.
+/// Settings that were tried and did not help.
 pub(super) fn negative(page: &mut Page, analysis: &Analysis) {
     let rows: Vec<Vec<String>> = (analysis.forest.iter())
         .filter(|(_, contrast)| contrast.name.starts_with("a-") || contrast.name.starts_with("t-"))

@@ -13,8 +13,8 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// The curve through points of cost and loss; `None` for fewer than two. Where more cost has a higher loss, the lower
-    /// one counts: nobody has to use the longer run.
+    /// The curve through points of cost and loss; `None` for fewer than two. If a larger cost has a higher loss, the
+    /// lower loss counts, because one can choose the shorter run.
     pub fn new(points: &[(f64, f64)]) -> Option<Self> {
         let mut points: Vec<(f64, f64)> = (points.iter())
             .filter(|(cost, loss)| *cost > 0.0 && loss.is_finite())
@@ -44,10 +44,10 @@ impl Curve {
         [self.x[0].exp(), self.x[self.x.len() - 1].exp()]
     }
 
-    /// Loss at a cost; `None` below the range. Above it, the last one: the run is not made longer.
+    /// Loss at a cost; `None` below the range. Above the range, the loss of the last point.
     pub fn at(&self, cost: f64) -> Option<f64> {
         let x = cost.ln();
-        // The ends themselves are inside, whatever the logarithm rounds to.
+        // The ends count as inside, even if the logarithm is rounded.
         if x < self.x[0] - 1e-9 {
             return None;
         }
@@ -89,7 +89,7 @@ impl Curve {
         (h, (x - self.x[piece]) / h)
     }
 
-    /// Least cost at which the loss is `loss` or less; `Err` with the end of the range that it lies beyond.
+    /// Least cost at which the loss is `loss` or less; `Err` with the end of the range that it is beyond.
     pub fn cost_of(&self, loss: f64) -> Result<f64, Beyond> {
         let last = self.y.len() - 1;
         if loss > self.y[0] {

@@ -8,7 +8,7 @@ pub use student::{cdf, quantile};
 
 use serde::Serialize;
 
-/// Losses of arms (rows) by seed (columns), all of them there.
+/// Losses of arms (rows) by seed (columns), without missing values.
 #[derive(Clone, Debug)]
 pub struct Table {
     rows: Vec<(String, Vec<f64>)>,
@@ -17,9 +17,9 @@ pub struct Table {
 /// A difference of two arms.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Contrast {
-    /// What is compared, for people.
+    /// A description of the comparison.
     pub name: String,
-    /// Mean over the seeds of the first less the second.
+    /// Mean over the seeds of the first minus the second.
     pub difference: f64,
     /// Its standard error.
     pub error: f64,
@@ -97,8 +97,8 @@ impl Table {
         Some(&row.1)
     }
 
-    /// Standard error of a difference of two arms' means, and its degrees of freedom: from what is left of every loss
-    /// when the means of its arm and of its seed are taken away. `None` with fewer than two arms or seeds.
+    /// Standard error of the difference of two arms' means, and its degrees of freedom. It is computed from the
+    /// residuals of the losses after subtracting the means of arm and seed. `None` with fewer than two arms or seeds.
     pub fn error(&self) -> Option<(f64, f64)> {
         let (arms, seeds) = (self.rows.len(), self.seeds());
         if arms < 2 || seeds < 2 {
@@ -128,7 +128,7 @@ impl Table {
     }
 }
 
-/// The mean; of nothing it is NaN.
+/// The mean; NaN for an empty list.
 pub fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / numbers.len() as f64
 }

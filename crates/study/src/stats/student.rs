@@ -15,7 +15,7 @@ pub fn quantile(p: f64, freedom: f64) -> f64 {
     if p.is_nan() || p <= 0.0 || p >= 1.0 || freedom.is_nan() || freedom <= 0.0 {
         return f64::NAN;
     }
-    // 1e9 bounds what the intervals here can ask for: 0.975 with one degree of freedom is 12.7.
+    // 1e9 is far beyond the values needed here: 0.975 with one degree of freedom is 12.7.
     let (mut low, mut high) = (-1e9_f64, 1e9_f64);
     for _ in 0..200 {
         let middle = 0.5 * (low + high);

@@ -1,5 +1,5 @@
-//! How much memory Linux still gives to this process: what the machine has left, and what each group of processes
-//! (control group, "cgroup") above this one may still take.
+//! How much memory Linux can still give to this process: the memory that the machine has left, and what each control
+//! group ("cgroup") of this process and above may still take.
 //!
 //! Format sources: proc_meminfo(5), proc_pid_mountinfo(5), cgroups(7), and cgroup-v1/memory.rst and cgroup-v2.rst of the
 //! kernel's documentation.
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 /// Bytes available by the files below `proc`, which is `/proc` but in tests. `None` where there are no such files.
 ///
 /// The least of `MemAvailable` and, for each group from this process's own to the outermost that can be seen, its limit
-/// less what it uses. Pages that cache files are not counted as used: the kernel gives them back before it refuses
-/// memory, and after a large checkpoint was written or verified they are most of what a group "uses".
+/// minus its usage. Pages that cache files do not count as used: the kernel frees them before it refuses memory, and
+/// after a large checkpoint was written or verified they are most of a group's "usage".
 pub(super) fn available_bytes(proc: &Path) -> Option<u64> {
     let meminfo = fs::read_to_string(proc.join("meminfo")).ok()?;
     let machine = super::status_bytes(&meminfo, "MemAvailable:")?;
@@ -149,7 +149,7 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    /// A machine with 24 GiB available whose groups are below `groups` in a folder of its own.
+    /// A simulated machine with 24 GiB available, whose groups are below `groups` in a temporary folder.
     struct Machine(tempfile::TempDir);
 
     impl Machine {
@@ -249,13 +249,13 @@ mod tests {
 
     #[test]
     fn a_container_sees_its_own_group_at_the_mount_point() {
-        // The membership is told as the host knows it.
+        // The membership is given with the host's path.
         let mount = V1.replace(" / POINT", " /docker/1f POINT");
         let machine = Machine::new("4:memory:/docker/1f/job\n", &mount);
         machine.group_v1(".", 4 * GIB, GIB, 0, 0);
         machine.group_v1("job", 3 * GIB, GIB, 0, 0);
         assert_eq!(machine.available_bytes(), Some(2 * GIB));
-        // One that was moved out of sight is bounded by what can be seen.
+        // A process that was moved to an invisible group is limited by the visible groups.
         let elsewhere = Machine::new("4:memory:/../other\n", &mount);
         elsewhere.group_v1(".", 4 * GIB, GIB, 0, 0);
         assert_eq!(elsewhere.available_bytes(), Some(3 * GIB));

@@ -1,4 +1,4 @@
-//! What a run that goes on does otherwise than before.
+//! The differences between the recipe of a resumed run and its earlier recipe.
 
 use super::CONFIG_TOML;
 use crate::recipe::{Recipe, resolve};
@@ -22,7 +22,7 @@ pub(super) fn differences(from: &Path, now: &Recipe) -> Vec<String> {
     }
 }
 
-/// The recipe in the run directory of the checkpoint `from`; `None` for one that lies elsewhere.
+/// The recipe in the run directory of the checkpoint `from`; `None` if it is not in a run directory.
 fn recipe_beside(from: &Path) -> Option<PathBuf> {
     let from = from.canonicalize().ok()?;
     let folder = from

@@ -20,11 +20,11 @@ pub(crate) struct Start {
     pub model: Model,
     pub optimizer: AdamW,
     pub state: TrainState,
-    /// What is to be told of the data, or of a run that goes on.
+    /// Messages about the data, or about a resumed run.
     pub notes: Vec<String>,
 }
 
-/// Loads or makes what the run starts with, and brings its directory to where it then is.
+/// Loads or makes the initial state of the run, and brings its directory to that state.
 pub(crate) fn start(
     dir: &mut RunDir,
     resume: &Resume,
@@ -49,7 +49,7 @@ pub(crate) fn start(
         };
         dir.settle(&now, recipe.checkpoint.keep)?;
     } else if records.exists() {
-        // A run killed before its first checkpoint begins again, records included.
+        // A run that was killed before its first checkpoint starts over, including its records.
         std::fs::remove_file(&records).map_err(|source| Error::Io {
             action: "remove the old records",
             path: records,
@@ -123,7 +123,7 @@ fn find(dir: &RunDir, resume: &Resume, warn: &mut dyn FnMut(Warning)) -> Result<
             if !matches!((own_dir, found.dir.canonicalize()), (Some(Ok(a)), Ok(b)) if a == b) {
                 return Err(occupied(&format!("--resume {}", path.display())));
             }
-            // What comes after would be taken up by the next `--resume auto`.
+            // Later checkpoints would be used by the next `--resume auto`.
             match own.latest_good(warn)? {
                 Some((newest, _)) if Some(newest) > found.step => Err(Error::Resume {
                     path: found.dir,
@@ -140,7 +140,7 @@ fn find(dir: &RunDir, resume: &Resume, warn: &mut dyn FnMut(Warning)) -> Result<
     }
 }
 
-/// Refuses to go on with another model, data, seed or past than the checkpoint's.
+/// Returns an error if model, data, seed or past growths differ from those of the checkpoint.
 fn check(from: &Path, state: &TrainState, recipe: &Recipe, task: &dyn Task) -> Result<()> {
     let differs = |problem: &str, expected: String, got: String| Error::Resume {
         path: from.into(),
@@ -175,7 +175,7 @@ fn check(from: &Path, state: &TrainState, recipe: &Recipe, task: &dyn Task) -> R
     events::check_past(recipe, state, differs)
 }
 
-/// The parts where two debug texts differ, with a little of what is before.
+/// The parts where two debug texts differ, with some context before them.
 fn first_difference(a: &str, b: &str) -> (String, String) {
     let at = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     let start = a[..at].rfind([',', '{']).map_or(0, |i| i + 1);
