@@ -374,11 +374,15 @@ impl Bench<'_> {
             beta2: 0.95,
             eps: 1e-8,
         };
-        let scalars = adam.scalars(1e-4, 0.1, 1);
+        let update = adamw::Update {
+            adam,
+            scalars: adam.scalars(1e-4, 0.1, 1),
+            factor: 1.0,
+        };
         let [mut param, mut m, mut v] = [0; 3].map(|_| vec![0.0; LONG]);
         self.time("AdamW", &shape, [0, 7 * LONG], |exec| {
             let (p, g) = (&mut param, &gradient);
-            adamw::update(exec, adam, scalars, 1.0, p, g, &mut m, &mut v);
+            adamw::update(exec, update, p, g, [&mut m[..], &mut v[..]]);
         });
     }
 }
