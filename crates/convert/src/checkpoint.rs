@@ -7,11 +7,11 @@ use tokenformer_core::ModelConfig;
 use crate::Result;
 use crate::check::check;
 use crate::compare;
-use crate::find::Weights;
 use crate::layout::Array;
 use crate::names::left_out;
 use crate::plain;
 use crate::source::Source;
+use crate::weights::Weights;
 
 /// A checkpoint whose tensors match its configuration.
 pub(crate) struct Checkpoint {

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::error::shown;
-use crate::find::Weights;
-use crate::layout::elements;
-use crate::pipe::{CHUNK_ELEMENTS, WeightType};
+use crate::layout::{CHUNK_ELEMENTS, elements, index};
 use crate::source::{Held, Source};
+use crate::weight_type::WeightType;
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// One of the places where a tensor is.
@@ -71,18 +71,6 @@ pub(crate) fn expect_same(kept: &Place<'_>, copy: &Place<'_>, help: &'static str
         at += chunk.len();
         Ok(())
     })
-}
-
-/// The index along each axis of element number `at` in row-major order.
-pub(crate) fn index(shape: &[usize], mut at: usize) -> Vec<usize> {
-    let axes = shape.iter().rev().map(|&axis| {
-        let position = at % axis.max(1);
-        at /= axis.max(1);
-        position
-    });
-    let mut index: Vec<usize> = axes.collect();
-    index.reverse();
-    index
 }
 
 impl Place<'_> {

@@ -16,7 +16,8 @@ use crate::find::{Found, find};
 use crate::fingerprint::{FILE, Fingerprint};
 use crate::forward::Arrays;
 use crate::layout::by_published_name;
-use crate::pipe::{Pipe, Planned, WeightType};
+use crate::pipe::{Pipe, Planned};
+use crate::weight_type::WeightType;
 use crate::{Error, Result};
 
 /// What to convert and where to write it.

@@ -12,14 +12,14 @@ use tokenformer_train::files::{self, CONFIG, TOKENIZER, WEIGHTS};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::to_published;
-use crate::find::Weights;
 use crate::fingerprint::{FILE, Fingerprint};
 use crate::forward::Arrays;
 use crate::layout::{Array, arrays, by_published_name, segments};
-pub use crate::pipe::WeightType;
 use crate::pipe::{Pipe, Planned};
 use crate::plain;
 use crate::source::Source;
+pub use crate::weight_type::WeightType;
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// Kind of an exported folder in its manifest.

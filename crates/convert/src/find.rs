@@ -11,25 +11,11 @@ use tokenformer_store::read_small;
 
 use crate::error::shown;
 use crate::source::Source;
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// Size limit of the index of a sharded checkpoint.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
-
-/// Where weights are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Weights {
-    /// In `torch.save` archives.
-    Torch(Vec<PathBuf>),
-    /// In safetensors files.
-    Safetensors(Vec<PathBuf>),
-    /// In a DeepSpeed training folder: the most precise copy there is.
-    DeepSpeed(PathBuf),
-    /// In the module of a DeepSpeed training folder.
-    Module(PathBuf),
-    /// In the copies that a DeepSpeed training folder may have of frozen parameters.
-    Frozen(PathBuf),
-}
 
 /// Weights and the files beside them.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use tokenformer_core::graph::Blocks;
 use tokenformer_core::path::ParamRole;
 use tokenformer_core::{Device, Graph, Model, ModelConfig, Tensor};
 
+use crate::layout::CHUNK_ELEMENTS;
 use crate::layout::elements;
-use crate::pipe::CHUNK_ELEMENTS;
 use crate::source::Source;
 use crate::{Error, Result};
 

@@ -7,6 +7,9 @@ use tokenformer_core::config::NormKind;
 use tokenformer_core::model::site_name;
 use tokenformer_core::{SiteKind, published};
 
+/// Elements of a chunk: 1 MiB of `f32`, so that it is still in the cache when they are hashed.
+pub(crate) const CHUNK_ELEMENTS: usize = 1 << 18;
+
 /// One array of a model whose sites have one segment each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Array {
@@ -79,4 +82,16 @@ pub(crate) fn segments(config: &ModelConfig, array: &Array) -> Vec<String> {
 pub(crate) fn elements(shape: &[usize]) -> u64 {
     // A checked configuration has no product that overflows.
     shape.iter().map(|&axis| axis as u64).product()
+}
+
+/// The index along each axis of element number `at` in row-major order.
+pub(crate) fn index(shape: &[usize], mut at: usize) -> Vec<usize> {
+    let axes = shape.iter().rev().map(|&axis| {
+        let position = at % axis.max(1);
+        at /= axis.max(1);
+        position
+    });
+    let mut index: Vec<usize> = axes.collect();
+    index.reverse();
+    index
 }

@@ -28,9 +28,10 @@ mod layout;
 mod names;
 mod pipe;
 mod plain;
-mod shards;
 mod source;
 mod verify;
+mod weight_type;
+mod weights;
 
 pub use convert::{ConvertOptions, Converted, convert};
 pub use error::{Error, TensorMismatch};

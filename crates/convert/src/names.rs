@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::shown;
-use crate::source::{Held, Source};
+use crate::source::{Held, Named, Source};
 use crate::{Error, Result};
 
 /// Parts of names that module wrappers add. No name of a model has one.
@@ -19,40 +19,6 @@ const WRAPPERS: [&str; 6] = [
     "_checkpoint_wrapped_module",
     "_forward_module",
 ];
-
-/// Tensors of a source under the names of their model.
-pub(crate) struct Named {
-    source: Box<Source>,
-    /// Maps a name in the model to its name in the source.
-    names: BTreeMap<String, String>,
-    note: Option<String>,
-}
-
-impl Named {
-    /// The source of the tensors.
-    pub(crate) fn inner(&self) -> &Source {
-        &self.source
-    }
-
-    /// As [`Named::inner`], for counting the bytes read.
-    pub(crate) fn inner_mut(&mut self) -> &mut Source {
-        &mut self.source
-    }
-
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(String::as_str)
-    }
-
-    /// The name in the source.
-    pub(crate) fn original(&self, name: &str) -> Option<&str> {
-        self.names.get(name).map(String::as_str)
-    }
-
-    /// A note that says which part of the source was used.
-    pub(crate) fn note(&self) -> Option<String> {
-        self.note.clone()
-    }
-}
 
 /// Renames tensors to the names that are wanted, by removing their common prefix and the parts that wrappers added.
 ///
@@ -92,11 +58,7 @@ pub(crate) fn named(source: Source, wanted: &BTreeSet<&str>) -> Result<Source> {
             shown(&prefix)
         )
     });
-    Ok(Source::Named(Named {
-        source: Box::new(source),
-        names,
-        note,
-    }))
+    Ok(Source::Named(Named::new(source, names, note)))
 }
 
 /// The prefix of all wanted names; else the prefix that most of them have.

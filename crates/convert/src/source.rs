@@ -1,5 +1,9 @@
 //! The weights of a checkpoint in any of the supported containers.
 
+mod mapped;
+mod named;
+mod shards;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -7,12 +11,13 @@ use tokenformer_formats::deepspeed::{DeepSpeedFolder, Precision};
 use tokenformer_formats::{Dtype, Tensors, TorchFile};
 
 use crate::Result;
-use crate::find::Weights;
-use crate::layout::elements;
-use crate::names::Named;
-use crate::pipe::{CHUNK_ELEMENTS, WeightType};
-use crate::plain::Mapped;
-use crate::shards::{MAX_MAPPED_BYTES, Shards};
+use crate::layout::{CHUNK_ELEMENTS, elements};
+use crate::weight_type::WeightType;
+use crate::weights::Weights;
+use shards::{MAX_MAPPED_BYTES, Shards};
+
+pub(crate) use mapped::{Made, Mapped, Part};
+pub(crate) use named::Named;
 
 /// What a source holds under a name.
 pub(crate) enum Held {

@@ -11,11 +11,12 @@ use tokenformer_train::files::{self, CONFIG, WEIGHTS};
 
 use crate::checkpoint::Checkpoint;
 use crate::export::KIND_EXPORT;
-use crate::find::{Weights, find};
+use crate::find::find;
 use crate::fingerprint::{FILE, Fingerprint, TOLERANCE};
 use crate::forward::Arrays;
 use crate::layout::by_published_name;
 use crate::source::Source;
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// The result of one check.

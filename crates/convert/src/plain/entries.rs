@@ -5,8 +5,8 @@ use tokenformer_core::model::site_name;
 use tokenformer_core::{ModelConfig, SiteKind};
 
 use super::Layout;
-use super::mapped::{Made, Part};
 use crate::source::Source;
+use crate::source::{Made, Part};
 
 /// Names of an untied output head in files of several versions of the library.
 const HEADS: [&str; 2] = ["embed_out.weight", "lm_head.weight"];

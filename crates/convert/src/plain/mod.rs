@@ -7,7 +7,6 @@
 
 mod config;
 mod entries;
-mod mapped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,10 +18,9 @@ use crate::compare::{Place, expect_same};
 use crate::error::{TensorMismatch, shown};
 use crate::layout::Array;
 use crate::names::{expect_weights, named};
-use crate::source::{Held, Source};
+use crate::source::{Held, Made, Mapped, Source};
 use crate::{Error, Result};
 use entries::{Entry, entries, heads_of_file, prefix_of};
-pub(crate) use mapped::Mapped;
 
 /// A layout of Hugging Face `transformers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +109,7 @@ pub(crate) fn export(
     let entries = entries(layout, config, layout.prefix());
     check_own(&source, &entries)?;
     let made: Vec<_> = entries.iter().map(Entry::export).collect();
-    let named = |tensor: &mapped::Made| (tensor.name.clone(), tensor.shape.clone());
+    let named = |tensor: &Made| (tensor.name.clone(), tensor.shape.clone());
     Ok(Export {
         config: text,
         tensors: made.iter().map(named).collect(),

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::Source;
 use crate::layout::elements;
-use crate::source::Source;
 use crate::{Error, Result};
 
 /// A part of a new tensor: consecutive rows.
 #[derive(Clone, Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// Rows of a tensor of the source, or of its transpose. A vector counts as a column.
     Rows {
         of: String,
@@ -22,12 +22,12 @@ pub(super) enum Part {
 
 /// A tensor that is made of parts.
 #[derive(Clone, Debug)]
-pub(super) struct Made {
-    pub(super) name: String,
-    pub(super) shape: Vec<usize>,
-    pub(super) parts: Vec<Part>,
+pub(crate) struct Made {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) parts: Vec<Part>,
     /// Whether the parts make up the transposed matrix.
-    pub(super) transposed: bool,
+    pub(crate) transposed: bool,
 }
 
 /// Weights under other names and in other shapes than a file has them. A tensor is held in memory while it is read.
@@ -37,7 +37,7 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    pub(super) fn new(source: Source, made: Vec<Made>) -> Mapped {
+    pub(crate) fn new(source: Source, made: Vec<Made>) -> Mapped {
         let made = made.into_iter().map(|tensor| (tensor.name.clone(), tensor));
         Mapped {
             source: Box::new(source),

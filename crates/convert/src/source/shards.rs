@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use tokenformer_store::{Dtype, SafetensorsFile};
 
+use super::Held;
 use crate::Result;
-use crate::pipe::WeightType;
-use crate::source::Held;
+use crate::weight_type::WeightType;
 
 /// Several open safetensors files, used as one.
 pub(crate) struct Shards {
