@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             proj: 64,
             ffn: 256,
         },
-        // Each generation of tokens has a norm of its own, so that old tokens never see new ones.
+        // Each generation of tokens has a separate norm, so that new tokens do not change the scores of old ones.
         norm: NormSpan::Segment,
         ..ModelSpec::default()
     };

@@ -65,7 +65,7 @@ fn an_unreadable_text_is_refused() {
     use std::os::unix::process::CommandExt;
     let lab = Lab::empty();
     lab.file("secret.txt", common::text(1, 1000));
-    // To root nothing is unreadable: then the program runs as nobody, from a place that nobody may read.
+    // To root nothing is unreadable: then the program runs as nobody, from a place that no one may read.
     let is_root = fs::metadata(lab.path("secret.txt")).expect("a file").uid() == 0;
     let program = lab.path("tokenformer");
     fs::copy(common::BIN, &program).expect("a copy");
@@ -765,7 +765,7 @@ fn a_full_disk_ends_a_run_that_goes_on_when_there_is_room() {
     assert!(!lab.path("x.safetensors").exists());
 }
 
-/// Runs with a file system of its own mounted at `dir`, if this machine lets us; else `None`.
+/// Runs with a separate file system mounted at `dir`, if this machine allows it; else `None`.
 #[cfg(target_os = "linux")]
 fn mounted(lab: &Lab, options: &str, dir: &str, command: &Command) -> Option<Command> {
     let script =

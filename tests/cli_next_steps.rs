@@ -16,7 +16,7 @@ fn after<'a>(text: &'a str, start: &str) -> &'a str {
     found.1.lines().next().unwrap_or_default()
 }
 
-/// Types a command, with `more` behind it, into a shell.
+/// Types a command, followed by `more`, into a shell.
 fn typed(lab: &Lab, command: &str, more: &str) -> Ran {
     let bin = Path::new(common::BIN).parent().expect("a folder");
     let path = std::env::var("PATH").unwrap_or_default();

@@ -202,7 +202,7 @@ fn a_run_does_not_begin_among_the_files_of_others() {
         "demo", "--steps", "2", "--data", "data.txt", "--out", "project",
     ];
     fail(lab.command(&demo), 2, &["--out", "config.toml"]);
-    // A log that was begun for the run does no harm, and a run goes on in its place.
+    // A log that was begun for the run does no harm, and a run continues in its place.
     fs::create_dir(lab.path("logged")).expect("a folder");
     lab.file("logged/log.txt", "");
     for steps in ["train.steps=2", "train.steps=3"] {

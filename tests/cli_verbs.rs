@@ -100,7 +100,7 @@ fn every_verb_reads_runs_checkpoints_and_model_folders_alike() {
             (&2.into(), &3.into())
         );
     }
-    // From run and checkpoint come the same checkpoints; the plain model has no state to go on with.
+    // From run and checkpoint come the same checkpoints; the plain model has no training state.
     assert!(files(&lab.path("grown-0")) == files(&lab.path("grown-1")));
     assert!(lab.path("grown-0/optimizer.safetensors").exists());
     assert!(!lab.path("grown-2/state.json").exists());
@@ -120,7 +120,7 @@ fn every_verb_reads_runs_checkpoints_and_model_folders_alike() {
 #[test]
 fn growth_as_a_command_is_growth_in_the_recipe() {
     let lab = Lab::new();
-    // A checkpoint at step 12 in both; the old schedule goes on, as the command knows of no other.
+    // A checkpoint at step 12 in both; the old schedule continues, since the command has no other.
     let growth = GROWTH
         .split("\n[grow.schedule]")
         .next()

@@ -116,7 +116,7 @@ fn a_branch_is_the_run_that_decays_there() {
     );
 }
 
-/// A branch that was stopped goes on from its own last checkpoint by the same command.
+/// A branch that was stopped is resumed from its own last checkpoint by the same command.
 #[test]
 fn a_branch_goes_on() {
     let lab = Lab::new();
@@ -137,7 +137,7 @@ fn a_branch_goes_on() {
     assert_same(&lab, "run", "whole", [12, 22]);
 }
 
-/// A stage with a schedule of its own decays by that; the growth that is still to come is left out.
+/// A stage with a separate schedule decays by it; the later growth is dropped.
 #[test]
 fn a_branch_leaves_a_grown_run() {
     let lab = Lab::new();

@@ -7,7 +7,7 @@ use common::{Lab, fail, files, json, newest, succeed, text_of};
 use std::path::{Path, PathBuf};
 use tokenformer_report::{Record, read};
 
-/// Growths at steps without a checkpoint of their own.
+/// Growths at steps without a planned checkpoint.
 const SITES: &str = r#"
 [[grow]]
 at_step = 9
@@ -133,7 +133,7 @@ fn a_run_counts_what_it_computes() {
     let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
     assert_eq!(state["flops"].as_f64(), Some(after(30)));
 
-    // Neither memory settings nor a comparison change the count.
+    // Memory settings and comparisons do not change the count.
     let control = lab.recipe(
         "control.toml",
         "\n[[grow]]\nat_step = 9\nffn = \"+48\"\ncontrol = 5\n",

@@ -7,7 +7,7 @@ use common::{Lab, json, run};
 use std::fs;
 use std::time::Duration;
 
-/// Peak resident bytes of a training run in a process of its own.
+/// Peak resident bytes of a training run in a separate process.
 fn measured(lab: &Lab, recipe: &str, out: &str, more: &[&str]) -> f64 {
     let mut child = lab
         .train(recipe, out, more)
@@ -121,7 +121,7 @@ fn a_plan_needs_no_data() {
         .map(|m| m["peak_bytes"].as_u64().expect("bytes"))
         .collect();
     // Weights, gradients and two moments alone take 16 bytes per parameter.
-    // With one short sequence the output head decides, and computing a block again costs a little of its own.
+    // With one short sequence the output head decides, and recomputing a block takes a little memory too.
     assert!(peaks[0] >= peaks[1] && peaks[0] >= peaks[2], "{peaks:?}");
     assert!(peaks[2] > 16 * 151_000_000, "{peaks:?}");
 }

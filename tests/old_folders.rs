@@ -124,7 +124,7 @@ fn an_old_run_goes_on_with_other_batches_where_it_stood() {
     assert_same(&lab.path("run/metrics.jsonl"), &lab.path("whole.jsonl"), 10);
 }
 
-/// Until the growth everything is as it was; behind it new tokens warm up, and are clipped by a norm of their own.
+/// Until the growth everything is unchanged; after it new tokens warm up and are clipped by a separate norm.
 #[test]
 fn an_old_checkpoint_from_before_a_growth_grows_and_trains_on() {
     let lab = old_folders();

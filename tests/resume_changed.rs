@@ -1,4 +1,4 @@
-//! A run that goes on under another recipe reads on where it stood, and says what is other than before.
+//! A run that is resumed with another recipe continues at the same position, and reports the differences.
 
 mod common;
 

@@ -71,12 +71,12 @@ fn the_loss_falls() {
 fn growing_by_nothing_changes_no_byte() {
     let lab = Lab::new();
     let plain = lab.recipe("plain.toml", "");
-    // Neither step is one of an evaluation or a checkpoint; the second asks for what is there.
+    // Neither step is one of an evaluation or a checkpoint; the second requests what exists.
     let nothing = lab.recipe(
         "nothing.toml",
         "[[grow]]\nat_step = 7\nffn = \"+0\"\n[[grow]]\nat_step = 13\nqkv = \"=16\"\nfreeze_old = true\n",
     );
-    // Around a planned growth every step is recorded, whatever comes of it.
+    // Every step around a planned growth is recorded, whatever the outcome.
     let every_step = ["--set", "log.every=1"];
     succeed(lab.train(&plain, "plain", &every_step));
     let ran = succeed(lab.train(&nothing, "nothing", &every_step));

@@ -1,4 +1,4 @@
-//! A run whose numbers are no longer finite stops with an error, and leaves a checkpoint to go on from.
+//! A run whose numbers are no longer finite stops with an error, and leaves a checkpoint from which it can be resumed.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! A run that is killed or stopped at any moment and goes on ends with the bytes of an uninterrupted one.
+//! A run that is killed or stopped at any moment and then resumed ends with the bytes of an uninterrupted one.
 #![cfg(unix)]
 
 mod common;
@@ -129,7 +129,7 @@ fn signal(child: &Child, name: &str) {
     assert!(status.expect("kill runs").success());
 }
 
-/// Kills runs at random moments, lets each go on, and compares what it leaves; returns how many were alive
+/// Kills runs at random moments, resumes each, and compares what it leaves; returns how many were alive
 /// when they were killed.
 fn kill_and_resume(lab: &Lab, recipe: &str, trials: u64, seed: u64) -> u64 {
     let started = Instant::now();
@@ -245,7 +245,7 @@ fn ctrl_c_saves_says_how_to_go_on_and_changes_nothing() {
     succeed(lab.train(&recipe, "whole", &[]));
     let whole = Remains::of(&lab.path("whole"));
     for (name, step) in [("INT", 3), ("TERM", 13)] {
-        // On a busy machine the run may end before the signal comes; then once more.
+        // On a busy machine the run may end before the signal comes; then the test repeats it.
         let stopped = (0..20).find_map(|attempt| {
             let out = format!("run-{name}-{attempt}");
             let mut child = spawn(lab.train(&recipe, &out, &[]));

@@ -74,7 +74,7 @@ fn a_step_allocates_nothing() {
                 &allocated[1..GROWTH_AT - 1],
                 &allocated[GROWTH_AT + 1..STEPS - 1],
             ];
-            // A recomputed block has a tape of its own, whose lists are small and not kept.
+            // A recomputed block has a separate tape, whose lists are small and not kept.
             let most = if recompute == Recompute::Blocks {
                 12
             } else {

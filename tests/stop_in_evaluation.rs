@@ -22,7 +22,7 @@ enum Work {
     MicroBatch,
 }
 
-/// A task during whose `nth` piece of work (from 0) of one kind the run is told to stop.
+/// A task during whose `nth` piece of work (from 0) of one kind the run is asked to stop.
 struct Stopping {
     inner: Language,
     at: Work,

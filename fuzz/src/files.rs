@@ -31,7 +31,7 @@ pub fn prepared(name: &str, make: impl FnOnce(&std::path::Path)) -> PathBuf {
     path
 }
 
-/// The parts of an input between NUL bytes, the last with whatever follows; missing ones are empty.
+/// The parts of an input between NUL bytes, the last with all that follows; missing ones are empty.
 pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     let mut rest = input.splitn(N, |&byte| byte == 0);
     std::array::from_fn(|_| rest.next().unwrap_or_default())

@@ -68,7 +68,7 @@ pub fn manifest(kind: &str, files: &[FileEntry]) -> Vec<u8> {
     serde_json::to_vec(&document).expect("plain data")
 }
 
-/// Makes both hashes of a token file fit whatever the rest is.
+/// Makes both hashes of a token file fit the rest.
 pub fn reseal(tokens: &mut [u8]) {
     if let Some((header, body)) = tokens.split_at_mut_checked(128) {
         header[64..96].copy_from_slice(blake3::hash(body).as_bytes());

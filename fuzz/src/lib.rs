@@ -13,7 +13,7 @@ pub mod memory;
 pub mod seeds;
 pub mod targets;
 
-/// For readers that catch the panics of a library they do not trust: only a panic that nobody catches is a failure.
+/// For readers that catch the panics of a library they do not trust: only an uncaught panic is a failure.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }

@@ -63,7 +63,7 @@ pub fn text(seed: u64, bytes: usize) -> String {
     text
 }
 
-/// A folder of its own for a test, with a dataset in `data`.
+/// A temporary folder for a test, with a dataset in `data`.
 pub struct Lab {
     dir: tempfile::TempDir,
 }
@@ -160,7 +160,7 @@ pub fn text_of(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }
 
-/// A growth in width and depth with its own schedule, at a step without a checkpoint of its own.
+/// A growth in width and depth with its own schedule, at a step without a planned checkpoint.
 pub const GROWTH: &str = r#"
 [[grow]]
 at_step = 13

@@ -170,7 +170,7 @@ fn a_deepspeed_folder_without_all_slices_gives_the_modules_weights_and_says_so()
     lab.convert_with(&fixture("half.bin"), &[fixture("config.yml")], "half")
         .unwrap();
     assert!(stored(&lab.path("module")) == stored(&lab.path("half")));
-    // The file alone stands for its weights too.
+    // The path of the file alone is enough.
     lab.convert_with(&step.join(states), &[fixture("config.yml")], "alone")
         .unwrap();
     assert!(stored(&lab.path("alone")) == stored(&lab.path("half")));

@@ -1,4 +1,4 @@
-//! What does not fit, and what nobody should trust, is refused by name, and leaves nothing behind.
+//! Files that do not fit or are hostile give an error that names the problem, and leave nothing behind.
 
 mod common;
 

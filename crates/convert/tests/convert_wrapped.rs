@@ -62,7 +62,7 @@ fn wrappers_inside_names_are_left_out() {
             assert_eq!(stored(&lab.path(&format!("{i}{j}"))), right, "{to}");
         }
     }
-    // The same tensor with and without a wrapper: which of them it is, nobody knows.
+    // The same tensor with and without a wrapper: it is unknown which of them is the model's.
     let mut tensors = weights();
     let copy = tensors["sequential.5.norm.bias"].clone();
     tensors.insert("sequential.5._orig_mod.norm.bias".into(), copy);
@@ -137,7 +137,7 @@ fn a_refusal_names_a_few_tensors_once() {
         assert!(told.len() < 2000, "{} bytes", told.len());
         assert_eq!(told.matches("bias_0003").count(), 1, "{told}");
     }
-    // No name of the model is there: the first name of the file is told, and a few that were expected.
+    // No name of the model is there: the message has the first name of the file and a few expected ones.
     let tensors: Named = (0..30)
         .map(|i| {
             (

@@ -101,7 +101,7 @@ fn every_document_arrives_as_it_is() {
         .filter(|doc| train.contains(doc))
         .collect();
     assert_eq!(train, kept);
-    // Bytes of text are those that the tokens stand for.
+    // Bytes of text are those that the tokens decode to.
     let tokens: Vec<u32> = train[0].iter().map(|&token| token.into()).collect();
     assert!(summary.train.text_bytes > dataset.tokenizer.decode(&tokens).len() as u64);
     assert_eq!(summary.read.documents, 40);
@@ -137,7 +137,7 @@ fn what_is_exported_is_what_was_imported() {
         );
         assert_eq!(parse(&prefix), expected);
     }
-    // And once more: the same documents go to the same splits.
+    // A second import puts the same documents into the same splits.
     let mut again = options(&lab, &lab.path("All.bin"));
     again.out = lab.path("again");
     let (first, second) = (dataset.summary, import(&again, |_, _| {}).unwrap());

@@ -1,4 +1,4 @@
-//! What a model configuration may say, what it is told when it contradicts itself, and what the presets are.
+//! Valid model configurations, the errors of contradictory ones, and the presets.
 
 mod common;
 
@@ -291,7 +291,7 @@ fn read(text: &str) -> ModelConfig {
 fn json_there_and_back() {
     let mut config = spec().build().unwrap();
     assert_eq!(read(&config.to_json()), config);
-    // Everything that growth leaves behind.
+    // Everything that growth leaves in a configuration.
     config.positions = Positions::None;
     for (i, kind) in SiteKind::ALL.into_iter().enumerate() {
         let site = site(&mut config, 1, kind);

@@ -286,7 +286,7 @@ fn a_forked_cache_goes_on_where_the_first_one_was() {
         let text = tokens(3, 2 * 20, 29);
         let mut shared = model.cache(2, 9).unwrap();
         step(&model, &columns(&text, 20, 1, 0..7), 2, &mut shared);
-        // Sequence 1 twice, sequence 0 once, each with an end of its own.
+        // Sequence 1 twice, sequence 0 once, each with a different end.
         let mut fork = shared.fork(&device, &[1, 0, 1], 24).unwrap();
         assert_eq!((fork.len(), fork.capacity()), (7, 24));
         let ends = tokens(4, 3 * 5, 29);

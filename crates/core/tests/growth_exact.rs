@@ -747,7 +747,7 @@ fn copied_blocks_say_how_far_they_move_the_function() {
             }
             assert!(count >= 6, "{count} arrays in {new}");
         }
-        // Copies begin with moments of their own.
+        // Copies begin with separate moments.
         optimizer.extend(&model).unwrap();
         for param in model.each_param() {
             let is_new = param.path().block().is_some_and(|b| b >= 2);

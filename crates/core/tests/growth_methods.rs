@@ -1,4 +1,4 @@
-//! Every way to grow keeps its promise, learns with all that is new, and can go on from what a checkpoint holds.
+//! Every way to grow keeps its guarantee, trains all new arrays, and can be resumed from a checkpoint.
 
 mod common;
 
@@ -519,13 +519,13 @@ fn hidden_units_are_a_part_of_their_own() {
             .iter()
             .all(|x| *x == 0.0)
     );
-    // What new tokens have: a warm-up, a rate that does not grow with their number, a clipping of their own.
+    // New tokens have a warm-up, a rate that does not grow with their number, and separate clipping.
     let params = model.training_settings().params;
     let down = params["blocks.1.ffn.parts.1.down.weight"];
     assert_eq!((down.lr_scale, down.warmup, down.generation), (0.2, 100, 1));
     assert_eq!(params["blocks.1.ffn.parts.1.up.weight"].lr_scale, 1.0);
     assert!(!params.contains_key("blocks.1.ffn.down.weight"));
-    // Without a method the same, and once more.
+    // Without a method the result is the same, also a second time.
     let again = Growth {
         ffn: Amount::Add(10),
         rate: Rate::Full,
@@ -845,7 +845,7 @@ fn rates_follow_the_fan_in() {
     ] {
         assert_eq!(scale(&model, name), want, "{name}");
     }
-    // 40 new values beside a base of 10: a quarter, whatever the first segment has.
+    // 40 new values beside a base of 10: a quarter, independent of the first segment.
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
     train(&mut model, &mut optimizer, 2);
     let growth = Growth {
@@ -1098,7 +1098,7 @@ fn a_growth_is_read_as_it_was_written() {
     assert!("after:".parse::<At>().is_err() && "between".parse::<At>().is_err());
 }
 
-/// Gradients take the memory of what is there: those of arrays that were replaced are gone.
+/// Gradients take memory only for existing arrays: those of replaced arrays are freed.
 #[test]
 fn the_optimizer_gives_up_what_was_replaced() {
     let device = cpu();

@@ -40,7 +40,7 @@ fn spec(norm: NormSpan) -> ModelSpec {
     }
 }
 
-/// Prose and code, their bytes as tokens. It is a file of its own, so that the numbers do not move with the sources.
+/// Prose and code, their bytes as tokens. It is a separate file, so that the numbers do not change with the sources.
 fn text() -> Vec<u32> {
     let bytes = include_str!("fixtures/prose.txt").bytes();
     bytes.map(u32::from).collect()
@@ -78,7 +78,7 @@ impl Run {
         }
     }
 
-    /// A run that goes on from where this one stands.
+    /// A copy of this run, to continue from the same state.
     fn fork(&self) -> Self {
         let device = self.model.device();
         let read = |buffer: &Buffer| {

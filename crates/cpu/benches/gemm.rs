@@ -244,7 +244,7 @@ fn with_pack<P: Element, S: Source<P>>(
     par_gemm_packed(exec, c, write, a, b, 1.0);
 }
 
-/// The product by the `gemm` crate, rows shared by `threads` of its own.
+/// The product by the `gemm` crate, with the rows divided among `threads` of its threads.
 fn crate_gemm(
     threads: usize,
     c: &mut [f32],

@@ -197,7 +197,7 @@ proptest! {
         });
     }
 
-    /// `Θ` as an operation of its own, of every kind; the backward pass returns the weights, too.
+    /// `Θ` as a separate operation, of every kind; the backward pass returns the weights, too.
     #[test]
     fn theta_of_scores(
         rows in prop_oneof![1..10usize, 60..140usize], tokens in prop::collection::vec(8..60usize, 1..4),

@@ -1,4 +1,4 @@
-//! Every matrix product against a plain scalar twin that follows the documented order of operations:
+//! Every matrix product against a plain scalar reference that follows the documented order of operations:
 //! equal bits, for any shape, layout, level and cut into tasks.
 
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! The bytes that tokens stand for add up to the bytes of the text.
+//! The byte counts of tokens add up to the bytes of the text.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ fn prepend_and_replace() -> Value {
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]})
 }
 
-/// Documents one after the other, each with its end; the first end is only what comes before.
+/// Documents one after the other, each with its end; the first end is only context.
 fn check(tokenizer: &Tokenizer, texts: &[&str]) {
     let counts = ByteCounts::new(tokenizer).expect("a tokenizer whose tokens have bytes");
     let eod = tokenizer.eod().unwrap();
@@ -79,7 +79,7 @@ fn tokens_add_up_to_their_text() {
     check(&Tokenizer::bytes(), &TEXTS);
     check(&Tokenizer::gpt2(), &TEXTS);
     check(&trained(), &TEXTS);
-    // As in GPT-NeoX: normalised to NFC, and runs of spaces are tokens of their own.
+    // As in GPT-NeoX: normalised to NFC, and runs of spaces are added tokens.
     let mut neox: Value = serde_json::from_slice(trained().json()).unwrap();
     neox["normalizer"] = json!({"type": "NFC"});
     let next = neox["model"]["vocab"].as_object().unwrap().len();

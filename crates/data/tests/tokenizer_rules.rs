@@ -1,4 +1,4 @@
-//! Encodings with rules of their own: the ids are those of the whole text, and what is lost is counted.
+//! Encodings with unusual rules: the ids are those of the whole text, and what is lost is counted.
 
 mod common;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenformer_data::{Error, Losses, Tokenizer};
 
-/// The characters that stand for bytes in byte-level encodings.
+/// The characters that represent bytes in byte-level encodings.
 fn byte_chars() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| match byte {
@@ -75,7 +75,7 @@ fn file(model: Value, pre_tokenizer: Value) -> Value {
         "decoder": byte_level(true), "model": model})
 }
 
-/// Adds a token, behind the vocabulary if it is not in it.
+/// Adds a token, after the vocabulary if it is not in it.
 fn add(file: &mut Value, content: &str, special: bool) {
     let vocab = file["model"]["vocab"].as_object().unwrap();
     let is_new = |token: &&Value| !vocab.contains_key(token["content"].as_str().unwrap());

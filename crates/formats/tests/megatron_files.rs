@@ -56,7 +56,7 @@ fn the_golden_corpus_is_read_and_written_again() {
         let file = |path: &Path| std::fs::read(format!("{}.{end}", path.display())).unwrap();
         assert_eq!(file(&path), file(&again), "{end}");
     }
-    // Either file's path stands for both.
+    // Either file's path is accepted for both.
     let by_file = MegatronData::open(&dir.path().join("again.v1_text_document.idx")).unwrap();
     assert_eq!(by_file.sequences(), 40);
 }

@@ -136,7 +136,7 @@ fn tensors_stay_inside_their_storage() {
     }
 }
 
-/// What is told about the tensor "w", which is not read while the one beside it is.
+/// The reason why the tensor "w" is not read, while the one beside it is.
 fn unread(w: &[u8]) -> String {
     let good = tensor("good", b"K\x00", b"K\x04", b"K\x01");
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -237,7 +237,7 @@ fn attributes_give_no_other_numbers() {
         let told = unread(&with_state(&state));
         assert!(told.contains("its attribute data"), "{told}");
     }
-    // A subclass computes with its numbers in ways of its own.
+    // A subclass may interpret its numbers differently.
     let (function, args) = call.split_at(call.iter().position(|&b| b == b'(').unwrap());
     let subclass = |class: &str| {
         let args = &args[..args.len() - 1];

@@ -42,7 +42,7 @@ fn pytorch_reads_what_is_written() {
         .status()
         .unwrap();
     assert!(status.success());
-    // What PyTorch saved of it is the same once more.
+    // What PyTorch saved from it is the same again.
     let (written, again) = (
         TorchFile::open(&path).unwrap(),
         TorchFile::open(&again).unwrap(),

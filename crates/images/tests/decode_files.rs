@@ -38,7 +38,7 @@ fn cut_files_are_refused() {
     for row in fixture("decode") {
         let file = bytes(&row, "file");
         for length in 0..file.len() {
-            // The frames behind the first are not needed, and not read.
+            // The frames after the first are not needed, and not read.
             if row["name"] == "animated.png" && length > file.len() / 2 {
                 continue;
             }

@@ -137,7 +137,7 @@ fn damaged_idx_files_are_refused() {
             .contains("too short for its axes")
     );
     assert!(refused(&idx(&[u32::MAX; 3], &[])).contains("too short for its axes"));
-    // A bomb: a gigabyte of zeros behind the numbers is not read.
+    // A bomb: a gigabyte of zeros after the numbers is not read.
     assert!(refused(&gzip(&idx(&[1, 1, 1], &vec![0; 1 << 22]))).contains("another length"));
     assert!(refused(&idx(&[0, 5, 7], &[])).contains("another kind"));
     assert!(refused(&idx(&[4, 0, 7], &[])).contains("another kind"));

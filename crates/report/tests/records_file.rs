@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: what is written is what is read, whatever happened in between.
+//! `metrics.jsonl` is read as it was written, also after kills and damage.
 
 mod common;
 

@@ -312,7 +312,7 @@ fn an_append_that_was_cut_short_is_not_written_behind() {
         }
         read_on(&mut seen, &second);
         assert_eq!(seen, events(&whole), "cut at {cut}");
-        // The next report goes on in the second file.
+        // The next report is appended to the second file.
         write_events(dir.path(), &[&all[..], &[train(9, 1.0)]].concat()).unwrap();
         assert_eq!(
             std::fs::read_dir(dir.path()).unwrap().count(),

@@ -1,4 +1,4 @@
-//! A published directory appears whole or not at all, whatever happens on the way.
+//! A published directory appears completely or not at all, even after kills and errors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,7 +49,7 @@ fn note(dir: &Path) -> String {
     fs::read_to_string(dir.join("note.txt")).unwrap()
 }
 
-/// What a process that is killed at this moment leaves behind.
+/// The files that a process leaves if it is killed at this moment.
 fn killed_while_writing(dir: &Path) -> PathBuf {
     let mut writer = DirWriter::begin(dir, "model").unwrap();
     fill(&mut writer, "half");

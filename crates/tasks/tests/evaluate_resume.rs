@@ -162,7 +162,7 @@ fn results_stopping_and_going_on() {
     assert!(text.contains(&format!("piqa: {}", options.tasks[0].1.display())));
     assert_eq!(results.taken_over, 0);
 
-    // Stopped, and gone on in another call, twice: the same results, and nothing is scored twice.
+    // Stopped and resumed in another call, twice: the same results, and nothing is scored twice.
     let path = dir.path().join("cache").join("partial.jsonl");
     let same = |outcome: Outcome, taken_over: usize| {
         let (mut results, samples) = finished(outcome);

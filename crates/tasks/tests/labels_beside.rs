@@ -1,4 +1,4 @@
-//! Answers in a file of their own beside the rows.
+//! Answers in a separate file beside the rows.
 
 use std::fs;
 use std::path::Path;

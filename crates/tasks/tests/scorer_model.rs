@@ -121,7 +121,7 @@ fn batches_and_shared_beginnings_change_nothing() {
     let requests = requests(160);
     let want: Vec<Scored> = requests.iter().map(|r| plainly(&model, r)).collect();
     assert_close(&ModelScorer::new(&model).score(&requests).unwrap(), &want);
-    // Each in a group of its own shares nothing.
+    // Requests in separate groups share nothing.
     let alone: Vec<Request> = (requests.iter().cloned().enumerate())
         .map(|(group, request)| Request { group, ..request })
         .collect();

@@ -24,7 +24,7 @@ pub fn run(input: &[u8]) {
     let shard = forge::torch(shard);
     files::write("mp_rank_00_model_states.pt", &states);
     files::write("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", &shard);
-    // Each of the two files has a budget of its own.
+    // Each of the two files has a separate budget.
     bounded(input, 2 * FIXED_BYTES, || {
         if let Err(error) = read(folder, input.len()) {
             assert!(error.to_string().len() < 4000, "{error}");
@@ -38,7 +38,7 @@ fn read(folder: &std::path::Path, most: usize) -> Result<(), Error> {
     let weights = opened.weights()?;
     let _ = opened.frozen()?;
     let listed = weights.tensors.list().iter();
-    // Tensors that repeat numbers have a bound of their own.
+    // Tensors that repeat numbers have a separate limit.
     for info in listed.filter(|info| info.elements() <= most) {
         if let Ok(numbers) = weights.tensors.read_f32(&info.name) {
             assert_eq!(numbers.len(), info.elements());

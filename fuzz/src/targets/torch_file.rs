@@ -9,7 +9,7 @@ use crate::memory::bounded;
 /// What a small archive may hold: the budget of its pickle and one tensor.
 pub(super) const FIXED_BYTES: usize = 17 * MIB;
 
-/// Opens the input as an archive and reads every tensor; those that repeat numbers have a bound of their own.
+/// Opens the input as an archive and reads every tensor; those that repeat numbers have a separate limit.
 pub fn run(input: &[u8]) {
     let path = files::write("input.pt", input);
     bounded(input, FIXED_BYTES, || {

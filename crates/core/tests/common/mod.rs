@@ -74,7 +74,7 @@ pub fn gpt2() -> ModelSpec {
     }
 }
 
-/// No causal mask and no positions, branches in parallel, a head of its own.
+/// No causal mask and no positions, branches in parallel, an untied head.
 pub fn encoder() -> ModelSpec {
     ModelSpec {
         causal: false,

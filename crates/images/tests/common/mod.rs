@@ -85,7 +85,7 @@ pub fn png(picture: &Picture) -> Vec<u8> {
     bytes
 }
 
-/// A picture of its own for each number.
+/// A different picture for each number.
 pub fn numbered(number: usize, width: usize, height: usize, channels: usize) -> Picture {
     let mut pixels = picture("noise", width, height, channels).pixels().to_vec();
     for (at, byte) in number.to_le_bytes().into_iter().enumerate().take(3) {
