@@ -406,6 +406,13 @@ impl Device for Reference {
         adamw(step.adam, scalars, factor, p, values(g), m, v);
         Ok(())
     }
+
+    fn lerp(&self, weight: f32, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        for (y, x) in values_mut(y).iter_mut().zip(values(x)) {
+            *y += f64::from(weight) * (x - *y);
+        }
+        Ok(())
+    }
 }
 
 /// The normalised row of a norm's input, from its mean and 1/std.

@@ -13,8 +13,8 @@ use tokenformer_core::growth::{Amount, Birth, params_after};
 use tokenformer_core::{Model, SiteKind};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
-/// Bytes that training holds per parameter: weight, gradient and two moments.
-const BYTES_PER_PARAM: u64 = 16;
+/// Bytes that training holds per parameter: weight, gradient, two moments, and perhaps an average.
+const BYTES_PER_PARAM: u64 = 20;
 
 impl Trainer<'_> {
     /// Does what the recipe plans for this step and has not happened. Breaks if `stop` was set meanwhile: the
@@ -48,6 +48,10 @@ impl Trainer<'_> {
             seed: self.recipe.seed,
         };
         let report = self.task.grow(&mut self.model, &event.growth, birth)?;
+        if let Some(ema) = &mut self.ema {
+            let grow = |average: &mut Model| self.task.grow(average, &event.growth, birth);
+            ema.grow(&self.model, &event.growth, birth, grow)?;
+        }
         self.optimizer.extend(&self.model)?;
         if event.growth.resets_moments() {
             self.optimizer.reset(&self.model)?;

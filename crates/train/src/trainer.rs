@@ -4,15 +4,16 @@
 //! samples, a checkpoint. All of it is a function of the recipe and the data, so a run that was killed or stopped and
 //! goes on from its last checkpoint repeats exactly what it would have done.
 
+use crate::ema::Ema;
 use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::events::is_near_growth;
-use crate::files::{Best, TrainState};
+use crate::files::{Best, Snapshot, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
 use crate::recipe::{Recipe, Resolved};
 use crate::records::{Place, Records, Update};
-use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Snapshot, Start, start};
+use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Start, start};
 use crate::scored::bits_per_byte;
 use crate::task::{self, Nats, Task};
 use std::ops::ControlFlow;
@@ -41,6 +42,7 @@ pub struct Trainer<'a> {
     pub(crate) recipe: Recipe,
     pub(crate) task: Box<dyn Task>,
     pub(crate) model: Model,
+    pub(crate) ema: Option<Ema>,
     pub(crate) optimizer: AdamW,
     pub(crate) gradients: Gradients,
     pub(crate) state: TrainState,
@@ -96,6 +98,7 @@ impl<'a> Trainer<'a> {
         let mut dir = RunDir::open(out, &mut warn)?;
         let Start {
             model,
+            ema,
             optimizer,
             state,
             notes,
@@ -125,6 +128,7 @@ impl<'a> Trainer<'a> {
             recipe,
             task,
             model,
+            ema,
             optimizer,
             gradients,
             sound_step: state.sound_step(),
@@ -253,6 +257,9 @@ impl<'a> Trainer<'a> {
         let (Some(loss), Some(nats)) = (loss, nats) else {
             return Ok(None);
         };
+        if let Some(ema) = self.ema.as_mut().filter(|_| applied.updated) {
+            ema.update(&self.model, step - self.state.skipped)?;
+        }
         self.state.flops += flops;
         self.state.step = step;
         self.state.tokens += self.targets();
@@ -431,6 +438,7 @@ impl<'a> Trainer<'a> {
         self.records.sync()?;
         self.dir.save(&Snapshot {
             model: &self.model,
+            ema: self.ema.as_ref(),
             optimizer: &self.optimizer,
             state: &self.state,
             files: self.task.files(),
