@@ -33,14 +33,11 @@ impl Trainer<'_> {
         let trained = trained?;
         let saved = self.dir.of_step(step);
         files::restore_arrays(&saved, &mut self.model, &mut self.optimizer)?;
-        if let Some(ema) = &mut self.ema {
-            ema.restore(&saved)?;
-        }
         self.model.set_training(&settings);
         // The last update before this step has set a `tau` that anneals, and the next one sets it again.
         self.model.set_step(step.saturating_sub(1));
         if let Some(ema) = &mut self.ema {
-            ema.follow(&self.model);
+            ema.restore(&saved, &self.model)?;
         }
         Ok(trained)
     }

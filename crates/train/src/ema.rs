@@ -47,17 +47,19 @@ impl Ema {
         if let Some(ema) = &mut ema
             && dir.join(files::EMA).exists()
         {
-            ema.restore(dir)?;
+            ema.restore(dir, model)?;
         }
         Ok(ema)
     }
 
-    /// Brings the average back to what the checkpoint at `dir` says.
+    /// Brings the average back to what the checkpoint at `dir` says, whose weights `model` has.
     ///
     /// # Errors
     /// If the file is missing or damaged, or the device fails.
-    pub(crate) fn restore(&mut self, dir: &Path) -> Result<()> {
-        files::restore_weights(&dir.join(files::EMA), &mut self.model)
+    pub(crate) fn restore(&mut self, dir: &Path, model: &Model) -> Result<()> {
+        files::restore_weights(&dir.join(files::EMA), &mut self.model)?;
+        self.model.follow_taus(model);
+        Ok(())
     }
 
     /// The model that has the average as its weights.

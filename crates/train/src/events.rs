@@ -13,8 +13,8 @@ use tokenformer_core::growth::{Amount, Birth, params_after};
 use tokenformer_core::{Model, SiteKind};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
-/// Bytes that training holds per parameter: weight, gradient, two moments, and perhaps an average.
-const BYTES_PER_PARAM: u64 = 20;
+/// Bytes that training holds per parameter: weight, gradient and two moments.
+const BYTES_PER_PARAM: u64 = 16;
 
 impl Trainer<'_> {
     /// Does what the recipe plans for this step and has not happened. Breaks if `stop` was set meanwhile: the

@@ -91,7 +91,12 @@ impl<'a> Trainer<'a> {
         );
         let help =
             "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";
-        memory::ensure("this run", plan.total_bytes(), help)?;
+        let average_bytes = match recipe.ema.decay {
+            0.0 => 0,
+            _ => config.params().saturating_mul(size_of::<f32>() as u64),
+        };
+        let bytes = plan.total_bytes().saturating_add(average_bytes);
+        memory::ensure("this run", bytes, help)?;
 
         let mut warnings = Vec::new();
         let mut warn = |warning: Warning| warnings.push(warning.to_string());
@@ -117,7 +122,9 @@ impl<'a> Trainer<'a> {
         };
         let config_toml = resolved.to_toml();
         tokenformer_store::write_atomic(&out.join(CONFIG_TOML), config_toml.as_bytes())?;
-        let mut records = Records::open(out.into(), point, observer, config_toml, environment)?;
+        let unit = task.unit();
+        let mut records =
+            Records::open(out.into(), point, observer, config_toml, environment, unit)?;
         for warning in warnings {
             records.warning(state.step, &warning)?;
         }
@@ -237,6 +244,7 @@ impl<'a> Trainer<'a> {
     /// `stop` was set between two micro-batches.
     pub(crate) fn descend(&mut self, stop: &AtomicBool) -> Result<Option<Update>> {
         let started = Instant::now();
+        let waited = self.task.waited();
         let step = self.state.step + 1;
         self.model.set_step(self.state.step);
         let nats = self.accumulate(stop)?;
@@ -272,6 +280,7 @@ impl<'a> Trainer<'a> {
             skipped: !applied.updated,
             targets: self.targets(),
             took: started.elapsed(),
+            waited: (self.task.waited().zip(waited)).map(|(after, before)| after - before),
         }))
     }
 
@@ -399,7 +408,7 @@ impl<'a> Trainer<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Measures and records the held-out loss; `None` if `stop` was set meanwhile.
+    /// Measures and records the held-out loss, also that of the average of the weights; `None` if `stop` was set meanwhile.
     ///
     /// # Errors
     /// [`crate::Error::Diverged`] if it is not finite.
@@ -407,7 +416,14 @@ impl<'a> Trainer<'a> {
         let Some(found) = self.task.evaluate(&self.model, stop)? else {
             return Ok(None);
         };
-        self.records.eval(self.place(), &found)?;
+        let average = match &self.ema {
+            None => None,
+            Some(ema) => match self.task.evaluate(ema.model(), stop)? {
+                None => return Ok(None),
+                found => found,
+            },
+        };
+        self.records.eval(self.place(), &found, average.as_ref())?;
         if !found.loss.is_finite() {
             let got = format!("loss {}", found.loss);
             return Err(self.diverged("the held-out loss is not finite".into(), got));

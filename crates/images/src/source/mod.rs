@@ -13,6 +13,8 @@ mod class_map;
 mod folder;
 mod idx;
 
+pub use folder::{Listed, list};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
