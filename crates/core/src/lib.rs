@@ -58,6 +58,7 @@ pub mod param;
 pub mod presets;
 pub mod published;
 pub mod recompute;
+pub mod resample;
 mod scores;
 pub mod site;
 pub mod tensor;
