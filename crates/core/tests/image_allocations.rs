@@ -17,7 +17,8 @@ static ALLOCATOR: Watching = Watching;
 fn a_step_on_images_allocates_nothing() {
     for case in cases() {
         for recompute in Recompute::ALL {
-            let device: Arc<dyn Device> = Cpu::new(Some(2));
+            // One thread: which of several takes part first, and needs its scratch memory then, is a matter of luck.
+            let device: Arc<dyn Device> = Cpu::new(Some(1));
             let mut model = case.model(&device);
             let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
             let mut gradients = Gradients::zeros(&device, model.each_param()).unwrap();
