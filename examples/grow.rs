@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use tokenformer_core::config::{NormSpan, Slots};
-use tokenformer_core::growth::{Amount, Birth, Growth, grow};
+use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
 use tokenformer_core::{Device, Model, ModelSpec};
 use tokenformer_cpu::Cpu;
 
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 2,
     };
     let probe: Vec<u32> = (0..32).map(|i| i * 37 % 256).collect();
-    let report = grow(&mut model, &growth, birth, &probe, 1)?;
+    let report = grow(&mut model, &growth, birth, Probe::text(&probe))?;
 
     println!(
         "{} -> {} parameters, {} -> {} blocks",

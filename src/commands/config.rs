@@ -28,17 +28,18 @@ pub fn run(args: &ConfigArgs) -> Result<()> {
             let mut table = Table::new(headers);
             for preset in PRESETS {
                 let spec = preset.spec();
+                let config = spec.build()?;
                 table.row([
                     preset.name.to_string(),
                     preset.about.to_string(),
                     spec.layers.to_string(),
                     spec.width.to_string(),
                     spec.heads.to_string(),
-                    spec.context.to_string(),
+                    config.context.to_string(),
                     spec.slots.qkv.to_string(),
                     spec.slots.proj.to_string(),
                     spec.slots.ffn.to_string(),
-                    spec.build()?.params().to_string(),
+                    config.params().to_string(),
                 ]);
             }
             out!("{table}");

@@ -5,7 +5,8 @@ use crate::args::GrowArgs;
 use crate::ui::growth_text;
 use crate::{outputs, shell, usage};
 use std::path::Path;
-use tokenformer_core::growth::{Amount, Birth, Growth, grow, params_after};
+use tokenformer_core::config::Input;
+use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow, params_after};
 use tokenformer_core::init;
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_store::{DirWriter, Which};
@@ -87,8 +88,20 @@ pub fn run(args: &GrowArgs) -> Result<()> {
             seed: args.seed,
         },
     };
-    let probe = probe(model.vocab(), model.context());
-    let report = grow(&mut model, &growth, birth, &probe, 1)?;
+    let (tokens, pixels);
+    let probe = match model.input() {
+        Input::Tokens => {
+            tokens = random_tokens(model.vocab(), model.context());
+            Probe::text(&tokens)
+        }
+        Input::Image(image) => {
+            let batch = 2;
+            pixels = init::normal(0, "growth probe", batch * image.pixels(), 1.0);
+            let pixels = &pixels;
+            Probe::Images { pixels, batch }
+        }
+    };
+    let report = grow(&mut model, &growth, birth, probe)?;
     if let Some(optimizer) = &mut optimizer {
         optimizer.extend(&model)?;
         if growth.resets_moments() {
@@ -168,7 +181,7 @@ fn next_command(from: &Path, to: &Path, state: &TrainState) -> String {
 }
 
 /// Tokens drawn over the whole vocabulary.
-fn probe(vocab: usize, context: usize) -> Vec<u32> {
+fn random_tokens(vocab: usize, context: usize) -> Vec<u32> {
     let draws = init::normal(0, "growth probe", context.min(256), 1e6);
     draws
         .iter()

@@ -5,7 +5,7 @@ use crate::Failure;
 use crate::args::InspectArgs;
 use std::path::Path;
 use tokenformer_core::ModelConfig;
-use tokenformer_core::config::{LayerConfig, NormSpan, SegmentConfig, SiteKind};
+use tokenformer_core::config::{Input, LayerConfig, NormSpan, SegmentConfig, SiteKind};
 use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_report::table::{Table, human_bytes, human_count};
 use tokenformer_store::Which;
@@ -19,6 +19,8 @@ struct Output {
     body_params: u64,
     weight_bytes: u64,
     forward_flops_per_token: f64,
+    /// Of an image, or of a whole context.
+    forward_flops: f64,
     verified: bool,
     config: ModelConfig,
     state: Option<TrainState>,
@@ -57,6 +59,7 @@ fn inspect(dir: &Path, json: bool) -> Result<()> {
         body_params: config.body_params(),
         weight_bytes: config.params() * 4,
         forward_flops_per_token: config.forward_flops_per_token(config.context),
+        forward_flops: config.forward_flops(),
         verified: found.manifest.is_some(),
         config,
         state,
@@ -71,27 +74,46 @@ fn inspect(dir: &Path, json: bool) -> Result<()> {
 fn print(output: &Output) {
     let c = &output.config;
     outln!("{}", output.dir);
+    let flops = match c.input {
+        Input::Tokens => format!(
+            "{:.3} GFLOP per token forward at {} tokens",
+            output.forward_flops_per_token / 1e9,
+            c.context
+        ),
+        Input::Image(_) => format!("{:.3} GFLOP per image forward", output.forward_flops / 1e9),
+    };
     outln!(
-        "{} parameters ({} in parameter tokens), {} in f32, {:.3} GFLOP per token forward at {} tokens",
+        "{} parameters ({} in parameter tokens), {} in f32, {flops}",
         output.params,
         output.body_params,
         human_bytes(output.weight_bytes),
-        output.forward_flops_per_token / 1e9,
-        c.context
     );
+    let reads = match c.input {
+        Input::Tokens => format!("vocabulary {}, context {}", c.vocab, c.context),
+        Input::Image(image) => format!(
+            "images of {}x{} pixels and {} channels in patches of {}x{}, {} classes, pooled by {:?}, {} positions",
+            image.height,
+            image.width,
+            image.channels,
+            image.patch[0],
+            image.patch[1],
+            c.classes(),
+            image.pool,
+            c.context
+        ),
+    };
     outln!(
-        "{} layers, width {}, {} heads, vocabulary {}, context {}, {:?}, block norm {:?}, final norm {:?}, {}, {:?} residual, head {:?}, logits x {:.4}",
+        "{} layers, width {}, {} heads, {reads}, {:?}, block norm {:?}, final norm {:?}, {}, {:?} residual, head {:?}{}, logits x {:.4}",
         c.layers(),
         c.width,
         c.heads,
-        c.vocab,
-        c.context,
         c.positions,
         c.block_norm,
         c.final_norm,
         if c.causal { "causal" } else { "bidirectional" },
         c.residual,
         c.head,
+        if c.head_bias { " with bias" } else { "" },
         c.logit_factor()
     );
     if let Some(state) = &output.state {

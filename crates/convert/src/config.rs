@@ -133,10 +133,12 @@ pub(crate) fn to_published(
         ));
     }
     let plain = [
+        ("input", config.input.is_tokens()),
         ("causal", config.causal),
         ("residual", config.residual == Residual::Sequential),
         ("block_norm", config.block_norm == NormKind::Plain),
         ("head", config.head == HeadKind::Tied),
+        ("head_bias", !config.head_bias),
     ];
     if let Some((place, _)) = plain.into_iter().find(|(_, fits)| !fits) {
         let help = "the published TokenFormer layout knows one kind of block; use the model here";
@@ -191,12 +193,12 @@ pub(crate) fn to_published(
     let (pos_emb, rotary_pct, rotary_emb_base) = match config.positions {
         Positions::Rotary { fraction, base } => ("rotary", Some(fraction), Some(base)),
         Positions::None => ("none", None, None),
-        Positions::Learned => {
+        Positions::Learned | Positions::SinCos2d => {
             let help = "published TokenFormers have rotary positions or none; use the model here";
             return Err(refuse(
                 "positions",
                 "rotary or none",
-                "learned".into(),
+                "vectors that are added".into(),
                 help,
             ));
         }

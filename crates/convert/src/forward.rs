@@ -16,6 +16,7 @@ use crate::{Error, Result};
 const EMBEDDING: &str = "embedding";
 const POSITIONS: &str = "positions";
 const HEAD: &str = "head";
+const HEAD_BIAS: &str = "head.bias";
 
 /// The arrays of a model, read when they are needed.
 pub(crate) struct Arrays<'a> {
@@ -92,6 +93,10 @@ pub(crate) fn last_logits(
             .map(|(&e, &x)| f64::from(e) * f64::from(x));
         logits.push((factor * products.sum::<f64>()) as f32);
     })?;
+    if config.head_bias {
+        let bias = arrays.whole(HEAD_BIAS, &[config.vocab])?;
+        logits.iter_mut().zip(bias).for_each(|(l, b)| *l += b);
+    }
     Ok(logits)
 }
 
@@ -149,6 +154,7 @@ fn run_block(
     alone.vocab = t;
     // The hidden states have their positions already, and no logits are computed of them.
     alone.head = HeadKind::Tied;
+    alone.head_bias = false;
     if alone.positions == Positions::Learned {
         alone.positions = Positions::None;
     }

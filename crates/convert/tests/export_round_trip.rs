@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokenformer_convert::{WeightType, verify};
 use tokenformer_core::config::NormSpan;
-use tokenformer_core::growth::{Amount, Birth, Growth, TauRule, grow};
+use tokenformer_core::growth::{Amount, Birth, Growth, Probe, TauRule, grow};
 use tokenformer_core::{Model, init};
 use tokenformer_store::DirWriter;
 use tokenformer_train::files::{self, KIND_MODEL};
@@ -186,7 +186,7 @@ fn grown(lab: &Lab, growth: &Growth) -> (PathBuf, Model) {
         step: 0,
         seed: 7,
     };
-    grow(&mut model, growth, birth, &[1, 2, 3], 1).unwrap();
+    grow(&mut model, growth, birth, Probe::text(&[1, 2, 3])).unwrap();
     // New keys are random, so that new tokens matter.
     for param in model.params_mut() {
         if param.name().ends_with("segments.1.keys") {

@@ -2,6 +2,7 @@
 
 use crate::cache::LayerCache;
 use crate::config::{BlockConfig, Residual, SiteKind};
+use crate::drop_path::Branch;
 use crate::graph::Graph;
 use crate::layers::{Layer, Norm};
 use crate::param::Param;
@@ -28,33 +29,41 @@ pub(crate) struct Attend {
     pub heads: usize,
     pub causal: bool,
     pub residual: Residual,
+    /// Blocks of the network.
+    pub blocks: usize,
     pub rotary: Option<Arc<RotaryTable>>,
 }
 
 impl Block {
-    /// The residual stream `[B, T, D]` behind the block.
+    /// The residual stream `[B, T, D]` behind the block, which is number `b`.
     pub(crate) fn forward<'m>(
         &'m self,
         g: &mut Graph<'m>,
         how: &Attend,
+        b: usize,
         h: Tensor,
         cache: Option<LayerCache<'_>>,
     ) -> Result<Tensor> {
+        let [attention, ffn] = [0, 1].map(|number| Branch {
+            block: b,
+            blocks: how.blocks,
+            number,
+        });
         let u = self.attention_norm.forward(g, &h)?;
         match how.residual {
             Residual::Sequential => {
                 let y = self.attend(g, how, u, cache)?;
-                let h = g.add(h, y)?;
+                let h = g.add_branch(h, y, attention)?;
                 let u = self.ffn_norm.forward(g, &h)?;
                 let y = self.ffn.forward(g, u)?;
-                g.add(h, y)
+                g.add_branch(h, y, ffn)
             }
             Residual::Parallel => {
                 let v = self.ffn_norm.forward(g, &h)?;
                 let y = self.attend(g, how, u, cache)?;
-                let h = g.add(h, y)?;
+                let h = g.add_branch(h, y, attention)?;
                 let y = self.ffn.forward(g, v)?;
-                g.add(h, y)
+                g.add_branch(h, y, ffn)
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::block::Block;
 use crate::config::{
-    BlockConfig, HeadKind, LayerConfig, ModelConfig, NormKind, Positions, SegmentConfig, SiteKind,
+    BlockConfig, HeadKind, ImageInput, Input, LayerConfig, ModelConfig, NormKind, Positions,
+    SegmentConfig, SiteKind,
 };
 use crate::error::{Error, Result};
 use crate::layers::{Layer, Linear, Norm, Part};
@@ -54,10 +55,30 @@ pub(crate) fn block_paths(config: &ModelConfig, b: usize) -> Vec<ParamPath> {
     paths
 }
 
+/// The place of an array before or after the blocks.
+pub(crate) fn trunk(config: &ModelConfig, name: &'static str) -> Place {
+    match config.input {
+        Input::Tokens => Place::Trunk(name),
+        Input::Image(_) => Place::Image(name),
+    }
+}
+
 /// The paths of all arrays.
 pub(crate) fn all_paths(config: &ModelConfig) -> Vec<ParamPath> {
-    let table = |name, role| ParamPath::new(Place::Trunk(name), role);
-    let mut paths = vec![table("embedding", ParamRole::Embedding)];
+    let table = |name, role| ParamPath::new(trunk(config, name), role);
+    let mut paths = match &config.input {
+        Input::Tokens => vec![table("embedding", ParamRole::Embedding)],
+        Input::Image(_) => [ParamRole::Weight, ParamRole::Bias]
+            .map(|role| table("patches", role))
+            .to_vec(),
+    };
+    if config
+        .input
+        .image()
+        .is_some_and(ImageInput::has_class_token)
+    {
+        paths.push(table("class_token", ParamRole::ClassToken));
+    }
     if config.positions == Positions::Learned {
         paths.push(table("positions", ParamRole::Positions));
     }
@@ -69,6 +90,9 @@ pub(crate) fn all_paths(config: &ModelConfig) -> Vec<ParamPath> {
     }
     if config.head == HeadKind::Untied {
         paths.push(table("head", ParamRole::Head));
+    }
+    if config.head_bias {
+        paths.push(table("head", ParamRole::Bias));
     }
     paths
 }
@@ -109,7 +133,7 @@ pub(crate) struct Builder<'a, 'w> {
 }
 
 impl Builder<'_, '_> {
-    fn param(&mut self, path: ParamPath, shape: Vec<usize>) -> Result<Param> {
+    pub(crate) fn param(&mut self, path: ParamPath, shape: Vec<usize>) -> Result<Param> {
         if let Some(param) = self.kept.remove(&path.to_string()) {
             return Ok(param.moved_to(path));
         }
@@ -145,16 +169,17 @@ impl Builder<'_, '_> {
         Ok(param)
     }
 
-    /// A table of the trunk, `[rows, width]`. Positions are only ever looked up, in f32.
+    /// A table before or after the blocks, `[rows, width]`. Positions and the class token are only ever looked up, in
+    /// f32.
     pub(crate) fn table(
         &mut self,
-        name: &'static str,
+        place: Place,
         role: ParamRole,
         shape: [usize; 2],
     ) -> Result<Param> {
-        let path = ParamPath::new(Place::Trunk(name), role);
+        let path = ParamPath::new(place, role);
         match role {
-            ParamRole::Positions => self.param(path, shape.to_vec()),
+            ParamRole::Positions | ParamRole::ClassToken => self.param(path, shape.to_vec()),
             _ => self.matrix(path, shape, true),
         }
     }
@@ -198,7 +223,7 @@ impl Builder<'_, '_> {
         Ok(Segment::new(config, keys, values))
     }
 
-    fn linear(&mut self, place: Place, shape: [usize; 2], bias: bool) -> Result<Linear> {
+    pub(crate) fn linear(&mut self, place: Place, shape: [usize; 2], bias: bool) -> Result<Linear> {
         let weight = self.matrix(ParamPath::new(place, ParamRole::Weight), shape, true)?;
         let bias = match bias {
             true => Some(self.param(ParamPath::new(place, ParamRole::Bias), vec![shape[0]])?),

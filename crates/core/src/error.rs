@@ -73,6 +73,26 @@ pub enum Error {
         /// Tokens in the vocabulary.
         vocab: usize,
     },
+    /// A class number is not among the model's.
+    #[error(
+        "class {class}: not known to the model\n  expected: a number below {classes}\n  help:     was the data set made with other classes than the model's?"
+    )]
+    ClassOutOfRange {
+        /// The class.
+        class: u32,
+        /// Classes of the model.
+        classes: usize,
+    },
+    /// A model of one kind of input was given another.
+    #[error(
+        "model: reads another kind of input\n  expected: {expected}\n  got:      {got}\n  help:     `inspect` shows what a model reads"
+    )]
+    OtherInput {
+        /// What it reads.
+        expected: &'static str,
+        /// What it was given.
+        got: &'static str,
+    },
     /// A model without causal mask was asked to continue a text.
     #[error(
         "model: not causal\n  expected: a model in which a position sees only those before it\n  got:      an encoder without a mask\n  help:     encoders score whole texts; they cannot continue one"

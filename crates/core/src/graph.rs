@@ -5,17 +5,21 @@
 //! model goes. A model is written once, forward only, and is the same code in both. What an operation computes
 //! stands in its file in `ops/`.
 
+use crate::config::ImageInput;
+use crate::drop_path::{Branch, DropPath};
 use crate::error;
+use crate::front;
 use crate::gradients::Gradients;
 use crate::ops::{self, Backward, Recorder};
 use crate::param::Param;
 use crate::recompute::Recompute;
 use crate::site::Site;
 use crate::tensor::{Tensor, Var};
+use std::ops::Range;
 use std::sync::Arc;
-use tokenformer_device::{Device, Result, RotaryTable, SharedTemp, Temp};
+use tokenformer_device::{Buffer, Device, Result, RotaryTable, SharedTemp, Temp};
 
-pub use crate::ops::LossTargets;
+pub use crate::ops::{LossTargets, OutputHead};
 
 /// One noted operation.
 #[expect(
@@ -24,6 +28,9 @@ pub use crate::ops::LossTargets;
 )]
 enum Node<'m> {
     Embed(ops::Embed<'m>),
+    Select(ops::Select),
+    Assemble(ops::Assemble<'m>),
+    Mean(ops::Mean),
     LayerNorm(ops::LayerNorm<'m>),
     Pattention(ops::Pattention<'m>),
     Linear(ops::Linear<'m>),
@@ -39,6 +46,9 @@ impl Node<'_> {
     fn backward(self, back: &mut Backward<'_>) -> Result<()> {
         match self {
             Self::Embed(op) => op.backward(back),
+            Self::Select(op) => op.backward(back),
+            Self::Assemble(op) => op.backward(back),
+            Self::Mean(op) => op.backward(back),
             Self::LayerNorm(op) => op.backward(back),
             Self::Pattention(op) => op.backward(back),
             Self::Linear(op) => op.backward(back),
@@ -67,6 +77,7 @@ struct RecomputedBlock<'m> {
     b: usize,
     h: Tensor,
     out: Var,
+    dropping: Option<DropPath>,
 }
 
 struct Tape<'m> {
@@ -79,7 +90,8 @@ struct Tape<'m> {
 struct Lists {
     nodes: Vec<Vec<Node<'static>>>,
     values: Vec<Vec<Option<SharedTemp>>>,
-    positions: Vec<u32>,
+    index: Vec<u32>,
+    numbers: Vec<f32>,
 }
 
 /// An empty list in the memory of `list`.
@@ -95,6 +107,7 @@ fn emptied<'b>(mut list: Vec<Node<'_>>) -> Vec<Node<'b>> {
 pub struct Graph<'m> {
     rec: Recorder,
     tape: Option<Tape<'m>>,
+    dropping: Option<DropPath>,
 }
 
 impl<'m> Graph<'m> {
@@ -108,6 +121,7 @@ impl<'m> Graph<'m> {
                 flops: 0,
             },
             tape: None,
+            dropping: None,
         }
     }
 
@@ -125,6 +139,7 @@ impl<'m> Graph<'m> {
                 nodes: lists.nodes.pop().unwrap_or_default(),
                 gradients,
             }),
+            dropping: None,
         }
     }
 
@@ -136,6 +151,12 @@ impl<'m> Graph<'m> {
     /// The same graph, whose backward pass recomputes what `recompute` says.
     pub fn recomputing(mut self, recompute: Recompute) -> Self {
         self.rec.recompute = recompute;
+        self
+    }
+
+    /// The same graph, of whose samples some skip branches of blocks ([`DropPath`]). For training alone.
+    pub fn dropping(mut self, dropping: DropPath) -> Self {
+        self.dropping = Some(dropping);
         self
     }
 
@@ -175,18 +196,96 @@ impl<'m> Graph<'m> {
         first: usize,
         [batch, length]: [usize; 2],
     ) -> Result<Tensor> {
-        let mut index = match self.lists() {
-            Some(lists) => std::mem::take(&mut lists.positions),
-            None => Vec::new(),
+        self.with_lists(|g, index, _| {
+            index.clear();
+            let rows = (0..batch).flat_map(|_| first..first + length);
+            index.extend(rows.map(|position| position as u32));
+            g.embed(table, index, batch)
+        })
+    }
+
+    /// Runs `run` with a list of indices and one of numbers, which are used again if a tape records.
+    fn with_lists<T>(
+        &mut self,
+        run: impl FnOnce(&mut Self, &mut Vec<u32>, &mut Vec<f32>) -> T,
+    ) -> T {
+        let (mut index, mut numbers) = match self.lists() {
+            Some(lists) => (
+                std::mem::take(&mut lists.index),
+                std::mem::take(&mut lists.numbers),
+            ),
+            None => Default::default(),
         };
-        index.clear();
-        let rows = (0..batch).flat_map(|_| first..first + length);
-        index.extend(rows.map(|position| position as u32));
-        let y = self.embed(table, &index, batch);
+        let result = run(self, &mut index, &mut numbers);
         if let Some(lists) = self.lists() {
-            lists.positions = index;
+            (lists.index, lists.numbers) = (index, numbers);
         }
-        y
+        result
+    }
+
+    /// The patches of `pixels` `[B, C, H, W]` as rows `[B, P, C·ph·pw]`; they have no gradient.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn patch_rows(
+        &mut self,
+        input: &ImageInput,
+        pixels: &[f32],
+        batch: usize,
+    ) -> Result<Tensor> {
+        self.with_lists(|g, _, rows| {
+            front::patch_rows(input, pixels, rows);
+            let mut data = g.rec.temp(rows.len())?;
+            g.rec.device.write(rows, &mut data)?;
+            let shape = [batch, input.patches(), input.patch_len()];
+            Ok(Tensor::new(data.share(), shape, None))
+        })
+    }
+
+    /// The sequence `[B, T, D]` of an image: patches `[B, P, D]`, before them a class token `[1, D]`, and a table `[T, D]`
+    /// added to both, with the parameter that it is of, if it is learned.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn assemble(
+        &mut self,
+        patches: Tensor,
+        class: Option<&'m Param>,
+        positions: Option<(&Buffer, Option<&'m Param>)>,
+    ) -> Result<Tensor> {
+        self.with_lists(|g, index, _| {
+            let (y, op) = ops::Assemble::forward(&mut g.rec, patches, class, positions, index)?;
+            g.note(op.map(Node::Assemble));
+            Ok(y)
+        })
+    }
+
+    /// The rows at `positions` of each sequence of `x` `[B, T, D]`: `[B, positions.len(), D]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn rows_at(&mut self, x: &Tensor, positions: Range<usize>) -> Result<Tensor> {
+        let [batch, length, _] = x.shape();
+        self.with_lists(|g, index, _| {
+            index.clear();
+            let rows = (0..batch).flat_map(|b| positions.clone().map(move |at| b * length + at));
+            index.extend(rows.map(|row| row as u32));
+            let (y, op) = ops::Select::forward(&mut g.rec, x, index, batch)?;
+            g.note(op.map(Node::Select));
+            Ok(y)
+        })
+    }
+
+    /// The mean of the rows of each sequence of `x` `[B, T, D]`: `[B, 1, D]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn mean_rows(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.with_lists(|g, index, factors| {
+            let (y, op) = ops::Mean::forward(&mut g.rec, x, index, factors)?;
+            g.note(op.map(Node::Mean));
+            Ok(y)
+        })
     }
 
     /// The lists that are used again, if a tape records.
@@ -319,29 +418,52 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// If the device fails.
     pub fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
-        let (y, op) = ops::Add::forward(&mut self.rec, a, &b)?;
+        let (y, op) = ops::Add::forward(&mut self.rec, a, &b, None)?;
         self.note(op.map(Node::Add));
         Ok(y)
     }
 
-    /// Rows `index` of `x`, in inference: `[index.len(), 1, D]`.
+    /// `h + y`, where `y` is what a branch of a block adds to the residual stream. Samples that skip it keep `h`.
     ///
     /// # Errors
     /// If the device fails.
-    ///
-    /// # Panics
-    /// In a training graph: the selection has no gradient.
-    pub fn select_rows(&mut self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
-        assert!(self.tape.is_none(), "rows are selected in inference only");
-        ops::select_rows(&mut self.rec, x, index)
+    pub(crate) fn add_branch(&mut self, h: Tensor, y: Tensor, branch: Branch) -> Result<Tensor> {
+        let Some(dropping) = self.dropping else {
+            return self.add(h, y);
+        };
+        self.with_lists(|g, _, numbers| {
+            let batch = y.shape()[0];
+            let factors = match dropping.fill(branch, batch, numbers) {
+                true => {
+                    let mut factors = g.rec.temp(batch)?;
+                    g.rec.device.write(numbers, &mut factors)?;
+                    Some(factors)
+                }
+                false => None,
+            };
+            let (y, op) = ops::Add::forward(&mut g.rec, h, &y, factors)?;
+            g.note(op.map(Node::Add));
+            Ok(y)
+        })
     }
 
-    /// `scale · X·Wᵀ`: `[B, T, D]` → `[B, T, V]` with a table `[V, D]`, in inference.
+    /// Rows `index` of `x`: `[index.len(), 1, D]`.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn logits(&mut self, hidden: &Tensor, table: &'m Param, scale: f32) -> Result<Tensor> {
-        let (y, op) = ops::Linear::forward(&mut self.rec, hidden.clone(), table, None, scale)?;
+    pub fn select_rows(&mut self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        let (y, op) = ops::Select::forward(&mut self.rec, x, index, index.len())?;
+        self.note(op.map(Node::Select));
+        Ok(y)
+    }
+
+    /// `scale · X·Wᵀ + b`: `[B, T, D]` → `[B, T, V]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logits(&mut self, hidden: &Tensor, head: OutputHead<'m>) -> Result<Tensor> {
+        let OutputHead { table, bias, scale } = head;
+        let (y, op) = ops::Linear::forward(&mut self.rec, hidden.clone(), table, bias, scale)?;
         self.note(op.map(Node::Linear));
         Ok(y)
     }
@@ -354,14 +476,13 @@ impl<'m> Graph<'m> {
     pub fn loss(
         &mut self,
         hidden: &Tensor,
-        table: &'m Param,
-        scale: f32,
+        head: OutputHead<'m>,
         targets: LossTargets<'_>,
         weight: f32,
     ) -> Result<Tensor> {
         let gradients = self.tape.as_mut().map(|tape| &mut *tape.gradients);
         let rec = &mut self.rec;
-        let (y, op) = ops::Loss::forward(rec, hidden, table, scale, targets, weight, gradients)?;
+        let (y, op) = ops::Loss::forward(rec, hidden, head, targets, weight, gradients)?;
         self.note(op.map(Node::Loss));
         Ok(y)
     }
@@ -383,7 +504,16 @@ impl<'m> Graph<'m> {
         let shape = y.shape();
         let y = self.rec.tensor(y.data, shape);
         let out = y.var;
-        self.note(out.map(|out| Node::Block(RecomputedBlock { blocks, b, h, out })));
+        let dropping = self.dropping;
+        self.note(out.map(|out| {
+            Node::Block(RecomputedBlock {
+                blocks,
+                b,
+                h,
+                out,
+                dropping,
+            })
+        }));
         Ok(y)
     }
 
@@ -442,6 +572,7 @@ impl RecomputedBlock<'_> {
         };
         let device = back.device;
         let mut g = Graph::training(device, back.params).recomputing(Recompute::Scores);
+        g.dropping = self.dropping;
         self.h.var = Some(0);
         g.rec.vars = Some(1);
         // The operations of this second forward pass, which `g.rec` counts, are not those of the model.

@@ -9,13 +9,22 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use tokenformer_device::DeviceError;
 
+/// FNV-1a: a name only has to select one of 2^64 streams.
+fn hash(name: &str) -> u64 {
+    let fnv = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv)
+}
+
 /// A stream of random numbers for `name` under `seed`.
 pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
-    // FNV-1a: the name only has to select one of 2^64 streams.
-    let fnv = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv));
+    rng.set_stream(hash(name));
     rng
+}
+
+/// A generator for `name` under `seed`, all of whose streams are left to the caller.
+pub(crate) fn seeded(seed: u64, name: &str) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed ^ hash(name))
 }
 
 /// Numbers from N(0, std²), without end.
@@ -82,13 +91,27 @@ pub(crate) fn fresh_from(
     match path.role {
         ParamRole::Gain => constant_array(len, 1.0),
         ParamRole::Bias => constant_array(len, 0.0),
+        // The classes of images start as likely as each other.
+        ParamRole::Head if is_of_images(path) => constant_array(len, 0.0),
         _ => normal_array(seed, name, len, std(config, path, shape)),
     }
+}
+
+/// Whether an array stands before or after the blocks of an image model.
+fn is_of_images(path: &ParamPath) -> bool {
+    matches!(path.place, Place::Image(_))
 }
 
 /// Standard deviation of a fresh array with normal numbers; see [`Init`].
 pub fn std(config: &ModelConfig, path: &ParamPath, shape: &[usize]) -> f64 {
     let d = config.width as f64;
+    if is_of_images(path) {
+        return match path.role {
+            ParamRole::Weight => 1.0 / (shape[1] as f64).sqrt(),
+            ParamRole::Head => 0.0,
+            _ => 0.02,
+        };
+    }
     let writes_residual = 2.0 / (config.layers() as f64 * d.sqrt());
     match (config.init, path.role) {
         (Init::Released, ParamRole::Values) => writes_residual,

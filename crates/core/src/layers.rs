@@ -31,7 +31,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    fn forward<'m>(&'m self, g: &mut Graph<'m>, x: Tensor) -> Result<Tensor> {
+    pub(crate) fn forward<'m>(&'m self, g: &mut Graph<'m>, x: Tensor) -> Result<Tensor> {
         g.linear(x, &self.weight, self.bias.as_ref())
     }
 

@@ -1,4 +1,4 @@
-//! The network: embedding, blocks, final norm, output head.
+//! The network: embedding of tokens or of an image's patches, blocks, final norm, output head.
 //!
 //! ```text
 //! h = E[token]                            (+ P[position])
@@ -10,6 +10,9 @@
 //! logits = scale · LN_final(h)·Eᵀ
 //! ```
 //!
+//! An image model has `h = [class; patches·Wᵀ + b] + P[position]`, and `logits = LN_final(pool(h))·Wᵀ + b`, where `pool` takes
+//! the row of the class token, or the mean of the rows.
+//!
 //! The layers `query`, `key`, `value`, `proj` and `ffn` are Pattention sites in a TokenFormer, and linear projections
 //! and an MLP in a plain Transformer ([`crate::layers`], [`crate::block`]). Training runs the forward pass with a
 //! tape, inference without, decoding with a [`Cache`].
@@ -17,36 +20,43 @@
 mod training;
 
 use crate::block::{Attend, Block};
-use crate::build::{Builder, Weights};
+use crate::build::{Builder, Weights, trunk};
 use crate::cache::Cache;
 use crate::config::{
-    BaseSizes, FORMAT_VERSION, HeadKind, Init, LogitScale, ModelConfig, NormKind, Positions,
+    BaseSizes, FORMAT_VERSION, HeadKind, Init, Input, LogitScale, ModelConfig, NormKind, Positions,
     SiteKind,
 };
 use crate::error::{Error, Result};
-use crate::graph::{Blocks, Graph, LossTargets};
+use crate::front::Front;
+use crate::graph::{Blocks, Graph, LossTargets, OutputHead};
 use crate::init;
 use crate::layers::Norm;
-use crate::param::{Param, ParamRole};
+use crate::param::{Param, ParamPath, ParamRole};
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokenformer_device::{Device, Role, RotaryTable, WeightFormat};
 
-/// A Transformer language model on a device: a TokenFormer, or a plain one.
+/// A Transformer on a device, of language or of images: a TokenFormer, or a plain one.
 #[derive(Debug)]
 pub struct Model {
     device: Arc<dyn Device>,
     spec: Spec,
-    embedding: Param,
-    positions: Option<Param>,
+    front: Front,
     blocks: Vec<Block>,
     attend: Attend,
     final_norm: Norm,
-    /// `None` if the embedding serves as head.
-    head: Option<Param>,
+    /// Of its own; `None` if the embedding serves as head.
+    head: Option<Head>,
     next_id: usize,
     base: BaseSizes,
+}
+
+/// An output head of its own.
+#[derive(Debug)]
+struct Head {
+    table: Param,
+    bias: Option<Param>,
 }
 
 /// Settings that no part of the network holds.
@@ -139,20 +149,23 @@ impl Model {
     pub(crate) fn assemble(config: &ModelConfig, mut builder: Builder<'_, '_>) -> Result<Self> {
         config.validate()?;
         let (d, device) = (config.width, Arc::clone(builder.device));
-        let embedding = builder.table("embedding", ParamRole::Embedding, [config.vocab, d])?;
-        let positions = match config.positions {
-            Positions::Learned => {
-                Some(builder.table("positions", ParamRole::Positions, [config.context, d])?)
-            }
-            Positions::Rotary { .. } | Positions::None => None,
-        };
+        let front = Front::build(&mut builder, config)?;
         let blocks = (config.blocks.iter().enumerate())
             .map(|(b, block)| builder.block(b, block, config))
             .collect::<Result<Vec<_>>>()?;
         let final_norm = builder.norm(None, "final_norm", config.final_norm, config)?;
         let head = match config.head {
             HeadKind::Tied => None,
-            HeadKind::Untied => Some(builder.table("head", ParamRole::Head, [config.vocab, d])?),
+            HeadKind::Untied => {
+                let place = trunk(config, "head");
+                let table = builder.table(place, ParamRole::Head, [config.vocab, d])?;
+                let bias = ParamPath::new(place, ParamRole::Bias);
+                let bias = match config.head_bias {
+                    true => Some(builder.param(bias, vec![config.vocab])?),
+                    false => None,
+                };
+                Some(Head { table, bias })
+            }
         };
         let rotary = match config.positions {
             Positions::Rotary { base, .. } => {
@@ -164,7 +177,7 @@ impl Model {
                     sin: device.alloc_from(sin, Role::Weight)?,
                 }))
             }
-            Positions::Learned | Positions::None => None,
+            Positions::Learned | Positions::SinCos2d | Positions::None => None,
         };
         let next_id = builder.next_id;
         Ok(Self {
@@ -178,13 +191,13 @@ impl Model {
                 logit_scale: config.logit_scale,
                 init: config.init,
             },
-            embedding,
-            positions,
+            front,
             blocks,
             attend: Attend {
                 heads: config.heads,
                 causal: config.causal,
                 residual: config.residual,
+                blocks: config.layers(),
                 rotary,
             },
             final_norm,
@@ -200,6 +213,7 @@ impl Model {
         ModelConfig {
             format: "tokenformer".into(),
             version: FORMAT_VERSION,
+            input: self.front.input(),
             vocab: self.vocab(),
             width: s.width,
             heads: self.attend.heads,
@@ -217,6 +231,7 @@ impl Model {
                 Some(_) => HeadKind::Untied,
                 None => HeadKind::Tied,
             },
+            head_bias: self.head.as_ref().is_some_and(|head| head.bias.is_some()),
             logit_scale: s.logit_scale,
             init: s.init,
             blocks: self.blocks.iter().map(Block::config).collect(),
@@ -228,9 +243,14 @@ impl Model {
         &self.device
     }
 
-    /// Tokens of the vocabulary.
+    /// Tokens of the vocabulary; classes of an image model.
     pub fn vocab(&self) -> usize {
-        self.embedding.shape()[0]
+        self.output_head().table.shape()[0]
+    }
+
+    /// What the model reads.
+    pub fn input(&self) -> Input {
+        self.front.input()
     }
 
     /// Positions that the model can attend to.
@@ -255,18 +275,19 @@ impl Model {
         (by_name, self.next_id)
     }
 
-    /// All parameters in the order of files: embedding, positions, blocks, final norm, head.
+    /// All parameters in the order of files: embedding (patches and class token of an image model), positions, blocks,
+    /// final norm, head.
     pub fn params(&self) -> Vec<&Param> {
         self.each_param().collect()
     }
 
     /// As [`Model::params`], one after the other.
     pub fn each_param(&self) -> impl Iterator<Item = &Param> {
-        std::iter::once(&self.embedding)
-            .chain(&self.positions)
+        let head = self.head.iter();
+        (self.front.params())
             .chain(self.blocks.iter().flat_map(Block::params))
             .chain(self.final_norm.affine.iter().flatten())
-            .chain(&self.head)
+            .chain(head.flat_map(|head| std::iter::once(&head.table).chain(&head.bias)))
     }
 
     /// As [`Model::params`], to change.
@@ -276,11 +297,11 @@ impl Model {
 
     /// As [`Model::params_mut`], one after the other.
     pub fn each_param_mut(&mut self) -> impl Iterator<Item = &mut Param> {
-        std::iter::once(&mut self.embedding)
-            .chain(&mut self.positions)
+        let head = self.head.iter_mut();
+        (self.front.params_mut())
             .chain(self.blocks.iter_mut().flat_map(Block::params_mut))
             .chain(self.final_norm.affine.iter_mut().flatten())
-            .chain(&mut self.head)
+            .chain(head.flat_map(|head| std::iter::once(&mut head.table).chain(&mut head.bias)))
     }
 
     /// Learnable numbers.
@@ -325,7 +346,7 @@ impl Model {
     /// follow those that it has seen, and it takes them in.
     ///
     /// # Errors
-    /// If a token is not in the vocabulary, the context is full, or the device fails.
+    /// If the model reads images, a token is not in the vocabulary, the context is full, or the device fails.
     ///
     /// # Panics
     /// If `tokens` is not a whole number of sequences, or a cache is for another number of them.
@@ -336,6 +357,10 @@ impl Model {
         batch: usize,
         mut cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
+        let Front::Tokens(front) = &self.front else {
+            let (expected, got) = ("images", "tokens");
+            return Err(Error::OtherInput { expected, got });
+        };
         self.check_tokens(tokens)?;
         assert!(
             batch > 0 && tokens.len().is_multiple_of(batch),
@@ -354,10 +379,10 @@ impl Model {
             cache.as_ref().is_none_or(|c| c.batch() == batch),
             "a cache is for its batch"
         );
-        let mut h = self.embed(g, tokens, batch, seen)?;
-        for b in 0..self.blocks.len() {
+        let mut h = front.forward(g, tokens, batch, seen)?;
+        for (b, block) in self.blocks.iter().enumerate() {
             h = match &mut cache {
-                Some(cache) => self.blocks[b].forward(g, &self.attend, h, Some(cache.layer(b)))?,
+                Some(cache) => block.forward(g, &self.attend, b, h, Some(cache.layer(b)))?,
                 None => g.block(self, b, h)?,
             };
         }
@@ -367,25 +392,51 @@ impl Model {
         Ok(self.final_norm.forward(g, &h)?)
     }
 
-    /// `E[token]`, plus the vectors of positions from `first` on if they are learned.
-    fn embed<'m>(
-        &'m self,
-        g: &mut Graph<'m>,
-        tokens: &[u32],
-        batch: usize,
-        first: usize,
-    ) -> Result<Tensor> {
-        let h = g.embed(&self.embedding, tokens, batch)?;
-        let Some(table) = &self.positions else {
-            return Ok(h);
+    /// What the head of an image model reads of `pixels` `[B, C, H, W]`: `[B, 1, D]`, the class token's row or the mean of
+    /// all patches, after the final norm.
+    ///
+    /// # Errors
+    /// If the model reads tokens, or the device fails.
+    ///
+    /// # Panics
+    /// If `pixels` are not `batch` images of the model's size.
+    pub fn pooled<'m>(&'m self, g: &mut Graph<'m>, pixels: &[f32], batch: usize) -> Result<Tensor> {
+        let Front::Image(front) = &self.front else {
+            let (expected, got) = ("tokens", "images");
+            return Err(Error::OtherInput { expected, got });
         };
-        let p = g.positions(table, first, [batch, tokens.len() / batch])?;
-        Ok(g.add(h, p)?)
+        assert!(
+            batch > 0 && pixels.len() == batch * front.input.pixels(),
+            "pixels are [B, C, H, W]"
+        );
+        let mut h = front.forward(g, pixels, batch)?;
+        for b in 0..self.blocks.len() {
+            h = g.block(self, b, h)?;
+        }
+        let pooled = front.pool(g, h)?;
+        Ok(self.final_norm.forward(g, &pooled)?)
     }
 
-    /// The table of the output head `[V, D]`.
-    fn table(&self) -> &Param {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    /// The output head, with its table `[V, D]`.
+    fn output_head(&self) -> OutputHead<'_> {
+        let (table, bias) = match (&self.head, &self.front) {
+            (Some(head), _) => (&head.table, head.bias.as_ref()),
+            (None, Front::Tokens(front)) => (&front.embedding, None),
+            (None, Front::Image(_)) => unreachable!("a checked image model has a head of its own"),
+        };
+        let scale = self.logit_factor();
+        OutputHead { table, bias, scale }
+    }
+
+    /// Checks that every target is a token of the vocabulary, or a class of an image model.
+    fn check_targets(&self, targets: &[u32]) -> Result<()> {
+        match (&self.front, self.check_tokens(targets)) {
+            (Front::Image(_), Err(Error::TokenOutOfRange { token, vocab })) => {
+                let (class, classes) = (token, vocab);
+                Err(Error::ClassOutOfRange { class, classes })
+            }
+            (_, checked) => checked,
+        }
     }
 
     /// Logits `[B, T, V]` of hidden states `[B, T, D]`.
@@ -393,14 +444,14 @@ impl Model {
     /// # Errors
     /// If the device fails.
     pub fn logits<'m>(&'m self, g: &mut Graph<'m>, hidden: &Tensor) -> Result<Tensor> {
-        Ok(g.logits(hidden, self.table(), self.logit_factor())?)
+        Ok(g.logits(hidden, self.output_head())?)
     }
 
     /// Losses `[B, T, 1]` (nats) of hidden states `[B, T, D]`, on the device. In a training graph the objective grows
     /// by `weight · Σ`.
     ///
     /// # Errors
-    /// If a target is not in the vocabulary, or the device fails.
+    /// If a target is not in the vocabulary or not a class, or the device fails.
     pub fn losses<'m>(
         &'m self,
         g: &mut Graph<'m>,
@@ -409,9 +460,9 @@ impl Model {
         weight: f32,
     ) -> Result<Tensor> {
         if let LossTargets::Classes(classes) = targets {
-            self.check_tokens(classes)?;
+            self.check_targets(classes)?;
         }
-        Ok(g.loss(hidden, self.table(), self.logit_factor(), targets, weight)?)
+        Ok(g.loss(hidden, self.output_head(), targets, weight)?)
     }
 
     /// Cross-entropy (nats) of each of `tokens` `[B, T]` against `targets` `[B, T]`. In a training graph
@@ -478,6 +529,19 @@ impl Model {
         Ok(self.logits(&mut g, &hidden)?.to_host(&*self.device)?)
     }
 
+    /// Logits `[B, classes]` of `pixels` `[B, C, H, W]` on the host, in one pass without a tape.
+    ///
+    /// # Errors
+    /// As [`Model::pooled`].
+    ///
+    /// # Panics
+    /// As [`Model::pooled`].
+    pub fn classify(&self, pixels: &[f32], batch: usize) -> Result<Vec<f32>> {
+        let mut g = Graph::inference(&self.device);
+        let pooled = self.pooled(&mut g, pixels, batch)?;
+        Ok(self.logits(&mut g, &pooled)?.to_host(&*self.device)?)
+    }
+
     fn logit_factor(&self) -> f32 {
         match self.spec.logit_scale {
             LogitScale::One => 1.0,
@@ -488,6 +552,6 @@ impl Model {
 
 impl Blocks for Model {
     fn block<'m>(&'m self, g: &mut Graph<'m>, b: usize, h: Tensor) -> Result<Tensor> {
-        Ok(self.blocks[b].forward(g, &self.attend, h, None)?)
+        Ok(self.blocks[b].forward(g, &self.attend, b, h, None)?)
     }
 }

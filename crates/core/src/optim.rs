@@ -53,7 +53,7 @@ impl AdamWConfig {
     pub fn layer_factor(&self, path: &ParamPath, layers: usize) -> f64 {
         let layers_above = match (path.place, path.block()) {
             (_, Some(block)) => layers - block,
-            (Place::Trunk("head") | Place::Norm { .. }, None) => 0,
+            (Place::Trunk("head") | Place::Image("head") | Place::Norm { .. }, None) => 0,
             _ => layers + 1,
         };
         std::iter::repeat_n(self.layer_decay, layers_above).product()
@@ -233,7 +233,7 @@ impl AdamW {
             let Some(Some(moments)) = self.moments.get(param.id()) else {
                 continue;
             };
-            let decay = match param.path().role.decays() {
+            let decay = match param.path().decays() {
                 true => c.weight_decay as f32,
                 false => 0.0,
             };

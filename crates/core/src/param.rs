@@ -14,30 +14,27 @@ pub enum ParamRole {
     Positions,
     /// Table `[V, D]` of an untied output head.
     Head,
+    /// The class token `[1, D]`, which stands before the patches of an image.
+    ClassToken,
     /// Keys `[N, D_in]` of a segment.
     Keys,
     /// Values `[N, D_out]` of a segment.
     Values,
     /// Weight `[outputs, inputs]` of a linear layer.
     Weight,
-    /// Bias of a linear layer or a norm.
+    /// Bias of a linear layer, a norm or a head.
     Bias,
     /// Gain of a norm.
     Gain,
 }
 
-impl ParamRole {
-    /// Whether weight decay applies: to matrices and tables, not to norms and biases.
-    pub fn decays(self) -> bool {
-        !matches!(self, Self::Bias | Self::Gain)
-    }
-}
-
 /// Where an array lies in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// Before or after the blocks: `embedding`, `positions`, `head`.
+    /// Before or after the blocks of a language model: `embedding`, `positions`, `head`.
     Trunk(&'static str),
+    /// Before or after the blocks of an image model: `patches`, `class_token`, `positions`, `head`.
+    Image(&'static str),
     /// A norm of the trunk, `final_norm`, or of a block.
     Norm {
         /// Number of the block; `None` for the trunk.
@@ -91,10 +88,20 @@ impl ParamPath {
         Self { place, role }
     }
 
+    /// Whether weight decay applies: to matrices and tables, not to norms and biases; nor to the class token and the
+    /// positions of an image model, which timm's training leaves alone.
+    pub fn decays(&self) -> bool {
+        match self.role {
+            ParamRole::Bias | ParamRole::Gain | ParamRole::ClassToken => false,
+            ParamRole::Positions => !matches!(self.place, Place::Image(_)),
+            _ => true,
+        }
+    }
+
     /// Number of the block; `None` for the trunk.
     pub fn block(&self) -> Option<usize> {
         match self.place {
-            Place::Trunk(_) => None,
+            Place::Trunk(_) | Place::Image(_) => None,
             Place::Norm { block, .. } => block,
             Place::Segment { block, .. }
             | Place::Linear { block, .. }
@@ -111,7 +118,7 @@ impl ParamPath {
             Place::Segment { block, .. }
             | Place::Linear { block, .. }
             | Place::Part { block, .. } => *block = b,
-            Place::Trunk(_) | Place::Norm { block: None, .. } => {}
+            Place::Trunk(_) | Place::Image(_) | Place::Norm { block: None, .. } => {}
         }
         self
     }
@@ -119,7 +126,7 @@ impl ParamPath {
     /// Which layer of a block.
     pub fn kind(&self) -> Option<SiteKind> {
         match self.place {
-            Place::Trunk(_) | Place::Norm { .. } => None,
+            Place::Trunk(_) | Place::Image(_) | Place::Norm { .. } => None,
             Place::Segment { kind, .. } | Place::Linear { kind, .. } | Place::Part { kind, .. } => {
                 Some(kind)
             }
@@ -131,7 +138,9 @@ impl ParamPath {
 impl fmt::Display for ParamPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
-            Place::Trunk(name) => return f.write_str(name),
+            // The tables of language models are called by their bare names.
+            Place::Trunk(name) if self.role != ParamRole::Bias => return f.write_str(name),
+            Place::Trunk(name) | Place::Image(name) => f.write_str(name)?,
             Place::Norm { block: None, name } => write!(f, "{name}")?,
             Place::Norm {
                 block: Some(b),
@@ -158,9 +167,11 @@ impl fmt::Display for ParamPath {
             ParamRole::Values => ".values",
             ParamRole::Bias => ".bias",
             ParamRole::Gain => ".gain",
-            ParamRole::Weight | ParamRole::Embedding | ParamRole::Positions | ParamRole::Head => {
-                ".weight"
-            }
+            ParamRole::Weight
+            | ParamRole::Embedding
+            | ParamRole::Positions
+            | ParamRole::Head
+            | ParamRole::ClassToken => ".weight",
         })
     }
 }

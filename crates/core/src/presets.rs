@@ -1,6 +1,9 @@
 //! Models by name.
 
-use crate::config::{Family, Init, LogitScale, ModelSpec, Positions, Slots};
+use crate::config::{
+    Family, HeadKind, ImageInput, Init, Input, LogitScale, ModelSpec, NormKind, Pool, Positions,
+    Slots,
+};
 use crate::error::{Result, config_error};
 
 /// A named model.
@@ -26,6 +29,8 @@ enum Recipe {
     Released,
     /// The paper's growth study: no positions, logits over √width, fan-in initialisation.
     Growth,
+    /// Classification of images: learned positions, no mask, a head of its own with a bias, fan-in initialisation.
+    Image(ImageInput),
 }
 
 /// What the layers of a preset are.
@@ -70,12 +75,50 @@ const fn growth(name: &'static str, about: &'static str, width: usize, layer: La
     }
 }
 
+/// Image models: classes, layers, width, heads.
+const fn image(
+    name: &'static str,
+    about: &'static str,
+    input: ImageInput,
+    [vocab, layers, width, heads]: [usize; 4],
+    layer: Layers,
+) -> Preset {
+    Preset {
+        name,
+        about,
+        recipe: Recipe::Image(input),
+        vocab,
+        layers,
+        width,
+        heads,
+        context: 0,
+        layer,
+    }
+}
+
+/// Square images, cut into square patches.
+const fn square(side: usize, channels: usize, patch: usize, pool: Pool) -> ImageInput {
+    ImageInput {
+        height: side,
+        width: side,
+        channels,
+        patch: [patch, patch],
+        pool,
+    }
+}
+
+const DIGITS: ImageInput = square(8, 1, 2, Pool::Mean);
+const MNIST: ImageInput = square(28, 1, 4, Pool::Mean);
+const CIFAR: ImageInput = square(32, 3, 4, Pool::Mean);
+const EMOJI: ImageInput = square(64, 3, 8, Pool::Mean);
+const IMAGENET: ImageInput = square(224, 3, 16, Pool::Class);
+
 const fn sites(qkv: usize, ffn: usize) -> Layers {
     Layers::Sites([qkv, qkv, ffn])
 }
 
 /// All presets, small to large within each family.
-pub const PRESETS: [Preset; 18] = [
+pub const PRESETS: [Preset; 33] = [
     released(
         "nano",
         "minutes on a laptop: what the demo trains",
@@ -184,6 +227,111 @@ pub const PRESETS: [Preset; 18] = [
         2816,
         Layers::Linear,
     ),
+    image(
+        "vit-digits",
+        "8x8 grey images, a minute",
+        DIGITS,
+        [10, 3, 64, 4],
+        sites(64, 256),
+    ),
+    image(
+        "vit-mnist",
+        "28x28 grey images",
+        MNIST,
+        [10, 4, 96, 3],
+        sites(96, 384),
+    ),
+    image(
+        "vit-cifar",
+        "32x32 colour images",
+        CIFAR,
+        [10, 6, 128, 4],
+        sites(128, 512),
+    ),
+    image(
+        "vit-emoji",
+        "64x64 colour images",
+        EMOJI,
+        [10, 6, 128, 4],
+        sites(128, 512),
+    ),
+    image(
+        "vit-b16",
+        "paper's vision model, Base",
+        IMAGENET,
+        [1000, 12, 768, 12],
+        sites(768, 3072),
+    ),
+    image(
+        "vit-b16-matched",
+        "as many parameters as vit-plain-b16",
+        IMAGENET,
+        [1000, 12, 768, 12],
+        sites(576, 2304),
+    ),
+    image(
+        "vit-l16",
+        "paper's vision model, Large",
+        IMAGENET,
+        [1000, 24, 1024, 16],
+        sites(1024, 4096),
+    ),
+    image(
+        "vit-l16-matched",
+        "as many parameters as vit-plain-l16",
+        IMAGENET,
+        [1000, 24, 1024, 16],
+        sites(768, 3072),
+    ),
+    image(
+        "vit-plain-digits",
+        "plain Transformer beside vit-digits",
+        DIGITS,
+        [10, 3, 72, 4],
+        Layers::Linear,
+    ),
+    image(
+        "vit-plain-mnist",
+        "plain Transformer beside vit-mnist",
+        MNIST,
+        [10, 4, 112, 4],
+        Layers::Linear,
+    ),
+    image(
+        "vit-plain-cifar",
+        "plain Transformer beside vit-cifar",
+        CIFAR,
+        [10, 6, 144, 4],
+        Layers::Linear,
+    ),
+    image(
+        "vit-plain-emoji",
+        "plain Transformer beside vit-emoji",
+        EMOJI,
+        [10, 6, 144, 4],
+        Layers::Linear,
+    ),
+    image(
+        "vit-plain-tiny16",
+        "timm's vit_tiny_patch16_224",
+        IMAGENET,
+        [1000, 12, 192, 3],
+        Layers::Linear,
+    ),
+    image(
+        "vit-plain-b16",
+        "timm's vit_base_patch16_224",
+        IMAGENET,
+        [1000, 12, 768, 12],
+        Layers::Linear,
+    ),
+    image(
+        "vit-plain-l16",
+        "timm's vit_large_patch16_224",
+        IMAGENET,
+        [1000, 24, 1024, 16],
+        Layers::Linear,
+    ),
 ];
 
 impl Preset {
@@ -229,6 +377,21 @@ impl Preset {
                 positions: Positions::None,
                 logit_scale: LogitScale::InverseSqrtWidth,
                 init: Init::FanIn,
+                ..spec
+            },
+            Recipe::Image(input) => ModelSpec {
+                input: Input::Image(input),
+                causal: false,
+                positions: Positions::Learned,
+                head: HeadKind::Untied,
+                head_bias: true,
+                init: Init::FanIn,
+                // The plain ones are timm's, with gains and biases everywhere.
+                bias: family == Family::Gpt,
+                block_norm: match family {
+                    Family::Tokenformer => NormKind::Plain,
+                    Family::Gpt => NormKind::Affine,
+                },
                 ..spec
             },
         }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{cpu, encoder, fresh, gpt, gpt2, reference, spec, tokens};
 use tokenformer_core::config::{NormSpan, Slots};
-use tokenformer_core::growth::{Amount, Birth, Growth, Method, TauRule, grow};
+use tokenformer_core::growth::{Amount, Birth, Growth, Method, Probe, TauRule, grow};
 use tokenformer_core::param::{ParamRole, Place};
 use tokenformer_core::{Gradients, Graph, Model, ModelSpec, Recompute};
 
@@ -90,7 +90,7 @@ fn grown(spec: &ModelSpec, growth: &Growth) -> Model {
         step: 0,
         seed: 1,
     };
-    let report = grow(&mut model, growth, birth, &tokens(3, T, 29), 1).unwrap();
+    let report = grow(&mut model, growth, birth, Probe::text(&tokens(3, T, 29))).unwrap();
     assert!(report.probe_flops > 0);
     model
 }

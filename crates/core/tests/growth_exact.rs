@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    ROTARY, bits, cases, cpu, encoder, fresh, gpt, gpt2, gradients, host, max_abs_difference, spec,
-    tokens, train_step, weights,
+    ROTARY, bits, cases, cpu, encoder, fresh, gpt, gpt2, gradients, host, max_abs_difference, pair,
+    spec, tokens, train_step, weights,
 };
 use proptest::prelude::*;
 use tokenformer_core::config::{
@@ -12,7 +12,7 @@ use tokenformer_core::config::{
 };
 use tokenformer_core::generate::Session;
 use tokenformer_core::growth::{
-    Amount, Birth, Fill, Growth, GrowthReport, NewBlocks, TauRule, grow, params_after,
+    Amount, Birth, Fill, Growth, GrowthReport, NewBlocks, Probe, TauRule, grow, params_after,
 };
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::{Error, Model};
@@ -46,7 +46,7 @@ fn all_sites(n: usize) -> Growth {
 
 fn must_grow(model: &mut Model, growth: &Growth, stage: u32) -> GrowthReport {
     let probe = tokens(u64::from(stage), 2 * 10, model.vocab());
-    grow(model, growth, birth(stage), &probe, 2).unwrap()
+    grow(model, growth, birth(stage), pair(&probe)).unwrap()
 }
 
 fn train(model: &mut Model, optimizer: &mut AdamW, steps: u64, lr: f64) -> Vec<f64> {
@@ -308,7 +308,13 @@ fn late_tokens_have_their_own_bias_correction() {
 fn refused(model: &mut Model, growth: &Growth, words: &[&str]) {
     let (before, config) = (weights(model), model.config());
     assert!(params_after(model, growth).is_err());
-    let error = grow(model, growth, birth(1), &tokens(1, 10, model.vocab()), 1).unwrap_err();
+    let error = grow(
+        model,
+        growth,
+        birth(1),
+        Probe::text(&tokens(1, 10, model.vocab())),
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::Config { .. }), "{error}");
     let text = error.to_string();
     assert!(
@@ -476,7 +482,7 @@ fn the_released_way_moves_the_function_and_says_how_far() {
         tau: TauRule::SqrtN,
         ..all_sites(10)
     };
-    let report = grow(&mut model, &growth, birth(1), &probe, 2).unwrap();
+    let report = grow(&mut model, &growth, birth(1), pair(&probe)).unwrap();
     let after = model.infer(&probe, 2).unwrap();
     assert!(!report.preserving);
     assert_eq!(report.max_logit_diff, max_abs_difference(&before, &after));
@@ -647,8 +653,7 @@ fn the_same_seed_grows_the_same_tokens() {
                 ..all_sites(5)
             },
             birth,
-            &[1, 2],
-            1,
+            Probe::text(&[1, 2]),
         )
         .unwrap();
         weights(&model)
@@ -725,7 +730,7 @@ fn copied_blocks_say_how_far_they_move_the_function() {
             blocks: NewBlocks::Copy,
             ..Growth::default()
         };
-        let report = grow(&mut model, &growth, birth(1), &probe, 2).unwrap();
+        let report = grow(&mut model, &growth, birth(1), pair(&probe)).unwrap();
         let after = model.infer(&probe, 2).unwrap();
         assert!(!report.preserving && report.max_logit_diff > 0.01);
         assert_eq!(report.max_logit_diff, max_abs_difference(&before, &after));

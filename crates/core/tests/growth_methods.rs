@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    bits, cpu, fresh, gpt, gpt2, gradients, host, reference, spec, tokens, train_step, weights,
+    bits, cpu, fresh, gpt, gpt2, gradients, host, pair, reference, spec, tokens, train_step,
+    weights,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use tokenformer_core::config::{
     BaseSizes, HeadKind, LogitScale, ModelConfig, NormKind, NormSpan, SiteKind, Theta,
 };
 use tokenformer_core::growth::{
-    Amount, At, Birth, Fill, Growth, GrowthReport, Method, Moments, NewBlocks, Rate, TauRule, grow,
-    params_after,
+    Amount, At, Birth, Fill, Growth, GrowthReport, Method, Moments, NewBlocks, Probe, Rate,
+    TauRule, grow, params_after,
 };
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::param::ParamPath;
@@ -135,7 +136,7 @@ fn train(model: &mut Model, optimizer: &mut AdamW, steps: u64) -> Vec<f64> {
 
 fn must_grow(model: &mut Model, optimizer: &mut AdamW, growth: &Growth) -> GrowthReport {
     let probe = tokens(1, 2 * 12, model.vocab());
-    let report = grow(model, growth, BIRTH, &probe, 2).unwrap();
+    let report = grow(model, growth, BIRTH, pair(&probe)).unwrap();
     optimizer.extend(model).unwrap();
     if growth.resets_moments() {
         optimizer.reset(model).unwrap();
@@ -237,7 +238,7 @@ fn everything_new_learns_within_two_updates() {
             ..growth
         };
         let probe = tokens(1, 24, 29);
-        grow(&mut model, &growth, BIRTH, &probe, 2).unwrap();
+        grow(&mut model, &growth, BIRTH, pair(&probe)).unwrap();
         optimizer.extend(&model).unwrap();
         let mut dead: Vec<String> = new_names(&model, &optimizer);
         assert!(!dead.is_empty());
@@ -889,7 +890,7 @@ fn rates_follow_the_fan_in() {
 fn refused(spec: &ModelSpec, growth: &Growth, words: &[&str]) {
     let mut model = fresh(&cpu(), spec, 1);
     let before = (weights(&model), model.config());
-    let error = grow(&mut model, growth, BIRTH, &[1, 2, 3], 1).unwrap_err();
+    let error = grow(&mut model, growth, BIRTH, Probe::text(&[1, 2, 3])).unwrap_err();
     assert!(matches!(error, Error::Config { .. }), "{error}");
     let text = error.to_string();
     assert!(words.iter().all(|word| text.contains(word)), "{text}");

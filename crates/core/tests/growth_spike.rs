@@ -7,7 +7,7 @@ use common::{cpu, train_step};
 use std::sync::Arc;
 use tokenformer_core::config::{NormSpan, ParamTraining, Slots};
 use tokenformer_core::device::Buffer;
-use tokenformer_core::growth::{Amount, Birth, Growth, grow};
+use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::param::ParamPath;
 use tokenformer_core::{Device, Model, ModelSpec};
@@ -125,7 +125,7 @@ impl Run {
             seed: self.seed,
         };
         let probe: Vec<u32> = (0..CONTEXT as u32).collect();
-        let report = grow(&mut self.model, growth, birth, &probe, 1).unwrap();
+        let report = grow(&mut self.model, growth, birth, Probe::text(&probe)).unwrap();
         assert!(report.preserving && report.max_logit_diff == 0.0);
         self.optimizer.extend(&self.model).unwrap();
     }

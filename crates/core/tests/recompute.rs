@@ -6,7 +6,7 @@ use common::{bits, encoder, gpt, gpt2, host, is_without_effect, spec, tokens, we
 use std::sync::Arc;
 use tokenformer_core::Gradients;
 use tokenformer_core::config::{Family, NormSpan, Slots, Theta};
-use tokenformer_core::growth::{Amount, Birth, Growth, grow};
+use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::{Device, Graph, Model, ModelSpec, Precision, Recompute};
 use tokenformer_cpu::Cpu;
@@ -38,7 +38,13 @@ fn run(spec: &ModelSpec, device: Arc<dyn Device>, recompute: Recompute) -> (Vec<
                 step,
                 seed: 1,
             };
-            grow(&mut model, &growth, birth, &tokens(1, CONTEXT, 29), 1).unwrap();
+            grow(
+                &mut model,
+                &growth,
+                birth,
+                Probe::text(&tokens(1, CONTEXT, 29)),
+            )
+            .unwrap();
             optimizer.extend(&model).unwrap();
         }
         let mut gradients = Gradients::zeros(&device, model.each_param()).unwrap();

@@ -1,4 +1,4 @@
-//! The output head and its loss: `logits = scale · H·Eᵀ`, and cross-entropy against classes or soft targets without
+//! The output head and its loss: `logits = scale · H·Eᵀ + bias`, and cross-entropy against classes or soft targets without
 //! ever holding the logits of the whole batch.
 //!
 //! The gradient of a mean loss is known as soon as a row's probabilities are, so the forward pass of a
@@ -6,6 +6,7 @@
 
 mod packed;
 
+use crate::elementwise;
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{
     Element, Mat, MatMut, Source, packed_lines, par_gemm_packed, par_matmul, par_pack, stripes,
@@ -33,16 +34,20 @@ pub struct Gradient<'a> {
     pub dh: &'a mut [f32],
     /// Gradient of the table `[V, D]`, added to; `None` if it is frozen.
     pub dtable: Option<&'a mut [f32]>,
+    /// Gradient of the bias `[V]`, added to; `None` if there is none, or it is frozen.
+    pub dbias: Option<&'a mut [f32]>,
 }
 
-/// A head: hidden states `[R, D]`, table `[V, D]`, factor of the logits, width `D`.
+/// A head: hidden states `[R, D]`, table `[V, D]`, bias `[V]`, factor of the logits, width `D`.
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
     /// Hidden states.
     pub hidden: &'a [f32],
     /// Table.
     pub table: &'a [f32],
-    /// Factor of the logits.
+    /// Bias, if there is one.
+    pub bias: Option<&'a [f32]>,
+    /// Factor of the logits, before the bias is added.
     pub scale: f32,
     /// Width of a row.
     pub width: usize,
@@ -62,6 +67,7 @@ pub fn forward<P: Element>(
     let Head {
         hidden: h,
         table,
+        bias,
         scale,
         width: d,
     } = head;
@@ -76,10 +82,16 @@ pub fn forward<P: Element>(
         let (hidden, all) = (Mat::new(&h[rows.clone()], n, d), Mat::new(table, v, d));
         let logits = MatMut::new(&mut *probabilities, n, v);
         par_matmul::<P>(exec, logits, Write::Replace, hidden, all.t(), scale);
+        if let Some(bias) = bias {
+            elementwise::add_to_rows(exec, probabilities, bias);
+        }
         let weight = gradient.as_ref().map(|g| g.weight);
         let losses = &mut losses[chunk.clone()];
         row_losses(exec, probabilities, targets, chunk.start, losses, weight);
         if let Some(gradient) = &mut gradient {
+            if let Some(dbias) = &mut gradient.dbias {
+                elementwise::sum_rows(exec, dbias, probabilities);
+            }
             let d_logits = Mat::new(probabilities, n, v);
             let dh = &mut gradient.dh[rows.clone()];
             head_gradient::<P>(exec, d_logits, table, scale, dh, d);

@@ -3,6 +3,7 @@
 use crate::exec::{Disjoint, Exec, Pieces};
 use crate::math;
 use crate::simd::{LANES, add_lanes, lane_dot, simd};
+use tokenformer_device::Write;
 
 /// Elements per task.
 const PIECE: usize = 1 << 14;
@@ -61,6 +62,26 @@ pub fn sum_rows(exec: &mut Exec<'_>, d_bias: &mut [f32], dy: &[f32]) {
         let d_bias = unsafe { d_bias.part(cols.clone()) };
         for dy in dy.chunks_exact(d) {
             add_part(d_bias, &dy[cols.clone()]);
+        }
+    });
+}
+
+/// `y[r] = factors[r] · x[r]`, or added to `y`, for as many rows as there are factors.
+pub fn scale_rows(exec: &mut Exec<'_>, y: &mut [f32], x: &[f32], factors: &[f32], write: Write) {
+    let d = x.len() / factors.len().max(1);
+    assert_eq!((x.len(), y.len()), (factors.len() * d, x.len()));
+    // A piece lies in one row, so that it has one factor.
+    let pieces = Pieces::new(d, PIECE);
+    let y = Disjoint::new(y);
+    exec.run(factors.len() * pieces.count(), 0, |task, _| {
+        let (row, piece) = (task / pieces.count(), pieces.range(task % pieces.count()));
+        let part = row * d + piece.start..row * d + piece.end;
+        // SAFETY: tasks own disjoint parts.
+        let y = unsafe { y.part(part.clone()) };
+        let products = x[part].iter().map(|x| factors[row] * x);
+        match write {
+            Write::Replace => y.iter_mut().zip(products).for_each(|(y, p)| *y = p),
+            Write::Add => y.iter_mut().zip(products).for_each(|(y, p)| *y += p),
         }
     });
 }

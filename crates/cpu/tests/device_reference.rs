@@ -153,6 +153,7 @@ proptest! {
         let mut random = Random::new(seed);
         let [x, dy, start] = [(); 3].map(|()| random.normals(rows * width, 1.5));
         let [bias, d_bias] = [(); 2].map(|()| random.normals(width, 1.0));
+        let factors = random.normals(rows, 1.0);
         agree("gelu and biases", 1e-5, |device| {
             let [x, dy] = [&x, &dy].map(|numbers| buffer(&**device, numbers));
             let (x, dy) = (x?, dy?);
@@ -163,7 +164,11 @@ proptest! {
             device.add_to_rows(&buffer(&**device, &bias)?, &mut sum)?;
             let mut d_bias = buffer(&**device, &d_bias)?;
             device.sum_rows(&dy, &mut d_bias)?;
-            [&*y, &dx, &sum, &d_bias].into_iter().map(|b| read(&**device, b)).collect()
+            let (factors, mut scaled) = (buffer(&**device, &factors)?, buffer(&**device, &start)?);
+            device.scale_rows(&dy, &factors, Write::Add, &mut scaled)?;
+            let mut replaced = Temp::new(device, x.len(), Role::Activation)?;
+            device.scale_rows(&x, &factors, Write::Replace, &mut replaced)?;
+            [&*y, &dx, &sum, &d_bias, &scaled, &replaced].into_iter().map(|b| read(&**device, b)).collect()
         });
     }
 
@@ -227,9 +232,10 @@ proptest! {
     /// Classes are soft targets of one 1; soft targets need not add up to 1.
     #[test]
     fn losses_of_soft_targets(
-        rows in 1..40usize, classes in 2..200usize, width in 1..30usize, frozen in any::<bool>(), seed in any::<u64>(),
+        rows in 1..40usize, classes in 2..200usize, width in 1..30usize, [frozen, biased] in any::<[bool; 2]>(), seed in any::<u64>(),
     ) {
         let mut random = Random::new(seed);
+        let bias = random.normals(classes, 1.0);
         let (h, table) = (random.normals(rows * width, 1.0), random.normals(classes * width, 0.5));
         let soft: Vec<f32> = random.normals(rows * classes, 1.0).iter().map(|x| x.abs()).collect();
         let index = random.tokens(rows, classes);
@@ -237,7 +243,8 @@ proptest! {
         (index.iter().enumerate()).for_each(|(row, &class)| one_hot[row * classes + class as usize] = 1.0);
         let run = |device: &Arc<dyn Device>| {
             let (h, table) = (buffer(&**device, &h)?, buffer(&**device, &table)?);
-            let head = Head { hidden: &h, table: &table, scale: 0.6, width };
+            let bias = buffer(&**device, &bias)?;
+            let head = Head { hidden: &h, table: &table, bias: biased.then_some(&bias), scale: 0.6, width };
             let index = Temp::indices(device, &index)?;
             let (one_hot, soft) = (buffer(&**device, &one_hot)?, buffer(&**device, &soft)?);
             let mut found = Vec::new();
@@ -246,14 +253,16 @@ proptest! {
                 let mut evaluated = Temp::new(device, rows, Role::Activation)?;
                 let mut d_hidden = Temp::new(device, rows * width, Role::Activation)?;
                 let mut d_table = buffer(&**device, &vec![0.25; classes * width])?;
+                let mut d_bias = buffer(&**device, &vec![0.25; classes])?;
                 let gradient = LossGradient {
                     weight: 1.0 / rows as f32,
                     d_hidden: &mut d_hidden,
                     d_table: (!frozen).then_some(&mut d_table),
+                    d_bias: biased.then_some(&mut d_bias),
                 };
                 device.loss(head, targets, &mut losses, Some(gradient))?;
                 device.loss(head, targets, &mut evaluated, None)?;
-                for result in [&*losses, &evaluated, &d_hidden, &d_table] {
+                for result in [&*losses, &evaluated, &d_hidden, &d_table, &d_bias] {
                     found.push(read(&**device, result)?);
                 }
             }
@@ -262,12 +271,12 @@ proptest! {
         let [got, want] = both(run);
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
             // A class that is nearly certain leaves rounding only: errors count against 1 and against the weights.
-            let size = want.iter().fold(1.0 / rows as f32, |m, x| m.max(x.abs())) * if i < 8 { 4.0 } else { 1.0 };
+            let size = want.iter().fold(1.0 / rows as f32, |m, x| m.max(x.abs())) * if i < 10 { 4.0 } else { 1.0 };
             for (got, want) in got.iter().zip(want) {
                 prop_assert!((got - want).abs() <= 1e-5 * size.max(got.abs()) + 1e-6, "result {i}: {got} is not {want}");
             }
         }
-        for (class, hot) in got[..4].iter().zip(&got[4..8]) {
+        for (class, hot) in got[..5].iter().zip(&got[5..10]) {
             for (class, hot) in class.iter().zip(hot) {
                 prop_assert!((class - hot).abs() <= 1e-5 * class.abs() + 3e-6, "{class} and {hot}");
             }

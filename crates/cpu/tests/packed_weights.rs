@@ -432,10 +432,11 @@ fn a_loss_is_nan_where_a_logit_is_not_finite() {
             with_exec(2, |exec| {
                 let packed = PackedWeights::new(exec, format, Mat::new(&table, v, d).t());
                 let classes = Targets::Classes(&targets);
-                losses_packed(exec, &h, &packed, 1.0, classes, &mut prepared);
+                losses_packed(exec, &h, &packed, None, 1.0, classes, &mut prepared);
                 let head = Head {
                     hidden: &h,
                     table: &table,
+                    bias: None,
                     scale: 1.0,
                     width: d,
                 };
@@ -470,13 +471,22 @@ fn the_head_gives_the_bits_of_the_plain_head() {
             let head = Head {
                 hidden: &h,
                 table: &table,
+                bias: None,
                 scale: 0.5,
                 width: d,
             };
             let classes = Targets::Classes(&targets);
             cross_entropy::forward::<f32>(exec, head, classes, nll, None);
             let nll = &mut got_nll;
-            losses_packed(exec, &h, &prepared, 0.5, Targets::Classes(&targets), nll);
+            losses_packed(
+                exec,
+                &h,
+                &prepared,
+                None,
+                0.5,
+                Targets::Classes(&targets),
+                nll,
+            );
         });
         assert_eq!(bits(&got), bits(&want), "{rows} rows");
         assert_eq!(bits(&got_nll), bits(&want_nll), "{rows} rows");

@@ -157,6 +157,7 @@ fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: 
     let want = reference::cross_entropy(
         &wide_h,
         &wide_table,
+        None,
         f64::from(scale),
         RowTargets::Classes(&targets),
         f64::from(weight),
@@ -172,10 +173,12 @@ fn check_cross_entropy(rows: usize, vocab: usize, d: usize, frozen: bool, seed: 
             weight,
             dh: &mut dh,
             dtable: (!frozen).then_some(&mut dtable[..]),
+            dbias: None,
         };
         let head = cross_entropy::Head {
             hidden: &h,
             table: &table,
+            bias: None,
             scale,
             width: d,
         };

@@ -146,6 +146,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Adds the sum of the rows of `dy` `[R, D]` to `d_bias` `[D]`.
     fn sum_rows(&self, dy: &Buffer, d_bias: &mut Buffer) -> Result<()>;
 
+    /// `y[r] = factors[r] · x[r]`, or added to `y`, for the rows of `x` and `y`; there are as many as `factors`.
+    fn scale_rows(&self, x: &Buffer, factors: &Buffer, write: Write, y: &mut Buffer) -> Result<()>;
+
     /// `C = scale · A·B`, or added to `C`.
     fn matmul(&self, product: Matmul<'_>, write: Write, c: Output<'_>) -> Result<()>;
 

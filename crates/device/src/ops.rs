@@ -227,14 +227,16 @@ pub enum KeptForNorm<'a> {
     Input(&'a Buffer),
 }
 
-/// An output head: `logits` `[R, V] = scale · h[R, D] · table[V, D]ᵀ`.
+/// An output head: `logits` `[R, V] = scale · h[R, D] · table[V, D]ᵀ + bias[V]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// Hidden states `[R, D]`.
     pub hidden: &'a Buffer,
     /// Table `[V, D]`.
     pub table: &'a Buffer,
-    /// Factor of the logits.
+    /// Bias `[V]`, if there is one.
+    pub bias: Option<&'a Buffer>,
+    /// Factor of the logits, before the bias is added.
     pub scale: f32,
     /// Width `D`.
     pub width: usize,
@@ -262,6 +264,8 @@ pub struct LossGradient<'a> {
     pub d_hidden: &'a mut Buffer,
     /// Gradient of the table `[V, D]`, added to; `None` if it is frozen.
     pub d_table: Option<&'a mut Buffer>,
+    /// Gradient of the bias `[V]`, added to; `None` if there is none, or it is frozen.
+    pub d_bias: Option<&'a mut Buffer>,
 }
 
 /// AdamW with decoupled weight decay (Loshchilov & Hutter): what does not change from step to step. The rest lies on

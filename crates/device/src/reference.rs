@@ -156,6 +156,16 @@ impl Device for Reference {
         Ok(())
     }
 
+    fn scale_rows(&self, x: &Buffer, factors: &Buffer, write: Write, y: &mut Buffer) -> Result<()> {
+        let (x, factors) = (values(x), values(factors));
+        let rows = x.chunks_exact(x.len() / factors.len()).zip(factors);
+        let found: Vec<f64> = rows
+            .flat_map(|(x, f)| x.iter().map(move |x| f * x))
+            .collect();
+        put(write, &found, y);
+        Ok(())
+    }
+
     fn matmul(&self, product: Matmul<'_>, write: Write, c: Output<'_>) -> Result<()> {
         let found = matmul(&product);
         let to = values_mut(c.buffer);
@@ -368,13 +378,16 @@ impl Device for Reference {
             RowTargets::Soft(weights) => RowTargets::Soft(values(weights)),
         };
         let (h, table) = (values(head.hidden), values(head.table));
-        let scale = f64::from(head.scale);
-        let found = cross_entropy(h, table, scale, targets, weight, head.width);
+        let (bias, scale) = (head.bias.map(values), f64::from(head.scale));
+        let found = cross_entropy(h, table, bias, scale, targets, weight, head.width);
         put(Write::Replace, &found.losses, losses);
         if let Some(gradient) = gradient {
             put(Write::Replace, &found.d_hidden, gradient.d_hidden);
             if let Some(d_table) = gradient.d_table {
                 put(Write::Add, &found.d_table, d_table);
+            }
+            if let Some(d_bias) = gradient.d_bias {
+                put(Write::Add, &found.d_bias, d_bias);
             }
         }
         Ok(())

@@ -188,6 +188,10 @@ impl Device for Noop {
         Ok(())
     }
 
+    fn scale_rows(&self, _: &Buffer, _: &Buffer, _: Write, _: &mut Buffer) -> Result<()> {
+        Ok(())
+    }
+
     fn store_rows(&self, _: &Buffer, _: RowsToStore, _: &mut Buffer) -> Result<()> {
         Ok(())
     }

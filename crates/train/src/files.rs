@@ -17,8 +17,8 @@ use tokenformer_core::config::TrainingSettings;
 use tokenformer_core::device::{Buffer, Device};
 use tokenformer_core::growth::GrowthReport;
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::param::ParamPath;
-use tokenformer_core::{Model, ModelConfig, WeightFormat};
+use tokenformer_core::param::{ParamPath, ParamRole};
+use tokenformer_core::{Model, ModelConfig, WeightFormat, resample};
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};
 
@@ -323,7 +323,7 @@ fn read_model_files(dir: &Path) -> Result<(ModelConfig, TrainingSettings)> {
 /// # Errors
 /// If files are missing or do not fit together, or memory is short.
 pub fn load_model(dir: &Path, device: &Arc<dyn Device>) -> Result<Model> {
-    load(dir, device, Weights::Trained, None)
+    load(dir, device, Weights::Trained, None, None)
 }
 
 /// Which weights of a checkpoint are meant.
@@ -367,7 +367,21 @@ pub fn load_for_inference(
     weights: Weights,
     format: WeightFormat,
 ) -> Result<Model> {
-    load(dir, device, weights, Some(format))
+    load(dir, device, weights, Some(format), None)
+}
+
+/// As [`load_for_inference`], for images of another height and width than the model was trained on: learned positions are
+/// resampled.
+///
+/// # Errors
+/// As [`load_model`], and if it is a language model or its patches do not cover such images.
+pub fn load_at_image_size(
+    dir: &Path,
+    device: &Arc<dyn Device>,
+    format: WeightFormat,
+    size: [usize; 2],
+) -> Result<Model> {
+    load(dir, device, Weights::Trained, Some(format), Some(size))
 }
 
 fn load(
@@ -375,8 +389,14 @@ fn load(
     device: &Arc<dyn Device>,
     weights: Weights,
     inference: Option<WeightFormat>,
+    image_size: Option<[usize; 2]>,
 ) -> Result<Model> {
-    let (config, training) = read_model_files(dir)?;
+    let (stored, training) = read_model_files(dir)?;
+    let config = match image_size {
+        Some(size) => stored.at_image_size(size)?,
+        None => stored.clone(),
+    };
+    let sizes = stored.input.image().zip(config.input.image());
     let path = weights.file(dir)?;
     let file = SafetensorsFile::open(&path)?;
     let help = "close other programs, or use a smaller model";
@@ -388,10 +408,19 @@ fn load(
     let mut failed = None;
     let mut weights = |path: &ParamPath, shape: &[usize]| {
         let name = &path.to_string();
+        let resampled = sizes.filter(|_| path.role == ParamRole::Positions);
+        let stored_shape = match resampled {
+            Some(_) => &[stored.context, stored.width],
+            None => shape,
+        };
         let numbers = file
-            .expect_shape(name, shape)
+            .expect_shape(name, stored_shape)
             .and_then(|()| file.read_f32(name))
             .and_then(|numbers| file.release(name).map(|()| numbers));
+        let numbers = numbers.map(|numbers| match resampled {
+            Some((from, to)) => resample::positions(&numbers, config.width, from, to),
+            None => numbers,
+        });
         numbers.map_err(|error| {
             let reason = error.to_string();
             failed = Some(error);

@@ -275,10 +275,12 @@ impl Bench<'_> {
                     weight: 1.0 / r as f32,
                     dh: &mut dh,
                     dtable: Some(&mut dtable),
+                    dbias: None,
                 });
                 let head = cross_entropy::Head {
                     hidden: &h,
                     table: &table,
+                    bias: None,
                     scale: 1.0,
                     width: d,
                 };

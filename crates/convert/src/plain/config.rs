@@ -329,10 +329,18 @@ const HERE: &str = "use the model here as it is";
 
 /// The layout that can express a model exactly.
 pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
+    if !config.input.is_tokens() {
+        let help = "these layouts are of language models; use the image model here";
+        return Err(cannot("input", "tokens", "images", help));
+    }
+    if config.head_bias {
+        let help = "heads of these layouts have no bias; use the model here";
+        return Err(cannot("head_bias", "false", "true", help));
+    }
     let layout = match config.positions {
         Positions::Rotary { .. } => Layout::Neox,
         Positions::Learned => Layout::Gpt2,
-        Positions::None => {
+        Positions::None | Positions::SinCos2d => {
             let expected = "rotary (GPT-NeoX layout) or learned (GPT-2 layout)";
             return Err(cannot("positions", expected, "none", HERE));
         }
@@ -447,7 +455,7 @@ fn neox_keys(config: &ModelConfig) -> Value {
     let (fraction, base) = match config.positions {
         Positions::Rotary { fraction, base } => (fraction, base),
         // `layout_for` gives this layout to models with rotary positions alone.
-        Positions::Learned | Positions::None => (0.0, 1.0),
+        Positions::Learned | Positions::SinCos2d | Positions::None => (0.0, 1.0),
     };
     json!({
         "hidden_size": config.width,

@@ -1,6 +1,9 @@
 //! Checks of a configuration: every setting, and what they say together. Nothing is allocated.
 
-use super::{BlockConfig, LayerConfig, MlpPart, ModelConfig, Positions, SiteConfig, SiteKind};
+use super::{
+    BlockConfig, HeadKind, ImageInput, Input, LayerConfig, MlpPart, ModelConfig, Positions,
+    SiteConfig, SiteKind,
+};
 use crate::error::{Result, config_error};
 
 /// Largest value of any single size.
@@ -39,6 +42,18 @@ impl ModelConfig {
             let expected = format!("a divisor of the width {}", self.width);
             return Err(config_error("heads", expected, self.heads, help));
         }
+        if let Input::Image(image) = &self.input {
+            self.check_image(image)?;
+        }
+        if self.head_bias && self.head == HeadKind::Tied {
+            let help = "an embedding has no bias";
+            return Err(config_error(
+                "head_bias",
+                "false, with head = tied",
+                true,
+                help,
+            ));
+        }
         self.check_positions()?;
         epsilon("norm_eps", self.norm_eps, 1.0)?;
         for (b, block) in self.blocks.iter().enumerate() {
@@ -54,10 +69,68 @@ impl ModelConfig {
         self.check_total()
     }
 
+    /// What images ask of the other settings.
+    fn check_image(&self, image: &ImageInput) -> Result<()> {
+        image.check("input")?;
+        if self.context != image.positions() {
+            let expected = format!(
+                "{}, the patches of an image and its class token",
+                image.positions()
+            );
+            let help = "context follows from input";
+            return Err(config_error("context", expected, self.context, help));
+        }
+        if self.causal {
+            let help = "every patch sees all others";
+            return Err(config_error("causal", "false, for images", true, help));
+        }
+        if self.head == HeadKind::Tied {
+            let help = "images have no embedding table that could serve as head";
+            return Err(config_error("head", "untied, for images", "tied", help));
+        }
+        Ok(())
+    }
+
+    /// Sines and cosines of two axes share the width, and their table is made before any weight vouches for it.
+    fn check_sines(&self) -> Result<()> {
+        let (field, d) = ("positions", self.width);
+        if self.input.is_tokens() {
+            let help = "text has one axis: choose rotary, learned or none";
+            return Err(config_error(
+                field,
+                "sincos2d with images only",
+                "sincos2d",
+                help,
+            ));
+        }
+        if !d.is_multiple_of(4) {
+            let help = "change the width, or take learned positions";
+            return Err(config_error(
+                field,
+                "a width that is a multiple of 4",
+                d,
+                help,
+            ));
+        }
+        if self.context > MAX_ANGLES / d {
+            let expected = format!("at most {} positions of width {d}", MAX_ANGLES / d);
+            let help = "choose larger patches, or learned positions";
+            return Err(config_error("context", expected, self.context, help));
+        }
+        Ok(())
+    }
+
     fn check_positions(&self) -> Result<()> {
-        let Positions::Rotary { fraction, base } = self.positions else {
-            return Ok(());
+        let (fraction, base) = match self.positions {
+            Positions::Rotary { fraction, base } => (fraction, base),
+            Positions::SinCos2d => return self.check_sines(),
+            Positions::Learned | Positions::None => return Ok(()),
         };
+        if !self.input.is_tokens() {
+            let expected = "learned, sincos2d or none, for images";
+            let help = "patches have a row and a column, and rotary positions a single axis";
+            return Err(config_error("positions", expected, "rotary", help));
+        }
         if !(fraction > 0.0 && fraction <= 1.0) {
             let help = "0.25 is what the published models use; positions = none turns it off";
             let expected = "above 0, at most 1";
@@ -94,7 +167,8 @@ impl ModelConfig {
         let d = self.width as u128;
         let layers = self.blocks.iter().flat_map(BlockConfig::layers);
         let body: u128 = layers.map(|l| u128::from(l.params(self.width))).sum();
-        let tables = 2 * self.vocab as u128 + self.context as u128;
+        let patches = self.input.image().map_or(0, |image| image.patch_len() + 3);
+        let tables = 2 * self.vocab as u128 + self.context as u128 + patches as u128;
         let params = body + d * tables;
         if params > MAX_PARAMS {
             let expected = format!("at most {MAX_PARAMS} learnable numbers");

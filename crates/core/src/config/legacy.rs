@@ -4,7 +4,7 @@
 use super::layer::{BlockConfig, LayerConfig, SegmentConfig, SiteConfig, SiteKind};
 use super::training::{Anneal, ParamTraining, TrainingSettings};
 use super::{
-    FORMAT_VERSION, HeadKind, Init, LogitScale, ModelConfig, NormKind, Positions, Residual,
+    FORMAT_VERSION, HeadKind, Init, Input, LogitScale, ModelConfig, NormKind, Positions, Residual,
 };
 use serde::Deserialize;
 use tokenformer_device::{NormSpan, Theta};
@@ -88,6 +88,7 @@ impl Version1 {
         let config = ModelConfig {
             format: self.format,
             version: FORMAT_VERSION,
+            input: Input::Tokens,
             vocab: self.vocab,
             width: self.width,
             heads: self.heads,
@@ -99,6 +100,7 @@ impl Version1 {
             block_norm: NormKind::Plain,
             final_norm: self.final_norm,
             head: HeadKind::Tied,
+            head_bias: false,
             logit_scale: self.logit_scale,
             init: self.init,
             blocks,

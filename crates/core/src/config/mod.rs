@@ -6,11 +6,13 @@
 //! which arrays are frozen, is [`TrainingSettings`].
 
 mod check;
+mod input;
 mod layer;
 mod legacy;
 mod spec;
 mod training;
 
+pub use input::{ImageInput, Input, Pool};
 pub use layer::{BlockConfig, LayerConfig, MlpPart, SegmentConfig, SiteConfig, SiteKind};
 pub use spec::{Family, ModelSpec, Slots};
 pub use tokenformer_device::{NormSpan, Theta};
@@ -39,6 +41,9 @@ pub enum Positions {
     },
     /// A learned vector per position, added to the embedding, as in GPT-2.
     Learned,
+    /// Of an image: sines and cosines of a patch's column and row, added to its embedding. Nothing of it is learned.
+    #[serde(rename = "sincos2d")]
+    SinCos2d,
     /// None: only the causal mask tells positions apart.
     None,
 }
@@ -87,7 +92,8 @@ pub enum LogitScale {
     InverseSqrtWidth,
 }
 
-/// How fresh weights are drawn. `D` is the width, `L` the number of blocks.
+/// How fresh weights of the blocks and of the embedding are drawn. `D` is the width, `L` the number of blocks. In image
+/// models the patch weight is N(0, 1/inputs), class token and positions N(0, 0.02²), and the head 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
@@ -107,13 +113,16 @@ pub struct ModelConfig {
     pub format: String,
     /// [`FORMAT_VERSION`].
     pub version: u32,
-    /// Tokens `V` of the vocabulary, padding included.
+    /// What the model reads.
+    #[serde(default, skip_serializing_if = "Input::is_tokens")]
+    pub input: Input,
+    /// Tokens `V` of the vocabulary, padding included; classes of an image model.
     pub vocab: usize,
     /// Width `D`.
     pub width: usize,
     /// Attention heads `H`; a head has `D/H` channels.
     pub heads: usize,
-    /// Positions `T` that the model is trained for and can attend to.
+    /// Positions `T` that the model is trained for and can attend to; of an image model [`ImageInput::positions`].
     pub context: usize,
     /// Whether a position sees only itself and those before it. A bidirectional encoder has no mask.
     #[serde(default = "yes")]
@@ -134,6 +143,9 @@ pub struct ModelConfig {
     /// The output head.
     #[serde(default)]
     pub head: HeadKind,
+    /// Whether an untied head has a bias.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub head_bias: bool,
     /// Factor of the logits.
     #[serde(default)]
     pub logit_scale: LogitScale,
@@ -146,6 +158,10 @@ pub struct ModelConfig {
 
 fn yes() -> bool {
     true
+}
+
+fn is_no(flag: &bool) -> bool {
+    !flag
 }
 
 fn plain() -> NormKind {
@@ -207,6 +223,11 @@ impl ModelConfig {
         self.blocks.len()
     }
 
+    /// Classes that an image model tells apart, the rows of its head.
+    pub fn classes(&self) -> usize {
+        self.vocab
+    }
+
     /// Channels of a head.
     pub fn channels(&self) -> usize {
         self.width / self.heads
@@ -216,7 +237,7 @@ impl ModelConfig {
     pub fn rotary_dims(&self) -> usize {
         match self.positions {
             Positions::Rotary { fraction, .. } => (self.channels() as f64 * fraction) as usize,
-            Positions::Learned | Positions::None => 0,
+            Positions::Learned | Positions::SinCos2d | Positions::None => 0,
         }
     }
 
@@ -242,36 +263,81 @@ impl ModelConfig {
             NormKind::Plain => 0,
         };
         let table = self.vocab as u64 * d;
+        let front = match &self.input {
+            Input::Tokens => table,
+            Input::Image(image) => {
+                (image.patch_len() as u64 + 1 + u64::from(image.has_class_token())) * d
+            }
+        };
         let positions = match self.positions {
             Positions::Learned => self.context as u64 * d,
-            Positions::Rotary { .. } | Positions::None => 0,
+            Positions::Rotary { .. } | Positions::SinCos2d | Positions::None => 0,
         };
         let head = match self.head {
             HeadKind::Tied => 0,
-            HeadKind::Untied => table,
+            HeadKind::Untied => table + u64::from(self.head_bias) * self.vocab as u64,
         };
         let norms = 2 * self.layers() as u64 * norm(self.block_norm) + norm(self.final_norm);
-        self.body_params() + table + positions + head + norms
+        self.body_params() + front + positions + head + norms
+    }
+
+    /// Numbers of all matrices of the blocks: the multiply-adds of a row.
+    fn body_matrices(&self) -> u64 {
+        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
+        layers.map(|layer| layer.matrix_params(self.width)).sum()
+    }
+
+    /// Multiply-adds of embedding the patches of an image; 0 for a language model.
+    fn patch_products(&self) -> f64 {
+        let image = self.input.image();
+        image.map_or(0.0, |image| (image.patches() * image.patch_len()) as f64) * self.width as f64
+    }
+
+    /// Floating-point operations of the forward pass of one image, two per multiply-add: `2·P·C·ph·pw·D` for the patches,
+    /// `T·(2·body + 4·L·D·T)` for the blocks and `2·V·D` for the head. Of a language model, of a whole context.
+    pub fn forward_flops(&self) -> f64 {
+        let (d, t) = (self.width as f64, self.context as f64);
+        let attention = 4.0 * self.layers() as f64 * d * t;
+        let blocks = t * (2.0 * self.body_matrices() as f64 + attention);
+        let heads = if self.input.is_tokens() { t } else { 1.0 };
+        2.0 * self.patch_products() + blocks + heads * 2.0 * self.vocab as f64 * d
+    }
+
+    /// Floating-point operations of training on one image, with nothing frozen: three times those of
+    /// [`ModelConfig::forward_flops`], and `30·T·hidden` for the nonlinearities, less the gradient of the pixels, which
+    /// nobody needs. Of a language model, of a whole context.
+    pub fn train_flops(&self) -> f64 {
+        let units = (self.context * self.hidden_units()) as f64;
+        3.0 * (self.forward_flops() + 10.0 * units) - 2.0 * self.patch_products()
+    }
+
+    /// Parameter tokens of all sites, or hidden units of all MLPs.
+    fn hidden_units(&self) -> usize {
+        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
+        layers.map(LayerConfig::hidden).sum()
     }
 
     /// Floating-point operations of one token's forward pass at context length `t`, two per multiply-add:
     /// `2·body + 4·L·D·t + 2·V·D`, where `body` are the numbers of all matrices of the blocks (paper, table 3; no credit
-    /// for the causal mask).
+    /// for the causal mask). Of an image model, those of an image over its positions, whatever `t` is.
     pub fn forward_flops_per_token(&self, t: usize) -> f64 {
+        if !self.input.is_tokens() {
+            return self.forward_flops() / self.context as f64;
+        }
         let (d, v) = (self.width as f64, self.vocab as f64);
         let attention = 4.0 * self.layers() as f64 * d * t as f64;
-        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
-        let body: u64 = layers.map(|layer| layer.matrix_params(self.width)).sum();
-        2.0 * body as f64 + attention + 2.0 * v * d
+        2.0 * self.body_matrices() as f64 + attention + 2.0 * v * d
     }
 
     /// Floating-point operations of training on one token at context length `t`, with nothing frozen:
     /// `3·(2·body + 4·L·D·t + 2·V·D + 10·hidden)`, where `hidden` are all parameter tokens, or hidden units of MLPs. The
     /// products of the backward pass cost twice those of the forward pass. [`crate::Gradients::flops`] counts what is
-    /// done, and [`crate::Model::train_flops_per_token`] leaves out the gradients of what is frozen.
+    /// done, and [`crate::Model::train_flops_per_token`] leaves out the gradients of what is frozen. Of an image model,
+    /// those of an image over its positions.
     pub fn train_flops_per_token(&self, t: usize) -> f64 {
-        let layers = self.blocks.iter().flat_map(BlockConfig::layers);
-        let hidden: usize = layers.map(LayerConfig::hidden).sum();
-        3.0 * (self.forward_flops_per_token(t) + 10.0 * hidden as f64)
+        if !self.input.is_tokens() {
+            return self.train_flops() / self.context as f64;
+        }
+        3.0 * (self.forward_flops_per_token(t) + 10.0 * self.hidden_units() as f64)
     }
 }

@@ -1,8 +1,8 @@
 //! A fresh model, before any growth.
 
 use super::{
-    BlockConfig, FORMAT_VERSION, HeadKind, Init, LayerConfig, LogitScale, MAX_LAYERS, ModelConfig,
-    NormKind, Positions, Residual, SiteConfig, check,
+    BlockConfig, FORMAT_VERSION, HeadKind, Init, Input, LayerConfig, LogitScale, MAX_LAYERS,
+    ModelConfig, NormKind, Positions, Residual, SiteConfig, check,
 };
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,9 @@ pub struct Slots {
 pub struct ModelSpec {
     /// What the layers are.
     pub family: Family,
-    /// Tokens of the vocabulary; 0 takes the tokenizer's.
+    /// What the model reads.
+    pub input: Input,
+    /// Tokens of the vocabulary; 0 takes the tokenizer's. Classes of an image model.
     pub vocab: usize,
     /// Width `D`.
     pub width: usize,
@@ -44,7 +46,7 @@ pub struct ModelSpec {
     pub layers: usize,
     /// Attention heads `H`.
     pub heads: usize,
-    /// Positions `T`.
+    /// Positions `T`; 0 takes those of the image's patches.
     pub context: usize,
     /// Parameter tokens per site, of a TokenFormer.
     pub slots: Slots,
@@ -68,6 +70,8 @@ pub struct ModelSpec {
     pub final_norm: NormKind,
     /// The output head.
     pub head: HeadKind,
+    /// Whether an untied head has a bias.
+    pub head_bias: bool,
     /// Factor of the logits.
     pub logit_scale: LogitScale,
     /// How weights are drawn.
@@ -79,6 +83,7 @@ impl Default for ModelSpec {
     fn default() -> Self {
         Self {
             family: Family::Tokenformer,
+            input: Input::Tokens,
             vocab: 0,
             width: 0,
             layers: 0,
@@ -98,6 +103,7 @@ impl Default for ModelSpec {
             block_norm: NormKind::Plain,
             final_norm: NormKind::Affine,
             head: HeadKind::Tied,
+            head_bias: false,
             logit_scale: LogitScale::One,
             init: Init::Released,
         }
@@ -111,20 +117,33 @@ impl ModelSpec {
     /// [`crate::Error::Config`] for impossible settings.
     pub fn build(&self) -> Result<ModelConfig> {
         check::size("layers", self.layers, MAX_LAYERS)?;
+        let context = match (self.context, &self.input) {
+            (0, Input::Image(image)) => {
+                image.check("input")?;
+                image.positions()
+            }
+            (context, _) => context,
+        };
         let config = ModelConfig {
             format: "tokenformer".into(),
             version: FORMAT_VERSION,
+            input: self.input,
             vocab: self.vocab,
             width: self.width,
             heads: self.heads,
-            context: self.context,
+            context,
             causal: self.causal,
             residual: self.residual,
             positions: self.positions,
-            norm_eps: 1e-5,
+            norm_eps: match self.input {
+                Input::Tokens => 1e-5,
+                // What timm's and most other vision Transformers have.
+                Input::Image(_) => 1e-6,
+            },
             block_norm: self.block_norm,
             final_norm: self.final_norm,
             head: self.head,
+            head_bias: self.head_bias,
             logit_scale: self.logit_scale,
             init: self.init,
             blocks: vec![self.block(); self.layers],

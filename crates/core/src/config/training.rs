@@ -119,6 +119,8 @@ impl BaseSizes {
                 ParamRole::Weight,
                 Place::Linear { name: "down", .. } | Place::Part { name: "down", .. },
             ) => self.mlp_hidden,
+            // The pixels of a patch are as many at any width.
+            (ParamRole::Weight, Place::Image(_)) => 0,
             (ParamRole::Weight, _) => self.width,
             _ => 0,
         };

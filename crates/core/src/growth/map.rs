@@ -1,7 +1,7 @@
 //! A growth as a map from a network to a larger one: what each array of it starts from.
 
 use super::origin::{Numbers, Origin};
-use super::{Birth, Growth};
+use super::{Birth, Growth, Probe};
 use crate::build::{Builder, all_paths};
 use crate::config::{ModelConfig, ParamTraining, TrainingSettings};
 use crate::error::Result;
@@ -71,22 +71,16 @@ impl GrowthMap {
         }
     }
 
-    /// Carries the growth out, with random numbers from the seed of `birth`. `probe` `[batch, T]` are tokens on which
-    /// scores are measured, where an array starts from their size. Returns the floating-point operations of that.
+    /// Carries the growth out, with random numbers from the seed of `birth`. `probe` are inputs on which scores
+    /// are measured, where an array starts from their size. Returns the floating-point operations of that.
     ///
     /// # Errors
     /// If the target is impossible (the model is then unchanged), or memory is short (it must then be thrown away).
-    pub fn apply(
-        &self,
-        model: &mut Model,
-        birth: Birth,
-        probe: &[u32],
-        batch: usize,
-    ) -> Result<u64> {
+    pub fn apply(&self, model: &mut Model, birth: Birth, probe: Probe<'_>) -> Result<u64> {
         self.target.validate()?;
         self.training.validate()?;
         let device = Arc::clone(model.device());
-        let numbers = Numbers::read(self, model, birth, probe, batch)?;
+        let numbers = Numbers::read(self, model, birth, probe)?;
         let (mut old, next_id) = model.take_params();
         let mut kept = HashMap::new();
         for (name, origin) in &self.origins {

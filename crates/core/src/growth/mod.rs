@@ -25,6 +25,7 @@ mod hidden;
 mod map;
 mod method;
 mod origin;
+mod probe;
 mod report;
 mod tokens;
 mod width;
@@ -33,6 +34,7 @@ pub use amount::{Amount, At, Fill, Moments, NewBlocks, Rate, TauRule};
 pub use map::{GrowthMap, Promise};
 pub use method::Method;
 pub use origin::{Origin, Split};
+pub use probe::Probe;
 pub use report::{GrowthReport, SiteGrowth};
 
 use crate::config::{ModelConfig, NormSpan, SiteKind};
@@ -263,7 +265,7 @@ pub struct Birth {
     pub seed: u64,
 }
 
-/// Grows `model` and compares its logits on `probe` `[batch, T]` before and after.
+/// Grows `model` and compares its logits on `probe` before and after.
 ///
 /// # Errors
 /// [`crate::Error::Config`] for a growth that cannot be done or could never learn (the model is then unchanged);
@@ -273,14 +275,13 @@ pub fn grow(
     model: &mut Model,
     growth: &Growth,
     birth: Birth,
-    probe: &[u32],
-    batch: usize,
+    probe: Probe<'_>,
 ) -> Result<GrowthReport> {
     let map = growth.map(model, birth)?;
     let before = model.config();
-    let (old_logits, old_flops) = logits(model, probe, batch)?;
-    let measuring = map.apply(model, birth, probe, batch)?;
-    let (new_logits, new_flops) = logits(model, probe, batch)?;
+    let (old_logits, old_flops) = logits(model, probe)?;
+    let measuring = map.apply(model, birth, probe)?;
+    let (new_logits, new_flops) = logits(model, probe)?;
     let movement = report::Movement::between(&old_logits, &new_logits);
     movement.check(map.promise)?;
     Ok(GrowthReport {
@@ -289,11 +290,11 @@ pub fn grow(
     })
 }
 
-/// Logits `[B·T, V]` of `tokens` `[B, T]` on the host, and the floating-point operations that they took.
-fn logits(model: &Model, tokens: &[u32], batch: usize) -> Result<(Vec<f32>, u64)> {
+/// Logits `[rows, V]` on the host, and the floating-point operations that they took.
+fn logits(model: &Model, probe: Probe<'_>) -> Result<(Vec<f32>, u64)> {
     let device = model.device();
     let mut g = Graph::inference(device);
-    let hidden = model.hidden(&mut g, tokens, batch, None)?;
+    let hidden = probe.features(model, &mut g)?;
     let logits = model.logits(&mut g, &hidden)?.to_host(&**device)?;
     Ok((logits, g.flops()))
 }

@@ -1,7 +1,7 @@
 //! What arrays of a grown network start from, and the numbers that this gives.
 
 use super::map::GrowthMap;
-use super::{Birth, width};
+use super::{Birth, Probe, width};
 use crate::config::{ModelConfig, SiteKind};
 use crate::error::{Error, Result, config_error};
 use crate::gradients::Gradients;
@@ -124,13 +124,7 @@ pub(super) struct Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    pub fn read(
-        map: &'a GrowthMap,
-        model: &Model,
-        birth: Birth,
-        probe: &[u32],
-        batch: usize,
-    ) -> Result<Self> {
+    pub fn read(map: &'a GrowthMap, model: &Model, birth: Birth, probe: Probe<'_>) -> Result<Self> {
         let sources = map.origins.values().flat_map(Origin::sources);
         let sources: BTreeSet<&str> = sources.map(String::as_str).collect();
         let mut arrays = BTreeMap::new();
@@ -142,7 +136,7 @@ impl<'a> Numbers<'a> {
         }
         let is_scores = |origin: &Origin| matches!(origin, Origin::Scores { .. });
         let (key_sizes, flops) = match map.origins.values().any(is_scores) {
-            true => key_sizes(model, probe, batch)?,
+            true => key_sizes(model, probe)?,
             false => Default::default(),
         };
         Ok(Self {
@@ -226,12 +220,12 @@ fn not_zero(size: f64, name: &str) -> Result<f64> {
 
 /// For each site, the size of normal keys whose scores have the root mean square of those that the site has on the probe
 /// tokens; and the floating-point operations of measuring it.
-fn key_sizes(model: &Model, probe: &[u32], batch: usize) -> Result<(BTreeMap<String, f64>, u64)> {
+fn key_sizes(model: &Model, probe: Probe<'_>) -> Result<(BTreeMap<String, f64>, u64)> {
     let device = Arc::clone(model.device());
     let mut gradients = Gradients::zeros(&device, [])?;
     gradients.scores = ScoreSums::of_all();
     let mut g = Graph::training(&device, &mut gradients);
-    model.hidden(&mut g, probe, batch, None)?;
+    probe.features(model, &mut g)?;
     let flops = g.flops();
     drop(g);
     let mut sizes = BTreeMap::new();

@@ -8,7 +8,9 @@ use super::map::{GrowthMap, Promise};
 use super::origin::{Array, Origin, Split};
 use super::{Amount, Growth, Method, Rate};
 use crate::build::all_paths;
-use crate::config::{HeadKind, LayerConfig, MAX_SIZE, ModelConfig, NormKind, SiteKind};
+use crate::config::{
+    HeadKind, ImageInput, LayerConfig, MAX_SIZE, ModelConfig, NormKind, Positions, SiteKind,
+};
 use crate::error::{Result, config_error};
 use crate::init;
 use crate::model::site_name;
@@ -38,7 +40,7 @@ pub(super) fn widen(map: &mut GrowthMap, growth: &Growth, method: Method) -> Res
         let name = path.to_string();
         let mut how = map.training_of(&name);
         how.warmup = growth.warmup();
-        if path.role == ParamRole::Weight && growth.rate == Rate::Slots {
+        if path.role == ParamRole::Weight && !of_patches(&path) && growth.rate == Rate::Slots {
             how.lr_scale *= ratio;
         }
         let origin = match method {
@@ -84,6 +86,16 @@ fn new_width(old: &ModelConfig, amount: Amount) -> Result<Option<usize>> {
 
 /// Copies of the old network side by side; `None` for a method that makes none.
 fn copies(old: &ModelConfig, width: usize, method: Method) -> Result<Option<usize>> {
+    if old.positions == Positions::SinCos2d && matches!(method, Method::Clone | Method::Lemon) {
+        let expected = "learned or none, with a method that copies the network";
+        let help = "the fixed table of a wider network is no copy of the old one: corner and shrink-pad allow it";
+        return Err(config_error(
+            "growth: positions",
+            expected,
+            "sincos2d",
+            help,
+        ));
+    }
     let (fits, expected) = match method {
         Method::Clone => (
             width.is_multiple_of(old.width),
@@ -168,6 +180,8 @@ fn final_factor(old: &ModelConfig, new: &ModelConfig) -> Result<f64> {
 fn copied(path: &ParamPath, growth: &Growth, method: Method, final_factor: f64) -> Origin {
     let of = path.to_string();
     match path.role {
+        // All copies see the same pixels.
+        ParamRole::Weight if of_patches(path) => Origin::Repeat { of, factor: 1.0 },
         ParamRole::Weight | ParamRole::Head => {
             let rule = match method {
                 Method::Lemon => Split::Uneven,
@@ -203,7 +217,7 @@ fn corner(
     // Noise as that of a fresh matrix, whose variance falls with the fan-in; tables have none.
     let size = init::std(old, path, &old_shape(old, path));
     let by_width = match path.role {
-        ParamRole::Weight => f64::from(ratio).sqrt(),
+        ParamRole::Weight if !of_patches(path) => f64::from(ratio).sqrt(),
         _ => 1.0,
     };
     Origin::Corner {
@@ -216,6 +230,7 @@ fn corner(
 /// The shape that a matrix has, as far as its fresh size depends on it.
 fn old_shape(old: &ModelConfig, path: &ParamPath) -> [usize; 2] {
     let fan_in = match path.place {
+        Place::Image("patches") => old.input.image().map_or(1, ImageInput::patch_len),
         Place::Linear {
             block,
             kind,
@@ -232,11 +247,17 @@ fn old_shape(old: &ModelConfig, path: &ParamPath) -> [usize; 2] {
     [1, fan_in]
 }
 
-/// The rows of `old`, repeated to the width of `shape`, times a factor.
+/// Whether an array embeds the patches of an image, whose pixels are as many at any width.
+fn of_patches(path: &ParamPath) -> bool {
+    path.place == Place::Image("patches")
+}
+
+/// The rows of `old`, repeated to the width and the rows of `shape`, times a factor.
 pub(super) fn repeated(old: &Array, factor: f64, shape: &[usize]) -> Result<Vec<f32>> {
     let (from, to) = (columns(&old.shape), columns(shape));
     let mut new = init::constant_array(shape.iter().product(), 0.0)?;
-    for (old, new) in old.numbers.chunks_exact(from).zip(new.chunks_exact_mut(to)) {
+    let rows = old.numbers.chunks_exact(from).cycle();
+    for (old, new) in rows.zip(new.chunks_exact_mut(to)) {
         for (x, from) in new.iter_mut().zip(old.iter().cycle()) {
             *x = (f64::from(*from) * factor) as f32;
         }

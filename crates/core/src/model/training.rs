@@ -2,7 +2,7 @@
 
 use super::{Model, site_name};
 use crate::block::Block;
-use crate::config::{BaseSizes, ParamTraining, SiteKind, TrainingSettings};
+use crate::config::{BaseSizes, Input, ParamTraining, SiteKind, TrainingSettings};
 use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::param::{Param, ParamRole};
@@ -115,10 +115,25 @@ impl Model {
                             .sum(),
                     }
                 });
-        let table = self.table();
+        let table = self.output_head().table;
         let frozen_table = if table.trainable() { 0 } else { table.len() };
-        let frozen = frozen_layers.sum::<usize>() + frozen_table;
-        self.config().train_flops_per_token(t) - 2.0 * frozen as f64
+        let (layers, table) = (frozen_layers.sum::<usize>() as f64, frozen_table as f64);
+        let config = self.config();
+        let rows = match config.input {
+            Input::Tokens => layers + table,
+            Input::Image(image) => {
+                let patches = self.front.params().next().filter(|p| !p.trainable());
+                let patches = patches.map_or(0.0, |p| (image.patches() * p.len()) as f64);
+                layers + (patches + table) / config.context as f64
+            }
+        };
+        config.train_flops_per_token(t) - 2.0 * rows
+    }
+
+    /// Floating-point operations of training on one image, or on a whole context of a language model.
+    pub fn train_flops(&self) -> f64 {
+        let context = self.context();
+        self.train_flops_per_token(context) * context as f64
     }
 
     /// Tells the sites which training step comes next, for a `τ` that anneals.

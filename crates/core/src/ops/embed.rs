@@ -1,9 +1,9 @@
-//! Rows of a learned table.
+//! Rows of a learned table, and rows of a value.
 
 use super::{Backward, Recorder};
 use crate::param::Param;
 use crate::tensor::{Tensor, Var};
-use tokenformer_device::{Result, Temp};
+use tokenformer_device::{Result, Temp, Write};
 
 /// `y[r] = table[index[r]]`.
 pub(crate) struct Embed<'m> {
@@ -41,11 +41,49 @@ impl<'m> Embed<'m> {
     }
 }
 
-/// Rows `index` of a value, in inference: `[index.len(), 1, D]`.
-pub(crate) fn select_rows(rec: &mut Recorder, x: &Tensor, index: &[u32]) -> Result<Tensor> {
-    let width = x.width();
-    let index = Temp::indices(&rec.device, index)?;
-    let mut y = rec.temp(index.len() * width)?;
-    rec.device.gather_rows(&x.data, &index, width, &mut y)?;
-    Ok(rec.tensor(y.share(), [index.len(), 1, width]))
+/// `y[r] = x[index[r]]`.
+pub(crate) struct Select {
+    x: Var,
+    out: Var,
+    index: Temp,
+    /// Numbers of `x`, and of a row of it.
+    len: usize,
+    width: usize,
+}
+
+impl Select {
+    /// Rows `index` of a value, as `batch` sequences: `[batch, index.len() / batch, D]`.
+    pub fn forward(
+        rec: &mut Recorder,
+        x: &Tensor,
+        index: &[u32],
+        batch: usize,
+    ) -> Result<(Tensor, Option<Self>)> {
+        let width = x.width();
+        let index = Temp::indices(&rec.device, index)?;
+        let mut y = rec.temp(index.len() * width)?;
+        rec.device.gather_rows(&x.data, &index, width, &mut y)?;
+        let y = rec.tensor(y.share(), [batch, index.len() / batch, width]);
+        let note = x.var.zip(y.var).map(|(var, out)| Self {
+            x: var,
+            out,
+            index,
+            len: x.data.len(),
+            width,
+        });
+        Ok((y, note))
+    }
+
+    pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {
+        let Some(dy) = back.take(self.out) else {
+            return Ok(());
+        };
+        back.accumulate(self.x, self.len, |back, write, dx| {
+            let device = back.device();
+            if write == Write::Replace {
+                device.zero(dx)?;
+            }
+            device.scatter_add_rows(&self.index, &dy, self.width, dx)
+        })
+    }
 }

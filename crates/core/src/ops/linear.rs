@@ -66,13 +66,14 @@ impl<'m> Linear<'m> {
             self.weight_gradient(device, &dy, to)?;
             back.count(flops);
         }
+        // Numbers that came from outside of the network need no gradient.
+        let Some(x) = self.x.var else {
+            return Ok(());
+        };
         back.count(flops);
-        match self.x.var {
-            Some(x) => back.accumulate(x, self.x.data.len(), |_, write, dx| {
-                self.input_gradient(device, &dy, write, dx)
-            }),
-            None => Ok(()),
-        }
+        back.accumulate(x, self.x.data.len(), |_, write, dx| {
+            self.input_gradient(device, &dy, write, dx)
+        })
     }
 
     /// `dW += scale · dYᵀ·X`.

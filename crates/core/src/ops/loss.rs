@@ -16,6 +16,17 @@ pub enum LossTargets<'a> {
     Soft(&'a [f32]),
 }
 
+/// An output head: `logits = scale · X·Wᵀ + b`.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputHead<'m> {
+    /// `W` `[V, D]`.
+    pub table: &'m Param,
+    /// `b` `[V]`.
+    pub bias: Option<&'m Param>,
+    /// Factor of the products.
+    pub scale: f32,
+}
+
 /// The gradient of the hidden states, which was computed with the losses.
 pub(crate) struct Loss {
     hidden: Var,
@@ -23,16 +34,15 @@ pub(crate) struct Loss {
 }
 
 impl Loss {
-    /// Losses `[B, T, 1]` (nats) of hidden states `[B, T, D]` through the table `[V, D]`. With `gradients`, those of
-    /// the objective `weight · Σ losses` by the table are added to them.
+    /// Losses `[B, T, 1]` (nats) of hidden states `[B, T, D]` through a head. With `gradients`, those of the objective
+    /// `weight · Σ losses` by table and bias are added to them.
     pub fn forward(
         rec: &mut Recorder,
         hidden: &Tensor,
-        table: &Param,
-        scale: f32,
+        OutputHead { table, bias, scale }: OutputHead<'_>,
         targets: LossTargets<'_>,
         weight: f32,
-        gradients: Option<&mut Gradients>,
+        mut gradients: Option<&mut Gradients>,
     ) -> Result<(Tensor, Option<Self>)> {
         let [batch, length, width] = hidden.shape();
         let targets = match targets {
@@ -48,17 +58,23 @@ impl Loss {
             Some(_) => Some(rec.temp(hidden.data.len())?),
             None => None,
         };
-        let gradient = match (gradients, &mut d_hidden) {
+        let mut d_bias = match (&mut gradients, bias) {
+            (Some(gradients), Some(bias)) => gradients.take(bias)?,
+            _ => None,
+        };
+        let gradient = match (&mut gradients, &mut d_hidden) {
             (Some(gradients), Some(d_hidden)) => Some(LossGradient {
                 weight,
                 d_hidden,
                 d_table: gradients.get_mut(table)?,
+                d_bias: d_bias.as_deref_mut(),
             }),
             _ => None,
         };
         let head = Head {
             hidden: &hidden.data,
             table: table.value(),
+            bias: bias.map(Param::value),
             scale,
             width,
         };
@@ -73,6 +89,9 @@ impl Loss {
         };
         rec.device.loss(head, targets, &mut losses, gradient)?;
         rec.count(products * product);
+        if let (Some(gradients), Some(bias), Some(d_bias)) = (gradients, bias, d_bias) {
+            gradients.put(bias, d_bias);
+        }
         let note = match (hidden.var, d_hidden) {
             (Some(hidden), Some(d_hidden)) => Some(Self { hidden, d_hidden }),
             _ => None,

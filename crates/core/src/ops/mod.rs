@@ -5,6 +5,7 @@
 //! [`crate::graph`] is a list of these notes.
 
 mod add;
+mod assemble;
 mod attention;
 mod composed;
 mod embed;
@@ -12,17 +13,20 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod loss;
+mod mean;
 mod pattention;
 mod rotary;
 
 pub(crate) use add::Add;
+pub(crate) use assemble::Assemble;
 pub(crate) use attention::{Attention, attention_cached};
-pub(crate) use embed::{Embed, select_rows};
+pub(crate) use embed::{Embed, Select};
 pub(crate) use gelu::Gelu;
 pub(crate) use layer_norm::LayerNorm;
 pub(crate) use linear::Linear;
 pub(crate) use loss::Loss;
-pub use loss::LossTargets;
+pub use loss::{LossTargets, OutputHead};
+pub(crate) use mean::Mean;
 pub(crate) use pattention::{Pattention, pattention_group};
 pub(crate) use rotary::Rotate;
 

@@ -9,12 +9,14 @@ use tokenformer_core::config::{
     Theta,
 };
 use tokenformer_core::device::{Buffer, reference::Reference};
+use tokenformer_core::growth::Probe;
 use tokenformer_core::optim::{AdamW, Applied};
 use tokenformer_core::param::{Param, ParamRole};
 use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, SiteKind, init};
 use tokenformer_cpu::Cpu;
 
 pub mod golden;
+pub mod images;
 
 pub const ROTARY: Positions = Positions::Rotary {
     fraction: 0.5,
@@ -103,6 +105,11 @@ pub fn tokens(seed: u64, len: usize, vocab: usize) -> Vec<u32> {
     (0..len)
         .map(|_| (rng.next_u64() % vocab as u64) as u32)
         .collect()
+}
+
+/// Two sequences of tokens that a growth is verified on.
+pub fn pair(tokens: &[u32]) -> Probe<'_> {
+    Probe::Tokens { tokens, batch: 2 }
 }
 
 pub fn bits(x: &[f32]) -> Vec<u32> {

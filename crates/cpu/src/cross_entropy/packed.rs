@@ -1,6 +1,7 @@
 //! The output head with a table that was packed for inference.
 
 use super::{Targets, chunks, row_losses, targets_len};
+use crate::elementwise;
 use crate::exec::Exec;
 use crate::gemm::{Job, Mat, PackedWeights, par_products};
 use tokenformer_device::Write;
@@ -25,11 +26,12 @@ pub fn logits_packed(
     par_products(exec, &mut [job]);
 }
 
-/// Per-row loss `losses` `[R]` (nats) for hidden states `h` `[R, D]`.
+/// Per-row loss `losses` `[R]` (nats) for hidden states `h` `[R, D]` and a bias `[V]`.
 pub fn losses_packed(
     exec: &mut Exec<'_>,
     h: &[f32],
     table: &PackedWeights,
+    bias: Option<&[f32]>,
     scale: f32,
     targets: Targets<'_>,
     losses: &mut [f32],
@@ -41,6 +43,9 @@ pub fn losses_packed(
     for rows in (0..chunks.count()).map(|i| chunks.range(i)) {
         let logits = &mut work[..rows.len() * v];
         logits_packed(exec, &h[rows.start * d..rows.end * d], table, scale, logits);
+        if let Some(bias) = bias {
+            elementwise::add_to_rows(exec, logits, bias);
+        }
         row_losses(exec, logits, targets, rows.start, &mut losses[rows], None);
     }
 }

@@ -284,6 +284,11 @@ impl Device for Cpu {
         self.exec(|exec| elementwise::sum_rows(exec, floats_mut(d_bias), floats(dy)))
     }
 
+    fn scale_rows(&self, x: &Buffer, factors: &Buffer, write: Write, y: &mut Buffer) -> Result<()> {
+        let (x, factors) = (floats(x), floats(factors));
+        self.exec(|exec| elementwise::scale_rows(exec, floats_mut(y), x, factors, write))
+    }
+
     fn matmul(&self, product: Matmul<'_>, write: Write, c: Output<'_>) -> Result<()> {
         let Matmul {
             a,
@@ -489,19 +494,21 @@ impl Device for Cpu {
         };
         if let Some(table) = packed(head.table) {
             assert!(gradient.is_none(), "packed weights have no gradient");
-            let (table, scale) = (&table.weights, head.scale);
+            let (table, bias, scale) = (&table.weights, head.bias.map(floats), head.scale);
             return self.exec(|exec| {
-                cross_entropy::losses_packed(exec, hidden, table, scale, targets, losses);
+                cross_entropy::losses_packed(exec, hidden, table, bias, scale, targets, losses);
             });
         }
         let gradient = gradient.map(|g| cross_entropy::Gradient {
             weight: g.weight,
             dh: floats_mut(g.d_hidden),
             dtable: g.d_table.map(floats_mut),
+            dbias: g.d_bias.map(floats_mut),
         });
         let head = cross_entropy::Head {
             hidden,
             table: floats(head.table),
+            bias: head.bias.map(floats),
             scale: head.scale,
             width: head.width,
         };

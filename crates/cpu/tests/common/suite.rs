@@ -150,10 +150,12 @@ fn losses(exec: &mut Exec<'_>, out: &mut Outputs) {
         weight: 0.01,
         dh: &mut dh,
         dtable: Some(&mut dtable),
+        dbias: None,
     };
     let head = cross_entropy::Head {
         hidden: &h,
         table: &table,
+        bias: None,
         scale: 0.7,
         width: d,
     };

@@ -96,15 +96,18 @@ pub struct Loss {
     pub d_hidden: Vec<f64>,
     /// Gradient of the table `[V, D]`.
     pub d_table: Vec<f64>,
+    /// Gradient of the bias `[V]`.
+    pub d_bias: Vec<f64>,
 }
 
-/// Cross-entropy of each row of `scale · H·Eᵀ`, and the gradients of `weight · Σ losses`.
+/// Cross-entropy of each row of `scale · H·Eᵀ + bias`, and the gradients of `weight · Σ losses`.
 ///
 /// # Shapes
-/// `h` `[R, D]`, `table` `[V, D]`.
+/// `h` `[R, D]`, `table` `[V, D]`, `bias` `[V]`.
 pub fn cross_entropy(
     h: &[f64],
     table: &[f64],
+    bias: Option<&[f64]>,
     scale: f64,
     targets: RowTargets<&[u32], &[f64]>,
     weight: f64,
@@ -112,9 +115,11 @@ pub fn cross_entropy(
 ) -> Loss {
     let v = table.len() / width;
     let (mut losses, mut d_hidden) = (Vec::new(), vec![0.0; h.len()]);
-    let mut d_table = vec![0.0; table.len()];
+    let (mut d_table, mut d_bias) = (vec![0.0; table.len()], vec![0.0; v]);
     for (r, h) in h.chunks_exact(width).enumerate() {
-        let row = logits(h, table, scale, width);
+        let mut row = logits(h, table, scale, width);
+        let bias = bias.into_iter().flatten();
+        row.iter_mut().zip(bias).for_each(|(l, b)| *l += b);
         let target = |i: usize| match targets {
             RowTargets::Classes(classes) if classes[r] as usize == i => 1.0,
             RowTargets::Classes(_) => 0.0,
@@ -126,7 +131,9 @@ pub fn cross_entropy(
         let each = row.iter().enumerate();
         losses.push(each.map(|(i, l)| target(i) * (max + sum.ln() - l)).sum());
         for (i, l) in row.iter().enumerate() {
-            let dl = weight * scale * (total * (l - max).exp() / sum - target(i));
+            let dl = weight * (total * (l - max).exp() / sum - target(i));
+            d_bias[i] += dl;
+            let dl = scale * dl;
             for j in 0..width {
                 d_hidden[r * width + j] += dl * table[i * width + j];
                 d_table[i * width + j] += dl * h[j];
@@ -137,6 +144,7 @@ pub fn cross_entropy(
         losses,
         d_hidden,
         d_table,
+        d_bias,
     }
 }
 

@@ -275,7 +275,10 @@ fn schema() -> Table {
         control: 200,
         ..GrowEvent::default()
     };
+    // A preset of images, since their sizes are keys that other models do not have.
+    let model = ModelTable::from_preset("vit-mnist").expect("a preset of the library");
     let full = Recipe {
+        model,
         grow: vec![grow],
         schedule,
         optimizer: AdamWConfig {

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 use tokenformer_core::config::{
-    BaseSizes, Family, HeadKind, Init, LogitScale, NormKind, NormSpan, Positions, Residual, Slots,
-    Theta,
+    BaseSizes, Family, HeadKind, Init, Input, LogitScale, NormKind, NormSpan, Positions, Residual,
+    Slots, Theta,
 };
 use tokenformer_core::growth::Growth;
 use tokenformer_core::optim::AdamWConfig;
@@ -91,6 +91,9 @@ pub enum PositionKind {
     Rotary,
     /// A learned vector per position.
     Learned,
+    /// Sines and cosines of an image's columns and rows.
+    #[serde(rename = "sincos2d")]
+    SinCos2d,
     /// None.
     None,
 }
@@ -105,11 +108,15 @@ pub struct ModelTable {
     /// `tokenformer`, or `gpt` for a plain Transformer.
     #[serde(default)]
     pub family: Family,
-    /// Tokens of the vocabulary; 0 takes the tokenizer's.
+    /// What the model reads; tokens by default.
+    #[serde(default, skip_serializing_if = "Input::is_tokens")]
+    pub input: Input,
+    /// Tokens of the vocabulary; 0 takes the tokenizer's. Classes of an image model.
     pub vocab: usize,
     pub width: usize,
     pub layers: usize,
     pub heads: usize,
+    /// Positions; 0 takes those of an image's patches.
     pub context: usize,
     pub slots: Slots,
     pub theta: Theta,
@@ -133,6 +140,9 @@ pub struct ModelTable {
     pub final_norm: NormKind,
     #[serde(default)]
     pub head: HeadKind,
+    /// Whether an untied head has a bias.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub head_bias: bool,
     pub logit_scale: LogitScale,
     pub init: Init,
 }
@@ -155,11 +165,13 @@ impl ModelTable {
         let (positions, rotary_fraction, rotary_base) = match spec.positions {
             Positions::Rotary { fraction, base } => (PositionKind::Rotary, fraction, base),
             Positions::Learned => (PositionKind::Learned, 0.25, 10_000.0),
+            Positions::SinCos2d => (PositionKind::SinCos2d, 0.25, 10_000.0),
             Positions::None => (PositionKind::None, 0.25, 10_000.0),
         };
         Ok(Self {
             preset: name.into(),
             family: spec.family,
+            input: spec.input,
             vocab: 0,
             width: spec.width,
             layers: spec.layers,
@@ -178,6 +190,7 @@ impl ModelTable {
             block_norm: spec.block_norm,
             final_norm: spec.final_norm,
             head: spec.head,
+            head_bias: spec.head_bias,
             logit_scale: spec.logit_scale,
             init: spec.init,
         })
@@ -229,10 +242,12 @@ impl ModelTable {
                 base: self.rotary_base,
             },
             PositionKind::Learned => Positions::Learned,
+            PositionKind::SinCos2d => Positions::SinCos2d,
             PositionKind::None => Positions::None,
         };
         let spec = ModelSpec {
             family: self.family,
+            input: self.input,
             vocab,
             width: self.width,
             layers: self.layers,
@@ -249,6 +264,7 @@ impl ModelTable {
             block_norm: self.block_norm,
             final_norm: self.final_norm,
             head: self.head,
+            head_bias: self.head_bias,
             logit_scale: self.logit_scale,
             init: self.init,
         };

@@ -10,7 +10,7 @@ use crate::scored::ScoredBytes;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tokenformer_core::generate::Sampling;
-use tokenformer_core::growth::{Birth, Growth, GrowthReport, grow};
+use tokenformer_core::growth::{Birth, Growth, GrowthReport, Probe, grow};
 use tokenformer_core::{Graph, Model, ModelConfig};
 use tokenformer_data::{Batch, Dataset, WindowSampler};
 
@@ -159,6 +159,6 @@ impl Task for Language {
 
     fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport> {
         let probe = self.probe(model.context())?;
-        Ok(grow(model, growth, birth, &probe, 1)?)
+        Ok(grow(model, growth, birth, Probe::text(&probe))?)
     }
 }
