@@ -4,8 +4,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use tokenformer_core::growth::GrowthReport;
-use tokenformer_report::Record;
 use tokenformer_report::table::{human_count, human_duration};
+use tokenformer_report::{EvalRecord, Record, Unit};
 use tokenformer_study::runner::Standing;
 use tokenformer_study::{NodeResult, Watcher};
 use tokenformer_train::{Observer, Progress};
@@ -74,18 +74,41 @@ fn progress_line(p: &Progress, stage_note: &str, eta_s: f64) -> String {
     let bpb = p
         .bits_per_byte
         .map_or(String::new(), |b| format!(" | bpb {b:.3}"));
+    let unit = match p.unit {
+        Unit::Token => "tok/s",
+        Unit::Image => "img/s",
+    };
+    let waiting = p.waiting.map_or(String::new(), |share| {
+        format!(", {:.0} % waiting", 100.0 * share)
+    });
     format!(
-        "step {}/{} | loss {:.4}{bpb} | grad {:.2} | lr {:.1e} | {:.0} ms | {} tok/s | stage {}{stage_note} | eta {}",
+        "step {}/{} | loss {:.4}{bpb} | grad {:.2} | lr {:.1e} | {:.0} ms | {} {unit}{waiting} | stage {}{stage_note} | eta {}",
         p.step,
         p.steps,
         p.loss,
         p.grad_norm,
         p.lr,
         p.step_ms,
-        human_count(p.tokens_per_s as u64),
+        human_count(p.per_s as u64),
         p.stage + 1,
         human_duration(eta_s),
     )
+}
+
+/// What an evaluation found beside the loss.
+fn eval_details(e: &EvalRecord) -> String {
+    let percent = |share: f64| 100.0 * share;
+    let parts = [
+        e.bits_per_byte.map(|b| format!("{b:.3} bits per byte")),
+        e.perplexity.map(|p| format!("perplexity {p:.1}")),
+        e.top1.map(|top1| format!("top-1 {:.2} %", percent(top1))),
+        e.top5.map(|top5| format!("top-5 {:.2} %", percent(top5))),
+        e.ema_loss.map(|loss| format!("average: loss {loss:.4}")),
+        e.ema_top1
+            .map(|top1| format!("average: top-1 {:.2} %", percent(top1))),
+    ];
+    let there = parts.into_iter().flatten();
+    there.map(|part| format!(" | {part}")).collect()
 }
 
 impl Observer for TrainingView {
@@ -115,14 +138,11 @@ impl Observer for TrainingView {
     fn record(&mut self, record: &Record) {
         match record {
             Record::Eval(e) => {
-                let bpb = e
-                    .bits_per_byte
-                    .map_or(String::new(), |b| format!(" | {b:.3} bits per byte"));
                 self.print(&format!(
-                    "held out at step {}: loss {:.4}{bpb} | perplexity {:.1} | {} parameters",
+                    "held out at step {}: loss {:.4}{} | {} parameters",
                     e.step,
                     e.loss,
-                    e.perplexity,
+                    eval_details(e),
                     human_count(e.params),
                 ));
             }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokenformer_convert::is_training_folder;
 use tokenformer_core::{Device, Model, WeightFormat};
 use tokenformer_store::{Checkpoints, Error, MANIFEST_NAME, Resolved, Warning, Which, verify};
-use tokenformer_train::{Result, files};
+use tokenformer_train::Result;
+use tokenformer_train::files::{self, Weights};
 
 /// Finds the model that a path means, verifies it, and says what was skipped.
 pub fn find_model(path: &Path, which: Which) -> Result<Resolved> {
@@ -34,7 +35,7 @@ pub fn load_model(
     precision: WeightFormat,
 ) -> Result<(Resolved, Model)> {
     let found = find_model(path, which)?;
-    let model = files::load_for_inference(&found.dir, device, precision)?;
+    let model = files::load_for_inference(&found.dir, device, Weights::Trained, precision)?;
     Ok((found, model))
 }
 

@@ -27,7 +27,7 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
     }
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
     let precision = args.precision;
-    let model = files::load_for_inference(&found.dir, &device, precision)?;
+    let model = files::load_for_inference(&found.dir, &device, files::Weights::Trained, precision)?;
     let options = Options {
         tasks,
         limit: args.limit,

@@ -181,8 +181,12 @@ impl ImageFront {
     /// What the head reads of `h` `[B, T, D]`: `[B, 1, D]`.
     pub fn pool(&self, g: &mut Graph<'_>, h: Tensor) -> Result<Tensor> {
         Ok(match self.input.pool {
-            Pool::Class => g.first_rows(&h)?,
+            Pool::Class => g.rows_at(&h, 0..1)?,
             Pool::Mean => g.mean_rows(&h)?,
+            Pool::MeanBesideClass => {
+                let patches = g.rows_at(&h, 1..self.input.positions())?;
+                g.mean_rows(&patches)?
+            }
         })
     }
 }

@@ -15,6 +15,7 @@ use crate::param::Param;
 use crate::recompute::Recompute;
 use crate::site::Site;
 use crate::tensor::{Tensor, Var};
+use std::ops::Range;
 use std::sync::Arc;
 use tokenformer_device::{Buffer, Device, Result, RotaryTable, SharedTemp, Temp};
 
@@ -259,16 +260,19 @@ impl<'m> Graph<'m> {
         })
     }
 
-    /// The first row of each sequence of `x` `[B, T, D]`: `[B, 1, D]`.
+    /// The rows at `positions` of each sequence of `x` `[B, T, D]`: `[B, positions.len(), D]`.
     ///
     /// # Errors
     /// If the device fails.
-    pub(crate) fn first_rows(&mut self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn rows_at(&mut self, x: &Tensor, positions: Range<usize>) -> Result<Tensor> {
         let [batch, length, _] = x.shape();
         self.with_lists(|g, index, _| {
             index.clear();
-            index.extend((0..batch).map(|b| (b * length) as u32));
-            g.select_rows(x, index)
+            let rows = (0..batch).flat_map(|b| positions.clone().map(move |at| b * length + at));
+            index.extend(rows.map(|row| row as u32));
+            let (y, op) = ops::Select::forward(&mut g.rec, x, index, batch)?;
+            g.note(op.map(Node::Select));
+            Ok(y)
         })
     }
 
@@ -448,7 +452,7 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// If the device fails.
     pub fn select_rows(&mut self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
-        let (y, op) = ops::Select::forward(&mut self.rec, x, index)?;
+        let (y, op) = ops::Select::forward(&mut self.rec, x, index, index.len())?;
         self.note(op.map(Node::Select));
         Ok(y)
     }

@@ -60,6 +60,7 @@ pub mod presets;
 pub mod published;
 pub mod recompute;
 mod recorder;
+pub mod resample;
 mod scores;
 pub mod site;
 pub mod tensor;

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::model::Model;
 use crate::param::Param;
+use crate::path::{ParamPath, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,11 @@ pub struct AdamWConfig {
     pub clip: f64,
     /// How both moments are kept between updates.
     pub moments: MomentFormat,
+    /// Factor of the learning rate from a layer to the one before it, above 0 and at most 1: the head and the last norm
+    /// learn at the full rate, block `b` of `L` at `layer_decay^(L-b)` of it, and what is before the blocks at
+    /// `layer_decay^(L+1)`.
+    #[serde(skip_serializing_if = "is_one")]
+    pub layer_decay: f64,
 }
 
 /// How moments are kept between updates.
@@ -60,6 +66,10 @@ impl MomentFormat {
     }
 }
 
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
+}
+
 impl Default for AdamWConfig {
     fn default() -> Self {
         Self {
@@ -69,7 +79,21 @@ impl Default for AdamWConfig {
             weight_decay: 0.1,
             clip: 1.0,
             moments: MomentFormat::F32,
+            layer_decay: 1.0,
         }
+    }
+}
+
+impl AdamWConfig {
+    /// Factor of the learning rate of an array in a network of `layers` blocks. It is computed for every update, so that
+    /// a network which has grown by blocks decays over all of them.
+    pub fn layer_factor(&self, path: &ParamPath, layers: usize) -> f64 {
+        let layers_above = match (path.place, path.block()) {
+            (_, Some(block)) => layers - block,
+            (Place::Trunk("head") | Place::Image("head") | Place::Norm { .. }, None) => 0,
+            _ => layers + 1,
+        };
+        std::iter::repeat_n(self.layer_decay, layers_above).product()
     }
 }
 
@@ -210,14 +234,15 @@ impl AdamW {
         self.moments.get_mut(param.id())?.as_mut()
     }
 
-    /// Learning rate of update `step` (1 is the first) of a parameter, where the schedule says `lr`.
-    fn rate(param: &Param, lr: f64, step: u64) -> f64 {
+    /// Learning rate of update `step` (1 is the first) of a parameter of a network of `layers` blocks, where the schedule
+    /// says `lr`.
+    fn rate(config: &AdamWConfig, layers: usize, param: &Param, lr: f64, step: u64) -> f64 {
         let how = &param.training;
         let warmth = match how.warmup {
             0 => 1.0,
             warmup => (step as f64 / warmup as f64).min(1.0),
         };
-        lr * f64::from(how.lr_scale) * warmth
+        lr * f64::from(how.lr_scale) * warmth * config.layer_factor(&param.path(), layers)
     }
 
     /// Clips the gradient of each generation and updates every trainable parameter. A gradient that is not finite changes
@@ -228,6 +253,7 @@ impl AdamW {
     pub fn step(&mut self, model: &mut Model, gradients: &Gradients, lr: f64) -> Result<Applied> {
         let device: Arc<dyn Device> = Arc::clone(model.device());
         let c = &self.config;
+        let layers = model.blocks().len();
         let adam = Adam {
             beta1: c.beta1 as f32,
             beta2: c.beta2 as f32,
@@ -251,7 +277,7 @@ impl AdamW {
                 false => 0.0,
             };
             let step = moments.step + 1;
-            let rate = Self::rate(param, lr, step) as f32;
+            let rate = Self::rate(c, layers, param, lr, step) as f32;
             let slot = param.id() * Adam::SCALARS;
             state.host[slot..slot + Adam::SCALARS]
                 .copy_from_slice(&adam.scalars(rate, decay, step));

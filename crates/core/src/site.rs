@@ -144,6 +144,15 @@ impl Site {
         }
     }
 
+    /// The `τ` of a joint norm, as it now stands.
+    pub(crate) fn tau(&self) -> f64 {
+        self.tau
+    }
+
+    pub(crate) fn set_tau(&mut self, tau: f64) {
+        self.tau = tau;
+    }
+
     /// What `τ` follows, if it follows the scores.
     pub(crate) fn tracked(&self) -> Option<&Tracked> {
         self.tracked.as_ref()

@@ -24,6 +24,18 @@ pub fn add(exec: &mut Exec<'_>, y: &mut [f32], x: &[f32]) {
     });
 }
 
+/// `y += weight · (x − y)`.
+pub fn lerp(exec: &mut Exec<'_>, weight: f32, y: &mut [f32], x: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    let pieces = Pieces::new(x.len(), PIECE);
+    let y = Disjoint::new(y);
+    exec.run(pieces.count(), 0, |task, _| {
+        let part = pieces.range(task);
+        // SAFETY: tasks own disjoint parts.
+        lerp_part(unsafe { y.part(part.clone()) }, &x[part], weight);
+    });
+}
+
 /// Adds `bias` `[D]` to each row of `y` `[R, D]`.
 pub fn add_to_rows(exec: &mut Exec<'_>, y: &mut [f32], bias: &[f32]) {
     let d = bias.len();
@@ -128,6 +140,13 @@ simd! {
     fn add_part(y: &mut [f32], x: &[f32]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y += x;
+        }
+    }
+}
+simd! {
+    fn lerp_part(y: &mut [f32], x: &[f32], weight: f32) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = weight.mul_add(x - *y, *y);
         }
     }
 }

@@ -120,6 +120,18 @@ proptest! {
     }
 
     #[test]
+    fn steps_towards(len in prop_oneof![0..40usize, 16_380..16_390usize], weight in 0f32..=1.0, seed in any::<u64>()) {
+        let mut random = Random::new(seed);
+        let [x, y] = [(); 2].map(|()| random.normals(len, 1.0));
+        let want: Vec<f64> = (x.iter().zip(&y))
+            .map(|(&x, &y)| f64::from(y) + f64::from(weight) * (f64::from(x) - f64::from(y)))
+            .collect();
+        let mut got = y;
+        exec(2, |exec| elementwise::lerp(exec, weight, &mut got, &x));
+        assert_near("y", &got, &want, BAR);
+    }
+
+    #[test]
     fn sums(len in prop_oneof![0..50usize, 1020..1030usize, 16_380..40_000usize], seed in any::<u64>()) {
         let mut random = Random::new(seed);
         let (x, mut y) = (random.normals(len, 3.0), random.normals(len, 1.0));

@@ -289,6 +289,9 @@ pub trait Device: Send + Sync + fmt::Debug {
         v: &mut Buffer,
     ) -> Result<()>;
 
+    /// Moves `y` towards `x` by a share of the way: `y += weight · (x − y)`.
+    fn lerp(&self, weight: f32, x: &Buffer, y: &mut Buffer) -> Result<()>;
+
     // ----- fused operations -----
 
     /// Pattention as one operation, if the device has it. If `None`, Pattention is composed of primitives.

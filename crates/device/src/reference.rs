@@ -419,6 +419,13 @@ impl Device for Reference {
         adamw(step.adam, scalars, factor, p, values(g), m, v);
         Ok(())
     }
+
+    fn lerp(&self, weight: f32, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        for (y, x) in values_mut(y).iter_mut().zip(values(x)) {
+            *y += f64::from(weight) * (x - *y);
+        }
+        Ok(())
+    }
 }
 
 /// Normalises a row of a norm's input, given its mean and 1/std.

@@ -224,6 +224,10 @@ impl Device for Noop {
     ) -> Result<()> {
         Ok(())
     }
+
+    fn lerp(&self, _: f32, _: &Buffer, _: &mut Buffer) -> Result<()> {
+        Ok(())
+    }
 }
 
 fn read(device: &dyn Device, buffer: &Buffer) -> Result<Vec<f32>> {

@@ -7,6 +7,7 @@
 //! | [`mod@resize`]   | Pillow's resampling, to the bit |
 //! | [`augment`]      | random crops, flips, RandAugment, erasing, mixup and cutmix |
 //! | [`preprocess`]   | preprocessing of every picture: size, crop, normalisation |
+//! | [`preparation`]  | from a file to an input, as a model keeps it |
 //! | [`source`]       | pictures and classes from folders, IDX and CIFAR files |
 //! | [`source::fractals`] | a set of coloured fractals, computed from a seed |
 //! | [`fetch`]        | public sets from package registries |
@@ -24,6 +25,7 @@ pub mod fetch;
 mod layout;
 pub mod loader;
 pub mod picture;
+pub mod preparation;
 pub mod preprocess;
 mod random;
 pub mod resize;
@@ -37,6 +39,7 @@ pub use decode::{DecodeOptions, Unreadable, decode};
 pub use error::{Error, Result};
 pub use loader::{Batch, Loader, LoaderOptions, Target};
 pub use picture::Picture;
+pub use preparation::Preparation;
 pub use preprocess::Preprocess;
 pub use resize::{Filter, resize};
 pub use source::{Source, fractals};

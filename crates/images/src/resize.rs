@@ -60,6 +60,19 @@ pub fn resize(picture: &Picture, width: usize, height: usize, filter: Filter) ->
     resize_part(picture, (width, height), 0..width, 0..height, filter)
 }
 
+/// The picture with at most `side` pixels on its shorter side.
+pub(crate) fn reduce(picture: Picture, side: usize) -> Picture {
+    let (width, height) = (picture.width(), picture.height());
+    if width.min(height) <= side {
+        return picture;
+    }
+    let (width, height) = match width <= height {
+        true => (side, side * height / width),
+        false => (side * width / height, side),
+    };
+    resize(&picture, width, height, Filter::Bicubic)
+}
+
 /// The columns and rows in these ranges of [`resize`] to `size` (width, height), without computing the others.
 ///
 /// The ranges must be inside the new size and not empty.

@@ -89,7 +89,9 @@ fn train(step: u64, stage: usize, noise: &mut Noise) -> Record {
         params: PARAMS[stage],
         flops: None,
         step_ms: TOKENS_PER_STEP as f64 / tokens_per_s * 1e3,
-        tokens_per_s,
+        tokens_per_s: Some(tokens_per_s),
+        images_per_s: None,
+        waiting: None,
         skipped,
     })
 }
@@ -104,8 +106,13 @@ fn eval(step: u64, stage: usize) -> Record {
         flops: None,
         loss,
         bits_per_byte: Some(loss / std::f64::consts::LN_2),
-        perplexity: loss.exp(),
+        perplexity: Some(loss.exp()),
         eval_tokens: 65_536,
+        top1: None,
+        top5: None,
+        ema_loss: None,
+        ema_top1: None,
+        ema_top5: None,
     })
 }
 

@@ -32,7 +32,7 @@ pub use html::{Page, ReportInput, render};
 pub use plots::{Plot, ZOOM_AFTER, ZOOM_BEFORE, plots};
 pub use records::{
     ControlRecord, Damage, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint,
-    SampleRecord, SiteGrowth, TrainRecord, read,
+    SampleRecord, SiteGrowth, TrainRecord, Unit, read,
 };
 pub use tensorboard::write_events;
 pub use write::write_report;

@@ -4,7 +4,7 @@ mod zoom;
 
 pub use zoom::{ZOOM_AFTER, ZOOM_BEFORE};
 
-use crate::records::{EvalRecord, Record, TrainRecord};
+use crate::records::{EvalRecord, Record, TrainRecord, Unit};
 use crate::series::{Point, Range, plottable, smooth};
 use crate::svg::{Band, Chart, Layer, STYLE, Series, Size, Style};
 use crate::table::human_count;
@@ -52,16 +52,18 @@ impl Plot {
     }
 }
 
-/// The plots of a run: `loss` always, then each of `bits_per_byte`, `parameters`, `throughput`, `learning_rate` and
-/// `gradient_norm` that has something to show, and a `growth_zoom_N` for each growth (from 1) with losses on both sides.
+/// The plots of a run: `loss` always, then each of `accuracy`, `bits_per_byte`, `parameters`, `throughput`, `waiting`,
+/// `learning_rate` and `gradient_norm` that has something to show, and a `growth_zoom_N` for each growth (from 1) with losses on both sides.
 #[must_use]
 pub fn plots(records: &[Record]) -> Vec<Plot> {
     let run = Run::new(records);
     let mut charts = vec![run.loss()];
     let others = [
+        run.accuracy(),
         run.bits_per_byte(),
         run.parameters(),
         run.throughput(),
+        run.waiting(),
         run.learning_rate(),
         run.gradient_norm(),
     ];
@@ -85,6 +87,7 @@ pub fn plots(records: &[Record]) -> Vec<Plot> {
 /// The records of a run, arranged for the charts.
 struct Run<'a> {
     records: &'a [Record],
+    unit: Unit,
     stages: Vec<Stage<'a>>,
     x_max: f64,
     /// Usual number of updates between two train records.
@@ -97,6 +100,7 @@ impl<'a> Run<'a> {
         let last = stages.iter().map(|stage| stage.end_tokens).max();
         Self {
             records,
+            unit: Unit::of(records),
             stages,
             x_max: last.unwrap_or(0) as f64,
             spacing: usual_spacing(records),
@@ -104,13 +108,20 @@ impl<'a> Run<'a> {
     }
 
     fn loss(&self) -> Chart {
-        let mut chart = self.chart("loss", "Loss", "nats per token, lower is better");
+        let per_unit = self.unit.choose(
+            "nats per token, lower is better",
+            "nats per image, lower is better",
+        );
+        let mut chart = self.chart("loss", "Loss", per_unit);
         chart.size = Size::Large;
         chart.clip = true;
         chart.series = self.raw_and_smooth(TRAINING, |r| Some(r.loss));
-        chart
-            .series
-            .push(self.held_out(|r| Some((r.tokens as f64, r.loss))));
+        chart.series.push(self.held_out(|r| Some(r.loss)));
+        chart.series.push(Series {
+            name: "held-out, averaged weights",
+            style: Style::Control,
+            points: self.eval_points(|r| r.ema_loss),
+        });
         chart.series.push(Series {
             name: "skipped step",
             style: Style::Marks,
@@ -128,9 +139,32 @@ impl<'a> Run<'a> {
         chart.size = Size::Wide;
         chart.clip = true;
         chart.series = self.raw_and_smooth(TRAINING, |r| r.bits_per_byte);
+        chart.series.push(self.held_out(|r| r.bits_per_byte));
         chart
-            .series
-            .push(self.held_out(|r| Some((r.tokens as f64, r.bits_per_byte?))));
+    }
+
+    fn accuracy(&self) -> Chart {
+        let unit = "percent of held-out images, higher is better";
+        let mut chart = self.chart("accuracy", "Accuracy", unit);
+        chart.size = Size::Wide;
+        let percent = |share: Option<f64>| Some(100.0 * share?);
+        chart.series = vec![
+            Series {
+                name: "among the top 5",
+                style: Style::Thin,
+                points: self.eval_points(|r| percent(r.top5)),
+            },
+            Series {
+                name: "top 1, averaged weights",
+                style: Style::Control,
+                points: self.eval_points(|r| percent(r.ema_top1)),
+            },
+            Series {
+                name: "top 1",
+                style: Style::Dots,
+                points: self.eval_points(|r| percent(r.top1)),
+            },
+        ];
         chart
     }
 
@@ -168,9 +202,19 @@ impl<'a> Run<'a> {
     }
 
     fn throughput(&self) -> Chart {
-        let mut chart = self.chart("throughput", "Throughput", "training tokens per second");
+        let per_second = self
+            .unit
+            .choose("training tokens per second", "training images per second");
+        let mut chart = self.chart("throughput", "Throughput", per_second);
         chart.from_zero = true;
-        chart.series = self.raw_and_smooth(STEPS, |r| Some(r.tokens_per_s));
+        chart.series = self.raw_and_smooth(STEPS, |r| r.tokens_per_s.or(r.images_per_s));
+        chart
+    }
+
+    fn waiting(&self) -> Chart {
+        let mut chart = self.chart("waiting", "Waiting for data", "percent of the time");
+        chart.from_zero = true;
+        chart.series = self.raw_and_smooth(STEPS, |r| Some(100.0 * r.waiting?));
         chart
     }
 
@@ -205,7 +249,8 @@ impl<'a> Run<'a> {
                 low: 0.0,
                 high: self.x_max,
             },
-            x_label: "training tokens",
+            x_label: self.unit.choose("training tokens", "training images"),
+            x_unit: self.unit.plural(),
             bands: self.stages.iter().map(|s| band(s, tokens(s))).collect(),
             layers: Vec::new(),
             series: Vec::new(),
@@ -280,20 +325,20 @@ impl<'a> Run<'a> {
         ]
     }
 
-    fn held_out(&self, point: impl Fn(&EvalRecord) -> Option<Point>) -> Series {
+    fn held_out(&self, value: impl Fn(&EvalRecord) -> Option<f64>) -> Series {
         Series {
             name: "held-out",
             style: Style::Dots,
-            points: self
-                .records
-                .iter()
-                .filter_map(|record| match record {
-                    Record::Eval(r) => point(r),
-                    _ => None,
-                })
-                .filter(|&point| plottable(point))
-                .collect(),
+            points: self.eval_points(value),
         }
+    }
+
+    fn eval_points(&self, value: impl Fn(&EvalRecord) -> Option<f64>) -> Vec<Point> {
+        let points = self.records.iter().filter_map(|record| match record {
+            Record::Eval(r) => Some((r.tokens as f64, value(r)?)),
+            _ => None,
+        });
+        points.filter(|&point| plottable(point)).collect()
     }
 }
 

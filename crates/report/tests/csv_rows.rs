@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{eval, every_kind, train};
+use common::{eval, every_kind, of_images, train};
 use tokenformer_report::metrics_csv;
 
 #[test]
@@ -36,5 +36,24 @@ fn non_finite_values_are_empty_fields() {
     assert_eq!(
         csv.lines().nth(1).unwrap(),
         "train,1,64,0,12800,,,,,0.5,0.001,20.0,3200.0,false"
+    );
+}
+
+#[test]
+fn runs_on_pictures_have_columns_of_their_own() {
+    let csv = metrics_csv(&of_images());
+    let rows: Vec<&str> = csv.lines().collect();
+    assert_eq!(
+        rows[0],
+        "kind,step,images,stage,params,loss,eval_images,grad_norm,lr,step_ms,skipped,images_per_s,waiting,top1,top5,\
+         ema_loss,ema_top1,ema_top5"
+    );
+    assert_eq!(
+        rows[2],
+        "train,1,64,0,12800,2.0,,0.5,0.001,20.0,false,1500.0,0.25,,,,,"
+    );
+    assert_eq!(
+        rows[4],
+        "eval,2,128,0,12800,1.5,1024,,,,,,,0.5,0.875,1.25,0.625,0.9375"
     );
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{eval, every_kind, grow, input, note, sample, train};
+use common::{eval, every_kind, grow, input, note, of_images, sample, train};
 use tokenformer_report::{Record, ReportInput, render, write_report};
 
 const HOSTILE: &str =
@@ -49,6 +49,31 @@ fn page_needs_nothing_from_outside() {
     let links = page.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "src=", "href=", "@import", "url(h"] {
         assert!(!links.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn a_run_on_pictures_is_told_in_images_and_accuracies() {
+    let page = render(&input("run", &of_images()));
+    for part in [
+        "trained on <b>128 images</b>",
+        "12.50 %<i>→</i>50.00 %",
+        "median 1.5k images/s",
+        "Waiting for data",
+        "top 1, averaged weights",
+        "training images",
+        " after 128 images</title>",
+    ] {
+        assert!(page.contains(part), "no {part:?}");
+    }
+    for part in [
+        "perplexity",
+        "Bits per byte",
+        "128 tokens",
+        "per token",
+        "tokens/s",
+    ] {
+        assert!(!page.contains(part), "{part:?} in a report of pictures");
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{control, every_kind, note, train};
+use common::{control, every_kind, note, of_images, train};
 use proptest::prelude::*;
 use tokenformer_report::{Error, EvalRecord, MetricsWriter, Record, ResumePoint, read};
 
@@ -38,6 +38,26 @@ fn field_order_and_float_form_are_fixed() {
         line,
         r#"{"kind":"train","step":2,"tokens":128,"loss":0.30000000000000004,"bits_per_byte":0.4328085122666891,"grad_norm":0.5,"lr":0.001,"stage":0,"params":12800,"step_ms":20.0,"tokens_per_s":3200.0,"skipped":false}"#
     );
+}
+
+#[test]
+fn records_of_pictures_have_no_keys_of_text() {
+    let lines: Vec<String> = of_images()
+        .iter()
+        .map(|record| serde_json::to_string(record).unwrap())
+        .collect();
+    assert_eq!(
+        lines[1],
+        r#"{"kind":"train","step":1,"tokens":64,"loss":2.0,"grad_norm":0.5,"lr":0.001,"stage":0,"params":12800,"step_ms":20.0,"images_per_s":1500.0,"waiting":0.25,"skipped":false}"#
+    );
+    assert_eq!(
+        lines[3],
+        r#"{"kind":"eval","step":2,"tokens":128,"stage":0,"params":12800,"loss":1.5,"eval_tokens":1024,"top1":0.5,"top5":0.875,"ema_loss":1.25,"ema_top1":0.625,"ema_top5":0.9375}"#
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    write(&path, &of_images());
+    assert_eq!(read(&path).unwrap(), of_images());
 }
 
 #[test]
@@ -291,8 +311,13 @@ fn a_growth_after_the_checkpoint_of_its_step_is_made_again() {
             flops: None,
             loss: 1.0,
             bits_per_byte: None,
-            perplexity: 1f64.exp(),
+            perplexity: Some(1f64.exp()),
             eval_tokens: 4,
+            top1: None,
+            top5: None,
+            ema_loss: None,
+            ema_top1: None,
+            ema_top5: None,
         })
     };
     let mut writer = MetricsWriter::open(&path, None).unwrap();

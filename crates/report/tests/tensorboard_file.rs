@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{eval, every_kind, grow, sample, train};
+use common::{eval, every_kind, grow, of_images, sample, train};
 use tokenformer_report::{Record, write_events};
 
 /// A protobuf field: its number and its value.
@@ -379,4 +379,29 @@ fn long_texts_and_large_steps_are_framed_right() {
     let events = events(&written(&records));
     assert_eq!(events[0].1, u64::MAX / 64);
     assert_eq!(events[0].3, Err(text));
+}
+
+#[test]
+fn accuracies_and_averages_have_tags_of_their_own() {
+    let events = events(&written(&of_images()));
+    let find = |step: u64, tag: &str| {
+        let found = events
+            .iter()
+            .find(|event| event.1 == step && event.2 == tag);
+        found.map(|event| event.3.clone())
+    };
+    for (tag, value) in [
+        ("train/images_per_s", 1500.0),
+        ("train/waiting", 0.25),
+        ("eval/top1", 0.5),
+        ("eval/top5", 0.875),
+        ("eval/ema_loss", 1.25),
+        ("eval/ema_top1", 0.625),
+        ("eval/ema_top5", 0.9375),
+    ] {
+        assert_eq!(find(2, tag), Some(Ok(value)), "{tag}");
+    }
+    for tag in ["eval/perplexity", "train/tokens_per_s"] {
+        assert_eq!(find(2, tag), None, "{tag}");
+    }
 }

@@ -36,6 +36,9 @@ impl Trainer<'_> {
         self.model.set_training(&settings);
         // The last update before this step has set a `tau` that anneals, and the next one sets it again.
         self.model.set_step(step.saturating_sub(1));
+        if let Some(ema) = &mut self.ema {
+            ema.restore(&saved, &self.model)?;
+        }
         Ok(trained)
     }
 

@@ -18,12 +18,23 @@ pub enum Protocol {
     },
 }
 
-/// Loss over a number of tokens.
+/// Share of the pictures whose class a model finds, 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accuracy {
+    /// As the class of the highest logit.
+    pub top1: f64,
+    /// Among those of the five highest.
+    pub top5: f64,
+}
+
+/// Loss over a number of tokens, or pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Mean loss in nats per token; not finite if the model has diverged.
+    /// Mean loss in nats per token, or picture; not finite if the model has diverged.
     pub loss: f64,
-    /// Tokens scored.
+    /// What pictures have in place of a perplexity.
+    pub accuracy: Option<Accuracy>,
+    /// Tokens, or pictures, scored.
     pub tokens: u64,
     /// Bytes of text of the scored tokens; `None` if they are not known.
     pub bytes: Option<f64>,
@@ -32,7 +43,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// `e^loss`.
+    /// `e^loss`, of text.
     pub fn perplexity(&self) -> f64 {
         self.loss.exp()
     }
@@ -166,6 +177,7 @@ impl<'a> Sums<'a> {
     fn evaluation(&self) -> Evaluation {
         Evaluation {
             loss: self.nats / self.tokens as f64,
+            accuracy: None,
             tokens: self.tokens,
             bytes: self.bytes,
             bits_per_byte: bits_per_byte(self.nats, self.bytes),

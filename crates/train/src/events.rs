@@ -45,6 +45,10 @@ impl Trainer<'_> {
             seed: self.recipe.seed,
         };
         let report = self.task.grow(&mut self.model, &event.growth, birth)?;
+        if let Some(ema) = &mut self.ema {
+            let grow = |average: &mut Model| self.task.grow(average, &event.growth, birth);
+            ema.grow(&self.model, &event.growth, birth, grow)?;
+        }
         self.optimizer.extend(&self.model)?;
         if event.growth.resets_moments() {
             self.optimizer.reset(&self.model)?;

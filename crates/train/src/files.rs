@@ -4,20 +4,21 @@
 //! checkpoint is a model directory with `optimizer.safetensors` and `state.json`, so every verb that reads a
 //! model also reads a checkpoint.
 
+use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{GrowEvent, ModelTable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::config::TrainingSettings;
 use tokenformer_core::device::{Buffer, Device};
 use tokenformer_core::growth::GrowthReport;
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::path::ParamPath;
-use tokenformer_core::{Model, ModelConfig, WeightFormat};
+use tokenformer_core::path::{ParamPath, ParamRole};
+use tokenformer_core::{Model, ModelConfig, WeightFormat, resample};
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};
 
@@ -29,6 +30,8 @@ pub const WEIGHTS: &str = "model.safetensors";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// `optimizer.safetensors`.
 pub const MOMENTS: &str = "optimizer.safetensors";
+/// `ema.safetensors`.
+pub const EMA: &str = "ema.safetensors";
 /// `state.json`.
 pub const STATE: &str = "state.json";
 /// Kind of a model directory in its manifest.
@@ -225,26 +228,48 @@ fn write_network<'f>(
     for (name, bytes) in files {
         to.write_bytes(name, bytes)?;
     }
+    write_weights(to, WEIGHTS, model)
+}
+
+fn write_weights(to: &mut DirWriter, file: &str, model: &Model) -> Result<()> {
     let params: Vec<_> = (model.params().into_iter())
         .map(|p| (p.name().to_string(), p.shape().to_vec(), p.value()))
         .collect();
-    write_buffers(to, WEIGHTS, &**model.device(), &params)
+    write_buffers(to, file, &**model.device(), &params)
 }
 
-/// Writes a whole checkpoint into a directory that is being made; `files` are those that it holds besides, such as
-/// the tokenizer.
+/// All of a run that a checkpoint holds.
+#[derive(Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The average of its weights, if there is one.
+    pub ema: Option<&'a Ema>,
+    /// The optimizer.
+    pub optimizer: &'a AdamW,
+    /// Everything else.
+    pub state: &'a TrainState,
+    /// Files of the task, such as the tokenizer, by name.
+    pub files: &'a [(&'static str, Vec<u8>)],
+}
+
+/// Writes a whole checkpoint into a directory that is being made.
 ///
 /// # Errors
 /// As [`write_model`].
-pub fn write_checkpoint(
-    to: &mut DirWriter,
-    model: &Model,
-    optimizer: &AdamW,
-    state: &TrainState,
-    files: &[(&'static str, Vec<u8>)],
-) -> Result<()> {
+pub fn write_checkpoint(to: &mut DirWriter, now: &Snapshot<'_>) -> Result<()> {
+    let Snapshot {
+        model,
+        ema,
+        optimizer,
+        state,
+        files,
+    } = *now;
     let files = files.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
     write_network(to, model, files)?;
+    if let Some(ema) = ema {
+        write_weights(to, EMA, ema.model())?;
+    }
     let mut moments = Vec::new();
     let mut state = state.clone();
     state.updates.clear();
@@ -298,7 +323,37 @@ fn read_model_files(dir: &Path) -> Result<(ModelConfig, TrainingSettings)> {
 /// # Errors
 /// If files are missing or do not fit together, or memory is short.
 pub fn load_model(dir: &Path, device: &Arc<dyn Device>) -> Result<Model> {
-    load(dir, device, None)
+    load(dir, device, Weights::Trained, None, None)
+}
+
+/// Which weights of a checkpoint are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Those that training changes.
+    #[default]
+    Trained,
+    /// Their moving average.
+    Ema,
+}
+
+impl Weights {
+    /// The file that holds them in `dir`.
+    ///
+    /// # Errors
+    /// If the checkpoint has no average.
+    fn file(self, dir: &Path) -> Result<PathBuf> {
+        match self {
+            Self::Trained => Ok(dir.join(WEIGHTS)),
+            Self::Ema if dir.join(EMA).exists() => Ok(dir.join(EMA)),
+            Self::Ema => Err(Error::Damaged {
+                path: dir.into(),
+                problem: format!(
+                    "no average of weights here\n  expected: {EMA}, which a run with ema.decay above 0 writes\n  got:      none"
+                ),
+                help: "take the trained weights, or train with [ema] decay = 0.99".into(),
+            }),
+        }
+    }
 }
 
 /// As [`load_model`], for inference: weights are kept in `format` only, laid out as the device
@@ -309,14 +364,40 @@ pub fn load_model(dir: &Path, device: &Arc<dyn Device>) -> Result<Model> {
 pub fn load_for_inference(
     dir: &Path,
     device: &Arc<dyn Device>,
+    weights: Weights,
     format: WeightFormat,
 ) -> Result<Model> {
-    load(dir, device, Some(format))
+    load(dir, device, weights, Some(format), None)
 }
 
-fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -> Result<Model> {
-    let (config, training) = read_model_files(dir)?;
-    let path = dir.join(WEIGHTS);
+/// As [`load_for_inference`], for images of another height and width than the model was trained on: learned positions are
+/// resampled.
+///
+/// # Errors
+/// As [`load_model`], and if it is a language model or its patches do not cover such images.
+pub fn load_at_image_size(
+    dir: &Path,
+    device: &Arc<dyn Device>,
+    format: WeightFormat,
+    size: [usize; 2],
+) -> Result<Model> {
+    load(dir, device, Weights::Trained, Some(format), Some(size))
+}
+
+fn load(
+    dir: &Path,
+    device: &Arc<dyn Device>,
+    weights: Weights,
+    inference: Option<WeightFormat>,
+    image_size: Option<[usize; 2]>,
+) -> Result<Model> {
+    let (stored, training) = read_model_files(dir)?;
+    let config = match image_size {
+        Some(size) => stored.at_image_size(size)?,
+        None => stored.clone(),
+    };
+    let sizes = stored.input.image().zip(config.input.image());
+    let path = weights.file(dir)?;
     let file = SafetensorsFile::open(&path)?;
     let help = "close other programs, or use a smaller model";
     memory::ensure(
@@ -327,10 +408,19 @@ fn load(dir: &Path, device: &Arc<dyn Device>, inference: Option<WeightFormat>) -
     let mut failed = None;
     let mut weights = |path: &ParamPath, shape: &[usize]| {
         let name = &path.to_string();
+        let resampled = sizes.filter(|_| path.role == ParamRole::Positions);
+        let stored_shape = match resampled {
+            Some(_) => &[stored.context, stored.width],
+            None => shape,
+        };
         let numbers = file
-            .expect_shape(name, shape)
+            .expect_shape(name, stored_shape)
             .and_then(|()| file.read_f32(name))
             .and_then(|numbers| file.release(name).map(|()| numbers));
+        let numbers = numbers.map(|numbers| match resampled {
+            Some((from, to)) => resample::positions(&numbers, config.width, from, to),
+            None => numbers,
+        });
         numbers.map_err(|error| {
             let reason = error.to_string();
             failed = Some(error);
@@ -447,14 +537,23 @@ pub fn load_optimizer(
 /// # Errors
 /// If arrays are missing or have the wrong shape, or the device fails.
 pub(crate) fn restore_arrays(dir: &Path, model: &mut Model, optimizer: &mut AdamW) -> Result<()> {
+    restore_weights(&dir.join(WEIGHTS), model)?;
+    read_moments(dir, model, optimizer, &read_state(dir)?)
+}
+
+/// Reads the arrays of `model` from `file`, one after the other.
+///
+/// # Errors
+/// As [`restore_arrays`].
+pub(crate) fn restore_weights(file: &Path, model: &mut Model) -> Result<()> {
     let device = Arc::clone(model.device());
-    let file = SafetensorsFile::open(&dir.join(WEIGHTS))?;
+    let file = SafetensorsFile::open(file)?;
     for param in model.each_param_mut() {
         file.expect_shape(param.name(), param.shape())?;
         device.write(&file.read_f32(param.name())?, param.value_mut())?;
         file.release(param.name())?;
     }
-    read_moments(dir, model, optimizer, &read_state(dir)?)
+    Ok(())
 }
 
 fn read_moments(

@@ -8,6 +8,7 @@
 pub mod branch;
 mod control;
 mod divergence;
+pub mod ema;
 mod error;
 pub mod evaluate;
 mod events;
@@ -26,6 +27,7 @@ pub mod task;
 pub mod trainer;
 
 pub use branch::Branch;
+pub use ema::Ema;
 pub use error::{Error, Result};
 pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
 pub use finite::ensure_finite;

@@ -1,7 +1,7 @@
 //! Observers of a run.
 
 use tokenformer_core::growth::GrowthReport;
-use tokenformer_report::Record;
+use tokenformer_report::{Record, Unit};
 
 /// The progress of a run after a step.
 #[derive(Clone, Copy, Debug)]
@@ -10,7 +10,7 @@ pub struct Progress {
     pub step: u64,
     /// Total number of updates.
     pub steps: u64,
-    /// Loss of this step's batch, in nats per token.
+    /// Loss of this step's batch, in nats per token or image.
     pub loss: f64,
     /// The same in bits per byte, if the bytes are known.
     pub bits_per_byte: Option<f64>,
@@ -20,8 +20,12 @@ pub struct Progress {
     pub lr: f64,
     /// Time of this step.
     pub step_ms: f64,
-    /// Tokens of this step per second.
-    pub tokens_per_s: f64,
+    /// What the predictions are of.
+    pub unit: Unit,
+    /// Predictions of this step per second.
+    pub per_s: f64,
+    /// Share of the step's time that was spent waiting for data, 0 to 1, where that is known.
+    pub waiting: Option<f64>,
     /// Stage.
     pub stage: u32,
     /// Parameters.

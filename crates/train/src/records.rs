@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::{
     ControlRecord, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput,
-    ResumePoint, SampleRecord, SiteGrowth, TrainRecord,
+    ResumePoint, SampleRecord, SiteGrowth, TrainRecord, Unit,
 };
 
 /// The records' file in a run directory.
@@ -43,6 +43,8 @@ pub(crate) struct Update {
     /// Targets in its batch.
     pub targets: u64,
     pub took: Duration,
+    /// Part of that time spent waiting for data, where samples are prepared beside the training.
+    pub waited: Option<Duration>,
 }
 
 /// Writes and tells.
@@ -53,8 +55,18 @@ pub(crate) struct Records<'a> {
     /// The recipe and the circumstances, for the report.
     config_toml: String,
     environment: Vec<(String, String)>,
-    /// Time spent in updates, and their number, since the last train record.
-    pending_time: (Duration, u64),
+    /// What predictions are of.
+    unit: Unit,
+    /// Since the last train record.
+    pending: Pending,
+}
+
+/// Updates without a record.
+#[derive(Default)]
+struct Pending {
+    updates: u64,
+    took: Duration,
+    waited: Option<Duration>,
 }
 
 impl<'a> Records<'a> {
@@ -65,6 +77,7 @@ impl<'a> Records<'a> {
         observer: &'a mut dyn Observer,
         config_toml: String,
         environment: Vec<(String, String)>,
+        unit: Unit,
     ) -> Result<Self> {
         let metrics = MetricsWriter::open(out.join(METRICS), Some(point))?;
         let damage = metrics.damage().map(ToString::to_string);
@@ -74,7 +87,8 @@ impl<'a> Records<'a> {
             observer,
             config_toml,
             environment,
-            pending_time: (Duration::ZERO, 0),
+            unit,
+            pending: Pending::default(),
         };
         if let Some(damage) = damage {
             records.warning(point.step, &damage)?;
@@ -108,7 +122,11 @@ impl<'a> Records<'a> {
 
     /// Tells of an update.
     pub fn update(&mut self, at: Place, steps: u64, update: Update) {
-        self.pending_time = (self.pending_time.0 + update.took, self.pending_time.1 + 1);
+        self.pending.updates += 1;
+        self.pending.took += update.took;
+        if let Some(more) = update.waited {
+            *self.pending.waited.get_or_insert_default() += more;
+        }
         self.observer.step(&Progress {
             step: at.step,
             steps,
@@ -117,7 +135,9 @@ impl<'a> Records<'a> {
             grad_norm: update.grad_norm,
             lr: update.lr,
             step_ms: update.took.as_secs_f64() * 1e3,
-            tokens_per_s: update.targets as f64 / update.took.as_secs_f64(),
+            unit: self.unit,
+            per_s: update.targets as f64 / update.took.as_secs_f64(),
+            waiting: waiting(update.waited, update.took),
             stage: at.stage,
             params: at.params,
         });
@@ -131,8 +151,9 @@ impl<'a> Records<'a> {
         bits_per_byte: Option<f64>,
         last: Update,
     ) -> Result<()> {
-        let (time, updates) = std::mem::take(&mut self.pending_time);
-        let step_s = time.as_secs_f64() / updates.max(1) as f64;
+        let pending = std::mem::take(&mut self.pending);
+        let step_s = pending.took.as_secs_f64() / pending.updates.max(1) as f64;
+        let per_s = |unit| (unit == self.unit).then_some(last.targets as f64 / step_s);
         self.write(Record::Train(TrainRecord {
             step: at.step,
             tokens: at.tokens,
@@ -144,13 +165,21 @@ impl<'a> Records<'a> {
             params: at.params,
             flops: Some(at.flops),
             step_ms: step_s * 1e3,
-            tokens_per_s: last.targets as f64 / step_s,
+            tokens_per_s: per_s(Unit::Token),
+            images_per_s: per_s(Unit::Image),
+            waiting: waiting(pending.waited, pending.took),
             skipped: last.skipped,
         }))
     }
 
-    /// Records an evaluation.
-    pub fn eval(&mut self, at: Place, found: &Evaluation) -> Result<()> {
+    /// Records an evaluation of the model, and of the average of its weights.
+    pub fn eval(
+        &mut self,
+        at: Place,
+        found: &Evaluation,
+        average: Option<&Evaluation>,
+    ) -> Result<()> {
+        let of_average = average.and_then(|found| found.accuracy);
         self.write(Record::Eval(EvalRecord {
             step: at.step,
             tokens: at.tokens,
@@ -159,8 +188,13 @@ impl<'a> Records<'a> {
             flops: Some(at.flops),
             loss: found.loss,
             bits_per_byte: found.bits_per_byte,
-            perplexity: found.perplexity(),
+            perplexity: (self.unit == Unit::Token).then(|| found.perplexity()),
             eval_tokens: found.tokens,
+            top1: found.accuracy.map(|accuracy| accuracy.top1),
+            top5: found.accuracy.map(|accuracy| accuracy.top5),
+            ema_loss: average.map(|found| found.loss),
+            ema_top1: of_average.map(|accuracy| accuracy.top1),
+            ema_top5: of_average.map(|accuracy| accuracy.top5),
         }))
     }
 
@@ -209,6 +243,11 @@ impl<'a> Records<'a> {
         self.observer.record(&record);
         Ok(())
     }
+}
+
+/// The share of a time that was waited.
+fn waiting(waited: Option<Duration>, took: Duration) -> Option<f64> {
+    Some(waited?.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE))
 }
 
 fn grow_record(report: &GrowthReport, tokens: u64) -> GrowRecord {

@@ -6,10 +6,8 @@ mod start;
 pub(crate) use start::{Start, start};
 
 use crate::error::Result;
-use crate::files::{self, KIND_CHECKPOINT, TrainState};
+use crate::files::{self, KIND_CHECKPOINT, Snapshot};
 use std::path::{Path, PathBuf};
-use tokenformer_core::Model;
-use tokenformer_core::optim::AdamW;
 use tokenformer_store::{CheckpointWriter, Warning};
 
 /// The recipe in a run directory.
@@ -25,15 +23,6 @@ pub enum Resume {
     Never,
     /// From the checkpoint (or run) at this path, into a run directory without one.
     From(PathBuf),
-}
-
-/// The state of a run in a checkpoint.
-pub(crate) struct Snapshot<'a> {
-    pub model: &'a Model,
-    pub optimizer: &'a AdamW,
-    pub state: &'a TrainState,
-    /// Files of the task.
-    pub files: &'a [(&'static str, Vec<u8>)],
 }
 
 /// A run directory, locked for this process.
@@ -79,9 +68,8 @@ impl RunDir {
 
     fn write(&mut self, now: &Snapshot<'_>) -> Result<()> {
         let step = now.state.step;
-        self.checkpoints.save(step, KIND_CHECKPOINT, |to| {
-            files::write_checkpoint(to, now.model, now.optimizer, now.state, now.files)
-        })?;
+        self.checkpoints
+            .save(step, KIND_CHECKPOINT, |to| files::write_checkpoint(to, now))?;
         self.saved = Some(step);
         Ok(())
     }

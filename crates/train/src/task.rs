@@ -13,8 +13,10 @@ use crate::evaluate::Evaluation;
 use crate::recipe::Recipe;
 use crate::scored::bits_per_byte;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport};
 use tokenformer_core::{Graph, Model, ModelConfig};
+use tokenformer_report::Unit;
 
 /// What a model did with a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,11 @@ pub trait Task {
     /// Files that a checkpoint holds besides those of the model, by name.
     fn files(&self) -> &[(&'static str, Vec<u8>)];
 
+    /// What predictions are of.
+    fn unit(&self) -> Unit {
+        Unit::Token
+    }
+
     /// Windows of a micro-batch.
     fn batch(&self) -> u64;
 
@@ -81,6 +88,11 @@ pub trait Task {
     /// # Errors
     /// If the data cannot be read.
     fn fill(&mut self, first: u64) -> Result<()>;
+
+    /// Time that [`Task::fill`] has spent so far, where samples are prepared beside the training.
+    fn waited(&self) -> Option<Duration> {
+        None
+    }
 
     /// Puts the loss of the micro-batch that was drawn last into `g`, every prediction with the factor `weight`.
     /// Returns the sum of the losses without the factor.

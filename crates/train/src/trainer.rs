@@ -4,15 +4,16 @@
 //! samples, a checkpoint. All of it is a function of the recipe and the data, so a run that was killed or stopped and
 //! goes on from its last checkpoint repeats exactly what it would have done.
 
+use crate::ema::Ema;
 use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::events::is_near_growth;
-use crate::files::{Best, TrainState};
+use crate::files::{Best, Snapshot, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
 use crate::recipe::{Recipe, Resolved};
 use crate::records::{Place, Records, Update};
-use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Snapshot, Start, start};
+use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Start, start};
 use crate::scored::bits_per_byte;
 use crate::task::{self, Nats, Task};
 use std::ops::ControlFlow;
@@ -41,6 +42,7 @@ pub struct Trainer<'a> {
     pub(crate) recipe: Recipe,
     pub(crate) task: Box<dyn Task>,
     pub(crate) model: Model,
+    pub(crate) ema: Option<Ema>,
     pub(crate) optimizer: AdamW,
     pub(crate) gradients: Gradients,
     pub(crate) state: TrainState,
@@ -90,13 +92,19 @@ impl<'a> Trainer<'a> {
         );
         let help =
             "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";
-        memory::ensure("this run", plan.total_bytes(), help)?;
+        let average_bytes = match recipe.ema.decay {
+            0.0 => 0,
+            _ => config.params().saturating_mul(size_of::<f32>() as u64),
+        };
+        let bytes = plan.total_bytes().saturating_add(average_bytes);
+        memory::ensure("this run", bytes, help)?;
 
         let mut warnings = Vec::new();
         let mut warn = |warning: Warning| warnings.push(warning.to_string());
         let mut dir = RunDir::open(out, &mut warn)?;
         let Start {
             model,
+            ema,
             optimizer,
             state,
             notes,
@@ -115,7 +123,9 @@ impl<'a> Trainer<'a> {
         };
         let config_toml = resolved.to_toml();
         tokenformer_store::write_atomic(&out.join(CONFIG_TOML), config_toml.as_bytes())?;
-        let mut records = Records::open(out.into(), point, observer, config_toml, environment)?;
+        let unit = task.unit();
+        let mut records =
+            Records::open(out.into(), point, observer, config_toml, environment, unit)?;
         for warning in warnings {
             records.warning(state.step, &warning)?;
         }
@@ -126,6 +136,7 @@ impl<'a> Trainer<'a> {
             recipe,
             task,
             model,
+            ema,
             optimizer,
             gradients,
             sound_step: state.sound_step(),
@@ -234,6 +245,7 @@ impl<'a> Trainer<'a> {
     /// `stop` was set between two micro-batches.
     pub(crate) fn descend(&mut self, stop: &AtomicBool) -> Result<Option<Update>> {
         let started = Instant::now();
+        let waited = self.task.waited();
         let step = self.state.step + 1;
         self.model.set_step(self.state.step);
         let nats = self.accumulate(stop)?;
@@ -254,6 +266,9 @@ impl<'a> Trainer<'a> {
         let (Some(loss), Some(nats)) = (loss, nats) else {
             return Ok(None);
         };
+        if let Some(ema) = self.ema.as_mut().filter(|_| applied.updated) {
+            ema.update(&self.model, step - self.state.skipped)?;
+        }
         self.state.flops += flops;
         self.state.step = step;
         self.state.tokens += self.targets();
@@ -266,6 +281,7 @@ impl<'a> Trainer<'a> {
             skipped: !applied.updated,
             targets: self.targets(),
             took: started.elapsed(),
+            waited: (self.task.waited().zip(waited)).map(|(after, before)| after - before),
         }))
     }
 
@@ -393,7 +409,7 @@ impl<'a> Trainer<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Measures and records the held-out loss; `None` if `stop` was set meanwhile.
+    /// Measures and records the held-out loss, also that of the average of the weights; `None` if `stop` was set meanwhile.
     ///
     /// # Errors
     /// [`crate::Error::Diverged`] if it is not finite.
@@ -401,7 +417,14 @@ impl<'a> Trainer<'a> {
         let Some(found) = self.task.evaluate(&self.model, stop)? else {
             return Ok(None);
         };
-        self.records.eval(self.place(), &found)?;
+        let average = match &self.ema {
+            None => None,
+            Some(ema) => match self.task.evaluate(ema.model(), stop)? {
+                None => return Ok(None),
+                found => found,
+            },
+        };
+        self.records.eval(self.place(), &found, average.as_ref())?;
         if !found.loss.is_finite() {
             let got = format!("loss {}", found.loss);
             return Err(self.diverged("the held-out loss is not finite".into(), got));
@@ -432,6 +455,7 @@ impl<'a> Trainer<'a> {
         self.records.sync()?;
         self.dir.save(&Snapshot {
             model: &self.model,
+            ema: self.ema.as_ref(),
             optimizer: &self.optimizer,
             state: &self.state,
             files: self.task.files(),

@@ -9,7 +9,7 @@ use tokenformer_core::device::WeightFormat;
 use tokenformer_core::{Device, Model, presets};
 use tokenformer_cpu::Cpu;
 use tokenformer_store::DirWriter;
-use tokenformer_train::files::{KIND_MODEL, load_for_inference, load_model, write_model};
+use tokenformer_train::files::{KIND_MODEL, Weights, load_for_inference, load_model, write_model};
 
 /// A line of /proc/self/status in bytes.
 fn status(name: &str) -> u64 {
@@ -44,7 +44,7 @@ fn loading_holds_the_weights_once() {
         let before = status("VmRSS:");
         let model = match is_inference {
             false => load_model(&dir, &device).unwrap(),
-            true => load_for_inference(&dir, &device, WeightFormat::F32).unwrap(),
+            true => load_for_inference(&dir, &device, Weights::Trained, WeightFormat::F32).unwrap(),
         };
         let weights = 4 * model.param_count();
         let taken = status("VmHWM:") - before;

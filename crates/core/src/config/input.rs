@@ -59,6 +59,8 @@ pub enum Pool {
     Class,
     /// The mean of all patches; there is no class token.
     Mean,
+    /// The mean of all patches, which attend to a class token too; timm's `global_pool="avg"`.
+    MeanBesideClass,
 }
 
 impl ImageInput {
@@ -85,7 +87,7 @@ impl ImageInput {
 
     /// Whether a class token stands before the patches.
     pub fn has_class_token(&self) -> bool {
-        self.pool == Pool::Class
+        self.pool != Pool::Mean
     }
 
     /// Length `T` of the sequence that the blocks see: the patches, and the class token if there is one.
@@ -94,7 +96,7 @@ impl ImageInput {
     }
 
     /// Checks every size; `field` names the input in messages.
-    pub(super) fn check(&self, field: &str) -> Result<()> {
+    pub(crate) fn check(&self, field: &str) -> Result<()> {
         size(&format!("{field}.channels"), self.channels, MAX_CHANNELS)?;
         let sides = [("height", self.height), ("width", self.width)];
         for ((name, side), patch) in sides.into_iter().zip(self.patch) {

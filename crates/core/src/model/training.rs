@@ -82,6 +82,21 @@ impl Model {
         Ok(())
     }
 
+    /// Takes each joint `τ` from `other`, a model of the same shapes: an average of weights has no scores to follow.
+    ///
+    /// # Panics
+    /// If `other` has other sites.
+    pub fn follow_taus(&mut self, other: &Model) {
+        for (block, other) in self.blocks.iter_mut().zip(&other.blocks) {
+            for kind in SiteKind::ALL {
+                if let Some(site) = block.site_mut(kind) {
+                    let other = other.site(kind).expect("a site in both models");
+                    site.set_tau(other.tau());
+                }
+            }
+        }
+    }
+
     /// Floating-point operations of training on one token at context length `t`: as
     /// [`crate::ModelConfig::train_flops_per_token`], less the gradients of frozen arrays, which cost 2 products of 3.
     pub fn train_flops_per_token(&self, t: usize) -> f64 {

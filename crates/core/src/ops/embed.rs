@@ -52,17 +52,18 @@ pub(crate) struct Select {
 }
 
 impl Select {
-    /// Rows `index` of a value: `[index.len(), 1, D]`.
+    /// Rows `index` of a value, as `batch` sequences: `[batch, index.len() / batch, D]`.
     pub fn forward(
         rec: &mut Recorder,
         x: &Tensor,
         index: &[u32],
+        batch: usize,
     ) -> Result<(Tensor, Option<Self>)> {
         let width = x.width();
         let index = Temp::indices(&rec.device, index)?;
         let mut y = rec.temp(index.len() * width)?;
         rec.device.gather_rows(&x.data, &index, width, &mut y)?;
-        let y = rec.tensor(y.share(), [index.len(), 1, width]);
+        let y = rec.tensor(y.share(), [batch, index.len() / batch, width]);
         let note = x.var.zip(y.var).map(|(var, out)| Self {
             x: var,
             out,

@@ -17,6 +17,7 @@ use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, SiteKind, i
 use tokenformer_cpu::Cpu;
 
 pub mod golden;
+pub mod images;
 
 pub const ROTARY: Positions = Positions::Rotary {
     fraction: 0.5,

@@ -586,6 +586,10 @@ impl Device for Cpu {
         }
     }
 
+    fn lerp(&self, weight: f32, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        self.exec(|exec| elementwise::lerp(exec, weight, floats_mut(y), floats(x)))
+    }
+
     fn fused_site(&self) -> Option<&dyn FusedSite> {
         Some(self)
     }

@@ -15,7 +15,7 @@ use crate::decode::{DecodeOptions, Unreadable, dimensions};
 use crate::error::{Error, Result};
 use crate::layout::{KIND, file_names, is_image_dataset};
 use crate::picture::Picture;
-use crate::resize::{Filter, resize};
+use crate::resize::reduce;
 use crate::source::{Data, Item, Loaded, Source};
 use crate::split::Split;
 
@@ -284,7 +284,7 @@ impl Work<'_> {
         let Loaded { picture, file } = self.source.load(item, &self.options.decode)?;
         let picture = picture.into_channels(self.channels);
         let picture = match self.options.resize {
-            Some(side) => reduced(picture, side),
+            Some(side) => reduce(picture, side),
             None => picture,
         };
         let content = picture.content_hash();
@@ -413,19 +413,6 @@ fn notes(source: &Source, splits: &[super::SplitSummary]) -> Vec<String> {
         }
     }
     notes
-}
-
-/// The picture with at most `side` pixels on its shorter side.
-fn reduced(picture: Picture, side: usize) -> Picture {
-    let (width, height) = (picture.width(), picture.height());
-    if width.min(height) <= side {
-        return picture;
-    }
-    let (width, height) = match width <= height {
-        true => (side, side * height / width),
-        false => (side * width / height, side),
-    };
-    resize(&picture, width, height, Filter::Bicubic)
 }
 
 impl SplitWriter {

@@ -92,6 +92,22 @@ impl ImageSet {
         &self.summary
     }
 
+    /// A hash of what a split teaches: its classes, pixels and labels in their order; nothing if there is no such split.
+    /// Where the pictures lie is not in it.
+    pub fn identity(&self, split: Split) -> Option<String> {
+        let pictures = self.split(split)?;
+        let mut hasher = blake3::Hasher::new();
+        for class in &self.summary.classes {
+            hasher.update(&(class.len() as u64).to_le_bytes());
+            hasher.update(class.as_bytes());
+        }
+        for index in 0..pictures.len() {
+            hasher.update(&pictures.label(index).to_le_bytes());
+            hasher.update(&pictures.content_hash(index));
+        }
+        Some(hasher.finalize().to_hex().to_string())
+    }
+
     /// The pictures of a split, if it exists.
     pub fn split(&self, split: Split) -> Option<&Pictures> {
         let found = self.splits.iter().find(|(name, _)| *name == split);

@@ -123,22 +123,20 @@ impl Maker {
     fn sample(&self, position: u64) -> Result<Sample> {
         let pictures = self.pictures()?;
         let preprocess = &self.options.preprocess;
-        let mut pixels = vec![0.0; preprocess.len()];
-        let image = match &self.order {
+        let (image, pixels) = match &self.order {
             None => {
                 let image = position as usize;
-                let picture = preprocess.center(pictures.picture(image)?);
-                preprocess.normalise(&picture, &mut pixels);
-                image
+                (image, preprocess.input(pictures.picture(image)?))
             }
             Some(order) => {
                 let image = order.at(position);
                 let mut draws = Draws::new(self.options.seed, Purpose::Augment, position);
+                let mut pixels = vec![0.0; preprocess.len()];
                 let picture = pictures.picture(image)?;
                 self.options
                     .augment
                     .apply(picture, preprocess, &mut draws, &mut pixels);
-                image
+                (image, pixels)
             }
         };
         Ok(Sample {

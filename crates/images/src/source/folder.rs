@@ -158,6 +158,32 @@ fn check_classes(
     Ok(())
 }
 
+/// The pictures in a folder and below it, whatever their classes.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Files from the folder on, in byte order of their names.
+    pub names: Vec<String>,
+    /// What was meant as a picture and cannot be read, with the reason.
+    pub unreadable: Vec<(String, Unreadable)>,
+    /// Files that are no pictures and do not look like any.
+    pub others: usize,
+}
+
+/// Lists the pictures in `dir` and below it; hidden files are left out.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn list(dir: &Path) -> Result<Listed> {
+    let mut listing = Listing::default();
+    let mut items = Vec::new();
+    listing.pictures(dir, "", 0, &mut items)?;
+    Ok(Listed {
+        names: items.into_iter().map(|item| item.name).collect(),
+        unreadable: listing.unreadable,
+        others: listing.others,
+    })
+}
+
 /// Counts and notes from listing folders.
 #[derive(Default)]
 struct Listing {

@@ -14,6 +14,8 @@ mod folder;
 pub mod fractals;
 mod idx;
 
+pub use folder::{Listed, list};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

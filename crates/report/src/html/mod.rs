@@ -9,7 +9,7 @@ pub use page::Page;
 
 use crate::escape::escape;
 use crate::plots::{Plot, plots};
-use crate::records::Record;
+use crate::records::{Record, Unit};
 use crate::svg;
 use crate::timeline::stages;
 
@@ -43,7 +43,11 @@ pub fn render(input: &ReportInput<'_>) -> String {
     out.push_str(&summary::header(input.title, input.records, &stages));
     out.push_str(&notes(input.notes));
     out.push_str(&figures(&full));
-    push_section(&mut out, "Stages", &tables::stages(&stages));
+    push_section(
+        &mut out,
+        "Stages",
+        &tables::stages(&stages, Unit::of(input.records)),
+    );
     push_section(&mut out, "Growth", &tables::growths(input.records, &zooms));
     push_section(
         &mut out,

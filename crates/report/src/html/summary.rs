@@ -1,7 +1,7 @@
 //! The top of the report: a summary of the run and its results.
 
 use crate::escape::escape;
-use crate::records::{EvalRecord, Record, TrainRecord};
+use crate::records::{EvalRecord, Record, TrainRecord, Unit};
 use crate::series::median;
 use crate::svg::{hue_class, short};
 use crate::table::{human_count, human_duration};
@@ -52,10 +52,12 @@ fn sentence(records: &[Record], stages: &[Stage<'_>]) -> String {
         }
         Losses::None => String::new(),
     };
-    format!("{subject}, trained on <b>{tokens} tokens</b>{result}.")
+    let unit = Unit::of(records).plural();
+    format!("{subject}, trained on <b>{tokens} {unit}</b>{result}.")
 }
 
 fn cards(records: &[Record], stages: &[Stage<'_>]) -> String {
+    let unit = Unit::of(records);
     let mut out = String::from("<div class=\"cards\">\n");
     let mut card = |label: &str, value: &str, detail: &str| {
         out.push_str(&format!(
@@ -78,12 +80,19 @@ fn cards(records: &[Record], stages: &[Stage<'_>]) -> String {
     }
     match Losses::of(records) {
         Losses::HeldOut([first, last]) => {
-            let perplexity = format!("perplexity {}", short(last.perplexity));
+            let perplexity = last.perplexity.map(|p| format!("perplexity {}", short(p)));
             card(
                 "Held-out loss",
                 &arrow(&short(first.loss), &short(last.loss)),
-                &perplexity,
+                perplexity.as_deref().unwrap_or("nats per image"),
             );
+            if let (Some(first), Some(last)) = (first.top1, last.top1) {
+                card(
+                    "Accuracy",
+                    &arrow(&percent(first), &percent(last)),
+                    "held-out, top 1",
+                );
+            }
             if let (Some(first), Some(last)) = (first.bits_per_byte, last.bits_per_byte) {
                 card(
                     "Bits per byte",
@@ -95,7 +104,7 @@ fn cards(records: &[Record], stages: &[Stage<'_>]) -> String {
         Losses::Training([first, last]) => card(
             "Training loss",
             &arrow(&short(first.loss), &short(last.loss)),
-            "nats per token",
+            unit.choose("nats per token", "nats per image"),
         ),
         Losses::None => {}
     }
@@ -103,7 +112,7 @@ fn cards(records: &[Record], stages: &[Stage<'_>]) -> String {
     let steps = records.iter().filter(own).map(Record::step).max();
     let steps = steps.unwrap_or(0);
     card(
-        "Training tokens",
+        unit.choose("Training tokens", "Training images"),
         &human_count(end_tokens(stages)),
         &format!("{steps} steps"),
     );
@@ -114,11 +123,14 @@ fn cards(records: &[Record], stages: &[Stage<'_>]) -> String {
         .last()
         .unwrap_or(0.0);
     let speeds = records.iter().filter_map(|record| match record {
-        Record::Train(r) if r.tokens_per_s.is_finite() => Some(r.tokens_per_s),
+        Record::Train(r) => r
+            .tokens_per_s
+            .or(r.images_per_s)
+            .filter(|speed| speed.is_finite()),
         _ => None,
     });
     let speed = median(speeds.collect()).map_or(String::new(), |speed| {
-        format!("median {} tokens/s", human_count(speed as u64))
+        format!("median {} {}/s", human_count(speed as u64), unit.plural())
     });
     card("Training time", &human_duration(elapsed_ms / 1e3), &speed);
     out.push_str("</div>\n");
@@ -178,6 +190,11 @@ impl<'a> Losses<'a> {
             None => Self::None,
         }
     }
+}
+
+/// A share in percent.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
 }
 
 fn end_tokens(stages: &[Stage<'_>]) -> u64 {

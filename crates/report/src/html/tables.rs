@@ -3,7 +3,7 @@
 use super::figure;
 use crate::escape::escape;
 use crate::plots::Plot;
-use crate::records::{EvalRecord, GrowRecord, Record};
+use crate::records::{EvalRecord, GrowRecord, Record, Unit};
 use crate::svg::{hue_class, short};
 use crate::table::human_count;
 use crate::timeline::Stage;
@@ -11,14 +11,16 @@ use crate::timeline::Stage;
 /// A column of the stages table: its header, and its cell for a stage.
 type Column = (&'static str, fn(&Stage<'_>) -> String);
 
-pub(super) fn stages(stages: &[Stage<'_>]) -> String {
+pub(super) fn stages(stages: &[Stage<'_>], unit: Unit) -> String {
     if stages.is_empty() {
         return String::new();
     }
     let mut columns: Vec<Column> = vec![
         ("Stage", stage_name),
         ("Parameters", |stage| human_count(stage.params)),
-        ("Tokens", |stage| human_count(stage.tokens())),
+        (unit.choose("Tokens", "Images"), |stage| {
+            human_count(stage.tokens())
+        }),
         ("Steps", |stage| {
             stage.end_step.saturating_sub(stage.start_step).to_string()
         }),
@@ -35,6 +37,11 @@ pub(super) fn stages(stages: &[Stage<'_>]) -> String {
             eval(bits(stage.first_eval))
         }));
         columns.push(("<br>last", |stage| eval(bits(stage.last_eval))));
+    }
+    let has_top1 = |stage: &Stage<'_>| stage.last_eval.is_some_and(|r| r.top1.is_some());
+    if stages.iter().any(has_top1) {
+        columns.push(("Top 1,<br>first", |stage| top1(stage.first_eval)));
+        columns.push(("<br>last", |stage| top1(stage.last_eval)));
     }
     if stages.iter().any(|stage| stage.growth.is_some()) {
         columns.push(("Largest logit<br>change at growth", |stage| {
@@ -75,6 +82,11 @@ fn bits(eval: Option<&EvalRecord>) -> Option<f64> {
     eval.and_then(|r| r.bits_per_byte)
 }
 
+fn top1(eval: Option<&EvalRecord>) -> String {
+    let share = eval.and_then(|r| r.top1);
+    share.map_or("–".to_owned(), super::summary::percent)
+}
+
 fn eval(value: Option<f64>) -> String {
     value.map_or("–".to_owned(), short)
 }
@@ -91,17 +103,18 @@ pub(super) fn growths(records: &[Record], zooms: &[Plot]) -> String {
         })
         .collect();
     let open = growths.len() <= MAX_OPEN;
+    let unit = Unit::of(records);
     growths
         .iter()
         .enumerate()
         .map(|(index, r)| {
             let zoom = zooms.iter().find(|plot| plot.growth() == Some(index));
-            growth(r, open, zoom)
+            growth(r, unit, open, zoom)
         })
         .collect()
 }
 
-fn growth(r: &GrowRecord, open: bool, zoom: Option<&Plot>) -> String {
+fn growth(r: &GrowRecord, unit: Unit, open: bool, zoom: Option<&Plot>) -> String {
     let layers = if r.layers_before == r.layers_after {
         String::new()
     } else {
@@ -127,13 +140,14 @@ fn growth(r: &GrowRecord, open: bool, zoom: Option<&Plot>) -> String {
          <tbody>\n{rows}</tbody></table></div>"
     );
     format!(
-        "<details class=\"card\"{}><summary><span class=\"swatch {}\"></span><b>{}</b><small>step {}, {} tokens: \
+        "<details class=\"card\"{}><summary><span class=\"swatch {}\"></span><b>{}</b><small>step {}, {} {}: \
          {} → {} parameters{layers}; largest logit change {}</small></summary>{}{}</details>\n",
         if open { " open" } else { "" },
         hue_class(r.stage),
         escape(&r.summary),
         r.step,
         human_count(r.tokens),
+        unit.plural(),
         human_count(r.params_before),
         human_count(r.params_after),
         logit_difference(r.max_logit_diff),

@@ -52,11 +52,15 @@ impl Run<'_> {
         let mut chart = self.chart(
             &format!("growth_zoom_{number}"),
             &format!("Loss around growth {number}"),
-            "training loss in nats per token, lower is better",
+            self.unit.choose(
+                "training loss in nats per token, lower is better",
+                "training loss in nats per image, lower is better",
+            ),
         );
         chart.size = Size::Wide;
         chart.x_range = x_range;
         chart.x_label = "updates since the growth";
+        chart.x_unit = "updates";
         let steps = self
             .stages
             .iter()

@@ -2,12 +2,15 @@
 //!
 //! One JSON object per line, tagged by its first key `kind`. Keys come in declaration order and floats in their shortest
 //! form that reads back exactly, so that equal values are equal bytes. JSON has no NaN or infinity: a non-finite float is
-//! written as `null` and read back as NaN.
+//! written as `null` and read back as NaN. A run on pictures counts pictures where one on text counts tokens, and has
+//! accuracies in place of a perplexity.
 
 mod reader;
+mod unit;
 mod writer;
 
 pub use reader::read;
+pub use unit::Unit;
 pub use writer::{Damage, MetricsWriter, ResumePoint};
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -63,9 +66,9 @@ impl Record {
 pub struct TrainRecord {
     /// Steps done, this one included.
     pub step: u64,
-    /// Training tokens seen since the run began, this step's included.
+    /// Training tokens, or images, seen since the run began, this step's included.
     pub tokens: u64,
-    /// Training loss in nats per token.
+    /// Training loss in nats per token, or image.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// Training loss in bits per byte of text, where the bytes are known.
@@ -87,9 +90,23 @@ pub struct TrainRecord {
     /// Mean wall-clock milliseconds per step since the previous train record.
     #[serde(deserialize_with = "null_is_nan")]
     pub step_ms: f64,
-    /// Training tokens per second since the previous train record.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub tokens_per_s: f64,
+    /// Training tokens per second since the previous train record, of a run on text.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "null_is_some_nan"
+    )]
+    pub tokens_per_s: Option<f64>,
+    /// Training images per second likewise, of a run on pictures.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "null_is_some_nan"
+    )]
+    pub images_per_s: Option<f64>,
+    /// Share of that time that was spent waiting for pictures, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<f64>,
     /// True when loss or gradient was not finite and the update was skipped.
     pub skipped: bool,
 }
@@ -108,17 +125,36 @@ pub struct EvalRecord {
     /// Floating-point operations of training so far, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops: Option<f64>,
-    /// Held-out loss in nats per token.
+    /// Held-out loss in nats per token, or image.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// Held-out loss in bits per byte of text, where the bytes are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
-    /// `exp(loss)`.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub perplexity: f64,
-    /// Held-out tokens measured.
+    /// `exp(loss)`, of a run on text.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "null_is_some_nan"
+    )]
+    pub perplexity: Option<f64>,
+    /// Held-out tokens, or images, measured.
     pub eval_tokens: u64,
+    /// Share of the images whose class has the highest logit, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top1: Option<f64>,
+    /// Share of the images whose class is among the five highest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5: Option<f64>,
+    /// Loss of the average of the weights, if the run keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_loss: Option<f64>,
+    /// `top1` of the average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_top1: Option<f64>,
+    /// `top5` of the average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_top5: Option<f64>,
 }
 
 /// A growth event.
@@ -200,4 +236,9 @@ pub struct NoteRecord {
 
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// As [`null_is_nan`], of a key that may be missing.
+fn null_is_some_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    null_is_nan(deserializer).map(Some)
 }

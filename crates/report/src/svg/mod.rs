@@ -33,6 +33,8 @@ pub(crate) struct Chart {
     pub size: Size,
     pub x_range: Range,
     pub x_label: &'static str,
+    /// What is counted along x.
+    pub x_unit: &'static str,
     pub bands: Vec<Band>,
     pub layers: Vec<Layer>,
     pub series: Vec<Series>,
@@ -225,9 +227,10 @@ fn draw_line(series: &Series, class: &str, frame: &Frame, chart: &str, out: &mut
 fn draw_dot((tokens, value): Point, frame: &Frame, out: &mut String) {
     let x = frame.x(tokens);
     let title = format!(
-        "{} after {} tokens",
+        "{} after {} {}",
         short(value),
-        tick_label(tokens, tokens)
+        tick_label(tokens, tokens),
+        frame.x_unit
     );
     let title = escape(&title);
     let shape = if value > frame.range.high {

@@ -28,7 +28,8 @@ use event::{Effect, Value};
 ///
 /// Events depend on the records alone: an event's wall time is the training time up to it, not the clock.
 ///
-/// Scalars: `train/{loss,bits_per_byte,grad_norm,lr,tokens_per_s}`, `eval/{loss,bits_per_byte,perplexity}` and
+/// Scalars: `train/{loss,bits_per_byte,grad_norm,lr,tokens_per_s}`, `eval/{loss,bits_per_byte,perplexity}`, of a run on
+/// pictures `train/{images_per_s,waiting}` and `eval/{top1,top5}`, of averaged weights `eval/ema_{loss,top1,top5}`, and
 /// `model/params`. Texts: `growth` and `samples`.
 ///
 /// # Errors
@@ -204,24 +205,27 @@ fn encode(records: &[Record]) -> Vec<Event> {
                     ("train/loss", Value::Scalar(r.loss)),
                     ("train/grad_norm", Value::Scalar(r.grad_norm)),
                     ("train/lr", Value::Scalar(r.lr)),
-                    ("train/tokens_per_s", Value::Scalar(r.tokens_per_s)),
-                    ("model/params", Value::Scalar(r.params as f64)),
                 ];
-                values.extend(
-                    r.bits_per_byte
-                        .map(|bits| ("train/bits_per_byte", Value::Scalar(bits))),
-                );
+                values.extend(scalars([("train/tokens_per_s", r.tokens_per_s)]));
+                values.push(("model/params", Value::Scalar(r.params as f64)));
+                values.extend(scalars([
+                    ("train/bits_per_byte", r.bits_per_byte),
+                    ("train/images_per_s", r.images_per_s),
+                    ("train/waiting", r.waiting),
+                ]));
                 push(record, &values);
             }
             Record::Eval(r) => {
-                let mut values = vec![
-                    ("eval/loss", Value::Scalar(r.loss)),
-                    ("eval/perplexity", Value::Scalar(r.perplexity)),
-                ];
-                values.extend(
-                    r.bits_per_byte
-                        .map(|bits| ("eval/bits_per_byte", Value::Scalar(bits))),
-                );
+                let mut values = vec![("eval/loss", Value::Scalar(r.loss))];
+                values.extend(scalars([
+                    ("eval/perplexity", r.perplexity),
+                    ("eval/bits_per_byte", r.bits_per_byte),
+                    ("eval/top1", r.top1),
+                    ("eval/top5", r.top5),
+                    ("eval/ema_loss", r.ema_loss),
+                    ("eval/ema_top1", r.ema_top1),
+                    ("eval/ema_top5", r.ema_top5),
+                ]));
                 push(record, &values);
             }
             Record::Grow(r) => push(record, &[("growth", Value::Text(&r.summary))]),
@@ -235,4 +239,14 @@ fn encode(records: &[Record]) -> Vec<Event> {
     // Records of a run are in this order already, but the file format does not guarantee it.
     events.sort_by_key(|event| event.step);
     events
+}
+
+/// Those of the values that there are.
+fn scalars<const N: usize>(
+    values: [(&'static str, Option<f64>); N],
+) -> impl Iterator<Item = (&'static str, Value<'static>)> {
+    let there = values
+        .into_iter()
+        .filter_map(|(tag, value)| Some((tag, value?)));
+    there.map(|(tag, value)| (tag, Value::Scalar(value)))
 }

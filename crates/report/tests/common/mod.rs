@@ -18,7 +18,9 @@ pub fn train(step: u64, loss: f64) -> Record {
         params: 12_800,
         flops: None,
         step_ms: 20.0,
-        tokens_per_s: 3200.0,
+        tokens_per_s: Some(3200.0),
+        images_per_s: None,
+        waiting: None,
         skipped: false,
     })
 }
@@ -32,8 +34,13 @@ pub fn eval(step: u64, stage: usize, loss: f64) -> Record {
         flops: None,
         loss,
         bits_per_byte: None,
-        perplexity: loss.exp(),
+        perplexity: Some(loss.exp()),
         eval_tokens: 1024,
+        top1: None,
+        top5: None,
+        ema_loss: None,
+        ema_top1: None,
+        ema_top5: None,
     })
 }
 
@@ -100,4 +107,31 @@ pub fn input<'a>(title: &'a str, records: &'a [Record]) -> ReportInput<'a> {
         environment: &[],
         notes: &[],
     }
+}
+
+/// The records of a short run on pictures that keeps an average of its weights.
+pub fn of_images() -> Vec<Record> {
+    let train = |step| match train(step, 2.0) {
+        Record::Train(r) => Record::Train(TrainRecord {
+            bits_per_byte: None,
+            tokens_per_s: None,
+            images_per_s: Some(1500.0),
+            waiting: Some(0.25),
+            ..r
+        }),
+        other => other,
+    };
+    let eval = |step, top1| match eval(step, 0, 1.5) {
+        Record::Eval(r) => Record::Eval(EvalRecord {
+            perplexity: None,
+            top1: Some(top1),
+            top5: Some(0.875),
+            ema_loss: Some(1.25),
+            ema_top1: Some(0.625),
+            ema_top5: Some(0.9375),
+            ..r
+        }),
+        other => other,
+    };
+    vec![eval(0, 0.125), train(1), train(2), eval(2, 0.5)]
 }

@@ -1,6 +1,6 @@
 //! From defaults, preset, file and `--set` to one recipe, remembering where each value came from.
 
-use super::tables::{GrowEvent, ModelTable, Recipe};
+use super::tables::{EmaTable, GrowEvent, ModelTable, Recipe};
 use crate::error::{Error, Result};
 use crate::schedule::{DecayShape, Schedule};
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use std::path::Path;
 use tokenformer_base::nearest;
 use tokenformer_core::config::{BaseSizes, NormSpan};
 use tokenformer_core::growth::{Amount, At, Fill, Growth, Method, Moments};
+use tokenformer_core::optim::AdamWConfig;
 use toml::{Table, Value};
 
 /// A recipe and the origin of its values.
@@ -280,6 +281,14 @@ fn schema() -> Table {
         model,
         grow: vec![grow],
         schedule,
+        optimizer: AdamWConfig {
+            layer_decay: 0.65,
+            ..AdamWConfig::default()
+        },
+        ema: EmaTable {
+            decay: 0.9998,
+            ..EmaTable::default()
+        },
         lr_base: BaseSizes {
             width: 64,
             mlp_hidden: 256,

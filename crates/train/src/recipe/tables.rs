@@ -32,6 +32,9 @@ pub struct Recipe {
     pub train: TrainTable,
     /// AdamW.
     pub optimizer: AdamWConfig,
+    /// An average of the weights beside them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ema: EmaTable,
     /// Learning rate.
     pub schedule: Schedule,
     /// Sizes of the model at which that learning rate was found; a matrix with another fan-in learns at a rate that is
@@ -60,6 +63,7 @@ impl Default for Recipe {
             model: ModelTable::from_preset("tiny").expect("a preset of the library"),
             train: TrainTable::default(),
             optimizer: AdamWConfig::default(),
+            ema: EmaTable::default(),
             schedule: Schedule::default(),
             lr_base: BaseSizes::default(),
             eval: EvalTable::default(),
@@ -307,6 +311,33 @@ impl Default for TrainTable {
     }
 }
 
+/// `[ema]`: an exponential moving average of the weights, which is evaluated and saved beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmaTable {
+    /// Share of the average that an update keeps; 0 for no average.
+    pub decay: f64,
+    /// Slows the decay of the first updates: update `t` keeps at most `(1 + t)/(warmup + t)`.
+    pub warmup: u64,
+}
+
+impl Default for EmaTable {
+    fn default() -> Self {
+        Self {
+            decay: 0.0,
+            warmup: 10,
+        }
+    }
+}
+
+impl EmaTable {
+    /// Share of the average that update `t` (1 is the first) keeps.
+    pub fn decay_at(&self, t: u64) -> f64 {
+        let early = (1.0 + t as f64) / (self.warmup as f64 + t as f64);
+        self.decay.min(early)
+    }
+}
+
 /// `[eval]`: held-out loss along the way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -517,6 +548,22 @@ impl Recipe {
                 &format!("at most {largest} with moments = \"bf16\""),
                 o.beta2.to_string(),
                 "its changes would be rounded away: use a smaller one, or moments = \"f32\"",
+            );
+        }
+        if !(o.layer_decay > 0.0 && o.layer_decay <= 1.0) {
+            return bad(
+                "optimizer.layer_decay",
+                "above 0 and at most 1",
+                o.layer_decay.to_string(),
+                "0.65 is usual to fine-tune a vision Transformer; 1 is no decay",
+            );
+        }
+        if !(0.0..1.0).contains(&self.ema.decay) {
+            return bad(
+                "ema.decay",
+                "from 0, which is no average, to below 1",
+                self.ema.decay.to_string(),
+                "0.9998 is usual for long runs, 0.99 for short ones",
             );
         }
         let grown = self.grow.iter().filter_map(|g| g.schedule.as_ref());

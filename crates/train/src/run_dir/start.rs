@@ -1,10 +1,11 @@
 //! Where a run starts: from scratch, or from a checkpoint that fits it.
 
 use super::differences::differences;
-use super::{Resume, RunDir, Snapshot};
+use super::{Resume, RunDir};
+use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::files::{self, TrainState};
+use crate::files::{self, Snapshot, TrainState};
 use crate::recipe::Recipe;
 use crate::records::METRICS;
 use crate::task::Task;
@@ -18,6 +19,7 @@ use tokenformer_store::{Warning, Which};
 /// What a run starts with.
 pub(crate) struct Start {
     pub model: Model,
+    pub ema: Option<Ema>,
     pub optimizer: AdamW,
     pub state: TrainState,
     /// Messages about the data, or about a resumed run.
@@ -43,6 +45,7 @@ pub(crate) fn start(
     if found.is_some() {
         let now = Snapshot {
             model: &start.model,
+            ema: start.ema.as_ref(),
             optimizer: &start.optimizer,
             state: &start.state,
             files: task.files(),
@@ -65,6 +68,7 @@ fn fresh(recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<S
     model.scale_rates(&recipe.lr_base);
     Ok(Start {
         optimizer: AdamW::new(recipe.optimizer.clone(), &model)?,
+        ema: Ema::new(recipe.ema, &model)?,
         model,
         state: TrainState::new(recipe.seed, recipe.model.clone(), task.identity()),
         notes: task.notes().to_vec(),
@@ -91,8 +95,10 @@ fn load(from: &Path, recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>)
         state.step
     )];
     notes.extend(differences(from, recipe));
+    let ema = Ema::load(recipe.ema, from, &model)?;
     Ok(Start {
         model,
+        ema,
         optimizer,
         state,
         notes,
