@@ -44,7 +44,7 @@ impl Branch {
         let mut branch = trunk.clone();
         branch
             .grow
-            .retain(|event| crate::events::has_happened(event, state));
+            .retain(|event| crate::planned::has_happened(event, state));
         let (start, end) = trunk.stage_of(state.step + 1);
         let own = (branch.grow.iter_mut().rev()).find_map(|event| event.schedule.as_mut());
         let schedule = own.unwrap_or(&mut branch.schedule);

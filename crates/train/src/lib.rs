@@ -17,6 +17,7 @@ pub mod finite;
 pub mod footprint;
 pub mod memory;
 pub mod observer;
+mod planned;
 pub mod recipe;
 mod records;
 mod run_dir;

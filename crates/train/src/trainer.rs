@@ -7,10 +7,10 @@
 use crate::ema::Ema;
 use crate::error::Result;
 use crate::evaluate::Evaluation;
-use crate::events::is_near_growth;
 use crate::files::{Best, Snapshot, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
+use crate::planned::is_near_growth;
 use crate::recipe::{Recipe, Resolved};
 use crate::records::{Place, Records, Update};
 use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Start, start};

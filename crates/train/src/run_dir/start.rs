@@ -4,8 +4,8 @@ use super::differences::differences;
 use super::{Resume, RunDir};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
-use crate::events;
 use crate::files::{self, Snapshot, TrainState};
+use crate::planned;
 use crate::recipe::Recipe;
 use crate::records::METRICS;
 use crate::task::Task;
@@ -40,7 +40,7 @@ pub(crate) fn start(
         Some(from) => load(from, recipe, task, device)?,
         None => fresh(recipe, task, device)?,
     };
-    events::check_next(&start.model, recipe, &start.state)?;
+    planned::check_next(&start.model, recipe, &start.state)?;
     let records = dir.path().join(METRICS);
     if found.is_some() {
         let now = Snapshot {
@@ -178,7 +178,7 @@ fn check(from: &Path, state: &TrainState, recipe: &Recipe, task: &dyn Task) -> R
             data,
         ));
     }
-    events::check_past(recipe, state, differs)
+    planned::check_past(recipe, state, differs)
 }
 
 /// The parts where two debug texts differ, with some context before them.
