@@ -4,8 +4,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use tokenformer_core::growth::GrowthReport;
-use tokenformer_report::{EvalRecord, Record, Unit};
 use tokenformer_report::table::{human_count, human_duration};
+use tokenformer_report::{EvalRecord, Record, Unit};
 use tokenformer_study::runner::Standing;
 use tokenformer_study::{NodeResult, Watcher};
 use tokenformer_train::{Observer, Progress};
@@ -78,9 +78,9 @@ fn progress_line(p: &Progress, stage_note: &str, eta_s: f64) -> String {
         Unit::Token => "tok/s",
         Unit::Image => "img/s",
     };
-    let waiting = p
-        .waiting
-        .map_or(String::new(), |share| format!(", {:.0} % waiting", 100.0 * share));
+    let waiting = p.waiting.map_or(String::new(), |share| {
+        format!(", {:.0} % waiting", 100.0 * share)
+    });
     format!(
         "step {}/{} | loss {:.4}{bpb} | grad {:.2} | lr {:.1e} | {:.0} ms | {} {unit}{waiting} | stage {}{stage_note} | eta {}",
         p.step,
@@ -104,7 +104,8 @@ fn eval_details(e: &EvalRecord) -> String {
         e.top1.map(|top1| format!("top-1 {:.2} %", percent(top1))),
         e.top5.map(|top5| format!("top-5 {:.2} %", percent(top5))),
         e.ema_loss.map(|loss| format!("average: loss {loss:.4}")),
-        e.ema_top1.map(|top1| format!("average: top-1 {:.2} %", percent(top1))),
+        e.ema_top1
+            .map(|top1| format!("average: top-1 {:.2} %", percent(top1))),
     ];
     let there = parts.into_iter().flatten();
     there.map(|part| format!(" | {part}")).collect()

@@ -98,9 +98,8 @@ impl Ema {
         let device = Arc::clone(grown.device());
         for (average, now) in self.model.each_param_mut().zip(grown.each_param()) {
             // How large these numbers are depends on the old ones, and the two models differ in them.
-            let by_size = |origin: &Origin| {
-                matches!(origin, Origin::Matched { .. } | Origin::Scores { .. })
-            };
+            let by_size =
+                |origin: &Origin| matches!(origin, Origin::Matched { .. } | Origin::Scores { .. });
             if origins.get(now.name()).is_some_and(by_size) {
                 device.copy(now.value(), average.value_mut())?;
             }

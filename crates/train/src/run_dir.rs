@@ -68,9 +68,8 @@ impl RunDir {
 
     fn write(&mut self, now: &Snapshot<'_>) -> Result<()> {
         let step = now.state.step;
-        self.checkpoints.save(step, KIND_CHECKPOINT, |to| {
-            files::write_checkpoint(to, now)
-        })?;
+        self.checkpoints
+            .save(step, KIND_CHECKPOINT, |to| files::write_checkpoint(to, now))?;
         self.saved = Some(step);
         Ok(())
     }

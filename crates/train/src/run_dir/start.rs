@@ -2,9 +2,9 @@
 
 use super::differences::differences;
 use super::{Resume, RunDir};
+use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::ema::Ema;
 use crate::files::{self, Snapshot, TrainState};
 use crate::recipe::Recipe;
 use crate::records::METRICS;
