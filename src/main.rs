@@ -35,6 +35,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Export(args) => commands::export::run(&args)?,
         Command::Verify(args) => commands::verify::run(&args)?,
         Command::Eval(args) => commands::eval::run(&args)?,
+        Command::Predict(args) => commands::predict::run(&args)?,
         Command::Generate(args) => commands::generate::run(&args)?,
         Command::Logits(args) => commands::logits::run(&args)?,
         Command::Inspect(args) => commands::inspect::run(&args)?,

@@ -134,6 +134,8 @@ pub struct ExportDataArgs {
 pub enum Split {
     Valid,
     Train,
+    /// Of pictures alone.
+    Test,
 }
 
 const PREPARE_EXAMPLES: &str = "\

@@ -1,6 +1,6 @@
 //! Flags of `eval`.
 
-use super::{ComputeArgs, Split, values};
+use super::{ComputeArgs, Split, WeightsArg, values};
 use clap::Args;
 use std::path::PathBuf;
 use tokenformer_core::WeightFormat;
@@ -9,7 +9,12 @@ const EXAMPLES: &str = "\
 Examples:
   tokenformer eval --model runs/grow --data data/mine
   tokenformer eval --model runs/grow --data data/mine --stride 64 --precision bf16 --json
-  tokenformer eval --model models/150m --tasks piqa,lambada_openai --limit 200";
+  tokenformer eval --model models/150m --tasks piqa,lambada_openai --limit 200
+  tokenformer eval --model runs/digits --data data/digits --split test --weights ema --out digits-test
+
+Of a model of images: top-1 and top-5, the expected calibration error, precision, recall and F1 of each class, and the
+commonest confusions. --out writes summary.json (with the keys of timm's validate.py), predictions.csv, classes.csv and
+confusions.csv. The test split is for one measurement at the end: choose recipes and checkpoints by `valid`.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -33,8 +38,8 @@ pub struct EvalArgs {
     /// Write each question with its scores, as JSON Lines.
     #[arg(long, value_name = "FILE", requires = "tasks")]
     pub samples: Option<PathBuf>,
-    /// Which part of the dataset.
-    #[arg(long, value_name = "valid|train", default_value = "valid")]
+    /// Which part of the dataset; `test` is there for pictures.
+    #[arg(long, value_name = "valid|train|test", default_value = "valid")]
     pub split: Split,
     /// Tokens of a window [default: the model's context].
     #[arg(long, value_name = "N", value_parser = values::count)]
@@ -45,9 +50,27 @@ pub struct EvalArgs {
     /// Score at most so many tokens; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = values::count)]
     pub tokens: usize,
-    /// Windows per forward pass [default: as many as have 2048 tokens]. The loss does not depend on it.
+    /// Windows, or pictures, per forward pass [default: as many windows as have 2048 tokens, 64 pictures]. Results do not
+    /// depend on it.
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub batch: Option<usize>,
+    /// Which weights of a checkpoint.
+    #[arg(long, value_name = "WEIGHTS", default_value = "trained")]
+    pub weights: WeightsArg,
+    /// Folder to write what was found of pictures into.
+    #[arg(long, value_name = "DIR", conflicts_with = "tasks")]
+    pub out: Option<PathBuf>,
+    /// Replace what an evaluation wrote to --out before.
+    #[arg(long, requires = "out")]
+    pub force: bool,
+    /// Share of the pictures that may be unreadable; they are listed, and left out of the accuracies.
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.01,
+        conflicts_with = "tasks"
+    )]
+    pub max_unreadable: f64,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

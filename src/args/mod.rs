@@ -9,6 +9,7 @@ mod generate;
 mod grow;
 mod images;
 mod inspect;
+mod predict;
 mod reproduce;
 mod train;
 mod values;
@@ -24,6 +25,7 @@ pub use generate::{GenerateArgs, LogitsArgs};
 pub use grow::GrowArgs;
 pub use images::{ImageArgs, MakeArgs, MakeWhat};
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
+pub use predict::{PredictArgs, WeightsArg};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
 pub use train::{RecipeArgs, TrainArgs};
 
@@ -84,8 +86,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Check a model directory: its hashes, and that it still computes what it did.
     Verify(VerifyArgs),
-    /// Measure the loss of a model on a dataset.
+    /// Measure a model on a dataset: its loss on text, its accuracy on pictures.
     Eval(EvalArgs),
+    /// Tell the classes of pictures.
+    Predict(PredictArgs),
     /// Continue a text.
     Generate(GenerateArgs),
     /// Write the logits and per-token losses of given tokens.

@@ -2,7 +2,7 @@
 
 use super::{dataset, print_json};
 use crate::args::{ExportDataArgs, ImportArgs, Split};
-use crate::{Failure, outputs, ui};
+use crate::{Failure, outputs, ui, usage};
 use std::path::PathBuf;
 use tokenformer_convert::corpus::{self, ImportCorpus, Part};
 use tokenformer_data::Tokenizer;
@@ -38,6 +38,10 @@ pub fn export(args: &ExportDataArgs) -> Result<(), Failure> {
     let part = match args.split {
         Some(Split::Train) => Part::Train,
         Some(Split::Valid) => Part::Valid,
+        Some(Split::Test) => {
+            let help = "a dataset of text has no test split";
+            return Err(usage("--split", "valid or train", "test", help).into());
+        }
         None => Part::All,
     };
     dataset::ensure("--data", &args.data)?;

@@ -2,6 +2,7 @@
 
 use crate::shell;
 use std::path::{Path, PathBuf};
+use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_train::recipe::Resolved;
 use tokenformer_train::{Error, Result};
 
@@ -45,7 +46,7 @@ pub fn ensure(flag: &str, dir: &Path) -> Result<()> {
 }
 
 fn is_dataset(dir: &Path) -> bool {
-    dir.join("dataset.json").exists()
+    dir.join("dataset.json").exists() || is_image_dataset(dir)
 }
 
 fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {

@@ -1,10 +1,13 @@
 //! `eval`: loss, perplexity and bits per byte on a dataset.
 
-use super::{dataset, device, load_model, print_json, stop_flag, tasks};
+use super::{
+    dataset, device, ensure_text, eval_images, load_weights, print_json, stop_flag, tasks,
+};
 use crate::args::{EvalArgs, Split};
 use crate::{Failure, shell, ui, usage};
 use std::path::Path;
 use tokenformer_data::Dataset;
+use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_store::Which;
 use tokenformer_train::{
     Error, EvalOptions, Evaluation, HeldOut, Protocol, Result, ScoredBytes, files, memory,
@@ -33,6 +36,7 @@ struct Output {
 pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
     match (&args.tasks, &args.data) {
         (Some(list), _) => tasks::eval(args, list),
+        (None, Some(data)) if is_image_dataset(data) => eval_images::run(args, data),
         (None, Some(data)) => Ok(on_dataset(args, data)?),
         (None, None) => Err(usage(
             "--data",
@@ -46,13 +50,33 @@ pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
 
 fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     dataset::ensure("--data", data)?;
+    if args.out.is_some() {
+        let help = "leave it out, or use --json";
+        return Err(usage(
+            "--out",
+            "a dataset of pictures",
+            "a dataset of text",
+            help,
+        ));
+    }
     let device = device(&args.compute)?;
     let dataset = Dataset::open(data)?;
-    let (found, model) = load_model(&args.model, Which::Best, &device, args.precision)?;
+    let (found, model) = load_weights(
+        &args.model,
+        Which::Best,
+        &device,
+        args.weights.into(),
+        args.precision,
+    )?;
+    ensure_text(&model)?;
     check_tokenizer(&found.dir, &dataset, data)?;
     let text = match args.split {
         Split::Valid => &dataset.valid,
         Split::Train => &dataset.train,
+        Split::Test => {
+            let help = "a dataset of text has no test split";
+            return Err(usage("--split", "valid or train", "test", help));
+        }
     };
     let options = options(args, model.context())?;
     let windows = text.len().div_ceil(args.stride.unwrap_or(options.context));

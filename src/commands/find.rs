@@ -1,6 +1,6 @@
 //! Finds the model of this program that a path leads to, or the command that makes one from it.
 
-use crate::shell;
+use crate::{shell, usage};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,33 @@ pub fn load_model(
     device: &Arc<dyn Device>,
     precision: WeightFormat,
 ) -> Result<(Resolved, Model)> {
+    load_weights(path, which, device, Weights::Trained, precision)
+}
+
+/// As [`load_model`], of the weights that are meant.
+pub fn load_weights(
+    path: &Path,
+    which: Which,
+    device: &Arc<dyn Device>,
+    weights: Weights,
+    precision: WeightFormat,
+) -> Result<(Resolved, Model)> {
     let found = find_model(path, which)?;
-    let model = files::load_for_inference(&found.dir, device, Weights::Trained, precision)?;
+    let model = files::load_for_inference(&found.dir, device, weights, precision)?;
     Ok((found, model))
+}
+
+/// Refuses a model of images where one that reads text is needed.
+pub fn ensure_text(model: &Model) -> Result<()> {
+    match model.input().is_tokens() {
+        true => Ok(()),
+        false => Err(usage(
+            "--model",
+            "a model that reads text",
+            "a model of images",
+            "`predict` tells the classes of pictures, and `eval` measures it on a dataset of pictures",
+        )),
+    }
 }
 
 /// The folders that `verify` looks at: one that was published by itself, of a run every checkpoint.

@@ -1,6 +1,6 @@
 //! `generate`: continue a text, streaming it to the terminal.
 
-use super::{device, load_model, stop_flag};
+use super::{device, ensure_text, load_model, stop_flag};
 use crate::args::GenerateArgs;
 use crate::ui::printable;
 use std::io::{IsTerminal, Read};
@@ -31,6 +31,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     };
     let device = device(&args.compute)?;
     let (found, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
+    ensure_text(&model)?;
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
     let eod = tokenizer.eod();
     let (mut tokens, losses) = tokenizer.encode_counted(&prompt)?;

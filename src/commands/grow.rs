@@ -5,14 +5,23 @@ use crate::args::GrowArgs;
 use crate::ui::growth_text;
 use crate::{outputs, shell, usage};
 use std::path::Path;
+use tokenformer_core::Model;
 use tokenformer_core::config::Input;
-use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow, params_after};
+use tokenformer_core::growth::{Amount, Birth, Growth, GrowthReport, Probe, grow, params_after};
 use tokenformer_core::init;
 use tokenformer_core::optim::AdamWConfig;
 use tokenformer_store::{DirWriter, Which};
-use tokenformer_train::files::{self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth, TrainState};
-use tokenformer_train::recipe::{MAX_NEW_LAYERS, resolve};
-use tokenformer_train::{Result, memory};
+use tokenformer_train::files::{
+    self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth, Snapshot, TrainState,
+};
+use tokenformer_train::recipe::{EmaTable, MAX_NEW_LAYERS, resolve};
+use tokenformer_train::{Ema, Result, memory};
+
+/// An average that is read and grown; its decay is that of the recipe it goes on with.
+const AVERAGE: EmaTable = EmaTable {
+    decay: 0.5,
+    warmup: 0,
+};
 
 /// Runs the verb.
 pub fn run(args: &GrowArgs) -> Result<()> {
@@ -88,30 +97,22 @@ pub fn run(args: &GrowArgs) -> Result<()> {
             seed: args.seed,
         },
     };
-    let (tokens, pixels);
-    let probe = match model.input() {
-        Input::Tokens => {
-            tokens = random_tokens(model.vocab(), model.context());
-            Probe::text(&tokens)
-        }
-        Input::Image(image) => {
-            let batch = 2;
-            pixels = init::normal(0, "growth probe", batch * image.pixels(), 1.0);
-            let pixels = &pixels;
-            Probe::Images { pixels, batch }
-        }
+    let mut ema = match &state {
+        Some(_) if found.dir.join(files::EMA).exists() => Ema::load(AVERAGE, &found.dir, &model)?,
+        _ => None,
     };
-    let report = grow(&mut model, &growth, birth, probe)?;
+    let report = grow_on_probe(&mut model, &growth, birth)?;
+    if let Some(ema) = &mut ema {
+        let grow = |average: &mut Model| grow_on_probe(average, &growth, birth);
+        ema.grow(&model, &growth, birth, grow)?;
+    }
     if let Some(optimizer) = &mut optimizer {
         optimizer.extend(&model)?;
         if growth.resets_moments() {
             optimizer.reset(&model)?;
         }
     }
-    let tokenizer = match found.dir.join(files::TOKENIZER).exists() {
-        true => Some(files::load_tokenizer(&found.dir)?.0),
-        false => None,
-    };
+    let task_files = files::task_files(&found.dir)?;
     if let Some(state) = &mut state {
         if report.params_after > report.params_before {
             state.stage += 1;
@@ -129,12 +130,18 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         KIND_MODEL
     };
     let mut to = DirWriter::begin(&args.to, kind)?;
-    match (&state, &optimizer, &tokenizer) {
-        (Some(state), Some(optimizer), Some(tokenizer)) => {
-            let tokenizer = [(files::TOKENIZER, tokenizer.clone())];
-            files::write_checkpoint(&mut to, &model, optimizer, state, &tokenizer)?;
+    match (&state, &optimizer) {
+        (Some(state), Some(optimizer)) if !task_files.is_empty() => {
+            let now = Snapshot {
+                model: &model,
+                ema: ema.as_ref(),
+                optimizer,
+                state,
+                files: &task_files,
+            };
+            files::write_checkpoint(&mut to, &now)?;
         }
-        _ => files::write_model(&mut to, &model, tokenizer.as_deref())?,
+        _ => files::write_model_of_task(&mut to, &model, &task_files)?,
     }
     to.write_json("growth.json", &report)?;
     to.commit()?;
@@ -149,6 +156,24 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Grows a model, and compares what it computes of made-up inputs before and after.
+fn grow_on_probe(model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport> {
+    let (tokens, pixels);
+    let probe = match model.input() {
+        Input::Tokens => {
+            tokens = random_tokens(model.vocab(), model.context());
+            Probe::text(&tokens)
+        }
+        Input::Image(image) => {
+            let batch = 2;
+            pixels = init::normal(0, "growth probe", batch * image.pixels(), 1.0);
+            let pixels = &pixels;
+            Probe::Images { pixels, batch }
+        }
+    };
+    Ok(grow(model, growth, birth, probe)?)
 }
 
 /// How to train on from the checkpoint at `to`, grown from the one at `from`: by the recipe of its run, where that is

@@ -1,6 +1,6 @@
 //! `logits`: writes logits for other programs.
 
-use super::{device, load_model};
+use super::{device, ensure_text, load_model};
 use crate::args::LogitsArgs;
 use crate::outputs;
 use crate::token_rows::TokenRows;
@@ -31,6 +31,7 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
     outputs::file("--out", &args.out, &[&args.tokens])?;
     let (tokens, batch) = read_tokens(&args.tokens)?;
     let (found, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
+    ensure_text(&model)?;
     outputs::file("--out", &args.out, &[&found.dir])?;
     let (t, v) = (tokens.len() / batch, model.vocab());
     if t > model.context() {

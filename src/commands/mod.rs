@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod demo;
 pub mod doctor;
 pub mod eval;
+pub mod eval_images;
 pub mod export;
 pub mod find;
 pub mod generate;
@@ -17,13 +18,14 @@ pub mod images;
 pub mod inspect;
 pub mod logits;
 pub mod plan;
+pub mod predict;
 pub mod reproduce;
 pub mod tasks;
 pub mod train;
 pub mod verify;
 
 pub use crate::signals::stop_flag;
-pub use find::{find_model, load_model, run_of};
+pub use find::{ensure_text, find_model, load_model, load_weights, run_of};
 
 use crate::args::{Cli, ComputeArgs};
 use crate::{devices, usage};

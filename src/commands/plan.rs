@@ -6,6 +6,8 @@ use std::path::Path;
 use tokenformer_core::Recompute;
 use tokenformer_core::presets::Preset;
 use tokenformer_data::Dataset;
+use tokenformer_images::dataset::{Pictures, is_image_dataset};
+use tokenformer_images::{ImageSet, Split};
 use tokenformer_report::table::{Table, human_bytes, human_count};
 use tokenformer_train::footprint::{Circumstances, Footprint};
 use tokenformer_train::recipe::{Recipe, resolve};
@@ -28,17 +30,21 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     dataset::locate(&mut resolved, recipe)?;
     let recipe = resolved.recipe;
     let device = device_in(&args.compute, recipe.train.precision)?;
-    let dataset = match recipe.data.dir.as_str() {
-        "" => None,
-        dir => Some(Dataset::open(Path::new(dir))?),
-    };
-    let vocab = match &dataset {
-        Some(dataset) => dataset.tokenizer.vocab_size(),
-        None => without_data(&recipe)?,
+    let (vocab, held_out) = match recipe.data.dir.as_str() {
+        "" => (without_data(&recipe)?, 0),
+        dir if is_image_dataset(Path::new(dir)) => {
+            let set = ImageSet::open(Path::new(dir))?;
+            let held_out = set.split(Split::Valid).map_or(0, Pictures::len);
+            (set.summary().classes.len(), held_out)
+        }
+        dir => {
+            let dataset = Dataset::open(Path::new(dir))?;
+            (dataset.tokenizer.vocab_size(), dataset.valid.len())
+        }
     };
     let around = Circumstances {
         vocab,
-        valid_tokens: dataset.as_ref().map_or(0, |d| d.valid.len()),
+        held_out,
         base_bytes: memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes),
     };
     let modes = (Recompute::ALL.into_iter())

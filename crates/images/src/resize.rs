@@ -28,6 +28,15 @@ pub enum Filter {
 }
 
 impl Filter {
+    /// `box`, `bilinear` or `bicubic`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Box => "box",
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+        }
+    }
+
     /// Distance from the centre at which the weight becomes 0, in source pixels without reduction.
     fn support(self) -> f64 {
         match self {

@@ -120,6 +120,9 @@ pub enum Error {
     /// Data and tokenizers.
     #[error(transparent)]
     Data(#[from] tokenformer_data::Error),
+    /// Pictures.
+    #[error(transparent)]
+    Images(#[from] tokenformer_images::Error),
     /// Checkpoints.
     #[error(transparent)]
     Store(#[from] tokenformer_store::Error),
@@ -140,6 +143,7 @@ impl Error {
             Self::Recipe { .. }
                 | Self::Resume { .. }
                 | Self::Core(tokenformer_core::Error::Config { .. })
+                | Self::Images(tokenformer_images::Error::Option { .. })
                 | Self::Data(
                     tokenformer_data::Error::Option { .. }
                         | tokenformer_data::Error::TokenizerSpec { .. }

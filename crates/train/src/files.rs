@@ -30,6 +30,12 @@ pub const WEIGHTS: &str = "model.safetensors";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// `optimizer.safetensors`.
 pub const MOMENTS: &str = "optimizer.safetensors";
+/// `classes.json`.
+pub const CLASSES: &str = "classes.json";
+/// `preprocess.json`.
+pub const PREPROCESS: &str = "preprocess.json";
+/// Files of a task that lie beside a model.
+const TASK_FILES: [&str; 3] = [TOKENIZER, CLASSES, PREPROCESS];
 /// `ema.safetensors`.
 pub const EMA: &str = "ema.safetensors";
 /// `state.json`.
@@ -217,6 +223,19 @@ fn write_buffers(
 /// If a file cannot be written or the device fails.
 pub fn write_model(to: &mut DirWriter, model: &Model, tokenizer: Option<&[u8]>) -> Result<()> {
     write_network(to, model, tokenizer.map(|bytes| (TOKENIZER, bytes)))
+}
+
+/// Writes `config.json`, `model.safetensors` and the files of a task into a directory that is being made.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_model_of_task(
+    to: &mut DirWriter,
+    model: &Model,
+    files: &[(&'static str, Vec<u8>)],
+) -> Result<()> {
+    let files = files.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+    write_network(to, model, files)
 }
 
 fn write_network<'f>(
@@ -458,6 +477,22 @@ pub fn load_for_training(
         model.set_training(&state.training);
     }
     Ok(model)
+}
+
+/// Reads the files of its task that lie beside a model, by name: the tokenizer, or classes and preprocessing.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn task_files(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let there = TASK_FILES
+        .into_iter()
+        .filter(|name| dir.join(name).exists());
+    there
+        .map(|name| {
+            let bytes = tokenformer_store::read_small(&dir.join(name), MAX_JSON_BYTES)?;
+            Ok((name, bytes))
+        })
+        .collect()
 }
 
 /// Reads the tokenizer of a model directory, as text and as a tokenizer.

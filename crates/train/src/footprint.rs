@@ -1,6 +1,7 @@
 //! The memory of a run, computed before it starts: each of its stages is run once with the same code as a dry run, on a
 //! copy of the device that allocates the memory and computes nothing.
 
+use crate::ema::Ema;
 use crate::error::Result;
 use crate::recipe::{GrowEvent, Recipe};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use tokenformer_core::growth::{Birth, GrowthMap};
 use tokenformer_core::optim::AdamW;
 use tokenformer_core::param::Param;
 use tokenformer_core::path::ParamRole;
-use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, Recompute};
+use tokenformer_core::{Device, Gradients, Graph, LossTargets, Model, ModelConfig, Recompute};
 
 /// Bytes of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +37,7 @@ pub struct StageFootprint {
     pub params: u64,
     /// Weights.
     pub weights_bytes: u64,
-    /// Both moments of AdamW.
+    /// Both moments of AdamW, and the average of the weights if there is one.
     pub moments_bytes: u64,
     /// Gradients, when all of them are there.
     pub gradients_bytes: u64,
@@ -55,10 +56,10 @@ pub struct StageFootprint {
 /// Inputs of a plan other than the recipe.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
-    /// Tokens of the vocabulary.
+    /// Tokens of the vocabulary, or classes.
     pub vocab: usize,
-    /// Tokens of the held-out text; 0 if there is no dataset.
-    pub valid_tokens: usize,
+    /// Tokens of the held-out text, or held-out pictures; 0 if there is no dataset yet.
+    pub held_out: usize,
     /// Bytes of the program and its data.
     pub base_bytes: u64,
 }
@@ -139,49 +140,32 @@ impl DryRun<'_> {
         })?;
         model.set_training(training);
         let weights = device.usage().persistent;
+        let ema = Ema::new(self.recipe.ema, &model)?;
         let mut optimizer = AdamW::new(self.recipe.optimizer.clone(), &model)?;
         let state = device.usage().persistent;
 
-        let context = config.context;
-        let valid = match self.around.valid_tokens {
-            0 => usize::MAX,
-            tokens => tokens,
-        };
-        let probe = vec![0; valid.min(context)];
-        let logits_bytes = size_of::<f32>() * probe.len() * config.vocab;
-        let check = |model: &Model| -> Result<()> {
-            let mut g = Graph::inference(&device);
-            let hidden = model.hidden(&mut g, &probe, 1, None)?;
-            model.logits(&mut g, &hidden)?;
-            Ok(())
-        };
+        let inputs = Inputs::new(config, self.recipe, self.around);
+        let logits_bytes = size_of::<f32>() * inputs.probe_rows() * config.vocab;
+        let check = |model: &Model| inputs.probe(model, &mut Graph::inference(&device));
         // The logits after the growth before, beside those before it.
         let mut born_peak = 0;
         if self.number > 0 {
             check(&model)?;
             born_peak = device.usage().total() + 2 * logits_bytes;
         }
-        let length = context.min(valid - 1);
-        let windows = match valid {
-            usize::MAX => train.batch,
-            tokens => train.batch.min((tokens - 1).div_ceil(length)),
-        };
-        let window = vec![0; windows * length];
-        let mut g = Graph::inference(&device);
-        model.loss(&mut g, &window, &window, windows, 0.0)?;
-        if sample.tokens > 0 {
-            let mut session = Session::new(&model, context)?;
+        inputs.evaluate(&model, &mut Graph::inference(&device))?;
+        if sample.tokens > 0 && config.input.is_tokens() {
+            let mut session = Session::new(&model, config.context)?;
             session.feed(&[0])?;
         }
 
-        let batch = vec![0; train.batch * context];
-        let (mut activations, mut all_gradients, mut nll) = (0, 0, Vec::new());
+        let (mut activations, mut all_gradients) = (0, 0);
         for _ in 0..2 {
             let mut gradients = Gradients::zeros(&device, model.each_param())?;
             for micro in 0..train.accumulate.min(2) {
                 let before = device.usage().temporary;
                 let mut g = Graph::training(&device, &mut gradients).recomputing(self.recompute);
-                model.loss_into(&mut g, &batch, &batch, train.batch, 1.0, &mut nll)?;
+                inputs.learn(&model, &mut g)?;
                 let table = match (micro, trains_table(&model)) {
                     (0, true) => size_of::<f32>() * config.vocab * config.width,
                     _ => 0,
@@ -208,7 +192,8 @@ impl DryRun<'_> {
             None => None,
         };
         let usage: Usage = device.usage();
-        let host = 2 * size_of::<u32>() * batch.len() + size_of::<f32>() * nll.len();
+        drop(ema);
+        let host = inputs.host_bytes(config);
         let peak = (usage.total() + host + before_growth).max(born_peak);
         let stage = StageFootprint {
             from_step: self.from_step,
@@ -223,6 +208,119 @@ impl DryRun<'_> {
             peak_bytes: peak as u64,
         };
         Ok((stage, grown))
+    }
+}
+
+/// What a run shows its model, all zeros.
+enum Inputs {
+    /// Sequences of tokens.
+    Tokens {
+        /// Of a micro-batch `[batch, T]`.
+        train: Vec<u32>,
+        batch: usize,
+        /// Of a pass of an evaluation, and how many sequences they are.
+        held_out: (Vec<u32>, usize),
+        /// What a growth compares logits on.
+        probe: Vec<u32>,
+    },
+    /// Pictures.
+    Images {
+        /// Of a micro-batch `[batch, C, H, W]`.
+        train: Vec<f32>,
+        batch: usize,
+        /// Pictures of a pass of an evaluation, and of a growth.
+        held_out: usize,
+        /// Numbers of a picture.
+        input: usize,
+    },
+}
+
+impl Inputs {
+    fn new(config: &ModelConfig, recipe: &Recipe, around: Circumstances) -> Self {
+        let (batch, context) = (recipe.train.batch, config.context);
+        let valid = match around.held_out {
+            0 => usize::MAX,
+            there => there,
+        };
+        if let Some(image) = config.input.image() {
+            let input = image.pixels();
+            return Self::Images {
+                train: vec![0.0; batch * input],
+                batch,
+                held_out: batch.min(valid),
+                input,
+            };
+        }
+        let length = context.min(valid - 1);
+        let windows = match valid {
+            usize::MAX => batch,
+            tokens => batch.min((tokens - 1).div_ceil(length)),
+        };
+        Self::Tokens {
+            train: vec![0; batch * context],
+            batch,
+            held_out: (vec![0; windows * length], windows),
+            probe: vec![0; valid.min(context)],
+        }
+    }
+
+    /// Rows of logits that a growth compares.
+    fn probe_rows(&self) -> usize {
+        match self {
+            Self::Tokens { probe, .. } => probe.len(),
+            Self::Images { held_out, .. } => *held_out,
+        }
+    }
+
+    /// Bytes on the host: inputs, targets and losses, and the inputs that are prepared ahead.
+    fn host_bytes(&self, config: &ModelConfig) -> usize {
+        let (index, float) = (size_of::<u32>(), size_of::<f32>());
+        match self {
+            Self::Tokens { train, .. } => (2 * index + float) * train.len(),
+            // Two micro-batches wait, and one is put together from a third.
+            Self::Images { train, batch, .. } => float * (4 * train.len() + batch * config.vocab),
+        }
+    }
+
+    fn probe<'m>(&self, model: &'m Model, g: &mut Graph<'m>) -> Result<()> {
+        let features = match self {
+            Self::Tokens { probe, .. } => model.hidden(g, probe, 1, None)?,
+            Self::Images {
+                train,
+                held_out,
+                input,
+                ..
+            } => model.pooled(g, &train[..held_out * input], *held_out)?,
+        };
+        model.logits(g, &features)?;
+        Ok(())
+    }
+
+    fn evaluate<'m>(&self, model: &'m Model, g: &mut Graph<'m>) -> Result<()> {
+        match self {
+            Self::Tokens {
+                held_out: (tokens, windows),
+                ..
+            } => {
+                model.loss(g, tokens, tokens, *windows, 0.0)?;
+                Ok(())
+            }
+            Self::Images { .. } => self.probe(model, g),
+        }
+    }
+
+    fn learn<'m>(&self, model: &'m Model, g: &mut Graph<'m>) -> Result<()> {
+        match self {
+            Self::Tokens { train, batch, .. } => {
+                model.loss(g, train, train, *batch, 1.0)?;
+            }
+            Self::Images { train, batch, .. } => {
+                let pooled = model.pooled(g, train, *batch)?;
+                let targets = vec![0.0; batch * model.vocab()];
+                model.losses(g, &pooled, LossTargets::Soft(&targets), 1.0)?;
+            }
+        }
+        Ok(())
     }
 }
 

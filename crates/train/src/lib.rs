@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod branch;
+pub mod classifier;
 mod control;
 mod divergence;
 pub mod ema;
@@ -24,17 +25,20 @@ mod run_dir;
 pub mod sample;
 pub mod schedule;
 pub mod scored;
+pub mod tally;
 pub mod task;
 pub mod trainer;
 
 pub use branch::Branch;
+pub use classifier::{Classifier, Labels};
 pub use ema::Ema;
 pub use error::{Error, Result};
-pub use evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
+pub use evaluate::{Accuracy, EvalOptions, Evaluation, HeldOut, Protocol};
 pub use finite::ensure_finite;
 pub use observer::{Observer, Progress, Silent};
 pub use recipe::{Recipe, Resolved};
 pub use run_dir::Resume;
 pub use scored::{ScoredBytes, bits_per_byte};
+pub use tally::Tally;
 pub use task::Task;
 pub use trainer::{Outcome, Trainer};

@@ -4,18 +4,22 @@
 //! evaluation and for samples of what the model does. Everything it needs to know about data is in [`Task`]; each kind
 //! of data is a file beside this one.
 
+mod images;
 mod language;
 
+pub use images::Images;
 pub use language::Language;
 
 use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::recipe::Recipe;
 use crate::scored::bits_per_byte;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport};
 use tokenformer_core::{Graph, Model, ModelConfig};
+use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_report::Unit;
 
 /// What a model did with a prompt.
@@ -120,10 +124,14 @@ pub trait Task {
     fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport>;
 }
 
-/// The task of a recipe.
+/// The task of a recipe: which one it is, its data folder tells.
 ///
 /// # Errors
 /// If there are no data, or they do not fit the recipe.
 pub fn open(recipe: &Recipe) -> Result<Box<dyn Task>> {
-    Ok(Box::new(Language::open(recipe)?))
+    let is_of_images = is_image_dataset(Path::new(&recipe.data.dir));
+    Ok(match is_of_images && !recipe.data.dir.is_empty() {
+        true => Box::new(Images::open(recipe)?),
+        false => Box::new(Language::open(recipe)?),
+    })
 }

@@ -11,7 +11,7 @@ use crate::files::{Best, Snapshot, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
 use crate::planned::is_near_growth;
-use crate::recipe::{Recipe, Resolved};
+use crate::recipe::{Recipe, Resolved, TrainTable};
 use crate::records::{Place, Records, Update};
 use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Start, start};
 use crate::scored::bits_per_byte;
@@ -24,7 +24,7 @@ use std::time::Instant;
 use tokenformer_core::Gradients;
 use tokenformer_core::device::{Collective, Device, Single};
 use tokenformer_core::optim::{AdamW, Applied};
-use tokenformer_core::{Graph, Model};
+use tokenformer_core::{DropPath, Graph, Model};
 use tokenformer_report::ResumePoint;
 use tokenformer_store::Warning;
 
@@ -296,10 +296,21 @@ impl<'a> Trainer<'a> {
                 return Ok(None);
             }
             let turn = micro * self.collective.world() as u64 + self.collective.rank() as u64;
-            self.task
-                .fill(self.state.windows + turn * self.task.batch())?;
-            let recompute = self.recipe.train.recompute;
+            let first = self.state.windows + turn * self.task.batch();
+            self.task.fill(first)?;
+            let TrainTable {
+                recompute,
+                drop_path,
+                ..
+            } = self.recipe.train;
             let mut g = Graph::training(&device, &mut self.gradients).recomputing(recompute);
+            if drop_path > 0.0 {
+                g = g.dropping(DropPath {
+                    rate: drop_path,
+                    seed: self.recipe.seed,
+                    first,
+                });
+            }
             let more = self.task.loss(&self.model, &mut g, 1.0 / targets as f32)?;
             sum = Some(sum.map_or(more, |sum| sum.and(more)));
             g.backward()?;

@@ -8,6 +8,6 @@ mod tables;
 
 pub use resolve::{Resolved, resolve, resolve_table};
 pub use tables::{
-    CheckpointTable, DataTable, EmaTable, EvalTable, GrowEvent, LogTable, MAX_NEW_LAYERS,
-    ModelTable, PositionKind, Recipe, SampleTable, TrainTable,
+    CheckpointTable, DataTable, EmaTable, EvalTable, GrowEvent, ImagesTable, LogTable,
+    MAX_NEW_LAYERS, ModelTable, PositionKind, Recipe, SampleTable, TrainTable,
 };

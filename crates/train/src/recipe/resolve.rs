@@ -1,6 +1,6 @@
 //! From defaults, preset, file and `--set` to one recipe, remembering where each value came from.
 
-use super::tables::{EmaTable, GrowEvent, ModelTable, Recipe};
+use super::tables::{EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, Recipe, TrainTable};
 use crate::error::{Error, Result};
 use crate::schedule::{DecayShape, Schedule};
 use serde::Deserialize;
@@ -10,6 +10,8 @@ use tokenformer_base::nearest;
 use tokenformer_core::config::{BaseSizes, NormSpan};
 use tokenformer_core::growth::{Amount, At, Fill, Growth, Method, Moments};
 use tokenformer_core::optim::AdamWConfig;
+use tokenformer_images::Augment;
+use tokenformer_images::augment::Erase;
 use toml::{Table, Value};
 
 /// A recipe and the origin of its values.
@@ -279,6 +281,22 @@ fn schema() -> Table {
     let model = ModelTable::from_preset("vit-mnist").expect("a preset of the library");
     let full = Recipe {
         model,
+        images: ImagesTable {
+            resize: true,
+            augment: Augment {
+                erase: Some(Erase::default()),
+                ..Augment::mae()
+            },
+            ..ImagesTable::default()
+        },
+        train: TrainTable {
+            drop_path: 0.1,
+            ..TrainTable::default()
+        },
+        eval: EvalTable {
+            images: 1000,
+            ..EvalTable::default()
+        },
         grow: vec![grow],
         schedule,
         optimizer: AdamWConfig {
@@ -324,6 +342,8 @@ fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result
         match (known, value) {
             // Keyed by the layers of the model, which is not known here.
             (Value::Table(_), Value::Table(_)) if inner == "grow.sites." => {}
+            // Its keys depend on its kind, which is checked when it is read.
+            (Value::Table(_), Value::Table(_)) if inner == "images.augment.crop." => {}
             (Value::Table(known), Value::Table(value)) => check_keys(value, known, origin, &inner)?,
             (Value::Array(known), Value::Array(values)) => {
                 let Some(Value::Table(known)) = known.first() else {

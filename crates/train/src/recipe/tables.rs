@@ -14,6 +14,7 @@ use tokenformer_core::growth::Growth;
 use tokenformer_core::optim::{AdamWConfig, MomentFormat};
 use tokenformer_core::presets::Preset;
 use tokenformer_core::{ModelConfig, ModelSpec, Precision, Recompute};
+use tokenformer_images::{Augment, Filter};
 
 /// Most blocks that one growth may append.
 pub const MAX_NEW_LAYERS: usize = 1 << 14;
@@ -28,6 +29,9 @@ pub struct Recipe {
     pub data: DataTable,
     /// What to train.
     pub model: ModelTable,
+    /// What happens to pictures before the model sees them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub images: ImagesTable,
     /// How long, in which portions.
     pub train: TrainTable,
     /// AdamW.
@@ -61,6 +65,7 @@ impl Default for Recipe {
             data: DataTable::default(),
             // A constant that `recipe_hostile.rs` resolves.
             model: ModelTable::from_preset("tiny").expect("a preset of the library"),
+            images: ImagesTable::default(),
             train: TrainTable::default(),
             optimizer: AdamWConfig::default(),
             ema: EmaTable::default(),
@@ -272,6 +277,35 @@ impl ModelTable {
     }
 }
 
+/// `[images]`: what happens to pictures before the model sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesTable {
+    /// Share of a side that the centre crop keeps in evaluation: 0.875 resizes the short side to 256 for an input of 224.
+    pub crop_share: f64,
+    /// How pictures are resized.
+    pub filter: Filter,
+    /// Whether small pictures that are all of one size may be resized to another that the model reads.
+    pub resize: bool,
+    /// Threads that prepare pictures beside the training; 0 prepares them when they are needed. Results do not depend
+    /// on it.
+    pub workers: usize,
+    /// Random changes, mixtures, smoothing of labels.
+    pub augment: Augment,
+}
+
+impl Default for ImagesTable {
+    fn default() -> Self {
+        Self {
+            crop_share: 1.0,
+            filter: Filter::default(),
+            resize: false,
+            workers: 1,
+            augment: Augment::default(),
+        }
+    }
+}
+
 /// `[train]`: how long, in which portions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,6 +326,9 @@ pub struct TrainTable {
     /// diverged and stops.
     #[serde(default = "default_max_skipped")]
     pub max_skipped: u64,
+    /// Share of samples that skip a branch of the last block in training; it falls to 0 at the first block.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub drop_path: f64,
 }
 
 fn default_max_skipped() -> u64 {
@@ -307,6 +344,7 @@ impl Default for TrainTable {
             precision: Precision::F32,
             recompute: Recompute::None,
             max_skipped: default_max_skipped(),
+            drop_path: 0.0,
         }
     }
 }
@@ -346,6 +384,9 @@ pub struct EvalTable {
     pub every: u64,
     /// Held-out tokens per evaluation, from the start of the split; 0 for all.
     pub tokens: usize,
+    /// The same in pictures.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub images: usize,
 }
 
 impl Default for EvalTable {
@@ -353,6 +394,7 @@ impl Default for EvalTable {
         Self {
             every: 100,
             tokens: 65_536,
+            images: 0,
         }
     }
 }
@@ -549,6 +591,26 @@ impl Recipe {
                 o.beta2.to_string(),
                 "its changes would be rounded away: use a smaller one, or moments = \"f32\"",
             );
+        }
+        if !(0.0..1.0).contains(&t.drop_path) {
+            return bad(
+                "train.drop_path",
+                "from 0 to below 1",
+                t.drop_path.to_string(),
+                "0.1 is usual for a large vision Transformer",
+            );
+        }
+        const MAX_WORKERS: usize = 256;
+        if self.images.workers > MAX_WORKERS {
+            return bad(
+                "images.workers",
+                "from 0 to 256",
+                self.images.workers.to_string(),
+                "one or two keep a small model busy",
+            );
+        }
+        if self.images != ImagesTable::default() {
+            self.images.augment.check()?;
         }
         if !(o.layer_decay > 0.0 && o.layer_decay <= 1.0) {
             return bad(

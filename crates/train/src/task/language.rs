@@ -48,6 +48,15 @@ impl Language {
                     .into(),
             });
         }
+        if !recipe.model.input.is_tokens() {
+            return Err(Error::Recipe {
+                place: "data.dir".into(),
+                problem: "the data are text, and the model reads images".into(),
+                expected: "a dataset of pictures".into(),
+                got: recipe.data.dir.clone(),
+                help: "make one with `data prepare --images`, `data fetch` or `data make`, or choose a model of text".into(),
+            });
+        }
         let dir = Path::new(&recipe.data.dir);
         let dataset = Dataset::open(dir)?;
         let config = recipe.model.build(dataset.tokenizer.vocab_size())?;

@@ -1,0 +1,259 @@
+//! Telling the class of a picture.
+
+use super::{Nats, Sample, Task};
+use crate::classifier::Labels;
+use crate::error::{Error, Result};
+use crate::evaluate::Evaluation;
+use crate::recipe::Recipe;
+use crate::tally::Tally;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokenformer_core::config::ImageInput;
+use tokenformer_core::graph::LossTargets;
+use tokenformer_core::growth::{Birth, Growth, GrowthReport, Probe, grow};
+use tokenformer_core::{Graph, Model, ModelConfig};
+use tokenformer_images::{
+    Batch, ImageSet, Loader, LoaderOptions, Preparation, Preprocess, Split, Storage, Summary,
+};
+use tokenformer_report::Unit;
+
+/// A dataset of pictures, and the settings of a recipe for it. Its test split is not read.
+pub struct Images {
+    dir: String,
+    set: Arc<ImageSet>,
+    config: ModelConfig,
+    files: Vec<(&'static str, Vec<u8>)>,
+    options: LoaderOptions,
+    loader: Loader,
+    batch: usize,
+    /// Held-out pictures per evaluation; 0 for all.
+    eval_images: usize,
+    /// The micro-batch that was drawn last.
+    drawn: Option<Batch>,
+}
+
+impl Images {
+    /// Opens the dataset of a recipe, and checks that both fit together.
+    ///
+    /// # Errors
+    /// If there is no dataset, it is damaged, or its classes, channels or sizes are not those of the model.
+    pub fn open(recipe: &Recipe) -> Result<Self> {
+        let set = Arc::new(ImageSet::open(Path::new(&recipe.data.dir))?);
+        let summary = set.summary();
+        let (config, input) = model_for(recipe, summary)?;
+        let settings = &recipe.images;
+        let preprocess = Preprocess {
+            height: input.height,
+            width: input.width,
+            channels: input.channels,
+            crop_share: settings.crop_share,
+            filter: settings.filter,
+            mean: summary.mean.clone(),
+            std: summary.std.clone(),
+        };
+        let labels = Labels {
+            classes: summary.classes.clone(),
+            preparation: Preparation::of_dataset(summary, preprocess.clone()),
+        };
+        let batch = recipe.train.batch;
+        let options = LoaderOptions {
+            seed: recipe.seed,
+            workers: settings.workers,
+            // As many as the next two micro-batches need: more would only take memory.
+            ahead: (2 * batch).max(4),
+            ..LoaderOptions::new(preprocess, settings.augment.clone())
+        };
+        Ok(Self {
+            dir: recipe.data.dir.clone(),
+            loader: Loader::training(Arc::clone(&set), options.clone(), 0)?,
+            files: labels.files(),
+            options,
+            config,
+            batch,
+            eval_images: recipe.eval.images,
+            drawn: None,
+            set,
+        })
+    }
+
+    fn held_out(&self) -> Result<Loader> {
+        let set = Arc::clone(&self.set);
+        Ok(Loader::evaluation(set, Split::Valid, self.options.clone())?)
+    }
+}
+
+/// The model of a recipe for a dataset.
+fn model_for(recipe: &Recipe, summary: &Summary) -> Result<(ModelConfig, ImageInput)> {
+    let refused = |place: &str, problem: &str, expected: String, got: String, help: String| {
+        Err(Error::Recipe {
+            place: place.into(),
+            problem: problem.into(),
+            expected,
+            got,
+            help,
+        })
+    };
+    let (model, classes) = (&recipe.model, summary.classes.len());
+    let Some(&input) = model.input.image() else {
+        return refused(
+            "model.preset",
+            "the data are pictures, and the model reads text",
+            "a model of images, such as vit-mnist".into(),
+            model.preset.clone(),
+            "`config presets` lists them, and recipes/vision/ has examples".into(),
+        );
+    };
+    if model.vocab != 0 && model.vocab != classes {
+        return refused(
+            "model.vocab",
+            "the model has other classes than the dataset",
+            format!("{classes}, or 0 to take the dataset's"),
+            model.vocab.to_string(),
+            "set model.vocab = 0".into(),
+        );
+    }
+    if input.channels != summary.channels {
+        let help = match summary.channels {
+            1 => "set model.input.channels = 1",
+            _ => "set model.input.channels = 3, or prepare the dataset with --grey",
+        };
+        return refused(
+            "model.input.channels",
+            "the model reads pictures of other channels than the dataset's",
+            summary.channels.to_string(),
+            input.channels.to_string(),
+            help.into(),
+        );
+    }
+    let sizes = |[width, height]: [usize; 2]| format!("{width} x {height}");
+    for split in &summary.splits {
+        let is_one_size = summary.storage == Storage::Packed && split.smallest == split.largest;
+        if is_one_size && split.largest != [input.width, input.height] && !recipe.images.resize {
+            let [width, height] = split.largest;
+            return refused(
+                "model.input",
+                "the model reads pictures of another size than the dataset's",
+                format!("{} pixels, wide and high", sizes(split.largest)),
+                sizes([input.width, input.height]),
+                format!(
+                    "set model.input.width = {width} and model.input.height = {height}; or images.resize = true to resize \
+                     them"
+                ),
+            );
+        }
+    }
+    Ok((model.build(classes)?, input))
+}
+
+impl Task for Images {
+    fn identity(&self) -> String {
+        // A dataset that was opened has pictures to train on.
+        self.set.identity(Split::Train).unwrap_or_default()
+    }
+
+    fn describe(&self) -> Vec<(String, String)> {
+        let summary = self.set.summary();
+        let count = |split| summary.split(split).map_or(0, |split| split.images);
+        let pictures = format!(
+            "{} to train on, {} held out, {} classes",
+            count(Split::Train),
+            count(Split::Valid),
+            summary.classes.len()
+        );
+        vec![
+            ("data".into(), self.dir.clone()),
+            ("pictures".into(), pictures),
+        ]
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.set.summary().notes
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn files(&self) -> &[(&'static str, Vec<u8>)] {
+        &self.files
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::Image
+    }
+
+    fn batch(&self) -> u64 {
+        self.batch as u64
+    }
+
+    fn targets_per_window(&self) -> u64 {
+        1
+    }
+
+    fn fill(&mut self, first: u64) -> Result<()> {
+        if self.loader.position() != first {
+            self.loader.seek(first);
+        }
+        // The memory of the last one can be used for the next.
+        self.drawn = None;
+        self.drawn = Some(self.loader.next(self.batch)?);
+        Ok(())
+    }
+
+    fn waited(&self) -> Option<Duration> {
+        Some(self.loader.waited())
+    }
+
+    fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<Nats> {
+        let drawn = self.drawn.as_ref();
+        let batch = drawn.expect("a micro-batch is drawn before its loss is asked for");
+        let pooled = model.pooled(g, &batch.pixels, batch.len())?;
+        let soft = batch.soft_targets(self.config.classes(), self.options.augment.smoothing);
+        let losses = model.losses(g, &pooled, LossTargets::Soft(&soft), weight)?;
+        let losses = losses.to_host(&**model.device())?;
+        Ok(Nats {
+            sum: losses.iter().map(|&x| f64::from(x)).sum(),
+            bytes: None,
+        })
+    }
+
+    fn evaluate(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+        let classes = self.config.classes();
+        let mut loader = self.held_out()?;
+        let mut left = match self.eval_images {
+            0 => usize::MAX,
+            images => images,
+        };
+        let mut tally = Tally::new(classes);
+        while left > 0 {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch = loader.next(self.batch.min(left))?;
+            if batch.is_empty() {
+                break;
+            }
+            left -= batch.len();
+            let logits = model.classify(&batch.pixels, batch.len())?;
+            for (row, target) in logits.chunks_exact(classes).zip(&batch.targets) {
+                tally.add(target.first, row);
+            }
+        }
+        Ok(Some(tally.evaluation()))
+    }
+
+    fn sample(&self, _: &Model, _: &AtomicBool) -> Result<Option<Vec<Sample>>> {
+        Ok(Some(Vec::new()))
+    }
+
+    fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport> {
+        let batch = self.held_out()?.next(self.batch)?;
+        let probe = Probe::Images {
+            pixels: &batch.pixels,
+            batch: batch.len(),
+        };
+        Ok(grow(model, growth, birth, probe)?)
+    }
+}
