@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(folder) => {
             let mut warn = |warning| eprintln!("warning: {warning}");
             let dir = tokenformer_store::resolve(Path::new(&folder), Which::Best, &mut warn)?.dir;
-            let model = files::load_for_inference(&dir, &device, WeightFormat::Bf16)?;
+            let weights = files::Weights::Trained;
+            let model = files::load_for_inference(&dir, &device, weights, WeightFormat::Bf16)?;
             (model, files::load_tokenizer(&dir)?.1)
         }
         None => {

@@ -8,7 +8,7 @@ use crate::trainer::Trainer;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokenformer_core::Gradients;
+use tokenformer_core::{Gradients, Model};
 use tokenformer_core::growth::Birth;
 
 impl Trainer<'_> {

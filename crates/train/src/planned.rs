@@ -44,8 +44,10 @@ pub(crate) fn ensure_memory(
     event: &GrowEvent,
     more: u64,
 ) -> Result<()> {
-    let weight = size_of::<f32>() as u64;
-    let trained = weight + 2 * recipe.optimizer.moments.bytes();
+    let float = size_of::<f32>() as u64;
+    // The average of the weights grows as they do.
+    let weight = float * (1 + u64::from(recipe.ema.decay > 0.0));
+    let trained = float + 2 * recipe.optimizer.moments.bytes();
     let freed = match event.growth.freeze_old {
         true => model.each_param().filter(|param| param.trainable()),
         false => return ensure_bytes(more.saturating_mul(weight + trained)),
