@@ -2,7 +2,7 @@
 
 use super::{dataset, print_json};
 use crate::args::{ExportDataArgs, ImportArgs, Split};
-use crate::{Failure, usage, outputs, ui};
+use crate::{Failure, outputs, ui, usage};
 use std::path::PathBuf;
 use tokenformer_convert::corpus::{self, ImportCorpus, Part};
 use tokenformer_data::Tokenizer;
