@@ -1,12 +1,13 @@
 //! Plain Transformers in the layouts of Hugging Face `transformers`: `GPTNeoXForCausalLM` for rotary positions,
-//! `GPT2LMHeadModel` for learned ones.
+//! `GPT2LMHeadModel` for learned ones; and plain vision Transformers in the layout of timm.
 //!
-//! Both layouts have every bias, gain and head that they know. What a model does not have is written as the constants
+//! The layouts have every bias, gain and head that they know. What a model does not have is written as the constants
 //! that compute nothing, and named under the key `tokenformer` of `config.json`, so that it comes back as it was.
 
 mod config;
 mod entries;
 mod mapped;
+mod timm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,9 @@ use crate::layout::Array;
 use crate::names::{expect_weights, named};
 use crate::source::{Held, Source};
 use crate::{Error, Result};
-use entries::{Entry, entries, heads_of_file, prefix_of};
+use entries::{Entry, entries, entries_of_images, heads_of_file, prefix_of};
 pub(crate) use mapped::Mapped;
+pub(crate) use timm::is_timm;
 
 /// A layout of Hugging Face `transformers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,27 @@ pub(crate) fn import(
 ) -> Result<(ModelConfig, Vec<Array>, Source)> {
     let config = config::read(layout, path)?;
     let entries = entries(layout, &config, prefix_of(layout, &source));
+    take(config, entries, source, path)
+}
+
+/// A vision Transformer of timm, read; `path` is that of its configuration, if there is one.
+pub(crate) fn import_timm(
+    source: Source,
+    path: Option<&Path>,
+) -> Result<(ModelConfig, Vec<Array>, Source)> {
+    let config = timm::read(&source, path)?;
+    let entries = entries_of_images(&config);
+    let place = path.unwrap_or(source.path()).to_path_buf();
+    take(config, entries, source, &place)
+}
+
+/// The arrays of a model, made of the tensors that `entries` name.
+fn take(
+    config: ModelConfig,
+    entries: Vec<Entry>,
+    source: Source,
+    path: &Path,
+) -> Result<(ModelConfig, Vec<Array>, Source)> {
     // A head goes by several names.
     let required = entries.iter().filter(|entry| !entry.is_head());
     let required: BTreeSet<&str> = required.map(|entry| &*entry.theirs).collect();
@@ -105,9 +128,18 @@ pub(crate) fn export(
     source: Source,
     torch_dtype: &'static str,
 ) -> Result<Export> {
-    let layout = config::layout_for(config)?;
-    let text = config::write(layout, config, torch_dtype)?;
-    let entries = entries(layout, config, layout.prefix());
+    let (text, entries) = match config.input.image() {
+        Some(image) => {
+            timm::check(config)?;
+            let text = config::to_text(&timm::write(config, image))?;
+            (text, entries_of_images(config))
+        }
+        None => {
+            let layout = config::layout_for(config)?;
+            let text = config::write(layout, config, torch_dtype)?;
+            (text, entries(layout, config, layout.prefix()))
+        }
+    };
     check_own(&source, &entries)?;
     let made: Vec<_> = entries.iter().map(Entry::export).collect();
     let named = |tensor: &mapped::Made| (tensor.name.clone(), tensor.shape.clone());
