@@ -9,7 +9,7 @@ use tokenformer_core::{Device, Model, WeightFormat};
 use tokenformer_cpu::Cpu;
 use tokenformer_data::Tokenizer;
 use tokenformer_store::Which;
-use tokenformer_train::files;
+use tokenformer_train::files::{self, Weights};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(folder) => {
             let mut warn = |warning| eprintln!("warning: {warning}");
             let dir = tokenformer_store::resolve(Path::new(&folder), Which::Best, &mut warn)?.dir;
-            let model = files::load_for_inference(&dir, &device, WeightFormat::Bf16)?;
+            let model =
+                files::load_for_inference(&dir, &device, Weights::Trained, WeightFormat::Bf16)?;
             (model, files::load_tokenizer(&dir)?.1)
         }
         None => {

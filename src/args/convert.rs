@@ -96,14 +96,24 @@ pub struct VerifyArgs {
 ///
 /// # Errors
 /// If another word does.
-pub fn with_layout<'a>(flag: &str, values: &'a [PathBuf]) -> tokenformer_train::Result<(bool, &'a Path)> {
+pub fn with_layout<'a>(
+    flag: &str,
+    values: &'a [PathBuf],
+) -> tokenformer_train::Result<(bool, &'a Path)> {
     match values {
         [path] => Ok((false, path)),
         [layout, path] if layout.as_os_str() == "timm" => Ok((true, path)),
         _ => {
-            let got = values.first().map_or(String::new(), |word| word.display().to_string());
+            let got = values
+                .first()
+                .map_or(String::new(), |word| word.display().to_string());
             let help = "quote a path that has spaces";
-            Err(crate::usage(flag, "a path, or the word timm and a path", got, help))
+            Err(crate::usage(
+                flag,
+                "a path, or the word timm and a path",
+                got,
+                help,
+            ))
         }
     }
 }

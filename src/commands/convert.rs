@@ -38,7 +38,11 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
     let converted = converted?;
     let config = &converted.config;
-    let outputs = if config.input.is_tokens() { "vocabulary" } else { "classes" };
+    let outputs = if config.input.is_tokens() {
+        "vocabulary"
+    } else {
+        "classes"
+    };
     outln!(
         "{}: {} tensors, {} parameters, {} layers of width {}, {outputs} {}, context {}",
         converted.weights.display(),
