@@ -9,7 +9,7 @@ use tokenformer_core::{Device, Model, WeightFormat};
 use tokenformer_cpu::Cpu;
 use tokenformer_data::Tokenizer;
 use tokenformer_store::Which;
-use tokenformer_train::files;
+use tokenformer_train::files::{self, Weights};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -19,8 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(folder) => {
             let mut warn = |warning| eprintln!("warning: {warning}");
             let dir = tokenformer_store::resolve(Path::new(&folder), Which::Best, &mut warn)?.dir;
-            let weights = files::Weights::Trained;
-            let model = files::load_for_inference(&dir, &device, weights, WeightFormat::Bf16)?;
+            let model =
+                files::load_for_inference(&dir, &device, Weights::Trained, WeightFormat::Bf16)?;
             (model, files::load_tokenizer(&dir)?.1)
         }
         None => {

@@ -2,7 +2,7 @@
 
 use super::{ComputeArgs, values};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokenformer_convert::WeightType;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -13,16 +13,18 @@ pub enum StoredArg {
 const CONVERT_EXAMPLES: &str = "\
 Examples:
   tokenformer convert --from Haiyang-W/TokenFormer-150M --to models/150m
-  tokenformer convert --from pytorch_model.bin --config config.yml --tokenizer gpt2 --to models/mine";
+  tokenformer convert --from pytorch_model.bin --config config.yml --tokenizer gpt2 --to models/mine
+  tokenformer convert --from timm vit_tiny.safetensors --to models/vit-tiny";
 
 #[derive(Debug, Args)]
 #[command(after_help = CONVERT_EXAMPLES)]
 pub struct ConvertArgs {
     /// A .bin, .pt or .safetensors file (a training checkpoint too, with its weights under a key or a
     /// prefix), a Hugging Face folder, a DeepSpeed training folder, or the name of a repository on the
-    /// Hugging Face Hub, such as Haiyang-W/TokenFormer-150M.
-    #[arg(long, value_name = "FILE|DIR|OWNER/NAME")]
-    pub from: PathBuf,
+    /// Hugging Face Hub, such as Haiyang-W/TokenFormer-150M. The word timm before it asks for a vision
+    /// Transformer of timm.
+    #[arg(long, value_name = "[timm] FILE|DIR|OWNER/NAME", num_args = 1..=2)]
+    pub from: Vec<PathBuf>,
     /// Configuration files with the published keys; a later one wins [default: what lies with the
     /// weights].
     #[arg(long, value_name = "FILE.yml|config.json", num_args = 1..)]
@@ -47,7 +49,8 @@ pub struct ConvertArgs {
 const EXPORT_EXAMPLES: &str = "\
 Examples:
   tokenformer export --model runs/grow --to exported
-  tokenformer export --model runs/grow --to pytorch_model.bin --dtype bf16";
+  tokenformer export --model runs/grow --to pytorch_model.bin --dtype bf16
+  tokenformer export --model models/vit-tiny --to timm vit_tiny.safetensors";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXPORT_EXAMPLES)]
@@ -56,9 +59,9 @@ pub struct ExportArgs {
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// What to write: a file for PyTorch or safetensors, with config.json beside it, or a folder as on the
-    /// Hugging Face Hub.
-    #[arg(long, value_name = "FILE.safetensors|FILE.bin|DIR")]
-    pub to: PathBuf,
+    /// Hugging Face Hub. A plain image model has the names of timm; the word timm before the path asks for them.
+    #[arg(long, value_name = "[timm] FILE.safetensors|FILE.bin|DIR", num_args = 1..=2)]
+    pub to: Vec<PathBuf>,
     /// Replace an exported folder or file that is there.
     #[arg(long)]
     pub force: bool,
@@ -87,4 +90,30 @@ pub struct VerifyArgs {
     pub json: bool,
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// The path of a flag, and whether the word `timm` stands before it.
+///
+/// # Errors
+/// If another word does.
+pub fn with_layout<'a>(
+    flag: &str,
+    values: &'a [PathBuf],
+) -> tokenformer_train::Result<(bool, &'a Path)> {
+    match values {
+        [path] => Ok((false, path)),
+        [layout, path] if layout.as_os_str() == "timm" => Ok((true, path)),
+        _ => {
+            let got = values
+                .first()
+                .map_or(String::new(), |word| word.display().to_string());
+            let help = "quote a path that has spaces";
+            Err(crate::usage(
+                flag,
+                "a path, or the word timm and a path",
+                got,
+                help,
+            ))
+        }
+    }
 }

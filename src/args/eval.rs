@@ -55,7 +55,12 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub batch: Option<usize>,
     /// Which weights of a checkpoint.
-    #[arg(long, value_name = "WEIGHTS", default_value = "trained")]
+    #[arg(
+        long,
+        value_name = "WEIGHTS",
+        default_value = "trained",
+        conflicts_with = "tasks"
+    )]
     pub weights: WeightsArg,
     /// Folder to write what was found of pictures into.
     #[arg(long, value_name = "DIR", conflicts_with = "tasks")]

@@ -15,7 +15,7 @@ mod train;
 mod values;
 
 pub use bench::{BenchArgs, BenchWhat};
-pub use convert::{ConvertArgs, ExportArgs, StoredArg, VerifyArgs};
+pub use convert::{ConvertArgs, ExportArgs, StoredArg, VerifyArgs, with_layout};
 pub use data::{
     DataArgs, DataCommand, ExportDataArgs, FetchArgs, FetchWhat, ImportArgs, PrepareArgs, Split,
 };

@@ -1,11 +1,11 @@
 //! `convert`: a model directory from a published checkpoint.
 
 use super::device;
-use crate::args::{ConvertArgs, StoredArg};
+use crate::args::{ConvertArgs, StoredArg, with_layout};
 use crate::{Failure, outputs, shell, ui};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tokenformer_convert::{ConvertOptions, convert};
+use tokenformer_convert::{ConvertOptions, convert, expect_timm};
 use tokenformer_data::Tokenizer;
 use tokenformer_report::table::{human_bytes, human_count};
 use tokenformer_train::Error;
@@ -14,15 +14,17 @@ use tokenformer_train::Error;
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     // The only type so far; the match is where another one would be chosen.
     let StoredArg::F32 = args.dtype;
-    let inputs: Vec<&Path> = std::iter::once(&args.from)
-        .chain(&args.config)
-        .map(PathBuf::as_path)
-        .collect();
+    let (is_timm, from) = with_layout("--from", &args.from)?;
+    let configs = args.config.iter().map(PathBuf::as_path);
+    let inputs: Vec<&Path> = std::iter::once(from).chain(configs).collect();
     outputs::folder("--to", &args.to, args.force, &inputs)?;
     let device = device(&args.compute)?;
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::parse_spec);
+    if is_timm {
+        expect_timm(from)?;
+    }
     let options = ConvertOptions {
-        from: args.from.clone(),
+        from: from.into(),
         configs: args.config.clone(),
         tokenizer: tokenizer.transpose().map_err(Error::from)?,
         to: args.to.clone(),
@@ -36,8 +38,13 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
     let converted = converted?;
     let config = &converted.config;
+    let outputs = if config.input.is_tokens() {
+        "vocabulary"
+    } else {
+        "classes"
+    };
     outln!(
-        "{}: {} tensors, {} parameters, {} layers of width {}, vocabulary {}, context {}",
+        "{}: {} tensors, {} parameters, {} layers of width {}, {outputs} {}, context {}",
         converted.weights.display(),
         converted.tensors,
         human_count(config.params()),

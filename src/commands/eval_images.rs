@@ -304,7 +304,7 @@ fn write(out: &Path, classes: &[String], found: &Found, summary: &Summary) -> Re
     for prediction in &found.predictions {
         rows += &format!("{},{}", quoted(&prediction.name), name(prediction.label));
         for (class, probability) in &prediction.top {
-            rows += &format!(",{},{probability:.6}", name(*class));
+            rows += &format!(",{},{probability:?}", name(*class));
         }
         rows.push('\n');
     }

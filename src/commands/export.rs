@@ -1,26 +1,33 @@
 //! `export`: a model with the published names.
 
 use super::{device, find_model};
-use crate::args::ExportArgs;
-use crate::{Failure, outputs, ui};
+use crate::args::{ExportArgs, with_layout};
+use crate::{Failure, outputs, ui, usage};
 use tokenformer_convert::{ExportOptions, export};
 use tokenformer_report::table::human_count;
 use tokenformer_store::Which;
+use tokenformer_train::files::read_config;
 
 /// Runs the verb.
 pub fn run(args: &ExportArgs) -> Result<(), Failure> {
+    let (is_timm, to) = with_layout("--to", &args.to)?;
     let inputs = [args.model.as_path()];
-    match args.to.extension().and_then(|end| end.to_str()) {
+    match to.extension().and_then(|end| end.to_str()) {
         // The configuration beside a file never replaces an existing one.
-        Some("safetensors" | "bin" | "pt" | "pth") if !args.to.is_dir() => {
-            outputs::new_files("--to", std::slice::from_ref(&args.to), args.force, &inputs)?;
+        Some("safetensors" | "bin" | "pt" | "pth") if !to.is_dir() => {
+            outputs::new_files("--to", &[to.to_path_buf()], args.force, &inputs)?;
         }
-        _ => outputs::folder("--to", &args.to, args.force, &inputs)?,
+        _ => outputs::folder("--to", to, args.force, &inputs)?,
     }
     let device = device(&args.compute)?;
+    let model = find_model(&args.model, Which::Latest)?.dir;
+    if is_timm && read_config(&model)?.input.is_tokens() {
+        let help = "timm has models of images; leave the word out to export this one";
+        return Err(usage("--to", "a path, for a language model", "timm", help).into());
+    }
     let options = ExportOptions {
-        model: find_model(&args.model, Which::Latest)?.dir,
-        to: args.to.clone(),
+        model,
+        to: to.into(),
         weights: args.dtype,
         shard_bytes: args.shard_bytes,
     };

@@ -45,6 +45,15 @@ impl Checkpoint {
     /// Opens weights that were opened before. Copies of tensors are not compared a second time.
     pub(crate) fn open_again(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
         let source = Source::open(weights)?;
+        if plain::is_timm(&source) {
+            let path = configs.last().map(PathBuf::as_path);
+            let (config, arrays, source) = plain::import_timm(source, path)?;
+            return Ok(Checkpoint {
+                config,
+                arrays,
+                source,
+            });
+        }
         let (config, arrays, source) = match (plain::recognise(&source, configs)?, configs) {
             (Some(layout), [path, ..]) => plain::import(layout, source, path)?,
             _ => check(source, configs)?,

@@ -17,6 +17,8 @@ use crate::fingerprint::{FILE, Fingerprint};
 use crate::forward::Arrays;
 use crate::layout::by_published_name;
 use crate::pipe::{Pipe, Planned};
+use crate::plain;
+use crate::source::Source;
 use crate::weight_type::WeightType;
 use crate::{Error, Result};
 
@@ -67,7 +69,8 @@ pub fn convert(
     if !options.configs.is_empty() {
         found.configs.clone_from(&options.configs);
     }
-    if found.configs.is_empty() {
+    // Shapes tell nearly everything of a vision Transformer.
+    if found.configs.is_empty() && !plain::is_timm(&Source::open(&found.weights)?) {
         return Err(Error::NoConfig {
             path: options.from.clone(),
         });
@@ -89,7 +92,7 @@ pub fn convert(
     writer.write_bytes(CONFIG, config.to_json().as_bytes())?;
     if let Some(tokenizer) = &tokenizer {
         writer.write_bytes(TOKENIZER, tokenizer)?;
-    } else {
+    } else if config.input.is_tokens() {
         notes.push(
             "no tokenizer is there: give one with --tokenizer to use the model on text".into(),
         );
@@ -121,7 +124,9 @@ pub fn convert(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    fingerprint.write(&writer.file(FILE)?)?;
+    if let Some(fingerprint) = fingerprint {
+        fingerprint.write(&writer.file(FILE)?)?;
+    }
     writer.commit()?;
     Ok(Converted {
         config,
@@ -132,14 +137,36 @@ pub fn convert(
     })
 }
 
-fn fingerprint(found: &Found, device: &Arc<dyn Device>) -> Result<Fingerprint> {
+/// Refuses weights that are not those of a vision Transformer of timm.
+///
+/// # Errors
+/// If they are not, or cannot be opened.
+pub fn expect_timm(from: &Path) -> Result<()> {
+    let source = Source::open(&find(&local(from)?)?.weights)?;
+    if plain::is_timm(&source) {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: source.path().into(),
+        what: "no vision Transformer of timm",
+        expected: "tensors patch_embed.proj.weight and blocks.0.attn.qkv.weight".into(),
+        got: format!("{} others", source.names().count()),
+        help: "leave the word timm out to convert a model of another kind",
+    })
+}
+
+/// `None` for an image model: a fingerprint is of tokens.
+fn fingerprint(found: &Found, device: &Arc<dyn Device>) -> Result<Option<Fingerprint>> {
     let mut opened = Checkpoint::open_again(&found.weights, &found.configs)?;
+    if !opened.config.input.is_tokens() {
+        return Ok(None);
+    }
     let path = opened.source.path().to_path_buf();
     let arrays = Arrays {
         source: &mut opened.source,
         named: &by_published_name(&opened.arrays),
     };
-    Fingerprint::make(device, &opened.config, &path, arrays)
+    Fingerprint::make(device, &opened.config, &path, arrays).map(Some)
 }
 
 /// The bytes of a tokenizer, checked to have no more tokens than the vocabulary.

@@ -1,7 +1,7 @@
 //! Conversion of models and token data from and to the formats of the published TokenFormer and of Hugging Face.
 //!
 //! * [`convert()`]: published checkpoints, Hugging Face folders and DeepSpeed training folders become model directories;
-//!   plain Transformers in the GPT-NeoX and GPT-2 layouts of Hugging Face too;
+//!   plain Transformers in the GPT-NeoX and GPT-2 layouts of Hugging Face and vision Transformers of timm too;
 //! * [`export()`]: a model directory becomes safetensors or a PyTorch state dict with the published names, or with those
 //!   of Hugging Face for a plain Transformer;
 //! * [`verify()`]: a model directory against its manifest and its fingerprint;
@@ -33,7 +33,7 @@ mod verify;
 mod weight_type;
 mod weights;
 
-pub use convert::{ConvertOptions, Converted, convert};
+pub use convert::{ConvertOptions, Converted, convert, expect_timm};
 pub use error::{Error, TensorMismatch};
 pub use export::{ExportOptions, Exported, WeightType, export};
 pub use tokenformer_formats::deepspeed::is_training_folder;

@@ -12,6 +12,7 @@ use tokenformer_device::{Buffer, Role};
 
 /// What stands before the blocks.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a model")]
 pub(crate) enum Front {
     /// Of a language model.
     Tokens(TokenFront),

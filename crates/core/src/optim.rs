@@ -313,3 +313,36 @@ impl AdamW {
         Ok(Applied { grad_norm, updated })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::param::ParamRole;
+
+    #[test]
+    fn the_rate_decays_from_the_head_to_the_front() {
+        let config = AdamWConfig {
+            layer_decay: 0.5,
+            ..AdamWConfig::default()
+        };
+        let norm = |block| Place::Norm {
+            block,
+            name: "attention_norm",
+        };
+        for (place, role, want) in [
+            (Place::Image("head"), ParamRole::Head, 1.0),
+            (Place::Image("head"), ParamRole::Bias, 1.0),
+            (Place::Trunk("head"), ParamRole::Head, 1.0),
+            (norm(None), ParamRole::Gain, 1.0),
+            (norm(Some(2)), ParamRole::Gain, 0.5),
+            (norm(Some(0)), ParamRole::Gain, 0.125),
+            (Place::Image("patches"), ParamRole::Weight, 0.0625),
+            (Place::Image("positions"), ParamRole::Positions, 0.0625),
+            (Place::Trunk("embedding"), ParamRole::Embedding, 0.0625),
+        ] {
+            let path = ParamPath::new(place, role);
+            assert_eq!(config.layer_factor(&path, 3), want, "{path}");
+            assert_eq!(AdamWConfig::default().layer_factor(&path, 3), 1.0, "{path}");
+        }
+    }
+}

@@ -108,3 +108,23 @@ impl Ema {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::EmaTable;
+
+    #[test]
+    fn the_first_updates_keep_less() {
+        let settings = EmaTable {
+            decay: 0.99,
+            warmup: 10,
+        };
+        assert_eq!(settings.decay_at(1), 2.0 / 11.0);
+        assert_eq!(settings.decay_at(90), 0.91);
+        assert_eq!(settings.decay_at(10_000), 0.99);
+        for warmup in [0, 1] {
+            let settings = EmaTable { warmup, ..settings };
+            assert_eq!(settings.decay_at(1), 0.99);
+        }
+    }
+}

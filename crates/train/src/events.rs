@@ -8,8 +8,8 @@ use crate::trainer::Trainer;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokenformer_core::{Gradients, Model};
 use tokenformer_core::growth::Birth;
+use tokenformer_core::{Gradients, Model};
 
 impl Trainer<'_> {
     /// Does what the recipe plans for this step and what has not happened so far. Breaks if `stop` was set during that

@@ -317,7 +317,12 @@ impl Parts {
     }
 }
 
-fn cannot(place: &str, expected: &str, got: impl Into<String>, help: &'static str) -> Error {
+pub(super) fn cannot(
+    place: &str,
+    expected: &str,
+    got: impl Into<String>,
+    help: &'static str,
+) -> Error {
     Error::NotPublishable {
         place: place.into(),
         expected: expected.into(),
@@ -326,14 +331,10 @@ fn cannot(place: &str, expected: &str, got: impl Into<String>, help: &'static st
     }
 }
 
-const HERE: &str = "use the model here as it is";
+pub(super) const HERE: &str = "use the model here as it is";
 
 /// The layout that expresses a model exactly.
 pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
-    if !config.input.is_tokens() {
-        let help = "these layouts are of language models; use the image model here";
-        return Err(cannot("input", "tokens", "images", help));
-    }
     if config.head_bias {
         let help = "heads of these layouts have no bias; use the model here";
         return Err(cannot("head_bias", "false", "true", help));
@@ -362,6 +363,12 @@ pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
             help,
         ));
     }
+    expect_plain_blocks(config)?;
+    Ok(layout)
+}
+
+/// Refuses blocks that the layouts have no names for.
+pub(super) fn expect_plain_blocks(config: &ModelConfig) -> Result<()> {
     let hidden = hidden(config);
     for (b, block) in config.blocks.iter().enumerate() {
         for kind in SiteKind::ALL {
@@ -388,11 +395,11 @@ pub(super) fn layout_for(config: &ModelConfig) -> Result<Layout> {
             }
         }
     }
-    Ok(layout)
+    Ok(())
 }
 
 /// Hidden width of the first MLP.
-fn hidden(config: &ModelConfig) -> usize {
+pub(super) fn hidden(config: &ModelConfig) -> usize {
     let first = config.blocks.first();
     first.map_or(0, |block| block.layer(SiteKind::Ffn).hidden())
 }
@@ -445,7 +452,12 @@ pub(super) fn write(
     if let (Value::Object(keys), Value::Object(more)) = (&mut keys, more) {
         keys.extend(more);
     }
-    let mut text = serde_json::to_vec_pretty(&keys).map_err(|error| {
+    to_text(&keys)
+}
+
+/// The text of `config.json`.
+pub(super) fn to_text(keys: &Value) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(keys).map_err(|error| {
         Error::io(Path::new("config.json"), "write the configuration")(error.into())
     })?;
     text.push(b'\n');

@@ -1,6 +1,6 @@
 //! Which arrays of a model make up which tensor of a layout. One description serves both directions.
 
-use tokenformer_core::config::{HeadKind, LayerConfig, NormKind};
+use tokenformer_core::config::{HeadKind, LayerConfig, NormKind, Pool, Positions};
 use tokenformer_core::model::site_name;
 use tokenformer_core::{ModelConfig, SiteKind};
 
@@ -33,6 +33,8 @@ pub(super) struct Entry {
     groups: usize,
     /// Whether the layout stores the transposed matrix.
     transposed: bool,
+    /// Axes that the layout's tensor has, if they are others than rows and columns.
+    axes: Option<Vec<usize>>,
 }
 
 impl Entry {
@@ -46,6 +48,9 @@ impl Entry {
 
     /// The tensor's shape.
     pub(super) fn shape(&self) -> Vec<usize> {
+        if let Some(axes) = &self.axes {
+            return axes.clone();
+        }
         let rows = self.rows * self.ours.len();
         let mut shape: Vec<usize> = std::iter::once(rows).chain(self.cols).collect();
         if self.transposed {
@@ -78,6 +83,7 @@ impl Entry {
                 Ours::Array(name) => Part::Rows {
                     of: name.clone(),
                     transposed: false,
+                    cols: self.cols.unwrap_or(1),
                     rows: g * rows..(g + 1) * rows,
                 },
                 &Ours::Constant(value) => Part::Constant {
@@ -104,6 +110,7 @@ impl Entry {
             let part = |g: usize| Part::Rows {
                 of: self.theirs.clone(),
                 transposed: self.transposed,
+                cols: self.cols.unwrap_or(1),
                 rows: (g * arrays + i) * rows..(g * arrays + i + 1) * rows,
             };
             Some(Made {
@@ -147,12 +154,7 @@ pub(super) fn heads_of_file(source: &Source) -> Vec<String> {
 
 /// The tensors of a model in a layout, in its order: embedding first.
 pub(super) fn entries(layout: Layout, config: &ModelConfig, prefix: &str) -> Vec<Entry> {
-    let mut list = List {
-        layout,
-        config,
-        prefix: prefix.into(),
-        entries: Vec::new(),
-    };
+    let mut list = List::new(config, prefix, layout.names());
     let table = config.vocab;
     match layout {
         Layout::Neox => list.table("embed_in.weight", "embedding", table),
@@ -181,14 +183,126 @@ pub(super) fn entries(layout: Layout, config: &ModelConfig, prefix: &str) -> Vec
     list.entries
 }
 
+/// The tensors of an image model in timm's layout, in its order.
+pub(super) fn entries_of_images(config: &ModelConfig) -> Vec<Entry> {
+    let mut list = List::new(config, "", TIMM);
+    let Some(image) = config.input.image() else {
+        return Vec::new();
+    };
+    let (d, [ph, pw]) = (config.width, image.patch);
+    let array = |name: &str| vec![Ours::Array(name.into())];
+    if image.has_class_token() {
+        list.push("cls_token", array("class_token.weight"), 1, Some(d));
+        list.set_axes(vec![1, 1, d]);
+    }
+    if config.positions == Positions::Learned {
+        let t = config.context;
+        list.push("pos_embed", array("positions.weight"), t, Some(d));
+        list.set_axes(vec![1, t, d]);
+    }
+    let inputs = Some(image.patch_len());
+    list.push(
+        "patch_embed.proj.weight",
+        array("patches.weight"),
+        d,
+        inputs,
+    );
+    list.set_axes(vec![d, image.channels, ph, pw]);
+    list.push("patch_embed.proj.bias", array("patches.bias"), d, None);
+    for b in 0..config.layers() {
+        list.block(b);
+    }
+    let last = match image.pool {
+        Pool::Class => "norm",
+        Pool::Mean | Pool::MeanBesideClass => "fc_norm",
+    };
+    list.norm(last, "final_norm", config.final_norm);
+    let head = ("head".to_string(), config.head_bias);
+    list.linear("head", &[head], [config.vocab, d], 1);
+    list.entries
+}
+
+/// Names and habits of a layout's blocks.
+struct Names {
+    /// Of the list of blocks.
+    blocks: &'static str,
+    attention_norm: &'static str,
+    qkv: &'static str,
+    proj: &'static str,
+    ffn_norm: &'static str,
+    up: &'static str,
+    down: &'static str,
+    /// Whether the rows of a head are together, and not those of queries, keys and values.
+    by_head: bool,
+    /// Whether matrices are stored transposed.
+    transposed: bool,
+}
+
+const TIMM: Names = Names {
+    blocks: "blocks",
+    attention_norm: "norm1",
+    qkv: "attn.qkv",
+    proj: "attn.proj",
+    ffn_norm: "norm2",
+    up: "mlp.fc1",
+    down: "mlp.fc2",
+    by_head: false,
+    transposed: false,
+};
+
+impl Layout {
+    fn names(self) -> Names {
+        match self {
+            Self::Neox => Names {
+                blocks: "layers",
+                attention_norm: "input_layernorm",
+                qkv: "attention.query_key_value",
+                proj: "attention.dense",
+                ffn_norm: "post_attention_layernorm",
+                up: "mlp.dense_h_to_4h",
+                down: "mlp.dense_4h_to_h",
+                by_head: true,
+                transposed: false,
+            },
+            Self::Gpt2 => Names {
+                blocks: "h",
+                attention_norm: "ln_1",
+                qkv: "attn.c_attn",
+                proj: "attn.c_proj",
+                ffn_norm: "ln_2",
+                up: "mlp.c_fc",
+                down: "mlp.c_proj",
+                by_head: false,
+                transposed: true,
+            },
+        }
+    }
+}
+
 struct List<'a> {
-    layout: Layout,
+    names: Names,
     config: &'a ModelConfig,
     prefix: String,
     entries: Vec<Entry>,
 }
 
-impl List<'_> {
+impl<'a> List<'a> {
+    fn new(config: &'a ModelConfig, prefix: &str, names: Names) -> Self {
+        Self {
+            names,
+            config,
+            prefix: prefix.into(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// Gives the last tensor other axes than rows and columns.
+    fn set_axes(&mut self, axes: Vec<usize>) {
+        if let Some(entry) = self.entries.last_mut() {
+            entry.axes = Some(axes);
+        }
+    }
+
     fn push(&mut self, theirs: &str, ours: Vec<Ours>, rows: usize, cols: Option<usize>) {
         self.entries.push(Entry {
             theirs: format!("{}{theirs}", self.prefix),
@@ -197,6 +311,7 @@ impl List<'_> {
             cols,
             groups: 1,
             transposed: false,
+            axes: None,
         });
     }
 
@@ -236,7 +351,7 @@ impl List<'_> {
         self.push(&format!("{theirs}.bias"), biases, outputs, None);
         for entry in self.entries.iter_mut().rev().take(2) {
             entry.groups = groups;
-            entry.transposed = self.layout == Layout::Gpt2 && entry.cols.is_some();
+            entry.transposed = self.names.transposed && entry.cols.is_some();
         }
     }
 
@@ -254,38 +369,30 @@ impl List<'_> {
         let [up, down] =
             ["up", "down"].map(|part| [(format!("{}.{part}", own(SiteKind::Ffn)), bias)]);
         let hidden = self.config.blocks[b].layer(SiteKind::Ffn).hidden();
-        let names = match self.layout {
-            Layout::Neox => [
-                "layers",
-                "input_layernorm",
-                "attention.query_key_value",
-                "attention.dense",
-                "post_attention_layernorm",
-                "mlp.dense_h_to_4h",
-                "mlp.dense_4h_to_h",
-            ],
-            Layout::Gpt2 => [
-                "h",
-                "ln_1",
-                "attn.c_attn",
-                "attn.c_proj",
-                "ln_2",
-                "mlp.c_fc",
-                "mlp.c_proj",
-            ],
-        };
-        let named = |i: usize| format!("{}.{b}.{}", names[0], names[i]);
-        // GPT-NeoX groups the rows by head, GPT-2 by queries, keys and values.
-        let groups = match self.layout {
-            Layout::Neox => self.config.heads,
-            Layout::Gpt2 => 1,
-        };
+        let names = &self.names;
+        let groups = if names.by_head { self.config.heads } else { 1 };
+        let [
+            attention_norm,
+            qkv_name,
+            proj_name,
+            ffn_norm,
+            up_name,
+            down_name,
+        ] = [
+            names.attention_norm,
+            names.qkv,
+            names.proj,
+            names.ffn_norm,
+            names.up,
+            names.down,
+        ]
+        .map(|name| format!("{}.{b}.{name}", names.blocks));
         let kind = self.config.block_norm;
-        self.norm(&named(1), &format!("blocks.{b}.attention_norm"), kind);
-        self.linear(&named(2), &qkv, [d, d], groups);
-        self.linear(&named(3), &proj, [d, d], 1);
-        self.norm(&named(4), &format!("blocks.{b}.ffn_norm"), kind);
-        self.linear(&named(5), &up, [hidden, d], 1);
-        self.linear(&named(6), &down, [d, hidden], 1);
+        self.norm(&attention_norm, &format!("blocks.{b}.attention_norm"), kind);
+        self.linear(&qkv_name, &qkv, [d, d], groups);
+        self.linear(&proj_name, &proj, [d, d], 1);
+        self.norm(&ffn_norm, &format!("blocks.{b}.ffn_norm"), kind);
+        self.linear(&up_name, &up, [hidden, d], 1);
+        self.linear(&down_name, &down, [d, hidden], 1);
     }
 }

@@ -1,12 +1,13 @@
 //! Plain Transformers in the layouts of Hugging Face `transformers`: `GPTNeoXForCausalLM` for rotary positions,
-//! `GPT2LMHeadModel` for learned ones.
+//! `GPT2LMHeadModel` for learned ones; and plain vision Transformers in the layout of timm.
 //!
-//! Both layouts always have all biases, gains and heads. What a model lacks is written as constants that have no
-//! effect, and is listed under the key `tokenformer` of `config.json`, so that a later import restores the model
+//! The layouts always have all biases, gains and heads that they know. What a model lacks is written as constants that
+//! have no effect, and is listed under the key `tokenformer` of `config.json`, so that a later import restores the model
 //! exactly.
 
 mod config;
 mod entries;
+mod timm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ use crate::layout::Array;
 use crate::names::{expect_weights, named};
 use crate::source::{Held, Made, Mapped, Source};
 use crate::{Error, Result};
-use entries::{Entry, entries, heads_of_file, prefix_of};
+use entries::{Entry, entries, entries_of_images, heads_of_file, prefix_of};
+pub(crate) use timm::is_timm;
 
 /// A layout of Hugging Face `transformers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,8 @@ pub(crate) fn import(
 ) -> Result<(ModelConfig, Vec<Array>, Source)> {
     let config = config::read(layout, path)?;
     let entries = entries(layout, &config, prefix_of(layout, &source));
-    // A head has one of several names, so it is checked later.
+    use entries::{Entry, entries, entries_of_images, heads_of_file, prefix_of};
+    pub(crate) use timm::is_timm;
     let required = entries.iter().filter(|entry| !entry.is_head());
     let required: BTreeSet<&str> = required.map(|entry| &*entry.theirs).collect();
     let source = named(source, &required)?;
@@ -104,9 +107,18 @@ pub(crate) fn export(
     source: Source,
     torch_dtype: &'static str,
 ) -> Result<Export> {
-    let layout = config::layout_for(config)?;
-    let text = config::write(layout, config, torch_dtype)?;
-    let entries = entries(layout, config, layout.prefix());
+    let (text, entries) = match config.input.image() {
+        Some(image) => {
+            timm::check(config)?;
+            let text = config::to_text(&timm::write(config, image))?;
+            (text, entries_of_images(config))
+        }
+        None => {
+            let layout = config::layout_for(config)?;
+            let text = config::write(layout, config, torch_dtype)?;
+            (text, entries(layout, config, layout.prefix()))
+        }
+    };
     check_own(&source, &entries)?;
     let made: Vec<_> = entries.iter().map(Entry::export).collect();
     let named = |tensor: &Made| (tensor.name.clone(), tensor.shape.clone());

@@ -10,10 +10,11 @@ use crate::{Error, Result};
 /// A part of a new tensor: consecutive rows.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
-    /// Rows of a tensor of the source, or of its transpose. A vector counts as a column.
+    /// Rows of `cols` columns of a tensor of the source, or of its transpose. A vector counts as a column.
     Rows {
         of: String,
         transposed: bool,
+        cols: usize,
         rows: Range<usize>,
     },
     /// The same number repeated.
@@ -81,12 +82,13 @@ impl Mapped {
         // The parts alternate between a few tensors; each of them is read only once.
         let mut read: Vec<Rows<'_>> = Vec::new();
         for part in &made.parts {
-            let (of, transpose, rows) = match part {
+            let (of, transpose, cols, rows) = match part {
                 Part::Rows {
                     of,
                     transposed,
+                    cols,
                     rows,
-                } => (&**of, *transposed, rows.clone()),
+                } => (&**of, *transposed, *cols, rows.clone()),
                 &Part::Constant { value, numbers } => {
                     all.resize(all.len() + numbers, value);
                     continue;
@@ -96,7 +98,7 @@ impl Mapped {
             let at = match read.iter().position(is_it) {
                 Some(at) => at,
                 None => {
-                    read.push(self.read(of, transpose)?);
+                    read.push(self.read(of, transpose, cols)?);
                     read.len() - 1
                 }
             };
@@ -111,18 +113,15 @@ impl Mapped {
         })
     }
 
-    fn read<'a>(&self, of: &'a str, transpose: bool) -> Result<Rows<'a>> {
+    fn read<'a>(&self, of: &'a str, transpose: bool, cols: usize) -> Result<Rows<'a>> {
         let numbers = self.source.whole(of)?;
-        let (rows, cols) = match self.source.shape(of) {
-            Some(&[rows, cols]) => (rows, cols),
-            _ => (numbers.len(), 1),
-        };
         Ok(Rows {
             of,
             transposed: transpose,
-            cols: if transpose { rows } else { cols },
+            cols,
             numbers: match transpose {
-                true => transposed(&numbers, cols),
+                // The stored rows are the columns.
+                true => transposed(&numbers, numbers.len() / cols.max(1)),
                 false => numbers,
             },
         })
