@@ -317,7 +317,7 @@ impl AdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::param::ParamRole;
+    use crate::path::ParamRole;
 
     #[test]
     fn the_rate_decays_from_the_head_to_the_front() {

@@ -1,9 +1,8 @@
 //! Plain Transformers in the layouts of Hugging Face `transformers`: `GPTNeoXForCausalLM` for rotary positions,
 //! `GPT2LMHeadModel` for learned ones; and plain vision Transformers in the layout of timm.
 //!
-//! The layouts always have all biases, gains and heads that they know. What a model lacks is written as constants that
-//! have no effect, and is listed under the key `tokenformer` of `config.json`, so that a later import restores the model
-//! exactly.
+//! The layouts have every bias, gain and head that they know. What a model does not have is written as the constants
+//! that compute nothing, and named under the key `tokenformer` of `config.json`, so that it comes back as it was.
 
 mod config;
 mod entries;
@@ -39,14 +38,14 @@ pub(crate) fn is_plain(config: &ModelConfig) -> bool {
     layers.all(|layer| layer.site().is_none())
 }
 
-/// The layout of a checkpoint: the one that its configuration names, or else the one that its tensors fit; `None` if
-/// there is none.
+/// The layout of a checkpoint, by the model that its configuration names or else by its tensors; `None` if it is
+/// neither of these.
 pub(crate) fn recognise(source: &Source, configs: &[PathBuf]) -> Result<Option<Layout>> {
     let [path] = configs else {
         return Ok(None);
     };
     let by_config = config::named_layout(path)?;
-    // The names may have any prefix.
+    // Anything may lie before the names of the model.
     let has = |list: &str, end: &str| {
         source
             .names()
@@ -60,7 +59,7 @@ pub(crate) fn recognise(source: &Source, configs: &[PathBuf]) -> Result<Option<L
     Ok(by_config.or(by_names))
 }
 
-/// Reads a checkpoint of a layout: its configuration, and its weights under the names of a model directory.
+/// A checkpoint of a layout, read: its configuration, and its weights under the names of a model directory.
 pub(crate) fn import(
     layout: Layout,
     source: Source,
@@ -68,8 +67,28 @@ pub(crate) fn import(
 ) -> Result<(ModelConfig, Vec<Array>, Source)> {
     let config = config::read(layout, path)?;
     let entries = entries(layout, &config, prefix_of(layout, &source));
-    use entries::{Entry, entries, entries_of_images, heads_of_file, prefix_of};
-    pub(crate) use timm::is_timm;
+    take(config, entries, source, path)
+}
+
+/// A vision Transformer of timm, read; `path` is that of its configuration, if there is one.
+pub(crate) fn import_timm(
+    source: Source,
+    path: Option<&Path>,
+) -> Result<(ModelConfig, Vec<Array>, Source)> {
+    let config = timm::read(&source, path)?;
+    let entries = entries_of_images(&config);
+    let place = path.unwrap_or(source.path()).to_path_buf();
+    take(config, entries, source, &place)
+}
+
+/// The arrays of a model, made of the tensors that `entries` name.
+fn take(
+    config: ModelConfig,
+    entries: Vec<Entry>,
+    source: Source,
+    path: &Path,
+) -> Result<(ModelConfig, Vec<Array>, Source)> {
+    // A head goes by several names.
     let required = entries.iter().filter(|entry| !entry.is_head());
     let required: BTreeSet<&str> = required.map(|entry| &*entry.theirs).collect();
     let source = named(source, &required)?;
@@ -88,7 +107,7 @@ pub(crate) fn import(
     Ok((config, arrays, Source::Mapped(Mapped::new(source, made))))
 }
 
-/// A model in the layout that expresses it.
+/// A model in the layout that can express it.
 pub(crate) struct Export {
     /// The text of `config.json`.
     pub(crate) config: Vec<u8>,
@@ -98,7 +117,7 @@ pub(crate) struct Export {
     pub(crate) source: Source,
 }
 
-/// Maps the weights of a model directory to a layout.
+/// Puts the weights of a model directory into a layout.
 ///
 /// # Errors
 /// [`Error::NotPublishable`] if no layout computes exactly what the model does.
@@ -129,8 +148,7 @@ pub(crate) fn export(
     })
 }
 
-/// The entries with the names that the file has. Checks that all of them exist with their shapes and that there are no
-/// other tensors.
+/// The entries under the names that the file has, all of which are there in their shapes, and nothing else is.
 fn check_file(
     source: &Source,
     mut entries: Vec<Entry>,
@@ -193,7 +211,7 @@ fn check_file(
     Ok(entries)
 }
 
-/// Masks and frequencies that older versions of the library saved: they can be computed from the configuration.
+/// Masks and frequencies that older versions of the library saved: they follow from the configuration.
 fn is_buffer(name: &str) -> bool {
     const ENDS: [&str; 4] = [
         ".attention.bias",
@@ -204,7 +222,7 @@ fn is_buffer(name: &str) -> bool {
     is_rotary_table(name) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// Checks that a tensor that the model lacks according to its configuration is the constant without effect.
+/// What the configuration says the model does not have must be the constant that computes nothing.
 fn check_constant(source: &Source, entry: &Entry) -> Result<()> {
     let Some(constant) = entry.constant() else {
         return Ok(());
@@ -222,8 +240,7 @@ fn check_constant(source: &Source, entry: &Entry) -> Result<()> {
     }
 }
 
-/// Checks that the arrays of a model directory have the shapes of its configuration; the manifest covers only the
-/// bytes.
+/// The arrays of a model directory in the shapes of its configuration; the manifest vouches for the bytes, not for this.
 fn check_own(source: &Source, entries: &[Entry]) -> Result<()> {
     let damaged = |expected: String, got: String| Error::Damaged {
         path: source.path().into(),
