@@ -11,8 +11,9 @@ const BATCH: usize = 8;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The text counts aloud; its bytes are the tokens.
-    let text: String = (0..2000).map(|n| format!("{n} and ")).collect();
-    let text = text.as_bytes();
+    let text: Vec<u8> = (0..2000)
+        .flat_map(|n| format!("{n} and ").into_bytes())
+        .collect();
 
     let device: Arc<dyn Device> = Cpu::new(None);
     let spec = ModelSpec {
