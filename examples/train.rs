@@ -11,10 +11,8 @@ const BATCH: usize = 8;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The text counts aloud; its bytes are the tokens.
-    let text: Vec<u8> = (0..2000)
-        .flat_map(|n| format!("{n} and ").into_bytes())
-        .collect();
-
+    let text = (0..2000).map(|n| format!("{n} and ")).collect::<Vec<_>>();
+    let text = text.concat().into_bytes();
     let device: Arc<dyn Device> = Cpu::new(None);
     let spec = ModelSpec {
         vocab: 256,
