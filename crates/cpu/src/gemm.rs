@@ -15,8 +15,8 @@
 //!
 //! 1. `K` is cut into blocks of 256 (f32) or 512 (bfloat16) positions.
 //! 2. In a block, products are added one after the other to a sum that starts at 0, each by one fused
-//! multiply-add in f32. f32 products are added in ascending order; of each pair of bfloat16 `2i, 2i + 1` the second
-//! comes first, as in AVX512-BF16.
+//!    multiply-add in f32. f32 products are added in ascending order; of each pair of bfloat16 `2i, 2i + 1` the second
+//!    comes first, as in AVX512-BF16.
 //! 3. Sums of blocks are added to `C` in order, as `C = fma(scale, sum, C)`. With [`Write::Replace`] the first
 //!    block sets `C = scale · sum`, and `K = 0` sets 0.
 //!
