@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokenformer_convert::{ConvertOptions, ExportOptions, WeightType, convert, expect_timm, export};
+use tokenformer_convert::{
+    ConvertOptions, ExportOptions, WeightType, convert, expect_timm, export,
+};
 use tokenformer_core::config::{Pool, Positions};
 use tokenformer_core::presets::Preset;
 use tokenformer_core::{Device, Model, ModelConfig, ModelSpec};
@@ -69,12 +71,18 @@ fn models_of_timm_compute_what_they_did_and_go_back() {
         let model = files::load_model(&model_dir, &device()).unwrap();
         assert_eq!(model.config(), config);
         let expected = SafetensorsFile::open(&folder.join("expected.safetensors")).unwrap();
-        let (pixels, want) = (expected.read_f32("pixels").unwrap(), expected.read_f32("logits").unwrap());
+        let (pixels, want) = (
+            expected.read_f32("pixels").unwrap(),
+            expected.read_f32("logits").unwrap(),
+        );
         let batch = expected.shape("pixels").unwrap()[0];
         let got = model.classify(&pixels, batch).unwrap();
         let off = (got.iter().zip(&want)).fold(0.0f32, |m, (g, w)| m.max((g - w).abs()));
         println!("{who}: logits are off by {off:e}");
-        assert!(off <= 1e-4 && want.iter().any(|w| w.abs() > 0.1), "{who}: {off:e}");
+        assert!(
+            off <= 1e-4 && want.iter().any(|w| w.abs() > 0.1),
+            "{who}: {off:e}"
+        );
         for (got, want) in got.chunks(config.vocab).zip(want.chunks(config.vocab)) {
             assert_eq!(top5(got), top5(want), "{who}");
         }
@@ -82,7 +90,8 @@ fn models_of_timm_compute_what_they_did_and_go_back() {
         let file = dir.path().join("back/model.safetensors");
         std::fs::create_dir(dir.path().join("back")).unwrap();
         exported(&model_dir, &file);
-        let [was, is] = [&folder.join("model.safetensors"), &file].map(|path| SafetensorsFile::open(path).unwrap());
+        let [was, is] = [&folder.join("model.safetensors"), &file]
+            .map(|path| SafetensorsFile::open(path).unwrap());
         let names = |of: &SafetensorsFile| {
             let mut names: Vec<String> = of.names().map(String::from).collect();
             names.sort();
@@ -90,13 +99,25 @@ fn models_of_timm_compute_what_they_did_and_go_back() {
         };
         assert_eq!(names(&was), names(&is), "{who}");
         for name in names(&was) {
-            assert_eq!(was.shape(&name), is.shape(&name), "{who}: {name}");
-            assert_eq!(was.read_f32(&name).unwrap(), is.read_f32(&name).unwrap(), "{who}: {name}");
+            assert_eq!(
+                was.shape(&name).unwrap(),
+                is.shape(&name).unwrap(),
+                "{who}: {name}"
+            );
+            assert_eq!(
+                was.read_f32(&name).unwrap(),
+                is.read_f32(&name).unwrap(),
+                "{who}: {name}"
+            );
         }
         // A folder is the same model, as its configuration says.
         let as_folder = dir.path().join("folder");
         exported(&model_dir, &as_folder);
-        assert_eq!(converted(&as_folder, &dir.path().join("again")), config, "{who}");
+        assert_eq!(
+            converted(&as_folder, &dir.path().join("again")),
+            config,
+            "{who}"
+        );
     }
 }
 
@@ -109,11 +130,17 @@ fn ways_to_pool_are_told_by_the_tensors() {
         let dir = tempfile::tempdir().unwrap();
         let config = converted(&folder, &dir.path().join("model"));
         let image = *config.input.image().unwrap();
-        assert_eq!((image.grid(), image.patch, config.heads), ([3, 4], [4, 2], 4));
+        assert_eq!(
+            (image.grid(), image.patch, config.heads),
+            ([3, 4], [4, 2], 4)
+        );
         assert_eq!(config.context, 12 + usize::from(image.has_class_token()));
         image.pool
     });
-    assert_eq!(found.collect::<Vec<_>>(), [Pool::Class, Pool::Mean, Pool::MeanBesideClass]);
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [Pool::Class, Pool::Mean, Pool::MeanBesideClass]
+    );
 }
 
 fn failure(from: &Path, configs: &[PathBuf]) -> String {
@@ -124,7 +151,9 @@ fn failure(from: &Path, configs: &[PathBuf]) -> String {
         tokenizer: None,
         to: dir.path().join("model"),
     };
-    convert(&options, &device(), &mut |_, _| {}).unwrap_err().to_string()
+    convert(&options, &device(), &mut |_, _| {})
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -134,19 +163,40 @@ fn what_shapes_do_not_tell_is_asked_for() {
     let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/timm/class");
     std::fs::copy(small.join("model.safetensors"), &alone).unwrap();
     let error = failure(&alone, &[]);
-    assert!(error.contains("model_args.num_heads") && error.contains("width 16"), "{error}");
+    assert!(
+        error.contains("model_args.num_heads") && error.contains("width 16"),
+        "{error}"
+    );
     let config = dir.path().join("other.json");
     for (text, parts) in [
-        (r#"{"model_args": {"num_heads": 4}}"#, ["img_size", "13 positions"]),
-        (r#"{"model_args": {"num_heads": 4, "img_size": [8, 8]}}"#, ["context", "13"]),
-        (r#"{"model_args": {"num_heads": 4, "img_size": [12, 8], "act_layer": "relu"}}"#, ["act_layer", "relu"]),
-        (r#"{"model_args": {"num_heads": 4, "img_size": [12, 8]}, "global_pool": "map"}"#, ["global_pool", "map"]),
-        (r#"{"architecture": "vit_base_patch16_clip_quickgelu_224"}"#, ["architecture", "quickgelu"]),
+        (
+            r#"{"model_args": {"num_heads": 4}}"#,
+            ["img_size", "13 positions"],
+        ),
+        (
+            r#"{"model_args": {"num_heads": 4, "img_size": [8, 8]}}"#,
+            ["context", "13"],
+        ),
+        (
+            r#"{"model_args": {"num_heads": 4, "img_size": [12, 8], "act_layer": "relu"}}"#,
+            ["act_layer", "relu"],
+        ),
+        (
+            r#"{"model_args": {"num_heads": 4, "img_size": [12, 8]}, "global_pool": "map"}"#,
+            ["global_pool", "map"],
+        ),
+        (
+            r#"{"architecture": "vit_base_patch16_clip_quickgelu_224"}"#,
+            ["architecture", "quickgelu"],
+        ),
         (r#"{"model_args": 3}"#, ["configuration", "timm"]),
     ] {
         std::fs::write(&config, text).unwrap();
         let error = failure(&alone, std::slice::from_ref(&config));
-        assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
+        assert!(
+            parts.iter().all(|part| error.contains(part)),
+            "{text}: {error}"
+        );
     }
 }
 
@@ -154,7 +204,13 @@ fn what_shapes_do_not_tell_is_asked_for() {
 fn what_timm_has_no_words_for_is_refused() {
     let base = Preset::named("vit-plain-digits").unwrap().spec();
     for (spec, place) in [
-        (ModelSpec { positions: Positions::SinCos2d, ..base.clone() }, "positions"),
+        (
+            ModelSpec {
+                positions: Positions::SinCos2d,
+                ..base.clone()
+            },
+            "positions",
+        ),
         (Preset::named("vit-digits").unwrap().spec(), "input"),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -169,7 +225,9 @@ fn what_timm_has_no_words_for_is_refused() {
             weights: WeightType::F32,
             shard_bytes: u64::MAX,
         };
-        let error = export(&options, &device(), &mut |_, _| {}).unwrap_err().to_string();
+        let error = export(&options, &device(), &mut |_, _| {})
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(place), "{error}");
     }
 }

@@ -316,7 +316,12 @@ impl Parts {
     }
 }
 
-pub(super) fn cannot(place: &str, expected: &str, got: impl Into<String>, help: &'static str) -> Error {
+pub(super) fn cannot(
+    place: &str,
+    expected: &str,
+    got: impl Into<String>,
+    help: &'static str,
+) -> Error {
     Error::NotPublishable {
         place: place.into(),
         expected: expected.into(),

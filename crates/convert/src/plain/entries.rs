@@ -201,7 +201,12 @@ pub(super) fn entries_of_images(config: &ModelConfig) -> Vec<Entry> {
         list.set_axes(vec![1, t, d]);
     }
     let inputs = Some(image.patch_len());
-    list.push("patch_embed.proj.weight", array("patches.weight"), d, inputs);
+    list.push(
+        "patch_embed.proj.weight",
+        array("patches.weight"),
+        d,
+        inputs,
+    );
     list.set_axes(vec![d, image.channels, ph, pw]);
     list.push("patch_embed.proj.bias", array("patches.bias"), d, None);
     for b in 0..config.layers() {
@@ -366,7 +371,14 @@ impl<'a> List<'a> {
         let hidden = self.config.blocks[b].layer(SiteKind::Ffn).hidden();
         let names = &self.names;
         let groups = if names.by_head { self.config.heads } else { 1 };
-        let [attention_norm, qkv_name, proj_name, ffn_norm, up_name, down_name] = [
+        let [
+            attention_norm,
+            qkv_name,
+            proj_name,
+            ffn_norm,
+            up_name,
+            down_name,
+        ] = [
             names.attention_norm,
             names.qkv,
             names.proj,

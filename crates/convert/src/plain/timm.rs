@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokenformer_core::ModelConfig;
 use tokenformer_core::config::{
     Family, HeadKind, ImageInput, Init, Input, LogitScale, ModelSpec, NormKind, Pool, Positions,
     Residual,
 };
-use tokenformer_core::ModelConfig;
 use tokenformer_store::read_small;
 
 use super::config::{HERE, cannot, expect_plain_blocks, hidden};
@@ -98,7 +98,10 @@ impl Config {
                 help: "a model with this setting computes something else; only the expected one is known here",
             })
         };
-        let quick = config.architecture.as_ref().filter(|name| name.contains("quickgelu"));
+        let quick = config
+            .architecture
+            .as_ref()
+            .filter(|name| name.contains("quickgelu"));
         if let Some(name) = quick {
             return refuse("architecture", "one with the exact GELU", shown(name));
         }
@@ -119,7 +122,10 @@ impl Config {
             Size::Square(side) => [side; 2],
             Size::Sides(sides) => sides,
         });
-        own.or(self.pretrained_cfg.input_size.map(|[_, height, width]| [height, width]))
+        own.or(self
+            .pretrained_cfg
+            .input_size
+            .map(|[_, height, width]| [height, width]))
     }
 }
 
@@ -157,30 +163,58 @@ pub(super) fn read(source: &Source, path: Option<&Path>) -> Result<ModelConfig> 
         (true, true) => Pool::MeanBesideClass,
         (true, false) => Pool::Mean,
     };
-    let said = found.model_args.global_pool.as_ref().or(found.global_pool.as_ref());
+    let said = found
+        .model_args
+        .global_pool
+        .as_ref()
+        .or(found.global_pool.as_ref());
     let pools = if pool == Pool::Class { "token" } else { "avg" };
     if let Some(said) = said.filter(|said| *said != pools) {
         let expected = "token with a norm called norm, or avg with one called fc_norm";
         let help = "other ways to pool are not known here";
-        return Err(damaged("global_pool cannot be converted", expected, shown(said), help));
+        return Err(damaged(
+            "global_pool cannot be converted",
+            expected,
+            shown(said),
+            help,
+        ));
     }
     let heads = match found.model_args.num_heads {
         Some(heads) => heads,
-        None => (HEADS.iter().find(|(of, _)| *of == width).map(|(_, heads)| *heads)).ok_or_else(|| {
-            let help = "shapes do not tell the heads of this width: give timm's config.json with --config";
+        None => (HEADS
+            .iter()
+            .find(|(of, _)| *of == width)
+            .map(|(_, heads)| *heads))
+        .ok_or_else(|| {
+            let help =
+                "shapes do not tell the heads of this width: give timm's config.json with --config";
             let expected = "model_args.num_heads in config.json";
-            damaged("the number of heads is not known", expected, format!("width {width}"), help)
+            damaged(
+                "the number of heads is not known",
+                expected,
+                format!("width {width}"),
+                help,
+            )
         })?,
     };
     let rows = shape("pos_embed").and_then(|shape| shape.get(1).copied());
     let grid = rows.map(|rows| rows.saturating_sub(usize::from(has_class)));
-    let side = grid.map(usize::isqrt).filter(|side| Some(side * side) == grid);
-    let size = found.image_size().or(side.map(|side| [side * ph, side * pw]));
+    let side = grid
+        .map(usize::isqrt)
+        .filter(|side| Some(side * side) == grid);
+    let size = found
+        .image_size()
+        .or(side.map(|side| [side * ph, side * pw]));
     let Some([height, wide]) = size else {
         let got = rows.map_or("no positions".into(), |rows| format!("{rows} positions"));
         let expected = "pretrained_cfg.input_size or model_args.img_size in config.json";
         let help = "the images are no squares: give timm's config.json with --config";
-        return Err(damaged("the size of images is not known", expected, got, help));
+        return Err(damaged(
+            "the size of images is not known",
+            expected,
+            got,
+            help,
+        ));
     };
     let block = |b: usize| shape(&format!("blocks.{b}.norm1.weight")).is_some();
     let spec = ModelSpec {
@@ -221,8 +255,16 @@ pub(super) fn read(source: &Source, path: Option<&Path>) -> Result<ModelConfig> 
 pub(super) fn check(config: &ModelConfig) -> Result<()> {
     let fits = [
         ("logit_scale", config.logit_scale == LogitScale::One, "one"),
-        ("residual", config.residual == Residual::Sequential, "sequential"),
-        ("positions", config.positions != Positions::SinCos2d, "learned or none"),
+        (
+            "residual",
+            config.residual == Residual::Sequential,
+            "sequential",
+        ),
+        (
+            "positions",
+            config.positions != Positions::SinCos2d,
+            "learned or none",
+        ),
         ("norm_eps", config.norm_eps == EPS, "1e-6"),
     ];
     for (place, fits, expected) in fits {
@@ -235,7 +277,11 @@ pub(super) fn check(config: &ModelConfig) -> Result<()> {
 
 /// The text of `config.json`, which timm reads from a folder.
 pub(super) fn write(config: &ModelConfig, image: &ImageInput) -> Value {
-    let pool = if image.pool == Pool::Class { "token" } else { "avg" };
+    let pool = if image.pool == Pool::Class {
+        "token"
+    } else {
+        "avg"
+    };
     let positions = match config.positions {
         Positions::Learned => "learn",
         _ => "none",
