@@ -12,6 +12,7 @@ use crate::param::Param;
 use crate::recompute::Recompute;
 use crate::site::Site;
 use crate::tensor::{Tensor, Var};
+use std::ops::Range;
 use std::sync::Arc;
 use tokenformer_device::{Device, Result, RotaryTable, SharedTemp, Temp};
 
@@ -334,6 +335,30 @@ impl<'m> Graph<'m> {
     pub fn select_rows(&mut self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
         assert!(self.tape.is_none(), "rows are selected in inference only");
         ops::select_rows(&mut self.rec, x, index)
+    }
+
+    /// Each span of rows of `x` `[1, R, D]` as a value of its own, in inference: `[1, n, D]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// In a training graph: the parts have no gradient.
+    pub fn split_rows(&mut self, x: &Tensor, spans: &[Range<usize>]) -> Result<Vec<Tensor>> {
+        assert!(self.tape.is_none(), "rows are split in inference only");
+        ops::split_rows(&mut self.rec, x, spans)
+    }
+
+    /// The rows of `parts`, each `[1, n, width]`, one after the other, in inference: `[1, R, width]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// In a training graph: the whole has no gradient.
+    pub fn join_rows(&mut self, parts: &[Tensor], width: usize) -> Result<Tensor> {
+        assert!(self.tape.is_none(), "rows are joined in inference only");
+        ops::join_rows(&mut self.rec, parts, width)
     }
 
     /// `scale · X·Wᵀ`: `[B, T, D]` → `[B, T, V]` with a table `[V, D]`, in inference.

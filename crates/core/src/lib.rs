@@ -59,6 +59,7 @@ pub mod recompute;
 mod scores;
 pub mod site;
 pub mod tensor;
+mod stop;
 mod version;
 
 pub use cache::Cache;

@@ -14,6 +14,7 @@
 //! and an MLP in a plain Transformer ([`crate::layers`], [`crate::block`]). Training runs the forward pass with a
 //! tape, inference without, decoding with a [`Cache`].
 
+pub(crate) mod each;
 mod training;
 
 use crate::block::{Attend, Block};
@@ -357,7 +358,9 @@ impl Model {
         let mut h = self.embed(g, tokens, batch, seen)?;
         for b in 0..self.blocks.len() {
             h = match &mut cache {
-                Some(cache) => self.blocks[b].forward(g, &self.attend, h, Some(cache.layer(b)))?,
+                Some(cache) => {
+                    self.blocks[b].forward(g, &self.attend, h, Some(&mut cache.layer(b)))?
+                }
                 None => g.block(self, b, h)?,
             };
         }

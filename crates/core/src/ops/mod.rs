@@ -14,6 +14,7 @@ mod linear;
 mod loss;
 mod pattention;
 mod rotary;
+mod rows;
 
 pub(crate) use add::Add;
 pub(crate) use attention::{Attention, attention_cached};
@@ -25,6 +26,7 @@ pub(crate) use loss::Loss;
 pub use loss::LossTargets;
 pub(crate) use pattention::{Pattention, pattention_group};
 pub(crate) use rotary::Rotate;
+pub(crate) use rows::{join_rows, split_rows};
 
 use crate::gradients::Gradients;
 use crate::param::Param;
