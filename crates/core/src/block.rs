@@ -1,6 +1,6 @@
 //! One block: attention between tokens, then a feed-forward network, each added to the residual stream.
 
-use crate::cache::LayerCache;
+use crate::cache::Past;
 use crate::config::{BlockConfig, Residual, SiteKind};
 use crate::drop_path::Branch;
 use crate::graph::Graph;
@@ -34,6 +34,18 @@ pub(crate) struct Attend {
     pub rotary: Option<Arc<RotaryTable>>,
 }
 
+impl Attend {
+    /// Queries and keys with their rotary positions, the first of each sequence at position `first`; values as they are.
+    pub fn turn(&self, g: &mut Graph<'_>, qkv: [Tensor; 3], first: usize) -> Result<[Tensor; 3]> {
+        let Some(table) = &self.rotary else {
+            return Ok(qkv);
+        };
+        let [q, k, v] = qkv;
+        let q = g.rotate(q, table, self.heads, first)?;
+        Ok([q, g.rotate(k, table, self.heads, first)?, v])
+    }
+}
+
 impl Block {
     /// The residual stream `[B, T, D]` after block number `b`.
     pub(crate) fn forward<'m>(
@@ -42,7 +54,7 @@ impl Block {
         how: &Attend,
         b: usize,
         h: Tensor,
-        cache: Option<LayerCache<'_>>,
+        past: Option<&mut dyn Past>,
     ) -> Result<Tensor> {
         let [attention, ffn] = [0, 1].map(|number| Branch {
             block: b,
@@ -52,7 +64,7 @@ impl Block {
         let u = self.attention_norm.forward(g, &h)?;
         match how.residual {
             Residual::Sequential => {
-                let y = self.attend(g, how, u, cache)?;
+                let y = self.attend(g, how, u, past)?;
                 let h = g.add_branch(h, y, attention)?;
                 let u = self.ffn_norm.forward(g, &h)?;
                 let y = self.ffn.forward(g, u)?;
@@ -60,7 +72,7 @@ impl Block {
             }
             Residual::Parallel => {
                 let v = self.ffn_norm.forward(g, &h)?;
-                let y = self.attend(g, how, u, cache)?;
+                let y = self.attend(g, how, u, past)?;
                 let h = g.add_branch(h, y, attention)?;
                 let y = self.ffn.forward(g, v)?;
                 g.add_branch(h, y, ffn)
@@ -74,20 +86,16 @@ impl Block {
         g: &mut Graph<'m>,
         how: &Attend,
         u: Tensor,
-        cache: Option<LayerCache<'_>>,
+        past: Option<&mut dyn Past>,
     ) -> Result<Tensor> {
         let layers = [&self.query, &self.key, &self.value];
-        let [mut q, mut k, v] = Layer::forward_three(layers, g, u)?;
-        let seen = cache.as_ref().map_or(0, |cache| cache.seen);
-        if let Some(table) = &how.rotary {
-            q = g.rotate(q, table, how.heads, seen)?;
-            k = g.rotate(k, table, how.heads, seen)?;
-        }
-        let c = match cache {
-            Some(LayerCache { kv, capacity, .. }) => {
-                g.attention_cached([q, k, v], how.heads, seen, capacity, kv)?
+        let qkv = Layer::forward_three(layers, g, u)?;
+        let c = match past {
+            Some(past) => past.attend(g, how, qkv)?,
+            None => {
+                let qkv = how.turn(g, qkv, 0)?;
+                g.attention(qkv, how.heads, how.causal)?
             }
-            None => g.attention([q, k, v], how.heads, how.causal)?,
         };
         self.proj.forward(g, c)
     }

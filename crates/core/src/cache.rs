@@ -1,8 +1,12 @@
 //! Keys and values of the positions seen so far, for decoding.
 
+use crate::block::Attend;
 use crate::error::Result;
+use crate::graph::Graph;
+use crate::tensor::Tensor;
+use std::ops::Range;
 use std::sync::Arc;
-use tokenformer_device::{Device, Role, Temp};
+use tokenformer_device::{self as device, Device, Role, Temp};
 
 /// Keys and values of the positions seen so far, `[B, capacity, D]` each, for every block.
 #[derive(Debug)]
@@ -19,6 +23,64 @@ pub(crate) struct LayerCache<'a> {
     pub capacity: usize,
     /// Positions seen.
     pub seen: usize,
+}
+
+/// What the new rows of a block look back at.
+pub(crate) trait Past {
+    /// Takes in new keys and values `[B, T, D]`, and attends to all of them with the new queries: `[B, T, D]`.
+    fn attend(
+        &mut self,
+        g: &mut Graph<'_>,
+        how: &Attend,
+        qkv: [Tensor; 3],
+    ) -> device::Result<Tensor>;
+}
+
+impl Past for LayerCache<'_> {
+    fn attend(
+        &mut self,
+        g: &mut Graph<'_>,
+        how: &Attend,
+        qkv: [Tensor; 3],
+    ) -> device::Result<Tensor> {
+        let qkv = how.turn(g, qkv, self.seen)?;
+        g.attention_cached(qkv, how.heads, self.seen, self.capacity, self.kv)
+    }
+}
+
+/// The rows of sequences of different lengths, each with a cache of its own.
+pub(crate) struct EachCache<'a> {
+    /// A cache of one sequence, and which rows are the sequence's.
+    pub sequences: Vec<(LayerCache<'a>, Range<usize>)>,
+}
+
+impl Past for EachCache<'_> {
+    fn attend(
+        &mut self,
+        g: &mut Graph<'_>,
+        how: &Attend,
+        qkv: [Tensor; 3],
+    ) -> device::Result<Tensor> {
+        if let [(cache, _)] = &mut self.sequences[..] {
+            return cache.attend(g, how, qkv);
+        }
+        let width = qkv[0].width();
+        let spans: Vec<_> = self
+            .sequences
+            .iter()
+            .map(|(_, span)| span.clone())
+            .collect();
+        let [q, k, v] = qkv;
+        let mut parts = Vec::with_capacity(spans.len());
+        let mut split = |x: Tensor| g.split_rows(&x, &spans);
+        let (q, k, v) = (split(q)?, split(k)?, split(v)?);
+        for ((cache, _), ((q, k), v)) in
+            (self.sequences.iter_mut()).zip(q.into_iter().zip(k).zip(v))
+        {
+            parts.push(cache.attend(g, how, [q, k, v])?);
+        }
+        g.join_rows(&parts, width)
+    }
 }
 
 impl Cache {
@@ -94,10 +156,34 @@ impl Cache {
         sequences: &[usize],
         capacity: usize,
     ) -> Result<Self> {
-        assert!(sequences.iter().all(|&s| s < self.batch) && (1..=capacity).contains(&self.len));
+        assert!(sequences.iter().all(|&s| s < self.batch));
+        self.copy_of(device, sequences, self.len, capacity)
+    }
+
+    /// A cache of the first sequence with room for `capacity` positions, which has seen its first `len` positions.
+    /// Texts that begin alike are so computed once.
+    ///
+    /// # Errors
+    /// If memory is short.
+    ///
+    /// # Panics
+    /// If `len` is 0, or above what was seen or `capacity`.
+    pub fn prefix(&self, device: &Arc<dyn Device>, len: usize, capacity: usize) -> Result<Self> {
+        assert!(len <= self.len, "no more than what was seen");
+        self.copy_of(device, &[0], len, capacity)
+    }
+
+    fn copy_of(
+        &self,
+        device: &Arc<dyn Device>,
+        sequences: &[usize],
+        len: usize,
+        capacity: usize,
+    ) -> Result<Self> {
+        assert!((1..=capacity).contains(&len));
         // Positions beyond those seen hold copies of the last until they are written.
         let rows: Vec<u32> = (sequences.iter())
-            .flat_map(|s| (0..capacity).map(move |t| s * self.capacity + t.min(self.len - 1)))
+            .flat_map(|s| (0..capacity).map(move |t| s * self.capacity + t.min(len - 1)))
             .map(|row| row as u32)
             .collect();
         let rows = Temp::indices(device, &rows)?;
@@ -114,7 +200,7 @@ impl Cache {
             layers,
             batch: sequences.len(),
             capacity,
-            len: self.len,
+            len,
         })
     }
 }

@@ -159,6 +159,21 @@ impl TokenFront {
         let p = g.positions(table, first, [batch, tokens.len() / batch])?;
         Ok(g.add(h, p)?)
     }
+
+    /// As [`TokenFront::forward`], for rows of several sequences at the given `positions` `[R]`: `[1, R, D]`.
+    pub fn forward_at<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
+        tokens: &[u32],
+        positions: &[u32],
+    ) -> Result<Tensor> {
+        let h = g.embed(&self.embedding, tokens, 1)?;
+        let Some(table) = &self.positions else {
+            return Ok(h);
+        };
+        let p = g.embed(table, positions, 1)?;
+        Ok(g.add(h, p)?)
+    }
 }
 
 impl ImageFront {

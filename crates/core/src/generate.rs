@@ -2,11 +2,13 @@
 
 use crate::cache::Cache;
 use crate::error::{Result, config_error};
-use crate::graph::Graph;
 use crate::init;
 use crate::model::Model;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+
+pub use crate::model::each::Feed;
+pub use crate::stop::StopFilter;
 
 /// How the next token is chosen. The steps apply in the order of the fields.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +102,7 @@ const FIRST_ORDERED: usize = 64;
 pub struct Sampler {
     settings: Sampling,
     rng: ChaCha8Rng,
+    bias: Vec<(u32, f32)>,
     candidates: Vec<(f32, u32)>,
 }
 
@@ -114,8 +117,14 @@ impl Sampler {
         Ok(Self {
             settings,
             rng,
+            bias: Vec::new(),
             candidates: Vec::new(),
         })
+    }
+
+    /// The same, with a number added to the logits of some tokens before everything else.
+    pub fn with_bias(self, bias: Vec<(u32, f32)>) -> Self {
+        Self { bias, ..self }
     }
 
     /// Chooses a token from `logits` `[V]`; `seen` are the tokens so far. Ties go to the lower number.
@@ -124,6 +133,11 @@ impl Sampler {
         let found = &mut self.candidates;
         found.clear();
         found.extend(logits.iter().zip(0..).map(|(&l, i)| (l, i)));
+        for &(token, bias) in &self.bias {
+            if let Some((logit, _)) = found.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
         if s.repetition_penalty != 1.0 {
             let mut seen: Vec<u32> = seen.to_vec();
             seen.sort_unstable();
@@ -219,14 +233,12 @@ impl<'m> Session<'m> {
         if tokens.is_empty() {
             return Ok(());
         }
-        let mut g = Graph::inference(self.model.device());
-        let hidden = self
-            .model
-            .hidden(&mut g, tokens, 1, Some(&mut self.cache))?;
-        let last = g.select_rows(&hidden, &[tokens.len() as u32 - 1])?;
-        let logits = self.model.logits(&mut g, &last)?;
-        self.logits.resize(self.model.vocab(), 0.0);
-        logits.read(&**self.model.device(), &mut self.logits)?;
+        let feed = Feed {
+            cache: &mut self.cache,
+            tokens,
+        };
+        let last = tokens.len() as u32 - 1;
+        (self.model).logits_each(&mut [feed], &[last], &mut self.logits)?;
         self.tokens.extend(tokens);
         Ok(())
     }

@@ -447,6 +447,30 @@ impl<'m> Graph<'m> {
         })
     }
 
+    /// Each span of rows of `x` `[1, R, D]` as a value of its own, in inference: `[1, n, D]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// In a training graph: the parts have no gradient.
+    pub fn split_rows(&mut self, x: &Tensor, spans: &[Range<usize>]) -> Result<Vec<Tensor>> {
+        assert!(self.tape.is_none(), "rows are split in inference only");
+        ops::split_rows(&mut self.rec, x, spans)
+    }
+
+    /// The rows of `parts`, each `[1, n, width]`, one after the other, in inference: `[1, R, width]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// In a training graph: the whole has no gradient.
+    pub fn join_rows(&mut self, parts: &[Tensor], width: usize) -> Result<Tensor> {
+        assert!(self.tape.is_none(), "rows are joined in inference only");
+        ops::join_rows(&mut self.rec, parts, width)
+    }
+
     /// Rows `index` of `x`: `[index.len(), 1, D]`.
     ///
     /// # Errors

@@ -63,6 +63,7 @@ mod recorder;
 pub mod resample;
 mod scores;
 pub mod site;
+mod stop;
 pub mod tensor;
 mod version;
 

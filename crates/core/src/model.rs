@@ -17,6 +17,7 @@
 //! and an MLP in a plain Transformer ([`crate::layers`], [`crate::block`]). Training runs the forward pass with a
 //! tape, inference without, decoding with a [`Cache`].
 
+pub(crate) mod each;
 mod training;
 
 use crate::block::{Attend, Block};
@@ -383,7 +384,7 @@ impl Model {
         let mut h = front.forward(g, tokens, batch, seen)?;
         for (b, block) in self.blocks.iter().enumerate() {
             h = match &mut cache {
-                Some(cache) => block.forward(g, &self.attend, b, h, Some(cache.layer(b)))?,
+                Some(cache) => block.forward(g, &self.attend, b, h, Some(&mut cache.layer(b)))?,
                 None => g.block(self, b, h)?,
             };
         }

@@ -397,3 +397,23 @@ fn ordering_a_few_tokens_gives_what_ordering_all_gives() {
         }
     }
 }
+
+#[test]
+fn a_bias_comes_before_everything_else() {
+    let logits = [1.0, 3.0, 2.0, -1.0];
+    let greedy = |bias: &[(u32, f32)], repetition_penalty, seen: &[u32]| {
+        let settings = Sampling {
+            repetition_penalty,
+            ..Sampling::greedy()
+        };
+        let sampler = Sampler::new(settings).unwrap();
+        sampler.with_bias(bias.to_vec()).choose(&logits, seen)
+    };
+    assert_eq!(greedy(&[], 1.0, &[]), 1);
+    assert_eq!(greedy(&[(3, 4.5)], 1.0, &[]), 3);
+    assert_eq!(greedy(&[(1, -100.0)], 1.0, &[]), 2);
+    // A penalty of 2 halves the biased 3.5 of token 3, not its own logit.
+    assert_eq!(greedy(&[(3, 4.5)], 2.0, &[3]), 1);
+    // A token that the vocabulary does not have changes nothing.
+    assert_eq!(greedy(&[(4, 100.0), (u32::MAX, 100.0)], 1.0, &[]), 1);
+}

@@ -16,6 +16,7 @@ mod loss;
 mod mean;
 mod pattention;
 mod rotary;
+mod rows;
 
 pub(crate) use add::Add;
 pub(crate) use assemble::Assemble;
@@ -29,6 +30,7 @@ pub use loss::{LossTargets, OutputHead};
 pub(crate) use mean::Mean;
 pub(crate) use pattention::{Pattention, pattention_group};
 pub(crate) use rotary::Rotate;
+pub(crate) use rows::{join_rows, split_rows};
 
 use crate::gradients::Gradients;
 use crate::param::Param;
