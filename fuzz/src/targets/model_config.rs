@@ -1,5 +1,6 @@
 //! `config.json` of a model directory.
 
+use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::{ModelConfig, Recompute};
 use tokenformer_train::memory::{TrainingPlan, inference_bytes};
 
@@ -19,11 +20,9 @@ pub fn run(input: &[u8]) {
                 assert_eq!(again, config);
                 assert!(config.params() >= config.body_params());
                 assert!(config.forward_flops_per_token(config.context).is_finite());
-                assert!(
-                    TrainingPlan::new(&config, 1 << 24, config.context, Recompute::None)
-                        .total_bytes()
-                        > 0
-                );
+                let (recompute, moments) = (Recompute::None, MomentFormat::Bf16);
+                let plan = TrainingPlan::new(&config, 1 << 24, config.context, recompute, moments);
+                assert!(plan.total_bytes() > 0);
                 let _ = (inference_bytes(&config, u64::MAX), config.logit_factor());
                 for anneal in training.anneals.values() {
                     let _ = (anneal.at(0), anneal.at(u64::MAX));

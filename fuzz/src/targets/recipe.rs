@@ -33,6 +33,7 @@ pub fn run(input: &[u8]) {
                 recipe.train.batch,
                 model.context,
                 recipe.train.recompute,
+                recipe.optimizer.moments,
             );
             assert!(plan.total_bytes() > 0);
         }
