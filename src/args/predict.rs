@@ -44,7 +44,7 @@ pub struct PredictArgs {
 pub enum WeightsArg {
     /// Those that training changes.
     Trained,
-    /// Their moving average, of a run with [ema].
+    /// Their moving average, of a run with `[ema]`.
     Ema,
 }
 
