@@ -4,6 +4,8 @@
 //! walks the notes from the last to the first. In inference nothing is noted and memory is freed as the
 //! model goes. A model is written once, forward only, and is the same code in both. What an operation computes
 //! stands in its file in `ops/`.
+//!
+//! The file is long because every operation has a method here, with its shapes.
 
 use crate::config::ImageInput;
 use crate::drop_path::{Branch, DropPath};

@@ -3,6 +3,8 @@
 //! A model directory holds `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`; a
 //! checkpoint is a model directory with `optimizer.safetensors` and `state.json`, so every verb that reads a
 //! model also reads a checkpoint.
+//!
+//! The file is long because reading and writing of each of these files stand side by side.
 
 use crate::ema::Ema;
 use crate::error::{Error, Result};
