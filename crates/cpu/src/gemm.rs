@@ -26,6 +26,7 @@
 //! zero but below 2⁻¹²⁶ in magnitude as 0.
 
 mod bf16;
+mod blocking;
 mod driver;
 mod kept;
 mod kernel;
@@ -45,6 +46,7 @@ use tokenformer_device::Write;
 
 pub use crate::line::Line;
 pub use bf16::{Bf16, round_to_bf16, widen_bf16};
+pub use blocking::{Blocking, blocking};
 pub use kept::Kept;
 pub use matmul::par_matmul;
 pub(crate) use matmul::stripes;

@@ -33,6 +33,7 @@
 pub mod adamw;
 pub mod arena;
 pub mod attention;
+pub mod cache;
 pub mod cross_entropy;
 mod device;
 pub mod elementwise;

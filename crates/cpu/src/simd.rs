@@ -132,6 +132,19 @@ pub(crate) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
+/// As [`prefetch`], but only into the second-level cache, for what will not be read at once.
+#[inline(always)]
+pub(crate) fn prefetch_second<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Lanes of every fixed-order sum: element `i` is always added into lane `i % LANES`, and lanes are
 /// added pairwise at the end. Trailing zeros therefore never change a sum.
 pub const LANES: usize = 16;

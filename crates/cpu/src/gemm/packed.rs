@@ -1,5 +1,6 @@
 //! Matrices that are packed once and used for many products.
 
+use super::blocking::blocking;
 use super::driver::{
     A_WORDS, Output, ROWS, Right, WHOLE_TILES, left, pack_parts, packed_block, product,
 };
@@ -202,8 +203,6 @@ impl Grid {
     const TASKS: usize = 8;
     /// Multiply-adds below which smaller tasks are not faster; up to 16 rows take the same time.
     const WORK: usize = 1 << 20;
-    /// Widest tile.
-    const COLS: usize = 16 * PANEL;
 
     /// The grid of a product `[m, k]·[k, n]`; tasks start at multiples of [`WHOLE_TILES`] rows and at whole panels.
     pub fn new(m: usize, n: usize, k: usize, threads: usize) -> Self {
@@ -213,7 +212,10 @@ impl Grid {
                 .next_multiple_of(unit)
                 .max(unit)
         };
-        let (mut rows, mut cols) = (even(m, ROWS, WHOLE_TILES), even(n, Self::COLS, PANEL));
+        let (mut rows, mut cols) = (
+            even(m, ROWS, WHOLE_TILES),
+            even(n, blocking().task_cols, PANEL),
+        );
         // Rows are divided first: tasks of other rows read B again, which is packed, but tasks of other columns read A
         // again, which is not.
         let least = |other: usize| (Self::WORK / (other.max(16) * k.max(1))).max(PANEL);
