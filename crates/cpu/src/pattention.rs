@@ -357,9 +357,10 @@ pub fn backward<P: Element>(
         let work = Disjoint::new(&mut *work);
         let blocks = Pieces::new(r, ROW_BLOCK);
         let block = P::Kept::SCRATCH * ROW_BLOCK * n;
-        exec.run(blocks.count(), SCRATCH + 2 * block, |task, scratch| {
+        exec.run(blocks.count(), SCRATCH + n + 2 * block, |task, scratch| {
             let rows = blocks.range(task);
             let (scratch, numbers) = scratch.split_at_mut(SCRATCH);
+            let (spare, numbers) = numbers.split_at_mut(n);
             let (score_numbers, da_numbers) = numbers.split_at_mut(block);
             let dy = Mat::new(&dy[rows.start * d_out..rows.end * d_out], rows.len(), d_out);
             // SAFETY: tasks own disjoint rows.
@@ -377,7 +378,7 @@ pub fn backward<P: Element>(
                     let stats = &stats[rows.start * groups..rows.end * groups];
                     let each = scores.chunks_exact_mut(n).zip(da.chunks_exact_mut(n));
                     for ((scores, da), stats) in each.zip(stats.chunks_exact(groups)) {
-                        theta_row_backward(site, scores, da, stats);
+                        theta_row_backward(site, scores, da, stats, spare);
                     }
                 });
             });
@@ -454,7 +455,7 @@ pub fn theta_backward<W: Sync>(
     assert_eq!(scores.len(), d_scores.len());
     let blocks = Pieces::new(scores.len() / n, ROW_BLOCK);
     let (scores, d_scores) = (Disjoint::new(scores), Disjoint::new(d_scores));
-    exec.run(blocks.count(), 0, |task, _| {
+    exec.run(blocks.count(), n, |task, spare| {
         let rows = blocks.range(task);
         let part = rows.start * n..rows.end * n;
         // SAFETY: tasks own disjoint rows.
@@ -462,7 +463,7 @@ pub fn theta_backward<W: Sync>(
         let stats = &stats[rows.start * groups..rows.end * groups];
         let each = scores.chunks_exact_mut(n).zip(d_scores.chunks_exact_mut(n));
         for ((scores, d), stats) in each.zip(stats.chunks_exact(groups)) {
-            theta_row_backward(site, scores, d, stats);
+            theta_row_backward(site, scores, d, stats, spare);
         }
     });
 }

@@ -11,8 +11,6 @@ pub struct Blocking {
     pub task_cols: usize,
     /// Elements of the output for which a copied block of the left factor is used before the next block.
     pub wide: usize,
-    /// Rows of a site that one task takes through both products.
-    pub site_rows: usize,
 }
 
 /// Blockings by the least size of the second-level cache, largest first. A block of 144 rows of the left factor takes
@@ -24,7 +22,6 @@ const TABLE: [(usize, Blocking); 2] = [
         Blocking {
             task_cols: 24 * PANEL,
             wide: 108 << 10,
-            site_rows: 64,
         },
     ),
     (
@@ -32,7 +29,6 @@ const TABLE: [(usize, Blocking); 2] = [
         Blocking {
             task_cols: 16 * PANEL,
             wide: 64 << 10,
-            site_rows: 64,
         },
     ),
 ];

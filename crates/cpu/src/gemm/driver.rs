@@ -22,6 +22,9 @@ pub(super) const ROWS: usize = 3 * WHOLE_TILES;
 const NEAR_C: usize = 8 << 10;
 /// Number of elements of A up to which A counts as near.
 const NEAR_A: usize = 256 << 10;
+/// Words of a page: addresses so far apart compete for the same lines of a first-level cache.
+const COLLIDING: usize = 1 << 10;
+
 /// Words of a block of A, whose last strip may be incomplete.
 pub(super) const A_WORDS: usize = (ROWS + STRIP) * BLOCK;
 /// Lines of a block of a panel of B.
@@ -301,13 +304,16 @@ unsafe fn narrow(kernel: Kernel, tile: &Tile, rows: usize, cols: usize) {
 }
 
 /// Blocks of `a`, read in place if the kernels can do that efficiently, or else copied to `work` ([`A_WORDS`]).
-/// Without `work`, columns of f32 are read in place too, which suits small matrices that lie in the first caches.
+/// Without `work`, all f32 are read in place, which suits small matrices that lie in the first caches.
 pub(super) fn left<'a, P: Element, S: Source<P>>(
     a: Mat<'a, S>,
     work: &'a mut [u32],
 ) -> impl Blocks + 'a {
+    // Rows at such distances all lie in the same few lines of the first-level cache and evict each other.
+    let collide = |row: usize| row.is_multiple_of(COLLIDING);
     LeftBlocks::<P, S> {
-        in_place: S::in_place(a).filter(|(_, word)| *word == 1 || work.is_empty()),
+        in_place: S::in_place(a)
+            .filter(|&(row, word)| work.is_empty() || (word == 1 && !collide(row))),
         a,
         work,
         element: PhantomData,

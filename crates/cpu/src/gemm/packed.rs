@@ -19,6 +19,8 @@ use std::ops::Range;
 pub struct Packed<'a, P> {
     lines: &'a [Line],
     k: usize,
+    /// Words from a panel to the next, for each of its columns.
+    depth: usize,
     n: usize,
     element: PhantomData<P>,
 }
@@ -47,6 +49,7 @@ impl<'a, P: Element> Packed<'a, P> {
         Self {
             lines,
             k,
+            depth: k.div_ceil(P::PER_WORD),
             n,
             element: PhantomData,
         }
@@ -60,7 +63,7 @@ impl<'a, P: Element> Packed<'a, P> {
     /// The columns `cols`, which start at a multiple of [`Packed::COLS`].
     pub fn columns(self, cols: Range<usize>) -> Self {
         assert!(cols.start.is_multiple_of(PANEL) && cols.start <= cols.end && cols.end <= self.n);
-        let lines = panel_lines::<P>(self.k);
+        let lines = self.panel_lines();
         let panels = cols.start / PANEL..cols.end.div_ceil(PANEL);
         Self {
             lines: &self.lines[panels.start * lines..panels.end * lines],
@@ -69,18 +72,28 @@ impl<'a, P: Element> Packed<'a, P> {
         }
     }
 
+    /// The first `k` rows.
+    pub fn first_rows(self, k: usize) -> Self {
+        assert!(k <= self.k);
+        Self { k, ..self }
+    }
+
     /// Columns that are packed together.
     pub const COLS: usize = PANEL;
 
+    /// Lines of one panel.
+    fn panel_lines(&self) -> usize {
+        self.depth * (PANEL / LINE)
+    }
+
     /// The words of the panel with column `col`.
     fn panel(&self, col: usize) -> &'a [u32] {
-        let lines = panel_lines::<P>(self.k);
+        let lines = self.panel_lines();
         words_of(&self.lines[col / PANEL * lines..][..lines])
     }
 
     fn right(self) -> impl FnMut(Range<usize>, Range<usize>) -> Right {
-        let depth = self.k.div_ceil(P::PER_WORD);
-        move |cols, words| packed_block::<P>(self.panel(cols.start), depth, words.start)
+        move |cols, words| packed_block::<P>(self.panel(cols.start), self.depth, words.start)
     }
 }
 
@@ -146,6 +159,30 @@ pub fn gemm_packed<P: Element, S: Source<P>>(
     assert_eq!((a.rows, a.cols, b.n), (c.rows, b.k, c.cols));
     // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides.
     unsafe { packed_product(c.output(), write, a, b, scale, scratch) }
+}
+
+/// As [`gemm_packed`], with an output between whose rows other tasks may write: `a.rows × b.n` elements from `c` on, rows
+/// `row_stride` apart.
+///
+/// # Safety
+/// The elements of the output must be valid for reads and writes, and no other code may access them during the call.
+pub(crate) unsafe fn gemm_packed_among<P: Element, S: Source<P>>(
+    (c, row_stride): (*mut f32, usize),
+    write: Write,
+    a: Mat<'_, S>,
+    b: Packed<'_, P>,
+    scale: f32,
+    scratch: &mut [f32],
+) {
+    assert_eq!(a.cols, b.k);
+    let output = Output {
+        first: c,
+        rows: a.rows,
+        cols: b.n,
+        row_stride,
+    };
+    // SAFETY: the caller guarantees it.
+    unsafe { packed_product(output, write, a, b, scale, scratch) }
 }
 
 /// # Safety
