@@ -28,7 +28,7 @@ pub fn caches() -> Caches {
 /// Reads the sizes from `cpuid`: leaf 4 on Intel's processors, and 8000_001D with the same layout on AMD's.
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Option<Caches> {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use crate::simd::cpuid;
     const EXTENDED: u32 = 0x8000_0000;
     const AMD: u32 = 0x8000_001d;
     /// Kinds of caches: none, data, instructions, both.
@@ -38,7 +38,7 @@ fn detect() -> Option<Caches> {
     let read = |leaf: u32| {
         let mut sizes = [0; 2];
         for index in 0..MOST {
-            let answer = __cpuid_count(leaf, index);
+            let answer = cpuid(leaf, index);
             let (kind, level) = (answer.eax & 31, answer.eax >> 5 & 7);
             if kind == 0 {
                 break;
@@ -56,8 +56,8 @@ fn detect() -> Option<Caches> {
         let [first, second] = sizes;
         (first > 0 && second > 0).then_some(Caches { first, second })
     };
-    let intel = (__cpuid(0).eax >= 4).then(|| read(4)).flatten();
-    intel.or_else(|| (__cpuid(EXTENDED).eax >= AMD).then(|| read(AMD)).flatten())
+    let intel = (cpuid(0, 0).eax >= 4).then(|| read(4)).flatten();
+    intel.or_else(|| (cpuid(EXTENDED, 0).eax >= AMD).then(|| read(AMD)).flatten())
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -72,9 +72,9 @@ impl<'a, P: Element> Packed<'a, P> {
         }
     }
 
-    /// The first `k` rows.
+    /// The first `k` rows, an even number in bfloat16 if not all.
     pub fn first_rows(self, k: usize) -> Self {
-        assert!(k <= self.k);
+        assert!(k == self.k || (k < self.k && k.is_multiple_of(P::PER_WORD)));
         Self { k, ..self }
     }
 
