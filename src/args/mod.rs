@@ -30,6 +30,7 @@ pub use plan::{PlanArgs, PlanCommand, PlanGrowthArgs};
 pub use predict::{PredictArgs, WeightsArg};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
 pub use train::{RecipeArgs, TrainArgs};
+pub use values::TrainingPrecision;
 
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;
