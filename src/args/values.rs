@@ -202,3 +202,12 @@ pub fn recipe_seed(text: &str) -> Result<u64, String> {
 pub fn at_least_one(text: &str) -> Result<u64, String> {
     number(text, 1..=u64::MAX)
 }
+
+/// A number above 0, also as `1e15`.
+pub fn above_zero(text: &str) -> Result<f64, String> {
+    let number: f64 = (text.parse()).map_err(|_| "expected a number, such as 1e15".to_string())?;
+    match number.is_finite() && number > 0.0 {
+        true => Ok(number),
+        false => Err("expected a number above 0".into()),
+    }
+}
