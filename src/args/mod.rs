@@ -11,6 +11,7 @@ mod images;
 mod inspect;
 mod predict;
 mod reproduce;
+mod serve;
 mod train;
 mod values;
 
@@ -27,6 +28,7 @@ pub use images::{ImageArgs, MakeArgs, MakeWhat};
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
 pub use predict::{PredictArgs, WeightsArg};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
+pub use serve::ServeArgs;
 pub use train::{RecipeArgs, TrainArgs};
 
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -92,6 +94,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Continue a text.
     Generate(GenerateArgs),
+    /// Serve models over the network with OpenAI's interface, and a page; or show a training run.
+    Serve(ServeArgs),
     /// Write the logits and per-token losses of given tokens.
     Logits(LogitsArgs),
     /// Describe a model, checkpoint, run or dataset.

@@ -20,6 +20,7 @@ pub mod logits;
 pub mod plan;
 pub mod predict;
 pub mod reproduce;
+pub mod serve;
 pub mod tasks;
 pub mod train;
 pub mod verify;
