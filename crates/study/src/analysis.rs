@@ -1,9 +1,13 @@
-//! Computes tables, contrasts and speed-ups from the results so far. The file is long because tables, contrasts and
-//! speed-ups all read the same collection of results.
+//! Computes tables, contrasts and speed-ups from the results so far.
+
+mod ends;
+
+pub(crate) use ends::Ends;
+pub use ends::Row;
 
 use crate::arms::{ARMS, Kind};
-use crate::plan::{Endpoint, Plan};
-use crate::result::{NodeResult, Results};
+use crate::plan::Plan;
+use crate::result::Results;
 use crate::stats::{Beyond, Contrast, Curve, Table, holm, mean, quantile};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,39 +21,6 @@ pub const TOLERANCE: f64 = 0.0198;
 pub const GROWN: &str = "t-seg";
 /// The base that is trained further without a growth.
 pub const STAY: &str = "t-stay";
-
-/// The results of an end of an arm over its seeds.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// Name of the arm.
-    pub arm: String,
-    /// Size of the end.
-    pub size: String,
-    /// Number of parameters.
-    pub params: u64,
-    /// Tokens seen.
-    pub tokens: u64,
-    /// Tokens seen divided by the tokens of the training text.
-    pub epochs: f64,
-    /// Floating-point operations, since the first update of the base.
-    pub flops: f64,
-    /// Seconds of training since then, mean of the seeds.
-    pub seconds: f64,
-    /// Learning rate of the last stage.
-    pub lr: f64,
-    /// Seeds with a result, in order.
-    pub seeds: Vec<u64>,
-    /// Their losses in nats per token.
-    pub losses: Vec<f64>,
-    /// Their losses in bits per byte.
-    pub bits_per_byte: Vec<f64>,
-    /// Seeds whose run diverged.
-    pub diverged: Vec<u64>,
-    /// Spikes of the growth of this stage, by seed, minus those of the base that is trained further, if known.
-    pub spikes: Vec<f64>,
-    /// Largest and relative logit difference of the growth, of the worst seed.
-    pub moved: Option<(f64, f64)>,
-}
 
 /// How much less a grown model costs than a plain one from scratch of the same loss.
 #[derive(Clone, Debug, Serialize)]
@@ -83,155 +54,6 @@ pub struct Analysis {
     pub tuning_flops: f64,
     /// Smallest and largest ratio of counted operations to the formula's.
     pub audit: Option<(f64, f64)>,
-}
-
-/// The results of a plan, by end and seed.
-pub(crate) struct Ends<'a> {
-    pub plan: &'a Plan,
-    pub results: &'a Results,
-}
-
-impl<'a> Ends<'a> {
-    fn counting(&self) -> impl Iterator<Item = (&'a Endpoint, &'a NodeResult)> {
-        let ends = self
-            .plan
-            .endpoints
-            .iter()
-            .filter(|end| end.counts && end.settled);
-        let results = self.results;
-        let graph = &self.plan.graph;
-        ends.filter_map(move |end| Some((end, results.of(graph.node(end.node))?)))
-    }
-
-    /// The result of an end.
-    pub fn of(&self, arm: &str, size: &str, seed: u64) -> Option<&'a NodeResult> {
-        let mut ends = self.counting();
-        ends.find(|(end, _)| (end.arm, &*end.size, end.seed) == (arm, size, seed))
-            .map(|(_, result)| result)
-    }
-
-    fn loss(&self, arm: &str, size: &str, seed: u64) -> Option<f64> {
-        Some(self.of(arm, size, seed)?.held_out.as_ref()?.loss)
-    }
-
-    /// Seeds with any result, in order.
-    pub fn seeds(&self) -> Vec<u64> {
-        let mut seeds: Vec<u64> = self.counting().map(|(end, _)| end.seed).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        seeds
-    }
-
-    /// The sizes of an arm with a result, in the order of the plan.
-    pub fn sizes(&self, arm: &str) -> Vec<String> {
-        let mut sizes: Vec<String> = Vec::new();
-        for (end, _) in self.counting().filter(|(end, _)| end.arm == arm) {
-            if !sizes.contains(&end.size) {
-                sizes.push(end.size.clone());
-            }
-        }
-        sizes
-    }
-
-    /// Cost and loss of the ends of an arm from scratch.
-    fn points(&self, arm: &str, seed: u64) -> Vec<(f64, f64)> {
-        let of = self
-            .counting()
-            .filter(|(end, _)| (end.arm, end.seed) == (arm, seed));
-        of.filter_map(|(_, result)| Some((result.flops, result.held_out.as_ref()?.loss)))
-            .collect()
-    }
-
-    /// Curves of the plain Transformers from scratch, small to large.
-    pub fn scratch(&self, seed: u64) -> Vec<(&'static str, Curve)> {
-        let arms = ARMS
-            .iter()
-            .filter(|arm| matches!(arm.kind, Kind::Scratch(_)));
-        arms.filter_map(|arm| Some((arm.name, Curve::new(&self.points(arm.name, seed))?)))
-            .collect()
-    }
-
-    /// Lowest loss that any plain Transformer from scratch has at this cost.
-    pub fn frontier(&self, seed: u64, flops: f64) -> Option<f64> {
-        let curves = self.scratch(seed);
-        let losses = curves.iter().filter_map(|(_, curve)| curve.at(flops));
-        losses.reduce(f64::min)
-    }
-
-    /// Total training time of an end in seconds.
-    fn seconds(&self, node: usize) -> f64 {
-        let path = self.plan.graph.path(node);
-        path.filter_map(|at| self.results.of(self.plan.graph.node(at)))
-            .map(|result| result.seconds)
-            .sum()
-    }
-
-    /// The run with the growth of an end's stage.
-    fn growth(&self, node: usize) -> Option<&'a NodeResult> {
-        let graph = &self.plan.graph;
-        let at = graph.path(node).find(|&at| graph.node(at).grows)?;
-        self.results.of(graph.node(at))
-    }
-
-    /// The spike, after `step`, of the base that is trained further without a growth.
-    fn control(&self, seed: u64, step: u64) -> Option<f64> {
-        let name = format!("s{seed}/{STAY}/");
-        let mut nodes = self.plan.graph.nodes().iter();
-        let node = nodes.find(|n| n.from_step == step && n.label.starts_with(&name))?;
-        self.results.of(node)?.spike
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let mut rows: Vec<Row> = Vec::new();
-        for (end, result) in self.counting() {
-            let known = rows
-                .iter()
-                .position(|r| r.arm == end.arm && r.size == end.size);
-            let at = known.unwrap_or_else(|| {
-                rows.push(Row {
-                    arm: end.arm.into(),
-                    size: end.size.clone(),
-                    params: result.params,
-                    tokens: result.tokens,
-                    epochs: result.epochs,
-                    flops: result.flops,
-                    seconds: 0.0,
-                    lr: result.lr,
-                    seeds: Vec::new(),
-                    losses: Vec::new(),
-                    bits_per_byte: Vec::new(),
-                    diverged: Vec::new(),
-                    spikes: Vec::new(),
-                    moved: None,
-                });
-                rows.len() - 1
-            });
-            let row = &mut rows[at];
-            let Some(held_out) = &result.held_out else {
-                row.diverged.push(end.seed);
-                continue;
-            };
-            row.seeds.push(end.seed);
-            row.losses.push(held_out.loss);
-            row.bits_per_byte.push(held_out.bits_per_byte);
-            row.seconds += self.seconds(end.node);
-            if let Some(grown) = self.growth(end.node) {
-                if let Some(spike) = grown.spike {
-                    row.spikes
-                        .push(spike - self.control(end.seed, grown.from_step).unwrap_or(0.0));
-                }
-                if let Some(facts) = &grown.growth {
-                    let (max, relative) = row.moved.unwrap_or_default();
-                    let now = (facts.max_logit_diff, facts.relative_logit_diff);
-                    row.moved = Some((max.max(now.0), relative.max(now.1)));
-                }
-            }
-        }
-        for row in &mut rows {
-            row.seconds /= row.seeds.len().max(1) as f64;
-        }
-        rows
-    }
 }
 
 /// Number of the arm from scratch whose size is nearest to `params`, by its results.
@@ -499,33 +321,6 @@ impl Analysis {
             is_bound: at_least || at_most,
             by_seed,
         })
-    }
-}
-
-impl Ends<'_> {
-    /// Tokens seen when the last growth of an end happened.
-    fn growth_tokens(&self, arm: &str, size: &str, seed: u64) -> Option<u64> {
-        let ends = self.plan.endpoints.iter();
-        let mut ends = ends.filter(|end| end.counts && end.seed == seed);
-        let end = ends.find(|end| end.arm == arm && end.size == size)?;
-        let graph = &self.plan.graph;
-        let at = graph.path(end.node).find(|&at| graph.node(at).grows)?;
-        let common = graph.common();
-        Some(graph.node(at).from_step * (common.batch * common.context) as u64)
-    }
-
-    /// The cost of a series of models; parts of the training that they share count once.
-    fn series_flops(&self, models: &[(&str, &str)], seed: u64) -> Option<f64> {
-        let graph = &self.plan.graph;
-        let mut paid = std::collections::BTreeSet::new();
-        for (arm, size) in models {
-            let ends = self.plan.endpoints.iter();
-            let mut ends = ends.filter(|end| end.counts && end.seed == seed);
-            let end = ends.find(|end| end.arm == *arm && end.size == *size)?;
-            paid.extend(graph.path(end.node));
-        }
-        let own = |at: &usize| graph.node(*at).flops_per_step * graph.node(*at).steps() as f64;
-        Some(paid.iter().map(own).sum())
     }
 }
 

@@ -10,7 +10,6 @@ use crate::speed::Speeds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 use tokenformer_core::{Device, Model};
 use tokenformer_report::Record;
 use tokenformer_store::{Checkpoints, RunLock, Warning};
@@ -219,12 +218,10 @@ impl Runner {
         let folder = self.folder(node);
         let resolved = recipe::of(node, graph.common(), &self.corpus.dir)?;
         let resume = self.resume(graph, node, &folder)?;
-        let started = Instant::now();
         let mut view = View {
             node,
             ahead,
             watcher,
-            first: None,
         };
         let mut trainer = Trainer::new(&resolved, &folder, &resume, &self.device, &mut view)?;
         let outcome = trainer.run(stop);
@@ -258,13 +255,13 @@ impl Runner {
             });
         let counted = trainer.state().flops;
         drop(trainer);
-        if matches!(view.first, Some(first) if first == node.from_step + 1) {
-            let per_step = started.elapsed().as_secs_f64() / node.steps() as f64;
-            self.speeds.learn(node, graph.common(), per_step)?;
-        }
         let records = tokenformer_report::read(folder.join("metrics.jsonl"))?;
         let before = self.losses_before(graph, at);
         let result = self.result(graph, node, &records, &before);
+        if diverged.is_none() {
+            let per_step = result.seconds / node.steps() as f64;
+            self.speeds.learn(node, graph.common(), per_step)?;
+        }
         Ok(Some(NodeResult {
             counted_flops: counted,
             growth,
@@ -432,13 +429,10 @@ struct View<'a> {
     node: &'a Node,
     ahead: Ahead,
     watcher: &'a mut dyn Watcher,
-    /// When the first update of this call was done, and which it was.
-    first: Option<u64>,
 }
 
 impl Observer for View<'_> {
     fn step(&mut self, progress: &Progress) {
-        self.first.get_or_insert(progress.step);
         let left = self.node.to_step.saturating_sub(progress.step) as f64;
         let done = progress.step.saturating_sub(self.node.from_step) as f64;
         // The measured time of this run, once it is known, and the noted one until then.

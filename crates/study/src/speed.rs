@@ -100,14 +100,15 @@ impl Speeds {
         Ok(measured * self.file.correction())
     }
 
-    /// Stores how long the updates of a run took, including everything around them.
+    /// Stores how long an update of a run took by its records. They count no time in which the process was suspended,
+    /// and no evaluations, whose share is assumed.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn learn(&mut self, node: &Node, common: &Common, per_step: f64) -> Result<()> {
         self.file
             .learnt
-            .insert(Self::name(&node.config, common), per_step);
+            .insert(Self::name(&node.config, common), per_step * AROUND);
         self.save()
     }
 

@@ -3,21 +3,20 @@
 //! A model directory holds `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`; a
 //! checkpoint is a model directory with `optimizer.safetensors` and `state.json`, so every verb that reads a
 //! model also reads a checkpoint.
-//!
-//! The file is long because reading and writing of each of these files stand side by side.
+
+mod state;
+
+pub use state::{Best, PastGrowth, TrainState, read_state};
 
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::recipe::{GrowEvent, ModelTable};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::config::TrainingSettings;
 use tokenformer_core::device::{Buffer, Device};
-use tokenformer_core::growth::GrowthReport;
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::path::{ParamPath, ParamRole};
 use tokenformer_core::{Model, ModelConfig, WeightFormat, resample};
@@ -47,118 +46,7 @@ pub const KIND_MODEL: &str = "model";
 /// Kind of a checkpoint in its manifest.
 pub const KIND_CHECKPOINT: &str = "checkpoint";
 
-const STATE_VERSION: u32 = 1;
-/// More than any run counts, and far from where counting on would overflow.
-const MAX_COUNTER: u64 = 1 << 60;
 const MAX_JSON_BYTES: u64 = 256 << 20;
-
-/// The best held-out loss so far.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Best {
-    /// Step of its checkpoint.
-    pub step: u64,
-    /// Loss in nats per token.
-    pub loss: f64,
-}
-
-/// A growth that has happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PastGrowth {
-    /// The event of the recipe that asked for it; `None` for the `grow` command.
-    pub event: Option<GrowEvent>,
-    /// What it did.
-    pub report: GrowthReport,
-}
-
-/// Everything of a run's state that is neither weights nor moments. No clock or host is in it, so that equal
-/// runs write equal bytes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainState {
-    /// Version of this format.
-    pub version: u32,
-    /// Updates done.
-    pub step: u64,
-    /// Stage: growths so far.
-    pub stage: u32,
-    /// Tokens seen.
-    pub tokens: u64,
-    /// Windows (samples) drawn so far: the position in the data, whatever the size of the batches.
-    #[serde(default)]
-    pub windows: u64,
-    /// What version 0.1.0 counted instead of windows; [`read_state`] takes it away.
-    #[serde(default, skip_serializing, rename = "batches")]
-    old_batches: Option<u64>,
-    /// Floating-point operations of training so far, two per multiply-add, those on the probe tokens of growths
-    /// included (`docs/growth.md`). Runs of version 0.1.0 began to count when they went on.
-    #[serde(default)]
-    pub flops: f64,
-    /// Updates skipped because of a loss or gradient that was not finite.
-    pub skipped: u64,
-    /// Those of them since the last update that was not skipped.
-    #[serde(default)]
-    pub skipped_in_row: u64,
-    /// Whether the evaluation that is due after `step` was interrupted, and is to be made again.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unevaluated: bool,
-    /// Sum of the losses since the last record, and their number.
-    pub pending_loss: (f64, u64),
-    /// Sum of the same losses over all predictions, in nats, and the bytes of what was predicted.
-    #[serde(default)]
-    pub pending_text: (f64, f64),
-    /// Best held-out loss so far.
-    pub best: Option<Best>,
-    /// Seed of the run.
-    pub seed: u64,
-    /// The recipe's model, before any growth.
-    pub model: ModelTable,
-    /// Hash of the training tokens.
-    pub data_hash: String,
-    /// Growths so far.
-    pub growths: Vec<PastGrowth>,
-    /// Updates of each parameter.
-    pub updates: BTreeMap<String, u64>,
-    /// What training needs to know of the model beside its configuration.
-    #[serde(default, skip_serializing_if = "TrainingSettings::is_default")]
-    pub training: TrainingSettings,
-}
-
-impl TrainState {
-    /// The state before the first step.
-    pub fn new(seed: u64, model: ModelTable, data_hash: String) -> Self {
-        Self {
-            version: STATE_VERSION,
-            step: 0,
-            stage: 0,
-            tokens: 0,
-            windows: 0,
-            old_batches: None,
-            flops: 0.0,
-            skipped: 0,
-            skipped_in_row: 0,
-            unevaluated: false,
-            pending_loss: (0.0, 0),
-            pending_text: (0.0, 0.0),
-            best: None,
-            seed,
-            model,
-            data_hash,
-            growths: Vec::new(),
-            updates: BTreeMap::new(),
-            training: TrainingSettings::default(),
-        }
-    }
-
-    /// The newest step after which a loss is known to have been finite: the weights are the same since then.
-    pub fn sound_step(&self) -> u64 {
-        match self.best {
-            Some(best) if best.step == self.step => self.step,
-            _ => self.step.saturating_sub(1 + self.skipped_in_row),
-        }
-    }
-}
 
 fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::Result<()> {
     const CHUNK: usize = 4096;
@@ -505,52 +393,6 @@ pub fn load_tokenizer(dir: &Path) -> Result<(Vec<u8>, Tokenizer)> {
     let path = dir.join(TOKENIZER);
     let bytes = tokenformer_store::read_small(&path, MAX_JSON_BYTES)?;
     Ok((bytes, Tokenizer::from_file(&path)?))
-}
-
-/// Reads `state.json` of a checkpoint.
-///
-/// # Errors
-/// If it is missing, malformed or of another version.
-pub fn read_state(dir: &Path) -> Result<TrainState> {
-    let path = dir.join(STATE);
-    let damaged = |problem: String| Error::Damaged {
-        path: path.clone(),
-        problem,
-        help: "only checkpoints of training runs can be trained or grown on".into(),
-    };
-    if !path.exists() {
-        return Err(damaged("there is no training state here".into()));
-    }
-    let mut state: TrainState =
-        serde_json::from_str(&read_text(&path)?).map_err(|e| damaged(e.to_string()))?;
-    if state.version != STATE_VERSION {
-        let problem = format!(
-            "format version {}, this program knows {STATE_VERSION}",
-            state.version
-        );
-        return Err(damaged(problem));
-    }
-    let counters = [
-        state.step,
-        state.tokens,
-        state.windows,
-        state.skipped,
-        state.skipped_in_row,
-    ];
-    if let Some(counter) = counters.into_iter().find(|&n| n > MAX_COUNTER) {
-        return Err(damaged(format!("a counter of {counter}")));
-    }
-    if !(state.flops.is_finite() && state.flops >= 0.0) {
-        return Err(damaged(format!(
-            "{} floating-point operations",
-            state.flops
-        )));
-    }
-    if state.old_batches.take().is_some() {
-        // Every window was as long as the context, so the tokens tell the windows for any size of batches.
-        state.windows = state.tokens / state.model.context.max(1) as u64;
-    }
-    Ok(state)
 }
 
 /// Loads the moments of a checkpoint's optimizer.

@@ -3,11 +3,14 @@
 //! A value comes from the defaults, the preset, the file, or `--set a.b=v`, each over the one before;
 //! [`Resolved`] remembers which. Unknown keys are errors that name the nearest key.
 
+mod check;
+mod model;
 mod resolve;
 mod tables;
 
+pub use model::{ModelTable, PositionKind};
 pub use resolve::{Resolved, resolve, resolve_table};
 pub use tables::{
     CheckpointTable, DataTable, EmaTable, EvalTable, GrowEvent, ImagesTable, LogTable,
-    MAX_NEW_LAYERS, ModelTable, PositionKind, Recipe, SampleTable, TrainTable,
+    MAX_NEW_LAYERS, Recipe, SampleTable, TrainTable,
 };

@@ -1,6 +1,6 @@
 //! From defaults, preset, file and `--set` to one recipe, remembering where each value came from.
 
-use super::tables::{EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, Recipe, TrainTable};
+use super::{EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, Recipe, TrainTable};
 use crate::error::{Error, Result};
 use crate::schedule::{DecayShape, Schedule};
 use serde::Deserialize;
