@@ -37,6 +37,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Eval(args) => commands::eval::run(&args)?,
         Command::Predict(args) => commands::predict::run(&args)?,
         Command::Generate(args) => commands::generate::run(&args)?,
+        Command::Serve(args) => commands::serve::run(&args)?,
         Command::Logits(args) => commands::logits::run(&args)?,
         Command::Inspect(args) => commands::inspect::run(&args)?,
         Command::Config(args) => commands::config::run(&args)?,
@@ -85,6 +86,15 @@ impl From<tokenformer_images::Error> for Failure {
         Self {
             message: help_added(error.to_string(), FLAGS),
             is_usage: matches!(error, tokenformer_images::Error::Option { .. }),
+        }
+    }
+}
+
+impl From<tokenformer_serve::Error> for Failure {
+    fn from(error: tokenformer_serve::Error) -> Self {
+        Self {
+            message: help_added(error.to_string(), FLAGS),
+            is_usage: matches!(error, tokenformer_serve::Error::Setting { .. }),
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct GenerateArgs {
     /// End when this text appears; it is not printed. May be repeated.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Compute with the first N stages of a grown model alone, which must have norms per segment.
+    #[arg(long, value_name = "N")]
+    pub stage: Option<usize>,
     /// What weights are kept as; fewer bytes decode faster.
     #[arg(long, value_name = "f32|bf16|int8", default_value = "f32", value_parser = values::weight_format())]
     pub precision: WeightFormat,

@@ -12,6 +12,7 @@ mod inspect;
 mod plan;
 mod predict;
 mod reproduce;
+mod serve;
 mod train;
 mod values;
 
@@ -29,6 +30,7 @@ pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, Inspec
 pub use plan::{PlanArgs, PlanCommand, PlanGrowthArgs};
 pub use predict::{PredictArgs, WeightsArg};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
+pub use serve::ServeArgs;
 pub use train::{RecipeArgs, TrainArgs};
 pub use values::TrainingPrecision;
 
@@ -95,6 +97,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Continue a text.
     Generate(GenerateArgs),
+    /// Serve models over the network with OpenAI's interface, and a page; or show a training run.
+    Serve(ServeArgs),
     /// Write the logits and per-token losses of given tokens.
     Logits(LogitsArgs),
     /// Describe a model, checkpoint, run or dataset.

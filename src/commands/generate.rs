@@ -3,13 +3,16 @@
 use super::{device, ensure_text, load_model, stop_flag};
 use crate::args::GenerateArgs;
 use crate::ui::printable;
+use crate::usage;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tokenformer_core::generate::{Sampler, Sampling, Session, StopFilter};
+use tokenformer_core::Model;
+use tokenformer_core::generate::{Sampler, Sampling, Session};
 use tokenformer_store::Which;
-use tokenformer_train::{Error, Result, ensure_finite, files};
+use tokenformer_train::continuation::{Continuation, End, encode_prompt};
+use tokenformer_train::{Error, Result, files};
 
 /// Most text that is read from standard input.
 const MAX_PROMPT_BYTES: u64 = 64 << 20;
@@ -24,7 +27,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         min_p: args.min_p,
         seed: args.seed,
     };
-    let mut sampler = Sampler::new(sampling)?;
+    let sampler = Sampler::new(sampling)?;
     let prompt = match args.prompt.as_str() {
         "-" => read_stdin()?,
         text => text.to_string(),
@@ -33,62 +36,43 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let (found, model) = load_model(&args.model, Which::Latest, &device, args.precision)?;
     ensure_text(&model)?;
     let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
-    let eod = tokenizer.eod();
-    let (mut tokens, losses) = tokenizer.encode_counted(&prompt)?;
+    let (tokens, losses) = encode_prompt(&tokenizer, &prompt)?;
     for note in losses.notes("the prompt") {
         errln!("note: {note}");
     }
-    if tokens.is_empty() {
-        tokens.push(eod.unwrap_or(0));
-    }
     // The cache is no larger than this text needs, because keys and values of a whole context can take a gigabyte.
     let room = tokens.len().saturating_add(args.tokens);
-    let mut session = Session::new(&model, room.min(model.context()))?;
+    let newest_stage = newest_stage(&model, args.stage)?;
+    let mut session = Session::new(&model, room.min(model.context()))?.until_stage(newest_stage);
     let started = Instant::now();
     session.feed(&tokens)?;
     let prefill_s = started.elapsed().as_secs_f64();
 
     let stop = stop_flag();
-    let mut out = Output {
-        filter: StopFilter::new(&args.stop),
-        raw: !std::io::stdout().is_terminal(),
-    };
-    out.print(&prompt);
-    let mut decoder = tokenizer.decode_stream_after(&tokens);
-    let (mut new, mut full) = (0, false);
+    print(&prompt);
+    let mut continuation = Continuation::new(&tokenizer, &tokens, sampler, args.tokens, &args.stop);
+    let mut new = 0;
     let started = Instant::now();
-    let mut failed = Ok(());
-    while new < args.tokens && !stop.load(Ordering::Relaxed) {
-        failed = ensure_finite(session.logits(), |token| {
-            let position = session.tokens().len();
-            format!("the logit of token {token} after {position} tokens")
-        });
-        if failed.is_err() {
-            break;
+    let end = loop {
+        if stop.load(Ordering::Relaxed) {
+            break Ok(None);
         }
-        let token = sampler.choose(session.logits(), session.tokens());
-        if Some(token) == eod {
-            break;
+        let piece = match continuation.next(session.logits(), session.tokens(), session.room()) {
+            Ok(piece) => piece,
+            Err(error) => break Err(error),
+        };
+        print(&piece.text);
+        new += usize::from(piece.token.is_some() && piece.end != Some(End::Document));
+        match (piece.token, piece.end) {
+            (Some(token), None) => session.feed(&[token])?,
+            (_, end) => break Ok(end),
         }
-        new += 1;
-        if out.push(&decoder.push(token)) {
-            break;
-        }
-        if new == args.tokens {
-            break;
-        }
-        if session.room() == 0 {
-            full = true;
-            break;
-        }
-        session.feed(&[token])?;
-    }
+    };
     let decode_s = started.elapsed().as_secs_f64();
-    out.push(&decoder.finish());
-    out.finish();
+    print(&continuation.finish());
+    print("\n");
     // The text so far is printed first, then the reason why it ends.
-    failed?;
-    if full {
+    if end? == Some(End::Context) {
         errln!(
             "note: the context of {} tokens is full; the text ends here",
             model.context()
@@ -101,6 +85,27 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         new as f64 / decode_s.max(1e-9)
     );
     Ok(())
+}
+
+/// The newest stage of birth of parameter tokens among the first `count` stages; `None` for the whole model.
+fn newest_stage(model: &Model, count: Option<usize>) -> Result<Option<u32>> {
+    let Some(count) = count else { return Ok(None) };
+    let config = model.config();
+    let stages = config.stages();
+    let newest = count.checked_sub(1).and_then(|at| stages.get(at)).copied();
+    let help =
+        "`tokenformer inspect` shows the segments of each site; their stages are in config.json";
+    match newest {
+        Some(newest) if config.until_stage(newest).is_some() => Ok(Some(newest)),
+        Some(_) => {
+            let expected = "a model whose norms are per segment, or its last stage";
+            Err(usage("--stage", expected, count, help))
+        }
+        None => {
+            let expected = format!("1 to {}, the stages of this model", stages.len());
+            Err(usage("--stage", &expected, count, help))
+        }
+    }
 }
 
 fn read_stdin() -> Result<String> {
@@ -118,30 +123,10 @@ fn read_stdin() -> Result<String> {
     String::from_utf8(bytes).map_err(|e| failed(std::io::Error::other(e)))
 }
 
-struct Output {
-    filter: StopFilter,
-    raw: bool,
-}
-
-impl Output {
-    fn print(&self, text: &str) {
-        if self.raw {
-            out!("{text}");
-        } else {
-            out!("{}", printable(text));
-        }
-    }
-
-    /// Prints what is certain; true when a stop text was found.
-    fn push(&mut self, text: &str) -> bool {
-        let (ready, found) = self.filter.push(text);
-        self.print(&ready);
-        found
-    }
-
-    fn finish(&mut self) {
-        let rest = self.filter.finish();
-        self.print(&rest);
-        self.print("\n");
+/// Prints text, on a terminal without what would steer it.
+fn print(text: &str) {
+    match std::io::stdout().is_terminal() {
+        true => out!("{}", printable(text)),
+        false => out!("{text}"),
     }
 }

@@ -21,6 +21,7 @@ pub mod memory_plan;
 pub mod plan;
 pub mod predict;
 pub mod reproduce;
+pub mod serve;
 pub mod tasks;
 pub mod train;
 pub mod verify;

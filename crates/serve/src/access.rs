@@ -5,7 +5,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use std::net::IpAddr;
 
 /// Paths that need no key: the page itself, which asks for one, and what a supervisor looks at.
-const OPEN: [&str; 6] = ["/", "/app.css", "/app.js", "/run.js", "/health", "/ready"];
+const OPEN: [&str; 7] = [
+    "/", "/app.css", "/app.js", "/run.js", "/icon.svg", "/health", "/ready",
+];
 
 /// Who may ask.
 #[derive(Debug)]

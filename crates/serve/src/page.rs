@@ -14,6 +14,7 @@ connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-a
 const HTML: &str = include_str!("../page/index.html");
 const CSS: &str = include_str!("../page/app.css");
 const APP: &str = include_str!("../page/app.js");
+const ICON: &str = include_str!("../page/icon.svg");
 const RUN: &str = include_str!("../page/run.js");
 
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -22,6 +23,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/", file("text/html; charset=utf-8", HTML))
         .route("/app.css", file("text/css; charset=utf-8", CSS))
         .route("/app.js", file("text/javascript; charset=utf-8", APP))
+        .route("/icon.svg", file("image/svg+xml", ICON))
         .route("/run.js", file("text/javascript; charset=utf-8", RUN))
 }
 

@@ -23,7 +23,7 @@ pub fn run(input: &[u8]) {
         ];
         for error in errors.into_iter().flatten() {
             assert_eq!(error.status.as_u16(), 400);
-            assert!(!error.help.is_empty() && error.body().to_string().len() < 4096);
+            assert!(!error.help.is_empty() && error.body().to_string().len() < 8192);
         }
     });
 }

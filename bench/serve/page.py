@@ -1,0 +1,129 @@
+"""The page in a real browser, through Playwright.
+
+    pip install playwright && playwright install chromium     # or CHROMIUM=/usr/bin/chromium
+    python page.py path/to/tokenformer MODEL_DIR SHOTS_DIR
+
+MODEL_DIR is a grown model with a norm per segment. Streaming, colours, alternatives by pointer and by keyboard, branching, two
+stages side by side, the structure, a live run with a growth, the width of a phone, light and dark; no message on the
+console, and no request to another host.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from playwright.sync_api import expect, sync_playwright
+
+from server import server
+
+
+def record(step):
+    base = {"step": step, "tokens": 100 * step, "stage": 0 if step < 40 else 1}
+    return {"kind": "train", "loss": 6 / (1 + step / 20), "grad_norm": 1.0, "lr": 1e-3, "params": 1000 if step < 40 else 2000, "step_ms": 50.0, **base}
+
+
+def write_run(path, over):
+    """A run as another process writes it: some records at once, others while the page looks on."""
+    with open(path / "metrics.jsonl", "w") as file:
+        for step in range(1, 80):
+            file.write(json.dumps(record(step)) + "\n")
+            if step == 40:
+                grow = {"kind": "grow", "step": 40, "tokens": 4000, "stage": 1, "params_before": 1000, "params_after": 2000}
+                file.write(json.dumps(grow) + "\n")
+            if step == 60:
+                file.write(json.dumps({"kind": "sample", "step": 60, "prompt": "Once", "text": " upon a time"}) + "\n")
+            file.flush()
+            if step > 20 and not over.is_set():
+                time.sleep(0.05)
+
+
+def main():
+    binary, model, shots = sys.argv[1:]
+    shots = Path(shots)
+    shots.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as run, sync_playwright() as playwright:
+        with server(binary, "--model", f"m={model}", "--run", run) as (address, _):
+            browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1200, "height": 900})
+            said, foreign = [], []
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.on("request", lambda request: foreign.append(request.url) if not request.url.startswith(address) else None)
+            page.goto(address)
+
+            # Two stages side by side on one prompt, streamed.
+            page.get_by_label("Side by side").check()
+            panes = page.locator(".pane")
+            expect(panes).to_have_count(2)
+            chosen = [panes.nth(i).locator("select").input_value() for i in range(2)]
+            assert chosen == ["2 m", "1 m"], chosen
+            page.get_by_label("Text to continue").fill("Once upon")
+            page.get_by_label("Text to continue").press("Control+Enter")
+            expect(panes.nth(0).locator(".token").first).to_be_visible()
+            expect(page.get_by_role("button", name="Continue")).to_be_enabled(timeout=60_000)
+            counts = [panes.nth(i).locator(".token").count() for i in range(2)]
+            assert all(count > 5 for count in counts), counts
+            colours = {panes.nth(0).locator(".token").nth(i).evaluate("e => getComputedStyle(e).backgroundColor") for i in range(counts[0])}
+            assert len(colours) > 1, colours
+
+            # Alternatives by pointer, and what wrote the token.
+            token = panes.nth(0).locator(".token").nth(3)
+            token.hover()
+            expect(page.locator("#alternatives button")).to_have_count(8)
+            expect(page.locator(".fired tr").first).to_be_visible()
+            page.screenshot(path=shots / "write.png", full_page=True)
+
+            # By keyboard, and a branch from the second alternative.
+            token.focus()
+            page.keyboard.press("ArrowRight")
+            assert panes.nth(0).locator(".token").nth(4).evaluate("e => e === document.activeElement")
+            page.keyboard.press("ArrowLeft")
+            before = panes.nth(0).locator(".token").nth(2).inner_text()
+            other = page.locator("#alternatives button").nth(1)
+            wanted = other.evaluate("e => e.firstChild.textContent")
+            other.click()
+            expect(page.get_by_role("button", name="Continue")).to_be_enabled(timeout=60_000)
+            shown = panes.nth(0).locator(".token")
+            visible = lambda text: text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+            assert shown.nth(2).inner_text() == before
+            assert visible(shown.nth(3).evaluate("e => e.textContent")) == wanted
+            assert shown.count() > 4
+
+            page.get_by_role("tab", name="Structure").click()
+            expect(page.locator("#structure rect.s2").first).to_be_visible()
+            page.screenshot(path=shots / "structure.png", full_page=True)
+
+            over = threading.Event()
+            writer = threading.Thread(target=write_run, args=(Path(run), over))
+            writer.start()
+            page.get_by_role("tab", name="Run").click()
+            expect(page.locator("#run-growth li")).to_have_count(1, timeout=20_000)
+            expect(page.locator("line.grow")).to_have_count(1)
+            expect(page.locator("#run-samples blockquote")).to_have_count(1, timeout=20_000)
+            over.set()
+            writer.join()
+            expect(page.locator("#run-state")).to_contain_text("step 79", timeout=20_000)
+            page.screenshot(path=shots / "run.png", full_page=True)
+
+            # A phone, in the dark.
+            page.emulate_media(color_scheme="dark")
+            page.set_viewport_size({"width": 390, "height": 844})
+            for name in ["Write", "Structure", "Run"]:
+                page.get_by_role("tab", name=name).click()
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                assert wide <= 390, (name, wide)
+            page.get_by_role("tab", name="Write").click()
+            page.screenshot(path=shots / "phone.png", full_page=True)
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 27)"
+            browser.close()
+            assert not said, said
+            assert not foreign, foreign
+    print("the page does what it should")
+
+
+if __name__ == "__main__":
+    main()
