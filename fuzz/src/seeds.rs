@@ -39,6 +39,7 @@ fn write() {
     seeds.models();
     seeds.tasks();
     seeds.texts();
+    seeds.requests();
     let _ = fs::remove_dir_all(files::folder());
 }
 
@@ -56,6 +57,16 @@ impl Seeds {
 
     fn fixture(&self, path: &str) -> Vec<u8> {
         fs::read(self.root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The bodies of the examples of the server's documentation.
+    fn requests(&self) {
+        let docs = self.fixture("docs/serve.md");
+        let docs = String::from_utf8_lossy(&docs);
+        let bodies = docs.lines().filter_map(|line| line.split_once(" -d '"));
+        for (i, (_, body)) in bodies.enumerate() {
+            self.add("request_body", &i.to_string(), body.trim_end_matches('\''));
+        }
     }
 
     fn torch(&self) {

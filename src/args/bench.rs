@@ -25,7 +25,7 @@ pub enum BenchPrecision {
     Bf16,
     /// Not to train.
     Int8,
-    /// To train only: the faster of f32 and bf16 for this processor.
+    /// To train only: the faster of f32 and bf16 on this processor, which is measured.
     Auto,
 }
 
@@ -36,7 +36,7 @@ impl BenchPrecision {
             Self::F32 => Some(Precision::F32),
             Self::Bf16 => Some(Precision::Bf16),
             Self::Int8 => None,
-            Self::Auto => Some(tokenformer_cpu::recommended_precision().0),
+            Self::Auto => Some(tokenformer_cpu::recommended_precision().precision),
         }
     }
 

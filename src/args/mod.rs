@@ -9,6 +9,7 @@ mod generate;
 mod grow;
 mod images;
 mod inspect;
+mod plan;
 mod predict;
 mod reproduce;
 mod train;
@@ -25,9 +26,11 @@ pub use generate::{GenerateArgs, LogitsArgs};
 pub use grow::GrowArgs;
 pub use images::{ImageArgs, MakeArgs, MakeWhat};
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
+pub use plan::{PlanArgs, PlanCommand, PlanGrowthArgs};
 pub use predict::{PredictArgs, WeightsArg};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
 pub use train::{RecipeArgs, TrainArgs};
+pub use values::TrainingPrecision;
 
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;
@@ -102,6 +105,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Measure speed and memory, beside what the machine can do at most.
     Bench(BenchArgs),
+    /// Plan a training before it starts: whether growth pays, when and how much.
+    Plan(PlanArgs),
     /// Repeat the studies behind this project's claims.
     Reproduce(ReproduceArgs),
     /// Print completions for a shell.

@@ -3,7 +3,6 @@
 use super::{ComputeArgs, values};
 use clap::Args;
 use std::path::PathBuf;
-use tokenformer_core::Precision;
 use tokenformer_train::schedule::DecayShape;
 
 /// A recipe file and what is set over it.
@@ -53,7 +52,7 @@ pub struct TrainArgs {
     pub min_ratio: Option<f64>,
     /// Precision of products, instead of the recipe's `train.precision`.
     #[arg(long, value_name = "P", value_parser = values::training_precision())]
-    pub precision: Option<Precision>,
+    pub precision: Option<values::TrainingPrecision>,
     #[command(flatten)]
     pub compute: ComputeArgs,
 }

@@ -24,27 +24,33 @@ fn one_of<T: Copy + Send + Sync + 'static>(
     })
 }
 
-/// The precision of training; `auto` is looked up here.
-pub fn training_precision() -> impl TypedValueParser<Value = Precision> {
-    const NAMES: &[(&str, &str, Option<Precision>)] = &[
+/// A precision of training as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainingPrecision {
+    Named(Precision),
+    /// The faster one, which has yet to be measured.
+    Auto,
+}
+
+/// The precision of training.
+pub fn training_precision() -> impl TypedValueParser<Value = TrainingPrecision> {
+    one_of(&[
         (
             "f32",
             "Nothing is rounded: the reference, and the same bits on every machine",
-            Some(Precision::F32),
+            TrainingPrecision::Named(Precision::F32),
         ),
         (
             "bf16",
             "Factors of products and kept activations in bfloat16, sums and parameters in f32",
-            Some(Precision::Bf16),
+            TrainingPrecision::Named(Precision::Bf16),
         ),
         (
             "auto",
-            "The faster one for this processor; `doctor` tells which and why",
-            None,
+            "The faster one on this processor, which is measured; `doctor` tells the result",
+            TrainingPrecision::Auto,
         ),
-    ];
-    one_of(NAMES)
-        .map(|precision| precision.unwrap_or_else(|| tokenformer_cpu::recommended_precision().0))
+    ])
 }
 
 /// Where a dataset of pictures keeps their pixels.
@@ -195,4 +201,13 @@ pub fn recipe_seed(text: &str) -> Result<u64, String> {
 /// A number of at least one thing.
 pub fn at_least_one(text: &str) -> Result<u64, String> {
     number(text, 1..=u64::MAX)
+}
+
+/// A number above 0, also as `1e15`.
+pub fn above_zero(text: &str) -> Result<f64, String> {
+    let number: f64 = (text.parse()).map_err(|_| "expected a number, such as 1e15".to_string())?;
+    match number.is_finite() && number > 0.0 {
+        true => Ok(number),
+        false => Err("expected a number above 0".into()),
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::{device, print_json};
 use crate::args::DoctorArgs;
-use tokenformer_cpu::{recommended_precision, simd};
+use tokenformer_cpu::gemm::blocking;
+use tokenformer_cpu::{cache, recommended_precision, simd};
 use tokenformer_report::table::human_bytes;
 use tokenformer_train::{Result, memory};
 
@@ -14,23 +15,40 @@ struct Output {
     simd_detected: &'static str,
     simd_used: &'static str,
     precision_auto: &'static str,
-    precision_auto_reason: &'static str,
+    precision_auto_reason: String,
+    cache_first_bytes: usize,
+    cache_second_bytes: usize,
+    blocking: Blocking,
     compute: String,
     memory_available_bytes: Option<u64>,
+}
+
+/// How products are cut to fit the caches, which changes their speed and no result.
+#[derive(serde::Serialize)]
+struct Blocking {
+    task_columns: usize,
+    output_elements: usize,
 }
 
 /// Runs the verb.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     let device = device(&args.compute)?;
-    let (precision, reason) = recommended_precision();
+    let recommended = recommended_precision();
+    let (caches, blocking) = (cache::caches(), blocking());
     let output = Output {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         simd_detected: simd::detected().name(),
         simd_used: simd::level().name(),
-        precision_auto: precision.name(),
-        precision_auto_reason: reason,
+        precision_auto: recommended.precision.name(),
+        precision_auto_reason: recommended.to_string(),
+        cache_first_bytes: caches.first,
+        cache_second_bytes: caches.second,
+        blocking: Blocking {
+            task_columns: blocking.task_cols,
+            output_elements: blocking.wide,
+        },
         compute: device.describe(),
         memory_available_bytes: memory::available_bytes(),
     };
@@ -44,6 +62,13 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         "vector units   {} (detected {})",
         output.simd_used,
         output.simd_detected
+    );
+    outln!(
+        "caches         {} and {} for each core: products are cut into {} columns and {} outputs",
+        human_bytes(output.cache_first_bytes as u64),
+        human_bytes(output.cache_second_bytes as u64),
+        output.blocking.task_columns,
+        output.blocking.output_elements,
     );
     outln!("precision      f32 unless asked; the same bits for any number of threads");
     outln!(

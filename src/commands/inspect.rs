@@ -1,4 +1,4 @@
-//! `inspect`: describe a model, checkpoint, run or dataset; the plan of a run is in [`super::plan`].
+//! `inspect`: describe a model, checkpoint, run or dataset; the plan of a run is in [`super::memory_plan`].
 
 use super::{find_model, images, print_json};
 use crate::Failure;
@@ -30,7 +30,7 @@ struct Output {
 pub fn run(args: &InspectArgs) -> std::result::Result<(), Failure> {
     let dir = match (&args.dir, &args.plan) {
         (Some(dir), _) => dir,
-        (None, plan) => return Ok(super::plan::run(args, plan.as_deref())?),
+        (None, plan) => return Ok(super::memory_plan::run(args, plan.as_deref())?),
     };
     match is_image_dataset(dir) {
         true => images::inspect(dir, args.json),

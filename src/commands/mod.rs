@@ -17,6 +17,7 @@ pub mod grow;
 pub mod images;
 pub mod inspect;
 pub mod logits;
+pub mod memory_plan;
 pub mod plan;
 pub mod predict;
 pub mod reproduce;

@@ -1,10 +1,11 @@
 //! `train`: a run by a recipe.
 
 use super::{dataset, device_in, find_model, run_of, stop_flag};
-use crate::args::TrainArgs;
+use crate::args::{TrainArgs, TrainingPrecision};
 use crate::ui::TrainingView;
 use crate::{outputs, shell};
 use std::path::{Path, PathBuf};
+use tokenformer_core::Precision;
 use tokenformer_store::Which;
 use tokenformer_train::recipe::{Resolved, resolve};
 use tokenformer_train::{Branch, Outcome, Result, Resume, Trainer, files};
@@ -12,7 +13,7 @@ use tokenformer_train::{Branch, Outcome, Result, Resume, Trainer, files};
 /// Runs the verb.
 pub fn run(args: &TrainArgs) -> Result<()> {
     let mut sets = args.recipe.sets.clone();
-    if let Some(precision) = args.precision {
+    if let Some(precision) = args.precision.map(precision) {
         sets.push(format!("train.precision={}", precision));
     }
     let trunk = match &args.branch_from {
@@ -36,6 +37,19 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     outputs::run_folder(&out)?;
     let device = device_in(&args.compute, resolved.recipe.train.precision)?;
     train(&resolved, &out, &resume, &device).map(|_| ())
+}
+
+/// The precision that was asked for; says which one `auto` is, and why.
+fn precision(asked: TrainingPrecision) -> Precision {
+    match asked {
+        TrainingPrecision::Named(precision) => precision,
+        TrainingPrecision::Auto => {
+            let recommended = tokenformer_cpu::recommended_precision();
+            let name = recommended.precision.name();
+            errln!("note: --precision auto is {name} here: {recommended}");
+            recommended.precision
+        }
+    }
 }
 
 /// The recipe of the run that the checkpoint at `dir` lies in.

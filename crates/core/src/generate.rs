@@ -2,6 +2,7 @@
 
 use crate::cache::Cache;
 use crate::error::{Result, config_error};
+use crate::graph::Graph;
 use crate::init;
 use crate::model::Model;
 use rand::Rng;
@@ -208,6 +209,7 @@ pub struct Session<'m> {
     cache: Cache,
     tokens: Vec<u32>,
     logits: Vec<f32>,
+    newest_stage: Option<u32>,
 }
 
 impl<'m> Session<'m> {
@@ -222,7 +224,17 @@ impl<'m> Session<'m> {
             cache,
             tokens: Vec::new(),
             logits: Vec::new(),
+            newest_stage: None,
         })
+    }
+
+    /// The same session, computed with the parameter tokens of stages up to `newest_stage` alone
+    /// ([`crate::ModelConfig::until_stage`]).
+    pub fn until_stage(self, newest_stage: Option<u32>) -> Self {
+        Self {
+            newest_stage,
+            ..self
+        }
     }
 
     /// Processes `tokens` in one pass; [`Session::logits`] are then those of the last.
@@ -238,7 +250,8 @@ impl<'m> Session<'m> {
             tokens,
         };
         let last = tokens.len() as u32 - 1;
-        (self.model).logits_each(&mut [feed], &[last], &mut self.logits)?;
+        let mut g = Graph::inference(self.model.device()).until_stage(self.newest_stage);
+        (self.model).logits_each(&mut g, &mut [feed], &[last], &mut self.logits)?;
         self.tokens.extend(tokens);
         Ok(())
     }

@@ -110,6 +110,7 @@ pub struct Graph<'m> {
     rec: Recorder,
     tape: Option<Tape<'m>>,
     dropping: Option<DropPath>,
+    watched: Option<Vec<(&'m Site, Vec<f32>)>>,
 }
 
 impl<'m> Graph<'m> {
@@ -121,10 +122,45 @@ impl<'m> Graph<'m> {
                 vars: None,
                 recompute: Recompute::None,
                 flops: 0,
+                newest_stage: None,
             },
             tape: None,
             dropping: None,
+            watched: None,
         }
+    }
+
+    /// The same graph, in which parameter tokens born after `newest_stage` take no part: a grown model then computes
+    /// with the tokens of its first stages alone ([`crate::ModelConfig::until_stage`]).
+    ///
+    /// # Panics
+    /// In a training graph.
+    pub fn until_stage(mut self, newest_stage: Option<u32>) -> Self {
+        assert!(self.tape.is_none(), "a stage is chosen in inference only");
+        self.rec.newest_stage = newest_stage;
+        self
+    }
+
+    pub(crate) fn newest_stage(&self) -> Option<u32> {
+        self.rec.newest_stage
+    }
+
+    /// The same graph, which keeps the weights that each site gives its parameter tokens for the last row.
+    pub(crate) fn watching(mut self) -> Self {
+        self.watched = Some(Vec::new());
+        self
+    }
+
+    /// The sites that were passed, in their order, with the weights `Θ(x·Kᵀ)` of the last row.
+    pub(crate) fn into_watched(self) -> Vec<(&'m Site, Vec<f32>)> {
+        self.watched.unwrap_or_default()
+    }
+
+    fn watch(&mut self, x: &Tensor, site: &'m Site) -> Result<()> {
+        if let Some(watched) = &mut self.watched {
+            watched.push((site, ops::last_weights(&self.rec, x, site)?));
+        }
+        Ok(())
     }
 
     /// A graph that also notes what [`Graph::backward`] needs; gradients are added to `gradients`.
@@ -136,12 +172,14 @@ impl<'m> Graph<'m> {
                 vars: Some(0),
                 recompute: Recompute::None,
                 flops: 0,
+                newest_stage: None,
             },
             tape: Some(Tape {
                 nodes: lists.nodes.pop().unwrap_or_default(),
                 gradients,
             }),
             dropping: None,
+            watched: None,
         }
     }
 
@@ -319,6 +357,7 @@ impl<'m> Graph<'m> {
         if let Some(tape) = &mut self.tape {
             self.rec.flops += tape.gradients.scores.add(&self.rec, &x, site)?;
         }
+        self.watch(&x, site)?;
         let (y, op) = ops::Pattention::forward(&mut self.rec, x, site)?;
         self.note(op.map(Node::Pattention));
         Ok(y)
@@ -334,6 +373,9 @@ impl<'m> Graph<'m> {
         sites: [&'m Site; N],
     ) -> Result<[Tensor; N]> {
         if self.tape.is_none() {
+            for site in sites {
+                self.watch(&x, site)?;
+            }
             return ops::pattention_group(&mut self.rec, &x, sites);
         }
         let mut out = [const { None }; N];

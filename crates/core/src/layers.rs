@@ -91,7 +91,11 @@ impl Layer {
             Self::Pattention(site) => g.pattention(x, site),
             Self::Linear(linear) => linear.forward(g, x),
             Self::Mlp { up, down, parts } => {
-                let Some((last, parts)) = parts.split_last() else {
+                let newest = g.newest_stage();
+                let is_used =
+                    |part: &&Part| newest.is_none_or(|newest| part.config.stage <= newest);
+                let used = parts.iter().take_while(is_used).count();
+                let Some((last, parts)) = parts[..used].split_last() else {
                     return mlp(g, x, up, down);
                 };
                 let mut y = mlp(g, x.clone(), up, down)?;

@@ -20,6 +20,7 @@
 //! The file is long because the network is in it from its inputs to its losses, in the order of the formulas above.
 
 pub(crate) mod each;
+mod fired;
 mod training;
 
 use crate::block::{Attend, Block};
@@ -37,6 +38,7 @@ use crate::layers::Norm;
 use crate::param::Param;
 use crate::path::{ParamPath, ParamRole};
 use crate::tensor::Tensor;
+pub use fired::Fired;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokenformer_device::{Device, Role, RotaryTable, WeightFormat};

@@ -14,6 +14,8 @@ pub(crate) struct Recorder {
     pub recompute: Recompute,
     /// Floating-point operations of the forward pass so far.
     pub flops: u64,
+    /// The newest stage whose parameter tokens take part, where not all do.
+    pub newest_stage: Option<u32>,
 }
 
 impl Recorder {

@@ -120,11 +120,16 @@ impl Site {
 
     /// The site in the form of device operations.
     pub fn with_ref<T>(&self, run: impl FnOnce(&SiteRef<'_>) -> T) -> T {
-        run(&self.site_ref(&self.segment_refs()))
+        run(&self.site_ref(&self.segment_refs(None)))
     }
 
-    pub(crate) fn segment_refs(&self) -> SmallVec<[device::Segment<&Buffer>; 8]> {
+    /// The segments in the form of device operations, those up to `newest_stage` if one is given.
+    pub(crate) fn segment_refs(
+        &self,
+        newest_stage: Option<u32>,
+    ) -> SmallVec<[device::Segment<&Buffer>; 8]> {
         (self.segments.iter())
+            .filter(|s| newest_stage.is_none_or(|newest| s.stage <= newest))
             .map(|s| device::Segment {
                 keys: s.keys.value(),
                 values: s.values.value(),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use tokenformer_core::config::{ModelSpec, NormSpan, Theta};
 use tokenformer_core::generate::{Feed, Session};
-use tokenformer_core::{Cache, Device, Error, Model, WeightFormat};
+use tokenformer_core::{Cache, Device, Error, Graph, Model, WeightFormat};
 use tokenformer_cpu::Cpu;
 
 /// A sequence with the step at which it joins, and how many tokens it takes in at a time.
@@ -44,7 +44,10 @@ fn together(model: &Model, sequences: &mut [Sequence]) -> Vec<Vec<f32>> {
             continue;
         }
         let mut logits = Vec::new();
-        model.logits_each(&mut feeds, &rows, &mut logits).unwrap();
+        let mut g = Graph::inference(model.device());
+        model
+            .logits_each(&mut g, &mut feeds, &rows, &mut logits)
+            .unwrap();
         for (i, logits) in whose.into_iter().zip(logits.chunks(model.vocab())) {
             last[i] = logits.to_vec();
         }
@@ -127,8 +130,9 @@ fn a_prefix_goes_on_as_if_it_had_been_computed() {
     let mut feed = |cache: &mut Cache, tokens: &[u32]| {
         let last = tokens.len() as u32 - 1;
         let feed = Feed { cache, tokens };
+        let mut g = Graph::inference(model.device());
         model
-            .logits_each(&mut [feed], &[last], &mut logits)
+            .logits_each(&mut g, &mut [feed], &[last], &mut logits)
             .unwrap();
         logits.clone()
     };
@@ -152,7 +156,8 @@ fn what_cannot_be_taken_in_spoils_nothing() {
             .map(|(cache, tokens)| Feed { cache, tokens })
             .collect();
         let mut logits = Vec::new();
-        (model.logits_each(&mut feeds, &[0], &mut logits)).map(|()| logits)
+        let mut g = Graph::inference(model.device());
+        (model.logits_each(&mut g, &mut feeds, &[0], &mut logits)).map(|()| logits)
     };
     step(&mut a, &mut b, [&[1, 2], &[3]]).unwrap();
     let full = step(&mut a, &mut b, [&[4, 5], &[6]]).unwrap_err();

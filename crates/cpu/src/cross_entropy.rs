@@ -11,8 +11,9 @@ use crate::exec::{Disjoint, Exec, Pieces};
 use crate::gemm::{
     Element, Mat, MatMut, Source, packed_lines, par_gemm_packed, par_matmul, par_pack, stripes,
 };
+use crate::line::LINE;
 use crate::math::exp;
-use crate::simd::{lane_max, lane_sum, simd};
+use crate::simd::{lane_map_sum, lane_max, lane_sum, simd};
 use tokenformer_device::Write;
 
 pub use packed::{logits_packed, losses_packed};
@@ -74,25 +75,29 @@ pub fn forward<P: Element>(
     let (r, v) = (losses.len(), table.len() / d);
     assert_eq!((h.len(), targets_len(targets, v)), (r * d, r));
     let chunks = chunks(r, v);
-    let mut work = exec.scratch.take_shared(chunks.size() * v);
+    let stride = row_stride(v);
+    let mut work = exec.scratch.take_shared(chunks.size() * stride);
     for chunk in (0..chunks.count()).map(|i| chunks.range(i)) {
         let n = chunk.len();
         let rows = chunk.start * d..chunk.end * d;
-        let probabilities = &mut work[..n * v];
+        let probabilities = &mut work[..n * stride];
         let (hidden, all) = (Mat::new(&h[rows.clone()], n, d), Mat::new(table, v, d));
-        let logits = MatMut::new(&mut *probabilities, n, v);
+        let logits = MatMut::strided(&mut *probabilities, n, v, stride);
         par_matmul::<P>(exec, logits, Write::Replace, hidden, all.t(), scale);
-        if let Some(bias) = bias {
-            elementwise::add_to_rows(exec, probabilities, bias);
-        }
         let weight = gradient.as_ref().map(|g| g.weight);
         let losses = &mut losses[chunk.clone()];
-        row_losses(exec, probabilities, targets, chunk.start, losses, weight);
+        let logits = Logits {
+            rows: &mut *probabilities,
+            stride,
+            classes: v,
+            bias,
+        };
+        row_losses(exec, logits, targets, chunk.start, losses, weight);
         if let Some(gradient) = &mut gradient {
             if let Some(dbias) = &mut gradient.dbias {
-                elementwise::sum_rows(exec, dbias, probabilities);
+                elementwise::sum_rows_at(exec, dbias, probabilities, stride);
             }
-            let d_logits = Mat::new(probabilities, n, v);
+            let d_logits = Mat::strided(probabilities, n, v, stride);
             let dh = &mut gradient.dh[rows.clone()];
             head_gradient::<P>(exec, d_logits, table, scale, dh, d);
             if let Some(dtable) = &mut gradient.dtable {
@@ -113,22 +118,45 @@ fn targets_len(targets: Targets<'_>, v: usize) -> usize {
     }
 }
 
-/// Losses of the rows of `logits` `[R, V]`, whose first row is row `first` of the targets. With `weight`, logits are
-/// replaced by their gradient times it.
+/// Distance of rows of `v` logits in floats. Rows at multiples of a page would compete for the same lines of the caches
+/// when products read columns, so whole lines are followed by another line.
+fn row_stride(v: usize) -> usize {
+    match v.is_multiple_of(LINE) {
+        true => v + LINE,
+        false => v,
+    }
+}
+
+/// Rows of `classes` logits.
+struct Logits<'a> {
+    rows: &'a mut [f32],
+    /// Floats from a row to the next; the last row has as many elements after it.
+    stride: usize,
+    classes: usize,
+    /// What has yet to be added to each row.
+    bias: Option<&'a [f32]>,
+}
+
+/// Losses of the rows of `logits`, whose first row is row `first` of the targets. With `weight`, logits are replaced by
+/// their gradient times it.
 fn row_losses(
     exec: &mut Exec<'_>,
-    logits: &mut [f32],
+    logits: Logits<'_>,
     targets: Targets<'_>,
     first: usize,
     losses: &mut [f32],
     weight: Option<f32>,
 ) {
-    let (rows, v) = (losses.len(), logits.len() / losses.len());
-    let (logits, losses) = (Disjoint::new(logits), Disjoint::new(losses));
+    let (stride, v, bias) = (logits.stride, logits.classes, logits.bias);
+    let rows = losses.len();
+    let (logits, losses) = (Disjoint::new(logits.rows), Disjoint::new(losses));
     let (factor, differentiate) = (weight.unwrap_or(0.0), weight.is_some());
     exec.run(rows, 0, |row, _| {
         // SAFETY: each task owns one row.
-        let logits = unsafe { logits.part(row * v..(row + 1) * v) };
+        let logits = unsafe { logits.part(row * stride..row * stride + v) };
+        if let Some(bias) = bias {
+            elementwise::add_part(logits, bias);
+        }
         // SAFETY: as above.
         let loss = unsafe { losses.part(row..row + 1) };
         let at = first + row;
@@ -176,8 +204,7 @@ simd! {
         // The exponential of −∞ is 0 and would hide it; 0 · x is 0 for every finite x and NaN for other x.
         let zero = lane_sum(logits.len(), |i| logits[i] * 0.0);
         let own = logits[target];
-        logits.iter_mut().for_each(|l| *l = exp(*l - max));
-        let sum = lane_sum(logits.len(), |i| logits[i]);
+        let sum = lane_map_sum(logits, |l| exp(l - max));
         if differentiate {
             let scale = weight / sum;
             logits.iter_mut().for_each(|l| *l *= scale);
@@ -195,8 +222,7 @@ simd! {
         let zero = lane_sum(n, |i| logits[i] * 0.0);
         let total = lane_sum(n, |i| w[i]);
         let own = lane_sum(n, |i| w[i] * (logits[i] - max));
-        logits.iter_mut().for_each(|l| *l = exp(*l - max));
-        let sum = lane_sum(n, |i| logits[i]);
+        let sum = lane_map_sum(logits, |l| exp(l - max));
         if differentiate {
             let scale = weight * total / sum;
             for (l, &w) in logits.iter_mut().zip(w) {

@@ -52,15 +52,21 @@ pub fn add_to_rows(exec: &mut Exec<'_>, y: &mut [f32], bias: &[f32]) {
 
 /// Adds the rows of `dy` `[R, D]` to `d_bias` `[D]`, one after the other.
 pub fn sum_rows(exec: &mut Exec<'_>, d_bias: &mut [f32], dy: &[f32]) {
+    let stride = d_bias.len();
+    sum_rows_at(exec, d_bias, dy, stride);
+}
+
+/// As [`sum_rows`], for rows `stride` apart, the last one with as many elements after it.
+pub(crate) fn sum_rows_at(exec: &mut Exec<'_>, d_bias: &mut [f32], dy: &[f32], stride: usize) {
     let d = d_bias.len();
-    assert!(dy.is_empty() || dy.len().is_multiple_of(d));
+    assert!(d <= stride && (dy.is_empty() || dy.len().is_multiple_of(stride)));
     let pieces = Pieces::new(d, COLUMNS);
     let d_bias = Disjoint::new(d_bias);
     exec.run(pieces.count(), 0, |task, _| {
         let cols = pieces.range(task);
         // SAFETY: tasks own disjoint columns.
         let d_bias = unsafe { d_bias.part(cols.clone()) };
-        for dy in dy.chunks_exact(d) {
+        for dy in dy.chunks_exact(stride) {
             add_part(d_bias, &dy[cols.clone()]);
         }
     });
@@ -137,7 +143,8 @@ pub fn sum_of_squares(exec: &mut Exec<'_>, x: &[f32]) -> f64 {
 }
 
 simd! {
-    fn add_part(y: &mut [f32], x: &[f32]) {
+    /// `y = y + x`.
+    pub(crate) fn add_part(y: &mut [f32], x: &[f32]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y += x;
         }

@@ -26,6 +26,7 @@
 //! zero but below 2⁻¹²⁶ in magnitude as 0.
 
 mod bf16;
+mod blocking;
 mod driver;
 mod kept;
 mod kernel;
@@ -45,10 +46,12 @@ use tokenformer_device::Write;
 
 pub use crate::line::Line;
 pub use bf16::{Bf16, round_to_bf16, widen_bf16};
+pub use blocking::{Blocking, blocking};
 pub use kept::Kept;
 pub use matmul::par_matmul;
 pub(crate) use matmul::stripes;
 pub use pack::{Element, Source};
+pub(crate) use packed::gemm_packed_among;
 pub use packed::{Packed, SCRATCH, gemm_packed, pack, packed_lines, par_gemm_packed, par_pack};
 pub use weights::{Job, PackedWeights, WEIGHTS_SCRATCH, gemm_weights, par_products};
 
@@ -193,21 +196,34 @@ thread_local! {
 /// `C = scale · A·B (+ C)` on the calling thread.
 pub fn gemm(c: MatMut<'_>, write: Write, a: Mat<'_>, b: Mat<'_>, scale: f32) {
     assert_eq!((a.rows, a.cols, b.cols), (c.rows, b.rows, c.cols));
-    let k = a.cols;
+    // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides.
+    unsafe { gemm_among((c.data.as_mut_ptr(), c.row_stride), write, a, b, scale) }
+}
+
+/// As [`gemm`], with an output between whose rows other tasks may write: `a.rows × b.cols` elements from `c` on, rows
+/// `row_stride` apart.
+///
+/// # Safety
+/// The elements of the output must be valid for reads and writes, and no other code may access them during the call.
+pub(crate) unsafe fn gemm_among(
+    (c, row_stride): (*mut f32, usize),
+    write: Write,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    scale: f32,
+) {
+    assert_eq!(a.cols, b.rows);
+    let output = Output {
+        first: c,
+        rows: a.rows,
+        cols: b.cols,
+        row_stride,
+    };
     PANEL_BLOCK.with_borrow_mut(|work| {
         let right = right::<f32, f32>(b, a.rows, words_of_mut(work));
-        // SAFETY: `c` is a live exclusive slice that holds rows × cols at its strides; the blocks lie
-        // in `a`, `b` and `work`.
-        unsafe {
-            product::<f32>(
-                c.output(),
-                write,
-                k,
-                left::<f32, f32>(a, &mut []),
-                right,
-                scale,
-            )
-        };
+        let left = left::<f32, f32>(a, &mut []);
+        // SAFETY: the caller guarantees it for the output; the blocks lie in `a`, `b` and `work`.
+        unsafe { product::<f32>(output, write, a.cols, left, right, scale) };
     });
 }
 

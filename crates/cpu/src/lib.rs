@@ -33,6 +33,7 @@
 pub mod adamw;
 pub mod arena;
 pub mod attention;
+pub mod cache;
 pub mod cross_entropy;
 mod device;
 pub mod elementwise;
@@ -42,6 +43,7 @@ pub mod layer_norm;
 mod line;
 pub mod math;
 pub mod pattention;
+mod precision;
 pub mod probe;
 pub mod rotary;
 pub mod rows;
@@ -50,20 +52,4 @@ pub mod simd;
 pub use arena::Arena;
 pub use device::Cpu;
 pub use exec::{Exec, Pool, Scratch};
-
-use tokenformer_device::Precision;
-
-/// The fastest precision for training on this processor, and why.
-pub fn recommended_precision() -> (Precision, &'static str) {
-    if simd::multiplies_bf16() {
-        (
-            Precision::Bf16,
-            "the processor multiplies bfloat16 (AVX512-BF16)",
-        )
-    } else {
-        (
-            Precision::F32,
-            "the processor has no instructions that multiply bfloat16",
-        )
-    }
-}
+pub use precision::{Recommended, recommended_precision};

@@ -12,3 +12,9 @@ impl Line {
     /// A line of zeros, to initialise memory.
     pub const ZERO: Self = Self([0; LINE]);
 }
+
+/// The whole lines in a piece of memory.
+pub(crate) fn lines_in(floats: &mut [f32]) -> &mut [Line] {
+    // SAFETY: a line is [`LINE`] words of the size of an f32 without padding, and for both all bit patterns are valid.
+    unsafe { floats.align_to_mut::<Line>() }.1
+}

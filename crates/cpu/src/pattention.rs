@@ -164,38 +164,46 @@ pub fn forward<P: Element>(
             let (work, scratch) = scratch.split_at_mut(SCRATCH);
             let (weights, scratch) = scratch.split_at_mut(ROW_BLOCK * n);
             let weights = &mut weights[..rows.len() * n];
-            for (s, segment) in site.segments.iter().enumerate() {
-                let a = MatMut::strided(
-                    &mut weights[site.offset(s)..],
-                    rows.len(),
-                    segment.tokens,
-                    n,
-                );
-                gemm_packed(
-                    a,
-                    Write::Replace,
-                    x,
-                    keys.block::<P>(key_lines, s),
-                    1.0,
-                    work,
-                );
-            }
-            let stats = if keep {
-                if keep_scores {
-                    // SAFETY: tasks own disjoint rows.
-                    let scores = unsafe { scores.part(rows.start * n..rows.end * n) };
-                    P::Kept::keep(scores, weights);
-                }
-                // SAFETY: as above.
-                unsafe { stats.part(rows.start * groups..rows.end * groups) }
-            } else {
-                &mut scratch[..rows.len() * groups]
+            let stats = match keep {
+                // SAFETY: tasks own disjoint rows.
+                true => unsafe { stats.part(rows.start * groups..rows.end * groups) },
+                false => &mut scratch[..rows.len() * groups],
             };
-            for (row, stats) in weights
-                .chunks_exact_mut(n)
-                .zip(stats.chunks_exact_mut(groups))
-            {
-                theta_row(site, row, stats);
+            let kept = match keep_scores {
+                // SAFETY: as above.
+                true => unsafe { scores.part(rows.start * n..rows.end * n) },
+                false => &mut [],
+            };
+            let mut product = |to: &mut [f32]| {
+                for (s, segment) in site.segments.iter().enumerate() {
+                    let a = &mut to[site.offset(s)..];
+                    let a = MatMut::strided(a, rows.len(), segment.tokens, n);
+                    let keys = keys.block::<P>(key_lines, s);
+                    gemm_packed(a, Write::Replace, x, keys, 1.0, work);
+                }
+            };
+            let rows_of_stats = stats.chunks_exact_mut(groups);
+            let rows_of_weights = weights.chunks_exact_mut(n);
+            match P::Kept::exact(kept).filter(|_| keep_scores) {
+                // The scores go where they are kept, because the kernels prefetch what they will write, and a copy of a
+                // row that was just written is quick.
+                Some(scores) => {
+                    product(scores);
+                    let each = scores.chunks_exact(n).zip(rows_of_weights);
+                    for ((scores, row), stats) in each.zip(rows_of_stats) {
+                        row.copy_from_slice(scores);
+                        theta_row(site, row, stats);
+                    }
+                }
+                None => {
+                    product(weights);
+                    if keep_scores {
+                        P::Kept::keep(kept, weights);
+                    }
+                    for (row, stats) in weights.chunks_exact_mut(n).zip(rows_of_stats) {
+                        theta_row(site, row, stats);
+                    }
+                }
             }
             // SAFETY: tasks own disjoint rows.
             let y = unsafe { y.part(rows.start * d_out..rows.end * d_out) };
@@ -349,9 +357,10 @@ pub fn backward<P: Element>(
         let work = Disjoint::new(&mut *work);
         let blocks = Pieces::new(r, ROW_BLOCK);
         let block = P::Kept::SCRATCH * ROW_BLOCK * n;
-        exec.run(blocks.count(), SCRATCH + 2 * block, |task, scratch| {
+        exec.run(blocks.count(), SCRATCH + n + 2 * block, |task, scratch| {
             let rows = blocks.range(task);
             let (scratch, numbers) = scratch.split_at_mut(SCRATCH);
+            let (spare, numbers) = numbers.split_at_mut(n);
             let (score_numbers, da_numbers) = numbers.split_at_mut(block);
             let dy = Mat::new(&dy[rows.start * d_out..rows.end * d_out], rows.len(), d_out);
             // SAFETY: tasks own disjoint rows.
@@ -369,7 +378,7 @@ pub fn backward<P: Element>(
                     let stats = &stats[rows.start * groups..rows.end * groups];
                     let each = scores.chunks_exact_mut(n).zip(da.chunks_exact_mut(n));
                     for ((scores, da), stats) in each.zip(stats.chunks_exact(groups)) {
-                        theta_row_backward(site, scores, da, stats);
+                        theta_row_backward(site, scores, da, stats, spare);
                     }
                 });
             });
@@ -446,7 +455,7 @@ pub fn theta_backward<W: Sync>(
     assert_eq!(scores.len(), d_scores.len());
     let blocks = Pieces::new(scores.len() / n, ROW_BLOCK);
     let (scores, d_scores) = (Disjoint::new(scores), Disjoint::new(d_scores));
-    exec.run(blocks.count(), 0, |task, _| {
+    exec.run(blocks.count(), n, |task, spare| {
         let rows = blocks.range(task);
         let part = rows.start * n..rows.end * n;
         // SAFETY: tasks own disjoint rows.
@@ -454,7 +463,7 @@ pub fn theta_backward<W: Sync>(
         let stats = &stats[rows.start * groups..rows.end * groups];
         let each = scores.chunks_exact_mut(n).zip(d_scores.chunks_exact_mut(n));
         for ((scores, d), stats) in each.zip(stats.chunks_exact(groups)) {
-            theta_row_backward(site, scores, d, stats);
+            theta_row_backward(site, scores, d, stats, spare);
         }
     });
 }

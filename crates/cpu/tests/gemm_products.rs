@@ -314,6 +314,54 @@ fn column_ranges_of_a_packed_matrix_are_products_of_their_own() {
 }
 
 #[test]
+fn the_first_rows_of_a_packed_matrix_are_a_matrix_of_their_own() {
+    let _level = hold_level();
+    let [m, k, n] = [70, 600, 45];
+    let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+    let mut lines = vec![Line::ZERO; packed_lines::<f32>(k, n)];
+    let packed: Packed<'_, f32> = pack(&mut lines, Mat::new(&b, k, n));
+    let mut scratch = vec![0.0; SCRATCH];
+    for first in [0, 1, 256, 300, 512, 600] {
+        let a = Mat::strided(&a, m, first, k);
+        let [mut part, mut whole] = [(); 2].map(|()| vec![0.5; m * n]);
+        let (write, b) = (Write::Add, Mat::new(&b[..first * n], first, n));
+        let c = MatMut::new(&mut part, m, n);
+        gemm_packed(c, write, a, packed.first_rows(first), 0.5, &mut scratch);
+        gemm(MatMut::new(&mut whole, m, n), write, a, b, 0.5);
+        assert_eq!(bits(&part), bits(&whole), "{first}");
+    }
+}
+
+/// Rows a page apart are copied, because they compete for the same lines of a cache.
+#[test]
+fn rows_at_distances_of_pages_give_the_same_bits() {
+    let _level = hold_level();
+    let [m, k, n] = [70, 300, 40];
+    let b = numbers(k * n, 2);
+    let mut lines = vec![Line::ZERO; packed_lines::<f32>(k, n)];
+    let mut scratch = vec![0.0; SCRATCH];
+    let mut found = Vec::new();
+    for level in [Level::Avx512, Level::Avx2, Level::Baseline] {
+        set_level(level);
+        let packed: Packed<'_, f32> = pack(&mut lines, Mat::new(&b, k, n));
+        for stride in [300, 1000, 1024, 2048] {
+            let rows = numbers(m * k, 1);
+            let mut a = vec![f32::NAN; m * stride];
+            for (a, row) in a.chunks_mut(stride).zip(rows.chunks(k)) {
+                a[..k].copy_from_slice(row);
+            }
+            let mut c = vec![0.0; m * n];
+            let out = MatMut::new(&mut c, m, n);
+            let a = Mat::strided(&a, m, k, stride);
+            gemm_packed(out, Write::Replace, a, packed, 1.0, &mut scratch);
+            found.push(bits(&c));
+        }
+    }
+    set_level(Level::Avx512);
+    assert!(found.iter().all(|c| *c == found[0]));
+}
+
+#[test]
 fn bf16_rounds_to_nearest_even_and_keeps_nan() {
     let _level = hold_level();
     let rounded = |x: f32| Bf16::from_f32(x).to_f32();

@@ -10,6 +10,7 @@ pub mod arms;
 pub mod corpus;
 pub mod graph;
 pub mod plan;
+pub mod planner;
 pub mod profile;
 pub mod recipe;
 pub mod report;

@@ -7,6 +7,7 @@
 
 pub mod branch;
 pub mod classifier;
+pub mod continuation;
 mod control;
 mod divergence;
 pub mod ema;
@@ -31,6 +32,7 @@ pub mod trainer;
 
 pub use branch::Branch;
 pub use classifier::{Classifier, Labels};
+pub use continuation::{Continuation, End};
 pub use ema::Ema;
 pub use error::{Error, Result};
 pub use evaluate::{Accuracy, EvalOptions, Evaluation, HeldOut, Protocol};

@@ -1,6 +1,7 @@
 //! Continues a text.
 
-use crate::error::Result;
+use crate::continuation::{Continuation, encode_prompt};
+use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Model;
 use tokenformer_core::generate::{Sampler, Sampling, Session};
@@ -20,35 +21,30 @@ pub fn continue_text(
     sampling: Sampling,
     stop: &AtomicBool,
 ) -> Result<Option<String>> {
-    let eod = tokenizer.eod();
-    let mut tokens = tokenizer.encode(prompt)?;
-    if tokens.is_empty() {
-        tokens.push(eod.unwrap_or(0));
-    }
-    let mut sampler = Sampler::new(sampling)?;
+    let (tokens, _) = encode_prompt(tokenizer, prompt)?;
+    let sampler = Sampler::new(sampling)?;
     let mut session = Session::new(model, model.context())?;
     session.feed(&tokens)?;
-    let mut decoder = tokenizer.decode_stream_after(&tokens);
+    let mut continuation = Continuation::new(tokenizer, &tokens, sampler, max_tokens, &[]);
     let mut text = String::new();
-    for _ in 0..max_tokens {
+    loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        // The training loop reports a divergence; here it only matters that no random text is produced.
-        if !session.logits().iter().all(|logit| logit.is_finite()) {
-            text += "[a logit is not finite]";
-            break;
+        let piece = match continuation.next(session.logits(), session.tokens(), session.room()) {
+            Ok(piece) => piece,
+            // The training loop reports a divergence; here it only matters that no random text is produced.
+            Err(Error::NotFinite { .. }) => {
+                return Ok(Some(
+                    text + &continuation.finish() + "[a logit is not finite]",
+                ));
+            }
+            Err(error) => return Err(error),
+        };
+        text += &piece.text;
+        match (piece.token, piece.end) {
+            (Some(token), None) => session.feed(&[token])?,
+            _ => return Ok(Some(text)),
         }
-        let token = sampler.choose(session.logits(), session.tokens());
-        if Some(token) == eod {
-            break;
-        }
-        text += &decoder.push(token);
-        if session.room() == 0 {
-            break;
-        }
-        session.feed(&[token])?;
     }
-    text += &decoder.finish();
-    Ok(Some(text))
 }

@@ -13,6 +13,7 @@ pub mod pickle;
 pub mod recipe;
 pub mod records;
 pub mod report;
+pub mod request_body;
 pub mod run_resolve;
 pub mod safetensors;
 pub mod task_partial;

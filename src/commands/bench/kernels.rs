@@ -8,6 +8,7 @@ use tokenformer_core::device::{
     Adam, AttentionDims, NormSpan, RotaryDims, RotaryTable, SiteDims, Theta, Write,
 };
 use tokenformer_core::{Precision, SiteKind};
+use tokenformer_cpu::arena::Region;
 use tokenformer_cpu::gemm::{self, Bf16, Kept, Source};
 use tokenformer_cpu::pattention::{Saved, Segment, SegmentGrad, Site};
 use tokenformer_cpu::{
@@ -91,26 +92,35 @@ struct Bench<'a> {
     rows: Vec<Row>,
 }
 
-/// Numbers that are neither equal nor large.
-fn numbers(len: usize) -> Vec<f32> {
-    let number = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32;
-    (0..len)
-        .map(|i| number(i) / (1 << 24) as f32 - 0.5)
-        .collect()
-}
-
 /// A site's arrays that its kernels write.
 struct SiteState {
-    scores: Vec<f32>,
-    stats: Vec<f32>,
+    scores: Region,
+    stats: Region,
     /// `[R, D]`: the output, then the gradient of the input.
-    rows: Vec<f32>,
-    work: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    rows: Region,
+    work: Region,
+    keys: Region,
+    values: Region,
 }
 
 impl Bench<'_> {
+    /// Zeros in the kind of memory that arrays of a training step lie in.
+    fn zeros(&mut self, len: usize) -> Region {
+        let mut zeros = self.exec.scratch.take_shared(len);
+        zeros.fill(0.0);
+        zeros
+    }
+
+    /// Numbers that are neither equal nor large, as [`Bench::zeros`].
+    fn numbers(&mut self, len: usize) -> Region {
+        let mut numbers = self.zeros(len);
+        for (i, number) in numbers.iter_mut().enumerate() {
+            let mixed = (i as u32).wrapping_mul(2_654_435_761) >> 8;
+            *number = mixed as f32 / (1 << 24) as f32 - 0.5;
+        }
+        numbers
+    }
+
     /// Times `work`, which computes so many operations and passes over so many floats: for as often as asked, and once
     /// before.
     fn time(
@@ -177,14 +187,14 @@ impl Bench<'_> {
             d_in: d,
             d_out: d,
         };
-        let (x, dy) = (numbers(r * d), numbers(r * d));
+        let (x, dy) = (self.numbers(r * d), self.numbers(r * d));
         for kind in [SiteKind::Query, SiteKind::Ffn] {
             let n = config.blocks[0].layer(kind).hidden();
             if n == 0 {
                 continue;
             }
             let shape = format!("{} R={r} D={d} N={n}", kind.name());
-            let (keys, values) = (numbers(n * d), numbers(n * d));
+            let (keys, values) = (self.numbers(n * d), self.numbers(n * d));
             let tau = (n as f32).sqrt();
             let segments = [Segment {
                 keys: &keys,
@@ -228,12 +238,12 @@ impl Bench<'_> {
                 );
             };
             let mut state = SiteState {
-                scores: vec![0.0; r * n],
-                stats: vec![0.0; r],
-                rows: vec![0.0; r * d],
-                work: vec![0.0; r * n],
-                keys: vec![0.0; n * d],
-                values: vec![0.0; n * d],
+                scores: self.zeros(r * n),
+                stats: self.zeros(r),
+                rows: self.zeros(r * d),
+                work: self.zeros(r * n),
+                keys: self.zeros(n * d),
+                values: self.zeros(n * d),
             };
             let product = 2 * r * n * d;
             // Each array once: rows in and out, keys and values, and the scores that are kept.
@@ -261,9 +271,9 @@ impl Bench<'_> {
         f32: Source<P>,
     {
         let (r, d, v) = (setup.rows(), setup.config.width, setup.config.vocab);
-        let (h, table) = (numbers(r * d), numbers(v * d));
+        let (h, table) = (self.numbers(r * d), self.numbers(v * d));
         let targets = super::tokens(r, v);
-        let (mut nll, mut dh, mut dtable) = (vec![0.0; r], vec![0.0; r * d], vec![0.0; v * d]);
+        let (mut nll, mut dh, mut dtable) = (self.zeros(r), self.zeros(r * d), self.zeros(v * d));
         let shape = format!("R={r} D={d} V={v}");
         let amounts = [6 * r * v * d, 2 * r * d + 3 * v * d];
         self.time(
@@ -305,8 +315,8 @@ impl Bench<'_> {
             "B={} T={} H={} C={}",
             of.batch, of.queries, of.heads, of.channels
         );
-        let [q, k, v, d_o] = [0; 4].map(|_| numbers(r * d));
-        let (mut o, mut lse) = (vec![0.0; r * d], vec![0.0; of.stats_len()]);
+        let [q, k, v, d_o] = [0; 4].map(|_| self.numbers(r * d));
+        let (mut o, mut lse) = (self.zeros(r * d), self.zeros(of.stats_len()));
         // Half of each product is masked.
         let product = r * setup.context * d;
         self.time(
@@ -317,7 +327,7 @@ impl Bench<'_> {
                 attention::forward(exec, of, [&q, &k, &v], &mut o, Some(&mut lse));
             },
         );
-        let mut grads = [0; 3].map(|_| vec![0.0; r * d]);
+        let mut grads = [0; 3].map(|_| self.zeros(r * d));
         self.time(
             "attention backward",
             &shape,
@@ -333,8 +343,8 @@ impl Bench<'_> {
     fn passes(&mut self, setup: &Setup<'_>) {
         let (config, r, d) = (&setup.config, setup.rows(), setup.config.width);
         let shape = format!("R={r} D={d}");
-        let (x, dy) = (numbers(r * d), numbers(r * d));
-        let (mut y, mut dx, mut stats) = (vec![0.0; r * d], vec![0.0; r * d], vec![0.0; 2 * r]);
+        let (x, dy) = (self.numbers(r * d), self.numbers(r * d));
+        let (mut y, mut dx, mut stats) = (self.zeros(r * d), self.zeros(r * d), self.zeros(2 * r));
         self.time("LayerNorm forward", &shape, [0, 2 * r * d], |exec| {
             layer_norm::forward(exec, &x, None, 1e-5, &mut y, &mut stats, d);
         });
@@ -363,7 +373,7 @@ impl Bench<'_> {
             elementwise::add(exec, &mut y, &x);
         });
         let shape = format!("{LONG} numbers");
-        let gradient = numbers(LONG);
+        let gradient = self.numbers(LONG);
         let mut sum = 0.0;
         self.time("sum of squares", &shape, [0, LONG], |exec| {
             sum += elementwise::sum_of_squares(exec, &gradient);
@@ -379,7 +389,7 @@ impl Bench<'_> {
             scalars: adam.scalars(1e-4, 0.1, 1),
             factor: 1.0,
         };
-        let [mut param, mut m, mut v] = [0; 3].map(|_| vec![0.0; LONG]);
+        let [mut param, mut m, mut v] = [0; 3].map(|_| self.zeros(LONG));
         self.time("AdamW", &shape, [0, 7 * LONG], |exec| {
             let (p, g) = (&mut param, &gradient);
             adamw::update(exec, update, p, g, [&mut m[..], &mut v[..]]);

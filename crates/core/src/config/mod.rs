@@ -10,6 +10,7 @@ mod input;
 mod layer;
 mod legacy;
 mod spec;
+mod stages;
 mod training;
 
 pub use crate::path::SiteKind;

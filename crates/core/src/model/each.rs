@@ -66,22 +66,22 @@ impl Model {
         Ok(self.final_norm.forward(g, &h)?)
     }
 
-    /// As [`Model::hidden_each`]; `logits` become those of `rows` of the hidden states, `[rows.len(), V]`.
+    /// As [`Model::hidden_each`], in a graph for inference; `logits` become those of `rows` of the hidden states, `[rows.len(), V]`.
     ///
     /// # Errors
     /// As [`Model::hidden_each`].
-    pub fn logits_each(
-        &self,
+    pub fn logits_each<'m>(
+        &'m self,
+        g: &mut Graph<'m>,
         feeds: &mut [Feed<'_>],
         rows: &[u32],
         logits: &mut Vec<f32>,
     ) -> Result<()> {
-        let mut g = Graph::inference(&self.device);
-        let hidden = self.hidden_each(&mut g, feeds)?;
+        let hidden = self.hidden_each(g, feeds)?;
         logits.resize(rows.len() * self.vocab(), 0.0);
         if !rows.is_empty() {
             let hidden = g.select_rows(&hidden, rows)?;
-            self.logits(&mut g, &hidden)?.read(&*self.device, logits)?;
+            self.logits(g, &hidden)?.read(&*self.device, logits)?;
         }
         Ok(())
     }

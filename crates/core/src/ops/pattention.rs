@@ -65,15 +65,15 @@ impl<'m> Pattention<'m> {
             }
             false => None,
         };
-        site.with_ref(|site| {
+        let segments = site.segment_refs(rec.newest_stage);
+        let used = site.site_ref(&segments);
+        with_fused(&rec.device, |fused| {
             let kept = kept
                 .as_mut()
                 .map(|[scores, stats]| [&mut **scores, &mut **stats]);
-            with_fused(&rec.device, |fused| {
-                fused.forward(site, &x.data, dims, &mut y, kept)
-            })
+            fused.forward(&used, &x.data, dims, &mut y, kept)
         })?;
-        rec.count(units_flops(dims, site.tokens()) + product_flops(dims, site.tokens()));
+        rec.count(units_flops(dims, used.tokens()) + product_flops(dims, used.tokens()));
         let [batch, length, _] = x.shape();
         let y = rec.tensor(y.share(), [batch, length, dims.d_out]);
         let note = match (kept, y.var) {
@@ -148,6 +148,28 @@ impl<'m> Pattention<'m> {
     }
 }
 
+/// The weights `Θ(x·Kᵀ)` that `site` gives its parameter tokens for the last row of `x`.
+pub(crate) fn last_weights(rec: &Recorder, x: &Tensor, site: &Site) -> Result<Vec<f32>> {
+    let device = &rec.device;
+    let row = Temp::indices(device, &[x.rows() as u32 - 1])?;
+    let mut last = rec.temp(x.width())?;
+    device.gather_rows(&x.data, &row, x.width(), &mut last)?;
+    let segments = site.segment_refs(rec.newest_stage);
+    let used = site.site_ref(&segments);
+    let dims = SiteDims {
+        rows: 1,
+        ..dims(x, site)
+    };
+    let mut weights = rec.temp(used.tokens())?;
+    let mut stats = rec.temp(used.groups())?;
+    let composed = Composed { device };
+    composed.scores(&used, &last, dims, &mut weights)?;
+    device.theta(&used, &mut weights, &mut stats)?;
+    let mut host = vec![0.0; weights.len()];
+    device.read(&weights, &mut host)?;
+    Ok(host)
+}
+
 /// [`Pattention::forward`] of one input at several sites of one shape, in inference.
 pub(crate) fn pattention_group<const N: usize>(
     rec: &mut Recorder,
@@ -159,7 +181,7 @@ pub(crate) fn pattention_group<const N: usize>(
     for _ in sites {
         ys.push(rec.temp(dims.rows * dims.d_out)?);
     }
-    let segments = sites.map(Site::segment_refs);
+    let segments = sites.map(|site| site.segment_refs(rec.newest_stage));
     let refs: SmallVec<[_; 3]> = (sites.iter().zip(&segments))
         .map(|(site, segments)| site.site_ref(segments))
         .collect();
@@ -167,7 +189,7 @@ pub(crate) fn pattention_group<const N: usize>(
         let mut buffers: SmallVec<[&mut Buffer; 3]> = ys.iter_mut().map(|y| &mut **y).collect();
         fused.forward_group(&refs, &x.data, dims, &mut buffers)
     })?;
-    for site in sites {
+    for site in &refs {
         rec.count(units_flops(dims, site.tokens()) + product_flops(dims, site.tokens()));
     }
     let [batch, length, _] = x.shape();

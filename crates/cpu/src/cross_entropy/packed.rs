@@ -1,7 +1,6 @@
 //! The output head with a table that was packed for inference.
 
-use super::{Targets, chunks, row_losses, targets_len};
-use crate::elementwise;
+use super::{Logits, Targets, chunks, row_losses, targets_len};
 use crate::exec::Exec;
 use crate::gemm::{Job, Mat, PackedWeights, par_products};
 use tokenformer_device::Write;
@@ -43,9 +42,12 @@ pub fn losses_packed(
     for rows in (0..chunks.count()).map(|i| chunks.range(i)) {
         let logits = &mut work[..rows.len() * v];
         logits_packed(exec, &h[rows.start * d..rows.end * d], table, scale, logits);
-        if let Some(bias) = bias {
-            elementwise::add_to_rows(exec, logits, bias);
-        }
+        let logits = Logits {
+            rows: logits,
+            stride: v,
+            classes: v,
+            bias,
+        };
         row_losses(exec, logits, targets, rows.start, &mut losses[rows], None);
     }
 }

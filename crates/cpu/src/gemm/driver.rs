@@ -1,28 +1,29 @@
 //! The loops around the micro-kernels.
 
-use super::kernel::{Kernel, Kernels, PANEL, STRIP, Tile};
+use super::blocking::blocking;
+use super::kernel::{Kernel, Kernels, PANEL, STRIP, Tile, UNROLLED};
 use super::pack::{Element, Panels, Source, pack_panels};
 use super::pieces::pieces;
 use super::{Mat, Write};
-use crate::line::LINE;
-use crate::simd::{Level, level, prefetch};
+use crate::line::{LINE, Line};
+use crate::simd::{prefetch, prefetch_second};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Words of the inner dimension in a block; this is part of the rounding contract, see [`super`]. A block of a panel of
 /// B fills 32 KiB of the first-level cache.
 pub(super) const BLOCK: usize = 256;
-/// A number of rows that is divided into complete tiles with every instruction set.
-pub(super) const WHOLE_TILES: usize = 24;
+/// A number of rows that is divided into complete tiles with every instruction set, and whole cache lines of columns.
+pub(super) const WHOLE_TILES: usize = 48;
 /// Rows that share a block of A in the second-level cache.
-pub(super) const ROWS: usize = 5 * WHOLE_TILES;
+pub(super) const ROWS: usize = 3 * WHOLE_TILES;
 /// Elements of C that a block of A is used for before the next block, if all blocks are read in place and are near:
 /// they stay in the first-level cache from one block to the next.
 const NEAR_C: usize = 8 << 10;
 /// Number of elements of A up to which A counts as near.
 const NEAR_A: usize = 256 << 10;
-/// As [`NEAR_C`] if blocks are copied or far, so that a block should be used for longer; these elements stay in the
-/// second-level cache.
-const WIDE_C: usize = 64 << 10;
+/// Words of a page: addresses so far apart compete for the same lines of a first-level cache.
+const COLLIDING: usize = 1 << 10;
 
 /// Words of a block of A, whose last strip may be incomplete.
 pub(super) const A_WORDS: usize = (ROWS + STRIP) * BLOCK;
@@ -56,12 +57,66 @@ impl Left {
     }
 }
 
+/// Blocks of A, in the order in which a product uses them.
+pub(super) trait Blocks {
+    /// Number of elements of C for which a block should be used before the next one.
+    fn serves(&self) -> usize;
+    /// The block of `rows` and `words`, at most [`ROWS`] and [`BLOCK`].
+    fn block(&mut self, rows: Range<usize>, words: Range<usize>) -> Left;
+    /// The memory that [`Blocks::block`] will copy.
+    fn upcoming(&self, rows: Range<usize>, words: Range<usize>) -> Upcoming;
+}
+
+/// Lines that will be read, in rows of the same length.
+#[derive(Clone, Copy)]
+pub(super) struct Upcoming {
+    first: *const u8,
+    /// Bytes from a row to the next.
+    stride: usize,
+    rows: usize,
+    /// Lines of a row.
+    lines: usize,
+    /// Rows to prefetch with every tile.
+    share: usize,
+}
+
+impl Upcoming {
+    const NONE: Self = Self {
+        first: std::ptr::null(),
+        stride: 0,
+        rows: 0,
+        lines: 0,
+        share: 0,
+    };
+
+    /// Divides the rows among so many tiles.
+    fn among(self, tiles: usize) -> Self {
+        let share = self.rows.div_ceil(tiles.max(1));
+        Self { share, ..self }
+    }
+
+    /// Prefetches the share of one tile.
+    fn prefetch_share(&mut self) {
+        let rows = self.share.min(self.rows);
+        for row in 0..rows {
+            for line in 0..self.lines {
+                let at = row * self.stride + line * size_of::<Line>();
+                prefetch_second(self.first.wrapping_add(at));
+            }
+        }
+        self.first = self.first.wrapping_add(rows * self.stride);
+        self.rows -= rows;
+    }
+}
+
 /// The address of a block of a panel of B. A panel is made of parts of [`Kernels::cols`] columns.
 #[derive(Clone, Copy)]
 pub(super) struct Right {
     pub first: *const u32,
     /// Words from a part to the next.
     pub part: usize,
+    /// Words from a panel to the next one that is already in memory; `None` if it has yet to be made.
+    pub panel: Option<usize>,
     /// Words from an inner position to the next.
     pub word: usize,
     /// Factors of the columns; null if there are none.
@@ -76,9 +131,8 @@ pub(super) struct Output {
     pub row_stride: usize,
 }
 
-/// `c = scale · A·B (+ c)` with `k` inner positions. `left(rows, words)` and `right(cols, words)` return blocks of at
-/// most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words; a block of A is used for about `serves` elements of
-/// C. If a block of B has factors for its columns, they are multiplied with `scale`.
+/// `c = scale · A·B (+ c)` with `k` inner positions. `left` and `right(cols, words)` return blocks of at
+/// most [`ROWS`] rows, one panel of columns, and [`BLOCK`] words. If a block of B has factors for its columns, they are multiplied with `scale`.
 ///
 /// # Safety
 /// The elements of `c` must be valid for reads and writes, and no other code may access them during the call. A block
@@ -87,13 +141,13 @@ pub(super) unsafe fn product<P: Element>(
     c: Output,
     write: Write,
     k: usize,
-    (serves, mut left): (usize, impl FnMut(Range<usize>, Range<usize>) -> Left),
+    mut left: impl Blocks,
     mut right: impl FnMut(Range<usize>, Range<usize>) -> Right,
     scale: f32,
 ) {
     let kernels = P::kernels();
-    let words = k.div_ceil(P::PER_WORD);
-    if words == 0 && write == Write::Replace {
+    let k_words = k.div_ceil(P::PER_WORD);
+    if k_words == 0 && write == Write::Replace {
         for row in 0..c.rows {
             // SAFETY: a row of the output.
             unsafe { c.first.add(row * c.row_stride).write_bytes(0, c.cols) };
@@ -101,18 +155,38 @@ pub(super) unsafe fn product<P: Element>(
     }
     let scales = [scale; PANEL];
     for rows in pieces(0..c.rows, ROWS) {
-        let width = (serves / rows.len()).next_multiple_of(PANEL);
+        let width = (left.serves() / rows.len()).next_multiple_of(PANEL);
         for tile in pieces(0..c.cols, width) {
-            for words in pieces(0..words, BLOCK) {
+            for words in pieces(0..k_words, BLOCK) {
                 let write = if words.start == 0 { write } else { Write::Add };
-                let a = left(rows.clone(), words.clone());
+                let a = left.block(rows.clone(), words.clone());
+                let mut upcoming = Upcoming::NONE;
+                if kernels.prefetches {
+                    let following = words.end..k_words.min(words.end + BLOCK);
+                    let tiles = tile.len().div_ceil(kernels.cols) * rows.len().div_ceil(STRIP);
+                    upcoming = left.upcoming(rows.clone(), following).among(tiles);
+                }
+                let mut first_panel = std::ptr::null();
                 for panel in pieces(tile.clone(), PANEL) {
                     let b = right(panel.clone(), words.clone());
+                    let is_last = panel.end == tile.end;
+                    if panel.start == tile.start {
+                        first_panel = b.first;
+                    }
+                    // What is read after this panel: the next one, or the first one's next block.
+                    let after = b.panel.map(|distance| match is_last {
+                        true => first_panel.wrapping_add(words.len() * b.word),
+                        false => b.first.wrapping_add(distance),
+                    });
                     // SAFETY: valid as long as the block, or null.
                     let own = unsafe { b.scales.as_ref() }.map(|own| own.map(|own| scale * own));
                     let scales = own.as_ref().unwrap_or(&scales);
+                    let parts = panel.len().div_ceil(kernels.cols);
                     for (part, cols) in pieces(panel, kernels.cols).enumerate() {
-                        let next = b.first.wrapping_add((part + 1) * b.part);
+                        let next = match part + 1 < parts {
+                            true => Some(b.first.wrapping_add((part + 1) * b.part)),
+                            false => after,
+                        };
                         let first = Tile {
                             words: words.len(),
                             a: a.first,
@@ -124,9 +198,14 @@ pub(super) unsafe fn product<P: Element>(
                             c_row: c.row_stride,
                             scales: scales[part * kernels.cols..].as_ptr(),
                             write,
+                            ahead: b.first,
+                            ahead_step: 0,
                         };
                         // SAFETY: rows, columns and words are within the caller's guarantee.
-                        unsafe { column(kernels, first, &a, rows.len(), cols.len(), next) };
+                        unsafe {
+                            let size = [rows.len(), cols.len()];
+                            column(kernels, first, &a, size, next, &mut upcoming);
+                        }
                     }
                 }
             }
@@ -135,7 +214,8 @@ pub(super) unsafe fn product<P: Element>(
 }
 
 /// The tiles of `rows` rows over a block of the inner dimension, `cols` columns of each; `first` is the first row's. At
-/// the same time the columns of B at `next` are prefetched, since the processor does not prefetch that far by itself.
+/// the same time the columns of B at `next` are prefetched, a share with every tile, since the processor does not
+/// prefetch that far by itself.
 ///
 /// # Safety
 /// As for [`product`].
@@ -143,14 +223,17 @@ unsafe fn column(
     kernels: &Kernels,
     first: Tile,
     a: &Left,
-    rows: usize,
-    cols: usize,
-    next: *const u32,
+    [rows, cols]: [usize; 2],
+    next: Option<*const u32>,
+    upcoming: &mut Upcoming,
 ) {
-    let is_packed = first.b_word == kernels.cols;
     let lines = first.words * kernels.cols / LINE;
-    // Lines to prefetch with every row.
-    let share = is_packed as usize * lines.div_ceil(rows.max(1));
+    // Lines to prefetch with every row. Columns that are not packed are not a sequence of lines.
+    let share = match next {
+        Some(_) if first.b_word == kernels.cols => lines.div_ceil(rows.max(1)),
+        _ => 0,
+    };
+    let next = next.unwrap_or(first.b);
     let (mut row, mut group) = (0, a.first);
     while row < rows {
         let end = rows.min(row.saturating_add(a.group_rows));
@@ -164,8 +247,15 @@ unsafe fn column(
             let fits = |(height, _): &&(usize, Kernel)| *height <= end - row;
             // At least one row is left, and the last kernel has one row.
             let (height, kernel) = *kernels.by_rows.iter().find(fits).expect("one row fits");
-            for line in row * share..lines.min((row + height) * share) {
-                prefetch(next.wrapping_add(line * LINE));
+            upcoming.prefetch_share();
+            if kernels.prefetches {
+                // With few rows, the kernels leave out lines; the processor fetches many of them with their neighbours.
+                tile.ahead = next.wrapping_add(row * share * LINE);
+                tile.ahead_step = height * share * LINE / (first.words / UNROLLED).max(1);
+            } else {
+                for line in row * share..lines.min((row + height) * share) {
+                    prefetch(next.wrapping_add(line * LINE));
+                }
             }
             // SAFETY: the caller guarantees it.
             unsafe {
@@ -213,52 +303,94 @@ unsafe fn narrow(kernel: Kernel, tile: &Tile, rows: usize, cols: usize) {
     }
 }
 
-/// Blocks of `a`, read in place if the kernels can do that efficiently, or else copied to `work` ([`A_WORDS`]). Also
-/// returns the number of elements of C for which a block should be used, for [`product`].
-///
-/// With AVX-512, columns of f32 are not copied either, because reading them in place is faster than a copy.
+/// Blocks of `a`, read in place if the kernels can do that efficiently, or else copied to `work` ([`A_WORDS`]).
+/// Without `work`, all f32 are read in place, which suits small matrices that lie in the first caches.
 pub(super) fn left<'a, P: Element, S: Source<P>>(
     a: Mat<'a, S>,
     work: &'a mut [u32],
-) -> (usize, impl FnMut(Range<usize>, Range<usize>) -> Left + 'a) {
-    let columns_in_place = work.is_empty() || level() == Level::Avx512;
-    let in_place = S::in_place(a).filter(|(_, word)| *word == 1 || columns_in_place);
-    let strip = P::kernels().strip();
-    let is_near = in_place.is_some() && a.rows.min(ROWS) * a.cols <= NEAR_A;
-    let serves = if is_near { NEAR_C } else { WIDE_C };
-    let blocks = move |rows: Range<usize>, words: Range<usize>| {
-        let depth = words.len();
-        if let Some((row, word)) = in_place {
+) -> impl Blocks + 'a {
+    // Rows at such distances all lie in the same few lines of the first-level cache and evict each other.
+    let collide = |row: usize| row.is_multiple_of(COLLIDING);
+    LeftBlocks::<P, S> {
+        in_place: S::in_place(a)
+            .filter(|&(row, word)| work.is_empty() || (word == 1 && !collide(row))),
+        a,
+        work,
+        element: PhantomData,
+    }
+}
+
+/// See [`left`].
+struct LeftBlocks<'a, P, S> {
+    a: Mat<'a, S>,
+    /// Words between rows and between columns, if `a` is read in place.
+    in_place: Option<(usize, usize)>,
+    work: &'a mut [u32],
+    element: PhantomData<P>,
+}
+
+impl<P: Element, S: Source<P>> LeftBlocks<'_, P, S> {
+    /// The inner positions of `words`.
+    fn positions(&self, words: Range<usize>) -> Range<usize> {
+        words.start * P::PER_WORD..(words.end * P::PER_WORD).min(self.a.cols)
+    }
+}
+
+impl<P: Element, S: Source<P>> Blocks for LeftBlocks<'_, P, S> {
+    fn serves(&self) -> usize {
+        let is_near = self.in_place.is_some() && self.a.rows.min(ROWS) * self.a.cols <= NEAR_A;
+        // As [`NEAR_C`] if blocks are copied or far, so that a block should be used for longer.
+        if is_near { NEAR_C } else { blocking().wide }
+    }
+
+    fn block(&mut self, rows: Range<usize>, words: Range<usize>) -> Left {
+        let (a, depth) = (self.a, words.len());
+        if let Some((row, word)) = self.in_place {
             let first = a.data.as_ptr().cast::<u32>();
             let first = first.wrapping_add(rows.start * row + words.start * word);
-            Left::even(first, row, word)
-        } else if a.col_stride == 1 {
-            let k = words.start * P::PER_WORD..(words.end * P::PER_WORD).min(a.cols);
-            for (row, to) in rows.zip(work.chunks_exact_mut(depth)) {
+            return Left::even(first, row, word);
+        }
+        if a.col_stride == 1 {
+            let k = self.positions(words);
+            for (row, to) in rows.zip(self.work.chunks_exact_mut(depth)) {
                 S::along(to, &a.data[row * a.row_stride..][k.clone()]);
             }
-            Left::even(work.as_ptr(), depth, 1)
-        } else {
-            let to = &mut work[..rows.len().next_multiple_of(strip) * depth];
-            // SAFETY: `work` has that many rows of words.
-            unsafe {
-                match strip {
-                    4 => pack_strips::<P, S, 4>(to, a.t(), rows, words),
-                    6 => pack_strips::<P, S, 6>(to, a.t(), rows, words),
-                    8 => pack_strips::<P, S, 8>(to, a.t(), rows, words),
-                    _ => unreachable!("kernels have tiles of 4, 6 or 8 rows"),
-                }
-            };
-            Left {
-                first: work.as_ptr(),
-                group_rows: strip,
-                group: strip * depth,
-                row: 1,
-                word: strip,
-            }
+            return Left::even(self.work.as_ptr(), depth, 1);
         }
-    };
-    (serves, blocks)
+        let strip = P::kernels().strip();
+        let to = &mut self.work[..rows.len().next_multiple_of(strip) * depth];
+        // SAFETY: `work` has that many rows of words.
+        unsafe {
+            match strip {
+                4 => pack_strips::<P, S, 4>(to, a.t(), rows, words),
+                6 => pack_strips::<P, S, 6>(to, a.t(), rows, words),
+                8 => pack_strips::<P, S, 8>(to, a.t(), rows, words),
+                _ => unreachable!("kernels have tiles of 4, 6 or 8 rows"),
+            }
+        };
+        Left {
+            first: self.work.as_ptr(),
+            group_rows: strip,
+            group: strip * depth,
+            row: 1,
+            word: strip,
+        }
+    }
+
+    fn upcoming(&self, rows: Range<usize>, words: Range<usize>) -> Upcoming {
+        let (a, k) = (self.a, self.positions(words));
+        if self.in_place.is_some() || k.is_empty() || a.row_stride != 1 {
+            return Upcoming::NONE;
+        }
+        let first: *const S = &raw const a.data[k.start * a.col_stride + rows.start];
+        Upcoming {
+            first: first.cast(),
+            stride: a.col_stride * size_of::<S>(),
+            rows: k.len(),
+            lines: (rows.len() * size_of::<S>()).div_ceil(size_of::<Line>()),
+            share: 0,
+        }
+    }
 }
 
 /// Packs columns of `b` as panels of `W`, one after the other in `to`.
@@ -298,6 +430,7 @@ pub(super) fn right<'a, P: Element, S: Source<P>>(
             return Right {
                 first: first.wrapping_add(words.start * word + cols.start),
                 part: P::kernels().cols,
+                panel: None,
                 word,
                 scales: std::ptr::null(),
             };
@@ -305,7 +438,10 @@ pub(super) fn right<'a, P: Element, S: Source<P>>(
         let to = &mut work[..words.len() * PANEL];
         // SAFETY: one panel of `to`.
         unsafe { pack_parts::<P, S>(to.as_mut_ptr(), words.len(), b, cols, words.clone()) };
-        packed_block::<P>(to, words.len(), 0)
+        Right {
+            panel: None,
+            ..packed_block::<P>(to, words.len(), 0)
+        }
     }
 }
 
@@ -343,6 +479,7 @@ pub(super) fn packed_block<P: Element>(panel: &[u32], depth: usize, start: usize
     Right {
         first: panel[start * width..].as_ptr(),
         part: depth * width,
+        panel: Some(depth * PANEL),
         word: width,
         scales: std::ptr::null(),
     }

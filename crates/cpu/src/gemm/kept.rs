@@ -12,6 +12,9 @@ pub trait Kept: Copy + Send + Sync + 'static {
     /// A view of a piece of memory as these numbers.
     fn in_floats(floats: &mut [f32]) -> &mut [Self];
 
+    /// The numbers as f32, if they are stored exactly.
+    fn exact(kept: &mut [Self]) -> Option<&mut [f32]>;
+
     /// `to = from`, rounded.
     fn keep(to: &mut [Self], from: &[f32]);
 
@@ -28,6 +31,10 @@ impl Kept for f32 {
 
     fn in_floats(floats: &mut [f32]) -> &mut [Self] {
         floats
+    }
+
+    fn exact(kept: &mut [Self]) -> Option<&mut [f32]> {
+        Some(kept)
     }
 
     fn keep(to: &mut [Self], from: &[f32]) {
@@ -50,6 +57,10 @@ impl Kept for Bf16 {
     fn in_floats(floats: &mut [f32]) -> &mut [Self] {
         // SAFETY: an f32 has the size of two `Bf16` and at least their alignment; for both, all bit patterns are valid.
         unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), 2 * floats.len()) }
+    }
+
+    fn exact(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
     }
 
     fn keep(to: &mut [Self], from: &[f32]) {

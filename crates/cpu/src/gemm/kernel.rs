@@ -14,6 +14,8 @@ use crate::simd::{Level, level, multiplies_bf16};
 pub(super) const PANEL: usize = 32;
 /// Rows of the tallest tile of all instruction sets.
 pub(super) const STRIP: usize = 8;
+/// Positions that [`chain`] writes out.
+pub(super) const UNROLLED: usize = 4;
 
 /// The operands of one tile.
 pub struct Tile {
@@ -37,6 +39,11 @@ pub struct Tile {
     pub scales: *const f32,
     /// `C = scale · chain`, or `C = fma(scale, chain, C)`.
     pub write: Write,
+    /// Words that will be read soon. [`Kernels::prefetches`] says whether the kernel prefetches a line of them with
+    /// every [`UNROLLED`] positions; any address is allowed.
+    pub ahead: *const u32,
+    /// Words from a prefetched line to the next.
+    pub ahead_step: usize,
 }
 
 /// Computes a tile.
@@ -53,6 +60,10 @@ pub struct Kernels {
     pub cols: usize,
     /// Kernels by the rows of their tiles, the tallest (at most [`STRIP`]) first, one row last.
     pub by_rows: [(usize, Kernel); 4],
+    /// Whether they prefetch [`Tile::ahead`] between positions. A position of a wide tile takes so long that a prefetch
+    /// with every few of them costs nothing, while many at once fill the buffers of the first-level cache and stop the
+    /// loads behind them. Narrow tiles have no instructions to spare, so lines are prefetched between tiles.
+    pub prefetches: bool,
 }
 
 impl Kernels {
@@ -154,32 +165,37 @@ unsafe fn position<V: Vector, W: Words<V>, const R: usize, const N: usize>(
     }
 }
 
-/// Adds all positions of a tile to its sums. Four are written out, because the compiler unrolls a loop only at some
-/// optimisation levels and keeps the sums in memory at the others.
+/// Adds all positions of a tile to its sums. [`UNROLLED`] are written out, because the compiler unrolls a loop only at
+/// some optimisation levels and keeps the sums in memory at the others. The distances are parameters, so that constant
+/// ones become part of the instructions.
 ///
 /// # Safety
 /// As for [`Kernel`].
 #[inline(always)]
-unsafe fn chain<V: Vector, W: Words<V>, const R: usize, const N: usize>(
+unsafe fn chain<V: Vector, W: Words<V>, const PREFETCH: bool, const R: usize, const N: usize>(
     acc: &mut [[V; N]; R],
     rows: &[*const u32; R],
     a_word: usize,
     mut b: *const u32,
     b_word: usize,
-    words: usize,
+    t: &Tile,
 ) {
-    let mut at = 0;
+    let (mut at, mut ahead) = (0, t.ahead);
     // SAFETY: the caller guarantees it.
     unsafe {
-        for _ in 0..words / 4 {
+        for _ in 0..t.words / UNROLLED {
+            if PREFETCH {
+                V::prefetch(ahead.cast());
+                ahead = ahead.wrapping_add(t.ahead_step);
+            }
             position::<V, W, R, N>(acc, rows, at, b);
             position::<V, W, R, N>(acc, rows, at + a_word, b.wrapping_add(b_word));
             position::<V, W, R, N>(acc, rows, at + 2 * a_word, b.wrapping_add(2 * b_word));
             position::<V, W, R, N>(acc, rows, at + 3 * a_word, b.wrapping_add(3 * b_word));
-            at += 4 * a_word;
-            b = b.wrapping_add(4 * b_word);
+            at += UNROLLED * a_word;
+            b = b.wrapping_add(UNROLLED * b_word);
         }
-        for _ in 0..words % 4 {
+        for _ in 0..t.words % UNROLLED {
             position::<V, W, R, N>(acc, rows, at, b);
             at += a_word;
             b = b.wrapping_add(b_word);
@@ -196,6 +212,7 @@ unsafe fn chain<V: Vector, W: Words<V>, const R: usize, const N: usize>(
 unsafe fn part<
     V: Vector,
     W: Words<V>,
+    const PREFETCH: bool,
     const COLS: usize,
     const STRIP: usize,
     const R: usize,
@@ -218,18 +235,19 @@ unsafe fn part<
         let rows: [*const u32; R] =
             std::array::from_fn(|i| std::hint::black_box(t.a.add((row + i) * t.a_row)));
         let b = t.b.add(col);
-        // Constant distances become part of the instructions, which saves instructions.
         match (t.a_word, t.b_word) {
             (1, word) if word == COLS => {
-                chain::<V, W, R, N>(&mut acc, &rows, 1, b, COLS, t.words);
+                chain::<V, W, PREFETCH, R, N>(&mut acc, &rows, 1, b, COLS, t);
             }
             (a_word, word) if a_word == STRIP && word == COLS => {
-                chain::<V, W, R, N>(&mut acc, &rows, STRIP, b, COLS, t.words);
+                chain::<V, W, PREFETCH, R, N>(&mut acc, &rows, STRIP, b, COLS, t);
             }
             (a_word, word) if word == COLS => {
-                chain::<V, W, R, N>(&mut acc, &rows, a_word, b, COLS, t.words);
+                chain::<V, W, PREFETCH, R, N>(&mut acc, &rows, a_word, b, COLS, t);
             }
-            (a_word, b_word) => chain::<V, W, R, N>(&mut acc, &rows, a_word, b, b_word, t.words),
+            (a_word, b_word) => {
+                chain::<V, W, PREFETCH, R, N>(&mut acc, &rows, a_word, b, b_word, t);
+            }
         }
         let scales: [V; N] =
             std::array::from_fn(|j| V::load(t.scales.add(col + j * V::LANES).cast()));
@@ -254,6 +272,7 @@ unsafe fn part<
 unsafe fn tile<
     V: Vector,
     W: Words<V>,
+    const PREFETCH: bool,
     const COLS: usize,
     const STRIP: usize,
     const R: usize,
@@ -265,35 +284,38 @@ unsafe fn tile<
     const {
         assert!(STRIP <= self::STRIP && R <= STRIP && R.is_multiple_of(H));
         assert!(PANEL.is_multiple_of(COLS) && COLS.is_multiple_of(N * V::LANES));
+        // Otherwise each part would prefetch the same lines.
+        assert!(!PREFETCH || (R == H && COLS == N * V::LANES));
     };
     for row in (0..R).step_by(H) {
         for col in (0..COLS).step_by(N * V::LANES) {
             // SAFETY: the caller guarantees it.
-            unsafe { part::<V, W, COLS, STRIP, H, N>(t, row, col) };
+            unsafe { part::<V, W, PREFETCH, COLS, STRIP, H, N>(t, row, col) };
         }
     }
 }
 
 /// Defines [`Kernels`] for one kind of register and word: tiles of `$cols` columns and at most `$strip` rows,
-/// computed in parts of `$n` vectors and at most `$h` rows.
+/// computed in parts of `$n` vectors and at most `$h` rows; `$prefetch` as in [`Kernels::prefetches`].
 macro_rules! kernels {
-    ($name:ident, $(#[$feature:meta])? $vector:ty, $words:ty, $cols:literal, $strip:literal, $h:literal, $n:literal) => {
+    ($name:ident, $(#[$feature:meta])? $vector:ty, $words:ty, $cols:literal, $strip:literal, $h:literal, $n:literal, $prefetch:literal) => {
         pub(super) static $name: Kernels = {
             $(#[$feature])?
             unsafe fn rows<const R: usize, const H: usize>(t: &Tile) {
                 // SAFETY: the caller guarantees it.
-                unsafe { tile::<$vector, $words, $cols, $strip, R, H, $n>(t) }
+                unsafe { tile::<$vector, $words, $prefetch, $cols, $strip, R, H, $n>(t) }
             }
             Kernels {
                 cols: $cols,
                 by_rows: [($strip, rows::<$strip, $h>), (4, rows::<4, 4>), (2, rows::<2, 2>), (1, rows::<1, 1>)],
+                prefetches: $prefetch,
             }
         };
     };
 }
 
-kernels!(F32_PORTABLE, Portable, F32, 32, 8, 4, 1);
-kernels!(BF16_PORTABLE, Portable, Pairs, 32, 8, 4, 1);
+kernels!(F32_PORTABLE, Portable, F32, 32, 8, 4, 1, false);
+kernels!(BF16_PORTABLE, Portable, Pairs, 32, 8, 4, 1, false);
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -326,7 +348,8 @@ mod x86 {
         32,
         8,
         8,
-        2
+        2,
+        true
     );
     kernels!(
         F32_AVX2,
@@ -336,7 +359,8 @@ mod x86 {
         16,
         6,
         6,
-        2
+        2,
+        false
     );
     kernels!(
         BF16_NATIVE,
@@ -346,7 +370,8 @@ mod x86 {
         32,
         8,
         8,
-        2
+        2,
+        true
     );
     kernels!(
         BF16_AVX512,
@@ -356,7 +381,8 @@ mod x86 {
         32,
         8,
         8,
-        2
+        2,
+        true
     );
     kernels!(
         BF16_AVX2,
@@ -366,6 +392,7 @@ mod x86 {
         16,
         4,
         4,
-        2
+        2,
+        false
     );
 }

@@ -465,6 +465,9 @@ mod avx512 {
     use crate::gemm::pieces::pieces;
     use std::arch::x86_64::*;
 
+    /// Words of half a register.
+    const HALF: usize = LINE / 2;
+
     /// A mask of the first `len` of 16 lanes.
     #[inline(always)]
     fn first16(len: usize) -> u16 {
@@ -594,9 +597,24 @@ mod avx512 {
         cols: usize,
         combine: impl Fn(usize, usize) -> __m512i,
     ) {
+        let panels = cols.div_ceil(W);
+        // A register of words holds two rows of narrow panels.
+        let together = if W == HALF { 2 } else { 1 };
         for block in pieces(0..words, ACROSS) {
-            for panel in 0..cols.div_ceil(W) {
+            for panel in (0..panels).step_by(together) {
                 for w in block.clone() {
+                    if W == HALF {
+                        let words = combine(w, panel * W);
+                        let both = [
+                            _mm512_castsi512_si256(words),
+                            _mm512_extracti64x4_epi64::<1>(words),
+                        ];
+                        for (panel, words) in (panel..panels).zip(both) {
+                            // SAFETY: a row of a panel has as many words as half a register.
+                            unsafe { _mm256_storeu_si256(to.row(panel, w).cast(), words) };
+                        }
+                        continue;
+                    }
                     for col in (0..W).step_by(LINE) {
                         let words = combine(w, panel * W + col);
                         let at = to.row(panel, w).cast::<i32>().wrapping_add(col);

@@ -1,5 +1,6 @@
 //! Matrices that are packed once and used for many products.
 
+use super::blocking::blocking;
 use super::driver::{
     A_WORDS, Output, ROWS, Right, WHOLE_TILES, left, pack_parts, packed_block, product,
 };
@@ -18,6 +19,8 @@ use std::ops::Range;
 pub struct Packed<'a, P> {
     lines: &'a [Line],
     k: usize,
+    /// Words from a panel to the next, for each of its columns.
+    depth: usize,
     n: usize,
     element: PhantomData<P>,
 }
@@ -46,6 +49,7 @@ impl<'a, P: Element> Packed<'a, P> {
         Self {
             lines,
             k,
+            depth: k.div_ceil(P::PER_WORD),
             n,
             element: PhantomData,
         }
@@ -59,7 +63,7 @@ impl<'a, P: Element> Packed<'a, P> {
     /// The columns `cols`, which start at a multiple of [`Packed::COLS`].
     pub fn columns(self, cols: Range<usize>) -> Self {
         assert!(cols.start.is_multiple_of(PANEL) && cols.start <= cols.end && cols.end <= self.n);
-        let lines = panel_lines::<P>(self.k);
+        let lines = self.panel_lines();
         let panels = cols.start / PANEL..cols.end.div_ceil(PANEL);
         Self {
             lines: &self.lines[panels.start * lines..panels.end * lines],
@@ -68,18 +72,28 @@ impl<'a, P: Element> Packed<'a, P> {
         }
     }
 
+    /// The first `k` rows, an even number in bfloat16 if not all.
+    pub fn first_rows(self, k: usize) -> Self {
+        assert!(k == self.k || (k < self.k && k.is_multiple_of(P::PER_WORD)));
+        Self { k, ..self }
+    }
+
     /// Columns that are packed together.
     pub const COLS: usize = PANEL;
 
+    /// Lines of one panel.
+    fn panel_lines(&self) -> usize {
+        self.depth * (PANEL / LINE)
+    }
+
     /// The words of the panel with column `col`.
     fn panel(&self, col: usize) -> &'a [u32] {
-        let lines = panel_lines::<P>(self.k);
+        let lines = self.panel_lines();
         words_of(&self.lines[col / PANEL * lines..][..lines])
     }
 
     fn right(self) -> impl FnMut(Range<usize>, Range<usize>) -> Right {
-        let depth = self.k.div_ceil(P::PER_WORD);
-        move |cols, words| packed_block::<P>(self.panel(cols.start), depth, words.start)
+        move |cols, words| packed_block::<P>(self.panel(cols.start), self.depth, words.start)
     }
 }
 
@@ -147,6 +161,30 @@ pub fn gemm_packed<P: Element, S: Source<P>>(
     unsafe { packed_product(c.output(), write, a, b, scale, scratch) }
 }
 
+/// As [`gemm_packed`], with an output between whose rows other tasks may write: `a.rows × b.n` elements from `c` on, rows
+/// `row_stride` apart.
+///
+/// # Safety
+/// The elements of the output must be valid for reads and writes, and no other code may access them during the call.
+pub(crate) unsafe fn gemm_packed_among<P: Element, S: Source<P>>(
+    (c, row_stride): (*mut f32, usize),
+    write: Write,
+    a: Mat<'_, S>,
+    b: Packed<'_, P>,
+    scale: f32,
+    scratch: &mut [f32],
+) {
+    assert_eq!(a.cols, b.k);
+    let output = Output {
+        first: c,
+        rows: a.rows,
+        cols: b.n,
+        row_stride,
+    };
+    // SAFETY: the caller guarantees it.
+    unsafe { packed_product(output, write, a, b, scale, scratch) }
+}
+
 /// # Safety
 /// The elements of `c` must be valid for reads and writes, and no other code may access them during the call.
 unsafe fn packed_product<P: Element, S: Source<P>>(
@@ -202,8 +240,6 @@ impl Grid {
     const TASKS: usize = 8;
     /// Multiply-adds below which smaller tasks are not faster; up to 16 rows take the same time.
     const WORK: usize = 1 << 20;
-    /// Widest tile.
-    const COLS: usize = 16 * PANEL;
 
     /// The grid of a product `[m, k]·[k, n]`; tasks start at multiples of [`WHOLE_TILES`] rows and at whole panels.
     pub fn new(m: usize, n: usize, k: usize, threads: usize) -> Self {
@@ -213,7 +249,10 @@ impl Grid {
                 .next_multiple_of(unit)
                 .max(unit)
         };
-        let (mut rows, mut cols) = (even(m, ROWS, WHOLE_TILES), even(n, Self::COLS, PANEL));
+        let (mut rows, mut cols) = (
+            even(m, ROWS, WHOLE_TILES),
+            even(n, blocking().task_cols, PANEL),
+        );
         // Rows are divided first: tasks of other rows read B again, which is packed, but tasks of other columns read A
         // again, which is not.
         let least = |other: usize| (Self::WORK / (other.max(16) * k.max(1))).max(PANEL);

@@ -132,6 +132,7 @@ impl PackedWeights {
                 return Right {
                     first: parts.numbers.as_ptr().cast(),
                     part: parts.part,
+                    panel: Some(PANEL / LINE * parts.part),
                     word: LINE,
                     scales: std::ptr::null(),
                 };
@@ -145,6 +146,7 @@ impl PackedWeights {
             Right {
                 first: wide.as_ptr().cast(),
                 part: words.len() * width,
+                panel: None,
                 word: width,
                 scales: scales.map_or(std::ptr::null(), std::ptr::from_ref),
             }

@@ -1,7 +1,7 @@
 //! `Θ` along the parameter tokens of a row, and its gradient. [`tokenformer_device::Theta`] lists the formulas.
 
 use crate::math::{exp, gelu, gelu_and_derivative};
-use crate::simd::{lane_dot, lane_max, lane_sum, simd};
+use crate::simd::{lane_dot, lane_map_sum, lane_max, lane_sum, simd};
 use tokenformer_device::{Site, Theta};
 
 /// Converts the scores of a row to weights, in place; `stats` receives what the backward pass needs per group.
@@ -45,12 +45,13 @@ pub(super) fn theta_row<W>(site: &Site<'_, W>, row: &mut [f32], stats: &mut [f32
     }
 }
 
-/// `scores` A → weights Σ and `da` dΣ → dA, both in place.
+/// `scores` A → weights Σ and `da` dΣ → dA, both in place; `spare` is a row of scratch memory.
 pub(super) fn theta_row_backward<W>(
     site: &Site<'_, W>,
     scores: &mut [f32],
     da: &mut [f32],
     stats: &[f32],
+    spare: &mut [f32],
 ) {
     for (group, &stat) in stats.iter().enumerate() {
         let (segments, tau) = site.group(group);
@@ -61,14 +62,17 @@ pub(super) fn theta_row_backward<W>(
         let projection = |inner: f32| if norm > 0.0 { inner * inv / norm } else { 0.0 };
         match site.theta {
             Theta::L2NormGelu => {
-                // dZ = dΣ ⊙ gelu'(Z) replaces dΣ; U = A.
+                // dZ = dΣ ⊙ gelu'(Z) replaces dΣ; U = A. Σ = gelu(Z) waits in `spare` until A is not needed any more.
                 let inner = parts()
-                    .map(|c| gelu_grad(&mut da[c.clone()], &scores[c], scale))
+                    .map(|c| {
+                        let (da, sigma) = (&mut da[c.clone()], &mut spare[c.clone()]);
+                        gelu_grad(da, sigma, &scores[c], scale)
+                    })
                     .sum();
                 let p = projection(inner);
                 for c in parts() {
-                    remove_projection(&mut da[c.clone()], &scores[c.clone()], scale, p);
-                    gelu_scaled(&mut scores[c], scale);
+                    let (da, scores) = (&mut da[c.clone()], &mut scores[c.clone()]);
+                    remove_projection(da, scores, &spare[c], scale, p);
                 }
             }
             Theta::GeluL2Norm => {
@@ -122,24 +126,26 @@ simd! {
 simd! {
     /// `a = exp(a - shift)`; returns the sum.
     fn exp_minus(a: &mut [f32], shift: f32) -> f32 {
-        a.iter_mut().for_each(|a| *a = exp(*a - shift));
-        lane_sum(a.len(), |i| a[i])
+        lane_map_sum(a, |a| exp(a - shift))
     }
 }
 simd! {
-    /// `d = d ⊙ gelu'(scale · a)`; returns `a·d` afterwards.
-    fn gelu_grad(d: &mut [f32], a: &[f32], scale: f32) -> f32 {
-        for (d, &a) in d.iter_mut().zip(a) {
-            *d *= gelu_and_derivative(scale * a).1;
+    /// `d = d ⊙ gelu'(scale · a)` and `g = gelu(scale · a)`; returns `a·d` afterwards.
+    fn gelu_grad(d: &mut [f32], g: &mut [f32], a: &[f32], scale: f32) -> f32 {
+        for ((d, g), &a) in d.iter_mut().zip(g).zip(a) {
+            let (value, slope) = gelu_and_derivative(scale * a);
+            *d *= slope;
+            *g = value;
         }
         lane_dot(d, a)
     }
 }
 simd! {
-    /// `d = scale · (d − p · u)`.
-    fn remove_projection(d: &mut [f32], u: &[f32], scale: f32, p: f32) {
-        for (d, &u) in d.iter_mut().zip(u) {
-            *d = scale * (-p).mul_add(u, *d);
+    /// `d = scale · (d − p · u)`, and then `u = g`.
+    fn remove_projection(d: &mut [f32], u: &mut [f32], g: &[f32], scale: f32, p: f32) {
+        for ((d, u), &g) in d.iter_mut().zip(u).zip(g) {
+            *d = scale * (-p).mul_add(*u, *d);
+            *u = g;
         }
     }
 }

@@ -193,6 +193,19 @@ impl Tokenizer {
         DecodeStream::new(self, before)
     }
 
+    /// The bytes of text that an id stands for by itself. Special tokens and ids outside the vocabulary have none. Of an
+    /// encoding whose tokens depend on their neighbours they are those of the id alone in a text.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        match &self.0 {
+            Kind::Bytes if id < BYTES_EOD => vec![id as u8],
+            Kind::Bytes => Vec::new(),
+            Kind::Bpe(bpe) => match bpe.decoding() {
+                bpe::Decoding::Chain => bpe.decode_chain(&[id]).into_bytes(),
+                bpe::Decoding::ByteLevel(_) => bpe.token_bytes(id).to_vec(),
+            },
+        }
+    }
+
     /// Number of token ids: every id is below it. It is the number of rows of an embedding, so it includes ids that a
     /// file leaves unused.
     pub fn vocab_size(&self) -> usize {

@@ -4,7 +4,8 @@ mod figures;
 mod tables;
 
 use crate::analysis::{Analysis, Ends};
-use crate::plan::{Plan, Settings};
+use crate::plan::{Endpoint, Plan, Settings};
+use crate::planner::StudyEnd;
 use crate::result::Results;
 use crate::verdicts::{Verdict, verdicts};
 use serde::Serialize;
@@ -25,6 +26,7 @@ struct Document<'a> {
     seeds: u64,
     notes: &'a [String],
     verdicts: &'a [Verdict],
+    ends: &'a [StudyEnd],
     #[serde(flatten)]
     analysis: &'a Analysis,
 }
@@ -49,6 +51,7 @@ pub fn write(
         seeds: settings.seeds,
         notes,
         verdicts: &verdicts,
+        ends: &ends(plan, results),
         analysis: &analysis,
     };
     let json = serde_json::to_vec_pretty(&document).map_err(|e| Error::Damaged {
@@ -60,6 +63,43 @@ pub fn write(
     let page = page(settings, plan, results, notes, &analysis, &verdicts);
     tokenformer_store::write_atomic(&out.join(HTML), page.as_bytes())?;
     Ok(out.join(HTML))
+}
+
+/// The decayed ends with their stages, from which the planner learns.
+fn ends(plan: &Plan, results: &Results) -> Vec<StudyEnd> {
+    let (graph, common) = (&plan.graph, plan.graph.common());
+    let tokens = (common.batch * common.context) as f64;
+    let end = |end: &Endpoint| {
+        let held_out = results.of(graph.node(end.node))?.held_out.as_ref()?;
+        let path: Vec<usize> = graph.path(end.node).collect();
+        let mut stages: Vec<[f64; 2]> = Vec::new();
+        for node in path.into_iter().rev().map(|at| graph.node(at)) {
+            let (size, seen) = (
+                node.flops_per_step / tokens / 6.0,
+                node.steps() as f64 * tokens,
+            );
+            match stages.last_mut().filter(|_| !node.grows) {
+                Some(stage) => stage[1] += seen,
+                None => stages.push([size, seen]),
+            }
+        }
+        let layers = &mut graph
+            .node(end.node)
+            .config
+            .blocks
+            .iter()
+            .flat_map(|b| b.layers());
+        Some(StudyEnd {
+            arm: end.arm.to_string(),
+            size: end.size.clone(),
+            seed: end.seed,
+            tokenformer: layers.any(|layer| layer.site().is_some()),
+            stages,
+            loss: held_out.loss,
+        })
+    };
+    let counting = plan.endpoints.iter().filter(|end| end.counts);
+    counting.filter_map(end).collect()
 }
 
 fn page(

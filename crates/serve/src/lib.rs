@@ -1,0 +1,31 @@
+//! A server of TokenFormer models: OpenAI's interface over continuous batches, a page to write with them, and a view of a
+//! training run while it goes on (`docs/serve.md`).
+//!
+//! The models compute on one thread, [`scheduler`]; everything else only moves messages between it and the network.
+
+#![warn(missing_docs)]
+
+mod access;
+mod answer;
+mod chance;
+mod error;
+mod http;
+pub mod job;
+pub mod metrics;
+mod models;
+mod page;
+mod patient;
+mod pool;
+pub mod prompt;
+mod queue;
+pub mod request;
+mod run_view;
+pub mod scheduler;
+mod server;
+mod stream;
+mod texts;
+
+pub use error::{ApiError, Error, Result};
+pub use http::NetLimits;
+pub use models::{Served, Stage};
+pub use server::{Server, Settings};

@@ -1,0 +1,459 @@
+//! Continuous batching: texts join and leave between tokens, and share every pass over the weights.
+//!
+//! One thread runs [`run`]. A step takes the next token of every text that is being continued, and a bounded number of
+//! tokens of prompts, through the model at once. What a text gets does not depend on the others: the model computes each
+//! row by itself, and every text has its own sampler.
+
+use crate::chance::chance;
+use crate::job::{Chance, Event, Job};
+use crate::metrics::{Metrics, add, seconds, set};
+use crate::models::Served;
+use crate::pool::{Owner, Pool, shared};
+use crate::queue::Queue;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+use tokenformer_core::generate::{Feed, Sampler};
+use tokenformer_core::model::Fired;
+use tokenformer_core::{Cache, Graph};
+use tokenformer_train::{Continuation, End};
+use tokio::sync::oneshot;
+
+/// Limits of the work at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Texts that are continued together.
+    pub batch: usize,
+    /// Tokens of prompts in a step: more make prompts faster, and the other texts wait longer between their tokens.
+    pub prompt_tokens: usize,
+    /// Bytes of keys and values.
+    pub cache_bytes: usize,
+    /// How long a text may wait for its turn.
+    pub wait: Duration,
+}
+
+/// What the thread of the models is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Continue the texts of a request.
+    Continue(Vec<Job>),
+    /// Tell which parameter tokens the last of some tokens uses.
+    Fired {
+        /// Number of the model.
+        model: usize,
+        /// The newest stage that takes part.
+        newest_stage: Option<u32>,
+        /// At least one, at most as many as the context.
+        tokens: Vec<u32>,
+        /// Takes the answer, or why there is none.
+        answer: oneshot::Sender<Result<Vec<Fired>, String>>,
+    },
+}
+
+/// A text that is being continued.
+struct Sequence<'m> {
+    job: Job,
+    owner: Owner,
+    cache: Cache,
+    cache_bytes: usize,
+    /// The prompt and the new tokens. Those beyond what the cache has seen are still to be fed.
+    tokens: Vec<u32>,
+    continuation: Continuation<'m>,
+    /// Probabilities of the prompt so far, if they are asked for.
+    scores: Vec<Chance>,
+    arrived: Instant,
+    last_token: Option<Instant>,
+    is_done: bool,
+}
+
+impl Sequence<'_> {
+    fn pending(&self) -> usize {
+        self.tokens.len() - self.cache.len()
+    }
+
+    fn is_reading(&self) -> bool {
+        self.cache.len() + 1 < self.job.prompt.len()
+    }
+
+    fn send(&self, event: Event) {
+        // A reader who left is noticed before the next step.
+        let _ = self.job.events.send((self.job.index, event));
+    }
+}
+
+/// The share of a sequence in a step: how many tokens it feeds, and the rows of logits that it wants.
+struct Share {
+    sequence: usize,
+    feeds: usize,
+    rows: usize,
+}
+
+/// Works until every sender of commands is gone and everything is done.
+pub fn run(models: &[Served], limits: Limits, commands: &Receiver<Command>, metrics: &Metrics) {
+    set(&metrics.cache_limit_bytes, limits.cache_bytes);
+    let mut scheduler = Scheduler {
+        models,
+        limits,
+        metrics,
+        pool: Pool::new(limits.cache_bytes),
+        queue: Queue::default(),
+        sequences: Vec::new(),
+        logits: Vec::new(),
+    };
+    loop {
+        if scheduler.is_idle() {
+            scheduler.rest();
+            match commands.recv() {
+                Ok(command) => scheduler.take(command),
+                Err(_) => return,
+            }
+        }
+        loop {
+            match commands.try_recv() {
+                Ok(command) => scheduler.take(command),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        scheduler.step();
+    }
+}
+
+struct Scheduler<'m> {
+    models: &'m [Served],
+    limits: Limits,
+    metrics: &'m Metrics,
+    pool: Pool,
+    queue: Queue,
+    sequences: Vec<Sequence<'m>>,
+    logits: Vec<f32>,
+}
+
+impl<'m> Scheduler<'m> {
+    fn is_idle(&self) -> bool {
+        self.sequences.is_empty() && self.queue.is_empty()
+    }
+
+    /// Returns memory that only work needs.
+    fn rest(&mut self) {
+        self.logits = Vec::new();
+        for served in self.models {
+            served.model.device().trim();
+        }
+        self.gauges();
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Continue(jobs) => self.queue.push(jobs),
+            Command::Fired {
+                model,
+                newest_stage,
+                tokens,
+                answer,
+            } => {
+                let fired = self.models[model].model.fired(&tokens, newest_stage);
+                let _ = answer.send(fired.map_err(|error| error.to_string()));
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        self.drop_left();
+        self.admit();
+        self.gauges();
+        let mut owners: Vec<Owner> = self.sequences.iter().map(|s| s.owner).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        let mut prompt_tokens = self.limits.prompt_tokens;
+        for owner in owners {
+            let shares = self.shares(owner, &mut prompt_tokens);
+            if shares.is_empty() {
+                continue;
+            }
+            self.metrics.batch.observe(shares.len() as f64);
+            match self.pass(owner, &shares) {
+                Ok(()) => self.hand_out(&shares),
+                Err(error) => {
+                    for share in &shares {
+                        let sequence = &mut self.sequences[share.sequence];
+                        sequence.send(Event::Failed(error.to_string()));
+                        sequence.is_done = true;
+                    }
+                }
+            }
+        }
+        self.drop_done();
+    }
+
+    fn gauges(&self) {
+        set(&self.metrics.queued, self.queue.len());
+        set(&self.metrics.running, self.sequences.len());
+        set(&self.metrics.cache_bytes, self.pool.used_bytes());
+    }
+
+    /// Drops what nobody waits for any more, and what has waited too long.
+    fn drop_left(&mut self) {
+        let mut left = self.queue.drop_left(self.limits.wait);
+        for sequence in &mut self.sequences {
+            if sequence.job.events.is_closed() {
+                sequence.is_done = true;
+                left += 1;
+            }
+        }
+        add(&self.metrics.cancelled, left);
+        self.drop_done();
+    }
+
+    /// Ends what is done, and keeps its keys and values for texts that begin alike.
+    fn drop_done(&mut self) {
+        let is_done = |s: &mut Sequence<'_>| s.is_done;
+        for sequence in self.sequences.extract_if(.., is_done) {
+            let mut tokens = sequence.tokens;
+            tokens.truncate(sequence.cache.len());
+            let Sequence {
+                owner,
+                cache,
+                cache_bytes,
+                ..
+            } = sequence;
+            self.pool.keep(owner, tokens, cache, cache_bytes);
+        }
+    }
+
+    /// Lets texts begin while there is a place and memory, in the order of the queue. The first that finds no memory
+    /// blocks those behind it, so that none is passed over for ever.
+    fn admit(&mut self) {
+        let mut waiting = 0;
+        while self.sequences.len() < self.limits.batch {
+            let Some((arrived, job)) = self.queue.pop() else {
+                break;
+            };
+            // What another text is reading now, this one can copy then.
+            if self.is_read_by_another(&job) {
+                self.queue.put_aside(arrived, job);
+                waiting += 1;
+                continue;
+            }
+            let owner = (job.model, job.newest_stage);
+            let served = &self.models[job.model];
+            let capacity = capacity(served, &job);
+            let bytes = capacity * served.position_bytes();
+            if !self.pool.take(bytes) {
+                self.queue.put_back(arrived, job);
+                break;
+            }
+            match self.begin(&job, owner, capacity) {
+                Ok((cache, continuation)) => {
+                    add(&self.metrics.prompt_tokens, job.prompt.len());
+                    add(&self.metrics.shared_tokens, cache.len());
+                    self.sequences.push(Sequence {
+                        owner,
+                        cache,
+                        cache_bytes: bytes,
+                        tokens: job.prompt.clone(),
+                        continuation,
+                        scores: Vec::new(),
+                        arrived,
+                        last_token: None,
+                        is_done: false,
+                        job,
+                    });
+                }
+                Err(error) => {
+                    self.pool.give(bytes);
+                    let _ = job.events.send((job.index, Event::Failed(error)));
+                }
+            }
+        }
+        if waiting > 0 {
+            self.queue.take_aside();
+        }
+    }
+
+    fn is_read_by_another(&self, job: &Job) -> bool {
+        let owner = (job.model, job.newest_stage);
+        let mut reading = self
+            .sequences
+            .iter()
+            .filter(|s| s.owner == owner && s.is_reading());
+        !job.scores_prompt
+            && reading.any(|s| {
+                shared(&s.job.prompt, &job.prompt) > shared(&s.tokens[..s.cache.len()], &job.prompt)
+            })
+    }
+
+    /// The keys and values that a text begins with, copied from one that begins alike if there is one, and its
+    /// continuation.
+    fn begin(
+        &mut self,
+        job: &Job,
+        owner: Owner,
+        capacity: usize,
+    ) -> Result<(Cache, Continuation<'m>), String> {
+        let served = &self.models[job.model];
+        let error = |error: tokenformer_core::Error| error.to_string();
+        let sampler = Sampler::new(job.sampling.clone()).map_err(error)?;
+        let sampler = sampler.with_bias(job.bias.clone());
+        let running = self.sequences.iter().filter(|s| s.owner == owner);
+        let running = running
+            .map(|s| (&s.cache, shared(&s.tokens[..s.cache.len()], &job.prompt)))
+            .max_by_key(|&(_, len)| len);
+        let kept = self.pool.longest(owner, &job.prompt);
+        let longest = running.into_iter().chain(kept).max_by_key(|&(_, len)| len);
+        let cache = match longest {
+            // The logits of a prompt's tokens are needed to score them.
+            Some((cache, len)) if len > 0 && !job.scores_prompt => {
+                cache.prefix(served.model.device(), len, capacity)
+            }
+            _ => served.model.cache(1, capacity),
+        };
+        let continuation = Continuation::new(
+            &served.tokenizer,
+            &job.prompt,
+            sampler,
+            job.max_tokens,
+            &job.stops,
+        );
+        Ok((cache.map_err(error)?, continuation))
+    }
+
+    /// What each sequence of an owner feeds in this step. New tokens go first; prompts share the rest.
+    fn shares(&self, owner: Owner, prompt_tokens: &mut usize) -> Vec<Share> {
+        let mut shares = Vec::new();
+        for (at, sequence) in self.sequences.iter().enumerate() {
+            if sequence.owner != owner || sequence.is_done {
+                continue;
+            }
+            let pending = sequence.pending();
+            let feeds = match pending {
+                1 => 1,
+                _ => pending.min(*prompt_tokens),
+            };
+            if feeds == 0 {
+                continue;
+            }
+            if pending > 1 {
+                *prompt_tokens -= feeds;
+            }
+            let rows = match (sequence.job.scores_prompt, feeds == pending) {
+                (true, _) if sequence.cache.len() < sequence.job.prompt.len() => feeds,
+                (_, true) => 1,
+                (_, false) => 0,
+            };
+            shares.push(Share {
+                sequence: at,
+                feeds,
+                rows,
+            });
+        }
+        shares
+    }
+
+    /// One pass of the model for all shares; the logits of the rows that they want are then in `logits`.
+    fn pass(&mut self, owner: Owner, shares: &[Share]) -> tokenformer_core::Result<()> {
+        let (mut feeds, mut rows, mut end) = (Vec::new(), Vec::new(), 0);
+        let mut shares = shares.iter().peekable();
+        for (at, sequence) in self.sequences.iter_mut().enumerate() {
+            let Some(share) = shares.next_if(|share| share.sequence == at) else {
+                continue;
+            };
+            let seen = sequence.cache.len();
+            feeds.push(Feed {
+                cache: &mut sequence.cache,
+                tokens: &sequence.tokens[seen..seen + share.feeds],
+            });
+            end += share.feeds;
+            rows.extend((end - share.rows..end).map(|row| row as u32));
+        }
+        let model = &self.models[owner.0].model;
+        let mut g = Graph::inference(model.device()).until_stage(owner.1);
+        model.logits_each(&mut g, &mut feeds, &rows, &mut self.logits)
+    }
+
+    /// Gives each sequence its logits.
+    fn hand_out(&mut self, shares: &[Share]) {
+        let mut rest = &self.logits[..];
+        for share in shares {
+            let sequence = &mut self.sequences[share.sequence];
+            let vocab = self.models[sequence.owner.0].model.vocab();
+            let (logits, others) = rest.split_at(share.rows * vocab);
+            rest = others;
+            if sequence.job.scores_prompt && share.rows > 0 {
+                score_prompt(sequence, logits, share.rows);
+            }
+            if sequence.pending() == 0 {
+                next_token(sequence, &logits[logits.len() - vocab..], self.metrics);
+            }
+        }
+    }
+}
+
+/// Positions that a text can take: the same as when it is generated alone.
+fn capacity(served: &Served, job: &Job) -> usize {
+    let all = job.prompt.len().saturating_add(job.max_tokens);
+    all.min(served.model.context())
+}
+
+/// Notes the probabilities of the prompt's tokens that `rows` rows of logits tell of, and reports them when all are
+/// known.
+fn score_prompt(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize) {
+    let prompt = &sequence.job.prompt;
+    let seen = sequence.cache.len();
+    if sequence.scores.len() == prompt.len() {
+        return;
+    }
+    let count = sequence.job.alternatives.unwrap_or(0);
+    if sequence.scores.is_empty() {
+        sequence.scores.push(Chance {
+            token: prompt[0],
+            logprob: None,
+            top: Vec::new(),
+        });
+    }
+    let vocab = logits.len() / rows;
+    for (row, position) in logits.chunks_exact(vocab).zip(seen - rows..seen) {
+        if let Some(&next) = prompt.get(position + 1) {
+            sequence.scores.push(chance(row, next, count));
+        }
+    }
+    if sequence.scores.len() == prompt.len() {
+        sequence.send(Event::Prompt(sequence.scores.clone()));
+    }
+}
+
+/// Chooses the next token of a sequence and reports it.
+fn next_token(sequence: &mut Sequence<'_>, logits: &[f32], metrics: &Metrics) {
+    let room = sequence.cache.capacity() - sequence.cache.len();
+    let next = sequence.continuation.next(logits, &sequence.tokens, room);
+    let now = Instant::now();
+    let (token, text, end): (_, _, Option<End>) = match next {
+        Ok(piece) => (piece.token, piece.text, piece.end),
+        Err(error) => {
+            sequence.send(Event::Failed(error.to_string()));
+            sequence.is_done = true;
+            return;
+        }
+    };
+    match sequence.last_token {
+        None => metrics.first_token.observe(seconds(now - sequence.arrived)),
+        Some(last) => metrics.per_token.observe(seconds(now - last)),
+    }
+    sequence.last_token = Some(now);
+    if let Some(token) = token {
+        add(&metrics.new_tokens, 1);
+        let count = sequence.job.alternatives;
+        let chance = count.map(|count| chance(logits, token, count));
+        sequence.send(Event::Token {
+            token,
+            text: text.clone(),
+            chance,
+        });
+    }
+    match (token, end) {
+        (Some(token), None) => sequence.tokens.push(token),
+        (token, end) => {
+            let rest = if token.is_none() { text } else { String::new() };
+            sequence.send(Event::End(end.unwrap_or(End::Length), rest));
+            sequence.is_done = true;
+        }
+    }
+}

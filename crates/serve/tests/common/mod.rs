@@ -1,0 +1,106 @@
+//! Shared by the tests: a small model that has grown, and what it generates alone.
+#![allow(dead_code)]
+
+pub mod client;
+
+use std::sync::Arc;
+use tokenformer_core::config::{
+    HeadKind, Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, SegmentConfig, SiteKind,
+    Slots, Theta,
+};
+use tokenformer_core::generate::{Sampler, Sampling, Session};
+use tokenformer_core::{Device, Model, WeightFormat};
+use tokenformer_cpu::Cpu;
+use tokenformer_data::Tokenizer;
+use tokenformer_serve::Served;
+use tokenformer_train::{Continuation, End};
+
+pub const CONTEXT: usize = 48;
+
+/// A model of bytes with tokens of two stages; random, so that every token is about as likely as any other.
+pub fn model(seed: u64) -> Model {
+    let spec = ModelSpec {
+        vocab: 257,
+        width: 32,
+        layers: 2,
+        heads: 2,
+        context: CONTEXT,
+        slots: Slots {
+            qkv: 12,
+            proj: 10,
+            ffn: 24,
+        },
+        theta: Theta::GeluL2Norm,
+        norm: NormSpan::Segment,
+        positions: Positions::Rotary {
+            fraction: 0.5,
+            base: 10_000.0,
+        },
+        final_norm: NormKind::Affine,
+        head: HeadKind::Tied,
+        logit_scale: LogitScale::One,
+        init: Init::FanIn,
+        ..ModelSpec::default()
+    };
+    let mut config = spec.build().unwrap();
+    for block in &mut config.blocks {
+        for kind in SiteKind::ALL {
+            block.site_mut(kind).unwrap().segments.push(SegmentConfig {
+                id: 1,
+                tokens: 6,
+                tau: 2.0,
+                stage: 1,
+                born_step: 10,
+            });
+        }
+    }
+    let device: Arc<dyn Device> = Cpu::new(Some(2));
+    Model::fresh_for_inference(&device, &config, WeightFormat::F32, seed).unwrap()
+}
+
+pub fn served(name: &str, seed: u64) -> Served {
+    Served::new(name, model(seed), Tokenizer::bytes()).unwrap()
+}
+
+/// What a text is continued with alone: the tokens, their text, and why it ends.
+pub struct Alone {
+    pub tokens: Vec<u32>,
+    pub text: String,
+    pub end: End,
+}
+
+/// Continues a text as `generate` does.
+pub fn alone(
+    served: &Served,
+    prompt: &[u32],
+    max_tokens: usize,
+    sampling: &Sampling,
+    stops: &[String],
+    newest_stage: Option<u32>,
+) -> Alone {
+    let capacity = (prompt.len() + max_tokens).min(served.model.context());
+    let mut session = Session::new(&served.model, capacity)
+        .unwrap()
+        .until_stage(newest_stage);
+    session.feed(prompt).unwrap();
+    let sampler = Sampler::new(sampling.clone()).unwrap();
+    let mut continuation = Continuation::new(&served.tokenizer, prompt, sampler, max_tokens, stops);
+    let (mut tokens, mut text) = (Vec::new(), String::new());
+    loop {
+        let piece = continuation
+            .next(session.logits(), session.tokens(), session.room())
+            .unwrap();
+        tokens.extend(piece.token);
+        text += &piece.text;
+        match (piece.token, piece.end) {
+            (Some(token), None) => session.feed(&[token]).unwrap(),
+            (_, end) => {
+                return Alone {
+                    tokens,
+                    text,
+                    end: end.unwrap(),
+                };
+            }
+        }
+    }
+}

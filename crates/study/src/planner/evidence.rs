@@ -1,0 +1,260 @@
+//! What is known of losses: runs, and the results of a growth study.
+
+use super::law::Stage;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use tokenformer_report::Record;
+use tokenformer_train::{Error, Result};
+
+/// Name of the numbers of a growth study in its folder.
+pub const STUDY: &str = "study.json";
+/// Name of the records of a run in its folder.
+const RECORDS: &str = "metrics.jsonl";
+const MAX_BYTES: u64 = 256 << 20;
+/// Observations that a run gives at most, evenly spaced in the logarithm of the tokens.
+const PER_RUN: usize = 8;
+/// Learning rate over the run's highest, below which a loss counts as decayed.
+const DECAYED: f64 = 0.2;
+/// The same above which it counts as not decayed; between the two it tells nothing.
+const FLAT: f64 = 0.95;
+
+/// A loss that was measured after a training.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Observation {
+    /// The training that it belongs to.
+    pub name: String,
+    /// Its stages.
+    pub stages: Vec<Stage>,
+    /// Held-out loss, in nats per token.
+    pub loss: f64,
+    /// Whether the learning rate had decayed.
+    pub decayed: bool,
+}
+
+impl Observation {
+    /// Tokens of all stages.
+    pub fn tokens(&self) -> f64 {
+        self.stages.iter().map(|stage| stage.tokens).sum()
+    }
+}
+
+/// All observations, and the speed of the runs among them.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The observations.
+    pub observations: Vec<Observation>,
+    /// Floating-point operations per second of the fastest run.
+    pub flop_rate: Option<f64>,
+}
+
+/// An end of a study's arm, as `study.json` has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StudyEnd {
+    /// Name of the arm.
+    pub arm: String,
+    /// Size of the end.
+    pub size: String,
+    /// Seed.
+    pub seed: u64,
+    /// Whether the model is a TokenFormer.
+    pub tokenformer: bool,
+    /// Effective parameters and tokens of each stage.
+    pub stages: Vec<[f64; 2]>,
+    /// Held-out loss after the decay, in nats per token.
+    pub loss: f64,
+}
+
+#[derive(Deserialize)]
+struct StudyFile {
+    #[serde(default)]
+    ends: Vec<StudyEnd>,
+}
+
+impl Evidence {
+    /// Adds a run's folder, or the folder of a growth study, of which the TokenFormers count.
+    ///
+    /// # Errors
+    /// If there is neither, or a file is damaged.
+    pub fn add(&mut self, dir: &Path) -> Result<()> {
+        let before = self.observations.len();
+        let (study, records) = (dir.join(STUDY), dir.join(RECORDS));
+        let source = if study.exists() {
+            self.add_study(&study)?;
+            study
+        } else if records.exists() {
+            self.add_run(dir, &records)?;
+            records
+        } else {
+            return Err(damaged(dir, format!("has neither {STUDY} nor {RECORDS}")));
+        };
+        match self.observations.len() > before {
+            true => Ok(()),
+            false => Err(damaged(
+                &source,
+                "has no held-out loss of a TokenFormer after its warm-up".into(),
+            )),
+        }
+    }
+
+    fn add_study(&mut self, path: &Path) -> Result<()> {
+        let text = tokenformer_store::read_small(path, MAX_BYTES)?;
+        let file: StudyFile =
+            serde_json::from_slice(&text).map_err(|e| damaged(path, e.to_string()))?;
+        for end in file.ends.iter().filter(|end| end.tokenformer) {
+            let stages: Vec<Stage> = (end.stages.iter())
+                .map(|&[size, tokens]| Stage { size, tokens })
+                .collect();
+            self.push(
+                path,
+                Observation {
+                    // Seeds of one schedule are one training: to leave out one of them would tell the others' loss.
+                    name: format!("{} {}", end.arm, end.size),
+                    stages,
+                    loss: end.loss,
+                    decayed: true,
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn add_run(&mut self, dir: &Path, path: &Path) -> Result<()> {
+        let records = tokenformer_report::read(path)?;
+        let run = Run::of(&records);
+        if let Some(rate) = run.flop_rate {
+            self.flop_rate = Some(self.flop_rate.map_or(rate, |known| known.max(rate)));
+        }
+        let name = dir.display().to_string();
+        for (stages, loss, decayed) in run.points() {
+            let name = name.clone();
+            self.push(
+                path,
+                Observation {
+                    name,
+                    stages,
+                    loss,
+                    decayed,
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, path: &Path, observation: Observation) -> Result<()> {
+        let is_good = |x: f64| x.is_finite() && x > 0.0;
+        let stages = &observation.stages;
+        let rises = stages.windows(2).all(|pair| pair[0].size <= pair[1].size);
+        let good = !stages.is_empty()
+            && is_good(observation.loss)
+            && (stages.iter()).all(|stage| is_good(stage.size) && is_good(stage.tokens));
+        match good {
+            // A model that shrank says nothing of growth.
+            true if rises => self.observations.push(observation),
+            true => {}
+            false => {
+                let problem = format!("{}: a loss, size or number of tokens", observation.name);
+                return Err(damaged(path, problem + " is not above 0"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path, problem: String) -> Error {
+    Error::Damaged {
+        path: PathBuf::from(path),
+        problem,
+        help: "evidence is the folder of a training run, or of `reproduce growth`".into(),
+    }
+}
+
+/// What the records of a run say.
+struct Run {
+    /// Stage, tokens and operations at each record that counts them, in order.
+    counts: Vec<(usize, f64, f64)>,
+    /// Tokens, loss and learning rate over the highest at each evaluation after the warm-up.
+    evals: Vec<(f64, f64, f64)>,
+    flop_rate: Option<f64>,
+}
+
+impl Run {
+    fn of(records: &[Record]) -> Self {
+        let trains = || {
+            records.iter().filter_map(|record| match record {
+                Record::Train(train) => Some(train),
+                _ => None,
+            })
+        };
+        let highest = trains().map(|train| train.lr).fold(0.0, f64::max);
+        let warm = trains().find(|train| train.lr >= 0.999 * highest);
+        let warm = warm.map_or(u64::MAX, |train| train.step);
+        let (mut counts, mut evals, mut rate) = (Vec::new(), Vec::new(), 1.0);
+        for record in records {
+            match record {
+                Record::Train(train) => {
+                    rate = train.lr / highest;
+                    let count = |flops| (train.stage, train.tokens as f64, flops);
+                    counts.extend(train.flops.map(count));
+                }
+                Record::Eval(eval) if eval.step >= warm && eval.loss.is_finite() => {
+                    evals.push((eval.tokens as f64, eval.loss, rate));
+                }
+                _ => {}
+            }
+        }
+        let mut speeds: Vec<f64> = trains().filter_map(|train| train.tokens_per_s).collect();
+        speeds.sort_by(f64::total_cmp);
+        let speed = speeds.get(speeds.len() / 2);
+        let per_token = counts.last().map(|(_, tokens, flops)| flops / tokens);
+        let rate = speed.zip(per_token).map(|(speed, flops)| speed * flops);
+        Self {
+            counts,
+            evals,
+            flop_rate: rate.filter(|rate| rate.is_finite() && *rate > 0.0),
+        }
+    }
+
+    /// The stages up to a number of tokens. The size of a stage is the slope of its operations.
+    fn stages(&self, tokens: f64) -> Option<Vec<Stage>> {
+        let last = self.counts.iter().rfind(|(_, seen, _)| *seen <= tokens)?.0;
+        let (mut stages, mut begin) = (Vec::new(), 0.0);
+        for stage in 0..=last {
+            let of_stage = || self.counts.iter().filter(|(s, ..)| *s == stage);
+            let (first, end) = (of_stage().next()?, of_stage().next_back()?);
+            let size = match end.1 > first.1 {
+                true => (end.2 - first.2) / (end.1 - first.1) / 6.0,
+                false if stage == 0 => end.2 / end.1 / 6.0,
+                false => return None,
+            };
+            let until = if stage == last { tokens } else { end.1 };
+            stages.push(Stage {
+                size,
+                tokens: until - begin,
+            });
+            begin = until;
+        }
+        Some(stages)
+    }
+
+    /// Stages, loss and whether it had decayed, of evaluations that are evenly spaced in the logarithm of the tokens.
+    fn points(&self) -> Vec<(Vec<Stage>, f64, bool)> {
+        let useful = |&&(_, _, rate): &&(f64, f64, f64)| rate <= DECAYED || rate >= FLAT;
+        let mut points = Vec::new();
+        let mut next = 0.0;
+        let (Some(first), Some(last)) = (self.evals.first(), self.evals.last()) else {
+            return points;
+        };
+        let factor = (last.0 / first.0)
+            .powf(1.0 / PER_RUN as f64)
+            .max(1.0 + 1e-9);
+        for (at, &(tokens, loss, rate)) in self.evals.iter().filter(useful).enumerate() {
+            let is_last = tokens == last.0;
+            if (tokens >= next || is_last || at == 0) && tokens > 0.0 {
+                next = tokens * factor;
+                let stages = self.stages(tokens);
+                points.extend(stages.map(|stages| (stages, loss, rate <= DECAYED)));
+            }
+        }
+        points
+    }
+}

@@ -1,0 +1,69 @@
+//! Flags of `plan`.
+
+use super::train::RecipeArgs;
+use super::values;
+use clap::{ArgGroup, Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(subcommand)]
+    pub command: PlanCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Say when and how much to grow under a budget, or that training from scratch is better.
+    Growth(PlanGrowthArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tokenformer plan growth runs/small runs/larger --config recipes/grow.toml --hours 8
+  tokenformer plan growth runs/growth-laptop --config recipes/grow.toml --flops 1e15 --out planned.toml
+  tokenformer plan growth runs/growth-laptop --check
+
+A law of loss over size and text is fitted to the held-out losses of the runs, or to the results of `reproduce growth`, with
+published exponents as a start. Runs of at least two sizes, one of them grown, make it trustworthy; intervals are wide
+without them. Growth is recommended only if it beats the best training from scratch with a probability above 0.8.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("budget").required(true).args(["flops", "tokens", "hours", "check"]))]
+pub struct PlanGrowthArgs {
+    /// Folders of runs, or of `reproduce growth`, to learn from.
+    #[arg(value_name = "DIR", required = true)]
+    pub evidence: Vec<PathBuf>,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Budget in floating-point operations of training.
+    #[arg(long, value_name = "N", value_parser = values::above_zero)]
+    pub flops: Option<f64>,
+    /// Budget in tokens of text.
+    #[arg(long, value_name = "N", value_parser = values::above_zero)]
+    pub tokens: Option<f64>,
+    /// Budget in hours, at the speed of the fastest run among the evidence.
+    #[arg(long, value_name = "N", value_parser = values::above_zero)]
+    pub hours: Option<f64>,
+    /// Floating-point operations per second, for --hours.
+    #[arg(long, value_name = "N", requires = "hours", value_parser = values::above_zero)]
+    pub flop_rate: Option<f64>,
+    /// Learnable numbers of the largest model.
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub max_params: Option<u64>,
+    /// Recipe to write: that of --config with the recommended sizes, steps and growths.
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub out: Option<PathBuf>,
+    /// Replace the file of --out.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the law, its intervals and the evidence, too.
+    #[arg(long)]
+    pub explain: bool,
+    /// Predict each training from the others instead, and print how many of the 80 % intervals hold its loss.
+    #[arg(long)]
+    pub check: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

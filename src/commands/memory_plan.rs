@@ -1,0 +1,122 @@
+//! `inspect --plan`: the memory of a run before it starts.
+
+use super::{dataset, device_in, print_json};
+use crate::args::InspectArgs;
+use std::path::Path;
+use tokenformer_core::Recompute;
+use tokenformer_core::presets::Preset;
+use tokenformer_data::Dataset;
+use tokenformer_images::dataset::{Pictures, is_image_dataset};
+use tokenformer_images::{ImageSet, Split};
+use tokenformer_report::table::{Table, human_bytes, human_count};
+use tokenformer_train::footprint::{Circumstances, Footprint};
+use tokenformer_train::recipe::{Recipe, resolve};
+use tokenformer_train::{Result, memory};
+
+/// Assumed memory of the program if the system does not report it.
+const PROGRAM_BYTES: u64 = 16 << 20;
+
+#[derive(serde::Serialize)]
+struct Output {
+    /// The plan with the settings of the recipe.
+    recompute: Recompute,
+    available_bytes: Option<u64>,
+    modes: Vec<Footprint>,
+}
+
+/// Plans a run with each kind of recomputation.
+pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
+    let mut resolved = resolve(recipe, &args.sets)?;
+    dataset::locate(&mut resolved, recipe)?;
+    let recipe = resolved.recipe;
+    let device = device_in(&args.compute, recipe.train.precision)?;
+    let (vocab, held_out) = match recipe.data.dir.as_str() {
+        "" => (without_data(&recipe)?, 0),
+        dir if is_image_dataset(Path::new(dir)) => {
+            let set = ImageSet::open(Path::new(dir))?;
+            let held_out = set.split(Split::Valid).map_or(0, Pictures::len);
+            (set.summary().classes.len(), held_out)
+        }
+        dir => {
+            let dataset = Dataset::open(Path::new(dir))?;
+            (dataset.tokenizer.vocab_size(), dataset.valid.len())
+        }
+    };
+    let around = Circumstances {
+        vocab,
+        held_out,
+        base_bytes: memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes),
+    };
+    let modes = (Recompute::ALL.into_iter())
+        .map(|recompute| Footprint::plan(&recipe, recompute, &device, around))
+        .collect::<Result<Vec<_>>>()?;
+    let output = Output {
+        recompute: recipe.train.recompute,
+        available_bytes: memory::available_bytes(),
+        modes,
+    };
+    match args.json {
+        true => print_json(&output),
+        false => print(&output),
+    }
+    Ok(())
+}
+
+/// The vocabulary of a recipe whose dataset is not there: its own, or that of its preset.
+pub(super) fn without_data(recipe: &Recipe) -> Result<usize> {
+    Ok(match recipe.model.vocab {
+        0 => Preset::named(&recipe.model.preset)?.spec().vocab,
+        vocab => vocab,
+    })
+}
+
+fn print(output: &Output) {
+    let mut table = Table::new([
+        "recompute",
+        "from step",
+        "parameters",
+        "weights",
+        "moments",
+        "gradients",
+        "activations",
+        "arena",
+        "scratch",
+        "host",
+        "peak",
+    ]);
+    for mode in &output.modes {
+        for stage in &mode.stages {
+            table.row([
+                mode.recompute.to_string(),
+                stage.from_step.to_string(),
+                human_count(stage.params),
+                human_bytes(stage.weights_bytes),
+                human_bytes(stage.moments_bytes),
+                human_bytes(stage.gradients_bytes),
+                human_bytes(stage.activations_bytes),
+                human_bytes(stage.arena_bytes),
+                human_bytes(stage.scratch_bytes),
+                human_bytes(stage.host_bytes),
+                human_bytes(mode.base_bytes + stage.peak_bytes),
+            ]);
+        }
+    }
+    out!("{table}");
+    outln!("gradients, activations and work areas share the arena, one after the other");
+    if let Some(mode) = output
+        .modes
+        .iter()
+        .find(|m| m.recompute == output.recompute)
+    {
+        let available = match output.available_bytes {
+            Some(bytes) => format!(" of {} that are free", human_bytes(bytes)),
+            None => String::new(),
+        };
+        outln!(
+            "train.recompute = \"{}\": at most {}{available}, {} of them for the program and its data",
+            mode.recompute,
+            human_bytes(mode.peak_bytes),
+            human_bytes(mode.base_bytes)
+        );
+    }
+}
