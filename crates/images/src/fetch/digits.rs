@@ -2,6 +2,9 @@
 //!
 //! The format of its file `digits.xy` is: features and samples (8 bytes each), features of all samples, then their
 //! labels, all as f32, everything little-endian. Levels are 0 to 16 and become 0 to 255.
+//!
+//! The set comes without parts. Of every ten pictures of a class, in the order of the file, one validates and one tests, so
+//! all parts have the classes in the same shares.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,24 +38,28 @@ pub(super) fn fetch(work: &Work<'_>) -> Result<Source> {
         channels: 1,
         is_planar: false,
     });
-    let items = labels.into_iter().enumerate().map(|(index, label)| Item {
-        label: u32::from(label),
-        name: format!("digit:{index}"),
-        data: Data::Block {
-            block: Arc::clone(&block),
-            index,
-        },
-    });
-    let part = Part {
-        split: Split::Train,
-        items: items.collect(),
+    let splits = splits(&labels);
+    let part = |split: Split| {
+        let own = (splits.iter().zip(&labels).enumerate()).filter(|(_, (of, _))| **of == split);
+        let items = own.map(|(index, (_, &label))| Item {
+            label: u32::from(label),
+            name: format!("digit:{index}"),
+            data: Data::Block {
+                block: Arc::clone(&block),
+                index,
+            },
+        });
+        Part {
+            split,
+            items: items.collect(),
+        }
     };
     Ok(Source {
         location: "Optical recognition of handwritten digits".into(),
         root: None,
         channels: 1,
         classes: (0..10).map(|digit| digit.to_string()).collect(),
-        parts: vec![part],
+        parts: Split::ALL.map(part).into(),
         notes: Vec::new(),
         unreadable: Vec::new(),
     })
@@ -97,6 +104,21 @@ fn manifest(json: &[u8]) -> Option<PathBuf> {
         .into_iter()
         .find(|p| p.name == "smartcore")?;
     Some(package.manifest_path)
+}
+
+/// The part of each picture, by the labels of all.
+fn splits(labels: &[u8]) -> Vec<Split> {
+    let mut seen = [0; 10];
+    let split = |&label: &u8| {
+        let seen = &mut seen[usize::from(label)];
+        *seen += 1;
+        match *seen % 10 {
+            0 => Split::Test,
+            5 => Split::Valid,
+            _ => Split::Train,
+        }
+    };
+    labels.iter().map(split).collect()
 }
 
 /// Pixels of all samples and their labels; `None` if the file has another format.
@@ -149,6 +171,21 @@ mod tests {
             [0, 16, 128, 255]
         );
         assert_eq!(labels[..12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+    }
+
+    #[test]
+    fn every_part_has_a_share_of_every_class() {
+        let (_, labels) = parse(&file()).unwrap();
+        let splits = splits(&labels);
+        for digit in 0..10 {
+            let count = |split| {
+                let pairs = labels.iter().zip(&splits);
+                pairs.filter(|pair| *pair == (&digit, &split)).count()
+            };
+            let all = Split::ALL.map(count);
+            assert_eq!(all[0] + all[1] + all[2], 179 + usize::from(digit < 7));
+            assert!(all[1] == 18 && [17, 18].contains(&all[2]), "{all:?}");
+        }
     }
 
     #[test]
