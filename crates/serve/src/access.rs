@@ -6,7 +6,13 @@ use std::net::IpAddr;
 
 /// Paths that need no key: the page itself, which asks for one, and what a supervisor looks at.
 const OPEN: [&str; 7] = [
-    "/", "/app.css", "/app.js", "/run.js", "/icon.svg", "/health", "/ready",
+    "/",
+    "/app.css",
+    "/app.js",
+    "/run.js",
+    "/icon.svg",
+    "/health",
+    "/ready",
 ];
 
 /// Who may ask.

@@ -10,7 +10,7 @@ use crate::metrics::{Metrics, add, seconds, set};
 use crate::models::Served;
 use crate::pool::{Owner, Pool, shared};
 use crate::queue::Queue;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tokenformer_core::generate::{Feed, Sampler};
 use tokenformer_core::model::Fired;
@@ -107,11 +107,8 @@ pub fn run(models: &[Served], limits: Limits, commands: &Receiver<Command>, metr
                 Err(_) => return,
             }
         }
-        loop {
-            match commands.try_recv() {
-                Ok(command) => scheduler.take(command),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(command) = commands.try_recv() {
+            scheduler.take(command);
         }
         scheduler.step();
     }

@@ -27,16 +27,37 @@ enum Change {
 
 fn change() -> impl Strategy<Value = Change> {
     let words = [
-        "[", "]", "{", "}", "\"", ",", ":", "null", "true", "-1", "1e999", "0.1", "\\ud800",
-        "18446744073709551616", "99999999999", "[[[[[[[[", "\"n\":", "\"stop\":", "\"logit_bias\":{\"1\":",
-        "\"stage\":", "\"logprobs\":", "\u{0}", "é",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        ",",
+        ":",
+        "null",
+        "true",
+        "-1",
+        "1e999",
+        "0.1",
+        "\\ud800",
+        "18446744073709551616",
+        "99999999999",
+        "[[[[[[[[",
+        "\"n\":",
+        "\"stop\":",
+        "\"logit_bias\":{\"1\":",
+        "\"stage\":",
+        "\"logprobs\":",
+        "\u{0}",
+        "é",
     ];
     let word = prop::sample::select(words.map(|word| word.as_bytes().to_vec()).to_vec());
     prop_oneof![
         (any::<u16>(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
         (any::<u16>(), word).prop_map(|(at, word)| Change::Insert(at, word)),
         (any::<u16>(), any::<u8>()).prop_map(|(at, len)| Change::Remove(at, len)),
-        (any::<u16>(), any::<u8>(), any::<u16>()).prop_map(|(from, len, to)| Change::Copy(from, len, to)),
+        (any::<u16>(), any::<u8>(), any::<u16>())
+            .prop_map(|(from, len, to)| Change::Copy(from, len, to)),
     ]
 }
 
@@ -73,7 +94,10 @@ fn apply(body: &mut Vec<u8>, change: &Change) {
 fn ensure_answer<T>(read: Result<T, ApiError>) {
     if let Err(error) = read {
         assert_eq!(error.status.as_u16(), 400);
-        assert!(!error.help.is_empty() && error.body().to_string().len() < 8192, "{error:?}");
+        assert!(
+            !error.help.is_empty() && error.body().to_string().len() < 8192,
+            "{error:?}"
+        );
     }
 }
 

@@ -199,12 +199,14 @@ fn solve<const N: usize>(mut matrix: [[f64; N]; N], mut right: [f64; N]) -> [f64
         let pivot = (column..N).max_by(largest).unwrap_or(column);
         matrix.swap(column, pivot);
         right.swap(column, pivot);
-        for row in column + 1..N {
-            let factor = matrix[row][column] / matrix[column][column];
-            for at in column..N {
-                matrix[row][at] -= factor * matrix[column][at];
+        let (above, below) = matrix.split_at_mut(column + 1);
+        let pivot = &above[column];
+        for (row, at) in below.iter_mut().zip(column + 1..) {
+            let factor = row[column] / pivot[column];
+            for (number, own) in row.iter_mut().zip(pivot) {
+                *number -= factor * own;
             }
-            right[row] -= factor * right[column];
+            right[at] -= factor * right[column];
         }
     }
     let mut solution = [0.0; N];

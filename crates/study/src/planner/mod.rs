@@ -126,7 +126,7 @@ pub fn plan(
         size,
     };
     let loss = |law: &Law, schedule: &Schedule| law.loss_after(&schedule.stages());
-    let from_scratch = search.from_scratch();
+    let from_scratch = search.scratch();
     let best = |law: &Law| {
         let losses = from_scratch
             .iter()

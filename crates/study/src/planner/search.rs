@@ -97,7 +97,7 @@ pub(super) struct Search<'a> {
 
 impl Search<'_> {
     /// Trainings from scratch, a size each.
-    pub fn from_scratch(&self) -> Vec<Schedule> {
+    pub fn scratch(&self) -> Vec<Schedule> {
         let sizes = FROM_SCRATCH
             .into_iter()
             .filter_map(|factor| (self.size)(factor));
