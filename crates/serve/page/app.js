@@ -113,13 +113,12 @@ class Pane {
       top_p: Number(by("top-p").value), seed: Number(by("seed").value), logprobs: 8, stream: true, truncate: true,
     };
     this.note.textContent = "…";
-    let first = null, written = 0, end = "stopped";
+    let written = 0, end = "stopped";
     try {
       for await (const message of messages(await ask("/v1/completions", body, signal))) {
         if (message.error) throw new Error(`${message.error.message}\n${message.error.help}`);
         const choice = message.choices[0];
         if (!choice) continue;
-        first ??= performance.now();
         for (const token of taken(choice.logprobs)) {
           this.add(token);
           written += 1;
@@ -129,8 +128,9 @@ class Pane {
     } catch (error) {
       if (error.name !== "AbortError") throw error;
     } finally {
-      const seconds = (performance.now() - (first ?? started)) / 1000;
-      this.note.textContent = `${written} tokens, ${(written / Math.max(seconds, 1e-3)).toFixed(1)} per second; ${end}`;
+      // The whole time, because messages may arrive together: the time between them says nothing.
+      const seconds = (performance.now() - started) / 1000;
+      this.note.textContent = `${written} tokens in ${seconds.toFixed(2)} s; ${end}`;
     }
   }
 

@@ -59,7 +59,7 @@ impl Access {
             return false;
         };
         let got = blake3::hash(key.trim_ascii());
-        // Every key is compared, so that the time does not tell which one fits.
+        // Every key is compared, so that the time does not reveal which one matches.
         let fits = self
             .keys
             .iter()

@@ -23,7 +23,7 @@ pub(crate) enum Kind {
 struct Choice {
     /// What is still to be written before the first event: the echoed prompt.
     before: Option<String>,
-    /// Whether white space at the beginning is to be left out.
+    /// Whether leading white space is left out.
     trims: bool,
     /// Characters of the tokens whose probabilities were reported.
     offset: usize,

@@ -59,7 +59,7 @@ impl Default for NetLimits {
     }
 }
 
-/// Of a body that is too long, so many bytes are read and thrown away, so that the client can read why it was refused.
+/// If a body is too long, at most this many bytes are read and discarded, so that the client can read why it was refused.
 const MOST_DISCARDED_BYTES: usize = 64 << 20;
 
 /// Everything that requests share.
@@ -213,7 +213,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A JSON answer, which nobody may keep.
+/// A JSON answer that must not be cached.
 pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),

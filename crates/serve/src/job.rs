@@ -21,7 +21,7 @@ pub struct Job {
     pub bias: Vec<(u32, f32)>,
     /// Texts that end it.
     pub stops: Vec<String>,
-    /// How many of the likeliest tokens are reported beside each chosen one; `None` for no probabilities at all.
+    /// How many of the likeliest tokens are reported for each chosen one; `None` for no probabilities at all.
     pub alternatives: Option<usize>,
     /// Whether the probabilities of the prompt's tokens are reported too.
     pub scores_prompt: bool,

@@ -1,5 +1,5 @@
-//! A server of TokenFormer models: OpenAI's interface over continuous batches, a page to write with them, and a view of a
-//! training run while it goes on (`docs/serve.md`).
+//! A server of TokenFormer models: OpenAI's interface over continuous batches, a page to write with them, and a
+//! live view of a training run (`docs/serve.md`).
 //!
 //! The models compute on one thread, [`scheduler`]; everything else only moves messages between it and the network.
 

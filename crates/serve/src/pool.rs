@@ -74,7 +74,7 @@ impl Pool {
             self.give(bytes);
             return;
         }
-        // What the new one goes on from has no use beside it.
+        // A prefix of the new one is of no further use.
         let mut given = 0;
         self.kept.retain(|kept| {
             let is_part = kept.owner == owner && tokens.starts_with(&kept.tokens);

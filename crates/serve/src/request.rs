@@ -60,7 +60,7 @@ pub enum Stops {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
-    /// Whether the last message tells the tokens that were used.
+    /// Whether the last message reports the number of tokens used.
     #[serde(default)]
     pub include_usage: bool,
     /// Taken and ignored: events are not padded.
@@ -85,7 +85,7 @@ pub struct Common {
     pub bias: Vec<(u32, f32)>,
     /// Whether events are streamed.
     pub stream: bool,
-    /// Whether the last event tells the tokens that were used.
+    /// Whether the last event reports the number of tokens used.
     pub include_usage: bool,
     /// The number of stages to compute with; `None` for all.
     pub stage: Option<usize>,

@@ -1,19 +1,15 @@
-//! A training run while it goes on, from the files that it writes: another process may be writing them, or none any more.
+//! A live view of a training run, from the files that it writes: another process may still be writing them, or the run has ended.
 
 use crate::error::ApiError;
 use crate::http::App;
 use crate::stream::{event_stream, message};
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use hyper::body::{Bytes, Frame};
 use serde_json::{Value, json};
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -41,13 +37,14 @@ pub(crate) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiE
     };
     let mut ticks = interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    Ok(event_stream(Body::new(RunEvents {
+    let mut events = RunEvents {
         follow: Follow::new(&dir),
         app,
         ticks,
         has_more: false,
         is_new: true,
-    })))
+    };
+    Ok(event_stream(move |cx| events.poll(cx)))
 }
 
 struct RunEvents {
@@ -58,28 +55,20 @@ struct RunEvents {
     is_new: bool,
 }
 
-impl hyper::body::Body for RunEvents {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let events = &mut *self;
-        if std::mem::take(&mut events.is_new) {
-            let about = message(&about(&events.follow.dir));
-            return Poll::Ready(Some(Ok(Frame::data(about))));
+impl RunEvents {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<String>> {
+        if std::mem::take(&mut self.is_new) {
+            return Poll::Ready(Some(message(&about(&self.follow.dir))));
         }
-        if !events.has_more {
-            ready!(events.ticks.poll_tick(cx));
+        if !self.has_more {
+            ready!(self.ticks.poll_tick(cx));
         }
-        if events.app.is_draining.load(Ordering::Relaxed) {
+        if self.app.is_draining.load(Ordering::Relaxed) {
             return Poll::Ready(None);
         }
-        let value = events.follow.next();
-        events.has_more = value["kind"] != "alive";
-        Poll::Ready(Some(Ok(Frame::data(message(&value)))))
+        let value = self.follow.next();
+        self.has_more = value["kind"] != "alive";
+        Poll::Ready(Some(message(&value)))
     }
 }
 
@@ -120,7 +109,7 @@ impl Follow {
         let about = file.metadata().ok();
         let len = about.as_ref().map_or(0, std::fs::Metadata::len);
         if len < self.at {
-            // A run that goes on from a checkpoint drops the records behind it.
+            // A run that is resumed from a checkpoint drops the records after it.
             self.at = 0;
             return json!({"kind": "reset"});
         }

@@ -390,7 +390,7 @@ fn capacity(served: &Served, job: &Job) -> usize {
     all.min(served.model.context())
 }
 
-/// Notes the probabilities of the prompt's tokens that `rows` rows of logits tell of, and reports them when all are
+/// Records the probabilities of the prompt's tokens from `rows` rows of logits, and reports them when all are
 /// known.
 fn score_prompt(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize) {
     let prompt = &sequence.job.prompt;

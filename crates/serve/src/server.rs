@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 const PAUSE: Duration = Duration::from_millis(50);
 /// Most bytes of the head of a request.
 const HEAD_BYTES: usize = 64 << 10;
-/// What a connection beyond the limit is told.
+/// The answer to a connection beyond the limit.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 127\r\n\r\n{\"error\":{\"message\":\"too many connections\",\"type\":\
 \"server_error\",\"param\":null,\"code\":503,\"help\":\"ask again after Retry-After\"}}";
@@ -103,7 +103,7 @@ impl Server {
     /// The address, with the port that the system chose if 0 was asked for.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system call fails.
     pub fn address(&self) -> Result<SocketAddr> {
         self.listener.local_addr().map_err(|source| Error::Io {
             action: "find out the address".into(),
@@ -228,7 +228,7 @@ async fn converse(stream: TcpStream, counted: Counted, mut end: watch::Receiver<
         let _ = end.wait_for(|&is_ending| is_ending).await;
     });
     let mut is_ending = false;
-    // What a client does wrong on its connection concerns nobody else.
+    // An error of one connection does not affect the others.
     let _ = poll_fn(|cx| {
         if !is_ending && ended.as_mut().poll(cx).is_ready() {
             is_ending = true;

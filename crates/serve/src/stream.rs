@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -60,17 +60,36 @@ impl Drop for Permit {
 }
 
 /// A message of a stream.
-pub(crate) fn message(value: &Value) -> Bytes {
-    Bytes::from(format!("data: {value}\n\n"))
+pub(crate) fn message(value: &Value) -> String {
+    format!("data: {value}\n\n")
 }
 
-/// A response that streams `body`.
-pub(crate) fn event_stream(body: Body) -> Response {
+/// The body of a stream: polls for one piece of text after another until there is none.
+struct Pieces<F>(F);
+
+impl<F: FnMut(&mut Context<'_>) -> Poll<Option<String>> + Unpin> hyper::body::Body for Pieces<F> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = |text: String| Ok(Frame::data(Bytes::from(text)));
+        (self.0)(cx).map(|text| text.map(frame))
+    }
+}
+
+/// A response that streams the messages of `poll`.
+pub(crate) fn event_stream<F>(poll: F) -> Response
+where
+    F: FnMut(&mut Context<'_>) -> Poll<Option<String>> + Unpin + Send + 'static,
+{
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (headers, body).into_response()
+    (headers, Body::new(Pieces(poll))).into_response()
 }
 
 /// The events of an answer as messages. Dropping it, as happens when the client leaves, closes the channel, and the
@@ -102,50 +121,40 @@ impl TextStream {
     fn end(&mut self) -> String {
         self.is_over = true;
         let usage = self.include_usage.then(|| self.answer.stream_usage());
-        let usage = usage.map(|usage| format!("data: {usage}\n\n"));
+        let usage = usage.map(|usage| message(&usage));
         usage.unwrap_or_default() + "data: [DONE]\n\n"
     }
-}
 
-impl IntoResponse for TextStream {
-    fn into_response(self) -> Response {
-        event_stream(Body::new(self))
-    }
-}
-
-impl hyper::body::Body for TextStream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let stream = &mut *self;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<String>> {
         loop {
-            if stream.is_over {
+            if self.is_over {
                 return Poll::Ready(None);
             }
-            let text = match std::task::ready!(stream.events.poll_recv(cx)) {
-                Some((index, event)) => match stream.answer.stream(index, event) {
+            let text = match ready!(self.events.poll_recv(cx)) {
+                Some((index, event)) => match self.answer.stream(index, event) {
                     Ok(messages) => {
-                        let mut text: String =
-                            messages.iter().map(|m| format!("data: {m}\n\n")).collect();
-                        if stream.answer.is_complete() {
-                            text += &stream.end();
+                        let mut text: String = messages.iter().map(message).collect();
+                        if self.answer.is_complete() {
+                            text += &self.end();
                         }
                         text
                     }
                     Err(error) => {
-                        stream.is_over = true;
-                        format!("data: {}\n\n", error.body())
+                        self.is_over = true;
+                        message(&error.body())
                     }
                 },
-                None => stream.end(),
+                None => self.end(),
             };
             if !text.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(Bytes::from(text)))));
+                return Poll::Ready(Some(text));
             }
         }
+    }
+}
+
+impl IntoResponse for TextStream {
+    fn into_response(mut self) -> Response {
+        event_stream(move |cx| self.poll(cx))
     }
 }

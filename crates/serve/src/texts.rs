@@ -182,7 +182,7 @@ fn prepare_chat(app: &Arc<App>, body: &[u8]) -> Result<Ready, ApiError> {
 }
 
 /// The template: what a system says comes first by itself, every other message is a line with the speaker's name, and the
-/// model goes on after `Assistant:`.
+/// model continues after `Assistant:`.
 fn chat_text(messages: &[Message]) -> Result<String, ApiError> {
     let mut text = String::new();
     for (i, message) in messages.iter().enumerate() {

@@ -23,7 +23,7 @@ const LIMITS: Limits = Limits {
     wait: Duration::from_secs(60),
 };
 
-/// Runs the thread of the models beside `work`, which gets its commands; returns when all is done.
+/// Runs the thread of the models in parallel with `work`, which gets its commands; returns when all is done.
 fn with_models<T>(
     models: &[Served],
     limits: Limits,
