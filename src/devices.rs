@@ -6,7 +6,7 @@ use tokenformer_core::{Device, Precision};
 use tokenformer_cpu::Cpu;
 use tokenformer_train::Result;
 
-/// Makes a device that computes in a precision on so many threads, one per core if none are given.
+/// Makes a device that computes in a precision on the given number of threads, one per core if none are given.
 type Open = fn(Option<usize>, Precision) -> Arc<dyn Device>;
 
 /// Devices by name; the first one is the default.

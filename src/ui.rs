@@ -95,7 +95,7 @@ fn progress_line(p: &Progress, stage_note: &str, eta_s: f64) -> String {
     )
 }
 
-/// What an evaluation found beside the loss.
+/// Measures of an evaluation other than the loss.
 fn eval_details(e: &EvalRecord) -> String {
     let percent = |share: f64| 100.0 * share;
     let parts = [

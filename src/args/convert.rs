@@ -29,14 +29,14 @@ pub struct ConvertArgs {
     /// weights].
     #[arg(long, value_name = "FILE.yml|config.json", num_args = 1..)]
     pub config: Vec<PathBuf>,
-    /// Tokenizer of the model: a tokenizer.json, `gpt2` or `bytes` [default: tokenizer.json beside the
+    /// Tokenizer of the model: a tokenizer.json, `gpt2` or `bytes` [default: tokenizer.json next to the
     /// weights].
     #[arg(long, value_name = "FILE.json|gpt2|bytes")]
     pub tokenizer: Option<String>,
     /// Model directory to write.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Replace a model that is there.
+    /// Replace an existing model.
     #[arg(long)]
     pub force: bool,
     /// Type of the stored weights.
@@ -58,17 +58,17 @@ pub struct ExportArgs {
     /// Model, checkpoint or run directory (a run's latest checkpoint is taken).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// What to write: a file for PyTorch or safetensors, with config.json beside it, or a folder as on the
+    /// What to write: a file for PyTorch or safetensors, with config.json next to it, or a folder as on the
     /// Hugging Face Hub. A plain image model has the names of timm; the word timm before the path asks for them.
     #[arg(long, value_name = "[timm] FILE.safetensors|FILE.bin|DIR", num_args = 1..=2)]
     pub to: Vec<PathBuf>,
-    /// Replace an exported folder or file that is there.
+    /// Replace an existing exported folder or file.
     #[arg(long)]
     pub force: bool,
     /// Type of the weights.
     #[arg(long, value_name = "f32|f16|bf16", default_value = "f32", value_parser = values::weight_type())]
     pub dtype: WeightType,
-    /// In a folder, split weights of more than so many bytes into several files.
+    /// In a folder, split weights of more than this many bytes into several files.
     #[arg(long, value_name = "N", default_value_t = 5_000_000_000, value_parser = values::at_least_one)]
     pub shard_bytes: u64,
     #[command(flatten)]

@@ -124,7 +124,7 @@ pub struct ExportDataArgs {
     /// Which part of it [default: all, the documents for training first].
     #[arg(long, value_name = "valid|train")]
     pub split: Option<Split>,
-    /// Replace files that are there.
+    /// Replace existing files.
     #[arg(long)]
     pub force: bool,
 }

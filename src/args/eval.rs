@@ -38,7 +38,7 @@ pub struct EvalArgs {
     /// Write each question with its scores, as JSON Lines.
     #[arg(long, value_name = "FILE", requires = "tasks")]
     pub samples: Option<PathBuf>,
-    /// Which part of the dataset; `test` is there for pictures.
+    /// Which part of the dataset; `test` exists for pictures.
     #[arg(long, value_name = "valid|train|test", default_value = "valid")]
     pub split: Split,
     /// Tokens of a window [default: the model's context].
@@ -47,7 +47,7 @@ pub struct EvalArgs {
     /// Slide windows by N tokens and score only what is new [default: windows side by side].
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub stride: Option<usize>,
-    /// Score at most so many tokens; 0 for all.
+    /// Score at most this many tokens; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = values::count)]
     pub tokens: usize,
     /// Windows, or pictures, per forward pass [default: as many windows as have 2048 tokens, 64 pictures]. Results do not

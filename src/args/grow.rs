@@ -25,7 +25,7 @@ pub struct GrowArgs {
     /// Directory to write.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Replace a model or checkpoint that is there.
+    /// Replace an existing model or checkpoint.
     #[arg(long)]
     pub force: bool,
     /// The way to grow [default: tokens as the norm of their site, blocks that add nothing].
@@ -96,10 +96,10 @@ pub struct GrowArgs {
     /// The optimizer's moments of what stays.
     #[arg(long, value_name = "kept|reset", default_value = "kept", value_parser = values::moments())]
     pub moments: Moments,
-    /// Factor of the learning rate of everything that is there now.
+    /// Factor of the learning rate of all existing parameters.
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub old_lr: f32,
-    /// Stop training everything that is there now.
+    /// Stop training all existing parameters.
     #[arg(long)]
     pub freeze_old: bool,
     /// Seed of the new tokens, for a model without training state.

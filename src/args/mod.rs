@@ -107,7 +107,7 @@ pub enum Command {
     Config(ConfigArgs),
     /// Show what this machine has and what will be used of it.
     Doctor(DoctorArgs),
-    /// Measure speed and memory, beside what the machine can do at most.
+    /// Measure speed and memory, compared with the limits of the machine.
     Bench(BenchArgs),
     /// Plan a training before it starts: whether growth pays, when and how much.
     Plan(PlanArgs),

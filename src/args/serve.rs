@@ -21,7 +21,7 @@ pub struct ServeArgs {
     /// Model, checkpoint or run directory (a run's latest checkpoint is taken), with a name for requests. May be repeated.
     #[arg(long, value_name = "[NAME=]DIR", required_unless_present = "run")]
     pub model: Vec<String>,
-    /// Show this training run while it goes on.
+    /// Show this training run while it trains.
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Address and port to listen on.
@@ -36,7 +36,7 @@ pub struct ServeArgs {
     /// Texts that are continued together.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = values::at_least_one)]
     pub batch: u64,
-    /// Requests that are answered or wait at a time; more are told to come again.
+    /// Requests that are answered or wait at a time; more are answered with 429 or 503.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = values::at_least_one)]
     pub requests: u64,
     /// Memory for keys and values, in MiB.

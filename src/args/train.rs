@@ -33,7 +33,7 @@ pub struct TrainArgs {
     /// Run directory [default: runs/NAME-OF-THE-RECIPE].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Where to start: `auto` goes on with the run in --out if there is one, `never` refuses to, a path
+    /// Where to start: `auto` continues the run in --out if there is one, `never` refuses to, a path
     /// starts from that checkpoint.
     #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
     pub resume: String,

@@ -85,7 +85,7 @@ fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
     }
 }
 
-/// A name beside `dir` for the dataset of the text in it.
+/// A name next to `dir` for the dataset of the text in it.
 fn renamed(dir: &Path) -> PathBuf {
     let mut name = dir
         .file_name()

@@ -20,7 +20,7 @@ const MAX_PRINTED: usize = 50;
 /// What the manifest of the output folder says that it is.
 const KIND: &str = "evaluation";
 
-/// The keys of timm's `validate.py`, in percent, and what it does not tell.
+/// The keys of timm's `validate.py`, in percent, and values that it does not have.
 #[derive(Serialize)]
 struct Summary {
     model: String,
@@ -159,7 +159,7 @@ fn check_classes(classifier: &Classifier, set: &ImageSet, data: &Path) -> Result
     })
 }
 
-/// Shows the model every picture once. One that cannot be read is left out and told, never replaced.
+/// Shows the model every picture once. One that cannot be read is skipped and reported, never replaced.
 fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Result<Found> {
     let batch = match args.batch {
         Some(batch) if batch == 0 || batch > 1 << 16 => {

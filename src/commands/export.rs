@@ -13,7 +13,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     let (is_timm, to) = with_layout("--to", &args.to)?;
     let inputs = [args.model.as_path()];
     match to.extension().and_then(|end| end.to_str()) {
-        // The configuration beside a file never replaces an existing one.
+        // The configuration next to a file never replaces an existing one.
         Some("safetensors" | "bin" | "pt" | "pth") if !to.is_dir() => {
             outputs::new_files("--to", &[to.to_path_buf()], args.force, &inputs)?;
         }

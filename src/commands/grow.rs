@@ -17,7 +17,7 @@ use tokenformer_train::files::{
 use tokenformer_train::recipe::{EmaTable, MAX_NEW_LAYERS, resolve};
 use tokenformer_train::{Ema, Result, memory};
 
-/// An average that is read and grown; its decay is that of the recipe it goes on with.
+/// An average that is read and grown; its decay is that of the recipe with which it continues.
 const AVERAGE: EmaTable = EmaTable {
     decay: 0.5,
     warmup: 0,

@@ -15,7 +15,7 @@ use tokenformer_train::{Result, files};
 
 /// Largest file of keys.
 const MAX_KEY_BYTES: u64 = 1 << 20;
-/// Tokens of prompts that a step takes in beside the next tokens of the texts.
+/// Tokens of prompts that a step processes in addition to the next tokens of the texts.
 const PROMPT_TOKENS: usize = 128;
 /// How long a text may wait for its turn.
 const WAIT: Duration = Duration::from_secs(120);

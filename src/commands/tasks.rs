@@ -112,7 +112,7 @@ fn cache_folder() -> Option<PathBuf> {
     set.or_else(home).filter(|folder| folder.is_absolute())
 }
 
-/// This program's version; size and time of its file tell builds of one version apart.
+/// This program's version; size and time of its file distinguish builds of one version.
 fn program() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let file = std::env::current_exe().and_then(std::fs::metadata);

@@ -76,7 +76,7 @@ fn branch(args: &TrainArgs, resolved: &mut Resolved, trunk: &Path, out: &Path) -
     })
 }
 
-/// Trains under a progress view, and says how the run ended and how to go on.
+/// Trains under a progress view, and says how the run ended and how to continue it.
 pub fn train(
     resolved: &Resolved,
     out: &Path,

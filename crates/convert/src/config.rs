@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// The configuration of a published model whose embedding has `vocab` rows.
 ///
-/// The published code divides by the norm of the scores without an epsilon. Our epsilon of 1e-6, beside norms of about
+/// The published code divides by the norm of the scores without an epsilon. Our epsilon of 1e-6, compared with norms of about
 /// 15, changes logits by no more than rounding does.
 pub(crate) fn from_neox(place: &str, neox: &NeoxConfig, vocab: usize) -> Result<ModelConfig> {
     let unsupported = |what, expected, got: &str, help| Error::Unsupported {

@@ -27,10 +27,10 @@ use crate::{Error, Result};
 pub struct ConvertOptions {
     /// A file, a folder, or the name `OWNER/NAME` of a repository on the Hugging Face Hub.
     pub from: PathBuf,
-    /// Configurations with the published keys; later ones override earlier ones. If empty, those beside the weights are
+    /// Configurations with the published keys; later ones override earlier ones. If empty, those next to the weights are
     /// used.
     pub configs: Vec<PathBuf>,
-    /// The tokenizer, which cannot be trained here. If `None`, the `tokenizer.json` beside the weights is used.
+    /// The tokenizer, which cannot be trained here. If `None`, the `tokenizer.json` next to the weights is used.
     pub tokenizer: Option<TokenizerSpec>,
     /// The model directory to write.
     pub to: PathBuf,
@@ -69,7 +69,7 @@ pub fn convert(
     if !options.configs.is_empty() {
         found.configs.clone_from(&options.configs);
     }
-    // Shapes tell nearly everything of a vision Transformer.
+    // Shapes determine nearly everything of a vision Transformer.
     if found.configs.is_empty() && !plain::is_timm(&Source::open(&found.weights)?) {
         return Err(Error::NoConfig {
             path: options.from.clone(),

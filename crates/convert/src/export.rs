@@ -30,7 +30,7 @@ pub(crate) const KIND_EXPORT: &str = "export";
 pub struct ExportOptions {
     /// The model directory, which is verified first.
     pub model: PathBuf,
-    /// `FILE.safetensors`, `FILE.bin`, `FILE.pt` or `FILE.pth`, with `config.json` beside it; or a folder.
+    /// `FILE.safetensors`, `FILE.bin`, `FILE.pt` or `FILE.pth`, with `config.json` next to it; or a folder.
     pub to: PathBuf,
     /// The type of the weights in the file.
     pub weights: WeightType,
@@ -235,7 +235,7 @@ fn metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".into(), "pt".into())])
 }
 
-/// Writes the weights, then the configuration beside them; an existing, different configuration is an error.
+/// Writes the weights, then the configuration next to them; an existing, different configuration is an error.
 fn with_config<T>(
     path: &Path,
     config: &[u8],

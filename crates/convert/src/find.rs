@@ -1,4 +1,4 @@
-//! Finds the weights that a path leads to, and the files that lie beside them.
+//! Finds the weights at a path, and the files next to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Size limit of the index of a sharded checkpoint.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// Weights and the files beside them.
+/// Weights and the files next to them.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) weights: Weights,

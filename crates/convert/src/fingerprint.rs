@@ -1,7 +1,7 @@
-//! The fingerprint of a model: the logits after a few tokens, kept beside the weights.
+//! The fingerprint of a model: the logits after a few tokens, kept next to the weights.
 //!
 //! `fingerprint.safetensors` holds `tokens` [1, T], which are at most 16, drawn from the whole vocabulary, and `logits`
-//! [1, V] after the last of them, computed in f32 from the weights beside it.
+//! [1, V] after the last of them, computed in f32 from the weights next to it.
 
 use std::collections::BTreeMap;
 use std::io::Write;

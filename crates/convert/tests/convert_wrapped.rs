@@ -1,4 +1,4 @@
-//! Weights are found under their keys and prefixes, and what lies beside them does not matter.
+//! Weights are found under their keys and prefixes, and what is next to them does not matter.
 
 mod common;
 
@@ -137,7 +137,7 @@ fn a_refusal_names_a_few_tensors_once() {
         assert!(told.len() < 2000, "{} bytes", told.len());
         assert_eq!(told.matches("bias_0003").count(), 1, "{told}");
     }
-    // No name of the model is there: the message has the first name of the file and a few expected ones.
+    // None of the model's names exists: the message has the first name of the file and a few expected ones.
     let tensors: Named = (0..30)
         .map(|i| {
             (

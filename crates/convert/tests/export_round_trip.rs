@@ -27,7 +27,7 @@ fn weights_come_back_byte_for_byte() {
             (exported.tensors, exported.joined, exported.files.len()),
             (23, 0, 1)
         );
-        // The configuration is the one beside the weights.
+        // The configuration is the one next to the weights.
         lab.convert_with(&lab.path(to), &[], "back").unwrap();
         assert!(stored(&lab.path("back")) == expected, "{to}");
         let configs =

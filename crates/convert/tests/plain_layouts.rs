@@ -361,7 +361,7 @@ fn old_files_of_both_layouts_are_read() {
     tensors.insert(name.into(), (vec![table.len()], table));
     let folder = lab.folder("new_names");
     std::fs::copy(lab.path("hf/config.json"), folder.join("config.json")).unwrap();
-    // Old configurations have the settings of rotary positions beside the others.
+    // Old configurations have the settings of rotary positions among the others.
     change(
         &folder,
         json!({"rope_parameters": null, "model_type": null}),

@@ -48,7 +48,7 @@ impl Past for LayerCache<'_> {
     }
 }
 
-/// The rows of sequences of different lengths, each with a cache of its own.
+/// The rows of sequences of different lengths, each with a separate cache.
 pub(crate) struct EachCache<'a> {
     /// A cache of one sequence, and which rows are the sequence's.
     pub sequences: Vec<(LayerCache<'a>, Range<usize>)>,

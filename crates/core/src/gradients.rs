@@ -105,7 +105,7 @@ impl Gradients {
     }
 
     /// Gradient of `param`; `None` if it is frozen, or zero because nothing was added since the reset.
-    /// After a backward pass those of all trainable parameters are there.
+    /// After a backward pass those of all trainable parameters exist.
     pub fn get(&self, param: &Param) -> Option<&Buffer> {
         self.by_id.get(param.id())?.as_ref()?.held.as_deref()
     }

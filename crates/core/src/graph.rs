@@ -491,7 +491,7 @@ impl<'m> Graph<'m> {
         })
     }
 
-    /// Each span of rows of `x` `[1, R, D]` as a value of its own, in inference: `[1, n, D]`.
+    /// Each span of rows of `x` `[1, R, D]` as a separate value, in inference: `[1, n, D]`.
     ///
     /// # Errors
     /// If the device fails.
@@ -633,7 +633,7 @@ fn walk(
 }
 
 impl RecomputedBlock<'_> {
-    /// Computes the block again, with a tape of its own, and walks back over it.
+    /// Computes the block again, with a separate tape, and walks back over it.
     fn backward(mut self, back: &mut Backward<'_>) -> Result<()> {
         let (Some(dy), Some(input)) = (back.take(self.out), self.h.var) else {
             return Ok(());

@@ -58,7 +58,7 @@ pub struct Model {
     base: BaseSizes,
 }
 
-/// An output head of its own.
+/// A separate output head.
 #[derive(Debug)]
 struct Head {
     table: Param,
@@ -130,7 +130,7 @@ impl Model {
     }
 
     /// As [`Model::build`], for inference: every matrix is packed in the form in which the device multiplies with
-    /// it fastest, as soon as it is there, and kept in no other. Such a model cannot be trained or grown.
+    /// it fastest, as soon as it is read, and stored in no other. Such a model cannot be trained or grown.
     ///
     /// # Errors
     /// As [`Model::build`], and if the device does not know the format.

@@ -161,7 +161,7 @@ impl StepState {
     /// Number of a parameter's generation among the groups.
     fn group(&self, param: &Param) -> usize {
         let known = self.generations.binary_search(&param.training.generation);
-        // Training begins with `new` and goes on after a growth with `extend`, which list the generations of all parameters.
+        // Training begins with `new` and continues after a growth with `extend`, which list the generations of all parameters.
         known.expect("`extend` has seen every parameter")
     }
 }

@@ -29,7 +29,7 @@ enum Recipe {
     Released,
     /// The paper's growth study: no positions, logits over √width, fan-in initialisation.
     Growth,
-    /// Classification of images: learned positions, no mask, a head of its own with a bias, fan-in initialisation.
+    /// Classification of images: learned positions, no mask, a separate head with a bias, fan-in initialisation.
     Image(ImageInput),
 }
 

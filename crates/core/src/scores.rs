@@ -6,7 +6,7 @@ use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 use tokenformer_device::{Buffer, Device, Matmul, Operand, Output, Result, Role, Write};
 
-/// One row in so many is measured while training: a running mean needs no more, and it costs little.
+/// While training, one row of this number is measured: a running mean needs no more, and it costs little.
 const SAMPLED: usize = 8;
 
 /// Sums of squared scores of sites, in the order of their segments.

@@ -222,7 +222,7 @@ fn every_method_keeps_its_promise_on_the_processor() {
     }
 }
 
-/// What of the model the optimizer has not updated yet.
+/// Parameters that the optimizer has not updated yet.
 fn new_names(model: &Model, optimizer: &AdamW) -> Vec<String> {
     let is_new = |p: &&tokenformer_core::param::Param| optimizer.moments(p).unwrap().step == 0;
     let new = model.each_param().filter(is_new);
@@ -570,7 +570,7 @@ fn a_tracked_tau_keeps_the_weights_of_old_tokens() {
         );
         last = tau(&model);
     }
-    // A site that has not grown follows nothing.
+    // A site that has not grown has no running scores.
     assert!(
         !model
             .training_settings()
@@ -845,7 +845,7 @@ fn rates_follow_the_fan_in() {
     ] {
         assert_eq!(scale(&model, name), want, "{name}");
     }
-    // 40 new values beside a base of 10: a quarter, independent of the first segment.
+    // 40 new values for a base of 10: a quarter, independent of the first segment.
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model).unwrap();
     train(&mut model, &mut optimizer, 2);
     let growth = Growth {

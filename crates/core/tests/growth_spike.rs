@@ -1,4 +1,4 @@
-//! A growth that keeps the function must keep it over the first updates, too: beside a run that does not grow, on the
+//! A growth that keeps the function must keep it over the first updates, too: compared with a run that does not grow, on the
 //! same batches and at the same flat learning rate, no loss rises.
 
 mod common;

@@ -90,7 +90,7 @@ fn check(folder: &Path, device: &Arc<dyn Device>, is_wide: bool, bar: f64) {
     let logits = numbers(device, logits.buffer(), is_wide);
     agree("logits", &logits, 0.0);
     agree("losses", &losses, 0.0);
-    // A gradient that vanishes beside the others is the rest of large sums: keys of a single token have none.
+    // A gradient that is tiny compared with the others is the rest of large sums: keys of a single token have none.
     let name = |param: &Param| format!("grad.{}", param.name());
     let all = model.each_param().map(|param| largest(&want(&name(param))));
     let least = 1e-3 * all.fold(0.0, f64::max);

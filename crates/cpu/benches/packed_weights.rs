@@ -1,6 +1,6 @@
 //! Speed of products with prepared weights: `cargo bench -p tokenformer-cpu --bench packed_weights -- THREADS`.
 //!
-//! For each format and number of rows, the bytes of weights read per second, beside what the machine reads.
+//! For each format and number of rows, the bytes of weights read per second, compared with what the machine reads.
 
 use std::time::Instant;
 use tokenformer_cpu::gemm::{Job, Mat, PackedWeights, par_products};

@@ -12,14 +12,14 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// What is assumed of a processor that does not tell: most have at least that.
+    /// Assumed for a processor that does not report its caches: most have at least these.
     pub const SMALL: Self = Self {
         first: 32 << 10,
         second: 512 << 10,
     };
 }
 
-/// The caches of this processor, or [`Caches::SMALL`] if it does not tell.
+/// The caches of this processor, or [`Caches::SMALL`] if it does not report them.
 pub fn caches() -> Caches {
     static CACHES: OnceLock<Caches> = OnceLock::new();
     *CACHES.get_or_init(|| detect().unwrap_or(Caches::SMALL))

@@ -101,7 +101,7 @@ struct Layer {
 impl Layer {
     fn new() -> Self {
         let [r, d, n] = SHAPE;
-        // Neither equal nor so small that products vanish.
+        // Different numbers, large enough that their products do not underflow.
         let numbers =
             |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 251) as f32 / 251.0 - 0.5).collect() };
         Self {

@@ -43,7 +43,7 @@ proptest! {
     }
 }
 
-/// The rounding is there: the f32 kernels are a hundred times closer.
+/// The products are rounded: the f32 kernels are a hundred times closer.
 #[test]
 fn rounds_more_than_f32() {
     let case = Case {

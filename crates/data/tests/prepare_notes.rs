@@ -94,7 +94,7 @@ fn the_programs_own_output_is_left_out_and_told() {
     let first = prepare(&options).unwrap();
     assert_eq!((first.read.documents, own(&first).len()), (12, 0));
 
-    // The same again, beside a run, a model directory and a dataset in the making.
+    // The same again, next to a run, a model directory and a dataset in the making.
     write(project, "runs/one/config.toml", "steps = 7\n");
     write(project, "runs/one/metrics.jsonl", "{\"kind\":\"train\"}\n");
     write(project, "runs/one/checkpoints/step-7/config.json", "{}");

@@ -29,7 +29,7 @@ pub(crate) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// A new file beside `path`; it is removed unless [`publish`] is called.
+/// A new file next to `path`; it is removed unless [`publish`] is called.
 pub(crate) fn stage(path: &Path) -> Result<NamedTempFile> {
     files::stage(files::parent(path), ".tokenformer-")
         .map_err(Error::io(path, "create a file beside it"))

@@ -55,7 +55,7 @@ fn refused(dir: &Path) -> String {
             .and_then(|folder| folder.weights())
             .map(|_| ())
     });
-    // Each of the two files has 16 MiB beside twice its size.
+    // Each of the two files has 16 MiB in addition to twice its size.
     let allowed = 2 * bytes as usize + (34 << 20);
     assert!(most < allowed, "{most} bytes for files of {bytes}");
     result.unwrap_err().to_string()

@@ -136,7 +136,7 @@ fn tensors_stay_inside_their_storage() {
     }
 }
 
-/// The reason why the tensor "w" is not read, while the one beside it is.
+/// The reason why the tensor "w" is not read, while the one next to it is.
 fn unread(w: &[u8]) -> String {
     let good = tensor("good", b"K\x00", b"K\x04", b"K\x01");
     let mut file = tempfile::NamedTempFile::new().unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Error, Result};
 
-/// Writes `bytes` beside `path`, then renames over it: a reader sees the old file or the new one, never a part.
+/// Writes `bytes` next to `path`, then renames over it: a reader sees the old file or the new one, never a part.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     // The name shares nothing with the target's: tools that match a part of the name must not find it.

@@ -11,7 +11,7 @@ use crate::table::human_count;
 use crate::timeline::{Stage, stages};
 use std::collections::BTreeMap;
 
-/// Names of the average and of the values it is made from, where held-out values stand beside them and where not.
+/// Names of the average and of the values it is made from, with and without held-out values in the same plot.
 const TRAINING: [&str; 2] = ["training, smoothed", "training, each step"];
 const STEPS: [&str; 2] = ["smoothed", "each step"];
 

@@ -3,7 +3,7 @@
 /// `(x, y)`, both finite.
 pub(crate) type Point = (f64, f64);
 
-/// Values beyond this cannot be told apart in a plot and would overflow its arithmetic.
+/// Values beyond this are indistinguishable in a plot and would overflow its arithmetic.
 const MAX_PLOTTABLE: f64 = 1e30;
 
 pub(crate) fn plottable(point: Point) -> bool {

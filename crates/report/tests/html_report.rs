@@ -1,4 +1,4 @@
-//! The report page and the files beside it.
+//! The report page and the files next to it.
 
 mod common;
 

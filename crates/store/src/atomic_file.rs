@@ -10,7 +10,7 @@ use crate::claim::claim_file;
 use crate::durable::{TEMPORARY, rename, sibling};
 use crate::{Error, Result};
 
-/// Writes `bytes` beside `path`, syncs, renames over `path` and syncs the directory.
+/// Writes `bytes` next to `path`, syncs, renames over `path` and syncs the directory.
 ///
 /// The old file is never written to, so a process that has it mapped keeps seeing the old content.
 ///
@@ -48,7 +48,7 @@ pub fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// A file being written beside its final name. If it is dropped without [`commit`](StagedFile::commit), it is removed.
+/// A file being written next to its final name. If it is dropped without [`commit`](StagedFile::commit), it is removed.
 pub(crate) struct StagedFile {
     file: File,
     temporary: PathBuf,

@@ -1,5 +1,5 @@
 //! The checkpoints of a run directory (`checkpoints/step-00000500/` and so on), with the pointer files `latest` and
-//! `best` beside them.
+//! `best` next to them.
 //!
 //! [`Checkpoints`] only reads, so it is safe to use while a training is running. [`CheckpointWriter`] holds the run's
 //! lock.

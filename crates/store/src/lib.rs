@@ -4,7 +4,7 @@
 //!
 //! * [`write_safetensors`] and [`SafetensorsFile`]: a streaming writer and a strict memory-mapped reader;
 //! * [`write_atomic`]: small files replaced in one step;
-//! * [`DirWriter`] and [`verify`]: directories written beside their final name, hashed into a [`Manifest`], synced and
+//! * [`DirWriter`] and [`verify`]: directories written next to their final name, hashed into a [`Manifest`], synced and
 //!   renamed;
 //! * [`CheckpointWriter`] and [`Checkpoints`]: the step checkpoints of a run directory, and which of them is the newest
 //! * [`resolve`]: finds the directory to load for a path that the user typed.

@@ -1,6 +1,6 @@
 //! Directories that appear under their final name complete or not at all.
 //!
-//! Files are written into `.tmp-<name>` beside the final directory and synced, then the manifest; then the directory is
+//! Files are written into `.tmp-<name>` next to the final directory and synced, then the manifest; then the directory is
 //! renamed. A directory that is being replaced is called `.old-<name>` between the two renames. If the process dies
 //! there, the next writer renames it back.
 

@@ -120,7 +120,7 @@ fn published(verified: Verified, step: Option<u64>) -> Resolved {
     }
 }
 
-/// Whether a complete old version of `dir` lies beside it under its temporary name.
+/// Whether a complete old version of `dir` lies next to it under its temporary name.
 fn has_aside(dir: &Path) -> Result<bool> {
     match dir.file_name() {
         Some(_) => Ok(verify(&sibling(dir, ASIDE)?).is_ok()),

@@ -8,7 +8,7 @@ const LENGTH_EXPONENT: f64 = -1.0 / 3.0;
 pub struct Curve {
     /// Rates in ascending order, each with its loss if its run has ended.
     pub tries: Vec<(f64, Option<f64>)>,
-    /// The best rate, once all runs have ended and no rate is to be added.
+    /// The best rate, once all runs have ended and no rate needs to be added.
     pub best: Option<f64>,
 }
 

@@ -66,7 +66,7 @@ fn runner(data: &Path, out: &Path, more: Option<&Path>, names: &[&str]) -> Runne
     Runner::new(settings, corpus, &device(), out, more).unwrap()
 }
 
-/// Counts updates and runs, and asks to stop after so many updates.
+/// Counts updates and runs, and asks to stop after a number of updates.
 #[derive(Default)]
 struct Count<'a> {
     updates: u64,

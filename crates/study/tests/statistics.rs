@@ -121,7 +121,7 @@ fn a_curve_is_the_monotone_cubic_of_scipy() {
 
 #[test]
 fn a_curve_never_rises() {
-    // The run of cost 4 was worse than that of cost 2: for cost 4 the shorter one is at hand.
+    // The run of cost 4 was worse than that of cost 2: for cost 4 the shorter run counts.
     let curve = Curve::new(&[(1.0, 3.0), (2.0, 2.5), (4.0, 2.7), (8.0, 2.0)]).unwrap();
     near(curve.at(4.0).unwrap(), 2.5, 1e-12);
     assert!(Curve::new(&[(1.0, 3.0)]).is_none());

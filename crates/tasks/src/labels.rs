@@ -1,4 +1,4 @@
-//! Answers in a separate file, as in PIQA: `valid.jsonl` beside `valid-labels.lst`, a number per line.
+//! Answers in a separate file, as in PIQA: `valid.jsonl` next to `valid-labels.lst`, a number per line.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::locate::{plain_name, sorted};
 use crate::rows::{Row, lines};
 use crate::task::Task;
 
-/// Adds the answers from the file beside `path` to rows without answers. `is_whole` says that `rows` are all rows.
+/// Adds the answers from the file next to `path` to rows without answers. `is_whole` says that `rows` are all rows.
 ///
 /// # Errors
 /// If there is no such file, it cannot be read, or it has another number of lines.
@@ -77,7 +77,7 @@ fn name(path: &Path) -> PathBuf {
     path.with_file_name(format!("{stem}-labels.lst"))
 }
 
-/// The file of answers beside `path`, by its name in upper or lower case, with `-` or `_`.
+/// The file of answers next to `path`, by its name in upper or lower case, with `-` or `_`.
 fn beside(path: &Path) -> Result<Option<PathBuf>> {
     let wanted = plain_name(&name(path));
     let folder = match path.parent() {

@@ -132,7 +132,7 @@ pub fn locate(dir: &Path, task: Task) -> Result<PathBuf> {
     }
 }
 
-/// The name of a JSON Lines file without what tells that it is one.
+/// The name of a JSON Lines file without its extension.
 fn stem(name: &str) -> Option<&str> {
     name.strip_suffix(".gz")
         .unwrap_or(name)

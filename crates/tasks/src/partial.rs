@@ -69,7 +69,7 @@ impl Parts {
     }
 }
 
-/// The key of a question under `settings`, which are all that the scores depend on beside it.
+/// The key of a question under `settings`, which are everything else that the scores depend on.
 pub(crate) fn key(settings: &[&str], task: Task, row: usize, requests: &[Request]) -> String {
     let mut parts = Parts::default();
     for setting in settings {

@@ -57,11 +57,11 @@ pub struct Results {
     pub limit: Option<usize>,
     /// The tasks in the requested order.
     pub tasks: Vec<TaskResult>,
-    /// Mean of the headline accuracies, if all six tasks are there.
+    /// Mean of the headline accuracies, if all six tasks were run.
     pub average: Option<f64>,
 }
 
-/// The mean of the headline accuracies, if all six tasks are there.
+/// The mean of the headline accuracies, if all six tasks were run.
 pub(crate) fn average(tasks: &[TaskResult]) -> Option<f64> {
     let found = Task::ALL.map(|task| {
         let result = tasks.iter().find(|result| result.task == task)?;

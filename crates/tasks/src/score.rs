@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// Tokens of which the last few are to be scored, given those before.
+/// Tokens of which the last few are scored, given those before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Neighbours of one group are choices of one question and likely begin with the same tokens.

@@ -8,7 +8,7 @@
 //! | `arc_easy`, `arc_challenge` | test, 2,376 and 1,172 | `Question: question\nAnswer:` | `" "` + choice, three to five | acc, acc_norm |
 //! | `winogrande` | xl validation, 1,267 | per option: the sentence up to `_`, then the option | `" "` + the stripped rest, the same for both | acc |
 //!
-//! Rows come in several shapes, told apart by their keys: those of the data sets' authors, those of the Hugging Face
+//! Rows come in several shapes, recognized by their keys: those of the data sets' authors, those of the Hugging Face
 //! hub, which differ from them for ARC (`question.stem` and a list of `question.choices`), and a normalised one with
 //! `gold`, which is cleaned already.
 

@@ -1,4 +1,4 @@
-//! Answers in a separate file beside the rows.
+//! Answers in a separate file next to the rows.
 
 use std::fs;
 use std::path::Path;

@@ -57,7 +57,7 @@ fn hellaswag_rows_without_parts_have_their_whole_context() {
     let context = "A man walks. he";
     assert_eq!(pairs(&q), [(context, " stops."), (context, " runs. on")]);
     assert_eq!(q.gold, 1);
-    // As the authors publish them: the parts are there beside the whole.
+    // As the authors publish them: the parts exist next to the whole.
     let published = json!({
         "ind": 24, "activity_label": "Walking", "ctx_a": "A man walks.", "ctx_b": "he",
         "ctx": "A man walks. he", "split": "val", "split_type": "indomain", "label": 0,

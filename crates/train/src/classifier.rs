@@ -10,7 +10,7 @@ use tokenformer_core::device::Device;
 use tokenformer_core::{Model, ModelConfig, WeightFormat};
 use tokenformer_images::Preparation;
 
-/// What a model of images keeps beside its weights.
+/// What an image model keeps in addition to its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labels {
     /// Names of the classes, by number.

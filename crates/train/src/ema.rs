@@ -1,6 +1,6 @@
 //! An exponential moving average of the weights.
 //!
-//! The average is a model of its own beside the one that is trained: it is evaluated, saved and grown by the same code.
+//! The average is a separate model: it is evaluated, saved and grown by the same code.
 
 use crate::error::Result;
 use crate::files;

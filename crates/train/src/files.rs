@@ -35,7 +35,7 @@ pub const MOMENTS: &str = "optimizer.safetensors";
 pub const CLASSES: &str = "classes.json";
 /// `preprocess.json`.
 pub const PREPROCESS: &str = "preprocess.json";
-/// Files of a task that lie beside a model.
+/// Files of a task next to a model.
 const TASK_FILES: [&str; 3] = [TOKENIZER, CLASSES, PREPROCESS];
 /// `ema.safetensors`.
 pub const EMA: &str = "ema.safetensors";
@@ -369,7 +369,7 @@ pub fn load_for_training(
     Ok(model)
 }
 
-/// Reads the files of its task that lie beside a model, by name: the tokenizer, or classes and preprocessing.
+/// Reads the files of its task next to a model, by name: the tokenizer, or classes and preprocessing.
 ///
 /// # Errors
 /// If one cannot be read.

@@ -39,7 +39,7 @@ pub struct StageFootprint {
     pub weights_bytes: u64,
     /// Both moments of AdamW, and the average of the weights if there is one.
     pub moments_bytes: u64,
-    /// Gradients, when all of them are there.
+    /// All gradients.
     pub gradients_bytes: u64,
     /// Memory of the tape at the end of a forward pass.
     pub activations_bytes: u64,
@@ -147,7 +147,7 @@ impl DryRun<'_> {
         let inputs = Inputs::new(config, self.recipe, self.around);
         let logits_bytes = size_of::<f32>() * inputs.probe_rows() * config.vocab;
         let check = |model: &Model| inputs.probe(model, &mut Graph::inference(&device));
-        // The logits after the growth before, beside those before it.
+        // The logits before the growth and after it, both in memory.
         let mut born_peak = 0;
         if self.number > 0 {
             check(&model)?;

@@ -111,7 +111,7 @@ pub fn inference_bytes(config: &ModelConfig, rows: u64) -> u64 {
         .saturating_mul(size_of::<f32>() as u64)
 }
 
-/// Memory of this process, where the system tells (Linux).
+/// Memory of this process, where the system reports it (Linux).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resident {
     /// Bytes now.

@@ -53,7 +53,7 @@ pub(crate) fn ensure_memory(
         false => return ensure_bytes(more.saturating_mul(weight + trained)),
     };
     let freed: u64 = freed.map(|param| param.len() as u64 * trained).sum();
-    // The new weights are there before the old moments are freed.
+    // The new weights exist before the old moments are freed.
     let weights = more.saturating_mul(weight);
     let all = weights.saturating_add(more.saturating_mul(trained));
     ensure_bytes(all.saturating_sub(freed).max(weights))

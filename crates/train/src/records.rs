@@ -1,4 +1,4 @@
-//! What a run tells: records in `metrics.jsonl`, lines for whoever watches, and the report made of all of it.
+//! The output of a run: records in `metrics.jsonl`, lines for whoever watches, and the report made of all of it.
 
 use crate::error::Result;
 use crate::evaluate::Evaluation;
@@ -43,11 +43,11 @@ pub(crate) struct Update {
     /// Targets in its batch.
     pub targets: u64,
     pub took: Duration,
-    /// Part of that time spent waiting for data, where samples are prepared beside the training.
+    /// Part of that time spent waiting for data, where samples are prepared in parallel with the training.
     pub waited: Option<Duration>,
 }
 
-/// Writes and tells.
+/// Writes the record and passes it to the observer.
 pub(crate) struct Records<'a> {
     out: PathBuf,
     metrics: MetricsWriter,
@@ -101,19 +101,19 @@ impl<'a> Records<'a> {
         Ok(self.metrics.sync()?)
     }
 
-    /// Records a remark, and tells it.
+    /// Records a remark and passes it to the observer.
     pub fn note(&mut self, step: u64, text: String) -> Result<()> {
         self.observer.note(&text);
         self.remark(step, text)
     }
 
-    /// Records a warning, and tells it.
+    /// Records a warning and passes it to the observer.
     pub fn warning(&mut self, step: u64, text: &str) -> Result<()> {
         self.observer.warning(text);
         self.remark(step, format!("warning: {text}"))
     }
 
-    /// Records a remark that whoever watches is told in another way.
+    /// Records a remark that the observer gets in another form.
     pub fn remark(&mut self, step: u64, text: String) -> Result<()> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let text = lines.join("; ");
@@ -215,7 +215,7 @@ impl<'a> Records<'a> {
         self.write(Record::Control(ControlRecord { step, loss, stage }))
     }
 
-    /// Records a growth, and tells it.
+    /// Records a growth and passes it to the observer.
     pub fn grow(&mut self, report: &GrowthReport, tokens: u64) -> Result<()> {
         self.write(Record::Grow(grow_record(report, tokens)))?;
         self.observer.grown(report);

@@ -1,4 +1,4 @@
-//! How well classes are told: accuracies, the table of confusions, and whether probabilities are what they say.
+//! Measures of classification: accuracies, the confusion matrix, and the calibration of probabilities.
 
 use crate::evaluate::{Accuracy, Evaluation};
 use serde::Serialize;
@@ -55,11 +55,11 @@ pub struct Tally {
 struct Bin {
     images: u64,
     right: u64,
-    /// Sum of the probabilities of the classes that were told.
+    /// Sum of the probabilities of the predicted classes.
     confidence: f64,
 }
 
-/// How well one class is told.
+/// Precision and recall of one class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ClassScore {
     /// Pictures of the class.
@@ -68,7 +68,7 @@ pub struct ClassScore {
     pub told: u64,
     /// Share of those that are; 0 if there are none.
     pub precision: f64,
-    /// Share of its pictures that were told; 0 if there are none.
+    /// Recall: share of its pictures that were predicted as it; 0 if there are none.
     pub recall: f64,
     /// Harmonic mean of both; 0 if they are.
     pub f1: f64,
@@ -136,7 +136,7 @@ impl Tally {
         }
     }
 
-    /// Expected calibration error: how far the confidence in what was told lies from the share that is right, as a mean
+    /// Expected calibration error: the difference between the confidence in predictions and the share that is right, as a mean
     /// over 15 equal intervals of confidence, each by its share of the pictures.
     pub fn calibration_error(&self) -> f64 {
         let gaps = self
@@ -151,7 +151,7 @@ impl Tally {
         self.confusions.iter().map(|(pair, count)| (*pair, *count))
     }
 
-    /// How well each class is told.
+    /// Precision and recall of each class.
     pub fn per_class(&self) -> Vec<ClassScore> {
         let [mut images, mut told, mut right] = [(); 3].map(|()| vec![0u64; self.classes]);
         for ((label, said), count) in self.confusions() {

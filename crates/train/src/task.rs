@@ -2,7 +2,7 @@
 //!
 //! The loop draws windows (samples) by number, asks for the loss of a micro-batch of them, and now and then for an
 //! evaluation and for samples of what the model does. Everything it needs to know about data is in [`Task`]; each kind
-//! of data is a file beside this one.
+//! of data is another file in this folder.
 
 mod images;
 mod language;
@@ -58,10 +58,10 @@ impl Nats {
 
 /// Data to train on and to measure with, and how a model meets them.
 ///
-/// Everything is a function of the recipe and the data, so that a run that goes on from a checkpoint repeats what an
+/// Everything is a function of the recipe and the data, so that a run that continues from a checkpoint repeats what an
 /// uninterrupted one does.
 pub trait Task {
-    /// Hash of the training data. A run goes on only with the data that it began with.
+    /// Hash of the training data. A run is resumed only with the data that it began with.
     fn identity(&self) -> String;
 
     /// What the data are, as rows of names and values for the report.
@@ -93,7 +93,7 @@ pub trait Task {
     /// If the data cannot be read.
     fn fill(&mut self, first: u64) -> Result<()>;
 
-    /// Time that [`Task::fill`] has spent so far, where samples are prepared beside the training.
+    /// Time that [`Task::fill`] has spent so far, where samples are prepared in parallel with the training.
     fn waited(&self) -> Option<Duration> {
         None
     }
@@ -124,7 +124,7 @@ pub trait Task {
     fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport>;
 }
 
-/// The task of a recipe: which one it is, its data folder tells.
+/// The task of a recipe, which is determined by its data folder.
 ///
 /// # Errors
 /// If there are no data, or they do not fit the recipe.

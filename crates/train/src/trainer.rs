@@ -2,7 +2,7 @@
 //!
 //! One step of the loop: events that are due, an update, then what is due after the update — records, evaluation,
 //! samples, a checkpoint. All of it is a function of the recipe and the data, so a run that was killed or stopped and
-//! goes on from its last checkpoint repeats exactly what it would have done.
+//! continues from its last checkpoint repeats exactly what it would have done.
 
 use crate::ema::Ema;
 use crate::error::Result;
@@ -148,7 +148,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Trains together with the other ranks of `collective`, each of which has the same recipe and data, and a run
-    /// directory of its own. An update then takes a micro-batch more per rank, and every rank ends with the same weights.
+    /// separate directory. An update then takes a micro-batch more per rank, and every rank ends with the same weights.
     #[must_use]
     pub fn together(mut self, collective: Arc<dyn Collective>) -> Self {
         self.collective = collective;
@@ -169,7 +169,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Diverged`] if losses, gradients or weights are not finite any more; if a file cannot be written,
-    /// memory is short, or a growth is impossible. The run can then go on from its last checkpoint.
+    /// memory is short, or a growth is impossible. The run can then be resumed from its last checkpoint.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
         let step = |trainer: &Self| trainer.state.step;
         let outcome = match self.train(stop) {
@@ -180,7 +180,7 @@ impl<'a> Trainer<'a> {
                 Outcome::Interrupted
             }
             Err(error) => {
-                // The error is what has to be told, whether or not the records still can be written.
+                // The error must be reported, even if the records can no longer be written.
                 let told = self.records.remark(step(self), format!("ended: {error}"));
                 let _ = told.and_then(|()| self.records.report());
                 return Err(error);
@@ -457,7 +457,7 @@ impl<'a> Trainer<'a> {
     /// Saves a checkpoint of this step, unless there is one.
     ///
     /// # Errors
-    /// [`crate::Error::Diverged`] if a weight is not finite: what is there stays the last checkpoint.
+    /// [`crate::Error::Diverged`] if a weight is not finite: the last checkpoint stays as it is.
     pub(crate) fn save(&mut self) -> Result<()> {
         if self.dir.has(self.state.step) {
             return Ok(());

@@ -111,7 +111,7 @@ impl Bench<'_> {
         zeros
     }
 
-    /// Numbers that are neither equal nor large, as [`Bench::zeros`].
+    /// Numbers that are different and small, as [`Bench::zeros`].
     fn numbers(&mut self, len: usize) -> Region {
         let mut numbers = self.zeros(len);
         for (i, number) in numbers.iter_mut().enumerate() {
@@ -121,7 +121,7 @@ impl Bench<'_> {
         numbers
     }
 
-    /// Times `work`, which computes so many operations and passes over so many floats: for as often as asked, and once
+    /// Times `work`, with the given numbers of operations and of floats that it passes over: for as often as asked, and once
     /// before.
     fn time(
         &mut self,

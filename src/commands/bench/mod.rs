@@ -1,4 +1,4 @@
-//! `bench`: speed and memory of training, prefill and decoding, of single kernels and of growth, beside what
+//! `bench`: speed and memory of training, prefill and decoding, of single kernels and of growth, compared with what
 //! the machine can do at most.
 
 mod decode;

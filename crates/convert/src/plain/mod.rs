@@ -148,7 +148,7 @@ pub(crate) fn export(
     })
 }
 
-/// The entries under the names that the file has, all of which are there in their shapes, and nothing else is.
+/// The entries under the names that the file has, which must be complete, of these shapes, and nothing else.
 fn check_file(
     source: &Source,
     mut entries: Vec<Entry>,

@@ -17,7 +17,7 @@ use crate::error::shown;
 use crate::source::Source;
 use crate::{Error, Result};
 
-/// The tensor that tells such a model from others.
+/// The tensor that only such a model has.
 const PATCHES: &str = "patch_embed.proj.weight";
 /// The largest configuration that is read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -41,7 +41,7 @@ fn prefix(source: &Source) -> Option<&str> {
     })
 }
 
-/// What `config.json` says beside the shapes.
+/// What `config.json` says in addition to the shapes.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Config {

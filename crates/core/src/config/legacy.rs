@@ -1,5 +1,5 @@
 //! Reading `config.json` of version 1, which described models of Pattention sites only, with one nonlinearity for all,
-//! and kept what only training needs beside the architecture.
+//! and kept what only training needs together with the architecture.
 
 use super::layer::{BlockConfig, LayerConfig, SegmentConfig, SiteConfig};
 use super::training::{Anneal, ParamTraining, TrainingSettings};

@@ -46,7 +46,7 @@ pub enum Positions {
     /// Of an image: sines and cosines of a patch's column and row, added to its embedding. Nothing of it is learned.
     #[serde(rename = "sincos2d")]
     SinCos2d,
-    /// None: only the causal mask tells positions apart.
+    /// None: only the causal mask distinguishes positions.
     None,
 }
 
@@ -79,7 +79,7 @@ pub enum HeadKind {
     /// The embedding table serves as head.
     #[default]
     Tied,
-    /// A table of its own.
+    /// A separate table.
     Untied,
 }
 
@@ -172,7 +172,7 @@ fn plain() -> NormKind {
 
 impl ModelConfig {
     /// Reads and checks `config.json` text; `origin` names it in messages. Version 1 kept in the same file what only
-    /// training needs; it is returned beside the configuration, and empty for later versions.
+    /// training needs; it is returned with the configuration, and empty for later versions.
     ///
     /// # Errors
     /// [`Error::Format`] for an unknown version or key or malformed JSON, [`Error::Config`] for impossible settings.
@@ -225,7 +225,7 @@ impl ModelConfig {
         self.blocks.len()
     }
 
-    /// Classes that an image model tells apart, the rows of its head.
+    /// Classes that an image model distinguishes, the rows of its head.
     pub fn classes(&self) -> usize {
         self.vocab
     }

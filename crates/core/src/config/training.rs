@@ -1,4 +1,4 @@
-//! What only training needs to know of a model, beside its configuration: stored with a run's state.
+//! Settings of a model that only training needs: stored with a run's state, not in its configuration.
 
 use crate::error::{Result, config_error};
 use crate::path::{ParamPath, ParamRole, Place, SiteKind};
@@ -73,7 +73,7 @@ impl Tracked {
         }
     }
 
-    /// `τ` of a site with so many old tokens among all its tokens.
+    /// `τ` of a site with the given numbers of old tokens and of all tokens.
     pub fn tau(&self, old_tokens: usize, all_tokens: usize) -> f64 {
         if self.old <= 0.0 {
             return self.from;
@@ -138,7 +138,7 @@ pub struct ParamTraining {
     pub trainable: bool,
     /// Factor of the learning rate.
     pub lr_scale: f32,
-    /// Growths before its birth. The gradients of each generation are clipped by a norm of their own, so that those of
+    /// Growths before its birth. The gradients of each generation are clipped by their own norm, so that those of
     /// new arrays, which are large at first, do not shrink the updates of old ones.
     pub generation: u32,
     /// Updates of its own over which its learning rate rises linearly from 0, for arrays that are younger than the

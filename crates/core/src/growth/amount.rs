@@ -144,7 +144,7 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// Factor of the learning rate of `added` rows that start from zero, beside the `base` first ones.
+    /// Factor of the learning rate of `added` rows that start from zero, for `base` first rows.
     pub(super) fn of_added(self, base: usize, added: usize) -> f32 {
         match self {
             Self::Slots => (base as f32 / added as f32).min(1.0),

@@ -5,7 +5,7 @@
 //! | norm | new keys | new values | τ | why |
 //! |---|---|---|---|---|
 //! | `joint` | 0 | random | pinned | new scores are 0: they add nothing to the norm, and gelu(0) = 0 |
-//! | `segment` | random | 0 | own | new weights meet values of 0; old tokens have a norm of their own |
+//! | `segment` | random | 0 | own | new weights meet values of 0; old tokens have a separate norm |
 //! | new block | random | 0 in `proj` and `ffn` | fresh | both branches add 0 to the residual stream |
 //!
 //! What keeps it over the first updates: new arrays warm up over their own first updates, and those that start from zero

@@ -1,4 +1,4 @@
-//! Sequences of different lengths in one pass, each with a cache of its own: the weights are read once for all.
+//! Sequences of different lengths in one pass, each with a separate cache: the weights are read once for all.
 
 use super::Model;
 use crate::cache::{Cache, EachCache};

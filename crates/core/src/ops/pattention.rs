@@ -37,7 +37,7 @@ fn dims(x: &Tensor, site: &Site) -> SiteDims {
     }
 }
 
-/// Operations of the products with the keys and with the values of so many tokens.
+/// Operations of the products with the keys and with the values of this number of tokens.
 fn product_flops(dims: SiteDims, tokens: usize) -> usize {
     2 * dims.rows * tokens * (dims.d_in + dims.d_out)
 }

@@ -5,7 +5,7 @@ use crate::tensor::Tensor;
 use std::ops::Range;
 use tokenformer_device::{Result, RowsToStore, Temp};
 
-/// Each span of rows of `x` `[1, R, D]` as a value of its own, `[1, n, D]`.
+/// Each span of rows of `x` `[1, R, D]` as a separate value, `[1, n, D]`.
 pub(crate) fn split_rows(
     rec: &mut Recorder,
     x: &Tensor,

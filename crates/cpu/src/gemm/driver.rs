@@ -89,7 +89,7 @@ impl Upcoming {
         share: 0,
     };
 
-    /// Divides the rows among so many tiles.
+    /// Divides the rows among this number of tiles.
     fn among(self, tiles: usize) -> Self {
         let share = self.rows.div_ceil(tiles.max(1));
         Self { share, ..self }
@@ -414,7 +414,7 @@ unsafe fn pack_strips<P: Element, S: Source<P>, const W: usize>(
 /// Number of rows of A from which on it is worth copying columns of B.
 const MANY_ROWS: usize = 32;
 
-/// Blocks of `b` for a product of so many rows. They are copied to `work` ([`B_LINES`]) unless the kernels can read
+/// Blocks of `b` for a product of this number of rows. They are copied to `work` ([`B_LINES`]) unless the kernels can read
 /// whole panels in place and there are few rows.
 pub(super) fn right<'a, P: Element, S: Source<P>>(
     b: Mat<'a, S>,

@@ -92,7 +92,7 @@ pub fn assert_near(what: &str, got: &[f32], want: &[f64], bar: f64) {
     );
 }
 
-/// Runs with so many threads.
+/// Runs with the given number of threads.
 pub fn exec<T>(threads: usize, run: impl FnOnce(&mut Exec<'_>) -> T) -> T {
     let (pool, mut scratch) = (Pool::new(threads), Scratch::default());
     run(&mut Exec {

@@ -24,7 +24,7 @@ impl Outputs {
     }
 }
 
-/// Runs every kernel with so many threads.
+/// Runs every kernel with the given number of threads.
 pub fn every_kernel(threads: usize) -> Vec<Output> {
     let (pool, mut scratch) = (Pool::new(threads), Scratch::default());
     let mut exec = Exec {

@@ -315,7 +315,7 @@ fn build(value: Value) -> Result<HfTokenizer, String> {
     Ok(inner)
 }
 
-/// Whether the tokens certainly represent the whole word of so many bytes.
+/// Whether the tokens certainly represent the whole word of this number of bytes.
 fn is_covered(model: &ModelWrapper, bytes: usize, tokens: &[Token]) -> bool {
     let has_suffix = match model {
         ModelWrapper::BPE(bpe) => bpe

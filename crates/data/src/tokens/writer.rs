@@ -1,4 +1,4 @@
-//! Writes a token file beside its target and then renames it.
+//! Writes a token file next to its target and then renames it.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};

@@ -11,7 +11,7 @@ const SHARD_END: &str = "_mp_rank_00_optim_states.pt";
 
 /// How the weights of a checkpoint are stored in its folder.
 enum Layout {
-    /// The module is in one file, possibly with slices of the 32-bit weights beside it.
+    /// The module is in one file, possibly with slices of the 32-bit weights next to it.
     Module,
     /// All weights are in slices (ZeRO stage 3).
     Stage3,

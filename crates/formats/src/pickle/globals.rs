@@ -1,6 +1,6 @@
 //! The functions and classes that a pickle may refer to.
 
-/// Packages whose classes appear in training checkpoints beside the weights, as settings and counters. All of their
+/// Packages whose classes appear in training checkpoints with the weights, as settings and counters. All of their
 /// names are allowed and stay opaque.
 const OPAQUE_PACKAGES: &[&str] = &[
     "deepspeed",

@@ -67,7 +67,7 @@ impl TensorSink<'_> {
     }
 }
 
-/// Writes a state dict beside `path`, syncs it and renames it over `path`.
+/// Writes a state dict next to `path`, syncs it and renames it over `path`.
 ///
 /// `data` is called once for each tensor, in order, with its index and the sink for its elements. The same tensors give
 /// the same bytes. There is one storage per tensor; data begins at multiples of 64 bytes, as in PyTorch.

@@ -58,7 +58,7 @@ pub struct Fetched {
 }
 
 /// Downloads the package, or uses `package` (its file, or the folder it was unpacked into), and lists its pictures.
-/// Temporary files are written to a folder beside `out`.
+/// Temporary files are written to a folder next to `out`.
 ///
 /// # Errors
 /// A program is missing or fails, or the package is not the one expected.

@@ -19,7 +19,7 @@ const UNSIGNED_BYTE: u8 = 8;
 /// Limit of elements of a compressed file, whose header may claim far more than it holds.
 const MAX_COMPRESSED: u64 = 4 << 30;
 
-/// The files of an IDX set: in the folder `path`, or beside the file of images that it is.
+/// The files of an IDX set: in the folder `path`, or next to the file of images that it is.
 pub(super) fn find(path: &Path) -> Result<Option<Files>> {
     if path.is_file() {
         let name = path

@@ -1,4 +1,4 @@
-//! The training loss around a growth, update by update, beside that of the same model without the growth.
+//! The training loss around a growth, update by update, compared with that of the same model without the growth.
 
 use super::{Run, band};
 use crate::records::{GrowRecord, Record};

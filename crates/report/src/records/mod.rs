@@ -170,7 +170,7 @@ pub struct GrowRecord {
     pub params_before: u64,
     /// Parameters after the growth.
     pub params_after: u64,
-    /// A short label of what was added, such as `+512 ffn`; plots show it beside the parameter count.
+    /// A short label of what was added, such as `+512 ffn`; plots show it with the parameter count.
     pub summary: String,
     /// Largest absolute difference of any logit on a probe batch, after against before.
     #[serde(deserialize_with = "null_is_nan")]

@@ -86,7 +86,7 @@ pub fn write_events(dir: impl AsRef<Path>, records: &[Record]) -> Result<PathBuf
 const NAME_START: &str = "events.out.tfevents.";
 const NAME_END: &str = ".tokenformer";
 
-/// TensorBoard wants `tfevents` in the name and sorts by name, hence the leading zeros.
+/// TensorBoard wants `tfevents` in the name and sorts by name, which is why there are leading zeros.
 fn file_name(number: u64) -> String {
     format!("{NAME_START}{number:010}{NAME_END}")
 }

@@ -60,7 +60,7 @@ impl<'a> TensorSource<'a> {
     }
 }
 
-/// Writes a `.safetensors` file beside `path`, syncs it and renames it over `path`.
+/// Writes a `.safetensors` file next to `path`, syncs it and renames it over `path`.
 ///
 /// Tensors are laid out by element type and then by name, in any order of the input, as the official writer does. An
 /// existing file, which may be mapped, is replaced and never written to.

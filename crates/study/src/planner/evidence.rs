@@ -15,7 +15,7 @@ const MAX_BYTES: u64 = 256 << 20;
 const PER_RUN: usize = 8;
 /// Learning rate over the run's highest, below which a loss counts as decayed.
 const DECAYED: f64 = 0.2;
-/// The same above which it counts as not decayed; between the two it tells nothing.
+/// The same above which it counts as not decayed; between the two it is ambiguous and is not used.
 const FLAT: f64 = 0.95;
 
 /// A loss that was measured after a training.
@@ -107,7 +107,7 @@ impl Evidence {
             self.push(
                 path,
                 Observation {
-                    // Seeds of one schedule are one training: to leave out one of them would tell the others' loss.
+                    // Seeds of one schedule are one training: leaving out only one of them would leave its loss in the evidence.
                     name: format!("{} {}", end.arm, end.size),
                     stages,
                     loss: end.loss,

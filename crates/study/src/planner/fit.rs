@@ -4,7 +4,7 @@ use super::evidence::Observation;
 use super::law::{Law, PARAMETERS};
 use tokenformer_core::init::normal;
 
-/// Residuals beyond so many standard deviations count linearly (Huber 1964).
+/// Residuals beyond this number of standard deviations count linearly (Huber 1964).
 const HUBER: f64 = 1.345;
 /// Smallest relative error of a measured loss: seeds differ by about this much.
 const LEAST_ERROR: f64 = 0.002;

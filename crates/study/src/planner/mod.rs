@@ -1,8 +1,8 @@
 //! The planner: when, how much and whether to grow, under a budget.
 //!
 //! A [`Law`] is fitted to the losses of the user's own runs ([`Evidence`]), with published exponents as a prior, so that few runs
-//! give wide intervals instead of wrong numbers. Schedules of growth are searched by it, training from scratch at every size
-//! beside them, and all are judged by laws drawn near the fit. Growth is recommended only if it beats the best training
+//! give wide intervals instead of wrong numbers. Schedules of growth are searched by it, together with
+//! training from scratch at every size, and all are judged by laws drawn near the fit. Growth is recommended only if it beats the best training
 //! from scratch in more than 80 % of them.
 
 mod check;

@@ -1,4 +1,4 @@
-//! Schedules of growth under a budget, and training from scratch at every size beside them.
+//! Schedules of growth under a budget, and training from scratch at every size.
 
 use super::law::{Law, Stage};
 use serde::Serialize;

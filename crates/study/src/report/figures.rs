@@ -176,7 +176,7 @@ pub(super) fn forests(analysis: &Analysis) -> Vec<Forest> {
         .collect()
 }
 
-/// Losses around the growths of every arm, of the first seed, beside the base trained on.
+/// Losses around the growths of every arm, of the first seed, compared with the base trained on.
 pub(super) fn zooms(ends: &Ends<'_>) -> Vec<Figure> {
     let graph = &ends.plan.graph;
     let mut starts: Vec<u64> = Vec::new();

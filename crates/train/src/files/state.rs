@@ -61,7 +61,7 @@ pub struct TrainState {
     /// Those of them since the last update that was not skipped.
     #[serde(default)]
     pub skipped_in_row: u64,
-    /// Whether the evaluation that is due after `step` was interrupted, and is to be made again.
+    /// Whether the evaluation that is due after `step` was interrupted, and must be repeated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unevaluated: bool,
     /// Sum of the losses since the last record, and their number.
@@ -81,7 +81,7 @@ pub struct TrainState {
     pub growths: Vec<PastGrowth>,
     /// Updates of each parameter.
     pub updates: BTreeMap<String, u64>,
-    /// What training needs to know of the model beside its configuration.
+    /// Settings of the model that only training needs.
     #[serde(default, skip_serializing_if = "TrainingSettings::is_default")]
     pub training: TrainingSettings,
 }
@@ -161,7 +161,7 @@ pub fn read_state(dir: &Path) -> Result<TrainState> {
         )));
     }
     if state.old_batches.take().is_some() {
-        // Every window was as long as the context, so the tokens tell the windows for any size of batches.
+        // Every window was as long as the context, so the tokens determine the number of windows for any batch size.
         state.windows = state.tokens / state.model.context.max(1) as u64;
     }
     Ok(state)

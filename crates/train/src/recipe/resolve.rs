@@ -34,7 +34,7 @@ impl Resolved {
         toml::to_string(&self.recipe).expect("a recipe is plain data with string keys")
     }
 
-    /// The whole recipe as TOML, each value with a comment that tells where it came from.
+    /// The whole recipe as TOML, each value with a comment that says where it came from.
     pub fn explain(&self) -> String {
         let mut table = String::new();
         let mut lines = String::new();

@@ -1,4 +1,4 @@
-//! The tables of a recipe and their defaults, but for `[model]`, which has a file of its own.
+//! The tables of a recipe and their defaults, except `[model]`, which is in `model.rs`.
 
 use super::model::{ModelTable, yes};
 use crate::schedule::Schedule;
@@ -29,7 +29,7 @@ pub struct Recipe {
     pub train: TrainTable,
     /// AdamW.
     pub optimizer: AdamWConfig,
-    /// An average of the weights beside them.
+    /// A moving average of the weights.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ema: EmaTable,
     /// Learning rate.
@@ -91,7 +91,7 @@ pub struct ImagesTable {
     pub filter: Filter,
     /// Whether small pictures that are all of one size may be resized to another that the model reads.
     pub resize: bool,
-    /// Threads that prepare pictures beside the training; 0 prepares them when they are needed. Results do not depend
+    /// Threads that prepare pictures in parallel with the training; 0 prepares them when they are needed. Results do not depend
     /// on it.
     pub workers: usize,
     /// Random changes, mixtures, smoothing of labels.
@@ -153,7 +153,7 @@ impl Default for TrainTable {
     }
 }
 
-/// `[ema]`: an exponential moving average of the weights, which is evaluated and saved beside them.
+/// `[ema]`: an exponential moving average of the weights, which is evaluated and saved with them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmaTable {
@@ -270,7 +270,7 @@ impl Default for LogTable {
     }
 }
 
-/// `[[grow]]`: a growth after so many steps.
+/// `[[grow]]`: a growth after a number of steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GrowEvent {
@@ -279,7 +279,7 @@ pub struct GrowEvent {
     /// What grows: the keys of [`Growth`] stand in the same table.
     #[serde(flatten)]
     pub growth: Growth,
-    /// A learning-rate schedule of the stage's own, over its steps; without one the old goes on.
+    /// A learning-rate schedule of the stage's own, over its steps; without one the previous schedule continues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
     /// Updates that are first made without the growth, for comparison, and taken back; 0 for none. They end before the
@@ -289,7 +289,7 @@ pub struct GrowEvent {
 }
 
 impl GrowEvent {
-    /// The event without what it asks for beside the growth, which changes nothing of the run.
+    /// The event without its options other than the growth, which changes nothing of the run.
     pub(crate) fn without_control(&self) -> Self {
         Self {
             control: 0,

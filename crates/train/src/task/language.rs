@@ -20,7 +20,7 @@ pub struct Language {
     dataset: Dataset,
     config: ModelConfig,
     seed: u64,
-    /// The tokenizer, as it is kept beside a model.
+    /// The tokenizer, as it is kept next to a model.
     files: [(&'static str, Vec<u8>); 1],
     train_bytes: ScoredBytes,
     held_out_bytes: ScoredBytes,
