@@ -70,26 +70,9 @@ fn a_prepared_dataset_is_trained_on_by_the_command_that_is_printed() {
 fn an_interrupted_run_goes_on_by_the_command_that_is_printed() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
-    let mut train = lab.train(&recipe, "-my runs/2024", &[]);
     // By a flag whose value begins with a dash, as `--out=VALUE`.
-    let args: Vec<_> = [
-        "train",
-        "--config",
-        &recipe,
-        "--out=-my runs/2024",
-        "--threads",
-        "1",
-    ]
-    .map(String::from)
-    .into();
-    train = {
-        let mut command = Command::new(train.get_program());
-        command
-            .args(args)
-            .current_dir(lab.path("."))
-            .stdin(Stdio::null());
-        command
-    };
+    let out = "--out=-my runs/2024";
+    let mut train = lab.command(&["train", "--config", &recipe, out, "--threads", "1"]);
     let records = lab.path("-my runs/2024/metrics.jsonl");
     let mut child = train
         .args(["--set", "train.steps=100000", "--set", "eval.every=0"])

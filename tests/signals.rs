@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Lab, Ran, text_of};
+use common::{Lab, Ran, hear_signals, text_of};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -32,6 +32,7 @@ fn start(lab: &Lab, out: &str, ignored: &str) -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
+    hear_signals(&mut shell);
     shell.spawn().expect("sh runs")
 }
 

@@ -152,7 +152,28 @@ fn lab_command(lab: &Lab, args: &[&str]) -> Command {
         .current_dir(lab.dir.path())
         .env_remove("RUST_BACKTRACE")
         .stdin(Stdio::null());
+    hear_signals(&mut command);
     command
+}
+
+/// Lets the child hear the signals that tests send it. A shell ignores Ctrl-C for the background jobs of a script, the tests
+/// inherit that, and the program would respect it.
+pub fn hear_signals(command: &mut Command) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let reset = || {
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+                // SAFETY: `signal` may be called between fork and exec, and the default needs no handler.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
+            Ok(())
+        };
+        // SAFETY: the closure only calls `signal`, which is safe in a forked child, and allocates nothing.
+        unsafe { command.pre_exec(reset) };
+    }
+    #[cfg(not(unix))]
+    let _ = command;
 }
 
 /// A path as text; the paths of these tests are.
