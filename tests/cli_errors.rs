@@ -706,7 +706,7 @@ fn prompts_that_are_no_text_or_too_long_are_refused() {
     );
 }
 
-/// Runs where no file can grow beyond so many blocks of 512 bytes: what a full disk looks like.
+/// Runs with a limit on file sizes, in blocks of 512 bytes, which acts like a full disk.
 #[cfg(unix)]
 fn limited(lab: &Lab, blocks: u32, command: &Command) -> Command {
     let mut shell = Command::new("sh");

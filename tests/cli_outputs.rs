@@ -84,7 +84,7 @@ fn what_is_read_is_not_written() {
         fail(lab.command(args), 2, &["--to", "which is read"]);
     }
     let before = files(&lab.path("run"));
-    // Files beside or instead of those of a model, a dataset, a run.
+    // Files added to, or in place of, those of a model, a dataset, a run.
     let inside = format!("{checkpoint}/pytorch_model.bin");
     let samples = |path: &str| {
         let args = [
@@ -157,7 +157,7 @@ fn exported_files_are_replaced_with_force_only() {
     );
     succeed(export(&["--force"]));
     fail(export(&[]), 2, &there);
-    // The configuration of another model beside it is not lost either way.
+    // The configuration of another model in the same folder is not lost either way.
     lab.file("out/config.json", "{}");
     fail(export(&["--force"]), 1, &["out/config.json"]);
     assert_eq!(fs::read(lab.path("out/config.json")).expect("kept"), b"{}");

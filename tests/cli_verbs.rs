@@ -1,4 +1,4 @@
-//! Every verb on a run, a checkpoint and a plain model folder; growth as a command beside growth in a recipe.
+//! Every verb on a run, a checkpoint and a plain model folder; growth as a command compared with growth in a recipe.
 
 mod common;
 

@@ -285,7 +285,7 @@ fn rates_of_other_sizes() {
         std::fs::read_to_string(newest(&lab.path("run")).join("state.json")).expect("a state");
     let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
     let params = &state["training"]["params"];
-    // 48 tokens beside a base of 24.
+    // 48 tokens added to a base of 24.
     assert_eq!(
         params["blocks.0.ffn.segments.0.values"]["lr_scale"].as_f64(),
         Some(0.5)

@@ -76,7 +76,7 @@ fn growing_by_nothing_changes_no_byte() {
         "nothing.toml",
         "[[grow]]\nat_step = 7\nffn = \"+0\"\n[[grow]]\nat_step = 13\nqkv = \"=16\"\nfreeze_old = true\n",
     );
-    // Every step around a planned growth is recorded, whatever the outcome.
+    // Every step around a planned growth is recorded, also when the growth adds nothing.
     let every_step = ["--set", "log.every=1"];
     succeed(lab.train(&plain, "plain", &every_step));
     let ran = succeed(lab.train(&nothing, "nothing", &every_step));

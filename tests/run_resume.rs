@@ -33,7 +33,7 @@ ffn = "+16"
 freeze_old = true
 "#;
 
-/// Growths of a plain Transformer: new blocks that add nothing, then copies beside which all others stand still. The
+/// Growths of a plain Transformer: new blocks that add nothing, then copies, while all other arrays are frozen. The
 /// moments of the optimizer are rounded.
 const PLAIN_GROWTHS: &str = r#"
 [[grow]]

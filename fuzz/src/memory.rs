@@ -72,7 +72,7 @@ fn times() -> usize {
     })
 }
 
-/// Runs a reader, which may hold twice the input's size and a fixed number of bytes beside it.
+/// Runs a reader, which may hold twice the input's size plus a fixed number of bytes.
 pub fn bounded<T>(input: &[u8], fixed_bytes: usize, run: impl FnOnce() -> T) -> T {
     let limit = HELD.load(Relaxed) + (times() * input.len() + fixed_bytes) as isize;
     LIMIT.store(limit, Relaxed);

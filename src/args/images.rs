@@ -33,7 +33,7 @@ pub struct ImageArgs {
     /// The colour behind transparent pixels [default: 255,255,255].
     #[arg(long, value_name = "R,G,B", requires = "images", value_parser = values::color)]
     pub background: Option<[u8; 3]>,
-    /// Leave pictures as they are stored, whatever their EXIF orientation.
+    /// Leave pictures as they are stored and ignore their EXIF orientation.
     #[arg(long, requires = "images")]
     pub as_stored: bool,
     /// Take JPEG files that end early, with grey for what is missing.

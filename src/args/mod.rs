@@ -137,7 +137,7 @@ mod tests {
         take_dashes(Cli::command()).debug_assert();
     }
 
-    /// Every verb that does something teaches by an example that is a command line of its own.
+    /// The help of every verb that does something has an example that is a complete command line.
     #[test]
     fn every_verb_has_examples_that_parse() {
         fn visit(command: &clap::Command, path: &str, examples: &mut Vec<(String, String)>) {

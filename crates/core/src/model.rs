@@ -213,7 +213,7 @@ impl Model {
         })
     }
 
-    /// The configuration as it now stands.
+    /// The current configuration.
     pub fn config(&self) -> ModelConfig {
         let s = &self.spec;
         ModelConfig {

@@ -149,7 +149,7 @@ impl Site {
         }
     }
 
-    /// The `τ` of a joint norm, as it now stands.
+    /// The current `τ` of a joint norm.
     pub(crate) fn tau(&self) -> f64 {
         self.tau
     }

@@ -735,7 +735,7 @@ fn copied_blocks_say_how_far_they_move_the_function() {
         assert!(!report.preserving && report.max_logit_diff > 0.01);
         assert_eq!(report.max_logit_diff, max_abs_difference(&before, &after));
         assert_eq!((report.layers_before, report.layers_after), (2, 5));
-        // In their order, from the first on, and once more.
+        // Copies take the blocks in their order and start over after the last one.
         let arrays: std::collections::BTreeMap<_, _> = weights(&model).into_iter().collect();
         for (new, old) in [(2, 0), (3, 1), (4, 0)] {
             let (new, old) = (format!("blocks.{new}."), format!("blocks.{old}."));

@@ -43,7 +43,7 @@ fn a_step_on_images_allocates_nothing() {
                 reserved.push(device.usage().temporary_reserved);
             }
             let allocated: Vec<u64> = counts.windows(2).map(|w| w[1] - w[0]).collect();
-            // A recomputed block has a tape of its own, whose lists are small and not kept.
+            // A recomputed block records on a separate tape, whose lists are small and not kept.
             let most = match recompute {
                 Recompute::Blocks => 8 * case.config.layers() as u64,
                 Recompute::None | Recompute::Scores => 0,

@@ -51,7 +51,7 @@ fn a_share_whose_thread_is_held_up_is_done_by_the_others() {
     let (tasks, done) = (31, AtomicUsize::new(0));
     let started = Instant::now();
     pool.run(tasks, &|task, _| {
-        // The first task of the first share waits for all others, most of its own share among them.
+        // The first task of the first share waits for all others, which include most tasks of the same share.
         while task == 0 && done.load(Ordering::Relaxed) < tasks - 1 {
             assert!(started.elapsed() < Duration::from_secs(60), "nobody helps");
             std::thread::yield_now();

@@ -368,7 +368,7 @@ fn a_file_is_read_once_whatever_leads_to_it() {
     let folder = dir.path().join("folder");
     let (texts, stats) = read_paths(&[&a, &a, &folder.join("sub"), &folder, &folder]).unwrap();
     assert_eq!(texts, ["a", "b"]);
-    // The file twice more, its hard link, and each folder once more.
+    // The file is given two more times, its hard link and each folder a second time.
     assert_eq!((stats.files, stats.repeats), (2, 5));
 }
 

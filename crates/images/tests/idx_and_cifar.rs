@@ -175,7 +175,7 @@ fn both_kinds_of_cifar_are_read() {
     let train = pictures(30, 32, 32, 3);
     let ten = scratch.path().join("ten");
     let folder = ten.join("cifar-10-batches-bin");
-    // Five files; the places are told apart by file, so that only the first has pictures of its own here.
+    // Five files; the places are told apart by file, so only the first file has distinct pictures here.
     write(
         &folder.join("data_batch_1.bin"),
         &cifar(&train, |n| vec![n as u8 % 10]),

@@ -185,7 +185,7 @@ fn a_lost_picture_is_an_error_with_its_name() {
         // The position stayed, so the same batch can be asked for again.
         assert_eq!(loader.position(), 2);
         std::fs::write(&path, &bytes).unwrap();
-        // A worker may have tried the picture once more before it was there again.
+        // A worker may have tried the picture a second time before it was there again.
         let again = loader.next(5).or_else(|_| loader.next(5));
         assert_eq!(again.unwrap().images, [2, 3, 4, 5, 6]);
         std::fs::remove_file(&path).unwrap();

@@ -266,7 +266,7 @@ fn a_resume_begins_a_file_and_leaves_those_before_as_they_are() {
     assert_eq!(events(second).len(), 3 * 6, "three steps of six values");
     assert_eq!(shown(dir.path()), events(&written(&records)));
 
-    // It goes on in its file, and is resumed once more, without a step that is new.
+    // It continues in its file, and is then resumed a second time without a new step.
     records.push(train(8, 0.25));
     write_events(dir.path(), &records).unwrap();
     assert_eq!(files(dir.path()).len(), 2);

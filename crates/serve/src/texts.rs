@@ -327,7 +327,7 @@ fn encode(
             let help = "shorten it, or set truncate to true to leave out its beginning";
             return Err(ApiError::field("prompt", expected, got, help));
         }
-        // At least half of the context stays for the prompt, whatever is to follow.
+        // At least half of the context stays for the prompt, for any `max_tokens`.
         let kept = context - max_tokens.min(context / 2);
         tokens.drain(..tokens.len() - kept);
     }

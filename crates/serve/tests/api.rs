@@ -150,7 +150,7 @@ fn probabilities_of_an_echoed_prompt_have_the_shape_that_harnesses_read() {
             assert!(top.values().any(|l| l.as_f64() == Some(got)));
         }
     }
-    // What is half a character has a name of its own.
+    // A token that is half a character is named by its bytes.
     assert_eq!(value["choices"][1]["logprobs"]["tokens"][0], "bytes:\\xc3");
     let nothing_new =
         json!({"model": "a", "prompt": "ab", "max_tokens": 0, "logprobs": 0, "echo": true});

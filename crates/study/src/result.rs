@@ -48,7 +48,7 @@ pub struct NodeResult {
     pub counted_flops: f64,
     /// Highest learning rate.
     pub lr: f64,
-    /// Seconds of its own updates.
+    /// Seconds spent in this run's updates.
     pub seconds: f64,
     /// The machine and the number of threads.
     pub machine: String,

@@ -1,4 +1,4 @@
-//! The output of a run: records in `metrics.jsonl`, lines for whoever watches, and the report made of all of it.
+//! The output of a run: records in `metrics.jsonl`, lines for the terminal, and the report made from both.
 
 use crate::error::Result;
 use crate::evaluate::Evaluation;

@@ -1,4 +1,4 @@
-//! Dataset folders: the description beside files that are whole.
+//! Dataset folders: a fuzzed description next to valid files.
 
 use tokenformer_data::{Dataset, Document, DocumentSource, PrepareOptions, prepare};
 

@@ -321,7 +321,7 @@ impl ModelConfig {
 
     /// Floating-point operations of one token's forward pass at context length `t`, two per multiply-add:
     /// `2·body + 4·L·D·t + 2·V·D`, where `body` are the numbers of all matrices of the blocks (paper, table 3; no credit
-    /// for the causal mask). Of an image model, those of an image over its positions, whatever `t` is.
+    /// for the causal mask). For an image model `t` is ignored and the image's number of positions is used.
     pub fn forward_flops_per_token(&self, t: usize) -> f64 {
         if !self.input.is_tokens() {
             return self.forward_flops() / self.context as f64;

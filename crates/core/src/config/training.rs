@@ -141,7 +141,7 @@ pub struct ParamTraining {
     /// Growths before its birth. The gradients of each generation are clipped by their own norm, so that those of
     /// new arrays, which are large at first, do not shrink the updates of old ones.
     pub generation: u32,
-    /// Updates of its own over which its learning rate rises linearly from 0, for arrays that are younger than the
+    /// Number of updates, counted from the growth, over which the learning rate rises linearly from 0, for arrays that are younger than the
     /// run: see `docs/growth.md`.
     pub warmup: u64,
 }

@@ -25,7 +25,7 @@ struct Group {
     bytes: u64,
 }
 
-/// Number of groups: few enough to bound the memory, but so many that each is a small part of the text.
+/// Number of groups: few enough to bound the memory, and enough that each is a small part of the text.
 const GROUPS: usize = 1 << 16;
 
 /// What must be known about all documents before the first one is written.

@@ -158,7 +158,7 @@ fn check_classes(
     Ok(())
 }
 
-/// The pictures in a folder and below it, whatever their classes.
+/// The pictures in a folder and below it, of every class.
 #[derive(Debug, Default)]
 pub struct Listed {
     /// Files from the folder on, in byte order of their names.

@@ -43,7 +43,7 @@ impl Planner<'_> {
                     },
                 }),
                 name: format!("s{seed}/{}", arm.name),
-                // The base's rate is that of its own length.
+                // The base's rate is the one tuned for its length.
                 rate: for_length(at_base, profile.base_steps, longest),
                 checks: true,
             },

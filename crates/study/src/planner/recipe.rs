@@ -107,7 +107,7 @@ impl Sizes {
                 }),
             }
             seen += tokens;
-            // A stage has at least an update of its own.
+            // Every stage has at least one update.
             done = steps(seen).max(done + 1);
         }
         planned.train.steps = done;

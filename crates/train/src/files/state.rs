@@ -46,7 +46,7 @@ pub struct TrainState {
     pub stage: u32,
     /// Tokens seen.
     pub tokens: u64,
-    /// Windows (samples) drawn so far: the position in the data, whatever the size of the batches.
+    /// Windows (samples) drawn so far: the position in the data, which does not depend on the batch size.
     #[serde(default)]
     pub windows: u64,
     /// What version 0.1.0 counted instead of windows; [`read_state`] takes it away.
