@@ -2,6 +2,9 @@
 #include "cuda_emu.h"
 #include "prelude.cuh"
 
+namespace attention {
+#include "attention.cu"
+}
 namespace elementwise {
 #include "elementwise.cu"
 }
