@@ -2,8 +2,8 @@
 #include "cuda_emu.h"
 #include "prelude.cuh"
 
-namespace attention {
-#include "attention.cu"
+namespace flash_attention {
+#include "flash_attention.cu"
 }
 namespace elementwise {
 #include "elementwise.cu"

@@ -3,7 +3,7 @@
 
 #![warn(missing_docs)]
 
-pub mod attention;
+
 #[cfg(feature = "emulator")]
 mod emulated;
 mod gpu;

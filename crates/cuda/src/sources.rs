@@ -22,7 +22,7 @@ macro_rules! sources {
 }
 
 /// All files of kernels.
-pub const SOURCES: &[Source] = sources!["attention", "elementwise"];
+pub const SOURCES: &[Source] = sources!["elementwise", "flash_attention"];
 
 impl Source {
     /// The names of the kernels in the file. A name stands directly after `KERNEL(` or `KERNEL_BOUNDED(`, also where

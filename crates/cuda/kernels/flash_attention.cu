@@ -136,7 +136,7 @@ DEV void store_rows(u16* rows, int ld, int first, int row, int limit, int channe
 // o [B*T_q, H*C] and, unless null, log_sums [B, H, T_q], the logarithms of the softmax denominators. A block takes
 // 64 MT queries of a head: grid (tiles, H, B).
 template <int CP, int MT, int BN>
-DEV void attention_forward(const u16* q, const u16* k, const u16* v, u16* o, float* log_sums, const Attention& a) {
+DEV void flash_forward(const u16* q, const u16* k, const u16* v, u16* o, float* log_sums, const Attention& a) {
   const int P = CP + 8, BM = 64 * MT, TILE = BN * P;
   DYN_SHARED(u16, smem);
   u16 *qs = smem, *stages = smem + BM * P;
@@ -224,7 +224,7 @@ DEV void attention_forward(const u16* q, const u16* k, const u16* v, u16* o, flo
 }
 
 // delta [B, H, T_q] = the sum over the channels of o * d_o; 16 lanes a row of a head, `rows` = B*T_q.
-KERNEL(attention_delta, (const u16* o, const u16* d_o, float* delta, u32 rows, u32 queries, u32 heads, u32 channels, u32 ld)) {
+KERNEL(flash_delta, (const u16* o, const u16* d_o, float* delta, u32 rows, u32 queries, u32 heads, u32 channels, u32 ld)) {
   u64 item = thread_number() / 16;
   u32 lane = threadIdx.x & 15, h = (u32)(item % heads);
   u64 row = item / heads;
@@ -243,10 +243,10 @@ KERNEL(attention_delta, (const u16* o, const u16* d_o, float* delta, u32 rows, u
   if (row < rows && lane == 0) delta[(row / queries * heads + h) * queries + row % queries] = sum;
 }
 
-// dk and dv, replaced; delta is that of attention_delta. A block takes 64 MT keys of a head and streams queries:
+// dk and dv, replaced; delta is that of flash_delta. A block takes 64 MT keys of a head and streams queries:
 // grid (tiles, H, B). Everything is transposed, a row of a warp's registers is a key.
 template <int CP, int MT, int BQ>
-DEV void attention_backward_keys(const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums,
+DEV void flash_backward_keys(const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums,
                                  const float* delta, u16* dk, u16* dv, const Attention& a) {
   const int P = CP + 8, BM = 64 * MT, TILE = BQ * P, STAGE = 2 * TILE + 4 * BQ;
   DYN_SHARED(u16, smem);
@@ -324,7 +324,7 @@ DEV void attention_backward_keys(const u16* q, const u16* k, const u16* v, const
 
 // dq, replaced. A block takes 64 MT queries of a head and streams keys: grid (tiles, H, B).
 template <int CP, int MT, int BN>
-DEV void attention_backward_queries(const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums,
+DEV void flash_backward_queries(const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums,
                                     const float* delta, u16* dq, const Attention& a) {
   const int P = CP + 8, BM = 64 * MT, TILE = BN * P;
   DYN_SHARED(u16, smem);
@@ -388,27 +388,27 @@ DEV void attention_backward_queries(const u16* q, const u16* k, const u16* v, co
 
 // The kernels for CP channels: tile of rows / 64, rows streamed at a time. Shared memory, in bytes, with P = 2 (CP + 8)
 // bytes a row: forward P (64 MT + 4 BN), keys P (128 MT + 4 BQ) + 16 BQ, queries P (128 MT + 4 BN), all below the 99 KiB
-// of the smallest architecture. `attention.rs` has the same table.
+// of the smallest architecture. `flash.rs` has the same table.
 #define SIZES u32 queries, u32 keys, u32 key_stride, u32 heads, u32 channels, u32 causal, u32 ld_q, u32 ld_k, u32 ld_v, u32 ld_o, float scale
 #define ATTENTION {(int)queries, (int)keys, (int)key_stride, (int)heads, (int)channels, (int)causal, (int)ld_q, (int)ld_k, (int)ld_v, (int)ld_o, scale}
 #define FORWARD (const u16* q, const u16* k, const u16* v, u16* o, float* log_sums, SIZES)
 #define KEYS (const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums, const float* delta, u16* dk, u16* dv, SIZES)
 #define QUERIES (const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums, const float* delta, u16* dq, SIZES)
-#define RUN_FORWARD(CP, MT, BN) { Attention a = ATTENTION; attention_forward<CP, MT, BN>(q, k, v, o, log_sums, a); }
-#define RUN_KEYS(CP, MT, BQ) { Attention a = ATTENTION; attention_backward_keys<CP, MT, BQ>(q, k, v, d_o, log_sums, delta, dk, dv, a); }
-#define RUN_QUERIES(CP, MT, BN) { Attention a = ATTENTION; attention_backward_queries<CP, MT, BN>(q, k, v, d_o, log_sums, delta, dq, a); }
-KERNEL_BOUNDED(attention_forward_32, 128, 2, FORWARD) RUN_FORWARD(32, 2, 64)
-KERNEL_BOUNDED(attention_forward_64, 128, 2, FORWARD) RUN_FORWARD(64, 2, 64)
-KERNEL_BOUNDED(attention_forward_80, 128, 2, FORWARD) RUN_FORWARD(80, 2, 64)
-KERNEL_BOUNDED(attention_forward_96, 128, 2, FORWARD) RUN_FORWARD(96, 2, 32)
-KERNEL_BOUNDED(attention_forward_128, 128, 2, FORWARD) RUN_FORWARD(128, 2, 32)
-KERNEL_BOUNDED(attention_backward_keys_32, 128, 2, KEYS) RUN_KEYS(32, 2, 32)
-KERNEL_BOUNDED(attention_backward_keys_64, 128, 2, KEYS) RUN_KEYS(64, 2, 32)
-KERNEL_BOUNDED(attention_backward_keys_80, 128, 2, KEYS) RUN_KEYS(80, 1, 32)
-KERNEL_BOUNDED(attention_backward_keys_96, 128, 2, KEYS) RUN_KEYS(96, 1, 32)
-KERNEL_BOUNDED(attention_backward_keys_128, 128, 2, KEYS) RUN_KEYS(128, 1, 32)
-KERNEL_BOUNDED(attention_backward_queries_32, 128, 2, QUERIES) RUN_QUERIES(32, 2, 64)
-KERNEL_BOUNDED(attention_backward_queries_64, 128, 2, QUERIES) RUN_QUERIES(64, 2, 32)
-KERNEL_BOUNDED(attention_backward_queries_80, 128, 3, QUERIES) RUN_QUERIES(80, 1, 64)
-KERNEL_BOUNDED(attention_backward_queries_96, 128, 3, QUERIES) RUN_QUERIES(96, 1, 32)
-KERNEL_BOUNDED(attention_backward_queries_128, 128, 3, QUERIES) RUN_QUERIES(128, 1, 32)
+#define RUN_FORWARD(CP, MT, BN) { Attention a = ATTENTION; flash_forward<CP, MT, BN>(q, k, v, o, log_sums, a); }
+#define RUN_KEYS(CP, MT, BQ) { Attention a = ATTENTION; flash_backward_keys<CP, MT, BQ>(q, k, v, d_o, log_sums, delta, dk, dv, a); }
+#define RUN_QUERIES(CP, MT, BN) { Attention a = ATTENTION; flash_backward_queries<CP, MT, BN>(q, k, v, d_o, log_sums, delta, dq, a); }
+KERNEL_BOUNDED(flash_forward_32, 128, 2, FORWARD) RUN_FORWARD(32, 2, 64)
+KERNEL_BOUNDED(flash_forward_64, 128, 2, FORWARD) RUN_FORWARD(64, 2, 64)
+KERNEL_BOUNDED(flash_forward_80, 128, 2, FORWARD) RUN_FORWARD(80, 2, 64)
+KERNEL_BOUNDED(flash_forward_96, 128, 2, FORWARD) RUN_FORWARD(96, 2, 32)
+KERNEL_BOUNDED(flash_forward_128, 128, 2, FORWARD) RUN_FORWARD(128, 2, 32)
+KERNEL_BOUNDED(flash_backward_keys_32, 128, 2, KEYS) RUN_KEYS(32, 2, 32)
+KERNEL_BOUNDED(flash_backward_keys_64, 128, 2, KEYS) RUN_KEYS(64, 2, 32)
+KERNEL_BOUNDED(flash_backward_keys_80, 128, 2, KEYS) RUN_KEYS(80, 1, 32)
+KERNEL_BOUNDED(flash_backward_keys_96, 128, 2, KEYS) RUN_KEYS(96, 1, 32)
+KERNEL_BOUNDED(flash_backward_keys_128, 128, 2, KEYS) RUN_KEYS(128, 1, 32)
+KERNEL_BOUNDED(flash_backward_queries_32, 128, 2, QUERIES) RUN_QUERIES(32, 2, 64)
+KERNEL_BOUNDED(flash_backward_queries_64, 128, 2, QUERIES) RUN_QUERIES(64, 2, 32)
+KERNEL_BOUNDED(flash_backward_queries_80, 128, 3, QUERIES) RUN_QUERIES(80, 1, 64)
+KERNEL_BOUNDED(flash_backward_queries_96, 128, 3, QUERIES) RUN_QUERIES(96, 1, 32)
+KERNEL_BOUNDED(flash_backward_queries_128, 128, 3, QUERIES) RUN_QUERIES(128, 1, 32)

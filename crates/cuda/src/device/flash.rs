@@ -1,4 +1,4 @@
-//! Launches of the attention kernels in `kernels/attention.cu`: bf16 rows, f32 log-denominators.
+//! Launches of the attention kernels in `kernels/flash_attention.cu`: bf16 rows, f32 log-denominators.
 
 use crate::gpu::{Address, Arg, Gpu, Launch, Result};
 use tokenformer_device::AttentionDims;
@@ -29,15 +29,15 @@ macro_rules! size {
         Size {
             channels: $channels,
             forward: (
-                concat!("attention_forward_", $channels),
+                concat!("flash_forward_", $channels),
                 tiles($forward.0, $forward.1),
             ),
             keys: (
-                concat!("attention_backward_keys_", $channels),
+                concat!("flash_backward_keys_", $channels),
                 tiles($keys.0, $keys.1),
             ),
             queries: (
-                concat!("attention_backward_queries_", $channels),
+                concat!("flash_backward_queries_", $channels),
                 tiles($queries.0, $queries.1),
             ),
         }
@@ -48,7 +48,7 @@ const fn tiles(rows: usize, streamed: usize) -> Tiles {
     Tiles { rows, streamed }
 }
 
-/// The table at the end of `attention.cu`: rows of a block and streamed rows, forward, for the gradients of keys, and
+/// The table at the end of `flash_attention.cu`: rows of a block and streamed rows, forward, for the gradients of keys, and
 /// for those of queries.
 const SIZES: [Size; 5] = [
     size!(32, (128, 64), (128, 32), (128, 64)),
@@ -111,7 +111,7 @@ fn sizes(dims: &AttentionDims) -> [Arg; 11] {
 
 /// Launches a kernel over tiles of `rows` rows of all heads.
 unsafe fn launch(
-    gpu: &(impl Gpu + ?Sized),
+    gpu: &dyn Gpu,
     dims: &AttentionDims,
     kernel: &str,
     tiles: usize,
@@ -147,7 +147,7 @@ unsafe fn launch(
 /// # Safety
 /// The addresses are those of tensors of these shapes on this GPU.
 pub unsafe fn forward(
-    gpu: &(impl Gpu + ?Sized),
+    gpu: &dyn Gpu,
     dims: &AttentionDims,
     [q, k, v]: [Address; 3],
     o: Address,
@@ -178,7 +178,7 @@ pub unsafe fn forward(
 /// The addresses are those of tensors of these shapes on this GPU; `o` and `log_sums` are results of [`forward`].
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn backward(
-    gpu: &(impl Gpu + ?Sized),
+    gpu: &dyn Gpu,
     dims: &AttentionDims,
     [q, k, v]: [Address; 3],
     o: Address,
@@ -195,7 +195,7 @@ pub unsafe fn backward(
     // Sixteen lanes sum a row of a head.
     let blocks = (rows * dims.heads).div_ceil(THREADS as usize / 16);
     let sums = Launch {
-        kernel: "attention_delta",
+        kernel: "flash_delta",
         grid: [blocks as u32, 1, 1],
         block: [THREADS, 1, 1],
         shared: 0,
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_table_is_that_of_the_kernels() {
-        let text = include_str!("../kernels/attention.cu");
+        let text = include_str!("../../kernels/flash_attention.cu");
         for size in SIZES {
             for ((name, tiles), run) in [
                 (size.forward, "RUN_FORWARD"),
