@@ -38,6 +38,13 @@ DEV void mma_16816(float d[4], const u32 a[4], const u32 b[2]) {
 #endif
 
 #define ALL_LANES 0xffffffffu
+#ifndef INFINITY
+#define INFINITY __uint_as_float(0x7f800000u)
+#endif
+// A lambda that a device function calls.
+#define LAMBDA(...) [=](__VA_ARGS__)
+
+DEV u32 least(u32 a, u32 b) { return a < b ? a : b; }
 
 // Numbers in memory are f32 or bf16 (as u16); kernels compute in f32.
 DEV float load(const float* p, u64 i) { return p[i]; }

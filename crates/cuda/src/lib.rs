@@ -3,12 +3,14 @@
 
 #![warn(missing_docs)]
 
+mod device;
 #[cfg(feature = "emulator")]
 mod emulated;
 mod gpu;
 mod planned;
 mod sources;
 
+pub use device::Cuda;
 #[cfg(feature = "emulator")]
 pub use emulated::Emulated;
 pub use gpu::{Address, Arg, Factor, Gemm, Gpu, GpuError, Launch, Memory, Number};

@@ -22,7 +22,14 @@ macro_rules! sources {
 }
 
 /// All files of kernels.
-pub const SOURCES: &[Source] = sources!["elementwise"];
+pub const SOURCES: &[Source] = sources![
+    "elementwise",
+    "rows",
+    "theta",
+    "attention_rows",
+    "loss",
+    "optimizer",
+];
 
 impl Source {
     /// The names of the kernels in the file. A name stands directly after `KERNEL(` or `KERNEL_BOUNDED(`, also where
