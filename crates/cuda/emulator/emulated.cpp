@@ -2,11 +2,29 @@
 #include "cuda_emu.h"
 #include "prelude.cuh"
 
-namespace flash_attention {
+namespace elementwise_cu {
+#include "elementwise.cu"
+}
+namespace rows_cu {
+#include "rows.cu"
+}
+namespace theta_cu {
+#include "theta.cu"
+}
+namespace attention_rows_cu {
+#include "attention_rows.cu"
+}
+namespace flash_attention_cu {
 #include "flash_attention.cu"
 }
-namespace elementwise {
-#include "elementwise.cu"
+namespace gemm_cu {
+#include "gemm.cu"
+}
+namespace loss_cu {
+#include "loss.cu"
+}
+namespace optimizer_cu {
+#include "optimizer.cu"
 }
 
 // Runs a kernel. Returns null, or what was wrong; the text is valid until the next launch.

@@ -42,6 +42,13 @@ DEV void mma_16816(float d[4], const u32 a[4], const u32 b[2]) {
 #endif
 
 #define ALL_LANES 0xffffffffu
+#ifndef INFINITY
+#define INFINITY __uint_as_float(0x7f800000u)
+#endif
+// A lambda that a device function calls.
+#define LAMBDA(...) [=](__VA_ARGS__)
+
+DEV u32 least(u32 a, u32 b) { return a < b ? a : b; }
 
 // 16 bytes, which one instruction loads or stores.
 struct __align__(16) Line { u32 w[4]; };

@@ -274,6 +274,11 @@ impl Gpu for Emulated {
         self.check_guards("a product")
     }
 
+    /// None, so that a kernel that writes beyond the end of a temporary is noticed.
+    fn segment_bytes(&self) -> usize {
+        0
+    }
+
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }

@@ -207,8 +207,13 @@ pub trait Gpu: Send + Sync + fmt::Debug {
     /// The memory that there is.
     fn memory(&self) -> Result<Memory>;
 
-    /// Whether nothing is computed: numbers that are read are 0.
-    fn is_dry_run(&self) -> bool {
-        false
+    /// Bytes of the segments that memory for temporaries is cut from; with 0, every temporary is allocated separately.
+    fn segment_bytes(&self) -> usize {
+        32 << 20
+    }
+
+    /// Bytes that the implementation holds for libraries, beyond what was allocated.
+    fn scratch_bytes(&self) -> usize {
+        0
     }
 }

@@ -9,6 +9,8 @@ use std::sync::PoisonError;
 pub struct Planned {
     name: String,
     total: usize,
+    segment_bytes: usize,
+    scratch_bytes: usize,
     state: Mutex<State>,
 }
 
@@ -24,8 +26,22 @@ impl Planned {
         Self {
             name: name.into(),
             total,
+            segment_bytes: 32 << 20,
+            scratch_bytes: 0,
             state: Mutex::new(State { used: 0, next: 256 }),
         }
+    }
+
+    /// A stand-in for another GPU, of its whole memory.
+    ///
+    /// # Errors
+    /// If the GPU does not say how much memory it has.
+    pub fn of(gpu: &dyn Gpu) -> Result<Self> {
+        Ok(Self {
+            segment_bytes: gpu.segment_bytes(),
+            scratch_bytes: gpu.scratch_bytes(),
+            ..Self::new(gpu.describe(), gpu.memory()?.total)
+        })
     }
 }
 
@@ -88,7 +104,11 @@ impl Gpu for Planned {
         })
     }
 
-    fn is_dry_run(&self) -> bool {
-        true
+    fn segment_bytes(&self) -> usize {
+        self.segment_bytes
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.scratch_bytes
     }
 }

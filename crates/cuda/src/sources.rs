@@ -22,7 +22,16 @@ macro_rules! sources {
 }
 
 /// All files of kernels.
-pub const SOURCES: &[Source] = sources!["elementwise", "flash_attention"];
+pub const SOURCES: &[Source] = sources![
+    "elementwise",
+    "rows",
+    "theta",
+    "attention_rows",
+    "flash_attention",
+    "gemm",
+    "loss",
+    "optimizer",
+];
 
 impl Source {
     /// The names of the kernels in the file. A name stands directly after `KERNEL(` or `KERNEL_BOUNDED(`, also where

@@ -1,10 +1,10 @@
 //! The attention kernels on the emulator, in several orders of threads, against attention in f64.
 #![cfg(feature = "emulator")]
 
-mod common;
+mod memory;
 
-use common::{Memory, emulated, random_bf16};
-use tokenformer_cuda::{Number, attention};
+use memory::{Memory, emulated, random_bf16};
+use tokenformer_cuda::{Number, flash};
 use tokenformer_device::AttentionDims;
 use tokenformer_device::reference::{attention as exact, attention_backward as exact_backward};
 
@@ -53,10 +53,10 @@ fn check(dims: AttentionDims, seed: u32) {
     let qkv = [q.at(), k.at(), v.at()];
     // SAFETY: tensors of these shapes.
     unsafe {
-        attention::forward(&gpu, &dims, qkv, o.at(), Some(log_sums.at())).unwrap();
+        flash::forward(&gpu, &dims, qkv, o.at(), Some(log_sums.at())).unwrap();
         let gradients = [dq.at(), dk.at(), dv.at()];
         let (o, log_sums, d_o, delta) = (o.at(), log_sums.at(), d_o.at(), delta.at());
-        attention::backward(&gpu, &dims, qkv, o, log_sums, d_o, gradients, delta).unwrap();
+        flash::backward(&gpu, &dims, qkv, o, log_sums, d_o, gradients, delta).unwrap();
     }
     let wide: Vec<Vec<f64>> = inputs
         .iter()
@@ -163,7 +163,7 @@ fn large_scores_do_not_overflow() {
     let [at_q, at_k, at_v] = [&q, &k, &v].map(|x| Memory::from(&gpu, x, Number::Bf16));
     let o = Memory::new(&gpu, len, Number::Bf16);
     // SAFETY: tensors of these shapes.
-    unsafe { attention::forward(&gpu, &dims, [at_q.at(), at_k.at(), at_v.at()], o.at(), None) }
+    unsafe { flash::forward(&gpu, &dims, [at_q.at(), at_k.at(), at_v.at()], o.at(), None) }
         .unwrap();
     let wide = [&q, &k, &v].map(|x| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
     let (want, _) = exact(dims, [&wide[0][..], &wide[1], &wide[2]]);
@@ -186,9 +186,9 @@ fn the_order_of_threads_changes_no_bit() {
             let qkv = [q.at(), k.at(), v.at()];
             // SAFETY: tensors of these shapes.
             unsafe {
-                attention::forward(&gpu, &dims, qkv, o.at(), Some(logs.at())).unwrap();
+                flash::forward(&gpu, &dims, qkv, o.at(), Some(logs.at())).unwrap();
                 let gradients = [dq.at(), dk.at(), dv.at()];
-                attention::backward(
+                flash::backward(
                     &gpu,
                     &dims,
                     qkv,

@@ -3,10 +3,10 @@
 
 use tokenformer_cuda::{Address, Emulated, Gpu, Number};
 
-/// The emulator, unless it was built without a C++ compiler. With `TOKENFORMER_EMULATED_LIBRARY` it runs the kernels of
+/// The emulator, unless it was built without a C++ compiler. With `TOKENFORMER_EMULATED_KERNELS` it runs the kernels of
 /// that library, so that the same checks run on mutants and on builds with sanitizers.
 pub fn emulated(seed: u32) -> Option<Emulated> {
-    if let Some(library) = std::env::var_os("TOKENFORMER_EMULATED_LIBRARY") {
+    if let Some(library) = std::env::var_os("TOKENFORMER_EMULATED_KERNELS") {
         // SAFETY: the variable names a build of the emulated kernels.
         return Some(unsafe { Emulated::from_library(&library, seed) }.unwrap());
     }
