@@ -32,16 +32,13 @@ impl Planned {
         }
     }
 
-    /// A stand-in for another GPU, of its whole memory.
-    ///
-    /// # Errors
-    /// If the GPU does not say how much memory it has.
-    pub fn of(gpu: &dyn Gpu) -> Result<Self> {
-        Ok(Self {
+    /// A stand-in for another GPU. Its memory has no end: a plan says what a run needs also where that does not fit.
+    pub fn of(gpu: &dyn Gpu) -> Self {
+        Self {
             segment_bytes: gpu.segment_bytes(),
             scratch_bytes: gpu.scratch_bytes(),
-            ..Self::new(gpu.describe(), gpu.memory()?.total)
-        })
+            ..Self::new(gpu.describe(), usize::MAX / 2)
+        }
     }
 }
 

@@ -22,9 +22,12 @@ impl Form {
     /// The form of buffers of a role.
     pub fn of(role: Role, _precision: Precision) -> Self {
         match role {
-            Role::Weight | Role::Moment | Role::Gradient | Role::Activation | Role::Scores => {
-                Self::F32
-            }
+            Role::Weight
+            | Role::Moment
+            | Role::Gradient
+            | Role::Statistic
+            | Role::Activation
+            | Role::Scores => Self::F32,
             Role::HalfMoment => Self::BF16,
             Role::Accumulator => Self::F64,
             Role::Index => Self::U32,
