@@ -2,33 +2,85 @@
 
 use crate::usage;
 use std::sync::Arc;
-use tokenformer_core::{Device, Precision};
+use tokenformer_core::{Device, DeviceError, Precision};
 use tokenformer_cpu::Cpu;
+use tokenformer_cuda::{Cuda, Driver, Planned};
 use tokenformer_train::Result;
 
-/// Makes a device that computes in a precision on the given number of threads, one per core if none are given.
-type Open = fn(Option<usize>, Precision) -> Arc<dyn Device>;
+/// Makes a device that computes in a precision on the given number of threads, one per core if none are given; `at` is
+/// what follows the name and a colon.
+type Open = fn(at: Option<&str>, threads: Option<usize>, Precision) -> Result<Arc<dyn Device>>;
 
 /// Devices by name; the first one is the default.
-const DEVICES: &[(&str, Open)] = &[("cpu", |threads, precision| {
-    Cpu::with_precision(threads, precision)
-})];
+const DEVICES: &[(&str, Open)] = &[
+    ("cpu", |at, threads, precision| match at {
+        None => Ok(Cpu::with_precision(threads, precision)),
+        Some(at) => Err(unknown(&format!("cpu:{at}"))),
+    }),
+    ("cuda", |at, _, precision| cuda(at, precision)),
+    #[cfg(feature = "cuda-emulator")]
+    ("cuda-emulated", |at, _, precision| emulated(at, precision)),
+];
 
-/// The device of a name.
+/// The device of a name, which is one of a machine that may have several (`cuda:1`), or a GPU of some memory that is not
+/// there, for plans (`cuda:80GiB`).
 pub fn open(
     name: Option<&str>,
     threads: Option<usize>,
     precision: Precision,
 ) -> Result<Arc<dyn Device>> {
-    let names: Vec<&str> = DEVICES.iter().map(|(name, _)| *name).collect();
-    let name = name.unwrap_or(names[0]);
-    match DEVICES.iter().find(|(known, _)| *known == name) {
-        Some((_, open)) => Ok(open(threads, precision)),
-        None => Err(usage(
-            "--device",
-            &names.join(", "),
-            name,
-            "leave it out for the CPU",
-        )),
+    let name = name.unwrap_or(DEVICES[0].0);
+    let (kind, at) = match name.split_once(':') {
+        Some((kind, at)) => (kind, Some(at)),
+        None => (name, None),
+    };
+    match DEVICES.iter().find(|(known, _)| *known == kind) {
+        Some((_, open)) => open(at, threads, precision),
+        None => Err(unknown(name)),
     }
+}
+
+fn unknown(name: &str) -> tokenformer_train::Error {
+    let names: Vec<&str> = DEVICES.iter().map(|(name, _)| *name).collect();
+    let help = "leave it out for the CPU; cuda:1 is the second GPU, and plans take cuda:80GiB";
+    usage("--device", &names.join(", "), name, help)
+}
+
+fn cuda(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
+    let ordinal = match at {
+        None => 0,
+        Some(at) => at.parse().map_err(|_| unknown(&format!("cuda:{at}")))?,
+    };
+    let driver = Driver::open(ordinal).map_err(|missing| DeviceError::Unavailable {
+        device: format!("cuda:{ordinal}"),
+        expected: "an NVIDIA GPU, its driver, and the libraries NVRTC and cuBLASLt of CUDA 12 or 13"
+            .into(),
+        got: missing.to_string(),
+        help: "install what is missing, or leave --device out for the CPU; `tokenformer doctor` shows what was found"
+            .into(),
+    })?;
+    Ok(Cuda::new(Arc::new(driver), precision))
+}
+
+/// The GPU of a name like `cuda:80GiB`, which is not there: its bytes, and a device that counts them.
+pub fn planned(name: Option<&str>, precision: Precision) -> Option<(u64, Arc<dyn Device>)> {
+    let size = name?.strip_prefix("cuda:")?.strip_suffix("GiB")?;
+    let bytes = size.parse::<u32>().ok().filter(|gib| *gib > 0)?;
+    let bytes = u64::from(bytes) << 30;
+    let gpu = Planned::new(format!("a GPU of {size} GiB"), usize::try_from(bytes).ok()?);
+    Some((bytes, Cuda::new(Arc::new(gpu), precision)))
+}
+
+/// Emulated threads run in the order that the number after the colon chooses.
+#[cfg(feature = "cuda-emulator")]
+fn emulated(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
+    let wrong = |at| unknown(&format!("cuda-emulated:{at}"));
+    let order = at.map_or(Ok(0), |at| at.parse().map_err(|_| wrong(at)))?;
+    let gpu = tokenformer_cuda::Emulated::new(order).map_err(|missing| DeviceError::Unavailable {
+        device: "cuda-emulated".into(),
+        expected: "a C++ compiler when the program is built".into(),
+        got: missing.to_string(),
+        help: "install one and build again".into(),
+    })?;
+    Ok(Cuda::new(Arc::new(gpu), precision))
 }

@@ -123,7 +123,7 @@ pub struct ComputeArgs {
     /// Threads to use [default: one per core]. Results do not depend on it.
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub threads: Option<usize>,
-    /// What computes [default: cpu].
+    /// What computes: cpu, cuda, or cuda:1 for the second GPU; plans take cuda:80GiB [default: cpu].
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
 }

@@ -21,6 +21,8 @@ struct Output {
     blocking: Blocking,
     compute: String,
     memory_available_bytes: Option<u64>,
+    /// What was found for `--device cuda`.
+    cuda: Vec<(String, String)>,
 }
 
 /// How products are cut to fit the caches, which changes their speed and no result.
@@ -51,6 +53,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         },
         compute: device.describe(),
         memory_available_bytes: memory::available_bytes(),
+        cuda: tokenformer_cuda::driver_report(),
     };
     if args.json {
         print_json(&output);
@@ -80,6 +83,9 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     match output.memory_available_bytes {
         Some(bytes) => outln!("memory         {} available", human_bytes(bytes)),
         None => outln!("memory         unknown"),
+    }
+    for (what, found) in &output.cuda {
+        outln!("{:<14} {found}", format!("cuda {what}"));
     }
     if output.simd_used != output.simd_detected {
         outln!("note: TOKENFORMER_SIMD lowers the vector units in use");

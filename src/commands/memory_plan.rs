@@ -2,6 +2,7 @@
 
 use super::{dataset, device_in, print_json};
 use crate::args::InspectArgs;
+use crate::devices;
 use std::path::Path;
 use tokenformer_core::Recompute;
 use tokenformer_core::presets::Preset;
@@ -20,7 +21,9 @@ const PROGRAM_BYTES: u64 = 16 << 20;
 struct Output {
     /// The plan with the settings of the recipe.
     recompute: Recompute,
+    /// Bytes that are free on this machine, or those of the GPU that the plan is for.
     available_bytes: Option<u64>,
+    device: String,
     modes: Vec<Footprint>,
 }
 
@@ -29,7 +32,11 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     let mut resolved = resolve(recipe, &args.sets)?;
     dataset::locate(&mut resolved, recipe)?;
     let recipe = resolved.recipe;
-    let device = device_in(&args.compute, recipe.train.precision)?;
+    let planned = devices::planned(args.compute.device.as_deref(), recipe.train.precision);
+    let (device, gpu_bytes) = match planned {
+        Some((bytes, device)) => (device, Some(bytes)),
+        None => (device_in(&args.compute, recipe.train.precision)?, None),
+    };
     let (vocab, held_out) = match recipe.data.dir.as_str() {
         "" => (without_data(&recipe)?, 0),
         dir if is_image_dataset(Path::new(dir)) => {
@@ -45,14 +52,19 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     let around = Circumstances {
         vocab,
         held_out,
-        base_bytes: memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes),
+        base_bytes: match gpu_bytes {
+            // The program itself is not on the GPU.
+            Some(_) => 0,
+            None => memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes),
+        },
     };
     let modes = (Recompute::ALL.into_iter())
         .map(|recompute| Footprint::plan(&recipe, recompute, &device, around))
         .collect::<Result<Vec<_>>>()?;
     let output = Output {
         recompute: recipe.train.recompute,
-        available_bytes: memory::available_bytes(),
+        available_bytes: gpu_bytes.or_else(memory::available_bytes),
+        device: device.describe(),
         modes,
     };
     match args.json {
@@ -60,6 +72,19 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
         false => print(&output),
     }
     Ok(())
+}
+
+/// Says what would fit where the plan does not.
+fn say_if_too_large(output: &Output, peak_bytes: u64) {
+    let Some(available) = output.available_bytes.filter(|bytes| *bytes < peak_bytes) else {
+        return;
+    };
+    let smaller = output.modes.iter().find(|m| m.peak_bytes <= available);
+    let help = match smaller {
+        Some(mode) => format!("train.recompute = \"{}\" does", mode.recompute),
+        None => "use a smaller train.batch, with more train.accumulate, or a smaller model".into(),
+    };
+    outln!("this does not fit into the memory of {}: {help}", output.device);
 }
 
 /// The vocabulary of a recipe whose dataset is not there: its own, or that of its preset.
@@ -118,5 +143,6 @@ fn print(output: &Output) {
             human_bytes(mode.peak_bytes),
             human_bytes(mode.base_bytes)
         );
+        say_if_too_large(output, mode.peak_bytes);
     }
 }

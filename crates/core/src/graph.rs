@@ -19,7 +19,7 @@ use crate::site::Site;
 use crate::tensor::{Tensor, Var};
 use std::ops::Range;
 use std::sync::Arc;
-use tokenformer_device::{Buffer, Device, Result, RotaryTable, SharedTemp, Temp};
+use tokenformer_device::{Buffer, Device, Result, Role, RotaryTable, SharedTemp, Temp};
 
 pub use crate::ops::{LossTargets, OutputHead};
 
@@ -396,7 +396,7 @@ impl<'m> Graph<'m> {
         weight: &'m Param,
         bias: Option<&'m Param>,
     ) -> Result<Tensor> {
-        let (y, op) = ops::Linear::forward(&mut self.rec, x, weight, bias, 1.0)?;
+        let (y, op) = ops::Linear::forward(&mut self.rec, x, weight, bias, 1.0, Role::Activation)?;
         self.note(op.map(Node::Linear));
         Ok(y)
     }
@@ -479,7 +479,7 @@ impl<'m> Graph<'m> {
             let batch = y.shape()[0];
             let factors = match dropping.fill(branch, batch, numbers) {
                 true => {
-                    let mut factors = g.rec.temp(batch)?;
+                    let mut factors = g.rec.statistics(batch)?;
                     g.rec.device.write(numbers, &mut factors)?;
                     Some(factors)
                 }
@@ -531,7 +531,14 @@ impl<'m> Graph<'m> {
     /// If the device fails.
     pub fn logits(&mut self, hidden: &Tensor, head: OutputHead<'m>) -> Result<Tensor> {
         let OutputHead { table, bias, scale } = head;
-        let (y, op) = ops::Linear::forward(&mut self.rec, hidden.clone(), table, bias, scale)?;
+        let (y, op) = ops::Linear::forward(
+            &mut self.rec,
+            hidden.clone(),
+            table,
+            bias,
+            scale,
+            Role::Statistic,
+        )?;
         self.note(op.map(Node::Linear));
         Ok(y)
     }

@@ -149,11 +149,11 @@ impl StepState {
         generations.dedup();
         let (len, groups) = (slots * Adam::SCALARS, generations.len());
         Ok(Self {
-            scalars: device.alloc(len, Role::Activation)?,
+            scalars: device.alloc(len, Role::Statistic)?,
             host: vec![0.0; len],
             sums: device.alloc(groups, Role::Accumulator)?,
             host_sums: vec![0.0; groups],
-            factors: device.alloc(groups, Role::Activation)?,
+            factors: device.alloc(groups, Role::Statistic)?,
             generations,
         })
     }

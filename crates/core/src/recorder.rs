@@ -27,6 +27,11 @@ impl Recorder {
         Temp::new(&self.device, len, Role::Activation)
     }
 
+    /// As [`Recorder::temp`], for numbers that a device does not round.
+    pub fn statistics(&self, len: usize) -> Result<Temp> {
+        Temp::new(&self.device, len, Role::Statistic)
+    }
+
     /// Counts floating-point operations.
     pub fn count(&mut self, flops: usize) {
         self.flops += flops as u64;

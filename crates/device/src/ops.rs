@@ -15,6 +15,9 @@ pub enum Role {
     Gradient,
     /// A value that flows through the network, or its gradient.
     Activation,
+    /// Numbers about rows that must not be rounded as activations may be: statistics of norms, log-denominators, losses,
+    /// soft targets, logits that leave the device, factors.
+    Statistic,
     /// Scores that a fused operation stores for its backward pass: possibly rounded, never read by other operations.
     Scores,
     /// A sum over many numbers, in the largest precision that the device has.

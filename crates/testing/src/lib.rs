@@ -1,4 +1,5 @@
-//! An allocator that counts what is allocated, for the tests of several crates.
+//! What the tests of several crates share: an allocator that counts what is allocated, random numbers, and the operations of
+//! devices against the plain f64 device ([`operations`]).
 //!
 //! ```
 //! #[global_allocator]
@@ -8,6 +9,11 @@
 //! assert_eq!(text.len(), 1 << 20);
 //! assert!((1 << 20..1 << 21).contains(&most_bytes));
 //! ```
+
+pub mod operations;
+mod random;
+
+pub use random::Random;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

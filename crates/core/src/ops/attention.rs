@@ -37,7 +37,7 @@ impl Attention {
         };
         let mut o = rec.temp(batch * length * width)?;
         let mut log_sums = match rec.records() {
-            true => Some(rec.temp(dims.stats_len())?),
+            true => Some(rec.statistics(dims.stats_len())?),
             false => None,
         };
         let buffers = [&*qkv[0].data, &*qkv[1].data, &*qkv[2].data];

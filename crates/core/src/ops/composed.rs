@@ -71,7 +71,7 @@ impl FusedSite for Composed<'_> {
             }
             None => {
                 let len = dims.rows * site.groups();
-                let mut stats = Temp::new(self.device, len, Role::Activation)?;
+                let mut stats = Temp::new(self.device, len, Role::Statistic)?;
                 self.device.theta(site, &mut weights, &mut stats)?;
             }
         }

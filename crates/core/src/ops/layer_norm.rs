@@ -22,7 +22,7 @@ impl<'m> LayerNorm<'m> {
         affine: Option<[&'m Param; 2]>,
         eps: f32,
     ) -> Result<(Tensor, Option<Self>)> {
-        let (mut y, mut stats) = (rec.temp(x.data.len())?, rec.temp(x.rows() * 2)?);
+        let (mut y, mut stats) = (rec.temp(x.data.len())?, rec.statistics(x.rows() * 2)?);
         let buffers = affine.map(|params| params.map(Param::value));
         rec.device
             .layer_norm(&x.data, buffers, eps, x.width(), &mut y, &mut stats)?;

@@ -3,7 +3,7 @@
 use super::{Backward, Recorder};
 use crate::param::Param;
 use crate::tensor::{Tensor, Var};
-use tokenformer_device::{Buffer, Device, Matmul, Operand, Output, Result, Write};
+use tokenformer_device::{Buffer, Device, Matmul, Operand, Output, Result, Role, Temp, Write};
 
 /// `Y = scale · X·Wᵀ + b`.
 pub(crate) struct Linear<'m> {
@@ -15,17 +15,18 @@ pub(crate) struct Linear<'m> {
 }
 
 impl<'m> Linear<'m> {
-    /// `x` `[B, T, inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]`: `[B, T, outputs]`.
+    /// `x` `[B, T, inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]`: `[B, T, outputs]`, numbers of a role.
     pub fn forward(
         rec: &mut Recorder,
         x: Tensor,
         weight: &'m Param,
         bias: Option<&'m Param>,
         scale: f32,
+        role: Role,
     ) -> Result<(Tensor, Option<Self>)> {
         let [batch, length, inputs] = x.shape();
         let outputs = weight.shape()[0];
-        let mut y = rec.temp(x.rows() * outputs)?;
+        let mut y = Temp::new(&rec.device, x.rows() * outputs, role)?;
         let product = Matmul {
             a: Operand::rows(&x.data, inputs),
             b: Operand::transposed(weight.value(), inputs),

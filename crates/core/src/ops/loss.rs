@@ -48,12 +48,12 @@ impl Loss {
         let targets = match targets {
             LossTargets::Classes(classes) => (Temp::indices(&rec.device, classes)?, true),
             LossTargets::Soft(weights) => {
-                let mut soft = rec.temp(weights.len())?;
+                let mut soft = rec.statistics(weights.len())?;
                 rec.device.write(weights, &mut soft)?;
                 (soft, false)
             }
         };
-        let mut losses = rec.temp(hidden.rows())?;
+        let mut losses = rec.statistics(hidden.rows())?;
         let mut d_hidden = match gradients {
             Some(_) => Some(rec.temp(hidden.data.len())?),
             None => None,

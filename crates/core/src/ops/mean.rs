@@ -29,7 +29,7 @@ impl Mean {
         let sequence = Temp::indices(&rec.device, index)?;
         factors.clear();
         factors.resize(batch, 1.0 / length as f32);
-        let (mut inverse, mut sum) = (rec.temp(batch)?, rec.temp(batch * width)?);
+        let (mut inverse, mut sum) = (rec.statistics(batch)?, rec.temp(batch * width)?);
         rec.device.write(factors, &mut inverse)?;
         rec.device.zero(&mut sum)?;
         rec.device

@@ -61,7 +61,7 @@ impl<'m> Pattention<'m> {
                 let keeps = rec.recompute != Recompute::Scores;
                 let scores = if keeps { dims.rows * site.tokens() } else { 0 };
                 let scores = Temp::new(&rec.device, scores, Role::Scores)?;
-                Some([scores, rec.temp(dims.rows * site.groups())?])
+                Some([scores, rec.statistics(dims.rows * site.groups())?])
             }
             false => None,
         };
@@ -161,7 +161,7 @@ pub(crate) fn last_weights(rec: &Recorder, x: &Tensor, site: &Site) -> Result<Ve
         ..dims(x, site)
     };
     let mut weights = rec.temp(used.tokens())?;
-    let mut stats = rec.temp(used.groups())?;
+    let mut stats = rec.statistics(used.groups())?;
     let composed = Composed { device };
     composed.scores(&used, &last, dims, &mut weights)?;
     device.theta(&used, &mut weights, &mut stats)?;

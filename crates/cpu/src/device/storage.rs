@@ -28,7 +28,9 @@ impl Form {
     /// The form of buffers of a role.
     pub(super) fn of(role: Role) -> Self {
         match role {
-            Role::Weight | Role::Moment | Role::Gradient | Role::Activation => Self::F32,
+            Role::Weight | Role::Moment | Role::Gradient | Role::Activation | Role::Statistic => {
+                Self::F32
+            }
             Role::HalfMoment => Self::Bf16,
             Role::Scores => Self::Scores,
             Role::Accumulator => Self::F64,

@@ -1,0 +1,286 @@
+//! Whole models on the CUDA device, emulated: losses and gradients against the plain f64 device, exact growth, decoding,
+//! recomputation, training.
+#![cfg(feature = "emulator")]
+
+mod common;
+
+use common::device;
+use std::sync::Arc;
+use tokenformer_core::config::{Family, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta};
+use tokenformer_core::device::reference::Reference;
+use tokenformer_core::generate::Session;
+use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
+use tokenformer_core::optim::{AdamW, AdamWConfig};
+use tokenformer_core::{Device, Gradients, Graph, Model, Precision, Recompute};
+
+const BATCH: usize = 2;
+
+fn spec() -> ModelSpec {
+    ModelSpec {
+        vocab: 29,
+        width: 16,
+        layers: 2,
+        heads: 2,
+        context: 10,
+        slots: Slots {
+            qkv: 12,
+            proj: 10,
+            ffn: 20,
+        },
+        theta: Theta::L2NormGelu,
+        norm: NormSpan::Joint,
+        positions: Positions::Rotary {
+            fraction: 0.5,
+            base: 10_000.0,
+        },
+        final_norm: NormKind::Affine,
+        ..ModelSpec::default()
+    }
+}
+
+/// A plain Transformer with learned positions, affine norms and biases.
+fn gpt2() -> ModelSpec {
+    ModelSpec {
+        family: Family::Gpt,
+        slots: Slots::default(),
+        mlp_hidden: 40,
+        positions: Positions::Learned,
+        block_norm: NormKind::Affine,
+        bias: true,
+        ..spec()
+    }
+}
+
+fn fresh(device: &Arc<dyn Device>, spec: &ModelSpec) -> Model {
+    Model::fresh(device, &spec.build().expect("a valid model"), 3).expect("memory")
+}
+
+fn tokens(seed: u64, len: usize) -> Vec<u32> {
+    tokenformer_testing::Random::new(seed).tokens(len, 29)
+}
+
+fn host(device: &dyn Device, buffer: &tokenformer_core::device::Buffer) -> Vec<f32> {
+    let mut host = vec![0.0; buffer.len()];
+    device.read(buffer, &mut host).expect("read");
+    host
+}
+
+/// The mean loss of a fixed batch, and the gradients of all parameters.
+fn learn(model: &Model, recompute: Recompute) -> (f64, Gradients) {
+    let device = model.device();
+    let (inputs, targets) = (tokens(1, BATCH * 10), tokens(2, BATCH * 10));
+    let mut gradients = Gradients::zeros(device, model.params()).expect("memory");
+    let mut g = Graph::training(device, &mut gradients).recomputing(recompute);
+    let weight = 1.0 / inputs.len() as f32;
+    let losses = model.loss(&mut g, &inputs, &targets, BATCH, weight);
+    let losses = losses.unwrap_or_else(|error| panic!("{error}"));
+    g.backward().unwrap_or_else(|error| panic!("{error}"));
+    let mean = losses.iter().map(|x| f64::from(*x)).sum::<f64>() / losses.len() as f64;
+    (mean, gradients)
+}
+
+fn all_gradients(model: &Model, gradients: &Gradients) -> Vec<Vec<f32>> {
+    let of = |p| host(&**model.device(), gradients.get(p).expect("trainable"));
+    model.each_param().map(of).collect()
+}
+
+fn norm(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Fails unless loss and gradients are those of the plain device: those of a parameter within `bar` of their norm.
+fn check_gradients(spec: &ModelSpec, order: u32, precision: Precision, bar: f64) {
+    let Some(fast) = device(order, precision) else {
+        return;
+    };
+    let plain: Arc<dyn Device> = Reference::new();
+    let [fast, plain] = [&fast, &plain].map(|device| fresh(device, spec));
+    let (loss, got) = learn(&fast, Recompute::None);
+    let (want_loss, want) = learn(&plain, Recompute::None);
+    assert!((loss - want_loss).abs() < bar, "{loss} is not {want_loss}");
+    let (got, want) = (all_gradients(&fast, &got), all_gradients(&plain, &want));
+    let all = want.iter().map(|g| norm(g).powi(2)).sum::<f64>().sqrt();
+    for ((got, want), param) in got.iter().zip(&want).zip(plain.each_param()) {
+        let off: Vec<f32> = got.iter().zip(want).map(|(g, w)| g - w).collect();
+        // A gradient that nearly vanishes is the small rest of large sums.
+        let error = norm(&off) / norm(want).max(1e-3 * all);
+        assert!(error < bar, "{}: {error:e}: {spec:?}", param.name());
+    }
+}
+
+#[test]
+fn gradients_of_token_formers() {
+    for (order, theta) in Theta::ALL.into_iter().enumerate() {
+        for norm in [NormSpan::Joint, NormSpan::Segment] {
+            let spec = ModelSpec {
+                theta,
+                norm,
+                ..spec()
+            };
+            check_gradients(&spec, order as u32, Precision::F32, 5e-5);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_plain_transformers() {
+    for (order, causal) in [(0, true), (2, false)] {
+        let spec = ModelSpec { causal, ..gpt2() };
+        check_gradients(&spec, order, Precision::F32, 5e-5);
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Growth by tokens with zero keys changes no bit of the logits, and the grown model learns.
+#[test]
+fn growth_is_exact() {
+    for (order, norm) in [(1, NormSpan::Joint), (2, NormSpan::Segment)] {
+        let Some(device) = device(order, Precision::F32) else {
+            return;
+        };
+        let mut model = fresh(&device, &ModelSpec { norm, ..spec() });
+        let text = tokens(5, BATCH * 10);
+        let before = model.infer(&text, BATCH).expect("logits");
+        let growth = Growth {
+            qkv: Amount::Add(7),
+            proj: Amount::Add(130),
+            ffn: Amount::Add(40),
+            ..Growth::default()
+        };
+        let birth = Birth {
+            stage: 1,
+            step: 1,
+            seed: 7,
+        };
+        let probe = Probe::Tokens {
+            tokens: &text,
+            batch: BATCH,
+        };
+        let report = grow(&mut model, &growth, birth, probe).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(report.max_logit_diff, 0.0, "{norm:?}");
+        let after = model.infer(&text, BATCH).expect("logits");
+        assert_eq!(bits(&before), bits(&after), "{norm:?}");
+        let (_, gradients) = learn(&model, Recompute::None);
+        assert!(
+            all_gradients(&model, &gradients)
+                .iter()
+                .flatten()
+                .all(|g| g.is_finite())
+        );
+    }
+}
+
+/// Decoding with a cache gives the logits of a full pass: with the emulator's products, to the bit.
+#[test]
+fn decoding_is_a_full_pass() {
+    for spec in [spec(), gpt2()] {
+        let Some(device) = device(2, Precision::F32) else {
+            return;
+        };
+        let model = fresh(&device, &spec);
+        let text = tokens(6, 10);
+        let whole = model.infer(&text, 1).expect("logits");
+        for first in [1, 4] {
+            let mut session = Session::new(&model, 10).expect("a cache");
+            session.feed(&text[..first]).expect("room");
+            for (at, token) in text.iter().enumerate().skip(first) {
+                session.feed(&[*token]).expect("room");
+                let want = &whole[at * 29..][..29];
+                assert_eq!(bits(session.logits()), bits(want), "token {at}");
+            }
+        }
+    }
+}
+
+/// What is recomputed has the same bits.
+#[test]
+fn recomputation_changes_nothing() {
+    let Some(device) = device(2, Precision::F32) else {
+        return;
+    };
+    let model = fresh(&device, &spec());
+    let [kept, scores, blocks] = [Recompute::None, Recompute::Scores, Recompute::Blocks]
+        .map(|recompute| all_gradients(&model, &learn(&model, recompute).1));
+    for other in [scores, blocks] {
+        for (kept, other) in kept.iter().zip(&other) {
+            assert_eq!(bits(kept), bits(other));
+        }
+    }
+}
+
+/// Losses of a few updates, which also clip and decay.
+fn losses(device: &Arc<dyn Device>, spec: &ModelSpec) -> Vec<f64> {
+    let mut model = fresh(device, spec);
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &model).expect("memory");
+    let step = |_| {
+        let (loss, gradients) = learn(&model, Recompute::None);
+        optimizer
+            .step(&mut model, &gradients, 1e-2)
+            .expect("an update");
+        loss
+    };
+    (0..4).map(step).collect()
+}
+
+#[test]
+fn training_goes_as_on_the_plain_device() {
+    let Some(fast) = device(2, Precision::F32) else {
+        return;
+    };
+    let plain: Arc<dyn Device> = Reference::new();
+    let [got, want] = [&fast, &plain].map(|device| losses(device, &spec()));
+    for (got, want) in got.iter().zip(&want) {
+        assert!((got - want).abs() < 1e-4, "{got} is not {want}");
+    }
+    assert!(got[3] < got[0] - 0.5, "{got:?}");
+}
+
+/// A dry run takes the memory that the run takes, and computes nothing.
+#[test]
+fn a_dry_run_takes_the_same_memory() {
+    let Some(device) = device(0, Precision::F32) else {
+        return;
+    };
+    let dry = device.dry_run().expect("a dry run");
+    let usages = [&device, &dry].map(|device| {
+        let model = fresh(device, &spec());
+        let mut optimizer = AdamW::new(AdamWConfig::default(), &model).expect("memory");
+        let mut model = model;
+        let (_, gradients) = learn(&model, Recompute::None);
+        let during = device.usage();
+        optimizer
+            .step(&mut model, &gradients, 1e-2)
+            .expect("an update");
+        (during, device.usage())
+    });
+    assert_eq!(usages[0], usages[1]);
+    assert!(usages[0].0.persistent > 0 && usages[0].0.temporary > 0);
+}
+
+/// Memory that is not there is an error that says how much is missing, and the device stays usable.
+#[test]
+fn memory_that_cannot_be_had_is_an_error() {
+    let Some(gpu) = common::gpu(0) else { return };
+    let gpu = Arc::new(gpu.with_memory(1 << 20));
+    let device: Arc<dyn Device> = tokenformer_cuda::Cuda::new(gpu, Precision::F32);
+    use tokenformer_core::device::{DeviceError, Role, Temp};
+    for len in [1 << 19, usize::MAX / 2] {
+        let error = Temp::new(&device, len, Role::Activation).expect_err("no memory");
+        assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+        let error = device.alloc(len, Role::Weight).expect_err("no memory");
+        assert!(error.to_string().contains("help:"), "{error}");
+    }
+    assert_eq!(device.usage().total(), 0);
+    let text = tokens(1, 10);
+    let model = fresh(&device, &spec());
+    assert!(
+        model
+            .infer(&text, 1)
+            .expect("memory")
+            .iter()
+            .all(|x| x.is_finite())
+    );
+}
