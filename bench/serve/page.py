@@ -20,6 +20,8 @@ from server import server
 
 
 DOCS = Path(__file__).parents[2] / "docs"
+# The demo has learnt to write Rust.
+PROMPT = "/// Returns the number of"
 STEPS = 800
 RECIPE = f"""
 [data]
@@ -80,7 +82,8 @@ def main():
             expect(panes).to_have_count(2)
             chosen = [panes.nth(i).locator("select").input_value() for i in range(2)]
             assert chosen == ["2 m", "1 m"], chosen
-            page.get_by_label("Text to continue").fill("Once upon")
+            page.get_by_label("Text to continue").fill(PROMPT)
+            page.get_by_label("Temperature").fill("0.4")
             page.get_by_label("Text to continue").press("Control+Enter")
             expect(panes.nth(0).locator(".token").first).to_be_visible()
             expect(page.get_by_role("button", name="Continue")).to_be_enabled(timeout=60_000)

@@ -9,6 +9,7 @@
 //! | [`dataset`]       | opening a dataset folder, verified |
 //! | [`sampler`]       | shuffled training batches, a pure function of (seed, file, index) |
 //! | [`eval`]          | windows that score every token of a text exactly once |
+//! | [`token_rows`]    | rows of tokens from JSON |
 //! | [`crate_sources`] | real text that is always there: the sources of the crates in `Cargo.lock` |
 //!
 //! Everything is deterministic: the same documents, options and seed give the same bytes, for any
@@ -24,6 +25,7 @@ mod permutation;
 pub mod prepare;
 pub mod sampler;
 mod text;
+pub mod token_rows;
 pub mod tokenizer;
 pub mod tokens;
 

@@ -1,4 +1,4 @@
-//! An allocator that counts what is allocated, for the tests of several crates.
+//! What the tests of several crates share: small models ([`models`]), and an allocator that counts what is allocated.
 //!
 //! ```
 //! #[global_allocator]
@@ -9,12 +9,14 @@
 //! assert!((1 << 20..1 << 21).contains(&most_bytes));
 //! ```
 
+pub mod models;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The system allocator with counters. A test program that calls a function of this crate must install it as its global
-/// allocator.
+/// The system allocator with counters. A test program that calls one of the functions beside it must install it as its
+/// global allocator.
 #[derive(Clone, Copy, Debug)]
 pub struct Watching;
 
