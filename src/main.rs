@@ -8,7 +8,6 @@ mod devices;
 mod outputs;
 mod shell;
 mod signals;
-mod token_rows;
 mod ui;
 
 use args::{Cli, Command};

@@ -1,99 +1,102 @@
-"""Throughput, time to first token, and an hour's worth of rude clients, on one machine.
+"""Throughput, time to first token, and ten minutes of rude clients, on one machine.
 
     python load.py speed path/to/tokenformer MODEL_DIR [--streams 16] [--tokens 64] [--rounds 3] [--threads 2]
+        [--stage 1] [--peer eager,compile] [--steady 20]
     python load.py soak path/to/tokenformer MODEL_DIR [--seconds 600] [--threads 2]
 
 `speed` compares streams at once with one alone, in turn, and prints tokens per second, the ratio, and the median time to the
-first token of each. `soak` lets clients join, leave, send half a body and read slowly; it prints the server's memory after a
+first token of each. With `--stage` each round also has one and all streams of the first stages alone, with `--peer` a loop in
+PyTorch (`peer.py`); the server then does nothing. `--steady` adds so many seconds of clients that ask again and again.
+`soak` lets clients join, leave, send half a body and read slowly; it prints the server's memory after a
 warm-up and at the end, and every answer that a well-behaved client did not deserve.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import random
 import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlparse
 
+from client import end_of_document, prompt, steady, stream, together
 from server import server
 
-WORDS = "the of and to in a is that it was for on are as with his they at be this from have or by one had not but what".split()
+
+@contextlib.contextmanager
+def peer(mode, args):
+    """A function that lets the loop in PyTorch make one round, while the block runs."""
+    flags = ["--mode", mode, "--streams", args.streams, "--tokens", args.tokens, "--threads", args.threads]
+    command = [sys.executable, Path(__file__).parent / "peer.py", *flags]
+    process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if process.stdout.readline() != "ready\n":
+        raise SystemExit(f"the loop in PyTorch did not start: {mode}")
+
+    def round():
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    try:
+        yield round
+    finally:
+        process.stdin.close()
+        process.wait()
 
 
-def prompt(rng, words):
-    return " ".join(rng.choice(WORDS) for _ in range(words))
+def spread(values):
+    digits = 1 if max(values) >= 20 else 3
+    return {"median": round(statistics.median(values), digits), "all": [round(value, digits) for value in values]}
 
 
-def stream(address, body):
-    """Seconds to the first token, the tokens and the seconds in all, of one text."""
-    place = urlparse(address)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=600)
-    started = time.perf_counter()
-    connection.request("POST", "/v1/completions", json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}))
-    response = connection.getresponse()
-    if response.status != 200:
-        raise RuntimeError(f"{response.status} {response.read(500)!r}")
-    first, used = None, 0
-    for line in response:
-        if line.startswith(b"data: {"):
-            first = first or time.perf_counter() - started
-            message = json.loads(line[6:])
-            if "error" in message:
-                raise RuntimeError(message["error"]["message"])
-            used = message.get("usage", {}).get("completion_tokens", used)
-    return first, used, time.perf_counter() - started
-
-
-def together(address, streams, tokens, seed, eod):
-    rng = random.Random(seed)
-    bodies = [
-        {"prompt": prompt(rng, 24), "max_tokens": tokens, "seed": i, "temperature": 1, "logit_bias": {str(eod): -100}}
-        for i in range(streams)
-    ]
-    answers = [None] * streams
-
-    def run(i):
-        answers[i] = stream(address, bodies[i])
-
-    started = time.perf_counter()
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(streams)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - started
-    return sum(a[1] for a in answers) / seconds, statistics.median(a[0] for a in answers)
-
-
-def end_of_document(address):
-    """The number of the token that ends documents: what an empty prompt begins with."""
-    place = urlparse(address)
-    connection = http.client.HTTPConnection(place.hostname, place.port)
-    connection.request("POST", "/v1/completions", json.dumps({"prompt": "", "max_tokens": 0, "echo": True, "logprobs": 0}))
-    return json.loads(connection.getresponse().read())["choices"][0]["logprobs"]["token_ids"][0]
+def ratios(over, under):
+    return spread([a / b for a, b in zip(over, under, strict=True)])
 
 
 def speed(args):
-    alone, many = [], []
-    with server(args.binary, "--model", args.model, "--threads", args.threads, "--precision", args.precision) as (address, _):
+    flags = ["--model", args.model, "--threads", args.threads, "--precision", args.precision]
+    rows = {}
+    with contextlib.ExitStack() as stack:
+        address, _ = stack.enter_context(server(args.binary, *flags))
+        peers = {mode: stack.enter_context(peer(mode, args)) for mode in args.peer}
         eod = end_of_document(address)
-        together(address, 1, 8, 99, eod)
+        measure = {"one": (1, {}), "all": (args.streams, {})}
+        if args.stage:
+            measure |= {"stage_one": (1, {"stage": args.stage}), "stage_all": (args.streams, {"stage": args.stage})}
+        for name, (streams, more) in measure.items():
+            together(address, streams, 8, 99, eod, more)
         for round in range(args.rounds):
-            alone.append(together(address, 1, args.tokens, 2 * round, eod))
-            many.append(together(address, args.streams, args.tokens, 2 * round + 1, eod))
-    ratios = [m[0] / a[0] for m, a in zip(many, alone)]
-    waits = [m[1] / a[1] for m, a in zip(many, alone)]
-    print(json.dumps({
-        "tokens_per_s_of_one": [round(a[0], 1) for a in alone],
-        f"tokens_per_s_of_{args.streams}": [round(m[0], 1) for m in many],
-        "ratio": [round(r, 2) for r in ratios], "median_ratio": round(statistics.median(ratios), 2),
-        "first_token_ms_of_one": [round(1000 * a[1]) for a in alone],
-        f"first_token_ms_of_{args.streams}": [round(1000 * m[1]) for m in many],
-        "first_token_ratio": [round(w, 2) for w in waits],
-    }))
+            for number, (name, (streams, more)) in enumerate(measure.items()):
+                rate, first = together(address, streams, args.tokens, 10 * round + number, eod, more)
+                rows.setdefault(f"tokens_per_s_{name}", []).append(rate)
+                rows.setdefault(f"first_token_ms_{name}", []).append(1000 * first)
+            for mode, loop in peers.items():
+                rows.setdefault(f"tokens_per_s_peer_{mode}", []).append(loop())
+        if args.steady:
+            rate, waits = steady(address, args.streams, args.tokens, args.steady, eod)
+            lone = [1000 * together(address, 1, 2, 5000 + i, eod, {})[1] for i in range(15)]
+            median = 1000 * statistics.median(waits)
+            rows["steady"] = {
+                "tokens_per_s": rate, "requests": len(waits), "first_token_ms_median": median,
+                "first_token_ms_p90": 1000 * waits[len(waits) * 9 // 10], "first_token_ms_of_one": statistics.median(lone),
+                "ratio": median / statistics.median(lone),
+            }
+    out = {name: value if isinstance(value, dict) else spread(value) for name, value in rows.items()}
+    every = rows["tokens_per_s_all"]
+    out["all_over_one"] = ratios(every, rows["tokens_per_s_one"])
+    out["first_token_all_over_one"] = ratios(rows["first_token_ms_all"], rows["first_token_ms_one"])
+    if args.stage:
+        for what in ("one", "all"):
+            out[f"stage_{what}_over_{what}"] = ratios(rows[f"tokens_per_s_stage_{what}"], rows[f"tokens_per_s_{what}"])
+    for mode in args.peer:
+        out[f"all_over_peer_{mode}"] = ratios(every, rows[f"tokens_per_s_peer_{mode}"])
+    print(json.dumps({"streams": args.streams, "tokens": args.tokens, "precision": args.precision} | out, indent=1))
 
 
 def resident_kib(pid):
@@ -169,6 +172,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--precision", default="f32")
+    parser.add_argument("--stage", type=int, help="of a model that has grown")
+    parser.add_argument("--peer", type=lambda text: text.split(","), default=[], help="eager, compile, or both")
+    parser.add_argument("--steady", type=int, default=0, help="seconds")
     args = parser.parse_args()
     (speed if args.what == "speed" else soak)(args)
 

@@ -4,16 +4,14 @@
     python page.py path/to/tokenformer MODEL_DIR SHOTS_DIR
 
 MODEL_DIR is a grown model with a norm per segment. Streaming, colours, alternatives by pointer and by keyboard, branching, two
-stages side by side, the structure, a live run with a growth, the width of a phone, light and dark; no message on the
-console, and no request to another host.
+stages side by side, the structure, the training of another process with a growth, the width of a phone, light and dark; no
+message on the console, and no request to another host.
 """
 
-import json
 import os
+import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
@@ -21,32 +19,55 @@ from playwright.sync_api import expect, sync_playwright
 from server import server
 
 
-def record(step):
-    base = {"step": step, "tokens": 100 * step, "stage": 0 if step < 40 else 1}
-    return {"kind": "train", "loss": 6 / (1 + step / 20), "grad_norm": 1.0, "lr": 1e-3, "params": 1000 if step < 40 else 2000, "step_ms": 50.0, **base}
+DOCS = Path(__file__).parents[2] / "docs"
+# The demo has learnt to write Rust.
+PROMPT = "/// Returns the number of"
+STEPS = 800
+RECIPE = f"""
+[data]
+dir = "data"
+[model]
+preset = "nano"
+norm = "segment"
+width = 32
+layers = 2
+heads = 2
+context = 32
+slots = {{ qkv = 16, proj = 16, ffn = 48 }}
+[train]
+steps = {STEPS}
+batch = 4
+[schedule]
+lr = 3e-3
+[sample]
+every = 100
+prompt = "The"
+[log]
+every = 1
+[[grow]]
+at_step = 150
+qkv = "+16"
+proj = "+16"
+ffn = "+48"
+"""
 
 
-def write_run(path, over):
-    """A run as another process writes it: some records at once, others while the page looks on."""
-    with open(path / "metrics.jsonl", "w") as file:
-        for step in range(1, 80):
-            file.write(json.dumps(record(step)) + "\n")
-            if step == 40:
-                grow = {"kind": "grow", "step": 40, "tokens": 4000, "stage": 1, "params_before": 1000, "params_after": 2000}
-                file.write(json.dumps(grow) + "\n")
-            if step == 60:
-                file.write(json.dumps({"kind": "sample", "step": 60, "prompt": "Once", "text": " upon a time"}) + "\n")
-            file.flush()
-            if step > 20 and not over.is_set():
-                time.sleep(0.05)
+def prepare(binary, folder):
+    """Everything that a small run needs, in `folder`; returns the command that trains it."""
+    flags = ["--tokenizer", "bytes", "--input", DOCS, "--out", folder / "data"]
+    subprocess.run([binary, "data", "prepare", *flags], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "run").mkdir()
+    return [Path(binary).resolve(), "train", "--config", "recipe.toml", "--out", "run", "--threads", "1"]
 
 
 def main():
     binary, model, shots = sys.argv[1:]
     shots = Path(shots)
     shots.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as run, sync_playwright() as playwright:
-        with server(binary, "--model", f"m={model}", "--run", run) as (address, _):
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        train = prepare(binary, Path(folder))
+        with server(binary, "--model", f"m={model}", "--run", f"{folder}/run") as (address, _):
             browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1200, "height": 900})
             said, foreign = [], []
@@ -61,7 +82,8 @@ def main():
             expect(panes).to_have_count(2)
             chosen = [panes.nth(i).locator("select").input_value() for i in range(2)]
             assert chosen == ["2 m", "1 m"], chosen
-            page.get_by_label("Text to continue").fill("Once upon")
+            page.get_by_label("Text to continue").fill(PROMPT)
+            page.get_by_label("Temperature").fill("0.4")
             page.get_by_label("Text to continue").press("Control+Enter")
             expect(panes.nth(0).locator(".token").first).to_be_visible()
             expect(page.get_by_role("button", name="Continue")).to_be_enabled(timeout=60_000)
@@ -97,16 +119,15 @@ def main():
             expect(page.locator("#structure rect.s2").first).to_be_visible()
             page.screenshot(path=shots / "structure.png", full_page=True)
 
-            over = threading.Event()
-            writer = threading.Thread(target=write_run, args=(Path(run), over))
-            writer.start()
             page.get_by_role("tab", name="Run").click()
-            expect(page.locator("#run-growth li")).to_have_count(1, timeout=20_000)
+            training = subprocess.Popen(train, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            expect(page.locator("#run-growth li")).to_have_count(1, timeout=60_000)
+            assert training.poll() is None, "the run was still going on"
             expect(page.locator("line.grow")).to_have_count(1)
-            expect(page.locator("#run-samples blockquote")).to_have_count(1, timeout=20_000)
-            over.set()
-            writer.join()
-            expect(page.locator("#run-state")).to_contain_text("step 79", timeout=20_000)
+            expect(page.locator("#run-samples blockquote").first).to_be_visible(timeout=60_000)
+            assert training.wait(timeout=120) == 0
+            expect(page.locator("#run-state")).to_contain_text(f"step {STEPS} of {STEPS}", timeout=20_000)
+            expect(page.locator("#run-state")).to_contain_text("ended")
             page.screenshot(path=shots / "run.png", full_page=True)
 
             # A phone, in the dark.

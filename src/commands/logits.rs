@@ -3,11 +3,11 @@
 use super::{device, ensure_text, load_model};
 use crate::args::LogitsArgs;
 use crate::outputs;
-use crate::token_rows::TokenRows;
 use crate::usage;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tokenformer_core::Graph;
+use tokenformer_data::token_rows::TokenRows;
 use tokenformer_store::{SafetensorsFile, TensorSource, Which, write_safetensors};
 use tokenformer_train::{Error, Result, ensure_finite, memory};
 

@@ -17,6 +17,8 @@ use tokenformer_train::{Result, files};
 const MAX_KEY_BYTES: u64 = 1 << 20;
 /// Tokens of prompts that a step processes in addition to the next tokens of the texts.
 const PROMPT_TOKENS: usize = 128;
+/// Logits of a step for which one more thread helps to choose tokens.
+const LOGITS_PER_THREAD: usize = 1 << 16;
 /// How long a text may wait for its turn.
 const WAIT: Duration = Duration::from_secs(120);
 
@@ -45,6 +47,8 @@ pub fn run(args: &ServeArgs) -> std::result::Result<(), Failure> {
             batch: to_usize(args.batch),
             prompt_tokens: PROMPT_TOKENS,
             cache_bytes: to_usize(args.cache_mib).saturating_mul(1 << 20),
+            threads: args.compute.threads.unwrap_or_else(cores),
+            logits_per_thread: LOGITS_PER_THREAD,
             wait: WAIT,
         },
         net: NetLimits {
@@ -59,6 +63,10 @@ pub fn run(args: &ServeArgs) -> std::result::Result<(), Failure> {
     server.run(stop)?;
     errln!("every request that had begun is answered");
     Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
 }
 
 /// The model that `[NAME=]DIR` asks for.

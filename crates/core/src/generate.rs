@@ -7,6 +7,7 @@ use crate::init;
 use crate::model::Model;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use std::cmp::Ordering;
 
 pub use crate::model::each::Feed;
 pub use crate::stop::StopFilter;
@@ -95,8 +96,8 @@ impl Sampling {
     }
 }
 
-/// Number of tokens that are sorted first, to find the likeliest.
-const FIRST_ORDERED: usize = 64;
+/// Number of tokens that are put in order at a time.
+const ORDERED: usize = 64;
 
 /// Chooses tokens from logits.
 #[derive(Debug)]
@@ -153,53 +154,69 @@ impl Sampler {
                 }
             }
         }
-        let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if s.temperature == 0.0 {
-            return found
-                .iter()
-                .copied()
-                .min_by(|a, b| order(a, b))
-                .map_or(0, |(_, token)| token);
+            let first = found.iter().copied().min_by(order);
+            return first.map_or(0, |(_, token)| token);
         }
         if s.top_k > 0 && s.top_k < found.len() {
             found.select_nth_unstable_by(s.top_k - 1, order);
             found.truncate(s.top_k);
         }
         let max = found.iter().map(|f| f.0).max_by(f32::total_cmp);
-        let weight = |logit: f32| ((logit - max.unwrap_or(0.0)) / s.temperature).exp();
-        let total: f64 = found.iter().map(|f| f64::from(weight(f.0))).sum();
-        // Usually few tokens are kept, so the likeliest are sorted until there are enough. The kept ones
-        // have their weights in the place of their logits.
-        let (mut kept, mut mass, mut ordered) = (0, 0.0f64, 0);
-        while kept < found.len() {
-            if kept == ordered {
-                let rest = &mut found[kept..];
-                let more = (kept + FIRST_ORDERED).min(rest.len());
-                if more < rest.len() {
-                    rest.select_nth_unstable_by(more - 1, order);
-                }
-                rest[..more].sort_unstable_by(order);
-                ordered += more;
-            }
-            let p = weight(found[kept].0);
-            let enough = mass >= f64::from(s.top_p) * total || p < s.min_p;
-            if kept > 0 && enough {
-                break;
-            }
-            found[kept].0 = p;
-            mass += f64::from(p);
-            kept += 1;
+        let mut total = 0.0f64;
+        for (logit, _) in found.iter_mut() {
+            *logit = ((*logit - max.unwrap_or(0.0)) / s.temperature).exp();
+            total += f64::from(*logit);
         }
-        found.truncate(kept);
-        let mut at = self.rng.next_u64() as f64 / (u64::MAX as f64 + 1.0) * mass;
-        for &(p, token) in found.iter() {
-            at -= f64::from(p);
-            if at < 0.0 {
-                return token;
-            }
+        if s.min_p > 0.0 {
+            found.retain(|&(weight, _)| weight >= s.min_p);
         }
-        found.last().map_or(0, |f| f.1)
+        if s.min_p > 0.0 || s.top_p < 1.0 {
+            let least = f64::from(s.top_p) * total;
+            let (kept, mass) = likeliest(found, |mass| mass >= least);
+            found.truncate(kept);
+            total = mass;
+        }
+        let at = self.rng.next_u64() as f64 / (u64::MAX as f64 + 1.0) * total;
+        let (place, _) = likeliest(found, |mass| mass > at);
+        found[..place].last().map_or(0, |f| f.1)
     }
+}
+
+/// The likelier is first; ties go to the lower number.
+fn order(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// How many of the likeliest of some weights with their tokens have a sum that is enough, and this sum; all if none is. They
+/// become the first of `found`, and the least likely of them is the last. The time is in proportion to the number of
+/// tokens, for nothing is put in order but what lies around the place.
+fn likeliest(found: &mut [(f32, u32)], is_enough: impl Fn(f64) -> bool) -> (usize, f64) {
+    let sum = |part: &[(f32, u32)]| part.iter().map(|f| f64::from(f.0)).sum::<f64>();
+    let (mut count, mut mass) = (0, 0.0f64);
+    let mut rest = found;
+    // Usually few tokens are enough; if not, each part is halved.
+    let mut first = ORDERED;
+    while rest.len() > ORDERED {
+        rest.select_nth_unstable_by(first, order);
+        let (likelier, others) = std::mem::take(&mut rest).split_at_mut(first);
+        let more = mass + sum(likelier);
+        if is_enough(more) {
+            rest = likelier;
+        } else {
+            (count, mass) = (count + likelier.len(), more);
+            rest = others;
+        }
+        first = rest.len() / 2;
+    }
+    rest.sort_unstable_by(order);
+    for &(weight, _) in rest.iter() {
+        (count, mass) = (count + 1, mass + f64::from(weight));
+        if is_enough(mass) {
+            break;
+        }
+    }
+    (count, mass)
 }
 
 /// A sequence being continued.

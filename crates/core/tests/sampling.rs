@@ -380,6 +380,8 @@ fn ordering_a_few_tokens_gives_what_ordering_all_gives() {
         (3.0, 0, 0.9, 0.0),
         (3.0, 700, 0.99, 0.0),
         (2.0, 0, 1.0, 0.05),
+        (2.0, 0, 0.7, 0.05),
+        (0.05, 0, 0.5, 0.0),
     ] {
         let settings = Sampling {
             temperature,

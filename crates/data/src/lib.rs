@@ -10,6 +10,7 @@
 //! | [`sampler`]       | shuffled training batches, a pure function of (seed, file, index) |
 //! | [`eval`]          | windows that score every token of a text exactly once |
 //! | [`fetch`]         | public texts from a package registry |
+//! | [`token_rows`]    | rows of tokens from JSON |
 //! | [`crate_sources`] | real text that is always there: the sources of the crates in `Cargo.lock` |
 //!
 //! Everything is deterministic: the same documents, options and seed give the same bytes, for any
@@ -26,6 +27,7 @@ mod permutation;
 pub mod prepare;
 pub mod sampler;
 mod text;
+pub mod token_rows;
 pub mod tokenizer;
 pub mod tokens;
 

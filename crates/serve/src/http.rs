@@ -41,6 +41,8 @@ pub struct NetLimits {
     pub body: Duration,
     /// How long a client may take nothing of its answer.
     pub write: Duration,
+    /// How long a connection beyond the limit stays open for its client to read that it is refused.
+    pub refusal: Duration,
     /// How long requests may take to end after the server was asked to.
     pub drain: Duration,
 }
@@ -54,6 +56,7 @@ impl Default for NetLimits {
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
+            refusal: Duration::from_millis(250),
             drain: Duration::from_secs(60),
         }
     }

@@ -1,8 +1,10 @@
 //! Prompts of a request: a text, texts, the tokens of one, or the tokens of several.
 
 use crate::request::MOST_TEXTS;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, SeqAccess, Visitor};
 use std::fmt;
+use tokenformer_data::token_rows::TokenPart;
 
 /// A prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +37,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_u64<E: Error>(self, token: u64) -> Result<Item, E> {
-        u32::try_from(token)
-            .map(Item::Token)
-            .map_err(|_| E::custom(format!("token number {token}, which is above {}", u32::MAX)))
+        TokenPart::deserialize(token.into_deserializer()).map(Item::from)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Item, E> {
@@ -48,12 +48,17 @@ impl<'de> Visitor<'de> for ItemVisitor {
         Ok(Item::Prompt(Prompt::Text(text)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Item, A::Error> {
-        let mut tokens = Vec::new();
-        while let Some(token) = list.next_element()? {
-            tokens.push(token);
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Item, A::Error> {
+        TokenPart::deserialize(SeqAccessDeserializer::new(list)).map(Item::from)
+    }
+}
+
+impl From<TokenPart> for Item {
+    fn from(part: TokenPart) -> Self {
+        match part {
+            TokenPart::Token(token) => Item::Token(token),
+            TokenPart::Row(tokens) => Item::Prompt(Prompt::Tokens(tokens)),
         }
-        Ok(Item::Prompt(Prompt::Tokens(tokens)))
     }
 }
 

@@ -16,6 +16,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+/// The file of the recipe in the directory of a run.
+const RECIPE: &str = "config.toml";
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Bytes of records in a message, unless one record is longer.
@@ -24,8 +26,9 @@ const PART_BYTES: u64 = 64 << 10;
 const LINE_BYTES: u64 = 4 << 20;
 
 /// The records of the run as server-sent events: first all that there are, then each as it comes. A message is
-/// `{"kind": "run", ...}` for what is known of the whole, `{"kind": "reset"}` when the records begin anew,
-/// `{"kind": "records", "records": [...]}`, or `{"kind": "alive", "silent_s": ...}`.
+/// `{"kind": "run", ...}` for what is known of the whole, at first and whenever the recipe is written,
+/// `{"kind": "reset"}` when the records begin anew, `{"kind": "records", "records": [...]}`, or
+/// `{"kind": "alive", "silent_s": ...}`.
 pub(crate) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let Some(dir) = app.run.clone() else {
         let help = "start the server with --run runs/NAME";
@@ -42,7 +45,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiE
         app,
         ticks,
         has_more: false,
-        is_new: true,
+        told: None,
     };
     Ok(event_stream(move |cx| events.poll(cx)))
 }
@@ -52,12 +55,16 @@ struct RunEvents {
     follow: Follow,
     ticks: Interval,
     has_more: bool,
-    is_new: bool,
+    /// When the recipe was written that the client knows; `None` before it knows anything.
+    told: Option<Option<SystemTime>>,
 }
 
 impl RunEvents {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<String>> {
-        if std::mem::take(&mut self.is_new) {
+        // A run that begins or is resumed while it is looked at writes its recipe then.
+        let recipe = self.follow.dir.join(RECIPE).metadata();
+        let written = recipe.and_then(|recipe| recipe.modified()).ok();
+        if self.told.replace(written) != Some(written) {
             return Poll::Ready(Some(message(&about(&self.follow.dir))));
         }
         if !self.has_more {
@@ -74,7 +81,7 @@ impl RunEvents {
 
 /// What is known of the whole run: its name and the steps that it is to make.
 fn about(dir: &Path) -> Value {
-    let recipe = tokenformer_train::recipe::resolve(Some(&dir.join("config.toml")), &[]);
+    let recipe = tokenformer_train::recipe::resolve(Some(&dir.join(RECIPE)), &[]);
     let steps = recipe.ok().map(|resolved| resolved.recipe.train.steps);
     let name = dir.canonicalize().unwrap_or_else(|_| dir.into());
     let name = name

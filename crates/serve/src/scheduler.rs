@@ -11,6 +11,7 @@ use crate::models::Served;
 use crate::pool::{Owner, Pool, shared};
 use crate::queue::Queue;
 use std::sync::mpsc::Receiver;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokenformer_core::generate::{Feed, Sampler};
 use tokenformer_core::model::Fired;
@@ -27,6 +28,10 @@ pub struct Limits {
     pub prompt_tokens: usize,
     /// Bytes of keys and values.
     pub cache_bytes: usize,
+    /// Threads that choose the next tokens, at least 1. The model has threads of its device.
+    pub threads: usize,
+    /// Logits of a step for which a further of these threads is started, which takes as long as choosing from some thousands.
+    pub logits_per_thread: usize,
     /// How long a text may wait for its turn.
     pub wait: Duration,
 }
@@ -366,21 +371,54 @@ impl<'m> Scheduler<'m> {
         model.logits_each(&mut g, &mut feeds, &rows, &mut self.logits)
     }
 
-    /// Gives each sequence its logits.
+    /// Gives each sequence its logits. Choosing from a large vocabulary takes a while, so threads share it.
     fn hand_out(&mut self, shares: &[Share]) {
         let mut rest = &self.logits[..];
-        for share in shares {
-            let sequence = &mut self.sequences[share.sequence];
+        let mut work = Vec::with_capacity(shares.len());
+        let mut shares = shares.iter().peekable();
+        for (at, sequence) in self.sequences.iter_mut().enumerate() {
+            let Some(share) = shares.next_if(|share| share.sequence == at) else {
+                continue;
+            };
             let vocab = self.models[sequence.owner.0].model.vocab();
             let (logits, others) = rest.split_at(share.rows * vocab);
             rest = others;
-            if sequence.job.scores_prompt && share.rows > 0 {
-                score_prompt(sequence, logits, share.rows);
-            }
-            if sequence.pending() == 0 {
-                next_token(sequence, &logits[logits.len() - vocab..], self.metrics);
-            }
+            work.push((sequence, logits, share.rows));
         }
+        let more_threads = (self.logits.len() / self.limits.logits_per_thread.max(1))
+            .min(self.limits.threads.saturating_sub(1))
+            .min(work.len().saturating_sub(1));
+        let (metrics, work) = (self.metrics, Mutex::new(work.into_iter()));
+        let take_turns = || {
+            loop {
+                let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((sequence, logits, rows)) = next else {
+                    return;
+                };
+                take_logits(sequence, logits, rows, metrics);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..more_threads {
+                // Where the system gives no further thread, this one does all.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, take_turns);
+            }
+            take_turns();
+        });
+    }
+}
+
+/// Gives a sequence its `rows` rows of logits.
+fn take_logits(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize, metrics: &Metrics) {
+    if rows == 0 {
+        return;
+    }
+    if sequence.job.scores_prompt {
+        score_prompt(sequence, logits, rows);
+    }
+    if sequence.pending() == 0 {
+        let vocab = logits.len() / rows;
+        next_token(sequence, &logits[logits.len() - vocab..], metrics);
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -32,6 +32,11 @@ const HEAD_BYTES: usize = 64 << 10;
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 127\r\n\r\n{\"error\":{\"message\":\"too many connections\",\"type\":\
 \"server_error\",\"param\":null,\"code\":503,\"help\":\"ask again after Retry-After\"}}";
+
+/// Refused connections that are open at a time, until their clients have read why; more wait in the system's queue.
+const MOST_REFUSED: usize = 256;
+/// How often the server looks whether there are fewer.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -169,7 +174,12 @@ async fn listen(
 ) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let (ending, end) = watch::channel(false);
+    let most = app.limits.connections.saturating_add(MOST_REFUSED) as u64;
     while !stop.load(Ordering::Relaxed) {
+        if app.metrics.connections.load(Ordering::Relaxed) >= most {
+            sleep(SHORT_PAUSE).await;
+            continue;
+        }
         match timeout(PAUSE, listener.accept()).await {
             Ok(Ok((stream, _))) => open(app, stream, end.clone()),
             // Out of files, or a client that has gone again: neither ends the server.
@@ -208,8 +218,16 @@ fn open(app: &Arc<App>, stream: TcpStream, end: watch::Receiver<bool>) {
     }
 }
 
-async fn refuse(mut stream: TcpStream, _counted: Counted) {
-    let _ = timeout(PAUSE, stream.write_all(FULL)).await;
+async fn refuse(mut stream: TcpStream, counted: Counted) {
+    let answer = async {
+        stream.write_all(FULL).await?;
+        stream.shutdown().await?;
+        // If a connection is closed before its request was read, the system resets it, and the client loses the answer.
+        let mut discarded = [0; 512];
+        while stream.read(&mut discarded).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(counted.0.limits.refusal, answer).await;
 }
 
 async fn converse(stream: TcpStream, counted: Counted, mut end: watch::Receiver<bool>) {

@@ -337,6 +337,36 @@ fn too_many_connections_and_requests_are_told_to_come_again() {
 }
 
 #[test]
+fn a_flood_of_connections_is_told_that_there_are_too_many() {
+    let server = start(|s| {
+        s.net.connections = 8;
+        s.net.head = Duration::from_secs(60);
+        s.net.refusal = Duration::from_secs(60);
+    });
+    let idle: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    // More than are refused at a time, one after the other; each sends a request in parts that nobody reads.
+    for _ in 0..300 {
+        let mut stream = server.connect();
+        let head =
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n";
+        stream.write_all(head).unwrap();
+        stream.write_all(&[b' '; 20_000]).unwrap();
+        let refused = read(&mut stream);
+        ensure_error(&refused, 503);
+        assert!(refused.head.contains("retry-after: 1"), "{}", refused.head);
+    }
+    drop(idle);
+    let answer = (0..600).find_map(|_| {
+        let answer = server.post("/v1/completions", &json!({"prompt": "a"}));
+        std::thread::sleep(Duration::from_millis(20));
+        (answer.status == 200).then_some(answer)
+    });
+    assert!(answer.is_some(), "the server answers again");
+    server.wait_for("tokenformer_connections", 1.0);
+    server.end();
+}
+
+#[test]
 fn a_reader_that_takes_nothing_is_given_up() {
     let server = start(|s| s.net.write = Duration::from_millis(200));
     // More than the buffers of both sockets hold: every message has 20 alternatives to each token.

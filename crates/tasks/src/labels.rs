@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::locate::{plain_name, sorted};
-use crate::rows::{Row, lines};
+use crate::rows::{MAX_FILE_BYTES, Row, lines};
 use crate::task::Task;
 
 /// Adds the answers from the file next to `path` to rows without answers. `is_whole` says that `rows` are all rows.
@@ -42,7 +42,7 @@ pub(crate) fn add(task: Task, path: &Path, rows: &mut [Row], is_whole: bool) -> 
     let mut answers = Vec::new();
     let shown = labels.display().to_string();
     let file = File::open(&labels).map_err(Error::io("open", &labels))?;
-    lines(file, &shown, &mut |_, line| {
+    lines(file, &shown, MAX_FILE_BYTES, &mut |_, line| {
         answers.push(line.trim().to_owned());
         Ok(answers.len() <= rows.len())
     })?;

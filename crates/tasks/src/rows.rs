@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Most bytes of one file, decompressed, and most rows: they bound what a small compressed file can claim. The largest
 /// files in use have 50 MB and 40 thousand rows.
-const MAX_FILE_BYTES: u64 = 1 << 26;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 26;
 const MAX_ROWS: usize = 100_000;
 
 /// The first bytes of a gzip file with any name; no text begins with them.
@@ -204,7 +204,7 @@ pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Row>> {
     };
     let mut rows = Vec::new();
     let name = path.display().to_string();
-    lines(reader, &name, &mut |number, line| {
+    lines(reader, &name, MAX_FILE_BYTES, &mut |number, line| {
         if limit.is_some_and(|limit| rows.len() >= limit) {
             return Ok(false);
         }
@@ -232,13 +232,15 @@ pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Calls `visit` with the number and text of each line that is not blank, until it says `false`.
+/// Calls `visit` with the number and text of each line that is not blank, until it says `false`. More than `most_bytes` are
+/// an error.
 pub(crate) fn lines(
     reader: impl Read,
     name: &str,
+    most_bytes: u64,
     visit: &mut dyn FnMut(u64, &str) -> Result<bool>,
 ) -> Result<()> {
-    let mut reader = BufReader::new(reader.take(MAX_FILE_BYTES + 1));
+    let mut reader = BufReader::new(reader.take(most_bytes + 1));
     let (mut line, mut read_bytes) = (Vec::new(), 0u64);
     for number in 1u64.. {
         line.clear();
@@ -261,8 +263,8 @@ pub(crate) fn lines(
             let expected = format!("at most {MAX_LINE_BYTES} bytes");
             return Err(malformed("a line is too long", expected, "more".into()));
         }
-        if read_bytes > MAX_FILE_BYTES {
-            let expected = format!("at most {MAX_FILE_BYTES} bytes");
+        if read_bytes > most_bytes {
+            let expected = format!("at most {most_bytes} bytes");
             return Err(malformed("the file is too long", expected, "more".into()));
         }
         let text = std::str::from_utf8(&line).map_err(|error| {

@@ -24,6 +24,11 @@ fn lines(task: Task, id: usize) -> Vec<Value> {
     let gold = json!(id % 2);
     let query = format!("Question: q{id}\nAnswer:");
     let (first, second) = (format!("a{id}"), "b".to_owned());
+    // In the package, the file of HellaSwag has 102 MB.
+    let examples = match task {
+        Task::Hellaswag => "an example ".repeat(220),
+        _ => "an example".to_owned(),
+    };
     let doc = match task {
         Task::LambadaOpenai => json!({"id": id}),
         Task::Winogrande => json!({"sentence": format!("s{id} _ runs."), "answer": "1"}),
@@ -49,7 +54,7 @@ fn lines(task: Task, id: usize) -> Vec<Value> {
                 line(
                     id,
                     &doc,
-                    &format!("an example\n\n{query}"),
+                    &format!("{examples}\n\n{query}"),
                     &format!(" {c}"),
                     &gold,
                 )

@@ -2,40 +2,16 @@
 
 use std::sync::Arc;
 
-use tokenformer_core::config::{
-    Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta,
-};
 use tokenformer_core::{Device, Model};
 use tokenformer_cpu::Cpu;
 use tokenformer_tasks::{ModelScorer, Request, Scored, Scorer};
+use tokenformer_testing::models::small;
 
 const CONTEXT: usize = 64;
 const VOCAB: usize = 31;
 
 fn model(device: &Arc<dyn Device>) -> Model {
-    let spec = ModelSpec {
-        vocab: VOCAB,
-        width: 16,
-        layers: 2,
-        heads: 2,
-        context: CONTEXT,
-        slots: Slots {
-            qkv: 12,
-            proj: 10,
-            ffn: 20,
-        },
-        theta: Theta::L2NormGelu,
-        norm: NormSpan::Joint,
-        positions: Positions::Rotary {
-            fraction: 0.5,
-            base: 10_000.0,
-        },
-        final_norm: NormKind::Affine,
-        logit_scale: LogitScale::One,
-        init: Init::FanIn,
-        ..ModelSpec::default()
-    };
-    Model::fresh(device, &spec.build().unwrap(), 5).unwrap()
+    Model::fresh(device, &small(VOCAB, CONTEXT).build().unwrap(), 5).unwrap()
 }
 
 /// Numbers that look random.

@@ -1,5 +1,5 @@
-//! What the tests of several crates share: an allocator that counts what is allocated, random numbers, and the operations of
-//! devices against the plain f64 device ([`operations`]).
+//! What the tests of several crates share: an allocator that counts what is allocated, small models ([`models`]), random
+//! numbers, and the operations of devices against the plain f64 device ([`operations`]).
 //!
 //! ```
 //! #[global_allocator]
@@ -10,6 +10,7 @@
 //! assert!((1 << 20..1 << 21).contains(&most_bytes));
 //! ```
 
+pub mod models;
 pub mod operations;
 mod random;
 
@@ -19,8 +20,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The system allocator with counters. A test program that calls a function of this crate must install it as its global
-/// allocator.
+/// The system allocator with counters. A test program that calls one of the functions beside it must install it as its
+/// global allocator.
 #[derive(Clone, Copy, Debug)]
 pub struct Watching;
 

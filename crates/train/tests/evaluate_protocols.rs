@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokenformer_core::config::{
-    Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta,
-};
 use tokenformer_core::{Device, Model};
 use tokenformer_cpu::Cpu;
 use tokenformer_data::{ByteCounts, TokenFile, TokenFileWriter, Tokenizer};
+use tokenformer_testing::models::small;
 use tokenformer_train::{EvalOptions, Evaluation, HeldOut, Protocol, ScoredBytes};
 
 const VOCAB: usize = 29;
@@ -18,29 +16,7 @@ const TEXT_BYTES: u64 = 333;
 
 fn model(vocab: usize) -> Model {
     let device: Arc<dyn Device> = Cpu::new(Some(2));
-    let spec = ModelSpec {
-        vocab,
-        width: 16,
-        layers: 2,
-        heads: 2,
-        context: 24,
-        slots: Slots {
-            qkv: 12,
-            proj: 10,
-            ffn: 20,
-        },
-        theta: Theta::L2NormGelu,
-        norm: NormSpan::Joint,
-        positions: Positions::Rotary {
-            fraction: 0.5,
-            base: 10_000.0,
-        },
-        final_norm: NormKind::Affine,
-        logit_scale: LogitScale::One,
-        init: Init::FanIn,
-        ..ModelSpec::default()
-    };
-    Model::fresh(&device, &spec.build().unwrap(), 3).unwrap()
+    Model::fresh(&device, &small(vocab, 24).build().unwrap(), 3).unwrap()
 }
 
 fn tokens() -> Vec<u32> {

@@ -5,8 +5,7 @@ use proptest::test_runner::{Config, RngSeed};
 use rand::Rng;
 use std::sync::Arc;
 use tokenformer_core::config::{
-    Family, HeadKind, Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, Residual, Slots,
-    Theta,
+    Family, HeadKind, LogitScale, ModelSpec, NormKind, Positions, Residual, Slots,
 };
 use tokenformer_core::device::{Buffer, reference::Reference};
 use tokenformer_core::growth::Probe;
@@ -19,10 +18,7 @@ use tokenformer_cpu::Cpu;
 pub mod golden;
 pub mod images;
 
-pub const ROTARY: Positions = Positions::Rotary {
-    fraction: 0.5,
-    base: 10_000.0,
-};
+pub const ROTARY: Positions = tokenformer_testing::models::ROTARY;
 
 pub fn cpu() -> Arc<dyn Device> {
     Cpu::new(Some(2))
@@ -34,25 +30,7 @@ pub fn reference() -> Arc<dyn Device> {
 
 /// A model of two blocks that takes a moment to train.
 pub fn spec() -> ModelSpec {
-    ModelSpec {
-        vocab: 29,
-        width: 16,
-        layers: 2,
-        heads: 2,
-        context: 24,
-        slots: Slots {
-            qkv: 12,
-            proj: 10,
-            ffn: 20,
-        },
-        theta: Theta::L2NormGelu,
-        norm: NormSpan::Joint,
-        positions: ROTARY,
-        final_norm: NormKind::Affine,
-        logit_scale: LogitScale::One,
-        init: Init::FanIn,
-        ..ModelSpec::default()
-    }
+    tokenformer_testing::models::small(29, 24)
 }
 
 /// A plain Transformer of the size of [`spec`]: rotary positions, one affine norm, no biases, a tied head.

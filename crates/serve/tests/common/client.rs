@@ -51,6 +51,8 @@ pub fn settings() -> Settings {
             batch: 4,
             prompt_tokens: 16,
             cache_bytes: 4 << 20,
+            threads: 2,
+            logits_per_thread: 300,
             wait: Duration::from_secs(60),
         },
         net: NetLimits::default(),

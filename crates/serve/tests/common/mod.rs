@@ -4,15 +4,13 @@
 pub mod client;
 
 use std::sync::Arc;
-use tokenformer_core::config::{
-    HeadKind, Init, LogitScale, ModelSpec, NormKind, NormSpan, Positions, SegmentConfig, SiteKind,
-    Slots, Theta,
-};
+use tokenformer_core::config::{ModelSpec, NormSpan, SegmentConfig, SiteKind, Theta};
 use tokenformer_core::generate::{Sampler, Sampling, Session};
 use tokenformer_core::{Device, Model, WeightFormat};
 use tokenformer_cpu::Cpu;
 use tokenformer_data::Tokenizer;
 use tokenformer_serve::Served;
+use tokenformer_testing::models::small;
 use tokenformer_train::{Continuation, End};
 
 pub const CONTEXT: usize = 48;
@@ -20,27 +18,10 @@ pub const CONTEXT: usize = 48;
 /// A model of bytes with tokens of two stages; random, so that every token is about as likely as any other.
 pub fn model(seed: u64) -> Model {
     let spec = ModelSpec {
-        vocab: 257,
         width: 32,
-        layers: 2,
-        heads: 2,
-        context: CONTEXT,
-        slots: Slots {
-            qkv: 12,
-            proj: 10,
-            ffn: 24,
-        },
         theta: Theta::GeluL2Norm,
         norm: NormSpan::Segment,
-        positions: Positions::Rotary {
-            fraction: 0.5,
-            base: 10_000.0,
-        },
-        final_norm: NormKind::Affine,
-        head: HeadKind::Tied,
-        logit_scale: LogitScale::One,
-        init: Init::FanIn,
-        ..ModelSpec::default()
+        ..small(257, CONTEXT)
     };
     let mut config = spec.build().unwrap();
     for block in &mut config.blocks {

@@ -4,7 +4,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use std::fmt;
 
 /// Rows one after the other, read from a list of numbers, which is one row, or a list of such lists.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenRows {
     /// The tokens of all rows.
     pub tokens: Vec<u32>,
@@ -12,9 +12,12 @@ pub struct TokenRows {
     pub lengths: Vec<usize>,
 }
 
-/// A token, or a row of them.
-enum Part {
+/// A token, or a row of them: what a list in JSON may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenPart {
+    /// A token.
     Token(u32),
+    /// A row of them.
     Row(Vec<u32>),
 }
 
@@ -37,14 +40,14 @@ impl<'de> Visitor<'de> for RowsVisitor {
         let mut rows = TokenRows::default();
         let mut is_flat = None;
         while let Some(part) = parts.next_element()? {
-            if *is_flat.get_or_insert(matches!(part, Part::Token(_)))
-                != matches!(part, Part::Token(_))
+            if *is_flat.get_or_insert(matches!(part, TokenPart::Token(_)))
+                != matches!(part, TokenPart::Token(_))
             {
                 return Err(A::Error::custom("numbers and lists beside each other"));
             }
             match part {
-                Part::Token(token) => rows.tokens.push(token),
-                Part::Row(row) => {
+                TokenPart::Token(token) => rows.tokens.push(token),
+                TokenPart::Row(row) => {
                     rows.lengths.push(row.len());
                     rows.tokens.extend(row);
                 }
@@ -57,7 +60,7 @@ impl<'de> Visitor<'de> for RowsVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for Part {
+impl<'de> Deserialize<'de> for TokenPart {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(PartVisitor)
     }
@@ -66,25 +69,25 @@ impl<'de> Deserialize<'de> for Part {
 struct PartVisitor;
 
 impl<'de> Visitor<'de> for PartVisitor {
-    type Value = Part;
+    type Value = TokenPart;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a token number, from 0 to 4294967295, or a list of them")
     }
 
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Part, E> {
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<TokenPart, E> {
         let out_of_range = || E::invalid_value(serde::de::Unexpected::Unsigned(number), &self);
         u32::try_from(number)
-            .map(Part::Token)
+            .map(TokenPart::Token)
             .map_err(|_| out_of_range())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Part, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<TokenPart, A::Error> {
         let mut row = Vec::new();
         while let Some(token) = numbers.next_element()? {
             row.push(token);
         }
-        Ok(Part::Row(row))
+        Ok(TokenPart::Row(row))
     }
 }
 
