@@ -18,7 +18,6 @@ pub enum ReproduceCommand {
     Vision(VisionArgs),
 }
 
-
 const EXAMPLES: &str = "\
 Examples:
   tokenformer reproduce growth --profile smoke

@@ -71,7 +71,9 @@ pub fn image_size(text: &str) -> Result<[usize; 2], String> {
     match sides[..] {
         [Some(side)] => Ok([side, side]),
         [Some(height), Some(width)] => Ok([height, width]),
-        _ => Err("expected pixels of a side, such as 32, or of height and width, such as 32x48".into()),
+        _ => Err(
+            "expected pixels of a side, such as 32, or of height and width, such as 32x48".into(),
+        ),
     }
 }
 

@@ -131,8 +131,7 @@ pub(super) fn out_dir(args: &DemoArgs, name: &str) -> PathBuf {
     let mut free = names
         .map(|name| Path::new("runs").join(name))
         .filter(|dir| !dir.exists());
-    free.next()
-        .unwrap_or_else(|| Path::new("runs").join(name))
+    free.next().unwrap_or_else(|| Path::new("runs").join(name))
 }
 
 fn prepare_data(args: &DemoArgs, out: &Path) -> Result<Summary> {

@@ -85,7 +85,7 @@ pub fn run(args: &DemoArgs) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
-fn make_pictures(args: &DemoArgs, out: &Path) -> std::result::Result<(), Failure> {
+fn make_pictures(args: &DemoArgs, out: &Path) -> Result<()> {
     let source = fractals::source(&FractalOptions {
         classes: CLASSES,
         per_class: PER_CLASS,
@@ -217,7 +217,7 @@ fn step_seconds(config: &ModelConfig, device: &Arc<dyn Device>) -> Result<f64> {
 }
 
 /// Measures the best checkpoint's average on the pictures that nothing was chosen by.
-fn test(out: &Path, device: &Arc<dyn Device>) -> std::result::Result<(), Failure> {
+fn test(out: &Path, device: &Arc<dyn Device>) -> Result<()> {
     let dir = super::find_model(out, Which::Best)?.dir;
     let weights = files::Weights::Ema;
     let classifier = Classifier::load(&dir, device, weights, Default::default(), None)?;
@@ -241,7 +241,7 @@ fn test(out: &Path, device: &Arc<dyn Device>) -> std::result::Result<(), Failure
 }
 
 /// Writes a test picture of each class as a PNG file, and returns the folder.
-fn show_some(out: &Path) -> std::result::Result<std::path::PathBuf, Failure> {
+fn show_some(out: &Path) -> Result<std::path::PathBuf> {
     let folder = out.join(SHOWN);
     let set = ImageSet::open(&out.join(DATA))?;
     std::fs::create_dir_all(&folder).map_err(|source| tokenformer_train::Error::Io {

@@ -295,7 +295,10 @@ fn summary(
         weights: args.weights.name(),
         loss: result.loss,
         ece: tally.calibration_error(),
-        temperature: found.verdicts.temperature().map(|[temperature, _]| temperature),
+        temperature: found
+            .verdicts
+            .temperature()
+            .map(|[temperature, _]| temperature),
         found: found.verdicts.all.len() + found.skipped.len(),
         evaluated: found.verdicts.all.len(),
         skipped: found.skipped.clone(),

@@ -74,11 +74,18 @@ fn list(study: &VisionRunner) -> Result<()> {
     let mut table = Table::new(["arm", "parameters", "forward FLOP", "updates", "runs done"]);
     for &arm in study.arms() {
         let runs = study.runs_of(arm)?;
-        let done = runs.iter().filter(|run| study.result(run).is_some()).count();
+        let done = runs
+            .iter()
+            .filter(|run| study.result(run).is_some())
+            .count();
         let Some(run) = runs.first() else { continue };
         let recipe = &run.recipe.recipe;
         let config = recipe.model.build(recipe.model.vocab)?;
-        let grows = if recipe.grow.is_empty() { "" } else { ", grows" };
+        let grows = if recipe.grow.is_empty() {
+            ""
+        } else {
+            ", grows"
+        };
         table.row([
             arm.name.into(),
             format!("{}{grows}", human_count(config.params())),

@@ -108,7 +108,11 @@ fn pixels(labels: &[u32]) -> Vec<f32> {
     let mut pixels = Vec::new();
     for (i, &label) in labels.iter().enumerate() {
         for channel in 0..3 {
-            let value = if channel == label { 1.0 + i as f32 } else { 0.0 };
+            let value = if channel == label {
+                1.0 + i as f32
+            } else {
+                0.0
+            };
             pixels.extend([value; SIDE * SIDE]);
         }
     }
@@ -155,13 +159,20 @@ fn tokens_without_a_value_are_dead_and_energies_are_those_of_the_stages() {
     assert_eq!((last.block, last.kind), (1, SiteKind::Ffn));
     assert_eq!(last.tokens_by_stage(), TOKENS);
     assert!(last.dead()[SILENT] && !last.dead()[PLANTED]);
-    assert!(used.selective(0, 32).iter().all(|found| found.token != SILENT));
+    assert!(
+        used.selective(0, 32)
+            .iter()
+            .all(|found| found.token != SILENT)
+    );
     let shares = last.energy_shares();
     assert_eq!(shares.len(), 2);
     assert!((shares[0] + shares[1] - 1.0).abs() < 1e-12);
     assert!(shares.iter().all(|share| *share > 0.01), "{shares:?}");
     let mut newborn = TokenUse::new(&grown, CLASSES).unwrap();
-    newborn.add(&grown.seen(&pixels(&labels), labels.len(), false).unwrap(), &labels);
+    newborn.add(
+        &grown.seen(&pixels(&labels), labels.len(), false).unwrap(),
+        &labels,
+    );
     assert_eq!(newborn.sites().last().unwrap().energy_shares(), [1.0, 0.0]);
     let before = used.sites()[3].energy_shares();
     assert_eq!(before, [0.0], "a site whose values are zero adds nothing");

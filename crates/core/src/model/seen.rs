@@ -86,12 +86,19 @@ impl Model {
     /// If there is no such block, or the weights are packed for inference.
     pub fn value_norms(&self, block: usize, kind: SiteKind) -> Result<Vec<f32>> {
         let mut norms = Vec::new();
-        let segments = self.blocks[block].site(kind).map_or(&[][..], Site::segments);
+        let segments = self.blocks[block]
+            .site(kind)
+            .map_or(&[][..], Site::segments);
         for segment in segments {
             let mut values = vec![0.0; segment.values.len()];
             self.device.read(segment.values.value(), &mut values)?;
             let width = segment.values.shape()[1];
-            let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let norm = |row: &[f32]| {
+                row.iter()
+                    .map(|&v| f64::from(v).powi(2))
+                    .sum::<f64>()
+                    .sqrt()
+            };
             norms.extend(values.chunks_exact(width).map(|row| norm(row) as f32));
         }
         Ok(norms)
@@ -182,8 +189,13 @@ fn mean_attention(q: &[f32], k: &[f32], length: usize, heads: usize, causal: boo
             let key = &k[at(s)];
             *score = scale * query.iter().zip(key).map(|(a, b)| a * b).sum::<f32>();
         }
-        let most = row[..keys].iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row[..keys].iter_mut().for_each(|score| *score = (*score - most).exp());
+        let most = row[..keys]
+            .iter()
+            .copied()
+            .fold(f32::NEG_INFINITY, f32::max);
+        row[..keys]
+            .iter_mut()
+            .for_each(|score| *score = (*score - most).exp());
         let total = row[..keys].iter().sum::<f32>() * heads as f32;
         let means = &mut mean[t * length..t * length + keys];
         for (mean, weight) in means.iter_mut().zip(&row) {

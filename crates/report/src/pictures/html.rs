@@ -205,7 +205,10 @@ fn sites(report: &PictureReport) -> String {
 }
 
 fn tokens(report: &PictureReport) -> String {
-    let with_some = report.tokens.iter().filter(|class| !class.tokens.is_empty());
+    let with_some = report
+        .tokens
+        .iter()
+        .filter(|class| !class.tokens.is_empty());
     let classes: String = with_some.map(|class| one_class(report, class)).collect();
     if classes.is_empty() {
         return classes;

@@ -68,11 +68,7 @@ pub const ARMS: [Arm; 9] = [
         "block norms with gain and bias",
         Change::AffineNorms,
     ),
-    arm(
-        "shorter",
-        "from scratch, 60 % of the cost",
-        Change::Shorter,
-    ),
+    arm("shorter", "from scratch, 60 % of the cost", Change::Shorter),
     arm(
         "grown",
         "grown exactly from a quarter of the tokens, 60 % of the cost in all",

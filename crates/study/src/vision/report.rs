@@ -159,7 +159,12 @@ fn arms_table(page: &mut Page, rows: &[Row<'_>]) {
         let weights = of(|r| r.test.map(|[weights, _]| 100.0 * weights.top1));
         let accuracies: Vec<f64> = row.test_errors.iter().map(|error| 100.0 - error).collect();
         let seconds = of(|r| Some(r.seconds));
-        let exact = match row.results.iter().filter_map(|r| r.growth_logit_difference).reduce(f64::max) {
+        let exact = match row
+            .results
+            .iter()
+            .filter_map(|r| r.growth_logit_difference)
+            .reduce(f64::max)
+        {
             Some(most) => format!("{most:.1e}"),
             None => "–".into(),
         };
@@ -202,7 +207,10 @@ fn spread(numbers: &[f64]) -> String {
         1 => format!("{middle:.2} %"),
         count => {
             let squares: f64 = numbers.iter().map(|n| (n - middle).powi(2)).sum();
-            format!("{middle:.2} ± {:.2} %", (squares / (count - 1) as f64).sqrt())
+            format!(
+                "{middle:.2} ± {:.2} %",
+                (squares / (count - 1) as f64).sqrt()
+            )
         }
     }
 }

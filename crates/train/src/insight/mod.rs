@@ -13,9 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Model;
 use tokenformer_images::Preprocess;
 use tokenformer_images::dataset::Pictures;
-use tokenformer_report::pictures::{
-    Calibration, ClassRow, ConfidenceBin, PictureReport, SiteRow,
-};
+use tokenformer_report::pictures::{Calibration, ClassRow, ConfidenceBin, PictureReport, SiteRow};
 
 /// Pictures on which the parameter tokens are watched, at most.
 const WATCHED: usize = 1000;
@@ -107,7 +105,6 @@ impl Insight<'_> {
         }
         Ok(Some((used, watched)))
     }
-
 }
 
 /// The inputs of those of some pictures that can be read, and their numbers.

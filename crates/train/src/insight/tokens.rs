@@ -142,7 +142,9 @@ impl TokenUse {
     }
 
     fn last_ffn_site(&self) -> Option<usize> {
-        self.sites.iter().rposition(|site| site.kind == SiteKind::Ffn)
+        self.sites
+            .iter()
+            .rposition(|site| site.kind == SiteKind::Ffn)
     }
 
     /// The `count` tokens of the last feed-forward network that are most selective for a class; none if no picture of it was

@@ -27,12 +27,16 @@ pub struct Verdict {
 impl Verdict {
     /// Whether the likeliest class is that of the picture.
     pub fn is_right(&self) -> bool {
-        self.top.first().is_some_and(|(told, _)| *told == self.label)
+        self.top
+            .first()
+            .is_some_and(|(told, _)| *told == self.label)
     }
 
     /// Probability of the likeliest class.
     pub fn confidence(&self) -> f64 {
-        self.top.first().map_or(0.0, |(_, probability)| *probability)
+        self.top
+            .first()
+            .map_or(0.0, |(_, probability)| *probability)
     }
 }
 
@@ -177,7 +181,10 @@ mod tests {
             verdicts.add(index, label, &[6.0, 0.0]);
         }
         let [temperature, error] = verdicts.temperature().unwrap();
-        assert!((temperature - 6.0 / 3f64.ln()).abs() < 1e-4, "{temperature}");
+        assert!(
+            (temperature - 6.0 / 3f64.ln()).abs() < 1e-4,
+            "{temperature}"
+        );
         assert!(error < 1e-4, "{error}");
         assert!((verdicts.tally.calibration_error() - 0.2475).abs() < 1e-3);
     }
