@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # growth_accuracy.sh TOKENFORMER [SEEDS]: what an exact growth in the middle of a training does to the accuracy on 1,000
-# held-out pictures: before and after the growth, and every 10 updates for 200 updates after it, for the weights and for
+# held-out pictures: before and after the growth, and every 20 updates for 200 updates after it, for the weights and for
 # their average; with zero keys under a joint norm, and with a norm per segment. CSV on standard output.
 set -euo pipefail
 program=$(realpath "${1:?usage: growth_accuracy.sh TOKENFORMER [SEEDS]}")
@@ -29,7 +29,7 @@ input = { patch = [4, 4] }
 crop = { kind = "padded", pixels = 2 }
 smoothing = 0.1
 [train]
-steps = 600
+steps = 400
 batch = 32
 [optimizer]
 weight_decay = 0.1
@@ -41,11 +41,11 @@ lr = 2e-3
 warmup_steps = 50
 min_ratio = 0.01
 [eval]
-every = 10
+every = 20
 [checkpoint]
-every = 300
+every = 200
 [[grow]]
-at_step = 400
+at_step = 200
 qkv = "+32"
 proj = "+32"
 ffn = "+256"
