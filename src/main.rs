@@ -26,6 +26,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Demo(args) if args.images => commands::demo_images::run(&args)?,
         Command::Demo(args) => commands::demo::run(&args)?,
         Command::Data(args) => commands::data::run(&args)?,
         Command::Train(args) => commands::train::run(&args)?,

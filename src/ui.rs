@@ -7,6 +7,7 @@ use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::table::{human_count, human_duration};
 use tokenformer_report::{EvalRecord, Record, Unit};
 use tokenformer_study::runner::Standing;
+use tokenformer_study::vision::{VisionResult, VisionWatcher};
 use tokenformer_study::{NodeResult, Watcher};
 use tokenformer_train::{Observer, Progress};
 
@@ -251,6 +252,57 @@ impl Watcher for StudyView {
         });
         let seconds = human_duration(result.seconds);
         self.print(&format!("{} | {loss}{growth} | {seconds}", result.label));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.print(text);
+    }
+}
+
+impl VisionWatcher for StudyView {
+    fn step(&mut self, run: &str, (ended, runs): (usize, usize), p: &Progress) {
+        const INTERVAL: Duration = Duration::from_secs(10);
+        let now = Instant::now();
+        if self.bar.is_none() && self.last_line.is_some_and(|t| now - t < INTERVAL) {
+            return;
+        }
+        self.last_line = Some(now);
+        let share = p.step as f64 / p.steps.max(1) as f64;
+        let line = format!(
+            "run {}/{runs} {run} | step {}/{} | loss {:.3} | {:.0} ms",
+            ended + 1,
+            p.step,
+            p.steps,
+            p.loss,
+            p.step_ms,
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position((1000.0 * (ended as f64 + share) / runs.max(1) as f64) as u64);
+                bar.set_message(line);
+            }
+            None => errln!("{line}"),
+        }
+    }
+
+    fn ended(&mut self, result: &VisionResult) {
+        let found = match (&result.test, &result.diverged) {
+            (_, Some(problem)) => format!("diverged: {problem}"),
+            (Some([weights, average]), None) => format!(
+                "test top-1 {:.2} %, average {:.2} %",
+                100.0 * weights.top1,
+                100.0 * average.top1
+            ),
+            (None, None) => "not measured".into(),
+        };
+        self.print(&format!(
+            "{} rate {:.1e} seed {} | {found} | {:.2e} FLOP | {}",
+            result.arm,
+            result.rate,
+            result.seed,
+            result.flops,
+            human_duration(result.seconds)
+        ));
     }
 
     fn note(&mut self, text: &str) {

@@ -132,6 +132,7 @@ fn threads_and_workers_change_no_byte() {
     };
     let first = with("one", "1", "0");
     with("two", "2", "2").assert_equal(&first, "threads and workers");
+    with("four", "4", "3").assert_equal(&first, "more threads and workers");
     let files = fs::read_dir(newest(&lab.path("one"))).expect("a checkpoint");
     let names: Vec<String> = files
         .map(|file| {
@@ -143,6 +144,21 @@ fn threads_and_workers_change_no_byte() {
         .collect();
     for name in ["ema.safetensors", "classes.json", "preprocess.json"] {
         assert!(names.iter().any(|n| n == name), "no {name} in {names:?}");
+    }
+}
+
+#[test]
+fn what_is_computed_again_changes_no_byte() {
+    let lab = lab();
+    let recipe = recipe(&lab, "recipe.toml", &format!("{EVERYTHING}{GROWTH}"));
+    let with = |out: &str| {
+        let recompute = format!("train.recompute={out}");
+        succeed(lab.train(&recipe, out, &["--set", &recompute]));
+        Remains::of(&lab.path(out))
+    };
+    let first = with("none");
+    for other in ["scores", "blocks"] {
+        with(other).assert_equal(&first, other);
     }
 }
 

@@ -40,6 +40,7 @@ fn write() {
     seeds.tasks();
     seeds.texts();
     seeds.requests();
+    seeds.pictures();
     let _ = fs::remove_dir_all(files::folder());
 }
 
@@ -229,6 +230,39 @@ impl Seeds {
             "prepared",
             fs::read(folder.join("train.tokens")).expect("a file"),
         );
+    }
+
+    fn pictures(&self) {
+        let images = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 1, 2, 3, 4];
+        let labels = [0, 0, 8, 1, 0, 0, 0, 2, 0, 1];
+        let colour = [0, 0, 8, 4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 9, 8, 7];
+        let one = [0, 0, 8, 1, 0, 0, 0, 1, 4];
+        let both = |images: &[u8], labels: &[u8]| {
+            [&(images.len() as u16).to_le_bytes(), images, labels].concat()
+        };
+        self.add("idx", "grey", both(&images, &labels));
+        self.add("idx", "colour", both(&colour, &one));
+        self.add("idx", "gzip", both(&gzip(&images), &gzip(&labels)));
+        self.add("cifar", "ten", [&[1, 3][..], &[100; 40]].concat());
+        self.add("cifar", "hundred", [&[2, 3, 77][..], &[100; 40]].concat());
+        self.add("cifar", "odd", [0, 3, 77]);
+        self.add("class_map", "names", "cat\ndog\n\u{fc}\n");
+        self.add("class_map", "twice", "\u{feff}cat\r\ncat\n");
+        for (number, name) in (0..).zip(targets::image_set::FILES) {
+            let file = fs::read(targets::image_set::folder().join(name)).expect("a file");
+            self.add("image_set", name, [&[number], file.as_slice()].concat());
+        }
+        let rows = self.fixture("crates/images/tests/fixtures/decode.json");
+        let rows: serde_json::Value = serde_json::from_slice(&rows).expect("the fixtures");
+        for row in rows.as_array().expect("rows") {
+            let text = |key: &str| row[key].as_str().expect("a text");
+            let digits = text("file").as_bytes().chunks(2);
+            let file = digits.map(|two| {
+                let two = std::str::from_utf8(two).expect("digits");
+                u8::from_str_radix(two, 16).expect("two digits")
+            });
+            self.add("image", text("name"), file.collect::<Vec<u8>>());
+        }
     }
 
     fn records(&self) {

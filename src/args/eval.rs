@@ -10,11 +10,11 @@ Examples:
   tokenformer eval --model runs/grow --data data/mine
   tokenformer eval --model runs/grow --data data/mine --stride 64 --precision bf16 --json
   tokenformer eval --model models/150m --tasks piqa,lambada_openai --limit 200
-  tokenformer eval --model runs/digits --data data/digits --split test --weights ema --out digits-test
+  tokenformer eval --model runs/digits --data data/digits --split test --weights ema --out digits-test --report
 
 Of a model of images: top-1 and top-5, the expected calibration error, precision, recall and F1 of each class, and the
 commonest confusions. --out writes summary.json (with the keys of timm's validate.py), predictions.csv, classes.csv and
-confusions.csv. The test split is for one measurement at the end: choose recipes and checkpoints by `valid`.";
+confusions.csv; with --report also report.html and tokens.csv. The test split is for one measurement at the end: choose recipes and checkpoints by `valid`.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -65,6 +65,10 @@ pub struct EvalArgs {
     /// Folder to write what was found of pictures into.
     #[arg(long, value_name = "DIR", conflicts_with = "tasks")]
     pub out: Option<PathBuf>,
+    /// Also write report.html into --out: pictures with what was said of them, the confusion matrix, calibration, where
+    /// attention looked, and what the parameter tokens did (also in tokens.csv).
+    #[arg(long, requires = "out")]
+    pub report: bool,
     /// Replace what an evaluation wrote to --out before.
     #[arg(long, requires = "out")]
     pub force: bool,
@@ -76,6 +80,10 @@ pub struct EvalArgs {
         conflicts_with = "tasks"
     )]
     pub max_unreadable: f64,
+    /// Size of the pictures that the model is shown, as N or HEIGHTxWIDTH, if it is another than that of its training:
+    /// positions are resampled [default: the size of its training].
+    #[arg(long, value_name = "N|HxW", value_parser = values::image_size, conflicts_with = "tasks")]
+    pub image_size: Option<[usize; 2]>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -29,7 +29,7 @@ pub use images::{ImageArgs, MakeArgs, MakeWhat};
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
 pub use plan::{PlanArgs, PlanCommand, PlanGrowthArgs};
 pub use predict::{PredictArgs, WeightsArg};
-pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand};
+pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand, VisionArgs};
 pub use serve::ServeArgs;
 pub use train::{RecipeArgs, TrainArgs};
 pub use values::TrainingPrecision;

@@ -29,6 +29,10 @@ pub struct PredictArgs {
     /// Which weights of a checkpoint.
     #[arg(long, value_name = "WEIGHTS", default_value = "trained")]
     pub weights: WeightsArg,
+    /// Size of the pictures that the model is shown, as N or HEIGHTxWIDTH, if it is another than that of its training:
+    /// positions are resampled [default: the size of its training].
+    #[arg(long, value_name = "N|HxW", value_parser = values::image_size)]
+    pub image_size: Option<[usize; 2]>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -14,6 +14,8 @@ pub struct ReproduceArgs {
 pub enum ReproduceCommand {
     /// Measure whether a grown TokenFormer earns its cost, against plain Transformers grown and from scratch.
     Growth(GrowthArgs),
+    /// Compare TokenFormer and plain ViT on pictures, with the paper's ablations and growth.
+    Vision(VisionArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -46,6 +48,41 @@ pub struct GrowthArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub arms: Vec<String>,
     /// Print all runs with their cost and time, and whether they are done, and run none.
+    #[arg(long)]
+    pub list: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+const VISION_EXAMPLES: &str = "\
+Examples:
+  tokenformer reproduce vision --profile smoke
+  tokenformer reproduce vision --profile laptop --data data/fashion-mnist --list
+
+A study that was stopped or killed goes on with the same command. What has a result is never run again.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VISION_EXAMPLES)]
+pub struct VisionArgs {
+    /// Sizes and budgets: smoke takes minutes, laptop hours.
+    #[arg(long, value_name = "smoke|laptop", default_value = "smoke")]
+    pub profile: String,
+    /// Dataset of pictures of one size, with a test split [default: fractals that the study makes].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Folder of the study [default: runs/vision-PROFILE].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seeds of every arm [default: the profile's].
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub seeds: Option<u64>,
+    /// Arms to run [default: all].
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub arms: Vec<String>,
+    /// Updates of a run from scratch [default: the profile's].
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub steps: Option<u64>,
+    /// Print all arms with their cost, and what is done, and run none.
     #[arg(long)]
     pub list: bool,
     #[command(flatten)]

@@ -65,6 +65,18 @@ pub fn storage() -> impl TypedValueParser<Value = Storage> {
     ])
 }
 
+/// Height and width in pixels as `N` or `HxW`.
+pub fn image_size(text: &str) -> Result<[usize; 2], String> {
+    let sides: Vec<Option<usize>> = text.split('x').map(|n| n.trim().parse().ok()).collect();
+    match sides[..] {
+        [Some(side)] => Ok([side, side]),
+        [Some(height), Some(width)] => Ok([height, width]),
+        _ => Err(
+            "expected pixels of a side, such as 32, or of height and width, such as 32x48".into(),
+        ),
+    }
+}
+
 /// Red, green and blue as `R,G,B`.
 pub fn color(text: &str) -> Result<[u8; 3], String> {
     let numbers: Result<Vec<u8>, _> = text.split(',').map(|n| n.trim().parse()).collect();

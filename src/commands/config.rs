@@ -4,13 +4,41 @@ use crate::args::{ConfigArgs, ConfigCommand};
 use tokenformer_core::presets::PRESETS;
 use tokenformer_report::table::Table;
 use tokenformer_train::Result;
-use tokenformer_train::recipe::resolve;
+use tokenformer_train::recipe::{Recipe, resolve};
+
+/// Prints the size of the model before any growth, as a comment of the recipe.
+fn totals(recipe: &Recipe) {
+    let config =
+        super::memory_plan::without_data(recipe).and_then(|vocab| Ok(recipe.model.build(vocab)?));
+    match config {
+        Ok(config) => {
+            let outputs = match config.input.is_tokens() {
+                true => "tokens of the vocabulary",
+                false => "classes",
+            };
+            outln!(
+                "\n# The model has {} parameters, {} of them in blocks, with {} {outputs}{}.",
+                config.params(),
+                config.body_params(),
+                config.vocab,
+                if recipe.grow.is_empty() {
+                    ""
+                } else {
+                    ", before it grows"
+                }
+            );
+        }
+        Err(_) => outln!("\n# How many parameters the model has depends on the dataset."),
+    }
+}
 
 /// Runs the verb.
 pub fn run(args: &ConfigArgs) -> Result<()> {
     match &args.command {
         ConfigCommand::Show(args) => {
-            out!("{}", resolve(args.config.as_deref(), &args.sets)?.explain());
+            let resolved = resolve(args.config.as_deref(), &args.sets)?;
+            out!("{}", resolved.explain());
+            totals(&resolved.recipe);
         }
         ConfigCommand::Presets => {
             let headers = [

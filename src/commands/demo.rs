@@ -33,30 +33,14 @@ const NEW_ATTENTION: usize = 128;
 /// Tokens that the growth adds to the feed-forward network.
 const NEW_FFN: usize = 1024;
 /// Share of the steps before the growth.
-const FIRST_STAGE: f64 = 0.5;
+pub(super) const FIRST_STAGE: f64 = 0.5;
 
 /// Runs the verb.
 pub fn run(args: &DemoArgs) -> Result<()> {
     let started = Instant::now();
-    if !(args.minutes > 0.0 && args.minutes <= 1e5) {
-        return Err(usage(
-            "--minutes",
-            "above 0, at most 100000",
-            args.minutes,
-            "3 is the default",
-        ));
-    }
-    if args.steps.is_some_and(|steps| steps < 2) {
-        let help = "one step before the growth and one after it";
-        return Err(usage(
-            "--steps",
-            "at least 2",
-            args.steps.unwrap_or(0),
-            help,
-        ));
-    }
+    check_length(args)?;
     let device = device(&args.compute)?;
-    let out = out_dir(args);
+    let out = out_dir(args, "demo");
     outln!(
         "TokenFormer demo: a model learns to write, grows, and learns on. Everything goes to {}.\n",
         out.display()
@@ -110,23 +94,44 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     Ok(())
 }
 
-/// The directory asked for, or the first free one.
-fn out_dir(args: &DemoArgs) -> PathBuf {
+/// Refuses a length that is none.
+pub(super) fn check_length(args: &DemoArgs) -> Result<()> {
+    if !(args.minutes > 0.0 && args.minutes <= 1e5) {
+        return Err(usage(
+            "--minutes",
+            "above 0, at most 100000",
+            args.minutes,
+            "3 is the default",
+        ));
+    }
+    if args.steps.is_some_and(|steps| steps < 2) {
+        let help = "one step before the growth and one after it";
+        return Err(usage(
+            "--steps",
+            "at least 2",
+            args.steps.unwrap_or(0),
+            help,
+        ));
+    }
+    Ok(())
+}
+
+/// The directory asked for, or the first free one of those called `name`.
+pub(super) fn out_dir(args: &DemoArgs, name: &str) -> PathBuf {
     if let Some(out) = &args.out {
         return out.clone();
     }
     let names = (1..).map(|i| {
         if i == 1 {
-            "demo".to_string()
+            name.to_string()
         } else {
-            format!("demo-{i}")
+            format!("{name}-{i}")
         }
     });
     let mut free = names
         .map(|name| Path::new("runs").join(name))
         .filter(|dir| !dir.exists());
-    free.next()
-        .unwrap_or_else(|| Path::new("runs").join("demo"))
+    free.next().unwrap_or_else(|| Path::new("runs").join(name))
 }
 
 fn prepare_data(args: &DemoArgs, out: &Path) -> Result<Summary> {
@@ -206,13 +211,7 @@ fn recipe(
             let second = step_seconds(&grown, batch, device)?;
             // A tenth for evaluation, samples and files.
             let mean = FIRST_STAGE * first + (1.0 - FIRST_STAGE) * second;
-            let steps = (args.minutes * 60.0 * 0.9 / mean) as u64;
-            // A multiple of ten, so that the growth falls on an evaluation.
-            if steps < 20 {
-                steps.max(2)
-            } else {
-                steps / 10 * 10
-            }
+            steps_for(args.minutes * 60.0 * 0.9 / mean)
         }
     };
     let at_step = ((steps as f64 * FIRST_STAGE) as u64).clamp(1, steps - 1);
@@ -240,6 +239,14 @@ fn recipe(
     resolve_table(table, "demo", &[])
 }
 
+/// As many whole steps, at least two; a multiple of ten, so that the growth falls on an evaluation.
+pub(super) fn steps_for(steps: f64) -> u64 {
+    match steps as u64 {
+        few @ 0..20 => few.max(2),
+        steps => steps / 10 * 10,
+    }
+}
+
 /// Time of a training step, from a few steps on made-up tokens.
 fn step_seconds(config: &ModelConfig, batch: usize, device: &Arc<dyn Device>) -> Result<f64> {
     const STEPS: usize = 4;
@@ -263,30 +270,34 @@ fn step_seconds(config: &ModelConfig, batch: usize, device: &Arc<dyn Device>) ->
 }
 
 /// Held-out loss at the beginning and the end of each stage.
-fn summary(out: &Path) -> Result<()> {
+pub(super) fn summary(out: &Path) -> Result<()> {
     let records = tokenformer_report::read(out.join("metrics.jsonl"))?;
-    let mut table = Table::new([
-        "stage",
-        "parameters",
-        "step",
-        "held-out loss",
-        "bits per byte",
-    ]);
     let evals = records.iter().filter_map(|r| match r {
         Record::Eval(e) => Some(e),
         _ => None,
     });
     let evals: Vec<_> = evals.collect();
+    let of_pictures = evals.iter().any(|e| e.top1.is_some());
+    let measure = if of_pictures {
+        "top 1"
+    } else {
+        "bits per byte"
+    };
+    let mut table = Table::new(["stage", "parameters", "step", "held-out loss", measure]);
     for (i, e) in evals.iter().enumerate() {
         let first = i == 0 || evals[i - 1].stage != e.stage;
         let last = evals.get(i + 1).is_none_or(|next| next.stage != e.stage);
         if first || last {
+            let measured = match of_pictures {
+                true => e.top1.map(|top1| format!("{:.2} %", 100.0 * top1)),
+                false => e.bits_per_byte.map(|b| format!("{b:.3}")),
+            };
             table.row([
                 (e.stage + 1).to_string(),
                 human_count(e.params),
                 e.step.to_string(),
                 format!("{:.4}", e.loss),
-                e.bits_per_byte.map_or("-".into(), |b| format!("{b:.3}")),
+                measured.unwrap_or_else(|| "-".into()),
             ]);
         }
     }

@@ -50,6 +50,15 @@ pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
 
 fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
     dataset::ensure("--data", data)?;
+    if args.image_size.is_some() {
+        let help = "leave it out: text has a --context";
+        return Err(usage(
+            "--image-size",
+            "a dataset of pictures",
+            "a dataset of text",
+            help,
+        ));
+    }
     if args.out.is_some() {
         let help = "leave it out, or use --json";
         return Err(usage(

@@ -1,5 +1,6 @@
 //! `eval` of a model of images: accuracies, calibration, classes, confusions, and what was said of each picture.
 
+use super::picture_report::{About, Told};
 use super::{device, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, Split};
 use crate::{Failure, outputs, ui, usage};
@@ -10,7 +11,8 @@ use tokenformer_images::dataset::Pictures;
 use tokenformer_images::{ImageSet, Split as Part};
 use tokenformer_report::table::Table;
 use tokenformer_store::{DirWriter, Which};
-use tokenformer_train::tally::{ClassScore, likeliest};
+use tokenformer_train::insight::Verdicts;
+use tokenformer_train::tally::ClassScore;
 use tokenformer_train::{Classifier, Error, Result, Tally, memory};
 
 /// Pictures of a forward pass.
@@ -22,11 +24,11 @@ const KIND: &str = "evaluation";
 
 /// The keys of timm's `validate.py`, in percent, and values that it does not have.
 #[derive(Serialize)]
-struct Summary {
+pub(super) struct Summary {
     model: String,
-    top1: f64,
+    pub(super) top1: f64,
     top1_err: f64,
-    top5: f64,
+    pub(super) top5: f64,
     top5_err: f64,
     /// Means over classes, in percent.
     precision: f64,
@@ -41,11 +43,13 @@ struct Summary {
     split: &'static str,
     weights: &'static str,
     /// Nats per image.
-    loss: f64,
+    pub(super) loss: f64,
     /// Expected calibration error over 15 intervals, 0 to 1.
     ece: f64,
+    /// Divisor of the logits that gives these pictures the least loss.
+    temperature: Option<f64>,
     found: usize,
-    evaluated: usize,
+    pub(super) evaluated: usize,
     skipped: Vec<SkippedPicture>,
 }
 
@@ -55,17 +59,9 @@ struct SkippedPicture {
     reason: String,
 }
 
-/// What was said of a picture.
-struct Prediction {
-    name: String,
-    label: u32,
-    top: Vec<(u32, f64)>,
-}
-
 /// What an evaluation found.
 struct Found {
-    tally: Tally,
-    predictions: Vec<Prediction>,
+    verdicts: Verdicts,
     skipped: Vec<SkippedPicture>,
 }
 
@@ -81,7 +77,13 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
     }
     let device = device(&args.compute)?;
     let model_dir = find_model(&args.model, Which::Best)?.dir;
-    let classifier = Classifier::load(&model_dir, &device, args.weights.into(), args.precision)?;
+    let classifier = Classifier::load(
+        &model_dir,
+        &device,
+        args.weights.into(),
+        args.precision,
+        args.image_size,
+    )?;
     let set = ImageSet::open(data)?;
     check_classes(&classifier, &set, data)?;
     let part = match args.split {
@@ -102,11 +104,29 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
     let found = evaluate(args, &classifier, pictures)?;
     let summary = summary(args, &classifier, &found, &model_dir, data, part);
     if let Some(out) = &args.out {
-        write(out, &classifier.labels().classes, &found, &summary)?;
+        let told = match args.report {
+            true => {
+                let about = About {
+                    model_dir: &model_dir,
+                    device: &device,
+                    classifier: &classifier,
+                    pictures,
+                    part,
+                    summary: &summary,
+                };
+                Some(about.report(args, &found.verdicts)?)
+            }
+            false => None,
+        };
+        write(out, &classifier, pictures, &found, &summary, told)?;
     }
     match args.json {
         true => print_json(&summary),
-        false => print(&summary, &classifier.labels().classes, &found.tally),
+        false => print(
+            &summary,
+            &classifier.labels().classes,
+            &found.verdicts.tally,
+        ),
     }
     Ok(())
 }
@@ -177,8 +197,7 @@ fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Re
     let (total, stop) = (pictures.len(), stop_flag());
     let bar = ui::bar(total as u64, "scoring");
     let mut found = Found {
-        tally: Tally::new(classes),
-        predictions: Vec::new(),
+        verdicts: Verdicts::new(classes),
         skipped: Vec::new(),
     };
     let mut pixels = Vec::new();
@@ -208,13 +227,7 @@ fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Re
         }
         let logits = classifier.logits(&pixels)?;
         for (row, index) in logits.chunks_exact(classes).zip(there) {
-            let label = pictures.label(index);
-            found.tally.add(label, row);
-            found.predictions.push(Prediction {
-                name: pictures.name(index).into(),
-                label,
-                top: likeliest(row, 5),
-            });
+            found.verdicts.add(index, pictures.label(index), row);
         }
         bar.set_position(start as u64);
     }
@@ -253,10 +266,11 @@ fn summary(
     data: &Path,
     part: Part,
 ) -> Summary {
-    let result = found.tally.evaluation();
+    let tally = &found.verdicts.tally;
+    let result = tally.evaluation();
     let (top1, top5) = result.accuracy.map_or((0.0, 0.0), |a| (a.top1, a.top5));
     let percent = |share: f64| (1e6 * share).round() / 1e4;
-    let per_class = found.tally.per_class();
+    let per_class = tally.per_class();
     // As scikit-learn's macro average over the classes that occur.
     let seen: Vec<&ClassScore> = per_class.iter().filter(|c| c.images + c.told > 0).collect();
     let mean = |of: fn(&ClassScore) -> f64| {
@@ -280,37 +294,45 @@ fn summary(
         split: part.name(),
         weights: args.weights.name(),
         loss: result.loss,
-        ece: found.tally.calibration_error(),
-        found: found.predictions.len() + found.skipped.len(),
-        evaluated: found.predictions.len(),
+        ece: tally.calibration_error(),
+        temperature: found
+            .verdicts
+            .temperature()
+            .map(|[temperature, _]| temperature),
+        found: found.verdicts.all.len() + found.skipped.len(),
+        evaluated: found.verdicts.all.len(),
         skipped: found.skipped.clone(),
     }
 }
 
 /// Writes what the evaluation found into a folder, as a whole.
-fn write(out: &Path, classes: &[String], found: &Found, summary: &Summary) -> Result<()> {
+fn write(
+    out: &Path,
+    classifier: &Classifier,
+    pictures: &Pictures,
+    found: &Found,
+    summary: &Summary,
+    told: Option<Told>,
+) -> Result<()> {
+    let (classes, verdicts) = (&classifier.labels().classes, &found.verdicts);
     let name = |class: u32| quoted(&classes[class as usize]);
     let mut to = DirWriter::begin(out, KIND)?;
     to.write_json("summary.json", summary)?;
-    let places = found
-        .predictions
-        .iter()
-        .map(|p| p.top.len())
-        .max()
-        .unwrap_or(0);
+    let places = verdicts.all.iter().map(|v| v.top.len()).max().unwrap_or(0);
     let mut rows = String::from("file,label");
     (1..=places).for_each(|i| rows += &format!(",class{i},probability{i}"));
     rows.push('\n');
-    for prediction in &found.predictions {
-        rows += &format!("{},{}", quoted(&prediction.name), name(prediction.label));
-        for (class, probability) in &prediction.top {
+    for verdict in &verdicts.all {
+        let file = quoted(pictures.name(verdict.index));
+        rows += &format!("{file},{}", name(verdict.label));
+        for (class, probability) in &verdict.top {
             rows += &format!(",{},{probability:?}", name(*class));
         }
         rows.push('\n');
     }
     to.write_bytes("predictions.csv", rows.as_bytes())?;
     let mut rows = String::from("class,images,told,precision,recall,f1\n");
-    for (class, score) in (0..).zip(found.tally.per_class()) {
+    for (class, score) in (0..).zip(verdicts.tally.per_class()) {
         let ClassScore {
             images,
             told,
@@ -325,16 +347,20 @@ fn write(out: &Path, classes: &[String], found: &Found, summary: &Summary) -> Re
     }
     to.write_bytes("classes.csv", rows.as_bytes())?;
     let mut rows = String::from("label,told,images\n");
-    for ((label, told), images) in found.tally.confusions() {
+    for ((label, told), images) in verdicts.tally.confusions() {
         rows += &format!("{},{},{images}\n", name(label), name(told));
     }
     to.write_bytes("confusions.csv", rows.as_bytes())?;
+    if let Some(told) = told {
+        to.write_bytes("tokens.csv", told.tokens.as_bytes())?;
+        to.write_bytes("report.html", told.page.as_bytes())?;
+    }
     to.commit()?;
     Ok(())
 }
 
 /// A field of a file of comma-separated values.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.into(),
@@ -361,6 +387,9 @@ fn print(summary: &Summary, classes: &[String], tally: &Tally) {
         "calibration    {:.4} expected error over 15 intervals",
         summary.ece
     );
+    if let Some(temperature) = summary.temperature {
+        outln!("temperature    {temperature:.3}, fitted to these pictures");
+    }
     outln!(
         "mean of classes: precision {:.2} %, recall {:.2} %, F1 {:.2} %",
         summary.precision,

@@ -46,7 +46,13 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     }
     let device = device(&args.compute)?;
     let dir = find_model(&args.model, Which::Best)?.dir;
-    let classifier = Classifier::load(&dir, &device, args.weights.into(), args.precision)?;
+    let classifier = Classifier::load(
+        &dir,
+        &device,
+        args.weights.into(),
+        args.precision,
+        args.image_size,
+    )?;
     let (files, skipped) = list(&args.paths)?;
     let mut output = Output {
         model: dir.display().to_string(),

@@ -15,6 +15,7 @@ use tokenformer_train::{Outcome, Result};
 pub fn run(args: &ReproduceArgs) -> Result<()> {
     match &args.command {
         ReproduceCommand::Growth(args) => growth(args),
+        ReproduceCommand::Vision(args) => super::reproduce_vision::run(args),
     }
 }
 

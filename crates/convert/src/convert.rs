@@ -8,7 +8,8 @@ use std::thread;
 use tokenformer_core::{Device, ModelConfig};
 use tokenformer_data::TokenizerSpec;
 use tokenformer_store::DirWriter;
-use tokenformer_train::files::{CONFIG, KIND_MODEL, TOKENIZER, WEIGHTS};
+use tokenformer_train::Labels;
+use tokenformer_train::files::{CLASSES, CONFIG, KIND_MODEL, PREPROCESS, TOKENIZER, WEIGHTS};
 
 use crate::checkpoint::Checkpoint;
 use crate::corpus::known;
@@ -87,6 +88,7 @@ pub fn convert(
         .map(|spec| read_tokenizer(&spec, config.vocab))
         .transpose()?;
     let weights = source.path().to_path_buf();
+    let labels = labels_beside(&weights, &config)?;
 
     let mut writer = DirWriter::begin(&options.to, KIND_MODEL)?;
     writer.write_bytes(CONFIG, config.to_json().as_bytes())?;
@@ -96,6 +98,16 @@ pub fn convert(
         notes.push(
             "no tokenizer is there: give one with --tokenizer to use the model on text".into(),
         );
+    }
+    if let Some(labels) = &labels {
+        for (name, bytes) in labels.files() {
+            writer.write_bytes(name, &bytes)?;
+        }
+    } else if !config.input.is_tokens() {
+        notes.push(format!(
+            "no {CLASSES} and {PREPROCESS} lie beside the weights: put them there, as docs/formats.md describes them, to use \
+             the model on pictures"
+        ));
     }
     let planned: Vec<Planned> = arrays
         .iter()
@@ -153,6 +165,16 @@ pub fn expect_timm(from: &Path) -> Result<()> {
         got: format!("{} others", source.names().count()),
         help: "leave the word timm out to convert a model of another kind",
     })
+}
+
+/// Classes and preprocessing beside the weights of an image model, as `export` writes them; `None` if neither is there.
+fn labels_beside(weights: &Path, config: &ModelConfig) -> Result<Option<Labels>> {
+    let dir = weights.parent().unwrap_or(Path::new("."));
+    let is_there = |name: &str| dir.join(name).is_file();
+    if config.input.is_tokens() || !(is_there(CLASSES) || is_there(PREPROCESS)) {
+        return Ok(None);
+    }
+    Ok(Some(Labels::read(dir, config)?))
 }
 
 /// `None` for an image model: a fingerprint is of tokens.

@@ -8,7 +8,8 @@ use serde::Serialize;
 use tokenformer_core::{Device, ModelConfig};
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, MANIFEST_NAME, write_atomic, write_safetensors};
-use tokenformer_train::files::{self, CONFIG, TOKENIZER, WEIGHTS};
+use tokenformer_train::Labels;
+use tokenformer_train::files::{self, CLASSES, CONFIG, TOKENIZER, WEIGHTS};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::to_published;
@@ -54,7 +55,7 @@ pub struct Exported {
 
 /// Exports a model. `progress` is called with (bytes written, bytes in all); the device computes the fingerprint of a folder.
 ///
-/// A folder gets `config.json`, the weights, `tokenizer.json` if the model has one, a fingerprint and a manifest, and
+/// A folder gets `config.json`, the weights, `tokenizer.json` or `classes.json` and `preprocess.json` if the model has them, a fingerprint and a manifest, and
 /// appears whole or not at all. Weights are copied in chunks.
 ///
 /// # Errors
@@ -114,6 +115,12 @@ pub fn export(
             writer.write_bytes(CONFIG, &published)?;
             if let Some(((bytes, _), _)) = &tokenizer {
                 writer.write_bytes(TOKENIZER, bytes)?;
+            }
+            // Classes and preprocessing of a model that has been trained here.
+            if !config.input.is_tokens() && model.join(CLASSES).is_file() {
+                for (name, bytes) in Labels::read(model, &config)?.files() {
+                    writer.write_bytes(name, &bytes)?;
+                }
             }
             let names = write_shards(&mut writer, &pipe, planned, options)?;
             // A fingerprint is of tokens.

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokenformer_device::{Buffer, Device, Result, Role, RotaryTable, SharedTemp, Temp};
 
+pub(crate) use crate::ops::SiteWeights;
 pub use crate::ops::{LossTargets, OutputHead};
 
 /// One noted operation.
@@ -110,7 +111,17 @@ pub struct Graph<'m> {
     rec: Recorder,
     tape: Option<Tape<'m>>,
     dropping: Option<DropPath>,
-    watched: Option<Vec<(&'m Site, Vec<f32>)>>,
+    watched: Option<Watched<'m>>,
+}
+
+/// What a graph keeps of the sites and attentions that it passes.
+pub(crate) struct Watched<'m> {
+    /// Whether all rows are kept, and not only the last.
+    all_rows: bool,
+    /// The sites in their order, with the weights `Θ(x·Kᵀ)` of their tokens.
+    pub sites: Vec<(&'m Site, SiteWeights)>,
+    /// Queries and keys `[B, T, H·C]` of each attention, as they meet; if all rows are kept.
+    pub attention: Vec<[Vec<f32>; 2]>,
 }
 
 impl<'m> Graph<'m> {
@@ -145,20 +156,26 @@ impl<'m> Graph<'m> {
         self.rec.newest_stage
     }
 
-    /// The same graph, which keeps the weights that each site gives its parameter tokens for the last row.
-    pub(crate) fn watching(mut self) -> Self {
-        self.watched = Some(Vec::new());
+    /// The same graph, which keeps the weights that each site gives its parameter tokens: for the last row, or for all rows,
+    /// and then also what meets in each attention.
+    pub(crate) fn watching(mut self, all_rows: bool) -> Self {
+        self.watched = Some(Watched {
+            all_rows,
+            sites: Vec::new(),
+            attention: Vec::new(),
+        });
         self
     }
 
-    /// The sites that were passed, in their order, with the weights `Θ(x·Kᵀ)` of the last row.
-    pub(crate) fn into_watched(self) -> Vec<(&'m Site, Vec<f32>)> {
-        self.watched.unwrap_or_default()
+    /// What was kept.
+    pub(crate) fn into_watched(self) -> Option<Watched<'m>> {
+        self.watched
     }
 
     fn watch(&mut self, x: &Tensor, site: &'m Site) -> Result<()> {
         if let Some(watched) = &mut self.watched {
-            watched.push((site, ops::last_weights(&self.rec, x, site)?));
+            let seen = ops::site_weights(&self.rec, x, site, watched.all_rows)?;
+            watched.sites.push((site, seen));
         }
         Ok(())
     }
@@ -432,6 +449,13 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// If the device fails.
     pub fn attention(&mut self, qkv: [Tensor; 3], heads: usize, causal: bool) -> Result<Tensor> {
+        if let Some(watched) = self.watched.as_mut().filter(|watched| watched.all_rows) {
+            let device = &*self.rec.device;
+            let [q, k, _] = &qkv;
+            watched
+                .attention
+                .push([q.to_host(device)?, k.to_host(device)?]);
+        }
         let (y, op) = ops::Attention::forward(&mut self.rec, qkv, heads, causal)?;
         self.note(op.map(Node::Attention));
         Ok(y)

@@ -73,7 +73,7 @@ pub use drop_path::DropPath;
 pub use error::{Error, Result};
 pub use gradients::Gradients;
 pub use graph::{Graph, LossTargets, OutputHead};
-pub use model::Model;
+pub use model::{Model, Seen, SiteSeen};
 pub use recompute::Recompute;
 pub use tensor::Tensor;
 pub use tokenformer_device as device;

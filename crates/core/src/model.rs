@@ -21,6 +21,7 @@
 
 pub(crate) mod each;
 mod fired;
+mod seen;
 mod training;
 
 use crate::block::{Attend, Block};
@@ -39,6 +40,7 @@ use crate::param::Param;
 use crate::path::{ParamPath, ParamRole};
 use crate::tensor::Tensor;
 pub use fired::Fired;
+pub use seen::{Seen, SiteSeen};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokenformer_device::{Device, Role, RotaryTable, WeightFormat};

@@ -155,6 +155,22 @@ impl Picture {
         }
     }
 
+    /// The picture as a PNG file.
+    pub fn to_png(&self) -> Vec<u8> {
+        let mut file = Vec::new();
+        // No side of a picture that is in memory has 32 bits, and writing to a vector cannot fail.
+        let mut encoder = png::Encoder::new(&mut file, self.width as u32, self.height as u32);
+        encoder.set_color(match self.channels {
+            1 => png::ColorType::Grayscale,
+            _ => png::ColorType::Rgb,
+        });
+        let written = encoder
+            .write_header()
+            .and_then(|mut writer| writer.write_image_data(&self.pixels));
+        debug_assert!(written.is_ok(), "{written:?}");
+        file
+    }
+
     /// A hash of shape and pixels. Equal pictures have equal hashes, even if their files differ.
     pub fn content_hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -190,6 +206,15 @@ mod tests {
         let mut picture = Picture::new(2, 2, 3, (0..12).collect()).unwrap();
         picture.flip();
         assert_eq!(picture.pixels(), [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_png_file_has_the_pixels() {
+        for channels in [1, 3] {
+            let picture = Picture::from_fn((5, 3, channels), |x, y, c| (40 * y + 9 * x + c) as u8);
+            let read = crate::decode(&picture.to_png(), &Default::default());
+            assert_eq!(read.unwrap(), picture);
+        }
     }
 
     #[test]

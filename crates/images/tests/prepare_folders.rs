@@ -218,6 +218,45 @@ fn links_in_circles_and_to_nowhere_are_listed() {
 }
 
 #[test]
+fn more_classes_than_labels_can_have_are_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    for class in 0..65_536 {
+        fs::create_dir_all(dir.join(class.to_string())).unwrap();
+    }
+    let error = refused(&dir, &SourceOptions::default());
+    assert!(
+        error.contains("too many classes\n  expected: at most 65535 classes\n  got:      65536"),
+        "{error}"
+    );
+}
+
+/// A folder that cannot be read would hide pictures, so it is an error and not a note.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_read_is_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    tree(&dir, &["a", "b"], 3);
+    let closed = dir.join("a/closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    if fs::read_dir(&closed).is_ok() {
+        // The superuser reads every folder: then it is one without pictures.
+        eprintln!("run as the superuser: nothing is refused");
+        assert_eq!(open(&dir).classes(), ["a", "b"]);
+        return;
+    }
+    let error = refused(&dir, &SourceOptions::default());
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(
+        error.contains("closed") && error.contains("cannot read"),
+        "{error}"
+    );
+}
+
+#[test]
 fn classes_are_those_of_training() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("tree");

@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             config_toml: "[model]\nd_model = 128\nlayers = 4\nffn_tokens = 512\n\n[train]\nsteps = 2000\nlr = 6e-4\n\n[[grow]]\nat_step = 700\nffn = 512\n",
             environment: &environment.map(|(key, value)| (key.to_owned(), value.to_owned())),
             notes: &["The numbers are invented.".to_owned()],
+            pictures: None,
         },
     )?;
     println!("{}", report.display());

@@ -17,6 +17,7 @@ mod escape;
 pub mod figure;
 mod files;
 mod html;
+pub mod pictures;
 mod plots;
 mod records;
 mod series;

@@ -155,6 +155,11 @@ impl<'a> Run<'a> {
                 points: self.eval_points(|r| percent(r.top5)),
             },
             Series {
+                name: "top 5, averaged weights",
+                style: Style::Raw,
+                points: self.eval_points(|r| percent(r.ema_top5)),
+            },
+            Series {
                 name: "top 1, averaged weights",
                 style: Style::Control,
                 points: self.eval_points(|r| percent(r.ema_top1)),

@@ -5,8 +5,103 @@ mod common;
 use common::{eval, every_kind, grow, input, note, of_images, sample, train};
 use tokenformer_report::{Record, ReportInput, render, write_report};
 
+use tokenformer_report::pictures::{
+    Calibration, ClassRow, ClassTokens, ConfidenceBin, PictureGroup, PictureReport, Shown, SiteRow,
+    TokenRow,
+};
+
 const HOSTILE: &str =
     "</pre></title></style><script>alert('1')</script>\"onload='x' & \u{1b}[31m\u{202e}\u{0}";
+
+/// A report that has its text from outside in every place, with more classes than a matrix shows if `many`.
+fn pictures(text: &str, many: bool) -> PictureReport {
+    let shown = Shown {
+        png: b"png".to_vec(),
+        lines: vec![text.to_owned()],
+        title: text.to_owned(),
+    };
+    let classes = if many { 51 } else { 2 };
+    let score = ClassRow {
+        images: 4,
+        told: 3,
+        precision: 1.0,
+        recall: 0.75,
+        f1: 0.857,
+    };
+    PictureReport {
+        classes: vec![text.to_owned(); classes],
+        what: text.to_owned(),
+        scores: vec![score; classes],
+        confusions: vec![(0, 0, 3), (0, 1, 1), (1, 1, 4)],
+        calibration: Calibration {
+            bins: vec![ConfidenceBin {
+                images: 8,
+                confidence: 0.9,
+                right: 0.875,
+            }],
+            error: 0.025,
+            temperature: Some([1.25, 0.0125]),
+        },
+        groups: vec![PictureGroup {
+            heading: text.to_owned(),
+            pictures: vec![shown.clone()],
+        }],
+        rollout: vec![[shown.clone(), shown.clone()]],
+        sites: vec![SiteRow {
+            name: text.to_owned(),
+            tokens: 96,
+            dead: 12,
+            energy: vec![0.75, 0.25],
+            by_stage: vec![64, 32],
+        }],
+        tokens: vec![ClassTokens {
+            class: 1,
+            tokens: vec![TokenRow {
+                token: 17,
+                stage: 1,
+                selectivity: 1.75,
+                pictures: vec![shown; 9],
+            }],
+        }],
+        watched: 8,
+    }
+}
+
+fn hostile_pictures() -> PictureReport {
+    pictures(HOSTILE, false)
+}
+
+#[test]
+fn pictures_are_shown_with_what_was_said_of_them() {
+    let report = pictures("cat", false);
+    let page = render(&ReportInput {
+        pictures: Some(&report),
+        ..input("run", &of_images())
+    });
+    // "png" in base 64: 1 picture, 2 of the rollout, 9 of the token.
+    assert_eq!(page.matches("data:image/png;base64,cG5n\"").count(), 12);
+    for part in [
+        "img-src data:",
+        "75.00 %",
+        "1.250",
+        "1.25 %",
+        "token 17, stage 2: <b>1.75×</b>",
+        "12 <small>12.50 %</small>",
+        "25.00 % <small>of 32</small>",
+        "cat taken for cat: 1 of 4",
+        "8 pictures said with 90.0 %: 87.5 % right",
+    ] {
+        assert!(page.contains(part), "no {part}");
+    }
+    let many = pictures("cat", true);
+    let page = render(&ReportInput {
+        pictures: Some(&many),
+        ..input("run", &of_images())
+    });
+    assert!(!page.contains("taken for cat: "), "a matrix of 51 classes");
+    assert!(page.contains("<td>cat</td><td>cat</td><td>1</td>"));
+    assert!(page.contains("50 further classes are left out"));
+}
 
 #[test]
 fn hostile_text_is_escaped_wherever_it_appears() {
@@ -28,6 +123,7 @@ fn hostile_text_is_escaped_wherever_it_appears() {
         config_toml: HOSTILE,
         environment: &[(HOSTILE.to_owned(), HOSTILE.to_owned())],
         notes: &[HOSTILE.to_owned()],
+        pictures: Some(&hostile_pictures()),
     });
     assert!(!page.contains("<script"), "a script got in");
     assert!(!page.contains("onload='"), "an attribute got in");

@@ -1,7 +1,7 @@
 //! The growth study: does it pay to grow a TokenFormer?
 //!
 //! [`profile`] and [`arms`] define what is trained, [`plan`] makes a [`graph`] of runs from it, and [`runner`] runs
-//! those that have no [`result`] so far.
+//! those that have no [`result`] so far. [`vision`] is a study of the same kind on pictures.
 
 #![warn(missing_docs)]
 
@@ -22,6 +22,7 @@ pub mod stats;
 mod text;
 pub mod tuning;
 pub mod verdicts;
+pub mod vision;
 
 pub use corpus::Corpus;
 pub use plan::{Plan, Settings};

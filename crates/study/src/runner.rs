@@ -403,7 +403,8 @@ impl Runner {
     }
 }
 
-fn remove(folder: &Path) -> Result<()> {
+/// Removes the folder of a run, if it is there.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
             action: "remove the folder of a run",

@@ -106,7 +106,8 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Loads the model of a folder that has been verified, for inference.
+    /// Loads the model of a folder that has been verified, for inference; with `image_size`, for pictures of another height
+    /// and width than it was trained on ([`files::load_at_image_size`]).
     ///
     /// # Errors
     /// If it is not a model of images, files are missing or do not fit together, or memory is short.
@@ -115,13 +116,22 @@ impl Classifier {
         device: &Arc<dyn Device>,
         weights: Weights,
         format: WeightFormat,
+        image_size: Option<[usize; 2]>,
     ) -> Result<Self> {
         let config = files::read_config(dir)?;
         if config.input.is_tokens() {
             return Err(not_of_images(dir));
         }
-        let labels = Labels::read(dir, &config)?;
-        let model = files::load_for_inference(dir, device, weights, format)?;
+        let mut labels = Labels::read(dir, &config)?;
+        let model = match image_size {
+            Some(size) => {
+                let input = &mut labels.preparation.input;
+                [input.height, input.width] = size;
+                labels.preparation.check()?;
+                files::load_at_image_size(dir, device, weights, Some(format), size)?
+            }
+            None => files::load_for_inference(dir, device, weights, format)?,
+        };
         Ok(Self { model, labels })
     }
 

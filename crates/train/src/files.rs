@@ -279,7 +279,15 @@ pub fn load_for_inference(
     load(dir, device, weights, Some(format), None)
 }
 
-/// As [`load_for_inference`], for images of another height and width than the model was trained on: learned positions are
+/// As [`load_model`], with the given weights of a checkpoint.
+///
+/// # Errors
+/// As [`load_model`], and if the checkpoint has no average.
+pub fn load_weights(dir: &Path, device: &Arc<dyn Device>, weights: Weights) -> Result<Model> {
+    load(dir, device, weights, None, None)
+}
+
+/// As [`load_for_inference`], or without a `format` as [`load_model`], for images of another height and width than the model was trained on: learned positions are
 /// resampled.
 ///
 /// # Errors
@@ -287,10 +295,11 @@ pub fn load_for_inference(
 pub fn load_at_image_size(
     dir: &Path,
     device: &Arc<dyn Device>,
-    format: WeightFormat,
+    weights: Weights,
+    format: Option<WeightFormat>,
     size: [usize; 2],
 ) -> Result<Model> {
-    load(dir, device, Weights::Trained, Some(format), Some(size))
+    load(dir, device, weights, format, Some(size))
 }
 
 fn load(

@@ -17,6 +17,7 @@ mod events;
 pub mod files;
 pub mod finite;
 pub mod footprint;
+pub mod insight;
 pub mod memory;
 pub mod observer;
 mod planned;

@@ -8,6 +8,7 @@ use crate::task::Sample;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokenformer_core::growth::GrowthReport;
+use tokenformer_report::pictures::PictureReport;
 use tokenformer_report::{
     ControlRecord, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput,
     ResumePoint, SampleRecord, SiteGrowth, TrainRecord, Unit,
@@ -222,8 +223,9 @@ impl<'a> Records<'a> {
         Ok(())
     }
 
-    /// Writes plots, report, CSV and TensorBoard events from the records so far.
-    pub fn report(&mut self) -> Result<()> {
+    /// Writes plots, report, CSV and TensorBoard events from the records so far; with what the model says of pictures, if
+    /// that is known.
+    pub fn report(&mut self, pictures: Option<&PictureReport>) -> Result<()> {
         let records = tokenformer_report::read(self.out.join(METRICS))?;
         let name = (self.out.file_name()).map_or("run".into(), |n| n.to_string_lossy());
         let input = ReportInput {
@@ -232,6 +234,7 @@ impl<'a> Records<'a> {
             config_toml: &self.config_toml,
             environment: &self.environment,
             notes: &[],
+            pictures,
         };
         tokenformer_report::write_report(&self.out, &input)?;
         tokenformer_report::write_events(&self.out, &records)?;

@@ -30,7 +30,7 @@ pub fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f64)> {
 }
 
 /// `log Σ exp`, in double precision.
-fn log_sum(logits: &[f32]) -> f64 {
+pub(crate) fn log_sum(logits: &[f32]) -> f64 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let most = f64::from(most);
     let sum: f64 = logits.iter().map(|&x| (f64::from(x) - most).exp()).sum();
@@ -52,11 +52,13 @@ pub struct Tally {
 
 /// Pictures of like confidence.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bin {
-    images: u64,
-    right: u64,
+pub struct Bin {
+    /// How many.
+    pub images: u64,
+    /// Those that were named rightly.
+    pub right: u64,
     /// Sum of the probabilities of the predicted classes.
-    confidence: f64,
+    pub confidence: f64,
 }
 
 /// Precision and recall of one class.
@@ -144,6 +146,11 @@ impl Tally {
             .iter()
             .map(|bin| (bin.right as f64 - bin.confidence).abs());
         gaps.sum::<f64>() / self.images as f64
+    }
+
+    /// The 15 intervals of confidence, from the least.
+    pub fn reliability(&self) -> impl Iterator<Item = Bin> {
+        self.bins.into_iter()
     }
 
     /// How often a class was taken for another, or for itself: the pairs of both that occurred, in order.

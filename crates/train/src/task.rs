@@ -21,6 +21,7 @@ use tokenformer_core::growth::{Birth, Growth, GrowthReport};
 use tokenformer_core::{Graph, Model, ModelConfig};
 use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_report::Unit;
+use tokenformer_report::pictures::PictureReport;
 
 /// What a model did with a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +117,20 @@ pub trait Task {
     /// # Errors
     /// If a prompt does not fit the model, or the device fails.
     fn sample(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Vec<Sample>>>;
+
+    /// What the report of a finished run says of the model besides the course of its training; `None` if there is nothing,
+    /// or `stop` was set meanwhile. `average` is the model with the average of the weights, if the run keeps one.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn closing(
+        &self,
+        _model: &Model,
+        _average: Option<&Model>,
+        _stop: &AtomicBool,
+    ) -> Result<Option<PictureReport>> {
+        Ok(None)
+    }
 
     /// Grows the model, and compares what it computes on held-out data before and after.
     ///

@@ -160,6 +160,11 @@ impl<'a> Trainer<'a> {
         &self.model
     }
 
+    /// The model with the average of the weights, if the run keeps one.
+    pub fn average(&self) -> Option<&Model> {
+        self.ema.as_ref().map(Ema::model)
+    }
+
     /// The state as it stands.
     pub fn state(&self) -> &TrainState {
         &self.state
@@ -182,11 +187,18 @@ impl<'a> Trainer<'a> {
             Err(error) => {
                 // The error must be reported, even if the records can no longer be written.
                 let told = self.records.remark(step(self), format!("ended: {error}"));
-                let _ = told.and_then(|()| self.records.report());
+                let _ = told.and_then(|()| self.records.report(None));
                 return Err(error);
             }
         };
-        self.records.report()?;
+        let pictures = match outcome {
+            Outcome::Finished => {
+                let average = self.ema.as_ref().map(Ema::model);
+                self.task.closing(&self.model, average, stop)?
+            }
+            Outcome::Interrupted => None,
+        };
+        self.records.report(pictures.as_ref())?;
         Ok(outcome)
     }
 
@@ -415,7 +427,7 @@ impl<'a> Trainer<'a> {
             self.retain()?;
         }
         if evaluates {
-            self.records.report()?;
+            self.records.report(None)?;
         }
         Ok(ControlFlow::Continue(()))
     }

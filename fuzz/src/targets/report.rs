@@ -23,6 +23,7 @@ pub fn run(input: &[u8]) {
             config_toml: "",
             environment: &[],
             notes: &[],
+            pictures: None,
         });
         assert!(!page.contains("<script") && page.ends_with("</html>\n"));
         write_events(files::folder(), &records).expect("a file");

@@ -33,12 +33,12 @@ impl Model {
         }
         let mut g = Graph::inference(&self.device)
             .until_stage(newest_stage)
-            .watching();
+            .watching(false);
         self.hidden(&mut g, tokens, 1, None)?;
-        let watched = g.into_watched();
+        let watched = g.into_watched().map_or(Vec::new(), |seen| seen.sites);
         let weights_of = |site| {
             let seen = watched.iter().find(|(seen, _)| std::ptr::eq(*seen, site));
-            seen.map(|(_, weights)| weights.clone())
+            seen.map(|(_, seen)| seen.weights.clone())
         };
         let mut fired = Vec::new();
         for (block, layers) in self.blocks.iter().enumerate() {

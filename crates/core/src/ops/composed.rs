@@ -41,6 +41,30 @@ impl Composed<'_> {
     }
 }
 
+impl Composed<'_> {
+    /// What a segment adds to the output: `y` `[R, D_out] = Σ_s·V_s`, of the weights `Σ` `[R, N]` of all segments.
+    pub(super) fn segment_output(
+        &self,
+        site: &SiteRef<'_>,
+        weights: &Buffer,
+        dims: SiteDims,
+        segment: usize,
+        write: Write,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let product = Matmul {
+            a: columns(site, weights, segment),
+            b: Operand::rows(site.segments[segment].values, dims.d_out),
+            rows: dims.rows,
+            inner: site.segments[segment].tokens,
+            cols: dims.d_out,
+            scale: 1.0,
+        };
+        self.device
+            .matmul(product, write, Output::rows(y, dims.d_out))
+    }
+}
+
 /// The columns of a segment in scores or weights `[R, N]`.
 fn columns<'a>(site: &SiteRef<'_>, buffer: &'a Buffer, segment: usize) -> Operand<'a> {
     Operand {
@@ -75,17 +99,8 @@ impl FusedSite for Composed<'_> {
                 self.device.theta(site, &mut weights, &mut stats)?;
             }
         }
-        for (s, segment) in site.segments.iter().enumerate() {
-            let product = Matmul {
-                a: columns(site, &weights, s),
-                b: Operand::rows(segment.values, dims.d_out),
-                rows: dims.rows,
-                inner: segment.tokens,
-                cols: dims.d_out,
-                scale: 1.0,
-            };
-            self.device
-                .matmul(product, Write::nth(s), Output::rows(y, dims.d_out))?;
+        for s in 0..site.segments.len() {
+            self.segment_output(site, &weights, dims, s, Write::nth(s), y)?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ pub(crate) use linear::Linear;
 pub(crate) use loss::Loss;
 pub use loss::{LossTargets, OutputHead};
 pub(crate) use mean::Mean;
-pub(crate) use pattention::{Pattention, last_weights, pattention_group};
+pub(crate) use pattention::{Pattention, SiteWeights, pattention_group, site_weights};
 pub(crate) use rotary::Rotate;
 pub(crate) use rows::{join_rows, split_rows};
 

@@ -8,7 +8,7 @@ use crate::tensor::{Tensor, Var};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tokenformer_device::{
-    Buffer, Device, FusedSite, Result, Role, SegmentGradient, SiteDims, Temp,
+    Buffer, Device, FusedSite, Result, Role, SegmentGradient, SiteDims, Temp, Write,
 };
 
 /// A Pattention at one site.
@@ -148,26 +148,61 @@ impl<'m> Pattention<'m> {
     }
 }
 
-/// The weights `Θ(x·Kᵀ)` that `site` gives its parameter tokens for the last row of `x`.
-pub(crate) fn last_weights(rec: &Recorder, x: &Tensor, site: &Site) -> Result<Vec<f32>> {
+/// What a site did with some rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SiteWeights {
+    /// `Θ(x·Kᵀ)` `[R, N]`: the factor of each token's value.
+    pub weights: Vec<f32>,
+    /// Sum over all rows of the squared norm of what each segment adds to the output; not measured for a single row.
+    pub energies: Vec<f64>,
+}
+
+/// The weights that `site` gives its parameter tokens for the last row of `x`, or for all of them.
+pub(crate) fn site_weights(
+    rec: &Recorder,
+    x: &Tensor,
+    site: &Site,
+    all_rows: bool,
+) -> Result<SiteWeights> {
     let device = &rec.device;
-    let row = Temp::indices(device, &[x.rows() as u32 - 1])?;
-    let mut last = rec.temp(x.width())?;
-    device.gather_rows(&x.data, &row, x.width(), &mut last)?;
+    let last = match all_rows {
+        true => None,
+        false => {
+            let row = Temp::indices(device, &[x.rows() as u32 - 1])?;
+            let mut last = rec.temp(x.width())?;
+            device.gather_rows(&x.data, &row, x.width(), &mut last)?;
+            Some(last)
+        }
+    };
+    let input = last.as_ref().map_or(&*x.data, |last| &**last);
     let segments = site.segment_refs(rec.newest_stage);
     let used = site.site_ref(&segments);
     let dims = SiteDims {
-        rows: 1,
+        rows: if all_rows { x.rows() } else { 1 },
         ..dims(x, site)
     };
-    let mut weights = rec.temp(used.tokens())?;
-    let mut stats = rec.statistics(used.groups())?;
+    let mut weights = rec.temp(dims.rows * used.tokens())?;
+    let mut stats = rec.statistics(dims.rows * used.groups())?;
     let composed = Composed { device };
-    composed.scores(&used, &last, dims, &mut weights)?;
+    composed.scores(&used, input, dims, &mut weights)?;
     device.theta(&used, &mut weights, &mut stats)?;
+    let mut energies = vec![0.0; if all_rows { segments.len() } else { 0 }];
+    if all_rows {
+        let mut sums = device.alloc(segments.len(), Role::Accumulator)?;
+        device.zero(&mut sums)?;
+        let mut y = rec.temp(dims.rows * dims.d_out)?;
+        for s in 0..segments.len() {
+            composed.segment_output(&used, &weights, dims, s, Write::Replace, &mut y)?;
+            device.sum_of_squares(&y, &mut sums, s)?;
+        }
+        device.read_accumulator(&sums, &mut energies)?;
+    }
     let mut host = vec![0.0; weights.len()];
     device.read(&weights, &mut host)?;
-    Ok(host)
+    Ok(SiteWeights {
+        weights: host,
+        energies,
+    })
 }
 
 /// [`Pattention::forward`] of one input at several sites of one shape, in inference.

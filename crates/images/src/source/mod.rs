@@ -252,6 +252,15 @@ impl Source {
         }
     }
 
+    /// Every picture that is not in a file of its own, with its label.
+    #[cfg(fuzzing)]
+    pub fn each_picture(&self, mut see: impl FnMut(u32, Result<Picture, Unreadable>)) {
+        for item in self.parts.iter().flat_map(|part| &part.items) {
+            let loaded = self.load(item, &DecodeOptions::default());
+            see(item.label, loaded.map(|loaded| loaded.picture));
+        }
+    }
+
     /// Names of the classes, by number.
     pub fn classes(&self) -> &[String] {
         &self.classes

@@ -8,6 +8,7 @@ mod tables;
 pub use page::Page;
 
 use crate::escape::escape;
+use crate::pictures::{self, PictureReport};
 use crate::plots::{Plot, plots};
 use crate::records::{Record, Unit};
 use crate::svg;
@@ -26,11 +27,14 @@ pub struct ReportInput<'a> {
     pub environment: &'a [(String, String)],
     /// Remarks, shown near the top.
     pub notes: &'a [String],
+    /// What the model said of pictures, of a run on pictures that has come to its end.
+    pub pictures: Option<&'a PictureReport>,
 }
 
 /// Renders the report.
 ///
-/// Everything from outside is escaped, and the page's content security policy forbids scripts and requests.
+/// Everything from outside is escaped, and the page's content security policy forbids scripts and requests; pictures are
+/// inside it.
 #[must_use]
 pub fn render(input: &ReportInput<'_>) -> String {
     let stages = stages(input.records);
@@ -54,6 +58,9 @@ pub fn render(input: &ReportInput<'_>) -> String {
         "Samples",
         &samples::timeline(input.records, &stages),
     );
+    if let Some(pictures) = input.pictures {
+        out.push_str(&pictures::sections(pictures));
+    }
     if !half.is_empty() {
         let grid = format!("<div class=\"plots\">\n{}</div>\n", figures(&half));
         push_section(&mut out, "Training", &grid);
@@ -72,7 +79,7 @@ pub fn render(input: &ReportInput<'_>) -> String {
 fn head(title: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <title>{}</title>\n<style>\n{}{}</style>\n<main>\n",
@@ -83,7 +90,7 @@ fn head(title: &str) -> String {
 }
 
 /// Adds a section unless its content is empty.
-fn push_section(out: &mut String, heading: &str, content: &str) {
+pub(crate) fn push_section(out: &mut String, heading: &str, content: &str) {
     if !content.is_empty() {
         out.push_str(&format!(
             "<section>\n<h2>{heading}</h2>\n{content}</section>\n"

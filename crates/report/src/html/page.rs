@@ -34,6 +34,11 @@ impl Page {
         self.html += &super::notes(notes);
     }
 
+    /// Adds what a model said of pictures.
+    pub fn pictures(&mut self, report: &crate::pictures::PictureReport) {
+        self.html += &crate::pictures::sections(report);
+    }
+
     /// Adds a heading.
     pub fn heading(&mut self, text: &str) {
         self.html += &format!("<h2>{}</h2>\n", escape(text));

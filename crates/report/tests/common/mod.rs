@@ -106,6 +106,7 @@ pub fn input<'a>(title: &'a str, records: &'a [Record]) -> ReportInput<'a> {
         config_toml: "",
         environment: &[],
         notes: &[],
+        pictures: None,
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Nats, Sample, Task};
 use crate::classifier::Labels;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
+use crate::insight::Insight;
 use crate::recipe::Recipe;
 use crate::tally::Tally;
 use std::path::Path;
@@ -18,6 +19,7 @@ use tokenformer_images::{
     Batch, ImageSet, Loader, LoaderOptions, Preparation, Preprocess, Split, Storage, Summary,
 };
 use tokenformer_report::Unit;
+use tokenformer_report::pictures::PictureReport;
 
 /// A dataset of pictures, and the settings of a recipe for it. Its test split is not read.
 pub struct Images {
@@ -246,6 +248,32 @@ impl Task for Images {
 
     fn sample(&self, _: &Model, _: &AtomicBool) -> Result<Option<Vec<Sample>>> {
         Ok(Some(Vec::new()))
+    }
+
+    fn closing(
+        &self,
+        model: &Model,
+        average: Option<&Model>,
+        stop: &AtomicBool,
+    ) -> Result<Option<PictureReport>> {
+        let Some(pictures) = self.set.split(Split::Valid) else {
+            return Ok(None);
+        };
+        let weights = match average {
+            Some(_) => "the averaged weights",
+            None => "the weights",
+        };
+        let insight = Insight {
+            model: average.unwrap_or(model),
+            pictures,
+            preprocess: &self.options.preprocess,
+            classes: &self.set.summary().classes,
+            what: format!(
+                "What {weights} at the end of the run say of the {} held-out pictures.",
+                pictures.len()
+            ),
+        };
+        insight.report(self.batch, stop)
     }
 
     fn grow(&self, model: &mut Model, growth: &Growth, birth: Birth) -> Result<GrowthReport> {

@@ -1,0 +1,69 @@
+//! Files that promise more than they hold take no memory for it.
+
+mod common;
+
+use common::{bytes, fixture};
+use tokenformer_images::{DecodeOptions, decode};
+use tokenformer_testing::{Watching, held};
+
+#[global_allocator]
+static ALLOCATOR: Watching = Watching;
+
+/// Far below the pixels that the headers promise.
+const MOST_BYTES: u64 = 1 << 20;
+
+fn file(name: &str) -> Vec<u8> {
+    let row = fixture("decode")
+        .into_iter()
+        .find(|row| row["name"] == name);
+    bytes(&row.expect("a fixture"), "file")
+}
+
+fn refused(name: &str, file: &[u8]) {
+    let (read, most_bytes) = held(|| decode(file, &DecodeOptions::default()));
+    assert!(read.is_err(), "{name}");
+    assert!(most_bytes < MOST_BYTES, "{name}: {most_bytes} bytes");
+}
+
+#[test]
+fn sides_of_60_000_pixels_take_no_memory() {
+    let sides = 60_000u16.to_be_bytes();
+    let mut jpeg = file("444.jpg");
+    // The frame header: marker, length of 17, bits, height, width.
+    let frame = jpeg.windows(5).position(|at| at == [0xff, 0xc0, 0, 17, 8]);
+    let at = frame.expect("a baseline frame") + 5;
+    jpeg[at..at + 2].copy_from_slice(&sides);
+    jpeg[at + 2..at + 4].copy_from_slice(&sides);
+    refused("JPEG", &jpeg);
+
+    let mut png = file("rgb.png");
+    png[16..20].copy_from_slice(&60_000u32.to_be_bytes());
+    png[20..24].copy_from_slice(&60_000u32.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&png[12..29]);
+    png[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    refused("PNG", &png);
+
+    // WebP has 14 bits a side.
+    let mut webp = file("lossy.webp");
+    let frame = webp.windows(3).position(|at| at == [0x9d, 0x01, 0x2a]);
+    let at = frame.expect("a key frame") + 3;
+    webp[at..at + 2].copy_from_slice(&16_383u16.to_le_bytes());
+    webp[at + 2..at + 4].copy_from_slice(&16_383u16.to_le_bytes());
+    refused("WebP", &webp);
+}
+
+/// A limit of pixels holds before a picture is unpacked, although its file has all of them.
+#[test]
+fn a_limit_of_pixels_holds_before_unpacking() {
+    for name in ["444.jpg", "rgb.png", "lossless.webp"] {
+        let file = file(name);
+        let few = DecodeOptions {
+            max_pixels: 4,
+            ..DecodeOptions::default()
+        };
+        let (read, most_bytes) = held(|| decode(&file, &few));
+        assert_eq!(read.unwrap_err().problem, "too large a picture", "{name}");
+        assert!(most_bytes < MOST_BYTES, "{name}: {most_bytes} bytes");
+    }
+}

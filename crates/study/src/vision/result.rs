@@ -1,0 +1,151 @@
+//! The result of a run on pictures: a small file of numbers, named by the run's key.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tokenformer_train::{Error, Result};
+
+/// Version of the format, which is part of every key.
+pub const FORMAT: u32 = 1;
+
+const MAX_BYTES: u64 = 16 << 20;
+
+/// The numbers of a finished run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VisionResult {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Hash of everything that decides the run.
+    pub key: String,
+    /// Name of the arm.
+    pub arm: String,
+    /// Learning rate.
+    pub rate: f64,
+    /// Seed.
+    pub seed: u64,
+    /// Learnable numbers at the end.
+    pub params: u64,
+    /// Updates.
+    pub steps: u64,
+    /// Operations of the whole training, counted, including probes of growths.
+    pub flops: f64,
+    /// Seconds of its updates.
+    pub seconds: f64,
+    /// The machine and the number of threads.
+    pub machine: String,
+    /// The reason why it ended early, if it diverged.
+    pub diverged: Option<String>,
+    /// On the held-out pictures at the end, of the average of the weights.
+    pub held_out: Option<Measured>,
+    /// On the test pictures at the end: of the weights, and of their average.
+    pub test: Option<[Measured; 2]>,
+    /// Held-out measurements along the way, of the average of the weights: operations, loss, share of right pictures.
+    pub evals: Vec<[f64; 3]>,
+    /// Largest difference of a logit at the growth, if there was one.
+    pub growth_logit_difference: Option<f64>,
+}
+
+/// Loss and accuracy on some pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Nats per picture.
+    pub loss: f64,
+    /// Share of pictures whose class is the likeliest.
+    pub top1: f64,
+    /// Share of pictures whose class is among the five likeliest.
+    pub top5: f64,
+    /// Pictures.
+    pub pictures: u64,
+}
+
+impl VisionResult {
+    /// Share of the test pictures that is wrong, of the average of the weights, in percent; all of them if the run diverged.
+    pub fn test_error(&self) -> Option<f64> {
+        match (&self.diverged, &self.test) {
+            (Some(_), _) => Some(100.0),
+            (None, Some([_, average])) => Some(100.0 * (1.0 - average.top1)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Results by key.
+#[derive(Debug)]
+pub struct VisionResults {
+    folder: PathBuf,
+    found: BTreeMap<String, VisionResult>,
+}
+
+impl VisionResults {
+    /// Reads the results in a folder, which need not exist.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a file in it is no result.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let mut found = BTreeMap::new();
+        let io = |source| Error::Io {
+            action: "read the results",
+            path: folder.into(),
+            source,
+            help: "check the path and its permissions",
+        };
+        let mut files = Vec::new();
+        if folder.exists() {
+            for entry in std::fs::read_dir(folder).map_err(io)? {
+                files.push(entry.map_err(io)?.path());
+            }
+        }
+        files.sort();
+        for path in files {
+            if path.extension().is_none_or(|end| end != "json") {
+                continue;
+            }
+            let bytes = tokenformer_store::read_small(&path, MAX_BYTES)?;
+            let damaged = |problem: String| Error::Damaged {
+                path: path.clone(),
+                problem: format!("not the result of a run: {problem}"),
+                help: "remove the file, and the run is made again".into(),
+            };
+            let result: VisionResult =
+                serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+            if path.file_stem().is_none_or(|stem| stem != &*result.key) {
+                return Err(damaged(format!("its key is {}", result.key)));
+            }
+            if result.format == FORMAT {
+                found.insert(result.key.clone(), result);
+            }
+        }
+        Ok(Self {
+            folder: folder.into(),
+            found,
+        })
+    }
+
+    /// The result of a run.
+    pub fn of(&self, key: &str) -> Option<&VisionResult> {
+        self.found.get(key)
+    }
+
+    /// Stores a result atomically.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn add(&mut self, result: VisionResult) -> Result<()> {
+        std::fs::create_dir_all(&self.folder).map_err(|source| Error::Io {
+            action: "make the folder of results",
+            path: self.folder.clone(),
+            source,
+            help: "check the permissions, or choose another --out",
+        })?;
+        let mut text = serde_json::to_string(&result).map_err(|e| Error::Damaged {
+            path: self.folder.clone(),
+            problem: format!("a result cannot be written: {e}"),
+            help: "its run has diverged".into(),
+        })?;
+        text.push('\n');
+        let path = self.folder.join(format!("{}.json", result.key));
+        tokenformer_store::write_atomic(&path, text.as_bytes())?;
+        self.found.insert(result.key.clone(), result);
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! IDX files of pictures and their labels, plain and gzipped.
+
+use tokenformer_images::source::{Source, SourceOptions};
+
+use super::MIB;
+use crate::files;
+use crate::memory::bounded;
+
+/// The first two bytes say how long the file of pictures is; the file of labels follows it.
+pub fn run(input: &[u8]) {
+    let Some((length, rest)) = input.split_at_checked(2) else {
+        return;
+    };
+    let length = usize::from(u16::from_le_bytes([length[0], length[1]]));
+    let (images, labels) = rest.split_at(length.min(rest.len()));
+    let path = files::write("images-idx3-ubyte", images);
+    files::write("labels-idx1-ubyte", labels);
+    // Deflate expands a byte to 1032 at most, and a picture has a record of its name.
+    let expanded = 1032 * (images.len() + labels.len());
+    bounded(input, 2 * MIB + 40 * expanded, || {
+        super::every_picture(Source::open(&path, &SourceOptions::default()));
+    });
+}
