@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+mod accumulate;
 pub mod branch;
 pub mod classifier;
 pub mod continuation;
@@ -20,6 +21,7 @@ pub mod footprint;
 pub mod memory;
 pub mod observer;
 mod planned;
+mod ranks;
 pub mod recipe;
 mod records;
 mod run_dir;
