@@ -41,7 +41,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Convert(args) => commands::convert::run(&args)?,
         Command::Export(args) => commands::export::run(&args)?,
         Command::Verify(args) => commands::verify::run(&args)?,
-        Command::Eval(args) => commands::eval::run(&args)?,
+        Command::Eval(args) => return Ok(code(commands::eval::run(&args)?)),
         Command::Predict(args) => commands::predict::run(&args)?,
         Command::Generate(args) => commands::generate::run(&args)?,
         Command::Serve(args) => commands::serve::run(&args)?,

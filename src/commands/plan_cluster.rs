@@ -3,11 +3,10 @@
 use super::print_json;
 use crate::args::PlanClusterArgs;
 use crate::usage;
-use tokenformer_core::ModelConfig;
 use tokenformer_report::table::{Table, human_bytes, human_count};
 use tokenformer_study::cluster::{
     A100, CPU, Estimate, H100, H200, Hardware, Job, LINK_10G, LINK_400G, LINK_NVLINK, Link,
-    PUBLISHED_STEP_S, Way,
+    PUBLISHED_STEP_S, Way, model,
 };
 use tokenformer_train::Result;
 
@@ -16,7 +15,7 @@ const MAX_RANKS: usize = 1 << 20;
 
 /// Runs the verb.
 pub fn run(args: &PlanClusterArgs) -> Result<()> {
-    let config = ModelConfig::preset(&args.preset)?;
+    let config = model(&args.preset)?;
     if !config.input.is_tokens() {
         let help = "choose one of text: `config presets` lists them";
         return Err(usage("--preset", "a model of text", &args.preset, help));
@@ -181,7 +180,7 @@ fn compare(args: &PlanClusterArgs, link: &Link) {
         return;
     }
     // A preset of the library.
-    let Ok(config) = ModelConfig::preset("150m") else {
+    let Ok(config) = model("150m") else {
         return;
     };
     let job = Job {

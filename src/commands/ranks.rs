@@ -1,6 +1,7 @@
 //! The ranks of this command, if a launcher has started several.
 
 use crate::Failure;
+use crate::args::ComputeArgs;
 use std::sync::Arc;
 use tokenformer_core::device::{Collective, Single};
 use tokenformer_ranks::{Environment, Mpi, mpi};
@@ -41,8 +42,16 @@ pub fn join(wanted: bool) -> Result<Role, Failure> {
     Ok(Role::Rank(Arc::new(ranks)))
 }
 
+/// The flags of this rank: its share of the machine's cores.
+pub fn share(compute: &ComputeArgs) -> ComputeArgs {
+    ComputeArgs {
+        threads: threads(compute.threads),
+        ..compute.clone()
+    }
+}
+
 /// Threads of this rank where none were asked for: its share of the machine's cores, unless the launcher has bound it to some.
-pub fn threads(asked: Option<usize>) -> Option<usize> {
+fn threads(asked: Option<usize>) -> Option<usize> {
     let found = Environment::find(|name| std::env::var(name).ok())
         .ok()
         .flatten();

@@ -3,7 +3,7 @@
 use super::ranks;
 use super::{dataset, device_in, find_model, run_of, stop_flag};
 use crate::Failure;
-use crate::args::{ComputeArgs, TrainArgs, TrainingPrecision};
+use crate::args::{TrainArgs, TrainingPrecision};
 use crate::ui::TrainingView;
 use crate::{outputs, shell};
 use std::path::{Path, PathBuf};
@@ -51,11 +51,10 @@ fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
     if collective.rank() == 0 {
         outputs::run_folder(&out)?;
     }
-    let compute = ComputeArgs {
-        threads: ranks::threads(args.compute.threads),
-        ..args.compute.clone()
-    };
-    let device = device_in(&compute, resolved.recipe.train.precision)?;
+    let device = device_in(
+        &ranks::share(&args.compute),
+        resolved.recipe.train.precision,
+    )?;
     train_together(&resolved, &out, &resume, &device, collective).map(|_| ())
 }
 

@@ -2,10 +2,9 @@
 //! rates, for decisions before machines are rented.
 //!
 //! ```
-//! use tokenformer_core::ModelConfig;
-//! use tokenformer_study::cluster::{H100, Job, LINK_400G, Way};
+//! use tokenformer_study::cluster::{H100, Job, LINK_400G, Way, model};
 //!
-//! let config = ModelConfig::preset("150m").unwrap();
+//! let config = model("150m").unwrap();
 //! let job = Job { config: &config, windows: 1024, context: 2048, way: Way::default() };
 //! let [few, many] = [8, 64].map(|ranks| job.on(ranks, &H100, &LINK_400G));
 //! assert!(many.step_s < few.step_s && many.efficiency < few.efficiency);
@@ -13,6 +12,7 @@
 
 use serde::Serialize;
 use tokenformer_core::optim::MomentFormat;
+use tokenformer_core::presets::Preset;
 use tokenformer_core::{MESSAGE, ModelConfig, Owners, Recompute};
 use tokenformer_train::memory::TrainingPlan;
 
@@ -330,6 +330,14 @@ fn one_way(ranks: usize, bytes: f64, hardware: &Hardware, link: &Link) -> (f64, 
     )
 }
 
+/// The model of a preset.
+///
+/// # Errors
+/// If there is no preset of this name.
+pub fn model(preset: &str) -> tokenformer_train::Result<ModelConfig> {
+    Ok(Preset::named(preset)?.spec().build()?)
+}
+
 /// Time of an iteration of the published 150M run, which its authors state for 64 GPUs: 1024 sequences of 2048 tokens.
 pub const PUBLISHED_STEP_S: f64 = 0.633;
 
@@ -348,7 +356,7 @@ mod tests {
 
     #[test]
     fn one_rank_computes_and_sends_nothing() {
-        let config = ModelConfig::preset("150m").unwrap();
+        let config = model("150m").unwrap();
         let found = job(&config, Way::default()).on(1, &H100, &LINK_10G);
         assert_eq!(
             (found.reduce_s, found.sent_bytes, found.exposed_s),
@@ -360,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_slow_network_shows_and_an_ordered_sum_of_more_micro_batches_sends_more() {
-        let config = ModelConfig::preset("1.5b").unwrap();
+        let config = model("1.5b").unwrap();
         let of = |way, link: &Link| job(&config, way).on(64, &A100, link);
         let plain = Way::default();
         let ordered = Way {
@@ -383,7 +391,7 @@ mod tests {
 
     #[test]
     fn sharded_moments_take_their_part_of_the_memory() {
-        let config = ModelConfig::preset("1.5b").unwrap();
+        let config = model("1.5b").unwrap();
         let memory = |is_sharded| {
             let way = Way {
                 is_sharded,
@@ -399,7 +407,7 @@ mod tests {
 
     #[test]
     fn at_ten_thousand_ranks_the_sequences_run_out_first() {
-        let config = ModelConfig::preset("150m").unwrap();
+        let config = model("150m").unwrap();
         let found = job(&config, Way::default()).on(10_000, &H100, &LINK_400G);
         assert_eq!(found.limits[0], "8976 ranks have no sequence");
         assert!(found.efficiency < 0.1);

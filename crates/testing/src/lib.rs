@@ -1,4 +1,4 @@
-//! An allocator that counts what is allocated, for the tests of several crates.
+//! An allocator that counts what is allocated, and ranks that are threads ([`Threads`]), for the tests of several crates.
 //!
 //! ```
 //! #[global_allocator]
@@ -8,6 +8,10 @@
 //! assert_eq!(text.len(), 1 << 20);
 //! assert!((1 << 20..1 << 21).contains(&most_bytes));
 //! ```
+
+mod threads;
+
+pub use threads::Threads;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
