@@ -15,26 +15,33 @@ use std::process::ExitCode;
 use tokenformer_train::Error;
 
 fn main() -> ExitCode {
-    match run(Cli::read()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { message, is_usage }) => {
-            errln!("error: {message}");
-            ExitCode::from(if is_usage { 2 } else { 1 })
+    let ended = run(Cli::read()).and_then(|code| {
+        tokenformer_ranks::mpi::finish()?;
+        Ok(code)
+    });
+    match ended {
+        Ok(code) => code,
+        Err(failure) => {
+            commands::ranks::fail(&failure);
+            errln!("error: {}", failure.message);
+            ExitCode::from(failure.code() as u8)
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let code = |code: i32| ExitCode::from(u8::try_from(code).unwrap_or(1));
     match cli.command {
         Command::Demo(args) if args.images => commands::demo_images::run(&args)?,
         Command::Demo(args) => commands::demo::run(&args)?,
         Command::Data(args) => commands::data::run(&args)?,
-        Command::Train(args) => commands::train::run(&args)?,
+        Command::Train(args) => return Ok(code(commands::train::run(&args)?)),
+        Command::Launch(args) => return Ok(code(commands::launch::run(&args)?)),
         Command::Grow(args) => commands::grow::run(&args)?,
         Command::Convert(args) => commands::convert::run(&args)?,
         Command::Export(args) => commands::export::run(&args)?,
         Command::Verify(args) => commands::verify::run(&args)?,
-        Command::Eval(args) => commands::eval::run(&args)?,
+        Command::Eval(args) => return Ok(code(commands::eval::run(&args)?)),
         Command::Predict(args) => commands::predict::run(&args)?,
         Command::Generate(args) => commands::generate::run(&args)?,
         Command::Serve(args) => commands::serve::run(&args)?,
@@ -47,7 +54,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reproduce(args) => commands::reproduce::run(&args)?,
         Command::Completions(args) => commands::completions(args.shell),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The error of a verb.
@@ -55,6 +62,21 @@ struct Failure {
     message: String,
     /// Whether the user asked for something impossible.
     is_usage: bool,
+}
+
+impl Failure {
+    fn code(&self) -> i32 {
+        if self.is_usage { 2 } else { 1 }
+    }
+}
+
+impl From<tokenformer_ranks::Error> for Failure {
+    fn from(error: tokenformer_ranks::Error) -> Self {
+        Self {
+            message: help_added(error.to_string(), FLAGS),
+            is_usage: error.is_usage(),
+        }
+    }
 }
 
 impl From<Error> for Failure {

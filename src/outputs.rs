@@ -14,10 +14,11 @@ const LOCK: &str = "run.lock";
 /// The folder of checkpoints in a run.
 const CHECKPOINTS: &str = "checkpoints";
 /// What a run writes besides its checkpoints.
-const RUN_FILES: [&str; 7] = [
+const RUN_FILES: [&str; 8] = [
     "config.toml",
     "metrics.jsonl",
     "metrics.csv",
+    "ranks.csv",
     "report.html",
     "plots",
     "latest",

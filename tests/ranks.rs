@@ -1,225 +1,292 @@
-//! Two ranks train as one process does: the same windows, and the same weights on each up to rounding.
+//! Several ranks train as one process does, to the byte. The ranks are threads here; `bench/ranks/run.sh` does the same with
+//! processes that MPI connects.
 
 mod common;
 
-use common::Lab;
-use std::fmt;
+use common::{Lab, Remains};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Barrier, Mutex};
-use tokenformer_core::device::{Buffer, Collective, Device, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokenformer_core::device::{Collective, Device};
 use tokenformer_cpu::Cpu;
-use tokenformer_train::recipe::resolve;
-use tokenformer_train::{Observer, Outcome, Progress, Resume, Trainer};
+use tokenformer_testing::Threads;
+use tokenformer_train::recipe::{Resolved, resolve};
+use tokenformer_train::{Observer, Outcome, Progress, Result, Resume, Trainer, task};
 
-const WORLD: usize = 2;
+/// A growth in width and depth whose new tokens make τ follow the scores, and the updates without it for comparison.
+const GROWTH: &str =
+    "\n[[grow]]\nat_step = 7\nffn = \"+16\"\nqkv = \"+8\"\nlayers = 1\ncontrol = 2\n";
 
-/// Where the ranks meet, which are threads here.
-struct Meeting {
-    barrier: Barrier,
-    /// What each rank brought.
-    table: Mutex<[Vec<f64>; WORLD]>,
-}
-
-struct Rank {
-    number: usize,
-    meeting: Arc<Meeting>,
-}
-
-impl fmt::Debug for Rank {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rank({})", self.number)
-    }
-}
-
-impl Rank {
-    fn gather(&self, numbers: &[f64]) -> [Vec<f64>; WORLD] {
-        self.meeting.table.lock().expect("unpoisoned")[self.number] = numbers.to_vec();
-        self.meeting.barrier.wait();
-        let all = self.meeting.table.lock().expect("unpoisoned").clone();
-        // Nobody brings the next numbers before all have these.
-        self.meeting.barrier.wait();
-        all
-    }
-}
-
-fn host(device: &dyn Device, buffer: &Buffer) -> Result<Vec<f32>> {
-    let mut numbers = vec![0.0; buffer.len()];
-    device.read(buffer, &mut numbers)?;
-    Ok(numbers)
-}
-
-impl Collective for Rank {
-    fn rank(&self) -> usize {
-        self.number
-    }
-
-    fn world(&self) -> usize {
-        WORLD
-    }
-
-    fn all_reduce(
-        &self,
-        device: &dyn Device,
-        buffers: &mut dyn Iterator<Item = &mut Buffer>,
-    ) -> Result<()> {
-        for buffer in buffers {
-            let numbers = host(device, buffer)?;
-            let mut numbers: Vec<f64> = numbers.into_iter().map(f64::from).collect();
-            self.sum(&mut numbers)?;
-            let sums: Vec<f32> = numbers.into_iter().map(|sum| sum as f32).collect();
-            device.write(&sums, buffer)?;
-        }
-        Ok(())
-    }
-
-    fn reduce_scatter(&self, _: &dyn Device, _: &Buffer, _: &mut Buffer) -> Result<()> {
-        unreachable!("not used by the trainer")
-    }
-
-    fn all_gather(&self, _: &dyn Device, _: &Buffer, _: &mut Buffer) -> Result<()> {
-        unreachable!("not used by the trainer")
-    }
-
-    fn broadcast(&self, _: &dyn Device, _: usize, _: &mut Buffer) -> Result<()> {
-        unreachable!("not used by the trainer")
-    }
-
-    fn sum(&self, numbers: &mut [f64]) -> Result<()> {
-        let [a, b] = self.gather(numbers);
-        let sums = numbers.iter_mut().zip(a.iter().zip(&b));
-        sums.for_each(|(sum, (a, b))| *sum = a + b);
-        Ok(())
-    }
-
-    fn barrier(&self) -> Result<()> {
-        self.meeting.barrier.wait();
-        Ok(())
-    }
-}
-
-/// Notes losses, and asks to stop after a step.
-struct Losses<'a> {
-    losses: Vec<f64>,
-    stop_after: u64,
+/// Asks to stop after a step.
+struct StopAfter<'a> {
+    step: u64,
     stop: &'a AtomicBool,
+    losses: Vec<f64>,
+    warnings: Vec<String>,
 }
 
-impl Observer for Losses<'_> {
+impl Observer for StopAfter<'_> {
     fn step(&mut self, progress: &Progress) {
         self.losses.push(progress.loss);
-        if progress.step == self.stop_after {
-            self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if progress.step == self.step {
+            self.stop.store(true, Ordering::Relaxed);
         }
     }
+
+    fn warning(&mut self, text: &str) {
+        self.warnings.push(text.into());
+    }
 }
 
-struct Trained {
-    outcome: Outcome,
-    losses: Vec<f64>,
-    weights: Vec<f32>,
-    windows: u64,
+fn resolved(recipe: &str, sets: &[&str]) -> Resolved {
+    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    resolve(Some(Path::new(recipe)), &sets).expect("a recipe")
 }
 
-/// Trains in the folder `out`; `accumulate` micro-batches a rank, `stop_after` a step if it is not 0.
+/// Trains as one rank; `stop_after` a step if it is not 0.
 fn train(
-    lab: &Lab,
-    recipe: &str,
-    out: &str,
-    accumulate: usize,
-    collective: Option<Rank>,
+    resolved: &Resolved,
+    out: &Path,
+    ranks: Arc<dyn Collective>,
     stop_after: u64,
-) -> Trained {
-    let sets = [
-        "train.steps=12".to_owned(),
-        format!("train.accumulate={accumulate}"),
-        "eval.every=0".into(),
-        "sample.tokens=0".into(),
-    ];
-    let resolved = resolve(Some(Path::new(recipe)), &sets).expect("a recipe");
+) -> Result<(Outcome, Vec<f64>)> {
     let device: Arc<dyn Device> = Cpu::new(Some(1));
     let stop = AtomicBool::new(false);
-    let mut losses = Losses {
-        losses: Vec::new(),
-        stop_after,
+    let mut observer = StopAfter {
+        step: stop_after,
         stop: &stop,
+        losses: Vec::new(),
+        warnings: Vec::new(),
     };
-    let trainer = Trainer::new(
-        &resolved,
-        &lab.path(out),
-        &Resume::Never,
+    let task = task::open(&resolved.recipe)?;
+    let trainer = Trainer::together(
+        task,
+        resolved,
+        out,
+        &Resume::Auto,
         &device,
-        &mut losses,
+        ranks,
+        &mut observer,
     );
-    let mut trainer = trainer.expect("a trainer");
-    if let Some(rank) = collective {
-        trainer = trainer.together(Arc::new(rank));
-    }
-    let outcome = trainer.run(&stop).expect("a run");
-    let params = trainer.model().each_param();
-    let weights = params.flat_map(|param| host(&*device, param.value()).expect("weights"));
-    let (weights, windows) = (weights.collect(), trainer.state().windows);
-    drop(trainer);
-    Trained {
-        outcome,
-        losses: losses.losses,
-        weights,
-        windows,
-    }
+    let outcome = trainer?.run(&stop)?;
+    Ok((outcome, observer.losses))
 }
 
-fn train_on_ranks(lab: &Lab, recipe: &str, name: &str, stop_after: [u64; WORLD]) -> Vec<Trained> {
-    let meeting = Arc::new(Meeting {
-        barrier: Barrier::new(WORLD),
-        table: Mutex::default(),
-    });
-    std::thread::scope(|scope| {
-        let ranks: Vec<_> = (stop_after.into_iter().enumerate())
-            .map(|(number, stop_after)| {
-                let meeting = Arc::clone(&meeting);
-                let rank = Rank { number, meeting };
-                let out = format!("{name}-{number}");
-                scope.spawn(move || train(lab, recipe, &out, 2, Some(rank), stop_after))
-            })
-            .collect();
-        ranks
-            .into_iter()
-            .map(|rank| rank.join().expect("a rank"))
-            .collect()
+/// Trains on `world` ranks with the recipe and these settings.
+fn train_on(world: usize, recipe: &str, sets: &[&str], out: &Path) -> Vec<Vec<f64>> {
+    let resolved = resolved(recipe, sets);
+    Threads::run(world, |ranks| {
+        let (outcome, losses) = train(&resolved, out, ranks, 0).expect("a run");
+        assert_eq!(outcome, Outcome::Finished);
+        losses
     })
 }
 
+fn assert_same(lab: &Lab, run: &str, as_in: &str) {
+    let [got, expected] = [run, as_in].map(|name| Remains::of(&lab.path(name)));
+    got.shared_with(&expected).assert_equal(&expected, run);
+}
+
+const SETS: [&str; 2] = ["train.steps=14", "train.accumulate=4"];
+
 #[test]
-fn two_ranks_train_as_one_process_with_twice_the_micro_batches() {
+fn any_number_of_ranks_leaves_the_bytes_of_one_process() {
     let lab = Lab::new();
-    let recipe = lab.recipe("recipe.toml", "\n[[grow]]\nat_step = 6\nffn = \"+16\"\n");
-    let alone = train(&lab, &recipe, "alone", 4, None, 0);
-    let ranks = train_on_ranks(&lab, &recipe, "rank", [0, 0]);
-    assert_eq!(ranks[0].losses, ranks[1].losses);
-    assert_eq!(
-        ranks[0].weights, ranks[1].weights,
-        "every rank has the same"
-    );
-    assert_eq!(alone.losses.len(), 12);
-    for trained in &ranks {
-        assert_eq!(trained.windows, alone.windows);
-        for (step, (a, b)) in alone.losses.iter().zip(&trained.losses).enumerate() {
-            assert!((a - b).abs() < 1e-5, "step {step}: {a} and {b}");
+    for (name, recipe) in [
+        ("sites", lab.recipe("recipe.toml", GROWTH)),
+        ("plain", lab.plain_recipe("plain.toml", "")),
+    ] {
+        let sets = [&SETS[..], &["ema.decay=0.9", "optimizer.clip=0.5"]].concat();
+        let of = |world: usize, kind: &str| format!("{name}-{world}-{kind}");
+        let one = of(1, "every");
+        train_on(1, &recipe, &sets, &lab.path(&one));
+        // With 3 ranks one of them has two micro-batches, and the others wait for it.
+        for (world, moments) in [
+            (2, "every"),
+            (2, "owner"),
+            (3, "owner"),
+            (4, "every"),
+            (4, "owner"),
+        ] {
+            let run = of(world, moments);
+            let moments = format!("ranks.moments={moments}");
+            let losses = train_on(
+                world,
+                &recipe,
+                &[&sets[..], &[&moments]].concat(),
+                &lab.path(&run),
+            );
+            assert!(
+                losses.iter().all(|of_rank| *of_rank == losses[0]),
+                "the same losses everywhere"
+            );
+            assert_same(&lab, &run, &one);
+            let times = std::fs::read_to_string(lab.path(&run).join("ranks.csv")).expect("times");
+            assert!(times.lines().count() > world, "{times}");
         }
     }
-    // Other windows, or a gradient of one rank alone, would be far from that.
-    let half = train(&lab, &recipe, "half", 2, None, 0);
-    assert!((half.losses[11] - alone.losses[11]).abs() > 1e-3);
 }
 
 #[test]
-fn all_ranks_stop_after_the_same_update_when_one_is_asked_to() {
+fn recomputed_blocks_and_half_moments_are_the_same_on_ranks() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", GROWTH);
+    let more = [
+        "train.recompute=blocks",
+        "optimizer.moments=bf16",
+        "train.drop_path=0.2",
+    ];
+    let sets = [&SETS[..], &more, &["ranks.moments=owner"]].concat();
+    for world in [1, 2] {
+        train_on(world, &recipe, &sets, &lab.path(&format!("run-{world}")));
+    }
+    assert_same(&lab, "run-2", "run-1");
+}
+
+/// What a stop leaves under one number of ranks goes on under another.
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", GROWTH);
+    train_on(1, &recipe, &SETS, &lab.path("whole"));
+    for moments in ["every", "owner"] {
+        let moments = format!("ranks.moments={moments}");
+        let resolved = resolved(&recipe, &[&SETS[..], &[&moments]].concat());
+        let out = lab.path(&moments);
+        // One of the ranks is asked to stop, and all of them do after the same update.
+        for (world, who, step) in [(2, 1, 3), (4, 0, 9), (3, 2, 11)] {
+            let ended = Threads::run(world, |ranks| {
+                let stop_after = if ranks.rank() == who { step } else { 0 };
+                train(&resolved, &out, ranks, stop_after).expect("a run")
+            });
+            for (outcome, losses) in &ended {
+                assert_eq!(*outcome, Outcome::Interrupted);
+                assert_eq!(losses, &ended[0].1);
+            }
+        }
+        train_on(1, &recipe, &[&SETS[..], &[&moments]].concat(), &out);
+        assert_same(&lab, &moments, "whole");
+    }
+}
+
+#[test]
+fn the_fast_way_is_close_and_equal_on_all_ranks() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
-    let ranks = train_on_ranks(&lab, &recipe, "stopped", [0, 3]);
-    for trained in &ranks {
-        assert_eq!(trained.outcome, Outcome::Interrupted);
-        assert_eq!(trained.losses.len(), 3);
+    let one = train_on(1, &recipe, &SETS, &lab.path("one"));
+    for moments in ["every", "owner"] {
+        let moments = format!("ranks.moments={moments}");
+        let fast = [&SETS[..], &["ranks.reduce=fast", &moments]].concat();
+        let two = train_on(2, &recipe, &fast, &lab.path(&moments));
+        assert_eq!(two[0], two[1]);
+        for (a, b) in one[0].iter().zip(&two[0]) {
+            assert!((a - b).abs() < 1e-4, "{a} and {b}");
+        }
     }
-    assert_eq!(ranks[0].weights, ranks[1].weights);
+    assert_same(&lab, "ranks.moments=owner", "ranks.moments=every");
+}
+
+fn refused(lab: &Lab, world: usize, recipe: &str, sets: &[&str]) -> String {
+    let resolved = resolved(recipe, sets);
+    let ended = Threads::run(world, |ranks| {
+        train(&resolved, &lab.path("refused"), ranks, 0)
+            .err()
+            .map(|error| error.to_string())
+    });
+    assert!(!lab.path("refused").exists(), "nothing is written");
+    ended.into_iter().next().flatten().expect("an error")
+}
+
+#[test]
+fn every_rank_must_have_something_to_do() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let text = refused(&lab, 3, &recipe, &["train.accumulate=2", "train.batch=6"]);
+    for part in [
+        "train.accumulate: fewer micro-batches than ranks",
+        "got:      2",
+        "--set train.accumulate=3 --set train.batch=4",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let text = refused(
+        &lab,
+        2,
+        &recipe,
+        &["train.accumulate=3", "ranks.reduce=fast"],
+    );
+    assert!(text.contains("a multiple of 2"), "{text}");
+}
+
+#[test]
+fn a_rank_with_other_data_or_another_recipe_is_named() {
+    let lab = Lab::new();
+    lab.prepare("other", 2);
+    let recipe = lab.recipe("recipe.toml", "");
+    let other = format!("data.dir={}", common::text_of(&lab.path("other")));
+    for (name, set) in [("data", other.as_str()), ("rate", "schedule.lr=0.01")] {
+        let recipes = [
+            resolved(&recipe, &SETS),
+            resolved(&recipe, &[&SETS[..], &[set]].concat()),
+        ];
+        let ended = Threads::run(2, |ranks| {
+            let rank = ranks.rank();
+            train(&recipes[rank], &lab.path(name), ranks, 0)
+                .err()
+                .map(|error| error.to_string())
+        });
+        for text in ended {
+            let text = text.expect("an error on every rank");
+            assert!(
+                text.contains("rank 1 has another one than rank 0"),
+                "{text}"
+            );
+        }
+    }
+}
+
+/// Panics in an update.
+struct Dies;
+
+impl Observer for Dies {
+    fn step(&mut self, progress: &Progress) {
+        assert!(progress.step < 6, "this rank dies");
+    }
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_others_and_leaves_good_checkpoints() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", GROWTH);
+    train_on(1, &recipe, &SETS, &lab.path("whole"));
+    let resolved = resolved(&recipe, &[&SETS[..], &["ranks.moments=owner"]].concat());
+    let survivors = AtomicBool::new(false);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        Threads::run(2, |ranks| match ranks.rank() {
+            0 => {
+                let ended = train(&resolved, &lab.path("run"), ranks, 0);
+                let text = ended.expect_err("the other rank is lost").to_string();
+                survivors.store(text.contains("rank 1 has panicked"), Ordering::Relaxed);
+            }
+            _ => {
+                let device: Arc<dyn Device> = Cpu::new(Some(1));
+                let task = task::open(&resolved.recipe).expect("a task");
+                let (out, mut dies) = (lab.path("run"), Dies);
+                let trainer = Trainer::together(
+                    task,
+                    &resolved,
+                    &out,
+                    &Resume::Auto,
+                    &device,
+                    ranks,
+                    &mut dies,
+                );
+                let _ = trainer.expect("a trainer").run(&AtomicBool::new(false));
+            }
+        })
+    }));
+    assert!(panicked.is_err());
+    assert!(survivors.load(Ordering::Relaxed), "rank 0 says who is lost");
+    train_on(4, &recipe, &SETS, &lab.path("run"));
+    assert_same(&lab, "run", "whole");
 }

@@ -7,6 +7,7 @@ use common::{GROWTH, Lab, Remains};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokenformer_core::device::Collective;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport};
 use tokenformer_core::{Device, Graph, Model, ModelConfig};
 use tokenformer_cpu::Cpu;
@@ -77,9 +78,14 @@ impl Task for Stopping {
         self.inner.loss(model, g, weight)
     }
 
-    fn evaluate(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+    fn evaluate(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        ranks: &dyn Collective,
+    ) -> Result<Option<Evaluation>> {
         self.work(Work::Evaluation);
-        self.inner.evaluate(model, stop)
+        self.inner.evaluate(model, stop, ranks)
     }
 
     fn sample(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Vec<Sample>>> {

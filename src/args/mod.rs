@@ -9,6 +9,7 @@ mod generate;
 mod grow;
 mod images;
 mod inspect;
+mod launch;
 mod plan;
 mod predict;
 mod reproduce;
@@ -27,7 +28,8 @@ pub use generate::{GenerateArgs, LogitsArgs};
 pub use grow::GrowArgs;
 pub use images::{ImageArgs, MakeArgs, MakeWhat};
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
-pub use plan::{PlanArgs, PlanCommand, PlanGrowthArgs};
+pub use launch::LaunchArgs;
+pub use plan::{PlanArgs, PlanClusterArgs, PlanCommand, PlanGrowthArgs};
 pub use predict::{PredictArgs, WeightsArg};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand, VisionArgs};
 pub use serve::ServeArgs;
@@ -83,6 +85,8 @@ pub enum Command {
     Data(DataArgs),
     /// Train by a recipe, growing where it says so.
     Train(TrainArgs),
+    /// Start several processes of a command on this machine, which train together.
+    Launch(LaunchArgs),
     /// Append parameter tokens or blocks to a checkpoint, with its whole training state.
     Grow(GrowArgs),
     /// Make a model directory of a published checkpoint, or of a training folder of the released code.

@@ -15,6 +15,64 @@ pub struct PlanArgs {
 pub enum PlanCommand {
     /// Say when and how much to grow under a budget, or that training from scratch is better.
     Growth(PlanGrowthArgs),
+    /// Say how long an update takes on many GPUs or CPUs, and what limits it.
+    Cluster(PlanClusterArgs),
+}
+
+const CLUSTER_EXAMPLES: &str = "\
+Examples:
+  tokenformer plan cluster --preset 150m --node h100 --link 400g
+  tokenformer plan cluster --preset 1.5b --node a100 --link 10g --ranks 8,64,512 --reduce ordered --moments owner
+  tokenformer plan cluster --preset tiny --node cpu --flop-rate 5e10 --ranks 1,2,4 --windows 32
+
+Nothing is run: the numbers follow from rates that the output states. For a CPU, and for better numbers of a GPU, take the
+FLOP/s that `bench train` measures.";
+
+#[derive(Debug, Args)]
+#[command(after_help = CLUSTER_EXAMPLES)]
+pub struct PlanClusterArgs {
+    /// Model.
+    #[arg(long, value_name = "NAME", default_value = "150m")]
+    pub preset: String,
+    /// What a rank computes on.
+    #[arg(long, value_name = "NODE", value_parser = ["h100", "h200", "a100", "cpu"], default_value = "h100")]
+    pub node: String,
+    /// Network between nodes.
+    #[arg(long, value_name = "LINK", value_parser = ["nvlink", "400g", "10g"], default_value = "400g")]
+    pub link: String,
+    /// Numbers of ranks.
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        value_parser = values::count,
+        default_value = "1,8,64,256,1024,4096,10000"
+    )]
+    pub ranks: Vec<usize>,
+    /// Sequences of an update, on all ranks.
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "1024")]
+    pub windows: u64,
+    /// Floating-point operations per second that training sustains on one rank.
+    #[arg(long, value_name = "N", value_parser = values::above_zero)]
+    pub flop_rate: Option<f64>,
+    /// Bytes per second between ranks of a node.
+    #[arg(long, value_name = "N", value_parser = values::above_zero)]
+    pub inside_rate: Option<f64>,
+    /// Memory of a rank in bytes.
+    #[arg(long, value_name = "N", value_parser = values::above_zero)]
+    pub memory: Option<f64>,
+    /// Ranks of a node.
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    pub per_node: Option<usize>,
+    /// How gradients are added up, as in the recipe's ranks.reduce.
+    #[arg(long, value_name = "WAY", value_parser = ["ordered", "fast"], default_value = "fast")]
+    pub reduce: String,
+    /// Where moments are, as in the recipe's ranks.moments.
+    #[arg(long, value_name = "WHERE", value_parser = ["every", "owner"], default_value = "every")]
+    pub moments: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 const EXAMPLES: &str = "\

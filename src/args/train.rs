@@ -22,6 +22,7 @@ Examples:
   tokenformer train --config recipes/grow.toml --set train.steps=5000 --out runs/longer --precision auto
   tokenformer train --branch-from runs/grow/checkpoints/step-00001000 --decay 200 --out runs/grow-at-1000
 
+mpirun -n 4, srun -n 4 and the like before a command train on four processes with the bytes of one; see `launch`.
 A folder in the recipe's data.dir is looked for from here, then beside the recipe. Ctrl-C saves the run and
 ends it, a second one ends it at once; the same command goes on either way.";
 
@@ -50,6 +51,10 @@ pub struct TrainArgs {
     /// Lowest learning rate of the branch over the highest [default: as in the recipe's schedule].
     #[arg(long, value_name = "R", requires = "branch_from")]
     pub min_ratio: Option<f64>,
+    /// Whether the processes that a launcher started (`mpirun -n 4 tokenformer train ...`) train together: `auto`, or `off` to
+    /// train alone.
+    #[arg(long, value_name = "auto|off", value_parser = values::ranks(), default_value = "auto")]
+    pub ranks: bool,
     /// Precision of products, instead of the recipe's `train.precision`.
     #[arg(long, value_name = "P", value_parser = values::training_precision())]
     pub precision: Option<values::TrainingPrecision>,

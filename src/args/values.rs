@@ -223,3 +223,8 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
         false => Err("expected a number above 0".into()),
     }
 }
+
+/// Whether ranks train together.
+pub fn ranks() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["auto", "off"]).map(|text| text == "auto")
+}

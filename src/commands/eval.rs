@@ -1,11 +1,12 @@
 //! `eval`: loss, perplexity and bits per byte on a dataset.
 
 use super::{
-    dataset, device, ensure_text, eval_images, load_weights, print_json, stop_flag, tasks,
+    dataset, device, ensure_text, eval_images, load_weights, print_json, ranks, stop_flag, tasks,
 };
 use crate::args::{EvalArgs, Split};
 use crate::{Failure, shell, ui, usage};
 use std::path::Path;
+use tokenformer_core::device::Collective;
 use tokenformer_data::Dataset;
 use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_store::Which;
@@ -32,23 +33,38 @@ struct Output {
     bits_per_byte: Option<f64>,
 }
 
-/// Runs the verb.
-pub fn run(args: &EvalArgs) -> std::result::Result<(), Failure> {
+/// Runs the verb; returns the exit code, which is that of the rank where this process only guards one.
+pub fn run(args: &EvalArgs) -> std::result::Result<i32, Failure> {
+    let collective = match ranks::join(true)? {
+        ranks::Role::Rank(collective) => collective,
+        #[cfg(unix)]
+        ranks::Role::Guard(code) => return Ok(code),
+    };
     match (&args.tasks, &args.data) {
-        (Some(list), _) => tasks::eval(args, list),
-        (None, Some(data)) if is_image_dataset(data) => eval_images::run(args, data),
-        (None, Some(data)) => Ok(on_dataset(args, data)?),
-        (None, None) => Err(usage(
-            "--data",
-            "a dataset folder, or --tasks",
-            "neither",
-            "see --help",
-        )
-        .into()),
+        (Some(list), _) => tasks::eval(args, list, &collective)?,
+        (None, Some(data)) if is_image_dataset(data) => {
+            if collective.world() > 1 {
+                let help = "pictures are measured by one process; it uses all cores";
+                return Err(usage(
+                    "--data",
+                    "text, or --tasks, on several ranks",
+                    "pictures",
+                    help,
+                )
+                .into());
+            }
+            eval_images::run(args, data)?;
+        }
+        (None, Some(data)) => on_dataset(args, data, &*collective)?,
+        (None, None) => {
+            let expected = "a dataset folder, or --tasks";
+            return Err(usage("--data", expected, "neither", "see --help").into());
+        }
     }
+    Ok(0)
 }
 
-fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
+fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Result<()> {
     dataset::ensure("--data", data)?;
     if args.image_size.is_some() {
         let help = "leave it out: text has a --context";
@@ -68,7 +84,7 @@ fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
             help,
         ));
     }
-    let device = device(&args.compute)?;
+    let device = device(&ranks::share(&args.compute))?;
     let dataset = Dataset::open(data)?;
     let (found, model) = load_weights(
         &args.model,
@@ -99,11 +115,14 @@ fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
         0 => usize::MAX,
         n => n,
     });
-    let bar = ui::bar(total as u64, "scoring");
+    let bar = match collective.rank() {
+        0 => ui::bar(total as u64, "scoring"),
+        _ => indicatif::ProgressBar::hidden(),
+    };
     let bytes = &ScoredBytes::new(&dataset.tokenizer, text);
     let held_out = HeldOut { text, bytes };
     let progress = |done| bar.set_position(done);
-    let ended = held_out.evaluate(&model, options, stop_flag(), progress)?;
+    let ended = held_out.evaluate_together(&model, options, stop_flag(), progress, collective)?;
     let done = bar.position();
     bar.finish_and_clear();
     let result = checked(ended, done, total)?;
@@ -123,6 +142,7 @@ fn on_dataset(args: &EvalArgs, data: &Path) -> Result<()> {
         bits_per_byte: result.bits_per_byte,
     };
     match args.json {
+        _ if collective.rank() > 0 => {}
         true => print_json(&output),
         false => print(&output),
     }

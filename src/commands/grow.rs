@@ -7,9 +7,10 @@ use crate::{outputs, shell, usage};
 use std::path::Path;
 use tokenformer_core::Model;
 use tokenformer_core::config::Input;
+use tokenformer_core::device::Single;
 use tokenformer_core::growth::{Amount, Birth, Growth, GrowthReport, Probe, grow, params_after};
 use tokenformer_core::init;
-use tokenformer_core::optim::AdamWConfig;
+use tokenformer_core::optim::{AdamWConfig, Among};
 use tokenformer_store::{DirWriter, Which};
 use tokenformer_train::files::{
     self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth, Snapshot, TrainState,
@@ -81,6 +82,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
             &model,
             AdamWConfig::default(),
             state,
+            Among::default(),
         )?),
         None => None,
     };
@@ -138,6 +140,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
                 optimizer,
                 state,
                 files: &task_files,
+                ranks: &Single,
             };
             files::write_checkpoint(&mut to, &now)?;
         }

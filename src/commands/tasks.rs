@@ -4,21 +4,24 @@ use super::{device, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, FetchArgs};
 use crate::{Failure, outputs, shell, ui};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::UNIX_EPOCH;
+use tokenformer_core::device::Collective;
 use tokenformer_store::{Manifest, Which};
 use tokenformer_tasks::{
-    ModelScorer, Options, Outcome, Partial, Task, evaluate, fetch, locate, results,
+    ModelScorer, Options, Outcome, Partial, Task, Together, evaluate, fetch, locate, results,
 };
 use tokenformer_train::{Error, files};
 
 /// Runs `eval --tasks`.
-pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
+pub fn eval(args: &EvalArgs, list: &str, ranks: &Arc<dyn Collective>) -> Result<(), Failure> {
     if let Some(samples) = &args.samples {
         outputs::file("--samples", samples, &[&args.task_data, &args.model])?;
     }
     let tasks = Task::parse_list(list)?;
     let tasks = locate::locate_all(&args.task_data, &tasks)?;
-    let device = device(&args.compute)?;
+    let device = device(&super::ranks::share(&args.compute))?;
     let found = find_model(&args.model, Which::Best)?;
     if let Some(samples) = &args.samples {
         let mut inputs: Vec<&Path> = tasks.iter().map(|(_, path)| &**path).collect();
@@ -35,11 +38,19 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
         precision: precision.name().into(),
         program: program(),
     };
-    let mut partial = open_partial(&options);
+    // Several ranks keep nothing for a later call, because what one of them has finished the others may not have; and the first
+    // signal ends them, because each gets it at another moment.
+    let is_alone = ranks.world() == 1;
+    let mut partial = is_alone.then(|| open_partial(&options)).flatten();
+    let never = AtomicBool::new(false);
+    let stop = if is_alone { stop_flag() } else { &never };
 
-    let mut scorer = ModelScorer::new(&model);
+    let mut scorer = Together::new(ModelScorer::new(&model), Arc::clone(ranks));
     let mut bar = None;
     let mut progress = |p: tokenformer_tasks::Progress| {
+        if ranks.rank() > 0 {
+            return;
+        }
         bar.get_or_insert_with(|| ui::bar(p.total as u64, "questions"))
             .set_position(p.done as u64);
     };
@@ -49,7 +60,7 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
         &mut scorer,
         partial.as_mut(),
         &mut progress,
-        stop_flag(),
+        stop,
     )?;
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -71,6 +82,7 @@ pub fn eval(args: &EvalArgs, list: &str) -> Result<(), Failure> {
             }
             .into());
         }
+        Outcome::Finished { .. } if ranks.rank() > 0 => {}
         Outcome::Finished { results, samples } => {
             if let Some(path) = &args.samples {
                 results::write_samples(path, &samples)?;

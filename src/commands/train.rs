@@ -1,17 +1,31 @@
 //! `train`: a run by a recipe.
 
+use super::ranks;
 use super::{dataset, device_in, find_model, run_of, stop_flag};
+use crate::Failure;
 use crate::args::{TrainArgs, TrainingPrecision};
 use crate::ui::TrainingView;
 use crate::{outputs, shell};
 use std::path::{Path, PathBuf};
-use tokenformer_core::Precision;
+use std::sync::Arc;
+use tokenformer_core::device::{Collective, Single};
+use tokenformer_core::{Device, Precision};
 use tokenformer_store::Which;
 use tokenformer_train::recipe::{Resolved, resolve};
-use tokenformer_train::{Branch, Outcome, Result, Resume, Trainer, files};
+use tokenformer_train::{Branch, Outcome, Result, Resume, Silent, Trainer, files};
 
-/// Runs the verb.
-pub fn run(args: &TrainArgs) -> Result<()> {
+/// Runs the verb; returns the exit code, which is that of the rank where this process only guards one.
+pub fn run(args: &TrainArgs) -> std::result::Result<i32, Failure> {
+    let collective = match ranks::join(args.ranks)? {
+        ranks::Role::Rank(collective) => collective,
+        #[cfg(unix)]
+        ranks::Role::Guard(code) => return Ok(code),
+    };
+    train_by(args, &collective)?;
+    Ok(0)
+}
+
+fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
     let mut sets = args.recipe.sets.clone();
     if let Some(precision) = args.precision.map(precision) {
         sets.push(format!("train.precision={}", precision));
@@ -34,9 +48,14 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         (None, "never") => Resume::Never,
         (None, path) => Resume::From(PathBuf::from(path)),
     };
-    outputs::run_folder(&out)?;
-    let device = device_in(&args.compute, resolved.recipe.train.precision)?;
-    train(&resolved, &out, &resume, &device).map(|_| ())
+    if collective.rank() == 0 {
+        outputs::run_folder(&out)?;
+    }
+    let device = device_in(
+        &ranks::share(&args.compute),
+        resolved.recipe.train.precision,
+    )?;
+    train_together(&resolved, &out, &resume, &device, collective).map(|_| ())
 }
 
 /// The precision that was asked for; says which one `auto` is, and why.
@@ -81,10 +100,29 @@ pub fn train(
     resolved: &Resolved,
     out: &Path,
     resume: &Resume,
-    device: &std::sync::Arc<dyn tokenformer_core::Device>,
+    device: &Arc<dyn Device>,
 ) -> Result<Outcome> {
+    let alone: Arc<dyn Collective> = Arc::new(Single);
+    train_together(resolved, out, resume, device, &alone)
+}
+
+/// As [`train`], with other ranks, of which rank 0 tells how it goes.
+fn train_together(
+    resolved: &Resolved,
+    out: &Path,
+    resume: &Resume,
+    device: &Arc<dyn Device>,
+    collective: &Arc<dyn Collective>,
+) -> Result<Outcome> {
+    let task = tokenformer_train::task::open(&resolved.recipe)?;
+    if collective.rank() > 0 {
+        let (ranks, mut silent) = (Arc::clone(collective), Silent);
+        let trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut silent);
+        return trainer?.run(stop_flag());
+    }
     let mut view = TrainingView::new(resolved.recipe.train.steps);
-    let mut trainer = Trainer::new(resolved, out, resume, device, &mut view)?;
+    let ranks = Arc::clone(collective);
+    let mut trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut view)?;
     let outcome = trainer.run(stop_flag())?;
     let step = trainer.state().step;
     drop(trainer);

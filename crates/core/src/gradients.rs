@@ -1,4 +1,8 @@
 //! Gradients of a model's trainable parameters.
+//!
+//! The gradient of an update is a sum over micro-batches. Each micro-batch's gradient is computed separately, from zero, and
+//! added to the sum of those before it as soon as it is complete. So the sum is a chain in the order of micro-batches, which
+//! several processes can compute together with the same bits ([`Finished`]).
 
 use crate::param::Param;
 use crate::scores::ScoreSums;
@@ -25,8 +29,24 @@ pub struct Gradients {
 #[derive(Debug)]
 struct Slot {
     len: usize,
-    /// `None` while it is zero.
+    /// Of the micro-batch at hand; `None` while it is zero.
     held: Option<Temp>,
+    /// Of the micro-batches before it; `None` before the first.
+    sum: Option<Temp>,
+    /// Noted operations that will add to the gradient of the micro-batch.
+    pending: u32,
+    /// Whether the gradient of the micro-batch is complete.
+    complete: bool,
+}
+
+/// Receives the gradients of a backward pass, each as soon as it is complete: the later layers first. The order depends on the
+/// model alone.
+pub trait Finished {
+    /// Takes the gradient of the parameter with number `id`, with those of earlier micro-batches that were not taken.
+    ///
+    /// # Errors
+    /// If the device or a connection fails, which ends the backward pass.
+    fn finished(&mut self, id: usize, gradient: Temp) -> Result<()>;
 }
 
 /// Storage for a value of any type that is reused between steps.
@@ -68,6 +88,9 @@ impl Gradients {
                 by_id[param.id()] = Some(Slot {
                     len: param.len(),
                     held: None,
+                    sum: None,
+                    pending: 0,
+                    complete: false,
                 });
             }
         }
@@ -84,6 +107,9 @@ impl Gradients {
     pub fn reset(&mut self) {
         for slot in self.by_id.iter_mut().flatten() {
             slot.held = None;
+            slot.sum = None;
+            slot.pending = 0;
+            slot.complete = false;
         }
         self.scores.reset();
         self.flops = 0;
@@ -100,27 +126,64 @@ impl Gradients {
     pub fn held(&self) -> usize {
         let slots = self.by_id.iter().flatten();
         slots
-            .filter_map(|slot| Some(slot.held.as_ref()?.len()))
+            .flat_map(|slot| [&slot.held, &slot.sum])
+            .filter_map(|held| Some(held.as_ref()?.len()))
             .sum()
     }
 
-    /// Gradient of `param`; `None` if it is frozen, or zero because nothing was added since the reset.
-    /// After a backward pass those of all trainable parameters exist.
+    /// Gradient of `param` over all micro-batches since the reset; `None` if it is frozen, if there was no backward pass, or
+    /// if something else took it ([`Finished`]).
     pub fn get(&self, param: &Param) -> Option<&Buffer> {
-        self.by_id.get(param.id())?.as_ref()?.held.as_deref()
+        self.by_id.get(param.id())?.as_ref()?.sum.as_deref()
     }
 
-    /// All gradients in memory, in the order of parameter numbers: what a collective reduces.
-    pub fn buffers_mut(&mut self) -> impl Iterator<Item = &mut Buffer> {
-        let slots = self.by_id.iter_mut().flatten();
-        slots.filter_map(|slot| slot.held.as_deref_mut())
-    }
-
-    /// Gradient of `param`, to add to; `None` if it is frozen.
+    /// Sets the gradient of the parameter with number `id`, which something else has added up.
     ///
     /// # Errors
     /// If the device has no memory left.
-    pub fn get_mut(&mut self, param: &Param) -> Result<Option<&mut Buffer>> {
+    pub fn set(&mut self, id: usize, numbers: &[f32]) -> Result<()> {
+        let Some(Some(slot)) = self.by_id.get_mut(id) else {
+            return Ok(());
+        };
+        let mut sum = match slot.sum.take() {
+            Some(sum) => sum,
+            None => Temp::new(&self.device, slot.len, Role::Gradient)?,
+        };
+        self.device.write(numbers, &mut sum)?;
+        slot.sum = Some(sum);
+        Ok(())
+    }
+
+    /// Numbers and lengths of the trainable parameters.
+    pub fn trained(&self) -> impl Iterator<Item = (usize, usize)> {
+        let slots = self.by_id.iter().enumerate();
+        slots.filter_map(|(id, slot)| Some((id, slot.as_ref()?.len)))
+    }
+
+    /// Takes the sums of squared scores that were measured since the reset, in a fixed order; see
+    /// [`Gradients::set_score_sums`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn take_score_sums(&mut self) -> Result<Vec<f64>> {
+        self.scores.take(&*self.device)
+    }
+
+    /// Replaces the sums of squared scores by those that several processes have added up.
+    pub fn set_score_sums(&mut self, sums: &[f64]) {
+        self.scores.set(sums);
+    }
+
+    /// Sets the number of floating-point operations to those of several processes.
+    pub fn set_flops(&mut self, flops: u64) {
+        self.flops = flops;
+    }
+
+    /// Gradient of `param` of the micro-batch at hand, to add to; `None` if it is frozen.
+    ///
+    /// # Errors
+    /// If the device has no memory left.
+    pub(crate) fn get_mut(&mut self, param: &Param) -> Result<Option<&mut Buffer>> {
         self.hold(param.id())?;
         let slot = self.by_id.get_mut(param.id()).and_then(Option::as_mut);
         Ok(slot.and_then(|slot| slot.held.as_deref_mut()))
@@ -138,9 +201,66 @@ impl Gradients {
         Ok(())
     }
 
-    /// Makes sure that all gradients are in memory.
-    pub(crate) fn hold_all(&mut self) -> Result<()> {
-        (0..self.by_id.len()).try_for_each(|id| self.hold(id))
+    /// Notes that one more operation will add to the gradient of `param`.
+    pub(crate) fn expect(&mut self, param: &Param) {
+        if let Some(Some(slot)) = self.by_id.get_mut(param.id()) {
+            slot.pending += 1;
+        }
+    }
+
+    /// Notes that one of the operations has added to the gradient of the parameter, and completes it after the last.
+    pub(crate) fn added(&mut self, id: usize, to: Option<&mut dyn Finished>) -> Result<()> {
+        let Some(Some(slot)) = self.by_id.get_mut(id) else {
+            return Ok(());
+        };
+        slot.pending = slot.pending.saturating_sub(1);
+        match slot.pending {
+            0 => self.complete(id, to),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the complete gradient of the micro-batch to those before it, and gives it away if `to` takes it.
+    fn complete(&mut self, id: usize, to: Option<&mut dyn Finished>) -> Result<()> {
+        self.hold(id)?;
+        let Some(Some(slot)) = self.by_id.get_mut(id) else {
+            return Ok(());
+        };
+        slot.complete = true;
+        let Some(held) = slot.held.take() else {
+            return Ok(());
+        };
+        let whole = match slot.sum.take() {
+            None => held,
+            Some(mut sum) => {
+                self.device.add(&held, &mut sum)?;
+                sum
+            }
+        };
+        match to {
+            Some(to) => to.finished(id, whole)?,
+            None => slot.sum = Some(whole),
+        }
+        Ok(())
+    }
+
+    /// Ends a backward pass: completes what no operation has added to.
+    pub(crate) fn complete_all(&mut self, mut to: Option<&mut dyn Finished>) -> Result<()> {
+        for id in 0..self.by_id.len() {
+            let slot = self.by_id[id].as_ref();
+            if slot.is_some_and(|slot| !slot.complete) {
+                let to: Option<&mut dyn Finished> = match &mut to {
+                    Some(to) => Some(&mut **to),
+                    None => None,
+                };
+                self.complete(id, to)?;
+            }
+        }
+        for slot in self.by_id.iter_mut().flatten() {
+            slot.complete = false;
+            slot.pending = 0;
+        }
+        Ok(())
     }
 
     /// Takes out the gradient of a parameter, to be put back with [`Gradients::put`]; `None` if it is frozen.

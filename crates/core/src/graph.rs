@@ -11,7 +11,7 @@ use crate::config::ImageInput;
 use crate::drop_path::{Branch, DropPath};
 use crate::error;
 use crate::front;
-use crate::gradients::Gradients;
+use crate::gradients::{Finished, Gradients};
 use crate::ops::{self, Backward, Recorder};
 use crate::param::Param;
 use crate::recompute::Recompute;
@@ -41,7 +41,7 @@ enum Node<'m> {
     Rotate(ops::Rotate),
     Attention(ops::Attention),
     Add(ops::Add),
-    Loss(ops::Loss),
+    Loss(ops::Loss<'m>),
     Block(RecomputedBlock<'m>),
 }
 
@@ -61,6 +61,26 @@ impl Node<'_> {
             Self::Add(op) => op.backward(back),
             Self::Loss(op) => op.backward(back),
             Self::Block(op) => op.backward(back),
+        }
+    }
+
+    /// Calls `each` for every parameter whose gradient [`Node::backward`] adds to. Those of a block that is recomputed are
+    /// noted when it is.
+    fn each_param(&self, mut each: impl FnMut(&Param)) {
+        match self {
+            Self::Embed(op) => each(op.table()),
+            Self::Assemble(op) => op.params().for_each(each),
+            Self::LayerNorm(op) => op.params().for_each(each),
+            Self::Pattention(op) => op.params().for_each(each),
+            Self::Linear(op) => op.params().for_each(each),
+            Self::Loss(op) => op.params().for_each(each),
+            Self::Select(_)
+            | Self::Mean(_)
+            | Self::Gelu(_)
+            | Self::Rotate(_)
+            | Self::Attention(_)
+            | Self::Add(_)
+            | Self::Block(_) => {}
         }
     }
 }
@@ -93,6 +113,7 @@ struct Tape<'m> {
 struct Lists {
     nodes: Vec<Vec<Node<'static>>>,
     values: Vec<Vec<Option<SharedTemp>>>,
+    ids: Vec<Vec<usize>>,
     index: Vec<u32>,
     numbers: Vec<f32>,
 }
@@ -228,8 +249,9 @@ impl<'m> Graph<'m> {
     }
 
     fn note(&mut self, node: Option<Node<'m>>) {
-        if let Some(tape) = &mut self.tape {
-            tape.nodes.extend(node);
+        if let (Some(tape), Some(node)) = (&mut self.tape, node) {
+            node.each_param(|param| tape.gradients.expect(param));
+            tape.nodes.push(node);
         }
     }
 
@@ -621,13 +643,34 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// If the device fails.
     pub fn backward(self) -> Result<()> {
+        self.walk_back(None)
+    }
+
+    /// As [`Graph::backward`], and gives each gradient to `finished` as soon as it is complete.
+    ///
+    /// # Errors
+    /// If the device or `finished` fails.
+    pub fn backward_to(self, finished: &mut dyn Finished) -> Result<()> {
+        self.walk_back(Some(finished))
+    }
+
+    fn walk_back(self, mut finished: Option<&mut dyn Finished>) -> Result<()> {
         let (Some(tape), Some(vars)) = (self.tape, self.rec.vars) else {
             return Ok(());
         };
         let gradients = tape.gradients;
         gradients.flops += self.rec.flops;
-        walk(&self.rec.device, gradients, tape.nodes, vars, None)?;
-        gradients.hold_all()
+        let device = &self.rec.device;
+        let again = reborrow(&mut finished);
+        walk(device, gradients, tape.nodes, vars, None, again)?;
+        gradients.complete_all(finished)
+    }
+}
+
+fn reborrow<'a>(finished: &'a mut Option<&mut dyn Finished>) -> Option<&'a mut dyn Finished> {
+    match finished {
+        Some(finished) => Some(&mut **finished),
+        None => None,
     }
 }
 
@@ -639,9 +682,11 @@ fn walk(
     mut nodes: Vec<Node<'_>>,
     vars: usize,
     from: Option<(Var, SharedTemp)>,
+    mut finished: Option<&mut dyn Finished>,
 ) -> Result<Option<SharedTemp>> {
     let lists: &mut Lists = gradients.spare.get();
     let mut values = lists.values.pop().unwrap_or_default();
+    let mut ids = lists.ids.pop().unwrap_or_default();
     values.resize(vars, None);
     if let Some((var, gradient)) = from {
         values[var] = Some(gradient);
@@ -650,15 +695,22 @@ fn walk(
         device,
         values,
         params: gradients,
+        finished: reborrow(&mut finished),
     };
     while let Some(node) = nodes.pop() {
+        ids.clear();
+        node.each_param(|param| ids.push(param.id()));
         node.backward(&mut back)?;
+        for &id in &ids {
+            back.params.added(id, reborrow(&mut back.finished))?;
+        }
     }
     let mut values = back.values;
     let first = values.first_mut().and_then(Option::take);
     values.clear();
     let lists: &mut Lists = gradients.spare.get();
     lists.values.push(values);
+    lists.ids.push(ids);
     lists.nodes.push(emptied(nodes));
     Ok(first)
 }
@@ -683,7 +735,9 @@ impl RecomputedBlock<'_> {
         let (Some(tape), Some(vars), Some(out)) = (g.tape, g.rec.vars, out) else {
             return Ok(());
         };
-        match walk(device, tape.gradients, tape.nodes, vars, Some((out, dy)))? {
+        let finished = reborrow(&mut back.finished);
+        let from = Some((out, dy));
+        match walk(device, tape.gradients, tape.nodes, vars, from, finished)? {
             Some(dx) => back.contribute(input, dx),
             None => Ok(()),
         }

@@ -1,14 +1,16 @@
 //! AdamW over the parameters of a model, with gradient clipping.
 
 use crate::error::Result;
+use crate::exchange::share_arrays;
 use crate::gradients::Gradients;
 use crate::model::Model;
+use crate::owners::Owners;
 use crate::param::Param;
 use crate::path::{ParamPath, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokenformer_device::{Adam, AdamStep, Buffer, Device, Role};
+use tokenformer_device::{Adam, AdamStep, Buffer, Collective, Device, Role, Single, clip_factors};
 
 /// Settings of the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,10 +99,22 @@ impl AdamWConfig {
     }
 }
 
+/// How several ranks share the work of an optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Among {
+    /// This rank.
+    pub rank: usize,
+    /// Number of ranks; 0 counts as 1.
+    pub world: usize,
+    /// Whether each rank keeps the moments of the arrays that it owns only, and updates these (ZeRO, stage 1: Rajbhandari et
+    /// al. 2020).
+    pub is_sharded: bool,
+}
+
 /// Moments of one parameter.
 #[derive(Debug)]
 pub struct Moments {
-    /// First moment.
+    /// First moment; empty if another rank keeps it, as for the second.
     pub m: Buffer,
     /// Second moment.
     pub v: Buffer,
@@ -126,6 +140,8 @@ pub struct AdamW {
     moments: Vec<Option<Moments>>,
     /// The numbers that change in every step, on the device.
     step: StepState,
+    among: Among,
+    owners: Owners,
 }
 
 /// Numbers of a step on the device, and their copies on the host.
@@ -141,10 +157,17 @@ struct StepState {
     host_sums: Vec<f64>,
     /// Factors of their gradients.
     factors: Buffer,
+    /// Sums of squares by parameter number, where ranks add them up; else empty.
+    by_param: Buffer,
 }
 
 impl StepState {
-    fn new(device: &dyn Device, slots: usize, mut generations: Vec<u32>) -> Result<Self> {
+    fn new(
+        device: &dyn Device,
+        slots: usize,
+        mut generations: Vec<u32>,
+        among: Among,
+    ) -> Result<Self> {
         generations.sort_unstable();
         generations.dedup();
         let (len, groups) = (slots * Adam::SCALARS, generations.len());
@@ -154,8 +177,55 @@ impl StepState {
             sums: device.alloc(groups, Role::Accumulator)?,
             host_sums: vec![0.0; groups],
             factors: device.alloc(groups, Role::Statistic)?,
+            by_param: match among.is_sharded {
+                true => device.alloc(slots, Role::Accumulator)?,
+                false => Buffer::empty(),
+            },
             generations,
         })
+    }
+
+    /// Norms of the gradients, and the factors that clip them.
+    fn norms(&mut self, model: &Model, gradients: &Gradients, limit: f64) -> Result<()> {
+        let device = model.device();
+        device.zero(&mut self.sums)?;
+        for param in model.each_param() {
+            if let Some(gradient) = gradients.get(param) {
+                let group = self.group(param);
+                device.sum_of_squares(gradient, &mut self.sums, group)?;
+            }
+        }
+        device.clip_factors(&self.sums, limit, &mut self.factors)?;
+        Ok(())
+    }
+
+    /// [`StepState::norms`] of gradients each of which one rank has. The sums over arrays are added in the same order.
+    fn norms_together(
+        &mut self,
+        model: &Model,
+        gradients: &Gradients,
+        limit: f64,
+        collective: &dyn Collective,
+    ) -> Result<()> {
+        let device = model.device();
+        device.zero(&mut self.by_param)?;
+        for param in model.each_param() {
+            if let Some(gradient) = gradients.get(param) {
+                device.sum_of_squares(gradient, &mut self.by_param, param.id())?;
+            }
+        }
+        let mut by_param = vec![0.0; self.by_param.len()];
+        device.read_accumulator(&self.by_param, &mut by_param)?;
+        collective.sum(&mut by_param)?;
+        self.host_sums.fill(0.0);
+        for param in model.each_param().filter(|param| param.trainable()) {
+            let group = self.group(param);
+            self.host_sums[group] += by_param[param.id()];
+        }
+        let mut factors = vec![0.0; self.host_sums.len()];
+        clip_factors(&self.host_sums, limit, &mut factors);
+        device.write(&factors, &mut self.factors)?;
+        Ok(())
     }
 
     /// Number of a parameter's generation among the groups.
@@ -172,10 +242,20 @@ impl AdamW {
     /// # Errors
     /// If memory is short.
     pub fn new(config: AdamWConfig, model: &Model) -> Result<Self> {
+        Self::among(config, model, Among::default())
+    }
+
+    /// As [`AdamW::new`], of one of several ranks.
+    ///
+    /// # Errors
+    /// If memory is short.
+    pub fn among(config: AdamWConfig, model: &Model, among: Among) -> Result<Self> {
         let mut optimizer = Self {
             config,
             moments: Vec::new(),
-            step: StepState::new(&**model.device(), 0, Vec::new())?,
+            step: StepState::new(&**model.device(), 0, Vec::new(), among)?,
+            owners: Owners::new(among.world),
+            among,
         };
         optimizer.extend(model)?;
         Ok(optimizer)
@@ -195,20 +275,42 @@ impl AdamW {
                 *moments = None;
             }
         }
+        let arrays = model.each_param().filter(|param| param.trainable());
+        self.owners
+            .extend(arrays.map(|param| (param.id(), param.len())));
         for param in model.each_param() {
             if self.moments.len() <= param.id() {
                 self.moments.resize_with(param.id() + 1, || None);
             }
+            let owns = self.owns(param);
             let slot = &mut self.moments[param.id()];
             if param.trainable() && slot.is_none() {
-                let zeros = || device.alloc(param.len(), self.config.moments.role());
+                let zeros = || match owns {
+                    true => device.alloc(param.len(), self.config.moments.role()),
+                    false => Ok(Buffer::empty()),
+                };
                 let (m, v) = (zeros()?, zeros()?);
                 *slot = Some(Moments { m, v, step: 0 });
             }
         }
         let generations = model.each_param().map(|p| p.training.generation).collect();
-        self.step = StepState::new(&**device, self.moments.len(), generations)?;
+        self.step = StepState::new(&**device, self.moments.len(), generations, self.among)?;
         Ok(())
+    }
+
+    /// Which rank owns which array.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Whether this rank keeps the moments of a parameter and updates it.
+    pub fn owns(&self, param: &Param) -> bool {
+        !self.among.is_sharded || self.owners.of(param.id()) == self.among.rank
+    }
+
+    /// Whether each rank keeps the moments of the arrays that it owns only.
+    pub fn is_sharded(&self) -> bool {
+        self.among.is_sharded
     }
 
     /// Sets all moments to zero and counts updates from zero.
@@ -217,8 +319,10 @@ impl AdamW {
     /// If the device fails.
     pub fn reset(&mut self, model: &Model) -> Result<()> {
         for moments in self.moments.iter_mut().flatten() {
-            model.device().zero(&mut moments.m)?;
-            model.device().zero(&mut moments.v)?;
+            if !moments.m.is_empty() {
+                model.device().zero(&mut moments.m)?;
+                model.device().zero(&mut moments.v)?;
+            }
             moments.step = 0;
         }
         Ok(())
@@ -251,6 +355,21 @@ impl AdamW {
     /// # Errors
     /// If the device fails.
     pub fn step(&mut self, model: &mut Model, gradients: &Gradients, lr: f64) -> Result<Applied> {
+        self.step_together(model, gradients, lr, &Single)
+    }
+
+    /// As [`AdamW::step`], on all ranks at once. If the moments are sharded, the gradients of arrays that other ranks own are
+    /// not needed, and afterwards every rank has all new weights. The bits are those of one process.
+    ///
+    /// # Errors
+    /// If the device or a connection fails.
+    pub fn step_together(
+        &mut self,
+        model: &mut Model,
+        gradients: &Gradients,
+        lr: f64,
+        collective: &dyn Collective,
+    ) -> Result<Applied> {
         let device: Arc<dyn Device> = Arc::clone(model.device());
         let c = &self.config;
         let layers = model.blocks().len();
@@ -259,15 +378,13 @@ impl AdamW {
             beta2: c.beta2 as f32,
             eps: c.eps as f32,
         };
-        let state = &mut self.step;
-        device.zero(&mut state.sums)?;
-        for param in model.each_param() {
-            if let Some(gradient) = gradients.get(param) {
-                let group = state.group(param);
-                device.sum_of_squares(gradient, &mut state.sums, group)?;
-            }
+        match self.among.is_sharded {
+            true => self
+                .step
+                .norms_together(model, gradients, c.clip, collective)?,
+            false => self.step.norms(model, gradients, c.clip)?,
         }
-        device.clip_factors(&state.sums, c.clip, &mut state.factors)?;
+        let state = &mut self.step;
         for param in model.each_param() {
             let Some(Some(moments)) = self.moments.get(param.id()) else {
                 continue;
@@ -299,18 +416,56 @@ impl AdamW {
             };
             device.adamw(step, param.value_mut(), gradient, m, v)?;
         }
-        device.read_accumulator(&state.sums, &mut state.host_sums)?;
+        if !self.among.is_sharded {
+            device.read_accumulator(&state.sums, &mut state.host_sums)?;
+        }
         let grad_norm = state.host_sums.iter().sum::<f64>().sqrt();
         let updated = grad_norm.is_finite();
         if updated {
-            for param in model.each_param().filter(|p| gradients.get(p).is_some()) {
-                if let Some(Some(moments)) = self.moments.get_mut(param.id()) {
+            for param in model.each_param() {
+                let is_updated = gradients.get(param).is_some() || !self.owns(param);
+                if let (true, Some(Some(moments))) = (is_updated, self.moments.get_mut(param.id()))
+                {
                     moments.step += 1;
                 }
+            }
+            if self.among.is_sharded {
+                self.share_weights(model, collective)?;
             }
             model.follow_scores(gradients)?;
         }
         Ok(Applied { grad_norm, updated })
+    }
+
+    /// Brings the weights from the ranks that have updated them to all.
+    fn share_weights(&self, model: &mut Model, collective: &dyn Collective) -> Result<()> {
+        let device = Arc::clone(model.device());
+        let mut params: Vec<Option<&mut Param>> = Vec::new();
+        for param in model.each_param_mut() {
+            let id = param.id();
+            if params.len() <= id {
+                params.resize_with(id + 1, || None);
+            }
+            params[id] = Some(param);
+        }
+        let lens: Vec<usize> = (params.iter())
+            .map(|param| param.as_ref().map_or(0, |param| param.len()))
+            .collect();
+        let params = std::cell::RefCell::new(params);
+        share_arrays(
+            collective,
+            &self.owners.messages(),
+            |id| lens[id],
+            |part, to| match &params.borrow()[part.id] {
+                Some(param) => device.read_part(param.value(), part.start, to),
+                None => Ok(()),
+            },
+            |id, numbers| match &mut params.borrow_mut()[id] {
+                Some(param) => device.write(numbers, param.value_mut()),
+                None => Ok(()),
+            },
+        )?;
+        Ok(())
     }
 }
 

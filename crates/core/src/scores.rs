@@ -24,6 +24,8 @@ struct Held {
     sums: Buffer,
     /// Rows that were measured.
     rows: usize,
+    /// The sums of several processes, in place of this one's.
+    together: Option<Vec<f64>>,
 }
 
 /// What was measured of a site, as means over rows.
@@ -45,7 +47,10 @@ impl ScoreSums {
 
     /// Resets the sums and keeps the memory.
     pub fn reset(&mut self) {
-        self.by_site.values_mut().for_each(|held| held.rows = 0);
+        for held in self.by_site.values_mut() {
+            held.rows = 0;
+            held.together = None;
+        }
     }
 
     /// Adds the scores of `x` at `site`, if they are measured. Returns the floating-point operations.
@@ -60,6 +65,7 @@ impl ScoreSums {
             std::collections::btree_map::Entry::Vacant(vacant) => vacant.insert(Held {
                 sums: device.alloc(inputs + 1, Role::Accumulator)?,
                 rows: 0,
+                together: None,
             }),
         };
         if held.rows == 0 {
@@ -91,13 +97,43 @@ impl ScoreSums {
         Ok(2 * (rows * site.tokens() * d) as u64)
     }
 
+    /// The sums since the reset, with the rows that were measured, in the order of sites; afterwards nothing is measured.
+    pub fn take(&mut self, device: &dyn Device) -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for held in self.by_site.values_mut() {
+            let start = all.len();
+            all.resize(start + held.sums.len(), 0.0);
+            if held.rows > 0 {
+                device.read_accumulator(&held.sums, &mut all[start..])?;
+            }
+            all.push(held.rows as f64);
+            held.rows = 0;
+        }
+        Ok(all)
+    }
+
+    /// Makes the sums of several processes, in the order of [`ScoreSums::take`], those that were measured.
+    pub fn set(&mut self, mut sums: &[f64]) {
+        for held in self.by_site.values_mut() {
+            let Some((own, rest)) = sums.split_at_checked(held.sums.len() + 1) else {
+                return;
+            };
+            sums = rest;
+            held.rows = own[held.sums.len()] as usize;
+            held.together = Some(own[..held.sums.len()].to_vec());
+        }
+    }
+
     /// The means of a site; `None` if nothing was measured.
     pub fn of(&self, site: &Site, device: &dyn Device) -> Result<Option<Measured>> {
         let Some(held) = self.by_site.get(&key(site)).filter(|held| held.rows > 0) else {
             return Ok(None);
         };
         let mut segments = vec![0.0; site.segments().len() + 1];
-        device.read_accumulator(&held.sums, &mut segments)?;
+        match &held.together {
+            Some(sums) => segments.copy_from_slice(sums),
+            None => device.read_accumulator(&held.sums, &mut segments)?,
+        }
         segments.iter_mut().for_each(|sum| *sum /= held.rows as f64);
         let input = segments.pop().unwrap_or_default();
         Ok(Some(Measured { segments, input }))

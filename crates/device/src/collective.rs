@@ -1,10 +1,14 @@
 //! Operations of several processes together. [`Single`] is the collective of one process and costs nothing.
 
-use crate::{Buffer, Device, Result};
+use crate::{DeviceError, Result};
 use std::fmt;
 
-/// Operations that every process (rank) of a job takes part in, in the same order. Reductions are sums. Buffers have
-/// the same length on every rank and stay on their device.
+/// Operations that every process (rank) of a job takes part in, in the same order. Large ones are begun, go on while the
+/// process computes, and are waited for later. They carry numbers of the host: a device's numbers are read before and written
+/// after.
+///
+/// Nothing here rounds except [`Collective::begin_sum`], whose bits may depend on the number of ranks. What must not depend on
+/// it is gathered, and added up in a fixed order.
 pub trait Collective: Send + Sync + fmt::Debug {
     /// Number of this process, from 0.
     fn rank(&self) -> usize;
@@ -12,46 +16,91 @@ pub trait Collective: Send + Sync + fmt::Debug {
     /// Number of processes.
     fn world(&self) -> usize;
 
-    /// Replaces every buffer by the sum of the ranks' buffers, added in the order of ranks. The buffers are passed one
-    /// by one, so that an implementation can combine small ones into one message and send large ones in place.
+    /// A rank as messages name it, with its machine and process where they are known.
+    fn name(&self, rank: usize) -> String {
+        format!("rank {rank}")
+    }
+
+    /// Begins to bring the numbers of all ranks to rank `root`: `lens[r]` numbers of rank `r`. There the result is all of them
+    /// in the order of ranks, elsewhere nothing.
     ///
     /// # Errors
     /// If a rank or the connection fails, as for every operation below.
-    fn all_reduce(
+    fn begin_gather(
         &self,
-        device: &dyn Device,
-        buffers: &mut dyn Iterator<Item = &mut Buffer>,
-    ) -> Result<()>;
+        root: usize,
+        numbers: Vec<f32>,
+        lens: &[usize],
+    ) -> Result<Box<dyn Pending>>;
 
-    /// Replaces `part`, of `1/world` of the length, by this rank's part of the sum of the ranks' `whole`.
+    /// Begins to bring the numbers of rank `root` to all ranks; the others give as many of any value.
     ///
     /// # Errors
-    /// As [`Collective::all_reduce`].
-    fn reduce_scatter(&self, device: &dyn Device, whole: &Buffer, part: &mut Buffer) -> Result<()>;
+    /// As [`Collective::begin_gather`].
+    fn begin_broadcast(&self, root: usize, numbers: Vec<f32>) -> Result<Box<dyn Pending>>;
 
-    /// Replaces `whole` by the parts of all ranks in the order of ranks.
+    /// Begins to add up the numbers of all ranks, as fast as possible. The order of the additions, and with it the last bits,
+    /// may depend on the number of ranks; all ranks get the same bits.
     ///
     /// # Errors
-    /// As [`Collective::all_reduce`].
-    fn all_gather(&self, device: &dyn Device, part: &Buffer, whole: &mut Buffer) -> Result<()>;
+    /// As [`Collective::begin_gather`].
+    fn begin_sum(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>>;
 
-    /// Replaces every rank's buffer by that of rank `root`.
+    /// Adds up a few numbers of all ranks, such as counts. Sums that are exact do not depend on the number of ranks: of whole
+    /// numbers, and of slots that all ranks but one leave at zero.
     ///
     /// # Errors
-    /// As [`Collective::all_reduce`].
-    fn broadcast(&self, device: &dyn Device, root: usize, buffer: &mut Buffer) -> Result<()>;
-
-    /// Sums numbers on the host, in the order of ranks: losses, counts.
-    ///
-    /// # Errors
-    /// As [`Collective::all_reduce`].
+    /// As [`Collective::begin_gather`].
     fn sum(&self, numbers: &mut [f64]) -> Result<()>;
 
-    /// Waits for all ranks.
+    /// Brings bytes of rank 0 to all ranks, of any length.
     ///
     /// # Errors
-    /// As [`Collective::all_reduce`].
-    fn barrier(&self) -> Result<()>;
+    /// As [`Collective::begin_gather`].
+    fn share(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let mut len = [if self.rank() == 0 {
+            bytes.len() as f64
+        } else {
+            0.0
+        }];
+        self.sum(&mut len)?;
+        // A length in memory is far below the numbers that f64 cannot hold exactly.
+        let len = len[0] as usize;
+        // Every byte as a whole number, which every transport keeps.
+        let mut numbers: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte)).collect();
+        numbers.resize(len, 0.0);
+        let numbers = self.begin_broadcast(0, numbers)?.wait()?;
+        Ok(numbers.into_iter().map(|number| number as u8).collect())
+    }
+}
+
+/// An operation that was begun.
+pub trait Pending: Send {
+    /// Whether it is done; also lets it go on where the transport needs that.
+    ///
+    /// # Errors
+    /// As [`Collective::begin_gather`].
+    fn is_done(&mut self) -> Result<bool>;
+
+    /// Waits for it, and returns its result.
+    ///
+    /// # Errors
+    /// As [`Collective::begin_gather`].
+    fn wait(self: Box<Self>) -> Result<Vec<f32>>;
+}
+
+/// An operation that is done.
+#[derive(Debug)]
+pub struct Done(pub Vec<f32>);
+
+impl Pending for Done {
+    fn is_done(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn wait(self: Box<Self>) -> Result<Vec<f32>> {
+        Ok(self.0)
+    }
 }
 
 /// The collective of one process.
@@ -67,31 +116,31 @@ impl Collective for Single {
         1
     }
 
-    fn all_reduce(
+    fn begin_gather(
         &self,
-        _device: &dyn Device,
-        _buffers: &mut dyn Iterator<Item = &mut Buffer>,
-    ) -> Result<()> {
-        Ok(())
+        root: usize,
+        numbers: Vec<f32>,
+        lens: &[usize],
+    ) -> Result<Box<dyn Pending>> {
+        match (root, lens) {
+            (0, [len]) if *len == numbers.len() => Ok(Box::new(Done(numbers))),
+            _ => Err(DeviceError::Failed {
+                device: "one process".into(),
+                operation: "gathering".into(),
+                reason: format!("there is no rank but 0, with {} numbers", numbers.len()),
+            }),
+        }
     }
 
-    fn reduce_scatter(&self, device: &dyn Device, whole: &Buffer, part: &mut Buffer) -> Result<()> {
-        device.copy(whole, part)
+    fn begin_broadcast(&self, _root: usize, numbers: Vec<f32>) -> Result<Box<dyn Pending>> {
+        Ok(Box::new(Done(numbers)))
     }
 
-    fn all_gather(&self, device: &dyn Device, part: &Buffer, whole: &mut Buffer) -> Result<()> {
-        device.copy(part, whole)
-    }
-
-    fn broadcast(&self, _device: &dyn Device, _root: usize, _buffer: &mut Buffer) -> Result<()> {
-        Ok(())
+    fn begin_sum(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>> {
+        Ok(Box::new(Done(numbers)))
     }
 
     fn sum(&self, _numbers: &mut [f64]) -> Result<()> {
-        Ok(())
-    }
-
-    fn barrier(&self) -> Result<()> {
         Ok(())
     }
 }

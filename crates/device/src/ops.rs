@@ -319,3 +319,17 @@ impl Adam {
         ]
     }
 }
+
+/// The factors of [`crate::Device::clip_factors`], for a device whose numbers are the host's, and for sums that several
+/// processes have added up.
+pub fn clip_factors(sums_of_squares: &[f64], limit: f64, factors: &mut [f32]) {
+    let is_finite = sums_of_squares.iter().all(|sum| sum.is_finite());
+    for (factor, sum) in factors.iter_mut().zip(sums_of_squares) {
+        let norm = sum.sqrt();
+        *factor = match is_finite {
+            false => f32::NAN,
+            true if limit > 0.0 && norm > limit => (limit / (norm + 1e-6)) as f32,
+            true => 1.0,
+        };
+    }
+}

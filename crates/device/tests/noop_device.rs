@@ -257,10 +257,13 @@ fn operations_are_accepted_and_memory_is_kept() -> Result<()> {
     let mut part = [0.0];
     device.read_part(&x, 2, &mut part)?;
     assert_eq!(part, [3.0]);
-    // A collective of one process needs nothing from a device but copies.
-    let mut whole = device.alloc(3, Role::Gradient)?;
-    Single.all_gather(&*device, &x, &mut whole)?;
-    assert_eq!(read(&*device, &whole)?, [1.0, 2.0, 3.0]);
+    // One process has all there is.
+    let numbers = vec![1.0, 2.0, 3.0];
+    let gathered = Single.begin_gather(0, numbers.clone(), &[3])?.wait()?;
+    assert_eq!(gathered, numbers);
+    assert!(Single.begin_gather(1, numbers.clone(), &[0, 3]).is_err());
+    assert_eq!(Single.begin_sum(numbers.clone())?.wait()?, numbers);
+    assert_eq!(Single.share(b"bytes".to_vec())?, b"bytes");
     Ok(())
 }
 

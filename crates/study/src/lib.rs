@@ -7,6 +7,7 @@
 
 pub mod analysis;
 pub mod arms;
+pub mod cluster;
 pub mod corpus;
 pub mod graph;
 pub mod plan;

@@ -120,7 +120,7 @@ pub fn evaluate(
         if stop.load(Ordering::Relaxed) {
             return Ok(Outcome::Stopped(state));
         }
-        let count = chunk_len(rest);
+        let count = chunk_len(rest, CHUNK_TOKENS * scorer.ranks());
         let (chunk, others) = rest.split_at_mut(count);
         score(chunk, scorer)?;
         if let Some(partial) = &mut partial {
@@ -172,11 +172,11 @@ fn item(options: &Options, encoder: &Encoder<'_>, task: Task, row: &rows::Row) -
 }
 
 /// Questions of the next part, at least one.
-fn chunk_len(items: &[&mut Item]) -> usize {
+fn chunk_len(items: &[&mut Item], most: usize) -> usize {
     let mut tokens = 0usize;
     let fit = items.iter().take_while(|item| {
         tokens += item.requests.iter().map(|r| r.tokens.len()).sum::<usize>();
-        tokens <= CHUNK_TOKENS
+        tokens <= most
     });
     fit.count().max(1)
 }

@@ -31,6 +31,7 @@ pub mod results;
 pub mod rows;
 pub mod score;
 pub mod task;
+mod together;
 
 pub use error::{Error, Result};
 pub use evaluate::{Options, Outcome, Progress, evaluate};
@@ -39,3 +40,4 @@ pub use partial::Partial;
 pub use results::{Metric, Results, Sample, TaskResult};
 pub use score::{Request, Scored, Scorer};
 pub use task::{Question, Task};
+pub use together::Together;

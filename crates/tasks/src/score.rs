@@ -54,6 +54,11 @@ pub trait Scorer {
     /// Positions that it can attend to.
     fn context(&self) -> usize;
 
+    /// Processes that share the work of a call, which are given correspondingly more at once.
+    fn ranks(&self) -> usize {
+        1
+    }
+
     /// Scores `requests`, each with at most [`Scorer::context`] inputs; answers in their order.
     ///
     /// # Errors

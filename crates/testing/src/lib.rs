@@ -1,5 +1,5 @@
-//! What the tests of several crates share: an allocator that counts what is allocated, small models ([`models`]), random
-//! numbers, and the operations of devices against the plain f64 device ([`operations`]).
+//! What the tests of several crates share: an allocator that counts what is allocated, small models ([`models`]), ranks that
+//! are threads ([`Threads`]), random numbers, and the operations of devices against the plain f64 device ([`operations`]).
 //!
 //! ```
 //! #[global_allocator]
@@ -13,8 +13,10 @@
 pub mod models;
 pub mod operations;
 mod random;
+mod threads;
 
 pub use random::Random;
+pub use threads::Threads;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

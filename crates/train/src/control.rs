@@ -24,6 +24,8 @@ impl Trainer<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         self.save()?;
+        // Until rank 0 has written it, the others cannot read it.
+        self.meet()?;
         let text = format!("training on for {updates} updates without the growth, for comparison");
         self.records.note(step, text)?;
 

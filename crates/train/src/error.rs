@@ -78,6 +78,18 @@ pub enum Error {
         /// What to do, and from which checkpoint.
         help: String,
     },
+    /// The ranks of a run do not fit together.
+    #[error("{problem}\n  expected: {expected}\n  got:      {got}\n  help:     {help}")]
+    Ranks {
+        /// What is wrong, and with which rank.
+        problem: String,
+        /// What would be right.
+        expected: String,
+        /// What was found.
+        got: String,
+        /// What to do.
+        help: String,
+    },
     /// It was asked to stop before there was a result.
     #[error(
         "{what}: stopped before its end\n  expected: {expected}\n  got:      {got}\n  help:     {help}"

@@ -1,8 +1,10 @@
 //! Held-out loss.
 
 use crate::error::Result;
+use crate::ranks::any;
 use crate::scored::{ScoredBytes, bits_per_byte};
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokenformer_core::device::{Collective, Single};
 use tokenformer_core::{Graph, Model};
 use tokenformer_data::{EvalWindow, EvalWindows, TokenFile, TokenSource};
 
@@ -82,7 +84,23 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
         model: &Model,
         options: EvalOptions,
         stop: &AtomicBool,
+        progress: impl FnMut(u64),
+    ) -> Result<Option<Evaluation>> {
+        self.evaluate_together(model, options, stop, progress, &Single)
+    }
+
+    /// As [`HeldOut::evaluate`], on all ranks at once: each passes its share of the windows, and all of them get the result,
+    /// with the bits that one process gets.
+    ///
+    /// # Errors
+    /// If the text cannot be read, or the device or a connection fails.
+    pub fn evaluate_together(
+        &self,
+        model: &Model,
+        options: EvalOptions,
+        stop: &AtomicBool,
         mut progress: impl FnMut(u64),
+        collective: &dyn Collective,
     ) -> Result<Option<Evaluation>> {
         let context = options.context;
         let windows = match options.protocol {
@@ -91,16 +109,20 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
         };
         let mut sums = Sums::new(self.bytes, options.max_tokens);
         let mut group: Vec<EvalWindow> = Vec::new();
+        // A group for each rank; with one rank they are scored one by one.
+        let mut round: Vec<Vec<EvalWindow>> = Vec::new();
         for window in windows {
             let window = window?;
             // Windows of one length share a forward pass.
             let differs = (group.first()).is_some_and(|g| g.tokens.len() != window.tokens.len());
             if group.len() == options.batch || differs {
-                if stop.load(Ordering::Relaxed) {
+                round.push(std::mem::take(&mut group));
+            }
+            if round.len() == collective.world() {
+                if any(collective, stop.load(Ordering::Relaxed))? {
                     return Ok(None);
                 }
-                sums.score(model, &group)?;
-                group.clear();
+                sums.score_round(model, &mut round, collective)?;
                 progress(sums.tokens);
                 if sums.left() == 0 {
                     break;
@@ -109,10 +131,11 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
             group.push(window);
         }
         if sums.left() > 0 {
-            if stop.load(Ordering::Relaxed) {
+            if any(collective, stop.load(Ordering::Relaxed))? {
                 return Ok(None);
             }
-            sums.score(model, &group)?;
+            round.push(group);
+            sums.score_round(model, &mut round, collective)?;
         }
         progress(sums.tokens);
         Ok(Some(sums.evaluation()))
@@ -148,16 +171,33 @@ impl<'a> Sums<'a> {
         self.limit - self.tokens
     }
 
-    /// Adds windows of one length, stopping at the limit.
-    fn score(&mut self, model: &Model, group: &[EvalWindow]) -> Result<()> {
-        let Some(first) = group.first() else {
-            return Ok(());
+    /// Adds groups of windows, of which each rank passes one, in their order.
+    fn score_round(
+        &mut self,
+        model: &Model,
+        round: &mut Vec<Vec<EvalWindow>>,
+        collective: &dyn Collective,
+    ) -> Result<()> {
+        let mut coming = Vec::new();
+        for (rank, group) in round.iter().enumerate() {
+            let losses = match rank == collective.rank() {
+                true => losses(model, group)?,
+                false => vec![0.0; rows(group)],
+            };
+            coming.push(collective.begin_broadcast(rank, losses)?);
+        }
+        for (group, coming) in round.drain(..).zip(coming) {
+            self.score(&group, &coming.wait()?);
+        }
+        Ok(())
+    }
+
+    /// Adds windows of one length with the losses of their rows, stopping at the limit.
+    fn score(&mut self, group: &[EvalWindow], nll: &[f32]) {
+        let Some(t) = length(group) else {
+            return;
         };
-        let t = first.tokens.len() - 1;
-        let inputs: Vec<u32> = group.iter().flat_map(|w| &w.tokens[..t]).copied().collect();
-        let targets: Vec<u32> = group.iter().flat_map(|w| &w.tokens[1..]).copied().collect();
-        let mut g = Graph::inference(model.device());
-        let nll = model.loss(&mut g, &inputs, &targets, group.len(), 0.0)?;
+        let (inputs, targets) = inputs_and_targets(group, t);
         for (i, window) in group.iter().enumerate() {
             let start = i * t + window.first_scored - 1;
             let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
@@ -171,7 +211,6 @@ impl<'a> Sums<'a> {
                 .of(&inputs[scored.clone()], &targets[scored]);
             self.bytes = self.bytes.zip(bytes).map(|(sum, more)| sum + more);
         }
-        Ok(())
     }
 
     fn evaluation(&self) -> Evaluation {
@@ -183,4 +222,30 @@ impl<'a> Sums<'a> {
             bits_per_byte: bits_per_byte(self.nats, self.bytes),
         }
     }
+}
+
+/// Rows of each window of a group; `None` if there are no windows.
+fn length(group: &[EvalWindow]) -> Option<usize> {
+    Some(group.first()?.tokens.len() - 1)
+}
+
+/// Rows of all windows of a group.
+fn rows(group: &[EvalWindow]) -> usize {
+    length(group).unwrap_or_default() * group.len()
+}
+
+fn inputs_and_targets(group: &[EvalWindow], t: usize) -> (Vec<u32>, Vec<u32>) {
+    let inputs = group.iter().flat_map(|w| &w.tokens[..t]).copied();
+    let targets = group.iter().flat_map(|w| &w.tokens[1..]).copied();
+    (inputs.collect(), targets.collect())
+}
+
+/// The losses of the rows of a group.
+fn losses(model: &Model, group: &[EvalWindow]) -> Result<Vec<f32>> {
+    let Some(t) = length(group) else {
+        return Ok(Vec::new());
+    };
+    let (inputs, targets) = inputs_and_targets(group, t);
+    let mut g = Graph::inference(model.device());
+    Ok(model.loss(&mut g, &inputs, &targets, group.len(), 0.0)?)
 }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::files::PastGrowth;
 use crate::planned::{adds, ensure_memory, growth_due};
+use crate::ranks;
 use crate::recipe::GrowEvent;
 use crate::trainer::Trainer;
 use std::ops::ControlFlow;
@@ -53,6 +54,8 @@ impl Trainer<'_> {
         }
         let device = Arc::clone(self.model.device());
         self.gradients = Gradients::zeros(&device, self.model.params())?;
+        self.reducer = self.new_reducer();
+        ranks::ensure_same_weights(&*self.collective, &self.model)?;
         self.state.stage += 1;
         self.state.flops += report.probe_flops as f64;
         self.records.grow(&report, self.state.tokens)?;

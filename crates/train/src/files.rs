@@ -16,10 +16,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::config::TrainingSettings;
-use tokenformer_core::device::{Buffer, Device};
-use tokenformer_core::optim::{AdamW, AdamWConfig};
+use tokenformer_core::device::{Buffer, Collective, Device, DeviceError};
+use tokenformer_core::optim::{AdamW, AdamWConfig, Among};
+use tokenformer_core::param::Param;
 use tokenformer_core::path::{ParamPath, ParamRole};
-use tokenformer_core::{Model, ModelConfig, WeightFormat, resample};
+use tokenformer_core::{MESSAGE, Model, ModelConfig, WeightFormat, resample};
 use tokenformer_data::Tokenizer;
 use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};
 
@@ -83,17 +84,76 @@ pub fn not_finite(model: &Model) -> Result<Option<(String, f32)>> {
     Ok(None)
 }
 
-/// Writes named buffers as a safetensors file.
-fn write_buffers(
+/// Where the numbers of an array are.
+enum Array<'a> {
+    Here(&'a Buffer),
+    Ranks(Sharded<'a>),
+}
+
+/// An array that one rank keeps.
+struct Sharded<'a> {
+    ranks: &'a dyn Collective,
+    device: &'a dyn Device,
+    owner: usize,
+    len: usize,
+    /// On the owner.
+    buffer: &'a Buffer,
+}
+
+impl Sharded<'_> {
+    /// Brings the array to rank 0, in parts; the ranks do this at the same time.
+    fn each_chunk(
+        &self,
+        take: &mut dyn FnMut(&[f32]) -> std::io::Result<()>,
+    ) -> tokenformer_core::device::Result<()> {
+        let (rank, world) = (self.ranks.rank(), self.ranks.world());
+        for start in (0..self.len).step_by(MESSAGE) {
+            let len = MESSAGE.min(self.len - start);
+            let mut numbers = Vec::new();
+            if rank == self.owner {
+                numbers.resize(len, 0.0);
+                self.device.read_part(self.buffer, start, &mut numbers)?;
+            }
+            if self.owner != 0 {
+                let lens: Vec<usize> = (0..world)
+                    .map(|of| if of == self.owner { len } else { 0 })
+                    .collect();
+                numbers = self.ranks.begin_gather(0, numbers, &lens)?.wait()?;
+            }
+            if rank == 0 {
+                take(&numbers).map_err(|error| DeviceError::Failed {
+                    device: "the checkpoint".into(),
+                    operation: "writing moments".into(),
+                    reason: error.to_string(),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stream(&self, to: &mut dyn Write) -> std::io::Result<()> {
+        let mut write = |numbers: &[f32]| {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+            to.write_all(&bytes)
+        };
+        self.each_chunk(&mut write).map_err(std::io::Error::other)
+    }
+}
+
+/// Writes named arrays as a safetensors file.
+fn write_arrays(
     to: &mut DirWriter,
     file: &str,
     device: &dyn Device,
-    buffers: &[(String, Vec<usize>, &Buffer)],
+    buffers: &[(String, Vec<usize>, Array<'_>)],
 ) -> Result<()> {
     type Source<'a> = Box<dyn FnMut(&mut dyn Write) -> std::io::Result<()> + 'a>;
     let mut sources: Vec<Source<'_>> = (buffers.iter())
         .map(|(_, _, buffer)| {
-            let source: Source<'_> = Box::new(move |to: &mut dyn Write| stream(device, buffer, to));
+            let source: Source<'_> = Box::new(move |to: &mut dyn Write| match buffer {
+                Array::Here(buffer) => stream(device, buffer, to),
+                Array::Ranks(sharded) => sharded.stream(to),
+            });
             source
         })
         .collect();
@@ -142,9 +202,15 @@ fn write_network<'f>(
 
 fn write_weights(to: &mut DirWriter, file: &str, model: &Model) -> Result<()> {
     let params: Vec<_> = (model.params().into_iter())
-        .map(|p| (p.name().to_string(), p.shape().to_vec(), p.value()))
+        .map(|p| {
+            (
+                p.name().to_string(),
+                p.shape().to_vec(),
+                Array::Here(p.value()),
+            )
+        })
         .collect();
-    write_buffers(to, file, &**model.device(), &params)
+    write_arrays(to, file, &**model.device(), &params)
 }
 
 /// All of a run that a checkpoint holds.
@@ -160,6 +226,8 @@ pub struct Snapshot<'a> {
     pub state: &'a TrainState,
     /// Files of the task, such as the tokenizer, by name.
     pub files: &'a [(&'static str, Vec<u8>)],
+    /// The ranks, which may keep the moments of different arrays.
+    pub ranks: &'a dyn Collective,
 }
 
 /// Writes a whole checkpoint into a directory that is being made.
@@ -173,6 +241,7 @@ pub fn write_checkpoint(to: &mut DirWriter, now: &Snapshot<'_>) -> Result<()> {
         optimizer,
         state,
         files,
+        ..
     } = *now;
     let files = files.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
     write_network(to, model, files)?;
@@ -190,15 +259,46 @@ pub fn write_checkpoint(to: &mut DirWriter, now: &Snapshot<'_>) -> Result<()> {
         };
         state.updates.insert(param.name().into(), found.step);
         for (part, buffer) in [("m", &found.m), ("v", &found.v)] {
-            moments.push((
-                format!("{}.{part}", param.name()),
-                param.shape().to_vec(),
-                buffer,
-            ));
+            let name = format!("{}.{part}", param.name());
+            let array = match !optimizer.is_sharded() {
+                true => Array::Here(buffer),
+                false => Array::Ranks(sharded(now, param, buffer)),
+            };
+            moments.push((name, param.shape().to_vec(), array));
         }
     }
-    write_buffers(to, MOMENTS, &**model.device(), &moments)?;
+    write_arrays(to, MOMENTS, &**model.device(), &moments)?;
     to.write_json(STATE, &state)?;
+    Ok(())
+}
+
+/// An array of moments that one of the ranks keeps.
+fn sharded<'a>(now: &Snapshot<'a>, param: &Param, buffer: &'a Buffer) -> Sharded<'a> {
+    Sharded {
+        ranks: now.ranks,
+        device: &**now.model.device(),
+        owner: now.optimizer.owners().of(param.id()),
+        len: param.len(),
+        buffer,
+    }
+}
+
+/// Takes part in [`write_checkpoint`] of rank 0: sends it the moments that this rank keeps, in the order of the file.
+///
+/// # Errors
+/// If the device or a connection fails.
+pub fn send_checkpoint(now: &Snapshot<'_>) -> Result<()> {
+    if !now.optimizer.is_sharded() {
+        return Ok(());
+    }
+    for param in now.model.params().into_iter().filter(|p| p.trainable()) {
+        let Some(found) = now.optimizer.moments(param) else {
+            continue;
+        };
+        for buffer in [&found.m, &found.v] {
+            sharded(now, param, buffer).each_chunk(&mut |_| Ok(()))?;
+        }
+    }
     Ok(())
 }
 
@@ -413,8 +513,9 @@ pub fn load_optimizer(
     model: &Model,
     config: AdamWConfig,
     state: &TrainState,
+    among: Among,
 ) -> Result<AdamW> {
-    let mut optimizer = AdamW::new(config, model)?;
+    let mut optimizer = AdamW::among(config, model, among)?;
     read_moments(dir, model, &mut optimizer, state)?;
     Ok(optimizer)
 }
@@ -455,10 +556,14 @@ fn read_moments(
         let Some(&step) = state.updates.get(param.name()) else {
             continue;
         };
+        let owns = optimizer.owns(param);
         let Some(moments) = optimizer.moments_mut(param) else {
             continue;
         };
         moments.step = step;
+        if !owns {
+            continue;
+        }
         for (part, buffer) in [("m", &mut moments.m), ("v", &mut moments.v)] {
             let name = format!("{}.{part}", param.name());
             file.expect_shape(&name, param.shape())?;

@@ -162,13 +162,14 @@ impl DryRun<'_> {
         let (mut activations, mut all_gradients) = (0, 0);
         for _ in 0..2 {
             let mut gradients = Gradients::zeros(&device, model.each_param())?;
-            for micro in 0..train.accumulate.min(2) {
+            for _ in 0..train.accumulate.min(2) {
                 let before = device.usage().temporary;
                 let mut g = Graph::training(&device, &mut gradients).recomputing(self.recompute);
                 inputs.learn(&model, &mut g)?;
-                let table = match (micro, trains_table(&model)) {
-                    (0, true) => size_of::<f32>() * config.vocab * config.width,
-                    _ => 0,
+                // Each micro-batch computes its gradients from zero.
+                let table = match trains_table(&model) {
+                    true => size_of::<f32>() * config.vocab * config.width,
+                    false => 0,
                 };
                 let kept = device.usage().temporary - before;
                 activations = kept.saturating_sub(table).max(activations);

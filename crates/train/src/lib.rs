@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+mod accumulate;
 pub mod branch;
 pub mod classifier;
 pub mod continuation;
@@ -21,6 +22,7 @@ pub mod insight;
 pub mod memory;
 pub mod observer;
 mod planned;
+mod ranks;
 pub mod recipe;
 mod records;
 mod run_dir;

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::observer::{Observer, Progress};
+use crate::ranks::RankTimes;
 use crate::task::Nats;
 use crate::task::Sample;
 use std::path::PathBuf;
@@ -51,7 +52,8 @@ pub(crate) struct Update {
 /// Writes the record and passes it to the observer.
 pub(crate) struct Records<'a> {
     out: PathBuf,
-    metrics: MetricsWriter,
+    /// `None` on all ranks but 0.
+    metrics: Option<MetricsWriter>,
     observer: &'a mut dyn Observer,
     /// The recipe and the circumstances, for the report.
     config_toml: String,
@@ -79,9 +81,14 @@ impl<'a> Records<'a> {
         config_toml: String,
         environment: Vec<(String, String)>,
         unit: Unit,
+        writes: bool,
     ) -> Result<Self> {
-        let metrics = MetricsWriter::open(out.join(METRICS), Some(point))?;
-        let damage = metrics.damage().map(ToString::to_string);
+        let metrics = match writes {
+            true => Some(MetricsWriter::open(out.join(METRICS), Some(point))?),
+            false => None,
+        };
+        let damage = metrics.as_ref().and_then(MetricsWriter::damage);
+        let damage = damage.map(ToString::to_string);
         let mut records = Self {
             out,
             metrics,
@@ -99,7 +106,10 @@ impl<'a> Records<'a> {
 
     /// Waits until all records are on the disk.
     pub fn sync(&mut self) -> Result<()> {
-        Ok(self.metrics.sync()?)
+        match &mut self.metrics {
+            Some(metrics) => Ok(metrics.sync()?),
+            None => Ok(()),
+        }
     }
 
     /// Records a remark and passes it to the observer.
@@ -225,14 +235,19 @@ impl<'a> Records<'a> {
 
     /// Writes plots, report, CSV and TensorBoard events from the records so far; with what the model says of pictures, if
     /// that is known.
-    pub fn report(&mut self, pictures: Option<&PictureReport>) -> Result<()> {
+    pub fn report(&mut self, ranks: &RankTimes, pictures: Option<&PictureReport>) -> Result<()> {
+        if self.metrics.is_none() {
+            return Ok(());
+        }
+        let mut environment = self.environment.clone();
+        environment.extend(ranks.rows());
         let records = tokenformer_report::read(self.out.join(METRICS))?;
         let name = (self.out.file_name()).map_or("run".into(), |n| n.to_string_lossy());
         let input = ReportInput {
             title: &format!("TokenFormer run {name}"),
             records: &records,
             config_toml: &self.config_toml,
-            environment: &self.environment,
+            environment: &environment,
             notes: &[],
             pictures,
         };
@@ -242,7 +257,9 @@ impl<'a> Records<'a> {
     }
 
     fn write(&mut self, record: Record) -> Result<()> {
-        self.metrics.write(&record)?;
+        if let Some(metrics) = &mut self.metrics {
+            metrics.write(&record)?;
+        }
         self.observer.record(&record);
         Ok(())
     }

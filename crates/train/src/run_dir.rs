@@ -7,8 +7,10 @@ pub(crate) use start::{Start, start};
 
 use crate::error::Result;
 use crate::files::{self, KIND_CHECKPOINT, Snapshot};
+use crate::ranks;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use tokenformer_store::{CheckpointWriter, Warning};
+use tokenformer_store::{CheckpointWriter, Checkpoints, Warning};
 
 /// The recipe in a run directory.
 pub(crate) const CONFIG_TOML: &str = "config.toml";
@@ -28,9 +30,26 @@ pub enum Resume {
 /// A run directory, locked for this process.
 pub(crate) struct RunDir {
     path: PathBuf,
-    checkpoints: CheckpointWriter,
+    checkpoints: Access,
     /// Step of the checkpoint that holds the state as it was after that step.
     saved: Option<u64>,
+}
+
+/// How this process uses the checkpoints: rank 0 writes them, the others read.
+enum Access {
+    Writer(CheckpointWriter),
+    Reader(Checkpoints),
+}
+
+impl Deref for Access {
+    type Target = Checkpoints;
+
+    fn deref(&self) -> &Checkpoints {
+        match self {
+            Self::Writer(writer) => writer,
+            Self::Reader(reader) => reader,
+        }
+    }
 }
 
 impl RunDir {
@@ -38,9 +57,23 @@ impl RunDir {
     pub fn open(path: &Path, warn: &mut dyn FnMut(Warning)) -> Result<Self> {
         Ok(Self {
             path: path.into(),
-            checkpoints: CheckpointWriter::open(path, warn)?,
+            checkpoints: Access::Writer(CheckpointWriter::open(path, warn)?),
             saved: None,
         })
+    }
+
+    /// A directory that another process has opened and writes.
+    pub fn of_another(path: &Path) -> Self {
+        Self {
+            path: path.into(),
+            checkpoints: Access::Reader(Checkpoints::open(path)),
+            saved: None,
+        }
+    }
+
+    /// Whether this process writes.
+    pub fn writes(&self) -> bool {
+        matches!(self.checkpoints, Access::Writer(_))
     }
 
     /// The directory.
@@ -68,22 +101,33 @@ impl RunDir {
 
     fn write(&mut self, now: &Snapshot<'_>) -> Result<()> {
         let step = now.state.step;
-        self.checkpoints
-            .save(step, KIND_CHECKPOINT, |to| files::write_checkpoint(to, now))?;
+        match &mut self.checkpoints {
+            Access::Writer(writer) => {
+                writer.save(step, KIND_CHECKPOINT, |to| files::write_checkpoint(to, now))?;
+            }
+            Access::Reader(_) => files::send_checkpoint(now)?,
+        }
         self.saved = Some(step);
         Ok(())
     }
 
     /// Marks the checkpoint of a step as the best.
     pub fn set_best(&mut self, step: u64) -> Result<()> {
-        Ok(self.checkpoints.set_best(step)?)
+        match &mut self.checkpoints {
+            Access::Writer(writer) => Ok(writer.set_best(step)?),
+            Access::Reader(_) => Ok(()),
+        }
     }
 
     /// Deletes checkpoints, but never the best, the `keep` newest, and the newest up to `sound_step`: a later one may
     /// turn out to have diverged.
     pub fn retain(&mut self, keep: usize, sound_step: u64) -> Result<()> {
-        let sound = self.newest_up_to(sound_step)?.map(|(step, _)| step);
-        self.checkpoints.retain(keep, sound.as_slice())?;
+        if self.writes() {
+            let sound = self.newest_up_to(sound_step)?.map(|(step, _)| step);
+            if let Access::Writer(writer) = &mut self.checkpoints {
+                writer.retain(keep, sound.as_slice())?;
+            }
+        }
         Ok(())
     }
 
@@ -102,7 +146,9 @@ impl RunDir {
     /// before the pointers were written, and a branch starts with its own checkpoint.
     fn settle(&mut self, now: &Snapshot<'_>, keep: usize) -> Result<()> {
         let state = now.state;
-        if self.checkpoints.latest().ok().flatten() != Some(state.step) {
+        let is_missing =
+            self.writes() && self.checkpoints.latest().ok().flatten() != Some(state.step);
+        if ranks::any(now.ranks, is_missing)? {
             self.write(now)?;
         }
         if let Some(best) = state.best

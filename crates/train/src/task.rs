@@ -17,6 +17,7 @@ use crate::scored::bits_per_byte;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokenformer_core::device::Collective;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport};
 use tokenformer_core::{Graph, Model, ModelConfig};
 use tokenformer_images::dataset::is_image_dataset;
@@ -106,11 +107,16 @@ pub trait Task {
     /// If the device fails.
     fn loss<'m>(&mut self, model: &'m Model, g: &mut Graph<'m>, weight: f32) -> Result<Nats>;
 
-    /// Measures the model on held-out data; `None` if `stop` was set meanwhile.
+    /// Measures the model on held-out data, of which each rank takes a share; `None` if `stop` was set meanwhile on any rank.
     ///
     /// # Errors
-    /// If the data cannot be read, or the device fails.
-    fn evaluate(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Evaluation>>;
+    /// If the data cannot be read, or the device or a connection fails.
+    fn evaluate(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        ranks: &dyn Collective,
+    ) -> Result<Option<Evaluation>>;
 
     /// Shows what the model does, in as many samples as the recipe asks for; `None` if `stop` was set meanwhile.
     ///

@@ -11,20 +11,21 @@ use crate::files::{Best, Snapshot, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
 use crate::planned::is_near_growth;
-use crate::recipe::{Recipe, Resolved, TrainTable};
+use crate::ranks::{self, RankTimes, Reducer};
+use crate::recipe::{Recipe, Resolved};
 use crate::records::{Place, Records, Update};
 use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Start, start};
 use crate::scored::bits_per_byte;
-use crate::task::{self, Nats, Task};
+use crate::task::{self, Task};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 use tokenformer_core::Gradients;
+use tokenformer_core::Model;
 use tokenformer_core::device::{Collective, Device, Single};
 use tokenformer_core::optim::{AdamW, Applied};
-use tokenformer_core::{DropPath, Graph, Model};
 use tokenformer_report::ResumePoint;
 use tokenformer_store::Warning;
 
@@ -49,6 +50,11 @@ pub struct Trainer<'a> {
     pub(crate) records: Records<'a>,
     pub(crate) dir: RunDir,
     pub(crate) collective: Arc<dyn Collective>,
+    /// `None` in one process, whose gradients are added up in place.
+    pub(crate) reducer: Option<Reducer>,
+    pub(crate) times: RankTimes,
+    /// Time spent waiting for other ranks in this update, besides that of the reducer.
+    pub(crate) waited: Duration,
     /// The newest step after which a loss is known to have been finite.
     pub(crate) sound_step: u64,
 }
@@ -81,7 +87,34 @@ impl<'a> Trainer<'a> {
         device: &Arc<dyn Device>,
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
+        Self::together(
+            task,
+            resolved,
+            out,
+            resume,
+            device,
+            Arc::new(Single),
+            observer,
+        )
+    }
+
+    /// As [`Trainer::with_task`], with the other ranks of `collective`, all of which make a trainer of the same recipe and data
+    /// at the same time. They divide the micro-batches of an update between them, and end with the same weights. Rank 0 writes
+    /// the run directory, which the others read.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], if there are more ranks than micro-batches, and if the ranks differ or one of them fails.
+    pub fn together(
+        task: Box<dyn Task>,
+        resolved: &Resolved,
+        out: &Path,
+        resume: &Resume,
+        device: &Arc<dyn Device>,
+        collective: Arc<dyn Collective>,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self> {
         let recipe = resolved.recipe.clone();
+        ranks::check(&recipe, collective.world())?;
         let config = task.config();
         let plan = TrainingPlan::new(
             config,
@@ -101,14 +134,26 @@ impl<'a> Trainer<'a> {
 
         let mut warnings = Vec::new();
         let mut warn = |warning: Warning| warnings.push(warning.to_string());
-        let mut dir = RunDir::open(out, &mut warn)?;
+        let writes = collective.rank() == 0;
+        let mut dir = match writes {
+            true => RunDir::open(out, &mut warn)?,
+            false => RunDir::of_another(out),
+        };
         let Start {
             model,
             ema,
             optimizer,
             state,
             notes,
-        } = start(&mut dir, resume, &recipe, &*task, device, &mut warn)?;
+        } = start(
+            &mut dir,
+            resume,
+            &recipe,
+            &*task,
+            device,
+            &*collective,
+            &mut warn,
+        )?;
         let gradients = Gradients::zeros(device, model.params())?;
         let program = format!("tokenformer {}", env!("CARGO_PKG_VERSION"));
         let mut environment = vec![
@@ -116,23 +161,47 @@ impl<'a> Trainer<'a> {
             ("computed on".into(), device.describe()),
         ];
         environment.extend(task.describe());
+        if collective.world() > 1 {
+            environment.push(("ranks".into(), collective.world().to_string()));
+        }
         let point = ResumePoint {
             step: state.step,
             stage: state.stage as usize,
             unevaluated: state.unevaluated,
         };
         let config_toml = resolved.to_toml();
-        tokenformer_store::write_atomic(&out.join(CONFIG_TOML), config_toml.as_bytes())?;
+        let begin = format!(
+            "{config_toml}{}{:?}",
+            task.identity(),
+            (state.step, state.windows)
+        );
+        ranks::ensure_equal(
+            &*collective,
+            "recipe, data or checkpoint",
+            ranks::hash(begin.bytes()),
+        )?;
+        ranks::ensure_same_weights(&*collective, &model)?;
+        if writes {
+            tokenformer_store::write_atomic(&out.join(CONFIG_TOML), config_toml.as_bytes())?;
+        }
         let unit = task.unit();
-        let mut records =
-            Records::open(out.into(), point, observer, config_toml, environment, unit)?;
+        let mut records = Records::open(
+            out.into(),
+            point,
+            observer,
+            config_toml,
+            environment,
+            unit,
+            writes,
+        )?;
         for warning in warnings {
             records.warning(state.step, &warning)?;
         }
         for note in notes {
             records.note(state.step, note)?;
         }
-        Ok(Self {
+        let times = RankTimes::open(&collective, out, state.step)?;
+        let mut trainer = Self {
             recipe,
             task,
             model,
@@ -143,16 +212,27 @@ impl<'a> Trainer<'a> {
             state,
             records,
             dir,
-            collective: Arc::new(Single),
-        })
+            collective,
+            reducer: None,
+            times,
+            waited: Duration::ZERO,
+        };
+        trainer.reducer = trainer.new_reducer();
+        Ok(trainer)
     }
 
-    /// Trains together with the other ranks of `collective`, each of which has the same recipe and data, and a run
-    /// separate directory. An update then takes a micro-batch more per rank, and every rank ends with the same weights.
-    #[must_use]
-    pub fn together(mut self, collective: Arc<dyn Collective>) -> Self {
-        self.collective = collective;
-        self
+    /// What adds up the gradients of the present model with those of other ranks, if there are any.
+    pub(crate) fn new_reducer(&self) -> Option<Reducer> {
+        (self.collective.world() > 1).then(|| {
+            Reducer::new(
+                &self.collective,
+                self.model.device(),
+                &self.gradients,
+                self.optimizer.owners(),
+                self.recipe.ranks.reduce,
+                self.optimizer.is_sharded(),
+            )
+        })
     }
 
     /// The model as it stands.
@@ -187,18 +267,20 @@ impl<'a> Trainer<'a> {
             Err(error) => {
                 // The error must be reported, even if the records can no longer be written.
                 let told = self.records.remark(step(self), format!("ended: {error}"));
-                let _ = told.and_then(|()| self.records.report(None));
+                let _ = told.and_then(|()| self.records.report(&self.times, None));
                 return Err(error);
             }
         };
         let pictures = match outcome {
-            Outcome::Finished => {
+            Outcome::Finished if self.collective.rank() == 0 => {
                 let average = self.ema.as_ref().map(Ema::model);
                 self.task.closing(&self.model, average, stop)?
             }
-            Outcome::Interrupted => None,
+            _ => None,
         };
-        self.records.report(pictures.as_ref())?;
+        self.records.report(&self.times, pictures.as_ref())?;
+        // A process that ends early would end the job before rank 0 has written everything.
+        self.meet()?;
         Ok(outcome)
     }
 
@@ -264,9 +346,12 @@ impl<'a> Trainer<'a> {
         let loss = nats.map(|nats| nats.sum / self.targets() as f64);
         let lr = self.recipe.lr_at(step);
         let applied = match loss {
-            Some(loss) if loss.is_finite() => {
-                self.optimizer.step(&mut self.model, &self.gradients, lr)?
-            }
+            Some(loss) if loss.is_finite() => self.optimizer.step_together(
+                &mut self.model,
+                &self.gradients,
+                lr,
+                &*self.collective,
+            )?,
             _ => Applied {
                 grad_norm: f64::NAN,
                 updated: false,
@@ -285,6 +370,7 @@ impl<'a> Trainer<'a> {
         self.state.step = step;
         self.state.tokens += self.targets();
         self.state.windows += self.windows();
+        self.count_time(started.elapsed());
         Ok(Some(Update {
             loss,
             nats,
@@ -297,65 +383,18 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Adds up the gradients of all micro-batches of an update, and returns the sum of their losses; `None` if `stop` was set
-    /// between two of them.
-    fn accumulate(&mut self, stop: &AtomicBool) -> Result<Option<Nats>> {
-        let device = Arc::clone(self.model.device());
-        let targets = self.targets();
-        let mut sum: Option<Nats> = None;
-        for micro in 0..self.recipe.train.accumulate {
-            if micro > 0 && self.is_stopped(stop)? {
-                return Ok(None);
-            }
-            let turn = micro * self.collective.world() as u64 + self.collective.rank() as u64;
-            let first = self.state.windows + turn * self.task.batch();
-            self.task.fill(first)?;
-            let TrainTable {
-                recompute,
-                drop_path,
-                ..
-            } = self.recipe.train;
-            let mut g = Graph::training(&device, &mut self.gradients).recomputing(recompute);
-            if drop_path > 0.0 {
-                g = g.dropping(DropPath {
-                    rate: drop_path,
-                    seed: self.recipe.seed,
-                    first,
-                });
-            }
-            let more = self.task.loss(&self.model, &mut g, 1.0 / targets as f32)?;
-            sum = Some(sum.map_or(more, |sum| sum.and(more)));
-            g.backward()?;
-        }
-        self.collective
-            .all_reduce(&*device, &mut self.gradients.buffers_mut())?;
-        sum.map(|sum| self.sum_over_ranks(sum)).transpose()
-    }
-
-    fn sum_over_ranks(&self, nats: Nats) -> Result<Nats> {
-        let mut numbers = [nats.sum, nats.bytes.unwrap_or(f64::NAN)];
-        self.collective.sum(&mut numbers)?;
-        let [sum, bytes] = numbers;
-        Ok(Nats {
-            sum,
-            bytes: nats.bytes.map(|_| bytes),
-        })
-    }
-
-    /// Whether any rank was asked to stop, so that all of them stop after the same update.
-    pub(crate) fn is_stopped(&self, stop: &AtomicBool) -> Result<bool> {
-        let mut asked = [f64::from(u8::from(stop.load(Ordering::Relaxed)))];
-        self.collective.sum(&mut asked)?;
-        Ok(asked != [0.0])
+    /// Waits for all ranks.
+    pub(crate) fn meet(&self) -> Result<()> {
+        Ok(self.collective.sum(&mut [0.0])?)
     }
 
     /// Windows of an update, on all ranks.
-    fn windows(&self) -> u64 {
-        self.task.batch() * self.recipe.train.accumulate * self.collective.world() as u64
+    pub(crate) fn windows(&self) -> u64 {
+        self.task.batch() * self.recipe.train.accumulate
     }
 
     /// Predictions of an update, on all ranks.
-    fn targets(&self) -> u64 {
+    pub(crate) fn targets(&self) -> u64 {
         self.windows() * self.task.targets_per_window()
     }
 
@@ -388,7 +427,12 @@ impl<'a> Trainer<'a> {
         };
         let (nats, bytes) = std::mem::take(&mut self.state.pending_text);
         let bits_per_byte = bits_per_byte(nats, Some(bytes));
-        self.records.train(self.place(), loss, bits_per_byte, last)
+        self.records
+            .train(self.place(), loss, bits_per_byte, last)?;
+        match self.times.record(self.state.step)? {
+            Some(slow) => self.records.warning(self.state.step, &slow),
+            None => Ok(()),
+        }
     }
 
     /// What is due between two updates. A checkpoint comes last, when all records of the step are written. Breaks
@@ -405,10 +449,15 @@ impl<'a> Trainer<'a> {
             }
         }
         if due(self.recipe.sample.every) {
-            let Some(samples) = self.task.sample(&self.model, stop)? else {
-                return self.save_unevaluated();
+            // One rank is enough for the few samples, and records them.
+            let samples = match self.dir.writes() {
+                true => self.task.sample(&self.model, stop)?,
+                false => Some(Vec::new()),
             };
-            for sample in samples {
+            if ranks::any(&*self.collective, samples.is_none())? {
+                return self.save_unevaluated();
+            }
+            for sample in samples.unwrap_or_default() {
                 self.records.sample(self.place(), sample)?;
             }
         }
@@ -427,7 +476,7 @@ impl<'a> Trainer<'a> {
             self.retain()?;
         }
         if evaluates {
-            self.records.report(None)?;
+            self.records.report(&self.times, None)?;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -437,12 +486,13 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`crate::Error::Diverged`] if it is not finite.
     pub(crate) fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>> {
-        let Some(found) = self.task.evaluate(&self.model, stop)? else {
+        let ranks = &*self.collective;
+        let Some(found) = self.task.evaluate(&self.model, stop, ranks)? else {
             return Ok(None);
         };
         let average = match &self.ema {
             None => None,
-            Some(ema) => match self.task.evaluate(ema.model(), stop)? {
+            Some(ema) => match self.task.evaluate(ema.model(), stop, ranks)? {
                 None => return Ok(None),
                 found => found,
             },
@@ -482,6 +532,7 @@ impl<'a> Trainer<'a> {
             optimizer: &self.optimizer,
             state: &self.state,
             files: self.task.files(),
+            ranks: &*self.collective,
         })
     }
 

@@ -62,6 +62,12 @@ impl<'m> Assemble<'m> {
         Ok((y, Some(note)))
     }
 
+    /// The parameters whose gradients the backward pass adds to.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        let class = self.class.as_ref().map(|class| class.token);
+        class.into_iter().chain(self.positions)
+    }
+
     pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {
         let Some(dy) = back.take(self.out) else {
             return Ok(());

@@ -30,6 +30,11 @@ impl<'m> Embed<'m> {
         Ok((y, note))
     }
 
+    /// The parameter whose gradient the backward pass adds to.
+    pub fn table(&self) -> &Param {
+        self.table
+    }
+
     pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {
         let device = &**back.device;
         if let Some(dy) = back.values[self.out].take()

@@ -41,6 +41,11 @@ impl<'m> LayerNorm<'m> {
         Ok((y, note))
     }
 
+    /// The parameters whose gradients the backward pass adds to.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        self.affine.into_iter().flatten()
+    }
+
     pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {
         let Some(dy) = back.take(self.out) else {
             return Ok(());

@@ -52,6 +52,11 @@ impl<'m> Linear<'m> {
         Ok((y, note))
     }
 
+    /// The parameters whose gradients the backward pass adds to.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        std::iter::once(self.weight).chain(self.bias)
+    }
+
     pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {
         let Some(dy) = back.take(self.out) else {
             return Ok(());

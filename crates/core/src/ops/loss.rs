@@ -28,23 +28,25 @@ pub struct OutputHead<'m> {
 }
 
 /// The gradient of the hidden states, which was computed with the losses.
-pub(crate) struct Loss {
+pub(crate) struct Loss<'m> {
     hidden: Var,
     d_hidden: Temp,
+    head: OutputHead<'m>,
 }
 
-impl Loss {
+impl<'m> Loss<'m> {
     /// Losses `[B, T, 1]` (nats) of hidden states `[B, T, D]` through a head. With `gradients`, those of the objective
     /// `weight · Σ losses` by table and bias are added to them.
     pub fn forward(
         rec: &mut Recorder,
         hidden: &Tensor,
-        OutputHead { table, bias, scale }: OutputHead<'_>,
+        head: OutputHead<'m>,
         targets: LossTargets<'_>,
         weight: f32,
         mut gradients: Option<&mut Gradients>,
     ) -> Result<(Tensor, Option<Self>)> {
         let [batch, length, width] = hidden.shape();
+        let OutputHead { table, bias, scale } = head;
         let targets = match targets {
             LossTargets::Classes(classes) => (Temp::indices(&rec.device, classes)?, true),
             LossTargets::Soft(weights) => {
@@ -71,7 +73,7 @@ impl Loss {
             }),
             _ => None,
         };
-        let head = Head {
+        let device_head = Head {
             hidden: &hidden.data,
             table: table.value(),
             bias: bias.map(Param::value),
@@ -87,16 +89,26 @@ impl Loss {
             None => 1,
             Some(gradient) => 2 + usize::from(gradient.d_table.is_some()),
         };
-        rec.device.loss(head, targets, &mut losses, gradient)?;
+        rec.device
+            .loss(device_head, targets, &mut losses, gradient)?;
         rec.count(products * product);
         if let (Some(gradients), Some(bias), Some(d_bias)) = (gradients, bias, d_bias) {
             gradients.put(bias, d_bias);
         }
         let note = match (hidden.var, d_hidden) {
-            (Some(hidden), Some(d_hidden)) => Some(Self { hidden, d_hidden }),
+            (Some(hidden), Some(d_hidden)) => Some(Self {
+                hidden,
+                d_hidden,
+                head,
+            }),
             _ => None,
         };
         Ok((rec.tensor(losses.share(), [batch, length, 1]), note))
+    }
+
+    /// The parameters whose gradients the forward pass has added to.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        std::iter::once(self.head.table).chain(self.head.bias)
     }
 
     pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {

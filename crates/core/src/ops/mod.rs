@@ -32,7 +32,7 @@ pub(crate) use pattention::{Pattention, SiteWeights, pattention_group, site_weig
 pub(crate) use rotary::Rotate;
 pub(crate) use rows::{join_rows, split_rows};
 
-use crate::gradients::Gradients;
+use crate::gradients::{Finished, Gradients};
 use crate::param::Param;
 pub(crate) use crate::recorder::Recorder;
 use crate::tensor::Var;
@@ -49,6 +49,8 @@ pub(crate) struct Backward<'a> {
     /// By number of the value.
     pub values: Vec<Option<SharedTemp>>,
     pub params: &'a mut Gradients,
+    /// What takes gradients of parameters that are complete.
+    pub finished: Option<&'a mut dyn Finished>,
 }
 
 impl Backward<'_> {

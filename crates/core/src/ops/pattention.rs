@@ -2,6 +2,7 @@
 
 use super::composed::Composed;
 use super::{Backward, FLOPS_PER_UNIT, Recorder};
+use crate::param::Param;
 use crate::recompute::Recompute;
 use crate::site::Site;
 use crate::tensor::{Tensor, Var};
@@ -87,6 +88,12 @@ impl<'m> Pattention<'m> {
             _ => None,
         };
         Ok((y, note))
+    }
+
+    /// The parameters whose gradients the backward pass adds to.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        let segments = self.site.segments().iter();
+        segments.flat_map(|segment| [&segment.keys, &segment.values])
     }
 
     pub fn backward(self, back: &mut Backward<'_>) -> Result<()> {

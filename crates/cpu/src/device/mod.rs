@@ -540,16 +540,7 @@ impl Device for Cpu {
         if self.is_dry_run {
             return Ok(());
         }
-        let squares = sums(squares);
-        let finite = squares.iter().all(|sum| sum.is_finite());
-        for (factor, sum) in floats_mut(factors).iter_mut().zip(squares) {
-            let norm = sum.sqrt();
-            *factor = match finite {
-                false => f32::NAN,
-                true if limit > 0.0 && norm > limit => (limit / (norm + 1e-6)) as f32,
-                true => 1.0,
-            };
-        }
+        tokenformer_device::clip_factors(sums(squares), limit, floats_mut(factors));
         Ok(())
     }
 

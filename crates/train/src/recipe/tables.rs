@@ -29,6 +29,9 @@ pub struct Recipe {
     pub train: TrainTable,
     /// AdamW.
     pub optimizer: AdamWConfig,
+    /// How several processes train together.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ranks: RanksTable,
     /// A moving average of the weights.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ema: EmaTable,
@@ -61,6 +64,7 @@ impl Default for Recipe {
             images: ImagesTable::default(),
             train: TrainTable::default(),
             optimizer: AdamWConfig::default(),
+            ranks: RanksTable::default(),
             ema: EmaTable::default(),
             schedule: Schedule::default(),
             lr_base: BaseSizes::default(),
@@ -118,7 +122,7 @@ pub struct TrainTable {
     pub steps: u64,
     /// Sequences per micro-batch.
     pub batch: usize,
-    /// Micro-batches per update.
+    /// Micro-batches per update, of all ranks together.
     pub accumulate: u64,
     /// Precision of products: `f32`, or the faster `bf16` where the processor multiplies bfloat16.
     pub precision: Precision,
@@ -151,6 +155,45 @@ impl Default for TrainTable {
             drop_path: 0.0,
         }
     }
+}
+
+/// `[ranks]`: how several processes train together. Nothing of it changes what one process does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RanksTable {
+    /// How gradients are added up.
+    pub reduce: Reduce,
+    /// Where the moments of the optimizer are.
+    pub moments: MomentsOn,
+}
+
+/// How the gradients of ranks are added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduce {
+    /// In the order of micro-batches: the same bytes for any number of ranks.
+    #[default]
+    Ordered,
+    /// As the library does it fastest: the last bits depend on the number of ranks.
+    Fast,
+}
+
+impl Reduce {
+    /// Whether bits may depend on the number of ranks.
+    pub fn is_fast(self) -> bool {
+        self == Self::Fast
+    }
+}
+
+/// Where the moments of the optimizer are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MomentsOn {
+    /// All on every rank.
+    #[default]
+    Every,
+    /// Each on one rank (ZeRO, stage 1): the same bytes, less memory.
+    Owner,
 }
 
 /// `[ema]`: an exponential moving average of the weights, which is evaluated and saved with them.

@@ -6,14 +6,15 @@ use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::files::{self, Snapshot, TrainState};
 use crate::planned;
-use crate::recipe::Recipe;
+use crate::ranks;
+use crate::recipe::{MomentsOn, Recipe};
 use crate::records::METRICS;
 use crate::task::Task;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::Model;
-use tokenformer_core::device::Device;
-use tokenformer_core::optim::AdamW;
+use tokenformer_core::device::{Collective, Device};
+use tokenformer_core::optim::{AdamW, Among};
 use tokenformer_store::{Warning, Which};
 
 /// What a run starts with.
@@ -33,12 +34,25 @@ pub(crate) fn start(
     recipe: &Recipe,
     task: &dyn Task,
     device: &Arc<dyn Device>,
+    collective: &dyn Collective,
     warn: &mut dyn FnMut(Warning),
 ) -> Result<Start> {
-    let found = find(dir, resume, warn)?;
+    let found = match dir.writes() {
+        true => find(dir, resume, warn)?,
+        false => None,
+    };
+    let found = ranks::share_path(collective, found)?;
+    let among = Among {
+        rank: collective.rank(),
+        world: collective.world(),
+        is_sharded: recipe.ranks.moments == MomentsOn::Owner && collective.world() > 1,
+    };
     let start = match &found {
-        Some(from) => load(from, recipe, task, device)?,
-        None => fresh(recipe, task, device)?,
+        Some(from) => {
+            ranks::ensure_readable(from, collective)?;
+            load(from, recipe, task, device, among)?
+        }
+        None => fresh(recipe, task, device, among)?,
     };
     planned::check_next(&start.model, recipe, &start.state)?;
     let records = dir.path().join(METRICS);
@@ -49,9 +63,10 @@ pub(crate) fn start(
             optimizer: &start.optimizer,
             state: &start.state,
             files: task.files(),
+            ranks: collective,
         };
         dir.settle(&now, recipe.checkpoint.keep)?;
-    } else if records.exists() {
+    } else if dir.writes() && records.exists() {
         // A run that was killed before its first checkpoint starts over, including its records.
         std::fs::remove_file(&records).map_err(|source| Error::Io {
             action: "remove the old records",
@@ -63,11 +78,16 @@ pub(crate) fn start(
     Ok(start)
 }
 
-fn fresh(recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<Start> {
+fn fresh(
+    recipe: &Recipe,
+    task: &dyn Task,
+    device: &Arc<dyn Device>,
+    among: Among,
+) -> Result<Start> {
     let mut model = Model::fresh(device, task.config(), recipe.seed)?;
     model.scale_rates(&recipe.lr_base);
     Ok(Start {
-        optimizer: AdamW::new(recipe.optimizer.clone(), &model)?,
+        optimizer: AdamW::among(recipe.optimizer.clone(), &model, among)?,
         ema: Ema::new(recipe.ema, &model)?,
         model,
         state: TrainState::new(recipe.seed, recipe.model.clone(), task.identity()),
@@ -75,7 +95,13 @@ fn fresh(recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<S
     })
 }
 
-fn load(from: &Path, recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>) -> Result<Start> {
+fn load(
+    from: &Path,
+    recipe: &Recipe,
+    task: &dyn Task,
+    device: &Arc<dyn Device>,
+    among: Among,
+) -> Result<Start> {
     let state = files::read_state(from)?;
     check(from, &state, recipe, task)?;
     let model = files::load_for_training(from, device, &state)?;
@@ -88,7 +114,7 @@ fn load(from: &Path, recipe: &Recipe, task: &dyn Task, device: &Arc<dyn Device>)
             help: "go on from an earlier checkpoint with --resume and another --out".into(),
         });
     }
-    let optimizer = files::load_optimizer(from, &model, recipe.optimizer.clone(), &state)?;
+    let optimizer = files::load_optimizer(from, &model, recipe.optimizer.clone(), &state, among)?;
     let mut notes = vec![format!(
         "going on from {} at step {}",
         from.display(),

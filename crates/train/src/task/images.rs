@@ -5,6 +5,7 @@ use crate::classifier::Labels;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::insight::Insight;
+use crate::ranks::any;
 use crate::recipe::Recipe;
 use crate::tally::Tally;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokenformer_core::config::ImageInput;
+use tokenformer_core::device::Collective;
 use tokenformer_core::graph::LossTargets;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport, Probe, grow};
 use tokenformer_core::{Graph, Model, ModelConfig};
@@ -221,7 +223,12 @@ impl Task for Images {
         })
     }
 
-    fn evaluate(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+    fn evaluate(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        ranks: &dyn Collective,
+    ) -> Result<Option<Evaluation>> {
         let classes = self.config.classes();
         let mut loader = self.held_out()?;
         let mut left = match self.eval_images {
@@ -229,18 +236,30 @@ impl Task for Images {
             images => images,
         };
         let mut tally = Tally::new(classes);
-        while left > 0 {
-            if stop.load(Ordering::Relaxed) {
+        let mut is_over = false;
+        while left > 0 && !is_over {
+            if any(ranks, stop.load(Ordering::Relaxed))? {
                 return Ok(None);
             }
-            let batch = loader.next(self.batch.min(left))?;
-            if batch.is_empty() {
-                break;
+            let mut coming = Vec::new();
+            for rank in 0..ranks.world() {
+                let batch = loader.next(self.batch.min(left))?;
+                is_over |= batch.is_empty();
+                left -= batch.len();
+                let mut numbers: Vec<f32> = match rank == ranks.rank() && !batch.is_empty() {
+                    true => model.classify(&batch.pixels, batch.len())?,
+                    false => vec![0.0; batch.len() * classes],
+                };
+                // Every rank reads all pictures, so that it knows their classes.
+                let labels: Vec<u32> = batch.targets.iter().map(|target| target.first).collect();
+                numbers.truncate(labels.len() * classes);
+                coming.push((labels, ranks.begin_broadcast(rank, numbers)?));
             }
-            left -= batch.len();
-            let logits = model.classify(&batch.pixels, batch.len())?;
-            for (row, target) in logits.chunks_exact(classes).zip(&batch.targets) {
-                tally.add(target.first, row);
+            for (labels, coming) in coming {
+                let logits = coming.wait()?;
+                for (row, &label) in logits.chunks_exact(classes).zip(&labels) {
+                    tally.add(label, row);
+                }
             }
         }
         Ok(Some(tally.evaluation()))

@@ -9,6 +9,7 @@ use crate::sample::continue_text;
 use crate::scored::ScoredBytes;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use tokenformer_core::device::Collective;
 use tokenformer_core::generate::Sampling;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport, Probe, grow};
 use tokenformer_core::{Graph, Model, ModelConfig};
@@ -143,12 +144,17 @@ impl Task for Language {
         })
     }
 
-    fn evaluate(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+    fn evaluate(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        ranks: &dyn Collective,
+    ) -> Result<Option<Evaluation>> {
         let held_out = HeldOut {
             text: &self.dataset.valid,
             bytes: &self.held_out_bytes,
         };
-        held_out.evaluate(model, self.eval, stop, |_| {})
+        held_out.evaluate_together(model, self.eval, stop, |_| {}, ranks)
     }
 
     fn sample(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Vec<Sample>>> {
