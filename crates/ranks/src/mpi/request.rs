@@ -136,8 +136,8 @@ impl Patience {
         const YIELDS: u32 = 500;
         self.rounds += 1;
         match self.rounds {
-            ..=SPINS => std::hint::spin_loop(),
-            ..=YIELDS => std::thread::yield_now(),
+            ..SPINS => std::hint::spin_loop(),
+            SPINS..YIELDS => std::thread::yield_now(),
             _ => std::thread::sleep(Duration::from_micros(100)),
         }
     }

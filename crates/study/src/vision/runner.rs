@@ -297,7 +297,7 @@ impl VisionRunner {
             measured = Some((held_out, [weights, average]));
         }
         let growth = trainer.state().growths.last();
-        let growth_logit_difference = growth.map(|past| f64::from(past.report.max_logit_diff));
+        let growth_logit_difference = growth.map(|past| past.report.max_logit_diff);
         let (flops, params) = (trainer.state().flops, trainer.model().param_count());
         let steps = trainer.state().step;
         drop(trainer);
