@@ -118,7 +118,7 @@ pub struct Graph<'m> {
 pub(crate) struct Watched<'m> {
     /// Whether all rows are kept, and not only the last.
     all_rows: bool,
-    /// The sites in their order, with the weights `Θ(x·Kᵀ)` of their tokens.
+    /// The sites in their order, with the weights of their tokens.
     pub sites: Vec<(&'m Site, SiteWeights)>,
     /// Queries and keys `[B, T, H·C]` of each attention, as they meet; if all rows are kept.
     pub attention: Vec<[Vec<f32>; 2]>,
@@ -156,8 +156,8 @@ impl<'m> Graph<'m> {
         self.rec.newest_stage
     }
 
-    /// The same graph, which keeps the weights that each site gives its parameter tokens: for the last row, or for all rows,
-    /// and then also what meets in each attention.
+    /// The same graph, which keeps the weights that each site gives its parameter tokens: for the last row, or over all rows of
+    /// each sequence, and then also what meets in each attention.
     pub(crate) fn watching(mut self, all_rows: bool) -> Self {
         self.watched = Some(Watched {
             all_rows,
