@@ -44,7 +44,7 @@ impl Model {
     /// # Panics
     /// As [`Model::pooled`].
     pub fn seen(&self, pixels: &[f32], batch: usize, rollout: bool) -> Result<Seen> {
-        let mut g = Graph::inference(&self.device).watching(true);
+        let mut g = Graph::inference(&self.device).watching(true, rollout);
         let pooled = self.pooled(&mut g, pixels, batch)?;
         let logits = self.logits(&mut g, &pooled)?.to_host(&*self.device)?;
         let Some(watched) = g.into_watched() else {
@@ -66,10 +66,7 @@ impl Model {
                 });
             }
         }
-        let rollout = match rollout {
-            true => self.rollout(&watched.attention, batch),
-            false => Vec::new(),
-        };
+        let rollout = (watched.attention).map_or(Vec::new(), |met| self.rollout(&met, batch));
         Ok(Seen {
             logits,
             sites,
