@@ -235,7 +235,9 @@ impl Seeds {
     fn pictures(&self) {
         let images = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 1, 2, 3, 4];
         let labels = [0, 0, 8, 1, 0, 0, 0, 2, 0, 1];
-        let colour = [0, 0, 8, 4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 9, 8, 7];
+        let colour = [
+            0, 0, 8, 4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 9, 8, 7,
+        ];
         let one = [0, 0, 8, 1, 0, 0, 0, 1, 4];
         let both = |images: &[u8], labels: &[u8]| {
             [&(images.len() as u16).to_le_bytes(), images, labels].concat()
