@@ -233,22 +233,24 @@ impl Seeds {
     }
 
     fn pictures(&self) {
-        let images = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 1, 2, 3, 4];
-        let labels = [0, 0, 8, 1, 0, 0, 0, 2, 0, 1];
-        let colour = [0, 0, 8, 4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 9, 8, 7];
-        let one = [0, 0, 8, 1, 0, 0, 0, 1, 4];
+        let images = [0u8, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 1, 2, 3, 4];
+        let labels = [0u8, 0, 8, 1, 0, 0, 0, 2, 0, 1];
+        let colour = [
+            0, 0, 8, 4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 9, 8, 7,
+        ];
+        let one = [0u8, 0, 8, 1, 0, 0, 0, 1, 4];
         let both = |images: &[u8], labels: &[u8]| {
             [&(images.len() as u16).to_le_bytes(), images, labels].concat()
         };
         self.add("idx", "grey", both(&images, &labels));
         self.add("idx", "colour", both(&colour, &one));
         self.add("idx", "gzip", both(&gzip(&images), &gzip(&labels)));
-        self.add("cifar", "ten", [&[1, 3][..], &[100; 40]].concat());
-        self.add("cifar", "hundred", [&[2, 3, 77][..], &[100; 40]].concat());
-        self.add("cifar", "odd", [0, 3, 77]);
+        self.add("cifar", "ten", [&[1u8, 3][..], &[100; 40]].concat());
+        self.add("cifar", "hundred", [&[2u8, 3, 77][..], &[100; 40]].concat());
+        self.add("cifar", "odd", [0u8, 3, 77]);
         self.add("class_map", "names", "cat\ndog\n\u{fc}\n");
         self.add("class_map", "twice", "\u{feff}cat\r\ncat\n");
-        for (number, name) in (0..).zip(targets::image_set::FILES) {
+        for (number, name) in (0u8..).zip(targets::image_set::FILES) {
             let file = fs::read(targets::image_set::folder().join(name)).expect("a file");
             self.add("image_set", name, [&[number], file.as_slice()].concat());
         }

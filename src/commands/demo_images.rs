@@ -224,8 +224,7 @@ fn test(out: &Path, device: &Arc<dyn Device>) -> Result<()> {
     let set = ImageSet::open(&out.join(DATA))?;
     let mut tally = Tally::new(CLASSES);
     let input = &classifier.labels().preparation.input;
-    let pictures = set.split(Split::Test);
-    for pictures in pictures.into_iter() {
+    if let Some(pictures) = set.split(Split::Test) {
         for index in 0..pictures.len() {
             let logits = classifier.logits(&input.input(pictures.picture(index)?))?;
             tally.add(pictures.label(index), &logits);

@@ -139,10 +139,10 @@ pub struct Graph<'m> {
 pub(crate) struct Watched<'m> {
     /// Whether all rows are kept, and not only the last.
     all_rows: bool,
-    /// The sites in their order, with the weights `Θ(x·Kᵀ)` of their tokens.
+    /// The sites in their order, with the weights of their tokens.
     pub sites: Vec<(&'m Site, SiteWeights)>,
-    /// Queries and keys `[B, T, H·C]` of each attention, as they meet; if all rows are kept.
-    pub attention: Vec<[Vec<f32>; 2]>,
+    /// Queries and keys `[B, T, H·C]` of each attention, as they meet, if they are kept.
+    pub attention: Option<Vec<[Vec<f32>; 2]>>,
 }
 
 impl<'m> Graph<'m> {
@@ -177,13 +177,13 @@ impl<'m> Graph<'m> {
         self.rec.newest_stage
     }
 
-    /// The same graph, which keeps the weights that each site gives its parameter tokens: for the last row, or for all rows,
-    /// and then also what meets in each attention.
-    pub(crate) fn watching(mut self, all_rows: bool) -> Self {
+    /// The same graph, which keeps the weights that each site gives its parameter tokens: for the last row, or over all rows of
+    /// each sequence; and with `attention`, what meets in each attention.
+    pub(crate) fn watching(mut self, all_rows: bool, attention: bool) -> Self {
         self.watched = Some(Watched {
             all_rows,
             sites: Vec::new(),
-            attention: Vec::new(),
+            attention: attention.then(Vec::new),
         });
         self
     }
@@ -471,12 +471,9 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// If the device fails.
     pub fn attention(&mut self, qkv: [Tensor; 3], heads: usize, causal: bool) -> Result<Tensor> {
-        if let Some(watched) = self.watched.as_mut().filter(|watched| watched.all_rows) {
+        if let Some(kept) = self.watched.as_mut().and_then(|w| w.attention.as_mut()) {
             let device = &*self.rec.device;
-            let [q, k, _] = &qkv;
-            watched
-                .attention
-                .push([q.to_host(device)?, k.to_host(device)?]);
+            kept.push([qkv[0].to_host(device)?, qkv[1].to_host(device)?]);
         }
         let (y, op) = ops::Attention::forward(&mut self.rec, qkv, heads, causal)?;
         self.note(op.map(Node::Attention));

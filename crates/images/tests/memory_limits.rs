@@ -10,7 +10,7 @@ use tokenformer_testing::{Watching, held};
 static ALLOCATOR: Watching = Watching;
 
 /// Far below the pixels that the headers promise.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
 fn file(name: &str) -> Vec<u8> {
     let row = fixture("decode")

@@ -17,7 +17,11 @@ pub fn folder() -> std::path::PathBuf {
         let source = files::folder().join("source");
         std::fs::create_dir_all(&source).expect("a folder");
         let pictures: Vec<u8> = (0..12u8 * 4).collect();
-        let images = [&[0, 0, 8, 3, 0, 0, 0, 12, 0, 0, 0, 2, 0, 0, 0, 2][..], &pictures].concat();
+        let images = [
+            &[0, 0, 8, 3, 0, 0, 0, 12, 0, 0, 0, 2, 0, 0, 0, 2][..],
+            &pictures,
+        ]
+        .concat();
         let labels: Vec<u8> = (0..12).map(|n| n % 2).collect();
         let labels = [&[0, 0, 8, 1, 0, 0, 0, 12][..], &labels].concat();
         std::fs::write(source.join("train-images-idx3-ubyte"), images).expect("a file");
@@ -57,26 +61,31 @@ pub fn run(input: &[u8]) {
         });
     }
     listed.sort_by(|a, b| a.name.cmp(&b.name));
-    std::fs::write(broken.join("manifest.json"), forge::manifest("images", &listed))
-        .expect("a file");
+    std::fs::write(
+        broken.join("manifest.json"),
+        forge::manifest("images", &listed),
+    )
+    .expect("a file");
     // Hashing has a buffer of 1 MiB; a class of a description takes a string.
-    bounded(rest, 4 * MIB + 64 * rest.len(), || match ImageSet::open(&broken) {
-        Ok(set) => {
-            for split in Split::ALL {
-                let Some(pictures) = set.split(split) else {
-                    continue;
-                };
-                for index in 0..pictures.len().min(64) {
-                    let label = pictures.label(index) as usize;
-                    assert!(label < set.summary().classes.len());
-                    let _ = pictures.name(index);
-                    if let Ok(picture) = pictures.picture(index) {
-                        assert_eq!(picture.channels(), set.summary().channels);
+    bounded(rest, 4 * MIB + 64 * rest.len(), || {
+        match ImageSet::open(&broken) {
+            Ok(set) => {
+                for split in Split::ALL {
+                    let Some(pictures) = set.split(split) else {
+                        continue;
+                    };
+                    for index in 0..pictures.len().min(64) {
+                        let label = pictures.label(index) as usize;
+                        assert!(label < set.summary().classes.len());
+                        let _ = pictures.name(index);
+                        if let Ok(picture) = pictures.picture(index) {
+                            assert_eq!(picture.channels(), set.summary().channels);
+                        }
                     }
+                    assert!(set.identity(split).is_some());
                 }
-                assert!(set.identity(split).is_some());
             }
+            Err(error) => assert!(error.to_string().len() < 8000, "{error}"),
         }
-        Err(error) => assert!(error.to_string().len() < 8000, "{error}"),
     });
 }

@@ -33,7 +33,7 @@ impl Model {
         }
         let mut g = Graph::inference(&self.device)
             .until_stage(newest_stage)
-            .watching(false);
+            .watching(false, false);
         self.hidden(&mut g, tokens, 1, None)?;
         let watched = g.into_watched().map_or(Vec::new(), |seen| seen.sites);
         let weights_of = |site| {

@@ -44,7 +44,7 @@ impl Model {
     /// # Panics
     /// As [`Model::pooled`].
     pub fn seen(&self, pixels: &[f32], batch: usize, rollout: bool) -> Result<Seen> {
-        let mut g = Graph::inference(&self.device).watching(true);
+        let mut g = Graph::inference(&self.device).watching(true, rollout);
         let pooled = self.pooled(&mut g, pixels, batch)?;
         let logits = self.logits(&mut g, &pooled)?.to_host(&*self.device)?;
         let Some(watched) = g.into_watched() else {
@@ -61,15 +61,12 @@ impl Model {
                     block,
                     kind,
                     stages: stage_of_tokens(site),
-                    firing: mean_sizes(&seen.weights, batch, site.tokens()),
+                    firing: seen.weights.clone(),
                     energies: stages.zip(seen.energies.iter().copied()).collect(),
                 });
             }
         }
-        let rollout = match rollout {
-            true => self.rollout(&watched.attention, batch),
-            false => Vec::new(),
-        };
+        let rollout = (watched.attention).map_or(Vec::new(), |met| self.rollout(&met, batch));
         Ok(Seen {
             logits,
             sites,
@@ -153,25 +150,6 @@ fn stage_of_tokens(site: &Site) -> Vec<u32> {
     segments
         .flat_map(|s| std::iter::repeat_n(s.stage, s.tokens))
         .collect()
-}
-
-/// The mean of `|weights|` `[B, T, N]` over `T`: `[B, N]`.
-fn mean_sizes(weights: &[f32], batch: usize, tokens: usize) -> Vec<f32> {
-    let length = weights.len() / (batch * tokens);
-    let mut means = Vec::with_capacity(batch * tokens);
-    for picture in weights.chunks_exact(length * tokens) {
-        let start = means.len();
-        means.resize(start + tokens, 0.0f32);
-        for row in picture.chunks_exact(tokens) {
-            for (mean, weight) in means[start..].iter_mut().zip(row) {
-                *mean += weight.abs();
-            }
-        }
-        means[start..]
-            .iter_mut()
-            .for_each(|mean| *mean /= length as f32);
-    }
-    means
 }
 
 /// `softmax(Q·Kᵀ/√C)` `[T, T]` of one sequence, as the mean over its heads.

@@ -158,13 +158,14 @@ impl<'m> Pattention<'m> {
 /// What a site did with some rows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SiteWeights {
-    /// `Θ(x·Kᵀ)` `[R, N]`: the factor of each token's value.
+    /// `Θ(x·Kᵀ)`, the factor of each token's value: that of the last row `[N]`; or of all rows, the mean of its size over each
+    /// sequence `[B, N]`.
     pub weights: Vec<f32>,
     /// Sum over all rows of the squared norm of what each segment adds to the output; not measured for a single row.
     pub energies: Vec<f64>,
 }
 
-/// The weights that `site` gives its parameter tokens for the last row of `x`, or for all of them.
+/// What `site` does with the last row of `x`, or with all of them.
 pub(crate) fn site_weights(
     rec: &Recorder,
     x: &Tensor,
@@ -206,10 +207,33 @@ pub(crate) fn site_weights(
     }
     let mut host = vec![0.0; weights.len()];
     device.read(&weights, &mut host)?;
+    let [batch, ..] = x.shape();
     Ok(SiteWeights {
-        weights: host,
+        weights: match all_rows {
+            true => mean_sizes(&host, batch, used.tokens()),
+            false => host,
+        },
         energies,
     })
+}
+
+/// The mean of `|weights|` `[B, T, N]` over `T`: `[B, N]`.
+fn mean_sizes(weights: &[f32], batch: usize, tokens: usize) -> Vec<f32> {
+    let length = weights.len() / (batch * tokens);
+    let mut means = Vec::with_capacity(batch * tokens);
+    for picture in weights.chunks_exact(length * tokens) {
+        let start = means.len();
+        means.resize(start + tokens, 0.0f32);
+        for row in picture.chunks_exact(tokens) {
+            for (mean, weight) in means[start..].iter_mut().zip(row) {
+                *mean += weight.abs();
+            }
+        }
+        means[start..]
+            .iter_mut()
+            .for_each(|mean| *mean /= length as f32);
+    }
+    means
 }
 
 /// [`Pattention::forward`] of one input at several sites of one shape, in inference.

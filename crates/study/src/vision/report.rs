@@ -159,18 +159,14 @@ fn arms_table(page: &mut Page, rows: &[Row<'_>]) {
         let weights = of(|r| r.test.map(|[weights, _]| 100.0 * weights.top1));
         let accuracies: Vec<f64> = row.test_errors.iter().map(|error| 100.0 - error).collect();
         let seconds = of(|r| Some(r.seconds));
-        let exact = match row
-            .results
-            .iter()
-            .filter_map(|r| r.growth_logit_difference)
-            .reduce(f64::max)
-        {
+        let changes = row.results.iter().filter_map(|r| r.growth_logit_difference);
+        let exact = match changes.reduce(f64::max) {
+            Some(0.0) => "0 (exact)".into(),
             Some(most) => format!("{most:.1e}"),
             None => "–".into(),
         };
         vec![
             row.arm.to_string(),
-            row.about.to_string(),
             human_count(row.params),
             format!("{:.2e}", row.flops),
             format!("{:.1e}", row.rate),
@@ -180,23 +176,25 @@ fn arms_table(page: &mut Page, rows: &[Row<'_>]) {
             human_duration(mean(&seconds)),
         ]
     };
+    let about = |row: &Row<'_>| vec![row.arm.to_string(), row.about.to_string()];
+    let abouts: Vec<Vec<String>> = rows.iter().map(about).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
     page.table(
         "Arms",
         &[
             "Arm",
-            "What it is",
             "Parameters",
             "Operations",
             "Rate",
             "Test top 1, average",
             "Of the weights",
-            "Logit change at growth",
+            "Logit change",
             "Time",
         ],
         &rows,
-        true,
+        false,
     );
+    page.table("What the arms are", &["Arm", "Model"], &abouts, true);
 }
 
 /// Mean and standard deviation over seeds.

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::{Device, Model};
-use tokenformer_images::dataset::Pictures;
 use tokenformer_images::{ImageSet, Preprocess, Split};
 use tokenformer_report::Record;
 use tokenformer_store::{RunLock, Warning};
@@ -326,13 +325,7 @@ impl VisionRunner {
             return Ok(None);
         };
         let preprocess = self.preprocess()?;
-        let found = Verdicts::of(
-            model,
-            pictures as &Pictures,
-            &preprocess,
-            self.profile.batch,
-            stop,
-        )?;
+        let found = Verdicts::of(model, pictures, &preprocess, self.profile.batch, stop)?;
         Ok(found.map(|verdicts| {
             let found = verdicts.tally.evaluation();
             let accuracy = found.accuracy;
