@@ -76,11 +76,12 @@ pub fn planned(name: Option<&str>, precision: Precision) -> Option<(u64, Arc<dyn
 fn emulated(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
     let wrong = |at| unknown(&format!("cuda-emulated:{at}"));
     let order = at.map_or(Ok(0), |at| at.parse().map_err(|_| wrong(at)))?;
-    let gpu = tokenformer_cuda::Emulated::new(order).map_err(|missing| DeviceError::Unavailable {
-        device: "cuda-emulated".into(),
-        expected: "a C++ compiler when the program is built".into(),
-        got: missing.to_string(),
-        help: "install one and build again".into(),
-    })?;
+    let gpu =
+        tokenformer_cuda::Emulated::new(order).map_err(|missing| DeviceError::Unavailable {
+            device: "cuda-emulated".into(),
+            expected: "a C++ compiler when the program is built".into(),
+            got: missing.to_string(),
+            help: "install one and build again".into(),
+        })?;
     Ok(Cuda::new(Arc::new(gpu), precision))
 }
