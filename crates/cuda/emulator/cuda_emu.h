@@ -268,6 +268,8 @@ DEV u16 to_bf16(float x) {
   return x != x ? 0x7fff : (u16)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 DEV float of_bf16(u16 x) { return __uint_as_float((u32)x << 16); }
+DEV u32 pack_bf16(float low, float high) { return (u32)to_bf16(low) | (u32)to_bf16(high) << 16; }
+DEV float fast_exp2(float x) { return exp2f(x); }
 
 DEV void cp_async16(void* to, const void* from) {
   if (((uintptr_t)to | (uintptr_t)from) & 15) return emu::fail("cp.async: not aligned to 16 bytes");

@@ -14,6 +14,12 @@ namespace theta_cu {
 namespace attention_rows_cu {
 #include "attention_rows.cu"
 }
+namespace flash_attention_cu {
+#include "flash_attention.cu"
+}
+namespace gemm_cu {
+#include "gemm.cu"
+}
 namespace loss_cu {
 #include "loss.cu"
 }

@@ -34,7 +34,7 @@ const TESTS: &[(&str, &[(&str, &str)])] = &[
     ("loss.cu", &[("operations", "losses")]),
     ("optimizer.cu", &[("operations", "optimizer")]),
     ("flash_attention.cu", &[("flash_attention", "")]),
-    ("gemm_bf16.cu", &[("gemm_bf16", "")]),
+    ("gemm.cu", &[("gemm", "")]),
 ];
 
 /// Changes after which the kernels compute the same: the file, a part of the changed line, the rule, and why.

@@ -15,6 +15,10 @@ typedef unsigned long long u64;
 DEV u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 DEV u16 to_bf16(float x) { u16 y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y; }
 DEV float of_bf16(u16 x) { return __uint_as_float((u32)x << 16); }
+// Two rounded numbers, `low` in the lower half.
+DEV u32 pack_bf16(float low, float high) { u32 y; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low)); return y; }
+// 2^x of the special function unit; its relative error of about 2^-22 is far below a rounding to bf16.
+DEV float fast_exp2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 DEV void cp_async16(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(shared_address(to)), "l"(from) : "memory");
 }
@@ -45,6 +49,9 @@ DEV void mma_16816(float d[4], const u32 a[4], const u32 b[2]) {
 #define LAMBDA(...) [=](__VA_ARGS__)
 
 DEV u32 least(u32 a, u32 b) { return a < b ? a : b; }
+
+// 16 bytes, which one instruction loads or stores.
+struct __align__(16) Line { u32 w[4]; };
 
 // Numbers in memory are f32 or bf16 (as u16); kernels compute in f32.
 DEV float load(const float* p, u64 i) { return p[i]; }

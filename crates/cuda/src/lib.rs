@@ -4,13 +4,18 @@
 #![warn(missing_docs)]
 
 mod device;
+#[cfg(feature = "driver")]
+pub mod driver;
 #[cfg(feature = "emulator")]
 mod emulated;
+pub mod gemm;
 mod gpu;
 mod planned;
 mod sources;
 
-pub use device::Cuda;
+pub use device::{Cuda, flash};
+#[cfg(feature = "driver")]
+pub use driver::Driver;
 #[cfg(feature = "emulator")]
 pub use emulated::Emulated;
 pub use gpu::{Address, Arg, Factor, Gemm, Gpu, GpuError, Launch, Memory, Number};

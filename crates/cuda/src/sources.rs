@@ -27,6 +27,8 @@ pub const SOURCES: &[Source] = sources![
     "rows",
     "theta",
     "attention_rows",
+    "flash_attention",
+    "gemm",
     "loss",
     "optimizer",
 ];

@@ -1,6 +1,7 @@
 //! The device: each operation is a few launches of kernels or products on a GPU.
 
 mod attention;
+pub mod flash;
 mod launch;
 mod loss;
 mod memory;
