@@ -1,7 +1,7 @@
 //! Breaks the kernels in many small ways, and shows that the tests notice each one:
 //!
 //! ```sh
-//! cargo run -p tokenformer-cuda --features emulator --example mutants [FILE...] [--list]
+//! cargo run -p tokenformer-cuda --features emulator --example mutants -- [FILE...] [--most N] [--list]
 //! ```
 //!
 //! A mutant is one change of one line: a barrier removed, a wait removed, `<=` for `<`, an index off by one, a fragment
@@ -18,7 +18,7 @@ const TESTS: &[(&str, &[(&str, &str)])] = &[
     ("prelude.cuh", &[("operations", ""), ("gemm", "")]),
     (
         "elementwise.cu",
-        &[("operations", "gelu"), ("operations", "bf16")],
+        &[("operations", "gelu"), ("operations", "products_in_bf16")],
     ),
     (
         "rows.cu",
@@ -93,14 +93,24 @@ struct Mutant {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let only_list = args.iter().any(|arg| arg == "--list");
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let most = args.iter().position(|arg| arg == "--most");
+    let most = most.map_or(usize::MAX, |at| args[at + 1].parse().expect("a number"));
+    let wanted: Vec<&String> = args.iter().filter(|arg| arg.contains('.')).collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let work = std::env::temp_dir().join(format!("tokenformer-mutants-{}", std::process::id()));
-    let mut mutants = Vec::new();
+    let (mut originals, mut mutants) = (Vec::new(), Vec::new());
     for (file, _) in TESTS {
         let path = root.join("kernels").join(file);
         if (wanted.is_empty() || wanted.iter().any(|name| name == file)) && path.exists() {
-            mutants.extend(mutants_of(file, &read(&path)));
+            let text = read(&path);
+            originals.push(Mutant {
+                file,
+                line: 0,
+                rule: "nothing",
+                from: "as it is".into(),
+                text: text.clone(),
+            });
+            mutants.extend(spread(mutants_of(file, &text), most));
         }
     }
     println!("{} mutants", mutants.len());
@@ -111,6 +121,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let programs = test_programs(root);
+    for original in &originals {
+        let outcome = try_mutant(root, &work, original, &programs);
+        assert_eq!(outcome, None, "the tests pass on {}", original.shown());
+    }
     let mut counts: BTreeMap<(&str, &str), [usize; 3]> = BTreeMap::new();
     let mut survivors = 0;
     for mutant in &mutants {
@@ -180,6 +194,19 @@ fn mutants_of(file: &'static str, text: &str) -> Vec<Mutant> {
     found
 }
 
+/// At most `most` mutants of each rule, from all over the file.
+fn spread(mutants: Vec<Mutant>, most: usize) -> Vec<Mutant> {
+    let mut all: BTreeMap<&str, Vec<Mutant>> = BTreeMap::new();
+    for mutant in mutants {
+        all.entry(mutant.rule).or_default().push(mutant);
+    }
+    let some = all.into_values().flat_map(|list| {
+        let step = list.len().div_ceil(most).max(1);
+        list.into_iter().step_by(step)
+    });
+    some.collect()
+}
+
 impl Mutant {
     fn shown(&self) -> String {
         format!("{}:{}: {}: {}", self.file, self.line, self.rule, self.from)
@@ -220,6 +247,16 @@ fn test_programs(root: &Path) -> BTreeMap<String, PathBuf> {
     programs.collect()
 }
 
+/// Kernels that the tests of a file do not need.
+fn left_out(file: &str) -> &'static [&'static str] {
+    match file {
+        "prelude.cuh" => &[],
+        "flash_attention.cu" => &["-DONLY_TENSOR_CORES", "-DWITHOUT_GEMM"],
+        "gemm.cu" => &["-DONLY_TENSOR_CORES", "-DWITHOUT_FLASH_ATTENTION"],
+        _ => &["-DWITHOUT_FLASH_ATTENTION", "-DWITHOUT_GEMM"],
+    }
+}
+
 /// How the tests caught a mutant, or `None` if they passed.
 fn try_mutant(
     root: &Path,
@@ -246,6 +283,7 @@ fn try_mutant(
             "-fPIC",
             "-fno-gnu-unique",
         ])
+        .args(left_out(mutant.file))
         .args(["-fvisibility=hidden", "-I"])
         .arg(root.join("emulator"))
         .arg("-I")
