@@ -84,7 +84,10 @@ fn say_if_too_large(output: &Output, peak_bytes: u64) {
         Some(mode) => format!("train.recompute = \"{}\" does", mode.recompute),
         None => "use a smaller train.batch, with more train.accumulate, or a smaller model".into(),
     };
-    outln!("this does not fit into the memory of {}: {help}", output.device);
+    outln!(
+        "this does not fit into the memory of {}: {help}",
+        output.device
+    );
 }
 
 /// The vocabulary of a recipe whose dataset is not there: its own, or that of its preset.

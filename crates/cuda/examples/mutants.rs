@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// The tests of a file of kernels: a test program, and a filter of its tests.
 const TESTS: &[(&str, &[(&str, &str)])] = &[
-    ("prelude.cuh", &[("operations", "")]),
+    ("prelude.cuh", &[("operations", ""), ("gemm", "")]),
     (
         "elementwise.cu",
         &[("operations", "gelu"), ("operations", "bf16")],

@@ -130,6 +130,18 @@ fn gradients_of_plain_transformers() {
     }
 }
 
+/// In bfloat16 gradients have errors of its roundings, and stay near.
+#[test]
+fn gradients_in_bf16() {
+    check_gradients(&spec(), 2, Precision::Bf16, 0.05);
+    // Heads of the size that the kernels on tensor cores take.
+    let spec = ModelSpec {
+        width: 64,
+        ..gpt2()
+    };
+    check_gradients(&spec, 1, Precision::Bf16, 0.05);
+}
+
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
@@ -235,7 +247,7 @@ fn training_goes_as_on_the_plain_device() {
     for (got, want) in got.iter().zip(&want) {
         assert!((got - want).abs() < 1e-4, "{got} is not {want}");
     }
-    assert!(got[3] < got[0] - 0.5, "{got:?}");
+    assert!(got[3] < got[0] - 0.1, "{got:?}");
 }
 
 /// A dry run takes the memory that the run takes, and computes nothing.
