@@ -53,11 +53,7 @@ fn cuda(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
     };
     let driver = Driver::open(ordinal).map_err(|missing| DeviceError::Unavailable {
         device: format!("cuda:{ordinal}"),
-        expected: "an NVIDIA GPU, its driver, and the libraries NVRTC and cuBLASLt of CUDA 12 or 13"
-            .into(),
-        got: missing.to_string(),
-        help: "install what is missing, or leave --device out for the CPU; `tokenformer doctor` shows what was found"
-            .into(),
+        reason: missing.to_string(),
     })?;
     Ok(Cuda::new(Arc::new(driver), precision))
 }
@@ -79,9 +75,7 @@ fn emulated(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
     let gpu =
         tokenformer_cuda::Emulated::new(order).map_err(|missing| DeviceError::Unavailable {
             device: "cuda-emulated".into(),
-            expected: "a C++ compiler when the program is built".into(),
-            got: missing.to_string(),
-            help: "install one and build again".into(),
+            reason: format!("{missing}\n  help:     install one and build again"),
         })?;
     Ok(Cuda::new(Arc::new(gpu), precision))
 }

@@ -22,7 +22,7 @@ struct Output {
     compute: String,
     memory_available_bytes: Option<u64>,
     /// What was found for `--device cuda`.
-    cuda: Vec<(String, String)>,
+    cuda: Vec<String>,
 }
 
 /// How products are cut to fit the caches, which changes their speed and no result.
@@ -53,7 +53,11 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         },
         compute: device.describe(),
         memory_available_bytes: memory::available_bytes(),
-        cuda: tokenformer_cuda::driver_report(),
+        cuda: tokenformer_cuda::driver::Found::look()
+            .to_string()
+            .lines()
+            .map(String::from)
+            .collect(),
     };
     if args.json {
         print_json(&output);
@@ -84,8 +88,8 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         Some(bytes) => outln!("memory         {} available", human_bytes(bytes)),
         None => outln!("memory         unknown"),
     }
-    for (what, found) in &output.cuda {
-        outln!("{:<14} {found}", format!("cuda {what}"));
+    for line in &output.cuda {
+        outln!("for cuda       {line}");
     }
     if output.simd_used != output.simd_detected {
         outln!("note: TOKENFORMER_SIMD lowers the vector units in use");

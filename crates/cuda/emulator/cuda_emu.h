@@ -210,12 +210,24 @@ static std::map<std::string, Kernel>& kernels() {
 }
 template <class... A, size_t... I>
 static void call(void (*f)(A...), void** a, std::index_sequence<I...>) { f(*(std::decay_t<A>*)a[I]...); }
+// Mutants are variants 0 and up of kernels whose originals are variant -1; the environment chooses one.
+static std::string variant_of(const char* name, int variant) {
+  return variant < 0 ? name : name + ("#" + std::to_string(variant));
+}
 struct Register {
   template <class... A>
-  Register(const char* name, void (*f)(A...)) {
-    kernels()[name] = {{sizeof(A)...}, [f](void** a) { call(f, a, std::index_sequence_for<A...>()); }};
+  Register(const char* name, void (*f)(A...), int variant) {
+    kernels()[variant_of(name, variant)] = {{sizeof(A)...}, [f](void** a) { call(f, a, std::index_sequence_for<A...>()); }};
   }
 };
+
+static const Kernel* find_kernel(const char* name) {
+  static const char* chosen = getenv("TOKENFORMER_EMULATED_VARIANT");
+  auto found = kernels().end();
+  if (chosen) found = kernels().find(variant_of(name, atoi(chosen)));
+  if (found == kernels().end()) found = kernels().find(name);
+  return found == kernels().end() ? nullptr : &found->second;
+}
 
 // Dynamic shared memory begins at a multiple of 128 bytes; its end is the end of the allocation, so that a sanitizer
 // sees what is beyond.
@@ -223,9 +235,10 @@ DEV void* shared_memory() { return dynamic_shared.data(); }
 
 }  // namespace emu
 
+#define EMULATED_VARIANT -1
 #define KERNEL(name, params)                       \
   static void name params;                         \
-  static emu::Register register_##name(#name, name); \
+  static emu::Register register_##name(#name, name, EMULATED_VARIANT); \
   static void name params
 #define KERNEL_BOUNDED(name, threads, blocks, params) KERNEL(name, params)
 #define DYN_SHARED(type, name) type* name = (type*)emu::shared_memory()

@@ -1,7 +1,7 @@
 //! Breaks the kernels in many small ways, and shows that the tests notice each one:
 //!
 //! ```sh
-//! cargo run -p tokenformer-cuda --features emulator --example mutants [FILE...] [--list]
+//! cargo run -p tokenformer-cuda --features emulator --example mutants -- [FILE...] [--most N] [--list]
 //! ```
 //!
 //! A mutant is one change of one line: a barrier removed, a wait removed, `<=` for `<`, an index off by one, a fragment
@@ -15,10 +15,17 @@ use std::time::{Duration, Instant};
 
 /// The tests of a file of kernels: a test program, and a filter of its tests.
 const TESTS: &[(&str, &[(&str, &str)])] = &[
-    ("prelude.cuh", &[("operations", "")]),
+    (
+        "prelude.cuh",
+        &[
+            ("operations", "norms"),
+            ("operations", "theta"),
+            ("operations", "losses"),
+        ],
+    ),
     (
         "elementwise.cu",
-        &[("operations", "gelu"), ("operations", "bf16")],
+        &[("operations", "gelu"), ("operations", "products_in_bf16")],
     ),
     (
         "rows.cu",
@@ -93,14 +100,24 @@ struct Mutant {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let only_list = args.iter().any(|arg| arg == "--list");
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let most = args.iter().position(|arg| arg == "--most");
+    let most = most.map_or(usize::MAX, |at| args[at + 1].parse().expect("a number"));
+    let wanted: Vec<&String> = args.iter().filter(|arg| arg.contains('.')).collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let work = std::env::temp_dir().join(format!("tokenformer-mutants-{}", std::process::id()));
-    let mut mutants = Vec::new();
+    let (mut originals, mut mutants) = (Vec::new(), Vec::new());
     for (file, _) in TESTS {
         let path = root.join("kernels").join(file);
         if (wanted.is_empty() || wanted.iter().any(|name| name == file)) && path.exists() {
-            mutants.extend(mutants_of(file, &read(&path)));
+            let text = read(&path);
+            originals.push(Mutant {
+                file,
+                line: 0,
+                rule: "nothing",
+                from: "as it is".into(),
+                text: text.clone(),
+            });
+            mutants.extend(spread(mutants_of(file, &text), most));
         }
     }
     println!("{} mutants", mutants.len());
@@ -110,30 +127,26 @@ fn main() -> ExitCode {
             .for_each(|mutant| println!("{}", mutant.shown()));
         return ExitCode::SUCCESS;
     }
-    let programs = test_programs(root);
-    let mut counts: BTreeMap<(&str, &str), [usize; 3]> = BTreeMap::new();
-    let mut survivors = 0;
-    for mutant in &mutants {
-        let count = counts.entry((mutant.file, mutant.rule)).or_default();
-        count[0] += 1;
-        let started = Instant::now();
-        let outcome = try_mutant(root, &work, mutant, &programs);
-        let seconds = started.elapsed().as_secs_f32();
-        match (outcome, mutant.reason_to_survive()) {
-            (Some(how), _) => {
-                count[1] += 1;
-                println!("caught   {} ({how}, {seconds:.1} s)", mutant.shown());
-            }
-            (None, Some(why)) => {
-                count[2] += 1;
-                println!("the same {} ({why})", mutant.shown());
-            }
-            (None, None) => {
-                survivors += 1;
-                println!("SURVIVED {}", mutant.shown());
-            }
-        }
+    let mut trial = Trial {
+        root,
+        work: &work,
+        programs: test_programs(root),
+        counts: BTreeMap::new(),
+        survivors: 0,
+    };
+    for original in &originals {
+        let built = trial.build(std::slice::from_ref(original));
+        assert!(built, "{} compiles", original.shown());
+        let failure = trial.failure(original, 0);
+        assert_eq!(failure, None, "the tests pass on {}", original.shown());
     }
+    for batch in mutants
+        .chunk_by(|a, b| a.file == b.file)
+        .flat_map(|file| file.chunks(BATCH))
+    {
+        trial.run(batch);
+    }
+    let (counts, survivors) = (trial.counts, trial.survivors);
     let _ = std::fs::remove_dir_all(&work);
     println!("\n| kernels | change | mutants | caught | compute the same |\n|---|---|---|---|---|");
     for ((file, rule), [all, caught, same]) in &counts {
@@ -180,6 +193,19 @@ fn mutants_of(file: &'static str, text: &str) -> Vec<Mutant> {
     found
 }
 
+/// At most `most` mutants of each rule, from all over the file.
+fn spread(mutants: Vec<Mutant>, most: usize) -> Vec<Mutant> {
+    let mut all: BTreeMap<&str, Vec<Mutant>> = BTreeMap::new();
+    for mutant in mutants {
+        all.entry(mutant.rule).or_default().push(mutant);
+    }
+    let some = all.into_values().flat_map(|list| {
+        let step = list.len().div_ceil(most).max(1);
+        list.into_iter().step_by(step)
+    });
+    some.collect()
+}
+
 impl Mutant {
     fn shown(&self) -> String {
         format!("{}:{}: {}: {}", self.file, self.line, self.rule, self.from)
@@ -220,63 +246,138 @@ fn test_programs(root: &Path) -> BTreeMap<String, PathBuf> {
     programs.collect()
 }
 
-/// How the tests caught a mutant, or `None` if they passed.
-fn try_mutant(
-    root: &Path,
-    work: &Path,
-    mutant: &Mutant,
-    programs: &BTreeMap<String, PathBuf>,
-) -> Option<&'static str> {
-    let kernels = work.join("kernels");
-    std::fs::create_dir_all(&kernels).expect("a temporary folder");
-    for entry in std::fs::read_dir(root.join("kernels"))
-        .expect("kernels")
-        .flatten()
-    {
-        std::fs::copy(entry.path(), kernels.join(entry.file_name())).expect("a copy");
-    }
-    std::fs::write(kernels.join(mutant.file), &mutant.text).expect("a mutant");
-    let library = work.join("mutant.so");
-    let built = Command::new("c++")
-        .args([
-            "-std=c++17",
-            "-O1",
-            "-w",
-            "-shared",
-            "-fPIC",
-            "-fno-gnu-unique",
-        ])
-        .args(["-fvisibility=hidden", "-I"])
-        .arg(root.join("emulator"))
-        .arg("-I")
-        .arg(&kernels)
-        .arg(root.join("emulator/emulated.cpp"))
-        .arg("-o")
-        .arg(&library)
-        .stderr(Stdio::null())
-        .status()
-        .expect("a C++ compiler");
-    if !built.success() {
-        return Some("does not compile");
-    }
-    let (_, tests) = TESTS.iter().find(|(file, _)| *file == mutant.file)?;
-    for (program, filter) in *tests {
-        let program = programs
-            .get(*program)
-            .unwrap_or_else(|| panic!("no test {program}"));
-        if let Some(how) = failure(program, filter, &library) {
-            return Some(how);
+/// Mutants that are built together.
+const BATCH: usize = 12;
+
+struct Trial<'a> {
+    root: &'a Path,
+    work: &'a Path,
+    programs: BTreeMap<String, PathBuf>,
+    /// Mutants, caught ones and those that compute the same, by file and rule.
+    counts: BTreeMap<(&'static str, &'static str), [usize; 3]>,
+    survivors: usize,
+}
+
+impl Trial<'_> {
+    /// Tries mutants of a file.
+    fn run(&mut self, batch: &[Mutant]) {
+        if self.build(batch) {
+            for (number, mutant) in batch.iter().enumerate() {
+                let started = Instant::now();
+                let outcome = self.failure(mutant, number);
+                self.note(mutant, outcome, started.elapsed());
+            }
+        } else if let [mutant] = batch {
+            self.note(mutant, Some("does not compile"), Duration::ZERO);
+        } else {
+            let (first, second) = batch.split_at(batch.len() / 2);
+            self.run(first);
+            self.run(second);
         }
     }
-    None
+
+    fn note(&mut self, mutant: &Mutant, outcome: Option<&'static str>, took: Duration) {
+        let count = self.counts.entry((mutant.file, mutant.rule)).or_default();
+        count[0] += 1;
+        match (outcome, mutant.reason_to_survive()) {
+            (Some(how), _) => {
+                count[1] += 1;
+                println!(
+                    "caught   {} ({how}, {:.1} s)",
+                    mutant.shown(),
+                    took.as_secs_f32()
+                );
+            }
+            (None, Some(why)) => {
+                count[2] += 1;
+                println!("the same {} ({why})", mutant.shown());
+            }
+            (None, None) => {
+                self.survivors += 1;
+                println!("SURVIVED {}", mutant.shown());
+            }
+        }
+    }
+
+    fn library(&self) -> PathBuf {
+        self.work.join("mutants.so")
+    }
+
+    /// Builds a library of the kernels and their variants, each mutant in a namespace; false if it does not compile.
+    fn build(&self, batch: &[Mutant]) -> bool {
+        std::fs::create_dir_all(self.work).expect("a temporary folder");
+        let mut all = String::new();
+        for (number, mutant) in batch.iter().enumerate() {
+            let name = format!("{number}-{}", mutant.file);
+            std::fs::write(self.work.join(&name), &mutant.text).expect("a mutant");
+            all += "#undef EMULATED_VARIANT\n";
+            all += &format!("#define EMULATED_VARIANT {number}\nnamespace mutant_{number} {{\n");
+            all += &format!("#include \"{name}\"\n");
+            if mutant.file == "prelude.cuh" {
+                let users = ["rows", "theta", "attention_rows", "loss", "optimizer"];
+                for user in users {
+                    all += &format!("namespace {user}_cu {{\n#include \"{user}.cu\"\n}}\n");
+                }
+            }
+            all += "}\n";
+        }
+        std::fs::write(self.work.join("mutants.inc"), all).expect("a list of mutants");
+        let built = Command::new("c++")
+            .args([
+                "-std=c++17",
+                "-O1",
+                "-w",
+                "-shared",
+                "-fPIC",
+                "-fno-gnu-unique",
+            ])
+            .args(left_out(batch[0].file))
+            .args([
+                "-DEMULATED_MUTANTS=\"mutants.inc\"",
+                "-fvisibility=hidden",
+                "-I",
+            ])
+            .arg(self.root.join("emulator"))
+            .arg("-I")
+            .arg(self.root.join("kernels"))
+            .arg("-I")
+            .arg(self.work)
+            .arg(self.root.join("emulator/emulated.cpp"))
+            .arg("-o")
+            .arg(self.library())
+            .stderr(Stdio::null())
+            .status()
+            .expect("a C++ compiler");
+        built.success()
+    }
+
+    /// How the tests caught a mutant of the library, or `None` if they passed.
+    fn failure(&self, mutant: &Mutant, number: usize) -> Option<&'static str> {
+        let (_, tests) = TESTS.iter().find(|(file, _)| *file == mutant.file)?;
+        tests.iter().find_map(|(program, filter)| {
+            let program = self.programs.get(*program);
+            let program = program.unwrap_or_else(|| panic!("no tests of {}", mutant.file));
+            failure(program, filter, &self.library(), number)
+        })
+    }
+}
+
+/// Kernels that the tests of a file do not need.
+fn left_out(file: &str) -> &'static [&'static str] {
+    match file {
+        "flash_attention.cu" => &["-DONLY_TENSOR_CORES", "-DWITHOUT_GEMM"],
+        "gemm.cu" => &["-DONLY_TENSOR_CORES", "-DWITHOUT_FLASH_ATTENTION"],
+        _ => &["-DWITHOUT_FLASH_ATTENTION", "-DWITHOUT_GEMM"],
+    }
 }
 
 /// How a test program fails on a library of kernels.
-fn failure(program: &Path, filter: &str, library: &Path) -> Option<&'static str> {
+fn failure(program: &Path, filter: &str, library: &Path, variant: usize) -> Option<&'static str> {
     const LONGEST: Duration = Duration::from_secs(180);
     let mut running = Command::new(program)
         .arg(filter)
         .env("TOKENFORMER_EMULATED_KERNELS", library)
+        .env("TOKENFORMER_EMULATED_VARIANT", variant.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

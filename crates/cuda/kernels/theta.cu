@@ -12,29 +12,77 @@ DEV Group group_of_row(u32 row_stride, u32 offset, u32 tokens, u32 group, u32 gr
   return {row * row_stride + offset, tokens, row * groups + group};
 }
 
+// Wide rows: a thread takes 8 numbers at a time, with 128-bit instructions where addresses allow it. Which thread has a
+// number, and the order of its sums, do not depend on that. Numbers beyond the end are 0.
+DEV bool is_aligned(const void* p) { return ((u64)p & 15) == 0; }
+DEV void load_line(const u16* p, float x[8]) {
+  Line line = *(const Line*)p;
+  for (int i = 0; i < 8; i++) x[i] = of_bf16((u16)(line.w[i / 2] >> (i % 2 * 16)));
+}
+DEV void load_line(const float* p, float x[8]) {
+  Line low = ((const Line*)p)[0], high = ((const Line*)p)[1];
+  for (int i = 0; i < 4; i++) x[i] = __uint_as_float(low.w[i]), x[i + 4] = __uint_as_float(high.w[i]);
+}
+DEV void store_line(u16* p, const float x[8]) {
+  Line line;
+  for (int i = 0; i < 4; i++) line.w[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
+  *(Line*)p = line;
+}
+DEV void store_line(float* p, const float x[8]) {
+  Line low, high;
+  for (int i = 0; i < 4; i++) low.w[i] = __float_as_uint(x[i]), high.w[i] = __float_as_uint(x[i + 4]);
+  ((Line*)p)[0] = low;
+  ((Line*)p)[1] = high;
+}
+template <class T> DEV void load_eight(const T* p, u32 i, u32 end, bool aligned, float x[8]) {
+  if (aligned && i + 8 <= end) return load_line(p + i, x);
+  for (u32 j = 0; j < 8; j++) x[j] = i + j < end ? load(p, i + j) : 0.0f;
+}
+template <class T> DEV void store_eight(T* p, u32 i, u32 end, bool aligned, const float x[8]) {
+  if (aligned && i + 8 <= end) return store_line(p + i, x);
+  for (u32 j = 0; j < 8; j++)
+    if (i + j < end) store(p, i + j, x[j]);
+}
+
 // gelu(tau·a / (|a| + eps)); the statistic is |a|.
 template <class T> DEV void l2_norm_gelu(T* a, float* stats, Group g, float tau, float eps, float* part) {
-  float squares = 0;
-  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) {
-    float x = load(a, g.first + i);
-    squares += x * x;
+  a += g.first;
+  bool aligned = is_aligned(a);
+  float squares = 0, x[8];
+  for (u32 i = threadIdx.x * 8; i < g.tokens; i += blockDim.x * 8) {
+    load_eight(a, i, g.tokens, aligned, x);
+    for (int j = 0; j < 8; j++) squares += x[j] * x[j];
   }
   float norm = sqrtf(block_sum(squares, part)), scale = tau / (norm + eps);
-  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) store(a, g.first + i, gelu_of(load(a, g.first + i) * scale));
+  for (u32 i = threadIdx.x * 8; i < g.tokens; i += blockDim.x * 8) {
+    load_eight(a, i, g.tokens, aligned, x);
+    for (int j = 0; j < 8; j++) x[j] = gelu_of(x[j] * scale);
+    store_eight(a, i, g.tokens, aligned, x);
+  }
   if (threadIdx.x == 0) stats[g.stat] = norm;
 }
 template <class T> DEV void l2_norm_gelu_backward(T* a, const float* stats, T* d, Group g, float tau, float eps, float* part) {
-  float norm = stats[g.stat], scale = tau / (norm + eps), inner = 0;
-  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) {
-    float x = load(a, g.first + i);
-    inner += x * load(d, g.first + i) * gelu_slope(x * scale);
+  a += g.first;
+  d += g.first;
+  bool aligned = is_aligned(a) && is_aligned(d);
+  float norm = stats[g.stat], scale = tau / (norm + eps), inner = 0, x[8], dy[8];
+  for (u32 i = threadIdx.x * 8; i < g.tokens; i += blockDim.x * 8) {
+    load_eight(a, i, g.tokens, aligned, x);
+    load_eight(d, i, g.tokens, aligned, dy);
+    for (int j = 0; j < 8; j++) inner += x[j] * dy[j] * gelu_slope(x[j] * scale);
   }
   inner = block_sum(inner, part);
   float along = norm > 0.0f ? inner * scale / (norm * (norm + eps)) : 0.0f;
-  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) {
-    float x = load(a, g.first + i), z = x * scale;
-    store(d, g.first + i, scale * load(d, g.first + i) * gelu_slope(z) - along * x);
-    store(a, g.first + i, gelu_of(z));
+  for (u32 i = threadIdx.x * 8; i < g.tokens; i += blockDim.x * 8) {
+    load_eight(a, i, g.tokens, aligned, x);
+    load_eight(d, i, g.tokens, aligned, dy);
+    for (int j = 0; j < 8; j++) {
+      float z = x[j] * scale;
+      dy[j] = scale * dy[j] * gelu_slope(z) - along * x[j];
+      x[j] = gelu_of(z);
+    }
+    store_eight(d, i, g.tokens, aligned, dy);
+    store_eight(a, i, g.tokens, aligned, x);
   }
 }
 

@@ -6,12 +6,18 @@ mod common;
 
 use common::device;
 use std::sync::Arc;
-use tokenformer_core::config::{Family, ModelSpec, NormKind, NormSpan, Positions, Slots, Theta};
+use tokenformer_core::config::{
+    Family, HeadKind, ImageInput, Input, ModelSpec, NormKind, NormSpan, Pool, Positions, Slots,
+    Theta,
+};
 use tokenformer_core::device::reference::Reference;
 use tokenformer_core::generate::Session;
 use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
-use tokenformer_core::{Device, Gradients, Graph, Model, Precision, Recompute};
+use tokenformer_core::path::ParamPath;
+use tokenformer_core::{
+    Device, DropPath, Gradients, Graph, LossTargets, Model, Precision, Recompute, init,
+};
 
 const BATCH: usize = 2;
 
@@ -95,16 +101,25 @@ fn check_gradients(spec: &ModelSpec, order: u32, precision: Precision, bar: f64)
     };
     let plain: Arc<dyn Device> = Reference::new();
     let [fast, plain] = [&fast, &plain].map(|device| fresh(device, spec));
-    let (loss, got) = learn(&fast, Recompute::None);
-    let (want_loss, want) = learn(&plain, Recompute::None);
-    assert!((loss - want_loss).abs() < bar, "{loss} is not {want_loss}");
-    let (got, want) = (all_gradients(&fast, &got), all_gradients(&plain, &want));
+    let found = [&fast, &plain].map(|model| learn(model, Recompute::None));
+    compare([&fast, &plain], found, bar);
+}
+
+/// Fails unless the first model's loss and gradients are those of the second: within `bar` of their norms.
+fn compare(
+    [fast, plain]: [&Model; 2],
+    [(loss, got), (want_loss, want)]: [(f64, Gradients); 2],
+    bar: f64,
+) {
+    let off = (loss - want_loss).abs() / want_loss.max(1.0);
+    assert!(off < bar, "{loss} is not {want_loss}");
+    let (got, want) = (all_gradients(fast, &got), all_gradients(plain, &want));
     let all = want.iter().map(|g| norm(g).powi(2)).sum::<f64>().sqrt();
     for ((got, want), param) in got.iter().zip(&want).zip(plain.each_param()) {
         let off: Vec<f32> = got.iter().zip(want).map(|(g, w)| g - w).collect();
         // A gradient that nearly vanishes is the small rest of large sums.
         let error = norm(&off) / norm(want).max(1e-3 * all);
-        assert!(error < bar, "{}: {error:e}: {spec:?}", param.name());
+        assert!(error < bar, "{}: {error:e}", param.name());
     }
 }
 
@@ -128,6 +143,68 @@ fn gradients_of_plain_transformers() {
         let spec = ModelSpec { causal, ..gpt2() };
         check_gradients(&spec, order, Precision::F32, 5e-5);
     }
+}
+
+/// Images, with a class token or the mean of patches, soft targets and branches that are dropped.
+fn learn_images(model: &Model) -> (f64, Gradients) {
+    let device = model.device();
+    let pixels = tokenformer_testing::Random::new(4).normals(3 * 6 * 4 * 2, 1.0);
+    let soft: Vec<f32> = (0..21).map(|i| (i % 4) as f32 / 4.0).collect();
+    let mut gradients = Gradients::zeros(device, model.params()).expect("memory");
+    let mut g = Graph::training(device, &mut gradients).dropping(DropPath {
+        rate: 0.4,
+        seed: 5,
+        first: 40,
+    });
+    let pooled = model.pooled(&mut g, &pixels, 3).expect("images");
+    let losses = model.losses(&mut g, &pooled, LossTargets::Soft(&soft), 0.3);
+    let losses = losses.unwrap_or_else(|error| panic!("{error}"));
+    let losses = losses.to_host(&**device).expect("losses");
+    g.backward().unwrap_or_else(|error| panic!("{error}"));
+    (losses.iter().map(|x| f64::from(*x)).sum(), gradients)
+}
+
+#[test]
+fn gradients_of_vision_models() {
+    for (order, pool) in [(1, Pool::Class), (2, Pool::Mean)] {
+        let spec = ModelSpec {
+            input: Input::Image(ImageInput {
+                height: 6,
+                width: 4,
+                channels: 2,
+                patch: [2, 2],
+                pool,
+            }),
+            vocab: 7,
+            causal: false,
+            positions: Positions::Learned,
+            head: HeadKind::Untied,
+            head_bias: true,
+            ..spec()
+        };
+        let Some(fast) = device(order, Precision::F32) else {
+            return;
+        };
+        let plain: Arc<dyn Device> = Reference::new();
+        let [fast, plain] = [&fast, &plain].map(|device| fresh(device, &spec));
+        compare(
+            [&fast, &plain],
+            [learn_images(&fast), learn_images(&plain)],
+            5e-5,
+        );
+    }
+}
+
+/// In bfloat16 gradients have errors of its roundings, and stay near.
+#[test]
+fn gradients_in_bf16() {
+    check_gradients(&spec(), 2, Precision::Bf16, 0.05);
+    // Heads of the size that the kernels on tensor cores take.
+    let spec = ModelSpec {
+        width: 64,
+        ..gpt2()
+    };
+    check_gradients(&spec, 1, Precision::Bf16, 0.05);
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -235,7 +312,7 @@ fn training_goes_as_on_the_plain_device() {
     for (got, want) in got.iter().zip(&want) {
         assert!((got - want).abs() < 1e-4, "{got} is not {want}");
     }
-    assert!(got[3] < got[0] - 0.5, "{got:?}");
+    assert!(got[3] < got[0] - 0.1, "{got:?}");
 }
 
 /// A dry run takes the memory that the run takes, and computes nothing.

@@ -118,3 +118,50 @@ fn sums_in_many_parts() {
     let Some(suite) = f32_suite() else { return };
     suite.gelu_and_biases(9000, 3, 5);
 }
+
+/// The device in bfloat16: every operation once more, with errors of its roundings.
+#[test]
+fn all_of_them_in_bf16() {
+    let Some(suite) = suite(Precision::Bf16) else {
+        return;
+    };
+    suite.gelu_and_biases(70, 33, 1);
+    suite.rows_by_index(90, 7, 13, 2);
+    suite.theta_of_scores(5, &[300, 40], true, 3);
+    suite.theta_of_scores(5, &[300, 40], false, 3);
+    suite.losses([9, 300, 24], false, true, 4);
+    suite.layer_norms(70, 45, 5);
+    suite.rotations_and_caches(6);
+    suite.steps_of_the_optimizer(300);
+    for (channels, causal) in [(32, true), (64, false), (80, true), (12, true)] {
+        let dims = AttentionDims {
+            batch: 2,
+            queries: 40,
+            keys: 40,
+            key_stride: 40,
+            heads: 2,
+            channels,
+            causal,
+        };
+        suite.self_attention(dims, 7);
+        let keys = 70;
+        suite.attention_on_a_cache(
+            AttentionDims {
+                keys,
+                key_stride: keys + 3,
+                ..dims
+            },
+            8,
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(8))]
+
+    #[test]
+    fn products_in_bf16(case in products()) {
+        let Some(suite) = suite(Precision::Bf16) else { return Ok(()) };
+        suite.product(&case, 0.05);
+    }
+}

@@ -15,18 +15,12 @@ pub enum DeviceError {
         needed_bytes: usize,
     },
     /// The device cannot be used on this machine.
-    #[error(
-        "{device}: not usable on this machine\n  expected: {expected}\n  got:      {got}\n  help:     {help}"
-    )]
+    #[error("{device}: {reason}")]
     Unavailable {
         /// The device's name.
         device: String,
-        /// What the device needs.
-        expected: String,
-        /// What was found.
-        got: String,
-        /// What to do.
-        help: String,
+        /// What is missing, and what to do.
+        reason: String,
     },
     /// The device's driver or library failed, or the device does not support the operation.
     #[error("{device}: {operation} failed: {reason}")]

@@ -1,8 +1,10 @@
-//! Attention between tokens by kernels with a warp per query or key.
+//! Attention between tokens: in bfloat16 by kernels on tensor cores ([`flash`]), in f32 and for other sizes of heads by kernels
+//! with a warp per query or key.
 
-use super::Cuda;
 use super::launch::{args, named, size};
 use super::storage::{floats, number, of_type};
+use super::{Cuda, flash};
+use crate::gpu::Number;
 use tokenformer_device::{AttentionDims, Buffer, Result};
 
 /// Queries or keys that a block works for.
@@ -30,6 +32,13 @@ impl Cuda {
         let number = number(o);
         assert_eq!(o.len(), dims.batch * dims.queries * dims.width());
         assert!(qkv[1].len() >= ((dims.batch - 1) * dims.key_stride + dims.keys) * dims.width());
+        if number == Number::Bf16 && flash::supports(&dims) {
+            let [q, k, v] = qkv.map(|b| of_type(b, number));
+            let (o, log_sums) = (of_type(o, number), log_sums.map(|b| floats(b)));
+            // SAFETY: the buffers have these sizes.
+            let done = unsafe { flash::forward(&*self.gpu, &dims, [q, k, v], o, log_sums) };
+            return self.done("attention", done);
+        }
         let shared = shared(2, dims.channels, 32);
         if shared > SHARED {
             return Err(self.head_is_too_large(dims));
@@ -71,15 +80,22 @@ impl Cuda {
                 .all(|b| b.len() == o.len())
         );
         assert_eq!(log_sums.len(), dims.stats_len());
+        let block = self.scratch(dims.stats_len() * size_of::<f32>())?;
+        let [q, k, v] = qkv.map(|b| of_type(b, number));
+        let [dq, dk, dv] = d_qkv.map(|b| of_type(b, number));
+        let [o, d_o] = [o, d_o].map(|b| of_type(b, number));
+        let (sums, inner) = (floats(log_sums), block.at());
+        if number == Number::Bf16 && flash::supports(&dims) {
+            let to = [dq, dk, dv];
+            // SAFETY: the buffers have these sizes.
+            let done =
+                unsafe { flash::backward(&*self.gpu, &dims, [q, k, v], o, sums, d_o, to, inner) };
+            return self.done("the backward pass of attention", done);
+        }
         let of_key = shared(4, dims.channels, 64);
         if of_key > SHARED {
             return Err(self.head_is_too_large(dims));
         }
-        let inner = self.scratch(dims.stats_len() * size_of::<f32>())?;
-        let [q, k, v] = qkv.map(|b| of_type(b, number));
-        let [dq, dk, dv] = d_qkv.map(|b| of_type(b, number));
-        let [o, d_o] = [o, d_o].map(|b| of_type(b, number));
-        let (sums, inner) = (floats(log_sums), inner.at());
         let [length, heads, channels] = [dims.queries, dims.heads, dims.channels].map(size);
         let (causal, scale) = (dims.causal, dims.scale());
         let (grid, threads) = (Self::grid(&dims, dims.queries), 32 * WARPS as u32);

@@ -19,15 +19,14 @@ impl Form {
     pub const F32: Self = Self::Number(Number::F32);
     pub const BF16: Self = Self::Number(Number::Bf16);
 
-    /// The form of buffers of a role.
-    pub fn of(role: Role, _precision: Precision) -> Self {
+    /// The form of buffers of a role: in [`Precision::Bf16`], what flows through the network is bfloat16.
+    pub fn of(role: Role, precision: Precision) -> Self {
         match role {
-            Role::Weight
-            | Role::Moment
-            | Role::Gradient
-            | Role::Statistic
-            | Role::Activation
-            | Role::Scores => Self::F32,
+            Role::Weight | Role::Moment | Role::Gradient | Role::Statistic => Self::F32,
+            Role::Activation | Role::Scores => match precision {
+                Precision::F32 => Self::F32,
+                Precision::Bf16 => Self::BF16,
+            },
             Role::HalfMoment => Self::BF16,
             Role::Accumulator => Self::F64,
             Role::Index => Self::U32,
