@@ -352,7 +352,8 @@ def hosts_job(shell, ranks, config, run, during):
     train = [PROGRAM, "train", "--config", config, "--out", run, "--threads", "1"]
     job = ["ip", "netns", "exec", "tf-a", mpiexec, "-launcher", "ssh", "-launcher-exec", shell]
     job += ["-hosts", "10.77.0.1,10.77.0.2", "-localhost", "10.77.0.1", "-n", ranks, "-ppn", max(1, ranks // 2), *train]
-    env = {**ENV, "FI_PROVIDER": "tcp"}
+    # Both namespaces are one machine, whose memory MPI would share instead.
+    env = {**ENV, "FI_PROVIDER": "tcp", "UCX_TLS": "tcp,self", "MPIR_CVAR_NOLOCAL": "1"}
     with open(log, "a") as out:
         process = subprocess.Popen(
             list(map(str, job)), env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
