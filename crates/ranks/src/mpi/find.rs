@@ -60,7 +60,10 @@ pub fn load(variable: impl Fn(&str) -> Option<String>) -> Result<Found, String> 
 
 fn open(path: &Path) -> Result<Found, String> {
     // SAFETY: loading runs the library's initialisers. It is an MPI library by its name, or what the user named.
-    let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
+    let library = unsafe { Library::new(path) }.map_err(|error| {
+        let cause = std::error::Error::source(&error);
+        cause.map_or_else(|| error.to_string(), ToString::to_string)
+    })?;
     // SAFETY: the symbol is looked up and not called.
     let version = unsafe { library.get::<unsafe extern "C" fn()>(b"MPI_Abi_get_version\0") };
     match version {

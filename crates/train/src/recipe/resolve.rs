@@ -1,6 +1,9 @@
 //! From defaults, preset, file and `--set` to one recipe, remembering where each value came from.
 
-use super::{EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, Recipe, TrainTable};
+use super::{
+    EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, MomentsOn, RanksTable, Recipe, Reduce,
+    TrainTable,
+};
 use crate::error::{Error, Result};
 use crate::schedule::{DecayShape, Schedule};
 use serde::Deserialize;
@@ -306,6 +309,10 @@ fn schema() -> Table {
         ema: EmaTable {
             decay: 0.9998,
             ..EmaTable::default()
+        },
+        ranks: RanksTable {
+            reduce: Reduce::Fast,
+            moments: MomentsOn::Owner,
         },
         lr_base: BaseSizes {
             width: 64,
