@@ -9,7 +9,7 @@ use tokenformer_train::recipe::{Recipe, resolve};
 /// Prints the size of the model before any growth, as a comment of the recipe.
 fn totals(recipe: &Recipe) {
     let config =
-        super::memory_plan::without_data(recipe).and_then(|vocab| Ok(recipe.model.build(vocab)?));
+        super::memory_plan::without_data(recipe).and_then(|vocab| recipe.model.build(vocab));
     match config {
         Ok(config) => {
             let outputs = match config.input.is_tokens() {

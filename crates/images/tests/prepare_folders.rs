@@ -241,7 +241,7 @@ fn a_folder_that_cannot_be_read_is_an_error() {
     tree(&dir, &["a", "b"], 3);
     let closed = dir.join("a/closed");
     fs::create_dir(&closed).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(&closed).is_ok() {
         // The superuser reads every folder: then it is one without pictures.
         eprintln!("run as the superuser: nothing is refused");

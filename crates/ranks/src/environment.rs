@@ -159,14 +159,16 @@ mod tests {
     #[test]
     fn every_launcher_is_recognised() {
         use Launcher::{Kubernetes, OpenMpi, Pmi, Slurm, Torch};
-        let cases: &[(
-            &[(&str, &str)],
+        // Variables, launcher, rank, ranks, rank on the machine, ranks on the machine.
+        type Case<'a> = (
+            &'a [(&'a str, &'a str)],
             Launcher,
             usize,
             usize,
             Option<usize>,
             Option<usize>,
-        )] = &[
+        );
+        let cases: &[Case<'_>] = &[
             (
                 &[
                     ("PMI_RANK", "1"),
