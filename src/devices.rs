@@ -40,6 +40,11 @@ pub fn open(
     }
 }
 
+/// Whether a name is that of a GPU.
+pub fn is_gpu(name: Option<&str>) -> bool {
+    name.is_some_and(|name| name.starts_with("cuda"))
+}
+
 fn unknown(name: &str) -> tokenformer_train::Error {
     let names: Vec<&str> = DEVICES.iter().map(|(name, _)| *name).collect();
     let help = "leave it out for the CPU; cuda:1 is the second GPU, and plans take cuda:80GiB";

@@ -3,7 +3,7 @@
 use super::{dataset, device_in, find_model, run_of, stop_flag};
 use crate::args::{TrainArgs, TrainingPrecision};
 use crate::ui::TrainingView;
-use crate::{outputs, shell};
+use crate::{devices, outputs, shell};
 use std::path::{Path, PathBuf};
 use tokenformer_core::Precision;
 use tokenformer_store::Which;
@@ -13,7 +13,7 @@ use tokenformer_train::{Branch, Outcome, Result, Resume, Trainer, files};
 /// Runs the verb.
 pub fn run(args: &TrainArgs) -> Result<()> {
     let mut sets = args.recipe.sets.clone();
-    if let Some(precision) = args.precision.map(precision) {
+    if let Some(precision) = args.precision.map(|asked| precision(asked, args)) {
         sets.push(format!("train.precision={}", precision));
     }
     let trunk = match &args.branch_from {
@@ -34,15 +34,19 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         (None, "never") => Resume::Never,
         (None, path) => Resume::From(PathBuf::from(path)),
     };
-    outputs::run_folder(&out)?;
     let device = device_in(&args.compute, resolved.recipe.train.precision)?;
+    outputs::run_folder(&out)?;
     train(&resolved, &out, &resume, &device).map(|_| ())
 }
 
 /// The precision that was asked for; says which one `auto` is, and why.
-fn precision(asked: TrainingPrecision) -> Precision {
+fn precision(asked: TrainingPrecision, args: &TrainArgs) -> Precision {
     match asked {
         TrainingPrecision::Named(precision) => precision,
+        TrainingPrecision::Auto if devices::is_gpu(args.compute.device.as_deref()) => {
+            errln!("note: --precision auto is bf16 here: tensor cores multiply it");
+            Precision::Bf16
+        }
         TrainingPrecision::Auto => {
             let recommended = tokenformer_cpu::recommended_precision();
             let name = recommended.precision.name();
