@@ -207,7 +207,7 @@ DEV void flash_forward(const u16* q, const u16* k, const u16* v, u16* o, float* 
       }
     accumulate<CP, MT, BN>(out, p, ks + TILE);
   }
-  float* logs = log_sums + ((u64)b * a.heads + h) * a.queries;
+  u64 stats = ((u64)b * a.heads + h) * a.queries;
 #pragma unroll
   for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -216,7 +216,7 @@ DEV void flash_forward(const u16* q, const u16* k, const u16* v, u16* o, float* 
       total += __shfl_xor_sync(ALL_LANES, total, 1);
       total += __shfl_xor_sync(ALL_LANES, total, 2);
       int query = first + row + m * 16 + half * 8 + (lane >> 2);
-      if (log_sums && (lane & 3) == 0 && query < a.queries) logs[query] = top[m][half] * a.scale + logf(total);
+      if (log_sums && (lane & 3) == 0 && query < a.queries) log_sums[stats + query] = top[m][half] * a.scale + logf(total);
       sum[m][half] = 1.0f / total;
     }
   u16* to = o + (u64)b * a.queries * a.ld_o + h * a.channels;
@@ -409,6 +409,6 @@ KERNEL_BOUNDED(flash_backward_keys_96, 128, 2, KEYS) RUN_KEYS(96, 1, 32)
 KERNEL_BOUNDED(flash_backward_keys_128, 128, 2, KEYS) RUN_KEYS(128, 1, 32)
 KERNEL_BOUNDED(flash_backward_queries_32, 128, 2, QUERIES) RUN_QUERIES(32, 2, 64)
 KERNEL_BOUNDED(flash_backward_queries_64, 128, 2, QUERIES) RUN_QUERIES(64, 2, 32)
-KERNEL_BOUNDED(flash_backward_queries_80, 128, 3, QUERIES) RUN_QUERIES(80, 1, 64)
+KERNEL_BOUNDED(flash_backward_queries_80, 128, 2, QUERIES) RUN_QUERIES(80, 1, 64)
 KERNEL_BOUNDED(flash_backward_queries_96, 128, 3, QUERIES) RUN_QUERIES(96, 1, 32)
 KERNEL_BOUNDED(flash_backward_queries_128, 128, 3, QUERIES) RUN_QUERIES(128, 1, 32)

@@ -21,3 +21,9 @@ pub use emulated::Emulated;
 pub use gpu::{Address, Arg, Factor, Gemm, Gpu, GpuError, Launch, Memory, Number};
 pub use planned::Planned;
 pub use sources::{PRELUDE, SOURCES, Source};
+
+/// What of NVIDIA's was looked for, and what was found: pairs for `doctor`.
+#[cfg(feature = "driver")]
+pub fn driver_report() -> Vec<(String, String)> {
+    driver::Found::look().rows()
+}

@@ -52,7 +52,16 @@ impl Case {
             Number::Bf16 => random_bf16(total(len), 1.0, nth),
         };
         let [factors, out] = self.numbers;
-        let (a, b) = (numbers(lens[0], 1, factors), numbers(lens[1], 2, factors));
+        // What does not belong to a factor is NaN, so that it changes the result if it is read.
+        let factor = |nth: usize, [_, cols]: [usize; 2]| -> Vec<f32> {
+            let all = numbers(lens[nth], nth as u64 + 1, factors).into_iter();
+            let is_outside =
+                |at: usize| at < self.offset || (at - self.offset) % strides[nth] >= cols;
+            all.enumerate()
+                .map(|(at, x)| if is_outside(at) { f32::NAN } else { x })
+                .collect()
+        };
+        let (a, b) = (factor(0, a_shape), factor(1, b_shape));
         // Without beta the result is NaN before.
         let old = match self.beta {
             0.0 => vec![f32::NAN; total(lens[2])],

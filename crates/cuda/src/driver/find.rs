@@ -72,38 +72,45 @@ impl Found {
     }
 }
 
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.driver, &self.driver_problem) {
-            (None, _) => writeln!(f, "driver:   not found (libcuda)")?,
-            (Some(version), None) => writeln!(f, "driver:   CUDA {version}")?,
-            (Some(version), Some(problem)) => {
-                writeln!(f, "driver:   CUDA {version}, but {problem}")?
-            }
-        }
+impl Found {
+    /// What was looked for, and what was found.
+    pub fn rows(&self) -> Vec<(String, String)> {
+        let driver = match (&self.driver, &self.driver_problem) {
+            (None, _) => "not found (libcuda)".into(),
+            (Some(version), None) => format!("CUDA {version}"),
+            (Some(version), Some(problem)) => format!("CUDA {version}, but {problem}"),
+        };
+        let mut rows = vec![("driver".into(), driver)];
         for (index, device) in self.devices.iter().enumerate() {
-            writeln!(
-                f,
-                "GPU {index}:    {}, compute capability {}, {:.1} GiB",
-                device.name,
-                device.capability,
-                device.memory as f64 / (1u64 << 30) as f64
-            )?;
+            let (name, capability) = (&device.name, device.capability);
+            let gib = device.memory as f64 / (1u64 << 30) as f64;
+            let text = format!("{name}, compute capability {capability}, {gib:.1} GiB");
+            rows.push((format!("GPU {index}"), text));
         }
-        match &self.compiler {
-            None => writeln!(f, "NVRTC:    not found (libnvrtc)")?,
-            Some(version) => writeln!(f, "NVRTC:    {version}")?,
-        }
-        match self.products {
-            None => write!(
-                f,
-                "cuBLASLt: not found (libcublasLt); products are computed by the program's own kernels"
-            ),
+        let compiler = match &self.compiler {
+            None => "not found (libnvrtc)".into(),
+            Some(version) => version.to_string(),
+        };
+        rows.push(("NVRTC".into(), compiler));
+        let products = match self.products {
+            None => "not found (libcublasLt), products are computed by own kernels".into(),
             Some(version) => {
                 let (major, minor, patch) = (version / 10000, version / 100 % 100, version % 100);
-                write!(f, "cuBLASLt: {major}.{minor}.{patch}")
+                format!("{major}.{minor}.{patch}")
             }
-        }
+        };
+        rows.push(("cuBLASLt".into(), products));
+        rows
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.rows().into_iter();
+        let lines: Vec<String> = rows
+            .map(|(what, found)| format!("{what}: {found}"))
+            .collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 

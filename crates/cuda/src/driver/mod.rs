@@ -133,11 +133,15 @@ impl Driver {
     /// Opens a GPU as [`Options::default`] says.
     ///
     /// # Errors
-    /// Says what is missing.
-    pub fn open(index: usize) -> std::result::Result<Self, OpenError> {
-        Self::with(Options {
+    /// Says in a line what is missing; [`Driver::with`] also says what can be done about it.
+    pub fn open(index: usize) -> Result<Self> {
+        let options = Options {
             index,
             ..Options::default()
+        };
+        Self::with(options).map_err(|error| GpuError::Failed {
+            operation: format!("opening GPU {index}"),
+            reason: error.to_string().lines().next().unwrap_or_default().into(),
         })
     }
 

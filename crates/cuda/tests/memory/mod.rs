@@ -82,6 +82,9 @@ impl Drop for Memory<'_> {
 
 /// The nearest bfloat16, ties to even.
 pub fn round(x: f32) -> u16 {
+    if x.is_nan() {
+        return 0x7fff;
+    }
     let bits = x.to_bits();
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
