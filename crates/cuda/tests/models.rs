@@ -14,8 +14,9 @@ use tokenformer_core::device::reference::Reference;
 use tokenformer_core::generate::Session;
 use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
+use tokenformer_core::path::ParamPath;
 use tokenformer_core::{
-    Device, DropPath, Gradients, Graph, LossTargets, Model, Precision, Recompute,
+    Device, DropPath, Gradients, Graph, LossTargets, Model, Precision, Recompute, init,
 };
 
 const BATCH: usize = 2;
