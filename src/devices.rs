@@ -4,7 +4,8 @@ use crate::usage;
 use std::sync::Arc;
 use tokenformer_core::{Device, DeviceError, Precision};
 use tokenformer_cpu::Cpu;
-use tokenformer_cuda::{Cuda, Driver, Planned};
+use tokenformer_cuda::driver::{Driver, Options};
+use tokenformer_cuda::{Cuda, Planned};
 use tokenformer_train::Result;
 
 /// Makes a device that computes in a precision on the given number of threads, one per core if none are given; `at` is
@@ -56,7 +57,11 @@ fn cuda(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
         None => 0,
         Some(at) => at.parse().map_err(|_| unknown(&format!("cuda:{at}")))?,
     };
-    let driver = Driver::open(ordinal).map_err(|missing| DeviceError::Unavailable {
+    let options = Options {
+        index: ordinal,
+        ..Options::default()
+    };
+    let driver = Driver::with(options).map_err(|missing| DeviceError::Unavailable {
         device: format!("cuda:{ordinal}"),
         reason: missing.to_string(),
     })?;
