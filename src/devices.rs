@@ -4,7 +4,8 @@ use crate::usage;
 use std::sync::Arc;
 use tokenformer_core::{Device, DeviceError, Precision};
 use tokenformer_cpu::Cpu;
-use tokenformer_cuda::{Cuda, Driver, Planned};
+use tokenformer_cuda::driver::{Driver, Options};
+use tokenformer_cuda::{Cuda, Planned};
 use tokenformer_train::Result;
 
 /// Makes a device that computes in a precision on the given number of threads, one per core if none are given; `at` is
@@ -40,6 +41,11 @@ pub fn open(
     }
 }
 
+/// Whether a name is that of a GPU.
+pub fn is_gpu(name: Option<&str>) -> bool {
+    name.is_some_and(|name| name.starts_with("cuda"))
+}
+
 fn unknown(name: &str) -> tokenformer_train::Error {
     let names: Vec<&str> = DEVICES.iter().map(|(name, _)| *name).collect();
     let help = "leave it out for the CPU; cuda:1 is the second GPU, and plans take cuda:80GiB";
@@ -51,7 +57,11 @@ fn cuda(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
         None => 0,
         Some(at) => at.parse().map_err(|_| unknown(&format!("cuda:{at}")))?,
     };
-    let driver = Driver::open(ordinal).map_err(|missing| DeviceError::Unavailable {
+    let options = Options {
+        index: ordinal,
+        ..Options::default()
+    };
+    let driver = Driver::with(options).map_err(|missing| DeviceError::Unavailable {
         device: format!("cuda:{ordinal}"),
         reason: missing.to_string(),
     })?;

@@ -10,7 +10,7 @@ fn has_driver(lab: &Lab) -> bool {
     let lines = doctor["cuda"].as_array().expect("what was found for CUDA");
     !lines.iter().any(|line| {
         line.as_str()
-            .is_some_and(|line| line.starts_with("driver:   not found"))
+            .is_some_and(|line| line.starts_with("driver: not found"))
     })
 }
 
@@ -36,7 +36,7 @@ fn what_is_missing_is_said() {
         fail(train(wrong), 2, &["--device", wrong, "cpu, cuda"]);
     }
     let doctor = succeed(lab.command(&["doctor"]));
-    assert!(doctor.out.contains("driver:   not found"), "{}", doctor.out);
+    assert!(doctor.out.contains("driver: not found"), "{}", doctor.out);
 }
 
 #[test]

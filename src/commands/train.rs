@@ -5,7 +5,7 @@ use super::{dataset, device_in, find_model, run_of, stop_flag};
 use crate::Failure;
 use crate::args::{TrainArgs, TrainingPrecision};
 use crate::ui::TrainingView;
-use crate::{outputs, shell};
+use crate::{devices, outputs, shell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::device::{Collective, Single};
@@ -27,7 +27,7 @@ pub fn run(args: &TrainArgs) -> std::result::Result<i32, Failure> {
 
 fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
     let mut sets = args.recipe.sets.clone();
-    if let Some(precision) = args.precision.map(precision) {
+    if let Some(precision) = args.precision.map(|asked| precision(asked, args)) {
         sets.push(format!("train.precision={}", precision));
     }
     let trunk = match &args.branch_from {
@@ -48,20 +48,24 @@ fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
         (None, "never") => Resume::Never,
         (None, path) => Resume::From(PathBuf::from(path)),
     };
-    if collective.rank() == 0 {
-        outputs::run_folder(&out)?;
-    }
     let device = device_in(
         &ranks::share(&args.compute),
         resolved.recipe.train.precision,
     )?;
+    if collective.rank() == 0 {
+        outputs::run_folder(&out)?;
+    }
     train_together(&resolved, &out, &resume, &device, collective).map(|_| ())
 }
 
 /// The precision that was asked for; says which one `auto` is, and why.
-fn precision(asked: TrainingPrecision) -> Precision {
+fn precision(asked: TrainingPrecision, args: &TrainArgs) -> Precision {
     match asked {
         TrainingPrecision::Named(precision) => precision,
+        TrainingPrecision::Auto if devices::is_gpu(args.compute.device.as_deref()) => {
+            errln!("note: --precision auto is bf16 here: tensor cores multiply it");
+            Precision::Bf16
+        }
         TrainingPrecision::Auto => {
             let recommended = tokenformer_cpu::recommended_precision();
             let name = recommended.precision.name();
