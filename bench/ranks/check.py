@@ -137,7 +137,7 @@ def same(run, whole, what):
 
 def bytes_part():
     say("== bytes: 1, 2 and 4 ranks, a growth in the middle ==")
-    for preset, steps, batch in [("nano", 10, 1), ("tiny", 6, 1)]:
+    for preset, steps, batch in [("nano", 8, 1), ("tiny", 4, 1)]:
         config = recipe(preset, preset, steps, 4, batch)
         one = fresh(f"{preset}-1")
         train(1, config, one)

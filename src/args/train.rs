@@ -53,7 +53,13 @@ pub struct TrainArgs {
     pub min_ratio: Option<f64>,
     /// Whether the processes that a launcher started (`mpirun -n 4 tokenformer train ...`) train together: `auto`, or `off` to
     /// train alone.
-    #[arg(long, value_name = "auto|off", value_parser = values::ranks(), default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "auto|off",
+        value_parser = values::ranks(),
+        default_value = "auto",
+        action = clap::ArgAction::Set
+    )]
     pub ranks: bool,
     /// Precision of products, instead of the recipe's `train.precision`.
     #[arg(long, value_name = "P", value_parser = values::training_precision())]

@@ -23,7 +23,8 @@ impl Trainer<'_> {
         );
         let micro_batches = self.recipe.train.accumulate;
         let rounds = micro_batches.div_ceil(world);
-        let mut leaves = Leaves::new(micro_batches);
+        // One process adds up in place, and allocates nothing.
+        let mut leaves = (self.reducer.as_ref()).map(|_| Leaves::new(micro_batches));
         let mut sum: Option<Nats> = None;
         for round in 0..rounds {
             if round > 0 && self.is_stopped(stop)? {
@@ -40,12 +41,12 @@ impl Trainer<'_> {
                 }
             }
             let nats = self.micro_batch(leaf, (round, rounds))?;
-            match &self.reducer {
+            match &mut leaves {
                 None => sum = Some(sum.map_or(nats, |sum| sum.and(nats))),
-                Some(_) => leaves.note(leaf, nats, self.gradients.take_score_sums()?),
+                Some(leaves) => leaves.note(leaf, nats, self.gradients.take_score_sums()?),
             }
         }
-        let Some(reducer) = &mut self.reducer else {
+        let (Some(reducer), Some(leaves)) = (&mut self.reducer, leaves) else {
             return Ok(sum);
         };
         reducer.finish(&mut self.gradients)?;

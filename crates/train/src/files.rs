@@ -291,13 +291,19 @@ pub fn send_checkpoint(now: &Snapshot<'_>) -> Result<()> {
     if !now.optimizer.is_sharded() {
         return Ok(());
     }
+    let mut arrays = Vec::new();
     for param in now.model.params().into_iter().filter(|p| p.trainable()) {
         let Some(found) = now.optimizer.moments(param) else {
             continue;
         };
-        for buffer in [&found.m, &found.v] {
-            sharded(now, param, buffer).each_chunk(&mut |_| Ok(()))?;
+        for (part, buffer) in [("m", &found.m), ("v", &found.v)] {
+            arrays.push((format!("{}.{part}", param.name()), param, buffer));
         }
+    }
+    // Arrays of one type lie in a file in the order of their names.
+    arrays.sort_by(|a, b| a.0.cmp(&b.0));
+    for (_, param, buffer) in arrays {
+        sharded(now, param, buffer).each_chunk(&mut |_| Ok(()))?;
     }
     Ok(())
 }
