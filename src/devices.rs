@@ -74,7 +74,8 @@ pub fn planned(name: Option<&str>, precision: Precision) -> Option<(u64, Arc<dyn
     let bytes = size.parse::<u32>().ok().filter(|gib| *gib > 0)?;
     let bytes = u64::from(bytes) << 30;
     let gpu = Planned::new(format!("a GPU of {size} GiB"), usize::try_from(bytes).ok()?);
-    Some((bytes, Cuda::new(Arc::new(gpu), precision)))
+    let device: Arc<dyn Device> = Cuda::new(Arc::new(gpu), precision);
+    Some((bytes, device))
 }
 
 /// Emulated threads run in the order that the number after the colon chooses.

@@ -176,6 +176,8 @@ fn gradients_of_vision_models() {
                 pool,
             }),
             vocab: 7,
+            // It follows from the input.
+            context: ModelSpec::default().context,
             causal: false,
             positions: Positions::Learned,
             head: HeadKind::Untied,
