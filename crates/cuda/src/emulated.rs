@@ -38,7 +38,8 @@ static RUNNING: Mutex<()> = Mutex::new(());
 
 /// Bytes after every allocation that no kernel may change.
 const GUARD: usize = 64;
-const GUARD_BYTE: u8 = 0xa5;
+/// NaN in every type, so that a read beyond the end is noticed as well.
+const GUARD_BYTE: u8 = 0xff;
 /// New memory holds NaN in every type.
 const POISON: u8 = 0xff;
 const ALIGNMENT: usize = 256;
@@ -109,7 +110,7 @@ impl Emulated {
         // SAFETY: that library exports the function with this type.
         let launch: LaunchFn =
             *unsafe { library.get(b"tokenformer_emulated_launch\0") }.map_err(bad)?;
-        Ok(Self::with(seed, launch, Some(library), 0))
+        Ok(Self::with(seed, launch, Some(library), GUARD))
     }
 
     fn with(
@@ -126,6 +127,12 @@ impl Emulated {
             total: Self::DEFAULT_MEMORY,
             blocks: Mutex::default(),
         }
+    }
+
+    /// Without bytes after allocations: for a sanitizer, which notices what is beyond the end itself.
+    pub fn without_guards(mut self) -> Self {
+        self.guard = 0;
+        self
     }
 
     /// With this many bytes of memory.

@@ -20,6 +20,7 @@ pub fn gpu(order: u32) -> Option<Emulated> {
         None => Emulated::new(order),
     };
     match gpu {
+        Ok(gpu) if std::env::var_os("ASAN_OPTIONS").is_some() => Some(gpu.without_guards()),
         Ok(gpu) => Some(gpu),
         Err(error) if std::env::var_os(LIBRARY).is_none() => {
             println!("skipped: {error}");
