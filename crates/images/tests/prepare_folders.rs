@@ -217,20 +217,6 @@ fn links_in_circles_and_to_nowhere_are_listed() {
     );
 }
 
-#[test]
-fn more_classes_than_labels_can_have_are_refused() {
-    let scratch = tempfile::tempdir().unwrap();
-    let dir = scratch.path().join("tree");
-    for class in 0..65_536 {
-        fs::create_dir_all(dir.join(class.to_string())).unwrap();
-    }
-    let error = refused(&dir, &SourceOptions::default());
-    assert!(
-        error.contains("too many classes\n  expected: at most 65535 classes\n  got:      65536"),
-        "{error}"
-    );
-}
-
 /// A folder that cannot be read would hide pictures, so it is an error and not a note.
 #[cfg(unix)]
 #[test]
