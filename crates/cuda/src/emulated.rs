@@ -38,8 +38,9 @@ static RUNNING: Mutex<()> = Mutex::new(());
 
 /// Bytes after every allocation that no kernel may change.
 const GUARD: usize = 64;
-/// NaN in every type, so that a read beyond the end is noticed as well.
-const GUARD_BYTE: u8 = 0xff;
+/// What guards hold, again and again: a signalling NaN in every type. A read beyond the end is noticed, and so is a result
+/// of arithmetic that is written there, since that makes a NaN quiet and with it another number.
+const GUARD_BYTES: [u8; 2] = [0xa5, 0x7f];
 /// New memory holds NaN in every type.
 const POISON: u8 = 0xff;
 const ALIGNMENT: usize = 256;
@@ -153,7 +154,11 @@ impl Emulated {
     fn guard_is_whole(&self, at: u64, bytes: usize) -> bool {
         // SAFETY: the allocation has `guard` bytes after its `bytes`.
         let guard = unsafe { std::slice::from_raw_parts((at as *const u8).add(bytes), self.guard) };
-        guard.iter().all(|byte| *byte == GUARD_BYTE)
+        let expected = GUARD_BYTES.iter().cycle().skip(bytes % 2);
+        guard
+            .iter()
+            .zip(expected)
+            .all(|(byte, whole)| byte == whole)
     }
 
     fn check_guards(&self, operation: &str) -> Result<()> {
@@ -191,7 +196,10 @@ impl Gpu for Emulated {
         // SAFETY: both regions are inside of the new allocation.
         unsafe {
             at.write_bytes(POISON, bytes);
-            at.add(bytes).write_bytes(GUARD_BYTE, self.guard);
+            let pattern = GUARD_BYTES.iter().cycle().skip(bytes % 2);
+            for (i, byte) in pattern.take(self.guard).enumerate() {
+                at.add(bytes + i).write(*byte);
+            }
         }
         blocks.insert(at as u64, bytes);
         Ok(Address(at as u64))
