@@ -21,7 +21,7 @@ pub fn run(input: &[u8]) {
     bounded(input, 40 * MIB, || match decode(input, &options) {
         Ok(picture) => {
             let pixels = picture.width() as u64 * picture.height() as u64;
-            assert!(pixels >= 1 && pixels <= MAX_PIXELS);
+            assert!((1..=MAX_PIXELS).contains(&pixels));
             let bytes = pixels as usize * picture.channels();
             assert_eq!(picture.pixels().len(), bytes);
             assert!(dimensions(input).is_ok());

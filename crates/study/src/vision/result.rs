@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 16 << 20;
 /// The numbers of a finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VisionResult {
-    /// [`FORMAT`].
+    /// `FORMAT`.
     pub format: u32,
     /// Hash of everything that decides the run.
     pub key: String,
