@@ -1,4 +1,4 @@
-//! AdamW over the parameters of a model, with gradient clipping.
+//! AdamW over the parameters of a model, with gradient clipping; moments are on every rank, or on one rank for each array.
 
 use crate::error::Result;
 use crate::exchange::share_arrays;

@@ -3,6 +3,8 @@
 //! A model directory holds `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`; a
 //! checkpoint is a model directory with `optimizer.safetensors` and `state.json`, so every verb that reads a
 //! model also reads a checkpoint.
+//!
+//! The file is long because what is written and what reads it back, on one rank or several, are kept side by side.
 
 mod state;
 
