@@ -1,4 +1,6 @@
 //! AdamW over the parameters of a model, with gradient clipping; moments are on every rank, or on one rank for each array.
+//!
+//! The file is long because both ways share the norms, the clipping and the order of the steps.
 
 use crate::error::Result;
 use crate::exchange::share_arrays;

@@ -241,23 +241,31 @@ impl Results {
         if self.found.contains_key(&result.key) {
             return Ok(());
         }
-        std::fs::create_dir_all(&self.own).map_err(|source| Error::Io {
-            action: "make the folder of results",
-            path: self.own.clone(),
-            source,
-            help: "check the permissions, or choose another --out",
-        })?;
-        let mut text = serde_json::to_string(&result).map_err(|e| Error::Damaged {
-            path: self.own.clone(),
-            problem: format!("a result cannot be written: {e}"),
-            help: "its run has diverged".into(),
-        })?;
-        text.push('\n');
-        let path = self.own.join(format!("{}.json", result.key));
-        tokenformer_store::write_atomic(&path, text.as_bytes())?;
+        write_result(&self.own, &result.key, &result)?;
         self.found.insert(result.key.clone(), result);
         Ok(())
     }
+}
+
+/// Writes the result of a run as `KEY.json` into a folder, which is made if it is not there.
+///
+/// # Errors
+/// If the file cannot be written, or a number is not finite.
+pub(crate) fn write_result(folder: &Path, key: &str, result: &impl Serialize) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+        action: "make the folder of results",
+        path: folder.to_owned(),
+        source,
+        help: "check the permissions, or choose another --out",
+    })?;
+    let mut text = serde_json::to_string(result).map_err(|e| Error::Damaged {
+        path: folder.to_owned(),
+        problem: format!("a result cannot be written: {e}"),
+        help: "its run has diverged".into(),
+    })?;
+    text.push('\n');
+    let path = folder.join(format!("{key}.json"));
+    Ok(tokenformer_store::write_atomic(&path, text.as_bytes())?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! A GPU of NVIDIA's. Its libraries are opened at run time, so that the program is built and starts without them; what
 //! is missing is said by [`OpenError`]. Kernels are compiled by NVRTC when they are first used, and cached on disk.
+//!
+//! The file is long because all calls of the driver, whose arguments are raw addresses, are in one place.
 
 mod compile;
 mod error;

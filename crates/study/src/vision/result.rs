@@ -1,5 +1,6 @@
 //! The result of a run on pictures: a small file of numbers, named by the run's key.
 
+use crate::result::write_result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -131,20 +132,7 @@ impl VisionResults {
     /// # Errors
     /// If the file cannot be written.
     pub fn add(&mut self, result: VisionResult) -> Result<()> {
-        std::fs::create_dir_all(&self.folder).map_err(|source| Error::Io {
-            action: "make the folder of results",
-            path: self.folder.clone(),
-            source,
-            help: "check the permissions, or choose another --out",
-        })?;
-        let mut text = serde_json::to_string(&result).map_err(|e| Error::Damaged {
-            path: self.folder.clone(),
-            problem: format!("a result cannot be written: {e}"),
-            help: "its run has diverged".into(),
-        })?;
-        text.push('\n');
-        let path = self.folder.join(format!("{}.json", result.key));
-        tokenformer_store::write_atomic(&path, text.as_bytes())?;
+        write_result(&self.folder, &result.key, &result)?;
         self.found.insert(result.key.clone(), result);
         Ok(())
     }
