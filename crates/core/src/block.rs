@@ -37,7 +37,18 @@ pub(crate) struct Attend {
 impl Attend {
     /// Queries and keys with their rotary positions, the first of each sequence at position `first`; values as they are.
     pub fn turn(&self, g: &mut Graph<'_>, qkv: [Tensor; 3], first: usize) -> Result<[Tensor; 3]> {
-        let Some(table) = &self.rotary else {
+        self.turn_by(g, qkv, self.rotary.as_ref(), first)
+    }
+
+    /// As [`Attend::turn`], by this table.
+    pub fn turn_by(
+        &self,
+        g: &mut Graph<'_>,
+        qkv: [Tensor; 3],
+        table: Option<&Arc<RotaryTable>>,
+        first: usize,
+    ) -> Result<[Tensor; 3]> {
+        let Some(table) = table else {
             return Ok(qkv);
         };
         let [q, k, v] = qkv;

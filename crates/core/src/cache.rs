@@ -4,9 +4,8 @@ use crate::block::Attend;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::tensor::Tensor;
-use std::ops::Range;
 use std::sync::Arc;
-use tokenformer_device::{self as device, Device, Role, Temp};
+use tokenformer_device::{self as device, CachedSequence, Device, Role, RotaryTable, Temp};
 
 /// Keys and values of the positions seen so far, `[B, capacity, D]` each, for every block.
 #[derive(Debug)]
@@ -50,8 +49,10 @@ impl Past for LayerCache<'_> {
 
 /// The rows of sequences of different lengths, each with a separate cache.
 pub(crate) struct EachCache<'a> {
-    /// A cache of one sequence, and which rows are the sequence's.
-    pub sequences: Vec<(LayerCache<'a>, Range<usize>)>,
+    /// A cache of one sequence, and how many rows are the sequence's.
+    pub sequences: Vec<(LayerCache<'a>, usize)>,
+    /// The rotary table at the position of each row.
+    pub rotary: Option<&'a Arc<RotaryTable>>,
 }
 
 impl Past for EachCache<'_> {
@@ -64,22 +65,15 @@ impl Past for EachCache<'_> {
         if let [(cache, _)] = &mut self.sequences[..] {
             return cache.attend(g, how, qkv);
         }
-        let width = qkv[0].width();
-        let spans: Vec<_> = self
-            .sequences
-            .iter()
-            .map(|(_, span)| span.clone())
+        let qkv = how.turn_by(g, qkv, self.rotary, 0)?;
+        let mut sequences: Vec<_> = (self.sequences.iter_mut())
+            .map(|(cache, queries)| CachedSequence {
+                queries: *queries,
+                seen: cache.seen,
+                cache: cache.kv.each_mut().map(|kv| &mut **kv),
+            })
             .collect();
-        let [q, k, v] = qkv;
-        let mut parts = Vec::with_capacity(spans.len());
-        let mut split = |x: Tensor| g.split_rows(&x, &spans);
-        let (q, k, v) = (split(q)?, split(k)?, split(v)?);
-        for ((cache, _), ((q, k), v)) in
-            (self.sequences.iter_mut()).zip(q.into_iter().zip(k).zip(v))
-        {
-            parts.push(cache.attend(g, how, [q, k, v])?);
-        }
-        g.join_rows(&parts, width)
+        g.attention_each(qkv, how.heads, &mut sequences)
     }
 }
 

@@ -96,7 +96,7 @@ impl Sampling {
     }
 }
 
-/// Number of tokens that are put in order at a time.
+/// Number of tokens that are put in order without looking for a smaller part first.
 const ORDERED: usize = 64;
 
 /// Chooses tokens from logits.
@@ -106,6 +106,7 @@ pub struct Sampler {
     rng: ChaCha8Rng,
     bias: Vec<(u32, f32)>,
     candidates: Vec<(f32, u32)>,
+    around: Vec<(f32, u32)>,
 }
 
 impl Sampler {
@@ -121,6 +122,7 @@ impl Sampler {
             rng,
             bias: Vec::new(),
             candidates: Vec::new(),
+            around: Vec::new(),
         })
     }
 
@@ -173,13 +175,13 @@ impl Sampler {
         }
         if s.min_p > 0.0 || s.top_p < 1.0 {
             let least = f64::from(s.top_p) * total;
-            let (kept, mass) = likeliest(found, |mass| mass >= least);
-            found.truncate(kept);
-            total = mass;
+            if let Some((last, mass)) = likeliest(found, &mut self.around, |mass| mass >= least) {
+                found.retain(|f| order(f, &last).is_le());
+                total = mass;
+            }
         }
         let at = self.rng.next_u64() as f64 / (u64::MAX as f64 + 1.0) * total;
-        let (place, _) = likeliest(found, |mass| mass > at);
-        found[..place].last().map_or(0, |f| f.1)
+        likeliest(found, &mut self.around, |mass| mass > at).map_or(0, |((_, token), _)| token)
     }
 }
 
@@ -188,35 +190,58 @@ fn order(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// How many of the likeliest of some weights with their tokens have a sum that is enough, and this sum; all if none is. They
-/// become the first of `found`, and the least likely of them is the last. The time is in proportion to the number of
-/// tokens, for nothing is put in order but what lies around the place.
-fn likeliest(found: &mut [(f32, u32)], is_enough: impl Fn(f64) -> bool) -> (usize, f64) {
-    let sum = |part: &[(f32, u32)]| part.iter().map(|f| f64::from(f.0)).sum::<f64>();
-    let (mut count, mut mass) = (0, 0.0f64);
-    let mut rest = found;
-    // Usually few tokens are enough; if not, each part is halved.
-    let mut first = ORDERED;
+/// Lower bits of a weight that its bucket does not depend on: a bucket has all weights with some exponent and some first
+/// three bits of the mantissa.
+const BUCKET_BITS: u32 = 20;
+
+/// Bucket of a weight; likelier tokens are in higher ones.
+fn bucket(weight: f32) -> usize {
+    (weight.to_bits() >> BUCKET_BITS) as usize
+}
+
+/// The least likely of those likeliest tokens whose weights have a sum that is enough, and this sum; the least likely of all
+/// if no sum is, and `None` if there is no token. The time is in proportion to the number of tokens, for nothing is put in
+/// order but what lies around the place, which is copied to `around`.
+fn likeliest(
+    found: &[(f32, u32)],
+    around: &mut Vec<(f32, u32)>,
+    is_enough: impl Fn(f64) -> bool,
+) -> Option<((f32, u32), f64)> {
+    let mut sums = vec![0.0f64; 1 << (u32::BITS - BUCKET_BITS)];
+    for &(weight, _) in found {
+        sums[bucket(weight)] += f64::from(weight);
+    }
+    let last = found.iter().map(|f| bucket(f.0)).min()?;
+    let (mut place, mut mass) = (sums.len() - 1, 0.0f64);
+    while place > last && !is_enough(mass + sums[place]) {
+        mass += sums[place];
+        place -= 1;
+    }
+    around.clear();
+    around.extend(found.iter().filter(|f| bucket(f.0) == place));
+    let mut rest = &mut around[..];
     while rest.len() > ORDERED {
-        rest.select_nth_unstable_by(first, order);
-        let (likelier, others) = std::mem::take(&mut rest).split_at_mut(first);
-        let more = mass + sum(likelier);
-        if is_enough(more) {
-            rest = likelier;
+        let half = rest.len() / 2;
+        rest.select_nth_unstable_by(half, order);
+        let (likelier, others) = std::mem::take(&mut rest).split_at_mut(half);
+        let more = mass + likelier.iter().map(|f| f64::from(f.0)).sum::<f64>();
+        rest = if is_enough(more) {
+            likelier
         } else {
-            (count, mass) = (count + likelier.len(), more);
-            rest = others;
-        }
-        first = rest.len() / 2;
+            mass = more;
+            others
+        };
     }
     rest.sort_unstable_by(order);
-    for &(weight, _) in rest.iter() {
-        (count, mass) = (count + 1, mass + f64::from(weight));
+    let mut found = None;
+    for &token in rest.iter() {
+        mass += f64::from(token.0);
+        found = Some((token, mass));
         if is_enough(mass) {
             break;
         }
     }
-    (count, mass)
+    found
 }
 
 /// A sequence being continued.

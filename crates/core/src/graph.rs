@@ -19,7 +19,9 @@ use crate::site::Site;
 use crate::tensor::{Tensor, Var};
 use std::ops::Range;
 use std::sync::Arc;
-use tokenformer_device::{Buffer, Device, Result, Role, RotaryTable, SharedTemp, Temp};
+use tokenformer_device::{
+    Buffer, CachedSequence, Device, Result, Role, RotaryTable, SharedTemp, Temp,
+};
 
 pub(crate) use crate::ops::SiteWeights;
 pub use crate::ops::{LossTargets, OutputHead};
@@ -500,6 +502,44 @@ impl<'m> Graph<'m> {
         ops::attention_cached(&mut self.rec, qkv, heads, seen, capacity, cache)
     }
 
+    /// Causal attention of the new rows `[1, R, H·C]` of several sequences, one after the other, to a cache of each. The new
+    /// keys and values are stored in them first.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// In a training graph: a cache has no gradient.
+    pub fn attention_each(
+        &mut self,
+        qkv: [Tensor; 3],
+        heads: usize,
+        sequences: &mut [CachedSequence<'_>],
+    ) -> Result<Tensor> {
+        assert!(self.tape.is_none(), "a cache is used in inference only");
+        ops::attention_each(&mut self.rec, qkv, heads, sequences)
+    }
+
+    /// The rows of a rotary table at these positions, in inference.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn rotary_at(&mut self, table: &RotaryTable, positions: &[u32]) -> Result<RotaryTable> {
+        let device = &*self.rec.device;
+        let index = Temp::indices(&self.rec.device, positions)?;
+        let half = table.dims / 2;
+        let rows = |all: &Buffer| {
+            let mut rows = device.alloc(positions.len() * half, Role::Weight)?;
+            device.gather_rows(all, &index, half, &mut rows)?;
+            Ok(rows)
+        };
+        Ok(RotaryTable {
+            dims: table.dims,
+            cos: rows(&table.cos)?,
+            sin: rows(&table.sin)?,
+        })
+    }
+
     /// `a + b`, in the memory of `a` if nothing else needs it.
     ///
     /// # Errors
@@ -532,30 +572,6 @@ impl<'m> Graph<'m> {
             g.note(op.map(Node::Add));
             Ok(y)
         })
-    }
-
-    /// Each span of rows of `x` `[1, R, D]` as a separate value, in inference: `[1, n, D]`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    ///
-    /// # Panics
-    /// In a training graph: the parts have no gradient.
-    pub fn split_rows(&mut self, x: &Tensor, spans: &[Range<usize>]) -> Result<Vec<Tensor>> {
-        assert!(self.tape.is_none(), "rows are split in inference only");
-        ops::split_rows(&mut self.rec, x, spans)
-    }
-
-    /// The rows of `parts`, each `[1, n, width]`, one after the other, in inference: `[1, R, width]`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    ///
-    /// # Panics
-    /// In a training graph: the whole has no gradient.
-    pub fn join_rows(&mut self, parts: &[Tensor], width: usize) -> Result<Tensor> {
-        assert!(self.tape.is_none(), "rows are joined in inference only");
-        ops::join_rows(&mut self.rec, parts, width)
     }
 
     /// Rows `index` of `x`: `[index.len(), 1, D]`.

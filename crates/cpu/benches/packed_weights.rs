@@ -20,7 +20,7 @@ fn main() {
     let floats: Vec<f32> = (0..k * n).map(|i| (i % 251) as f32 - 125.0).collect();
     for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
         let weights = PackedWeights::new(&mut exec, format, Mat::new(&floats, n, k).t());
-        for rows in [1, 2, 4, 64] {
+        for rows in [1, 2, 4, 8, 16, 32, 64] {
             let x = vec![0.5; rows * k];
             let mut y = vec![0.0; rows * n];
             let mut times: Vec<f64> = (0..7)

@@ -116,37 +116,89 @@ pub fn forward(
     o: &mut [f32],
     log_sums: Option<&mut [f32]>,
 ) {
-    check(&dims, [q, k, v]);
     assert_eq!(o.len(), q.len());
-    let (d, c) = (dims.width(), dims.channels);
-    let o = Disjoint::new(o);
     let log_sums = log_sums.map(|log_sums| {
         assert_eq!(log_sums.len(), dims.stats_len());
         Disjoint::new(log_sums)
     });
-    // A task takes some blocks of one head, for which it packs the keys and values once.
-    let blocks = Pieces::new(dims.queries, QUERY_BLOCK);
-    let heads = dims.batch * dims.heads;
+    run(exec, &[(dims, [q, k, v])], o, log_sums);
+}
+
+/// As [`forward`] for several sequences or batches: sizes, queries, keys and values of each; their rows follow each other in
+/// `o`. All of them share one run of the pool.
+pub fn forward_each(exec: &mut Exec<'_>, parts: &[(AttentionDims, [&[f32]; 3])], o: &mut [f32]) {
+    assert_eq!(o.len(), parts.iter().map(|(_, [q, ..])| q.len()).sum());
+    run(exec, parts, o, None);
+}
+
+/// How one attention is divided: a task takes some blocks of queries of one head, for which it packs the keys and values
+/// once.
+struct Cut {
+    dims: AttentionDims,
+    blocks: Pieces,
+    groups: Pieces,
+    /// Number of its first task.
+    first: usize,
+    /// Where its output begins.
+    start: usize,
+}
+
+fn run(
+    exec: &mut Exec<'_>,
+    parts: &[(AttentionDims, [&[f32]; 3])],
+    o: &mut [f32],
+    log_sums: Option<Disjoint<'_, f32>>,
+) {
+    let heads: usize = parts.iter().map(|(d, _)| d.batch * d.heads).sum();
     let wanted = (TASKS * exec.pool.threads()).div_ceil(heads.max(1));
-    let groups = Pieces::new(blocks.count(), blocks.count().div_ceil(wanted).max(1));
-    let block_len = QUERY_BLOCK.min(dims.queries) * dims.keys;
-    let lines = Factors::lines(&dims);
-    let scratch_len = block_len + SCRATCH + (lines + 1) * LINE;
-    exec.run(heads * groups.count(), scratch_len, |task, scratch| {
-        let (at_head, group) = (task / groups.count(), task % groups.count());
+    let (mut count, mut start, mut p_len, mut lines) = (0, 0, 0, 0);
+    let mut cuts = Vec::with_capacity(parts.len());
+    for (dims, qkv) in parts {
+        check(dims, *qkv);
+        let blocks = Pieces::new(dims.queries, QUERY_BLOCK);
+        let groups = Pieces::new(blocks.count(), blocks.count().div_ceil(wanted).max(1));
+        p_len = p_len.max(QUERY_BLOCK.min(dims.queries) * dims.keys);
+        lines = lines.max(Factors::lines(dims));
+        let tasks = dims.batch * dims.heads * groups.count();
+        cuts.push(Cut {
+            dims: *dims,
+            blocks,
+            groups,
+            first: count,
+            start,
+        });
+        count += tasks;
+        start += qkv[0].len();
+    }
+    let o = Disjoint::new(o);
+    let scratch_len = p_len + SCRATCH + (lines + 1) * LINE;
+    exec.run(count, scratch_len, |task, scratch| {
+        let part = cuts.partition_point(|cut| cut.first <= task) - 1;
+        let Cut {
+            dims,
+            blocks,
+            groups,
+            first,
+            start,
+        } = &cuts[part];
+        let [q, k, v] = parts[part].1;
+        let (d, c) = (dims.width(), dims.channels);
+        let (at_head, group) = (
+            (task - first) / groups.count(),
+            (task - first) % groups.count(),
+        );
         let (b, h) = (at_head / dims.heads, at_head % dims.heads);
-        let (p, scratch) = scratch.split_at_mut(block_len);
+        let (p, scratch) = scratch.split_at_mut(p_len);
         let (work, scratch) = scratch.split_at_mut(SCRATCH);
         // Of a group's blocks, the last one sees most.
         let last = blocks.range(groups.range(group).end - 1).end - 1;
-        let [keys, values] =
-            [k, v].map(|kv| head(&dims, kv, b, h).row_block(0, dims.visible(last)));
-        let factors = Factors::new(&dims, keys, values, lines_in(scratch));
+        let [keys, values] = [k, v].map(|kv| head(dims, kv, b, h).row_block(0, dims.visible(last)));
+        let factors = Factors::new(dims, keys, values, lines_in(scratch));
         for rows in groups.range(group).map(|block| blocks.range(block)) {
             let seen = dims.visible(rows.end - 1);
             let p = &mut p[..rows.len() * seen];
-            let start = (b * dims.queries + rows.start) * d + h * c;
-            let q = Mat::strided(&q[start..], rows.len(), c, d);
+            let at = (b * dims.queries + rows.start) * d + h * c;
+            let q = Mat::strided(&q[at..], rows.len(), c, d);
             factors.scores(p, q, seen, dims.scale(), work);
             for (i, p) in rows.clone().zip(p.chunks_exact_mut(seen)) {
                 let log_sum = softmax(p, dims.visible(i));
@@ -159,7 +211,7 @@ pub fn forward(
             }
             let p = Mat::new(p, rows.len(), seen);
             // SAFETY: each task owns the columns of its head in its rows, and `o` has all columns of all rows.
-            unsafe { factors.output((o.pointer(start), d), p, work) };
+            unsafe { factors.output((o.pointer(start + at), d), p, work) };
         }
     });
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Random, bits, cases};
+use proptest::collection::vec;
 use proptest::prelude::*;
 use std::sync::Arc;
 use tokenformer_cpu::Cpu;
@@ -103,6 +104,13 @@ proptest! {
         f32_suite().self_attention(dims, seed);
         let keys = queries + older;
         f32_suite().attention_on_a_cache(AttentionDims { keys, key_stride: keys + 3, ..dims }, seed);
+    }
+
+    #[test]
+    fn attention_of_several(
+        sequences in vec((1..40usize, 0..50usize), 1..6), heads in 1..4usize, channels in 1..40usize, seed in any::<u64>(),
+    ) {
+        f32_suite().attention_of_several(&sequences, heads, channels, seed);
     }
 }
 

@@ -1,6 +1,6 @@
 // CUDA C++ on one CPU thread. Every CUDA thread of a block is a fiber; __syncthreads, warp shuffles, ldmatrix and mma
 // are meeting points. What the emulator makes visible:
-//   * shared memory is NaN before each block, so a read of what was not written is noticed;
+//   * shared memory is NaN or large before each block, so a read of what was not written is noticed;
 //   * a cp.async lands only at its wait, so a missing wait reads NaN;
 //   * fibers run in an order that a seed chooses, so a missing barrier changes results;
 //   * a barrier that not all threads reach is an error;
@@ -141,8 +141,10 @@ DEV void fail(const char* what) {
 
 static bool run_block(unsigned seed, std::mt19937& random) {
   unsigned n = block_dim.x * block_dim.y * block_dim.z;
-  if (__start_emu_shared) memset(__start_emu_shared, 0xff, __stop_emu_shared - __start_emu_shared);
-  std::fill(dynamic_shared.begin(), dynamic_shared.end(), (char)0xff);
+  // NaN; and in one order a large number, because a maximum ignores NaN.
+  int poison = seed == 1 ? 0x7f : 0xff;
+  if (__start_emu_shared) memset(__start_emu_shared, poison, __stop_emu_shared - __start_emu_shared);
+  std::fill(dynamic_shared.begin(), dynamic_shared.end(), (char)poison);
   if (fibers.size() < n) fibers.resize(n);
   warps.assign((n + 31) / 32, Warp());
   block = Meeting();
@@ -162,19 +164,32 @@ static bool run_block(unsigned seed, std::mt19937& random) {
   static std::vector<int> order;
   order.resize(n);
   for (unsigned i = 0; i < n; i++) order[i] = seed == 1 ? (int)(n - 1 - i) : (int)i;
-  for (;;) {
-    if (seed > 1) std::shuffle(order.begin(), order.end(), random);
-    u64 before = progress;
-    bool all = true;
-    for (int i : order) {
-      Fiber& f = fibers[i];
-      if (f.done) continue;
-      all = false;
-      if (f.waits && f.waits->turn == f.turn) continue;
+  // Gives a turn to each of the threads `order[begin..end]` that does not wait; false if there is none.
+  auto turn = [](unsigned begin, unsigned end) {
+    bool ran = false;
+    for (unsigned at = begin; at < end; at++) {
+      Fiber& f = fibers[order[at]];
+      if (f.done || (f.waits && f.waits->turn == f.turn)) continue;
       f.waits = nullptr;
       current = &f;
+      ran = true;
       switch_to(scheduler, f.context);
     }
+    return ran;
+  };
+  for (;;) {
+    u64 before = progress;
+    if (seed > 1) {
+      std::shuffle(order.begin(), order.end(), random);
+      turn(0, n);
+    } else {
+      for (unsigned begin = 0, end; begin < n; begin = end) {
+        for (end = begin + 1; end < n && order[end] / 32 == order[begin] / 32;) end++;
+        while (turn(begin, end)) {}
+      }
+    }
+    bool all = true;
+    for (unsigned i = 0; i < n; i++) all = all && fibers[i].done;
     if (all) return problem.empty();
     if (progress == before) {
       fail("a barrier that not all threads reach");
@@ -183,7 +198,8 @@ static bool run_block(unsigned seed, std::mt19937& random) {
   }
 }
 
-// Orders of threads: 0 ascending, 1 descending, others shuffled anew in every round.
+// Orders of threads: 0 ascending and 1 descending, a warp as far as the next barrier of the block before the next warp;
+// others shuffled anew in every round, in which each thread goes as far as the next barrier of its warp or block.
 static bool launch(const unsigned* grid, const unsigned* threads, size_t shared, unsigned seed,
                    const std::function<void()>& run) {
   grid_dim = {grid[0], grid[1], grid[2]};

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! A mutant is one change of one line: a barrier removed, a wait removed, `<=` for `<`, an index off by one, a fragment
-//! read from another lane. The emulated kernels are built with it as a library, on which the tests of the file run. Ends
-//! with exit code 1 if a mutant survives that is not in the list of changes that compute the same.
+//! read from another lane. The emulated kernels are built with it as a library, which traps at an index beyond a local
+//! array, and on which the tests of the file run. Ends with exit code 1 if a mutant survives that is not in the list of
+//! changes that compute the same.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,24 @@ const TESTS: &[(&str, &[(&str, &str)])] = &[
 /// Changes after which the kernels compute the same: the file, a part of the changed line and the three before it, the rule,
 /// and why.
 const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
+    (
+        "prelude.cuh",
+        "return a < b ? a : b;",
+        "<= for <",
+        "equal numbers are the same",
+    ),
+    (
+        "rows.cu",
+        "float sum = 0;\nif (column < width)",
+        "<= for <",
+        "the sum of the column beyond the edge is not written",
+    ),
+    (
+        "theta.cu",
+        "for (u32 i = threadIdx.x * 8; i < g.tokens; i += blockDim.x * 8) {",
+        "<= for <",
+        "eight numbers beyond the end are zeros, and are not written",
+    ),
     (
         "attention_rows.cu",
         "x += p[j] * load(v, key_at(s, start + j) + c);\nsum_of[c] = x;\n}\n__syncwarp();",
@@ -352,6 +371,8 @@ impl Trial<'_> {
                 "-shared",
                 "-fPIC",
                 "-fno-gnu-unique",
+                "-fsanitize=bounds",
+                "-fsanitize-undefined-trap-on-error",
             ])
             .args(left_out(batch[0].file))
             .args([

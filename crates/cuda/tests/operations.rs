@@ -4,6 +4,7 @@
 mod common;
 
 use common::suite;
+use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use tokenformer_device::{AttentionDims, Precision, Write};
@@ -88,6 +89,14 @@ proptest! {
         suite.self_attention(dims, seed);
         let keys = queries + older;
         suite.attention_on_a_cache(AttentionDims { keys, key_stride: keys + 3, ..dims }, seed);
+    }
+
+    #[test]
+    fn attention_of_several(
+        sequences in vec((1..40usize, 0..50usize), 1..6), heads in 1..4usize, channels in 1..40usize, seed in any::<u64>(),
+    ) {
+        let Some(suite) = f32_suite() else { return Ok(()) };
+        suite.attention_of_several(&sequences, heads, channels, seed);
     }
 }
 

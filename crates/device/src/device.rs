@@ -1,9 +1,9 @@
 //! The trait that a device implements.
 
 use crate::{
-    AdamStep, AttentionDims, Buffer, DeviceError, Handles, Head, KeptForNorm, LossGradient, Matmul,
-    Output, PackedMatrix, Result, Role, RotaryDims, RotaryTable, RowsToStore, SegmentGradient,
-    SiteDims, SiteRef, Targets, WeightFormat, Write,
+    AdamStep, AttentionDims, Buffer, CachedSequence, DeviceError, Handles, Head, KeptForNorm,
+    LossGradient, Matmul, Output, PackedMatrix, Result, Role, RotaryDims, RotaryTable, RowsToStore,
+    SegmentGradient, SiteDims, SiteRef, Targets, WeightFormat, Write,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -242,6 +242,17 @@ pub trait Device: Send + Sync + fmt::Debug {
         qkv: [&Buffer; 3],
         o: &mut Buffer,
         log_sums: Option<&mut Buffer>,
+    ) -> Result<()>;
+
+    /// Causal attention of several sequences of `heads` heads. Their rows of queries, keys and values follow each other in
+    /// `qkv` `[R, D]`, as those of the output do in `o` `[R, D]`. The new keys and values of each are added to its cache
+    /// first, and its queries see the positions up to theirs.
+    fn attention_each(
+        &self,
+        heads: usize,
+        qkv: [&Buffer; 3],
+        sequences: &mut [CachedSequence<'_>],
+        o: &mut Buffer,
     ) -> Result<()>;
 
     /// Gradients of self-attention (`key_stride = keys = queries`), replaced.

@@ -48,9 +48,9 @@ pub use collective::{Collective, Done, Pending, Single};
 pub use device::{Device, FusedSite, Usage};
 pub use error::{DeviceError, Result};
 pub use ops::{
-    Adam, AdamStep, AttentionDims, Head, KeptForNorm, LossGradient, Matmul, Operand, Output,
-    PackedMatrix, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, Targets, Write,
-    clip_factors,
+    Adam, AdamStep, AttentionDims, CachedSequence, Head, KeptForNorm, LossGradient, Matmul,
+    Operand, Output, PackedMatrix, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, Targets,
+    Write, clip_factors,
 };
 pub use precision::{Precision, UnknownPrecision, WeightFormat};
 pub use site::{NormSpan, Segment, SegmentGradient, Site, SiteDims, SiteRef, Theta};

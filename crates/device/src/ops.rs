@@ -208,6 +208,32 @@ impl AttentionDims {
     }
 }
 
+/// One of the sequences of [`Device::attention_each`](crate::Device::attention_each).
+#[derive(Debug)]
+pub struct CachedSequence<'a> {
+    /// New positions, each with a row of queries, keys and values.
+    pub queries: usize,
+    /// Positions that the cache already holds.
+    pub seen: usize,
+    /// Keys and values `[capacity, D]`.
+    pub cache: [&'a mut Buffer; 2],
+}
+
+impl CachedSequence<'_> {
+    /// Sizes of its attention, with heads of `channels`.
+    pub fn dims(&self, heads: usize, channels: usize) -> AttentionDims {
+        AttentionDims {
+            batch: 1,
+            queries: self.queries,
+            keys: self.seen + self.queries,
+            key_stride: self.cache[0].len() / (heads * channels),
+            heads,
+            channels,
+            causal: true,
+        }
+    }
+}
+
 /// Rows `[B·length, width]` to copy to positions `at..at + length` of a cache `[B, capacity, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowsToStore {

@@ -11,9 +11,9 @@ mod site;
 mod theta;
 
 use crate::{
-    Adam, AdamStep, AttentionDims, Buffer, Device, Handles, Head, KeptForNorm, LossGradient,
-    Matmul, Output, Result, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, SiteRef,
-    Targets, Usage, Write,
+    Adam, AdamStep, AttentionDims, Buffer, CachedSequence, Device, Handles, Head, KeptForNorm,
+    LossGradient, Matmul, Output, Result, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore,
+    SiteRef, Targets, Usage, Write,
 };
 use std::sync::Arc;
 
@@ -335,6 +335,30 @@ impl Device for Reference {
         put(Write::Replace, &found, o);
         if let Some(log_sums) = log_sums {
             put(Write::Replace, &found_sums, log_sums);
+        }
+        Ok(())
+    }
+
+    fn attention_each(
+        &self,
+        heads: usize,
+        [q, k, v]: [&Buffer; 3],
+        sequences: &mut [CachedSequence<'_>],
+        o: &mut Buffer,
+    ) -> Result<()> {
+        let rows: usize = sequences.iter().map(|s| s.queries).sum();
+        let (width, mut at) = (o.len() / rows.max(1), 0);
+        for sequence in sequences {
+            let dims = sequence.dims(heads, width / heads);
+            let new = at..at + sequence.queries * width;
+            let stored = sequence.seen * width..dims.keys * width;
+            for (from, cache) in [k, v].into_iter().zip(&mut sequence.cache) {
+                values_mut(cache)[stored.clone()].copy_from_slice(&values(from)[new.clone()]);
+            }
+            let [keys, all_values] = [0, 1].map(|i| values(sequence.cache[i]));
+            let (found, _) = attention(dims, [&values(q)[new.clone()], keys, all_values]);
+            values_mut(o)[new.clone()].copy_from_slice(&found);
+            at = new.end;
         }
         Ok(())
     }

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 use tokenformer_device::{
-    AdamStep, AttentionDims, Buffer, Collective, Device, DeviceError, Handles, Head, KeptForNorm,
-    LossGradient, Matmul, Operand, Output, PackedMatrix, Result, Role, RotaryDims, RotaryTable,
-    RowsToStore, Single, SiteRef, Targets, Temp, Usage, WeightFormat, Write,
+    AdamStep, AttentionDims, Buffer, CachedSequence, Collective, Device, DeviceError, Handles,
+    Head, KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix, Result, Role,
+    RotaryDims, RotaryTable, RowsToStore, Single, SiteRef, Targets, Temp, Usage, WeightFormat,
+    Write,
 };
 
 #[derive(Debug, Default)]
@@ -172,6 +173,16 @@ impl Device for Noop {
         _: [&Buffer; 3],
         _: &mut Buffer,
         _: Option<&mut Buffer>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn attention_each(
+        &self,
+        _: usize,
+        _: [&Buffer; 3],
+        _: &mut [CachedSequence<'_>],
+        _: &mut Buffer,
     ) -> Result<()> {
         Ok(())
     }

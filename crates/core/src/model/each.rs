@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::front::Front;
 use crate::graph::Graph;
 use crate::tensor::Tensor;
-use std::ops::Range;
+use std::sync::Arc;
 
 /// New tokens of a sequence.
 #[derive(Debug)]
@@ -52,11 +52,16 @@ impl Model {
             .map(|position| position as u32)
             .collect();
         let mut h = front.forward_at(g, &tokens, &positions)?;
-        let spans = spans(feeds);
+        let rotary = match &self.attend.rotary {
+            Some(table) if feeds.len() > 1 => Some(Arc::new(g.rotary_at(table, &positions)?)),
+            _ => None,
+        };
         for (b, block) in self.blocks.iter().enumerate() {
-            let caches = feeds.iter_mut().map(|feed| feed.cache.layer(b));
             let mut past = EachCache {
-                sequences: caches.zip(spans.iter().cloned()).collect(),
+                sequences: (feeds.iter_mut())
+                    .map(|feed| (feed.cache.layer(b), feed.tokens.len()))
+                    .collect(),
+                rotary: rotary.as_ref(),
             };
             h = block.forward(g, &self.attend, b, h, Some(&mut past))?;
         }
@@ -85,16 +90,4 @@ impl Model {
         }
         Ok(())
     }
-}
-
-/// Which rows are whose.
-fn spans(feeds: &[Feed<'_>]) -> Vec<Range<usize>> {
-    let mut end = 0;
-    (feeds.iter())
-        .map(|feed| {
-            let start = end;
-            end += feed.tokens.len();
-            start..end
-        })
-        .collect()
 }

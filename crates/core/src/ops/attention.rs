@@ -2,7 +2,7 @@
 
 use super::{Backward, Recorder};
 use crate::tensor::Tensor;
-use tokenformer_device::{AttentionDims, Result, RowsToStore, Temp};
+use tokenformer_device::{AttentionDims, CachedSequence, Result, RowsToStore, Temp};
 
 /// `softmax(Q·Kᵀ/√C)·V` per head.
 pub(crate) struct Attention {
@@ -115,4 +115,18 @@ pub(crate) fn attention_cached(
     rec.device
         .attention(dims, [&q.data, keys, values], &mut o, None)?;
     Ok(rec.tensor(o.share(), [batch, length, width]))
+}
+
+/// The new rows `[1, R, D]` of several sequences attend to the caches of their sequences.
+pub(crate) fn attention_each(
+    rec: &mut Recorder,
+    [q, k, v]: [Tensor; 3],
+    heads: usize,
+    sequences: &mut [CachedSequence<'_>],
+) -> Result<Tensor> {
+    let shape = q.shape();
+    let mut o = rec.temp(shape.iter().product())?;
+    rec.device
+        .attention_each(heads, [&q.data, &k.data, &v.data], sequences, &mut o)?;
+    Ok(rec.tensor(o.share(), shape))
 }

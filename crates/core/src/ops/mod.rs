@@ -16,11 +16,10 @@ mod loss;
 mod mean;
 mod pattention;
 mod rotary;
-mod rows;
 
 pub(crate) use add::Add;
 pub(crate) use assemble::Assemble;
-pub(crate) use attention::{Attention, attention_cached};
+pub(crate) use attention::{Attention, attention_cached, attention_each};
 pub(crate) use embed::{Embed, Select};
 pub(crate) use gelu::Gelu;
 pub(crate) use layer_norm::LayerNorm;
@@ -30,7 +29,6 @@ pub use loss::{LossTargets, OutputHead};
 pub(crate) use mean::Mean;
 pub(crate) use pattention::{Pattention, SiteWeights, pattention_group, site_weights};
 pub(crate) use rotary::Rotate;
-pub(crate) use rows::{join_rows, split_rows};
 
 use crate::gradients::{Finished, Gradients};
 use crate::param::Param;

@@ -22,9 +22,9 @@ use storage::{
     floats, floats_mut, halves, halves_mut, indices, indices_mut, packed, sums, sums_mut,
 };
 use tokenformer_device::{
-    Adam, AdamStep, AttentionDims, Buffer, Device, DeviceError, FusedSite, Handles, Head,
-    KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result, Role,
-    RotaryDims, RotaryTable, RowsToStore, SiteRef, Targets, Usage, WeightFormat, Write,
+    Adam, AdamStep, AttentionDims, Buffer, CachedSequence, Device, DeviceError, FusedSite, Handles,
+    Head, KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result,
+    Role, RotaryDims, RotaryTable, RowsToStore, SiteRef, Targets, Usage, WeightFormat, Write,
 };
 
 /// The processor. Results have the same bits for any number of threads.
@@ -460,6 +460,33 @@ impl Device for Cpu {
     ) -> Result<()> {
         let (o, log_sums) = (floats_mut(o), log_sums.map(floats_mut));
         self.exec(|exec| attention::forward(exec, dims, qkv.map(floats), o, log_sums))
+    }
+
+    fn attention_each(
+        &self,
+        heads: usize,
+        qkv: [&Buffer; 3],
+        sequences: &mut [CachedSequence<'_>],
+        o: &mut Buffer,
+    ) -> Result<()> {
+        let [q, k, v] = qkv.map(floats);
+        let rows: usize = sequences.iter().map(|s| s.queries).sum();
+        let (width, mut at) = (o.len() / rows.max(1), 0);
+        let mut parts = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
+            let dims = sequence.dims(heads, width / heads);
+            let new = at..at + sequence.queries * width;
+            at = new.end;
+            if !self.is_dry_run {
+                let stored = sequence.seen * width..dims.keys * width;
+                for (from, cache) in [k, v].into_iter().zip(&mut sequence.cache) {
+                    floats_mut(cache)[stored.clone()].copy_from_slice(&from[new.clone()]);
+                }
+            }
+            let [keys, values] = &sequence.cache;
+            parts.push((dims, [&q[new], floats(keys), floats(values)]));
+        }
+        self.exec(|exec| attention::forward_each(exec, &parts, floats_mut(o)))
     }
 
     fn attention_backward(

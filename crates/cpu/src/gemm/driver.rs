@@ -115,12 +115,31 @@ pub(super) struct Right {
     pub first: *const u32,
     /// Words from a part to the next.
     pub part: usize,
-    /// Words from a panel to the next one that is already in memory; `None` if it has yet to be made.
-    pub panel: Option<usize>,
     /// Words from an inner position to the next.
     pub word: usize,
     /// Factors of the columns; null if there are none.
     pub scales: *const [f32; PANEL],
+    /// Where the block comes from, if the next one can be prefetched from there.
+    pub memory: Option<Memory>,
+}
+
+/// The address of a block of B as it is stored: as the kernels read it, or narrower.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    pub first: *const u32,
+    /// Words from a part to the next.
+    pub part: usize,
+    /// Words from a panel to the next.
+    pub panel: usize,
+    /// Words of an inner position of a part.
+    pub position: usize,
+}
+
+/// Lines of B that will be read soon.
+#[derive(Clone, Copy)]
+struct Next {
+    first: *const u32,
+    lines: usize,
 }
 
 /// The output: `rows × cols` elements, rows `row_stride` apart.
@@ -145,7 +164,7 @@ pub(super) unsafe fn product<P: Element>(
     mut right: impl FnMut(Range<usize>, Range<usize>) -> Right,
     scale: f32,
 ) {
-    let kernels = P::kernels();
+    let kernels = P::kernels(c.rows);
     let k_words = k.div_ceil(P::PER_WORD);
     if k_words == 0 && write == Write::Replace {
         for row in 0..c.rows {
@@ -161,7 +180,7 @@ pub(super) unsafe fn product<P: Element>(
                 let write = if words.start == 0 { write } else { Write::Add };
                 let a = left.block(rows.clone(), words.clone());
                 let mut upcoming = Upcoming::NONE;
-                if kernels.prefetches {
+                if kernels.prefetches > 0 {
                     let following = words.end..k_words.min(words.end + BLOCK);
                     let tiles = tile.len().div_ceil(kernels.cols) * rows.len().div_ceil(STRIP);
                     upcoming = left.upcoming(rows.clone(), following).among(tiles);
@@ -169,24 +188,32 @@ pub(super) unsafe fn product<P: Element>(
                 let mut first_panel = std::ptr::null();
                 for panel in pieces(tile.clone(), PANEL) {
                     let b = right(panel.clone(), words.clone());
-                    let is_last = panel.end == tile.end;
+                    let memory = b.memory;
                     if panel.start == tile.start {
-                        first_panel = b.first;
+                        first_panel = memory.map_or(std::ptr::null(), |m| m.first);
                     }
-                    // What is read after this panel: the next one, or the first one's next block.
-                    let after = b.panel.map(|distance| match is_last {
-                        true => first_panel.wrapping_add(words.len() * b.word),
-                        false => b.first.wrapping_add(distance),
-                    });
+                    // What is read after this panel: the next one, or the first one's next block; after the last block
+                    // the next panel's first one.
+                    let is_last = panel.end == tile.end;
+                    let after = |m: Memory| match (is_last, words.end == k_words) {
+                        (false, _) => m.first.wrapping_add(m.panel),
+                        (true, false) => first_panel.wrapping_add(words.len() * m.position),
+                        (true, true) => {
+                            (m.first.wrapping_add(m.panel)).wrapping_sub(words.start * m.position)
+                        }
+                    };
                     // SAFETY: valid as long as the block, or null.
                     let own = unsafe { b.scales.as_ref() }.map(|own| own.map(|own| scale * own));
                     let scales = own.as_ref().unwrap_or(&scales);
                     let parts = panel.len().div_ceil(kernels.cols);
                     for (part, cols) in pieces(panel, kernels.cols).enumerate() {
-                        let next = match part + 1 < parts {
-                            true => Some(b.first.wrapping_add((part + 1) * b.part)),
-                            false => after,
-                        };
+                        let next = memory.map(|m| Next {
+                            first: match part + 1 < parts {
+                                true => m.first.wrapping_add((part + 1) * m.part),
+                                false => after(m),
+                            },
+                            lines: words.len() * m.position / LINE,
+                        });
                         let first = Tile {
                             words: words.len(),
                             a: a.first,
@@ -224,16 +251,15 @@ unsafe fn column(
     first: Tile,
     a: &Left,
     [rows, cols]: [usize; 2],
-    next: Option<*const u32>,
+    next: Option<Next>,
     upcoming: &mut Upcoming,
 ) {
-    let lines = first.words * kernels.cols / LINE;
-    // Lines to prefetch with every row. Columns that are not packed are not a sequence of lines.
-    let share = match next {
-        Some(_) if first.b_word == kernels.cols => lines.div_ceil(rows.max(1)),
-        _ => 0,
-    };
-    let next = next.unwrap_or(first.b);
+    let Next { first: next, lines } = next.unwrap_or(Next {
+        first: first.b,
+        lines: 0,
+    });
+    // Lines to prefetch with every row.
+    let share = lines.div_ceil(rows.max(1));
     let (mut row, mut group) = (0, a.first);
     while row < rows {
         let end = rows.min(row.saturating_add(a.group_rows));
@@ -244,14 +270,14 @@ unsafe fn column(
         };
         group = group.wrapping_add(a.group);
         while row < end {
-            let fits = |(height, _): &&(usize, Kernel)| *height <= end - row;
-            // At least one row is left, and the last kernel has one row.
-            let (height, kernel) = *kernels.by_rows.iter().find(fits).expect("one row fits");
+            let height = kernels.height(end - row);
+            let kernel = kernels.by_rows[height - 1];
             upcoming.prefetch_share();
-            if kernels.prefetches {
+            if kernels.prefetches > 0 {
                 // With few rows, the kernels leave out lines; the processor fetches many of them with their neighbours.
+                let times = kernels.prefetches * (first.words / UNROLLED);
                 tile.ahead = next.wrapping_add(row * share * LINE);
-                tile.ahead_step = height * share * LINE / (first.words / UNROLLED).max(1);
+                tile.ahead_step = height * share * LINE / times.max(1);
             } else {
                 for line in row * share..lines.min((row + height) * share) {
                     prefetch(next.wrapping_add(line * LINE));
@@ -357,7 +383,7 @@ impl<P: Element, S: Source<P>> Blocks for LeftBlocks<'_, P, S> {
             }
             return Left::even(self.work.as_ptr(), depth, 1);
         }
-        let strip = P::kernels().strip();
+        let strip = P::strip();
         let to = &mut self.work[..rows.len().next_multiple_of(strip) * depth];
         // SAFETY: `work` has that many rows of words.
         unsafe {
@@ -429,17 +455,17 @@ pub(super) fn right<'a, P: Element, S: Source<P>>(
             let first = b.data.as_ptr().cast::<u32>();
             return Right {
                 first: first.wrapping_add(words.start * word + cols.start),
-                part: P::kernels().cols,
-                panel: None,
+                part: P::cols(),
                 word,
                 scales: std::ptr::null(),
+                memory: None,
             };
         }
         let to = &mut work[..words.len() * PANEL];
         // SAFETY: one panel of `to`.
         unsafe { pack_parts::<P, S>(to.as_mut_ptr(), words.len(), b, cols, words.clone()) };
         Right {
-            panel: None,
+            memory: None,
             ..packed_block::<P>(to, words.len(), 0)
         }
     }
@@ -459,7 +485,7 @@ pub(super) unsafe fn pack_parts<P: Element, S: Source<P>>(
 ) {
     // SAFETY: the caller guarantees it.
     unsafe {
-        match P::kernels().cols {
+        match P::cols() {
             16 => {
                 let (first, panel) = (to.cast(), depth);
                 pack_panels::<P, S, 16>(Panels { first, panel }, b, cols, words);
@@ -475,12 +501,18 @@ pub(super) unsafe fn pack_parts<P: Element, S: Source<P>>(
 
 /// The words from `start` on of a panel that [`pack_parts`] has packed with `depth` words for each column.
 pub(super) fn packed_block<P: Element>(panel: &[u32], depth: usize, start: usize) -> Right {
-    let width = P::kernels().cols;
-    Right {
+    let width = P::cols();
+    let memory = Memory {
         first: panel[start * width..].as_ptr(),
         part: depth * width,
-        panel: Some(depth * PANEL),
+        panel: depth * PANEL,
+        position: width,
+    };
+    Right {
+        first: memory.first,
+        part: memory.part,
         word: width,
         scales: std::ptr::null(),
+        memory: Some(memory),
     }
 }

@@ -39,7 +39,7 @@ pub struct Tile {
     pub scales: *const f32,
     /// `C = scale · chain`, or `C = fma(scale, chain, C)`.
     pub write: Write,
-    /// Words that will be read soon. [`Kernels::prefetches`] says whether the kernel prefetches a line of them with
+    /// Words that will be read soon. [`Kernels::prefetches`] says how many lines of them the kernel prefetches with
     /// every [`UNROLLED`] positions; any address is allowed.
     pub ahead: *const u32,
     /// Words from a prefetched line to the next.
@@ -58,26 +58,34 @@ pub type Kernel = unsafe fn(&Tile);
 pub struct Kernels {
     /// Columns of their tiles, which divide [`PANEL`].
     pub cols: usize,
-    /// Kernels by the rows of their tiles, the tallest (at most [`STRIP`]) first, one row last.
-    pub by_rows: [(usize, Kernel); 4],
-    /// Whether they prefetch [`Tile::ahead`] between positions. A position of a wide tile takes so long that a prefetch
-    /// with every few of them costs nothing, while many at once fill the buffers of the first-level cache and stop the
-    /// loads behind them. Narrow tiles have no instructions to spare, so lines are prefetched between tiles.
-    pub prefetches: bool,
+    /// Rows of the tallest tile, at most [`STRIP`].
+    pub strip: usize,
+    /// Kernels of 1 to [`Kernels::strip`] rows.
+    pub by_rows: [Kernel; STRIP],
+    /// Lines of [`Tile::ahead`] that they prefetch with every [`UNROLLED`] positions. A position of a wide tile takes so
+    /// long that a prefetch with every few of them costs nothing, while many at once fill the buffers of the first-level
+    /// cache and stop the loads behind them. Narrow tiles have no instructions to spare if B is in a cache, so lines are
+    /// then prefetched between tiles.
+    pub prefetches: usize,
 }
 
 impl Kernels {
-    /// Rows of the tallest tile.
-    pub fn strip(&self) -> usize {
-        self.by_rows[0].0
+    /// Rows of the next tile if `left` rows are left: all tiles have about the same number, since those of one or two
+    /// rows wait for their sums.
+    pub fn height(&self, left: usize) -> usize {
+        left.div_ceil(left.div_ceil(self.strip))
     }
 }
 
-/// The kernels for f32 words at the level in use.
-pub(super) fn f32_kernels() -> &'static Kernels {
+/// Rows below which reading B from memory takes as long as computing, so that both must take place at the same time.
+const FEW_ROWS: usize = 48;
+
+/// The kernels for f32 words at the level in use, in a product of this number of rows.
+pub(super) fn f32_kernels(rows: usize) -> &'static Kernels {
     #[cfg(target_arch = "x86_64")]
     match level() {
         Level::Avx512 => return &x86::F32_AVX512,
+        Level::Avx2 if rows < FEW_ROWS => return &x86::F32_AVX2_FEW,
         Level::Avx2 => return &x86::F32_AVX2,
         Level::Baseline => {}
     }
@@ -172,7 +180,7 @@ unsafe fn position<V: Vector, W: Words<V>, const R: usize, const N: usize>(
 /// # Safety
 /// As for [`Kernel`].
 #[inline(always)]
-unsafe fn chain<V: Vector, W: Words<V>, const PREFETCH: bool, const R: usize, const N: usize>(
+unsafe fn chain<V: Vector, W: Words<V>, const PREFETCH: usize, const R: usize, const N: usize>(
     acc: &mut [[V; N]; R],
     rows: &[*const u32; R],
     a_word: usize,
@@ -184,7 +192,7 @@ unsafe fn chain<V: Vector, W: Words<V>, const PREFETCH: bool, const R: usize, co
     // SAFETY: the caller guarantees it.
     unsafe {
         for _ in 0..t.words / UNROLLED {
-            if PREFETCH {
+            for _ in 0..PREFETCH {
                 V::prefetch(ahead.cast());
                 ahead = ahead.wrapping_add(t.ahead_step);
             }
@@ -212,7 +220,7 @@ unsafe fn chain<V: Vector, W: Words<V>, const PREFETCH: bool, const R: usize, co
 unsafe fn part<
     V: Vector,
     W: Words<V>,
-    const PREFETCH: bool,
+    const PREFETCH: usize,
     const COLS: usize,
     const STRIP: usize,
     const R: usize,
@@ -272,7 +280,7 @@ unsafe fn part<
 unsafe fn tile<
     V: Vector,
     W: Words<V>,
-    const PREFETCH: bool,
+    const PREFETCH: usize,
     const COLS: usize,
     const STRIP: usize,
     const R: usize,
@@ -285,7 +293,7 @@ unsafe fn tile<
         assert!(STRIP <= self::STRIP && R <= STRIP && R.is_multiple_of(H));
         assert!(PANEL.is_multiple_of(COLS) && COLS.is_multiple_of(N * V::LANES));
         // Otherwise each part would prefetch the same lines.
-        assert!(!PREFETCH || (R == H && COLS == N * V::LANES));
+        assert!(PREFETCH == 0 || (R == H && COLS == N * V::LANES));
     };
     for row in (0..R).step_by(H) {
         for col in (0..COLS).step_by(N * V::LANES) {
@@ -305,17 +313,36 @@ macro_rules! kernels {
                 // SAFETY: the caller guarantees it.
                 unsafe { tile::<$vector, $words, $prefetch, $cols, $strip, R, H, $n>(t) }
             }
+            // Rows of kernel `number`; there are no more than `$strip`.
+            const fn height(number: usize) -> usize {
+                if number < $strip { number } else { $strip }
+            }
+            // Rows of its parts.
+            const fn part_height(number: usize) -> usize {
+                let rows = height(number);
+                if rows <= $h { rows } else if rows.is_multiple_of($h) { $h } else { 1 }
+            }
             Kernels {
                 cols: $cols,
-                by_rows: [($strip, rows::<$strip, $h>), (4, rows::<4, 4>), (2, rows::<2, 2>), (1, rows::<1, 1>)],
+                strip: $strip,
+                by_rows: [
+                    rows::<{ height(1) }, { part_height(1) }>,
+                    rows::<{ height(2) }, { part_height(2) }>,
+                    rows::<{ height(3) }, { part_height(3) }>,
+                    rows::<{ height(4) }, { part_height(4) }>,
+                    rows::<{ height(5) }, { part_height(5) }>,
+                    rows::<{ height(6) }, { part_height(6) }>,
+                    rows::<{ height(7) }, { part_height(7) }>,
+                    rows::<{ height(8) }, { part_height(8) }>,
+                ],
                 prefetches: $prefetch,
             }
         };
     };
 }
 
-kernels!(F32_PORTABLE, Portable, F32, 32, 8, 4, 1, false);
-kernels!(BF16_PORTABLE, Portable, Pairs, 32, 8, 4, 1, false);
+kernels!(F32_PORTABLE, Portable, F32, 32, 8, 4, 1, 0);
+kernels!(BF16_PORTABLE, Portable, Pairs, 32, 8, 4, 1, 0);
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -349,7 +376,7 @@ mod x86 {
         8,
         8,
         2,
-        true
+        1
     );
     kernels!(
         F32_AVX2,
@@ -360,7 +387,18 @@ mod x86 {
         6,
         6,
         2,
-        false
+        0
+    );
+    kernels!(
+        F32_AVX2_FEW,
+        #[target_feature(enable = "avx2,fma")]
+        __m256,
+        F32,
+        16,
+        6,
+        6,
+        2,
+        2
     );
     kernels!(
         BF16_NATIVE,
@@ -371,7 +409,7 @@ mod x86 {
         8,
         8,
         2,
-        true
+        1
     );
     kernels!(
         BF16_AVX512,
@@ -382,7 +420,7 @@ mod x86 {
         8,
         8,
         2,
-        true
+        1
     );
     kernels!(
         BF16_AVX2,
@@ -393,6 +431,6 @@ mod x86 {
         4,
         4,
         2,
-        false
+        0
     );
 }

@@ -17,22 +17,33 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// Positions of the inner dimension in a word.
     #[doc(hidden)]
     const PER_WORD: usize;
+    /// The micro-kernels for a product of this number of rows. Their strips and columns do not depend on it.
     #[doc(hidden)]
-    fn kernels() -> &'static Kernels;
+    fn kernels(rows: usize) -> &'static Kernels;
+    /// Rows of the tallest tile.
+    #[doc(hidden)]
+    fn strip() -> usize {
+        Self::kernels(usize::MAX).strip
+    }
+    /// Columns of a tile.
+    #[doc(hidden)]
+    fn cols() -> usize {
+        Self::kernels(usize::MAX).cols
+    }
 }
 
 impl Element for f32 {
     type Kept = f32;
     const PER_WORD: usize = 1;
-    fn kernels() -> &'static Kernels {
-        f32_kernels()
+    fn kernels(rows: usize) -> &'static Kernels {
+        f32_kernels(rows)
     }
 }
 
 impl Element for Bf16 {
     type Kept = Self;
     const PER_WORD: usize = 2;
-    fn kernels() -> &'static Kernels {
+    fn kernels(_: usize) -> &'static Kernels {
         bf16_kernels()
     }
 }

@@ -130,7 +130,7 @@ pub fn par_pack<'a, P: Element, S: Source<P>>(
                 rows.range(task % rows.count()),
                 cols.range(task / rows.count()),
             );
-            let first = cols.start * words + words_here.start * P::kernels().cols;
+            let first = cols.start * words + words_here.start * P::cols();
             // SAFETY: tasks own disjoint words of disjoint panels, all of them inside of `to`.
             unsafe {
                 let to = to.pointer(first / LINE).cast();

@@ -125,16 +125,17 @@ impl PackedWeights {
         first: usize,
         work: &'a mut [f32],
     ) -> impl FnMut(Range<usize>, Range<usize>) -> Right + 'a {
-        let width = <f32 as Element>::kernels().cols;
+        let width = <f32 as Element>::cols();
         move |cols, words| {
             let block = self.block((first + cols.start) / PANEL, words.clone());
-            if let (Block::F32(parts), LINE) = (block, width) {
+            let memory = block.memory(panel_lines(self.format, self.k));
+            if let (Block::F32(_), LINE) = (block, width) {
                 return Right {
-                    first: parts.numbers.as_ptr().cast(),
-                    part: parts.part,
-                    panel: Some(PANEL / LINE * parts.part),
+                    first: memory.first,
+                    part: memory.part,
                     word: LINE,
                     scales: std::ptr::null(),
+                    memory: Some(memory),
                 };
             }
             let wide = &mut work[..words.len() * PANEL];
@@ -146,8 +147,8 @@ impl PackedWeights {
             Right {
                 first: wide.as_ptr().cast(),
                 part: words.len() * width,
-                panel: None,
                 word: width,
+                memory: Some(memory),
                 scales: scales.map_or(std::ptr::null(), std::ptr::from_ref),
             }
         }

@@ -4,8 +4,8 @@
 use super::launch::{args, named, size};
 use super::storage::{floats, number, of_type};
 use super::{Cuda, flash};
-use crate::gpu::Number;
-use tokenformer_device::{AttentionDims, Buffer, Result};
+use crate::gpu::{Address, Number};
+use tokenformer_device::{AttentionDims, Buffer, CachedSequence, Result, RowsToStore};
 
 /// Queries or keys that a block works for.
 const WARPS: usize = 4;
@@ -32,29 +32,75 @@ impl Cuda {
         let number = number(o);
         assert_eq!(o.len(), dims.batch * dims.queries * dims.width());
         assert!(qkv[1].len() >= ((dims.batch - 1) * dims.key_stride + dims.keys) * dims.width());
+        let (qkv, o) = (qkv.map(|b| of_type(b, number)), of_type(o, number));
+        // SAFETY: the buffers have these sizes.
+        unsafe { self.attend_at(dims, number, qkv, o, log_sums.map(|b| floats(b))) }
+    }
+
+    pub(super) fn attend_each(
+        &self,
+        heads: usize,
+        qkv: [&Buffer; 3],
+        sequences: &mut [CachedSequence<'_>],
+        o: &mut Buffer,
+    ) -> Result<()> {
+        let number = number(o);
+        let rows: usize = sequences.iter().map(|s| s.queries).sum();
+        let (width, mut row) = (o.len() / rows.max(1), 0);
+        assert!(qkv.iter().all(|b| b.len() == o.len()) && o.len() == rows * width);
+        let (qkv, o) = (qkv.map(|b| of_type(b, number)), of_type(o, number));
+        for sequence in sequences {
+            let dims = sequence.dims(heads, width / heads);
+            assert!(sequence.cache.iter().all(|b| b.len() >= dims.keys * width));
+            let at = row * width * number.bytes();
+            let [q, k, v] = qkv.map(|address| address.plus(at));
+            let cache = sequence.cache.each_ref().map(|b| of_type(b, number));
+            let stored = RowsToStore {
+                batch: 1,
+                length: sequence.queries,
+                width,
+                at: sequence.seen,
+                capacity: dims.key_stride,
+            };
+            // SAFETY: the rows of the sequence are within the buffers, as asserted.
+            unsafe {
+                self.store_at(stored, number, k, cache[0])?;
+                self.store_at(stored, number, v, cache[1])?;
+                self.attend_at(dims, number, [q, cache[0], cache[1]], o.plus(at), None)?;
+            }
+            row += sequence.queries;
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// Queries and output must be `[B·T_q, D]`, keys and values `[B·key_stride, D]`, and `log_sums` as [`Cuda::attend`] has them.
+    unsafe fn attend_at(
+        &self,
+        dims: AttentionDims,
+        number: Number,
+        [q, k, v]: [Address; 3],
+        out: Address,
+        log_sums: Option<Address>,
+    ) -> Result<()> {
         if number == Number::Bf16 && flash::supports(&dims) {
-            let [q, k, v] = qkv.map(|b| of_type(b, number));
-            let (o, log_sums) = (of_type(o, number), log_sums.map(|b| floats(b)));
-            // SAFETY: the buffers have these sizes.
-            let done = unsafe { flash::forward(&*self.gpu, &dims, [q, k, v], o, log_sums) };
+            // SAFETY: the caller guarantees it.
+            let done = unsafe { flash::forward(&*self.gpu, &dims, [q, k, v], out, log_sums) };
             return self.done("attention", done);
         }
         let shared = shared(2, dims.channels, 32);
         if shared > SHARED {
             return Err(self.head_is_too_large(dims));
         }
-        let [q, k, v] = qkv.map(|b| of_type(b, number));
-        let log_sums = log_sums.map(|b| floats(b));
         let [queries, keys, stride] = [dims.queries, dims.keys, dims.key_stride].map(size);
         let [heads, channels] = [dims.heads, dims.channels].map(size);
-        let out = of_type(o, number);
         let (causal, scale) = (dims.causal, dims.scale());
         let args = args![
             q, k, v, out, log_sums, queries, keys, stride, heads, channels, causal, scale
         ];
         let kernel = named!("attention_rows", number);
         let grid = Self::grid(&dims, dims.queries);
-        // SAFETY: the buffers have these sizes.
+        // SAFETY: the caller guarantees it.
         unsafe { self.launch(kernel, grid, 32 * WARPS as u32, shared, args) }
     }
 

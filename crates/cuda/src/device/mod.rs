@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use storage::{Form, Place, Storage, floats, number, of_type};
 use tokenformer_device::{
-    AdamStep, AttentionDims, Buffer, Device, DeviceError, Handles, Head, KeptForNorm, LossGradient,
-    Matmul, Output, PackedMatrix, Precision, Result, Role, RotaryDims, RotaryTable, RowsToStore,
-    SiteRef, Targets, Usage, WeightFormat, Write,
+    AdamStep, AttentionDims, Buffer, CachedSequence, Device, DeviceError, Handles, Head,
+    KeptForNorm, LossGradient, Matmul, Output, PackedMatrix, Precision, Result, Role, RotaryDims,
+    RotaryTable, RowsToStore, SiteRef, Targets, Usage, WeightFormat, Write,
 };
 
 /// A GPU as a device. Operations are queued and run in order; only reads wait for them.
@@ -319,6 +319,16 @@ impl Device for Cuda {
         log_sums: Option<&mut Buffer>,
     ) -> Result<()> {
         self.attend(dims, qkv, o, log_sums)
+    }
+
+    fn attention_each(
+        &self,
+        heads: usize,
+        qkv: [&Buffer; 3],
+        sequences: &mut [CachedSequence<'_>],
+        o: &mut Buffer,
+    ) -> Result<()> {
+        self.attend_each(heads, qkv, sequences, o)
     }
 
     fn attention_backward(

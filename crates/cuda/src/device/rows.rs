@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::launch::{ROW_THREADS, THREADS, args, named, size};
 use super::storage::{floats, indices, number, of_type};
-use crate::gpu::Address;
+use crate::gpu::{Address, Number};
 use tokenformer_device::{
     Buffer, KeptForNorm, Result, RotaryDims, RotaryTable, RowsToStore, Write,
 };
@@ -116,6 +116,23 @@ impl Cuda {
         dims: RowsToStore,
         cache: &mut Buffer,
     ) -> Result<()> {
+        assert_eq!(rows.len(), dims.batch * dims.length * dims.width);
+        assert!(cache.len() >= dims.batch * dims.capacity * dims.width);
+        let number = number(rows);
+        let (from, to) = (of_type(rows, number), of_type(cache, number));
+        // SAFETY: the buffers have these sizes.
+        unsafe { self.store_at(dims, number, from, to) }
+    }
+
+    /// # Safety
+    /// There must be rows `[B·length, width]` and a cache `[B, capacity, width]` of this type at the addresses.
+    pub(super) unsafe fn store_at(
+        &self,
+        dims: RowsToStore,
+        number: Number,
+        from: Address,
+        to: Address,
+    ) -> Result<()> {
         let RowsToStore {
             batch,
             length,
@@ -123,15 +140,11 @@ impl Cuda {
             at,
             capacity,
         } = dims;
-        let n = batch * length * width;
-        assert!(rows.len() == n && at + length <= capacity);
-        assert!(cache.len() >= batch * capacity * width);
-        let number = number(rows);
-        let kernel = named!("store_rows", number);
-        let (from, to) = (of_type(rows, number), of_type(cache, number));
+        assert!(at + length <= capacity);
+        let (kernel, n) = (named!("store_rows", number), batch * length * width);
         let [length, width, at, capacity] = [length, width, at, capacity].map(size);
         let args = args![from, to, n as u64, length, width, at, capacity];
-        // SAFETY: the rows fit the cache, as asserted.
+        // SAFETY: the caller guarantees it, and the rows fit the cache.
         unsafe { self.each(kernel, n, args) }
     }
 

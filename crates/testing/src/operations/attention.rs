@@ -3,7 +3,7 @@
 use super::{Found, Suite, buffer, read, read_all};
 use crate::Random;
 use std::sync::Arc;
-use tokenformer_device::{AttentionDims, Device, Role, Temp};
+use tokenformer_device::{AttentionDims, CachedSequence, Device, Role, Temp};
 
 /// Queries, keys, values and the gradient of the output.
 fn numbers(dims: AttentionDims, seed: u64) -> [Vec<f32>; 4] {
@@ -40,6 +40,49 @@ impl Suite {
             let mut o = Temp::new(device, q.len(), Role::Activation)?;
             device.attention(dims, [&q, &k, &v], &mut o, None)?;
             Ok(vec![read(&**device, &o)?])
+        });
+    }
+
+    /// New rows of several sequences, each with a cache: new and seen positions of each. What the caches then hold is
+    /// compared, too.
+    pub fn attention_of_several(
+        &self,
+        sequences: &[(usize, usize)],
+        heads: usize,
+        channels: usize,
+        seed: u64,
+    ) {
+        const ROOM: usize = 3;
+        let width = heads * channels;
+        let mut random = Random::new(seed);
+        let rows: usize = sequences.iter().map(|(queries, _)| queries).sum();
+        let qkv = [(); 3].map(|()| random.normals(rows * width, 1.0));
+        let caches: Vec<_> = (sequences.iter())
+            .map(|(queries, seen)| (queries + seen + ROOM) * width)
+            .map(|len| [(); 2].map(|()| random.normals(len, 1.0)))
+            .collect();
+        self.agree(&format!("{sequences:?}"), 2e-5, |device| {
+            let [q, k, v] = qkv.each_ref().map(|numbers| buffer(&**device, numbers));
+            let (q, k, v) = (q?, k?, v?);
+            let mut kept = Vec::new();
+            for [keys, values] in &caches {
+                kept.push([buffer(&**device, keys)?, buffer(&**device, values)?]);
+            }
+            let of_each = kept.iter_mut().zip(sequences);
+            let mut sequences: Vec<_> = of_each
+                .map(|(cache, &(queries, seen))| CachedSequence {
+                    queries,
+                    seen,
+                    cache: cache.each_mut(),
+                })
+                .collect();
+            let mut o = Temp::new(device, rows * width, Role::Activation)?;
+            device.attention_each(heads, [&q, &k, &v], &mut sequences, &mut o)?;
+            let mut found = vec![read(&**device, &o)?];
+            for cache in kept.iter().flatten() {
+                found.push(read(&**device, cache)?);
+            }
+            Ok(found)
         });
     }
 

@@ -5,7 +5,7 @@
 //! once. With [`WeightFormat::Int8`] the scales come first: 32 for every [`BLOCK`] positions.
 
 use super::super::bf16::Bf16;
-use super::super::driver;
+use super::super::driver::{self, Memory};
 use super::super::kernel::PANEL;
 use crate::line::{LINE, Line};
 use crate::simd::simd;
@@ -91,6 +91,17 @@ impl<'a, T> Parts<'a, T> {
         numbers.first_chunk().expect("a position has all columns")
     }
 
+    /// Where the numbers are, if there are `panel` lines from a panel to the next.
+    fn memory(&self, panel: usize) -> Memory {
+        let words = |numbers: usize| numbers * size_of::<T>() / size_of::<u32>();
+        Memory {
+            first: self.numbers.as_ptr().cast(),
+            part: words(self.part),
+            panel: panel * LINE,
+            position: words(LINE),
+        }
+    }
+
     /// The number of a position in a column.
     fn number(&self, position: usize, col: usize) -> &'a T {
         &self.row(col / LINE, position)[col % LINE]
@@ -116,6 +127,17 @@ impl<'a> Block<'a> {
                 let scales = &floats(scales).as_chunks().0[positions.start / BLOCK];
                 Self::Int8(scales, Parts::new(bytes(lines), positions))
             }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// Where the numbers are, if there are `panel` lines from a panel to the next.
+    pub fn memory(&self, panel: usize) -> Memory {
+        match self {
+            Self::F32(parts) => parts.memory(panel),
+            Self::Bf16(parts) => parts.memory(panel),
+            Self::Int8(_, parts) => parts.memory(panel),
         }
     }
 }
