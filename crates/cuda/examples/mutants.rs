@@ -22,11 +22,16 @@ const TESTS: &[(&str, &[(&str, &str)])] = &[
             ("operations", "norms"),
             ("operations", "theta"),
             ("operations", "losses"),
+            ("operations", "operations_on_rows"),
         ],
     ),
     (
         "elementwise.cu",
-        &[("operations", "gelu"), ("operations", "products_in_bf16")],
+        &[
+            ("operations", "gelu"),
+            ("operations", "products_in_bf16"),
+            ("operations", "operations_on_rows"),
+        ],
     ),
     (
         "rows.cu",
@@ -35,12 +40,31 @@ const TESTS: &[(&str, &[(&str, &str)])] = &[
             ("operations", "norms"),
             ("operations", "rotations"),
             ("operations", "sums"),
+            ("operations", "operations_on_rows"),
         ],
     ),
-    ("theta.cu", &[("operations", "theta")]),
+    (
+        "theta.cu",
+        &[
+            ("operations", "theta"),
+            ("operations", "operations_on_rows"),
+        ],
+    ),
     ("attention_rows.cu", &[("operations", "attention")]),
-    ("loss.cu", &[("operations", "losses")]),
-    ("optimizer.cu", &[("operations", "optimizer")]),
+    (
+        "loss.cu",
+        &[
+            ("operations", "losses"),
+            ("operations", "operations_on_rows"),
+        ],
+    ),
+    (
+        "optimizer.cu",
+        &[
+            ("operations", "optimizer"),
+            ("operations", "operations_on_rows"),
+        ],
+    ),
     ("flash_attention.cu", &[("flash_attention", "")]),
     ("gemm.cu", &[("gemm", "")]),
 ];
@@ -53,6 +77,12 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
         "return a < b ? a : b;",
         "<= for <",
         "equal numbers are the same",
+    ),
+    (
+        "prelude.cuh",
+        "DEV float block_max(float x, float* part) {\nx = warp_max(x);\nu32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;\n__syncthreads();",
+        "barrier removed",
+        "in every kernel it is the first to use the places",
     ),
     (
         "rows.cu",

@@ -128,9 +128,9 @@ fn sums_in_many_parts() {
     suite.gelu_and_biases(9000, 3, 5);
 }
 
-/// The device in bfloat16: every operation once more, with errors of its roundings.
+/// The device in bfloat16: every operation on rows once more, with errors of its roundings.
 #[test]
-fn all_of_them_in_bf16() {
+fn operations_on_rows_in_bf16() {
     let Some(suite) = suite(Precision::Bf16) else {
         return;
     };
@@ -142,6 +142,13 @@ fn all_of_them_in_bf16() {
     suite.layer_norms(70, 45, 5);
     suite.rotations_and_caches(6);
     suite.steps_of_the_optimizer(300);
+}
+
+#[test]
+fn attention_in_bf16() {
+    let Some(suite) = suite(Precision::Bf16) else {
+        return;
+    };
     for (channels, causal) in [(32, true), (64, false), (80, true), (12, true)] {
         let dims = AttentionDims {
             batch: 2,
@@ -153,6 +160,7 @@ fn all_of_them_in_bf16() {
             causal,
         };
         suite.self_attention(dims, 7);
+        suite.attention_of_several(&[(1, 30), (5, 0), (1, 7)], 2, channels, 9);
         let keys = 70;
         suite.attention_on_a_cache(
             AttentionDims {
