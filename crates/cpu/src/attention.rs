@@ -121,20 +121,45 @@ pub fn forward(
         assert_eq!(log_sums.len(), dims.stats_len());
         Disjoint::new(log_sums)
     });
-    run(exec, &[(dims, [q, k, v])], o, log_sums);
+    let wanted = wanted(exec, dims.batch * dims.heads);
+    run(exec, &[Part::new(dims, [q, k, v], wanted)], o, log_sums);
 }
 
 /// As [`forward`] for several sequences or batches: sizes, queries, keys and values of each; their rows follow each other in
 /// `o`. All of them share one run of the pool.
-pub fn forward_each(exec: &mut Exec<'_>, parts: &[(AttentionDims, [&[f32]; 3])], o: &mut [f32]) {
-    assert_eq!(o.len(), parts.iter().map(|(_, [q, ..])| q.len()).sum());
-    run(exec, parts, o, None);
+pub fn forward_each(
+    exec: &mut Exec<'_>,
+    sequences: &[(AttentionDims, [&[f32]; 3])],
+    o: &mut [f32],
+) {
+    let heads = sequences.iter().map(|(dims, _)| dims.batch * dims.heads);
+    let wanted = wanted(exec, heads.sum());
+    let (mut first, mut start) = (0, 0);
+    let mut parts = Vec::with_capacity(sequences.len());
+    for &(dims, qkv) in sequences {
+        let part = Part {
+            first,
+            start,
+            ..Part::new(dims, qkv, wanted)
+        };
+        first += part.tasks();
+        start += qkv[0].len();
+        parts.push(part);
+    }
+    assert_eq!(o.len(), start);
+    run(exec, &parts, o, None);
 }
 
-/// How one attention is divided: a task takes some blocks of queries of one head, for which it packs the keys and values
+/// Tasks into which each of some heads should be divided.
+fn wanted(exec: &Exec<'_>, heads: usize) -> usize {
+    (TASKS * exec.pool.threads()).div_ceil(heads.max(1))
+}
+
+/// One of the attentions of a run. A task takes some blocks of queries of one head, for which it packs the keys and values
 /// once.
-struct Cut {
+struct Part<'a> {
     dims: AttentionDims,
+    qkv: [&'a [f32]; 3],
     blocks: Pieces,
     groups: Pieces,
     /// Number of its first task.
@@ -143,45 +168,50 @@ struct Cut {
     start: usize,
 }
 
+impl<'a> Part<'a> {
+    /// The first one of a run, whose heads should be divided into this number of tasks.
+    fn new(dims: AttentionDims, qkv: [&'a [f32]; 3], wanted: usize) -> Self {
+        check(&dims, qkv);
+        let blocks = Pieces::new(dims.queries, QUERY_BLOCK);
+        let groups = Pieces::new(blocks.count(), blocks.count().div_ceil(wanted).max(1));
+        Self {
+            dims,
+            qkv,
+            blocks,
+            groups,
+            first: 0,
+            start: 0,
+        }
+    }
+
+    fn tasks(&self) -> usize {
+        self.dims.batch * self.dims.heads * self.groups.count()
+    }
+}
+
 fn run(
     exec: &mut Exec<'_>,
-    parts: &[(AttentionDims, [&[f32]; 3])],
+    parts: &[Part<'_>],
     o: &mut [f32],
     log_sums: Option<Disjoint<'_, f32>>,
 ) {
-    let heads: usize = parts.iter().map(|(d, _)| d.batch * d.heads).sum();
-    let wanted = (TASKS * exec.pool.threads()).div_ceil(heads.max(1));
-    let (mut count, mut start, mut p_len, mut lines) = (0, 0, 0, 0);
-    let mut cuts = Vec::with_capacity(parts.len());
-    for (dims, qkv) in parts {
-        check(dims, *qkv);
-        let blocks = Pieces::new(dims.queries, QUERY_BLOCK);
-        let groups = Pieces::new(blocks.count(), blocks.count().div_ceil(wanted).max(1));
-        p_len = p_len.max(QUERY_BLOCK.min(dims.queries) * dims.keys);
-        lines = lines.max(Factors::lines(dims));
-        let tasks = dims.batch * dims.heads * groups.count();
-        cuts.push(Cut {
-            dims: *dims,
-            blocks,
-            groups,
-            first: count,
-            start,
-        });
-        count += tasks;
-        start += qkv[0].len();
-    }
+    let dims = || parts.iter().map(|part| part.dims);
+    let block = |dims: AttentionDims| QUERY_BLOCK.min(dims.queries) * dims.keys;
+    let p_len = dims().map(block).max().unwrap_or(0);
+    let lines = dims().map(|dims| Factors::lines(&dims)).max().unwrap_or(0);
+    let count = parts.iter().map(Part::tasks).sum();
     let o = Disjoint::new(o);
     let scratch_len = p_len + SCRATCH + (lines + 1) * LINE;
     exec.run(count, scratch_len, |task, scratch| {
-        let part = cuts.partition_point(|cut| cut.first <= task) - 1;
-        let Cut {
+        let at = parts.partition_point(|part| part.first <= task) - 1;
+        let Part {
             dims,
+            qkv: [q, k, v],
             blocks,
             groups,
             first,
             start,
-        } = &cuts[part];
-        let [q, k, v] = parts[part].1;
+        } = &parts[at];
         let (d, c) = (dims.width(), dims.channels);
         let (at_head, group) = (
             (task - first) / groups.count(),

@@ -6,10 +6,12 @@
 //!
 //! A mutant is one change of one line: a barrier removed, a wait removed, `<=` for `<`, an index off by one, a fragment
 //! read from another lane. The emulated kernels are built with it as a library, which traps at an index beyond a local
-//! array, and on which the tests of the file run. Ends with exit code 1 if a mutant survives that is not in the list of
-//! changes that compute the same.
+//! array, and on which the tests of the file run. What survives that is tried once more under AddressSanitizer, which
+//! notices numbers that are read beyond the end and not used. Ends with exit code 1 if a mutant survives that is not in
+//! the list of changes that compute the same.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -200,9 +202,9 @@ fn main() -> ExitCode {
         survivors: 0,
     };
     for original in &originals {
-        let built = trial.build(std::slice::from_ref(original));
+        let built = trial.build(std::slice::from_ref(original), Checks::Bounds);
         assert!(built, "{} compiles", original.shown());
-        let failure = trial.failure(original, 0);
+        let failure = trial.failure(original, 0, Checks::Bounds);
         assert_eq!(failure, None, "the tests pass on {}", original.shown());
     }
     for batch in mutants
@@ -213,9 +215,11 @@ fn main() -> ExitCode {
     }
     let (counts, survivors) = (trial.counts, trial.survivors);
     let _ = std::fs::remove_dir_all(&work);
-    println!("\n| kernels | change | mutants | caught | compute the same |\n|---|---|---|---|---|");
-    for ((file, rule), [all, caught, same]) in &counts {
-        println!("| `{file}` | {rule} | {all} | {caught} | {same} |");
+    println!(
+        "\n| kernels | change | mutants | caught | by AddressSanitizer | compute the same |\n|---|---|---|---|---|---|"
+    );
+    for ((file, rule), [all, caught, sanitized, same]) in &counts {
+        println!("| `{file}` | {rule} | {all} | {caught} | {sanitized} | {same} |");
     }
     println!("\n{survivors} survived");
     ExitCode::from(u8::from(survivors > 0))
@@ -317,6 +321,27 @@ fn test_programs(root: &Path) -> BTreeMap<String, PathBuf> {
     programs.collect()
 }
 
+/// What emulated kernels are built with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    /// A trap at an index beyond a local array.
+    Bounds,
+    /// AddressSanitizer, which takes many times as long.
+    Addresses,
+}
+
+impl Checks {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Bounds => &["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"],
+            Self::Addresses => &["-fsanitize=address"],
+        }
+    }
+}
+
+/// How a mutant is caught that reads or writes beyond the end without consequence.
+const SANITIZED: &str = "AddressSanitizer";
+
 /// Mutants that are built together.
 const BATCH: usize = 12;
 
@@ -324,19 +349,31 @@ struct Trial<'a> {
     root: &'a Path,
     work: &'a Path,
     programs: BTreeMap<String, PathBuf>,
-    /// Mutants, caught ones and those that compute the same, by file and rule.
-    counts: BTreeMap<(&'static str, &'static str), [usize; 3]>,
+    /// Mutants, caught ones, those that only AddressSanitizer caught, and those that compute the same, by file and rule.
+    counts: BTreeMap<(&'static str, &'static str), [usize; 4]>,
     survivors: usize,
 }
 
 impl Trial<'_> {
     /// Tries mutants of a file.
     fn run(&mut self, batch: &[Mutant]) {
-        if self.build(batch) {
+        if self.build(batch, Checks::Bounds) {
+            let mut left = Vec::new();
             for (number, mutant) in batch.iter().enumerate() {
                 let started = Instant::now();
-                let outcome = self.failure(mutant, number);
-                self.note(mutant, outcome, started.elapsed());
+                let outcome = self.failure(mutant, number, Checks::Bounds);
+                if outcome.is_none() && mutant.reason_to_survive().is_none() {
+                    left.push(mutant);
+                } else {
+                    self.note(mutant, outcome, started.elapsed());
+                }
+            }
+            for mutant in left {
+                let started = Instant::now();
+                let built = self.build(std::slice::from_ref(mutant), Checks::Addresses);
+                assert!(built, "{} compiles with AddressSanitizer", mutant.shown());
+                let outcome = self.failure(mutant, 0, Checks::Addresses);
+                self.note(mutant, outcome.map(|_| SANITIZED), started.elapsed());
             }
         } else if let [mutant] = batch {
             self.note(mutant, Some("does not compile"), Duration::ZERO);
@@ -352,7 +389,7 @@ impl Trial<'_> {
         count[0] += 1;
         match (outcome, mutant.reason_to_survive()) {
             (Some(how), _) => {
-                count[1] += 1;
+                count[if how == SANITIZED { 2 } else { 1 }] += 1;
                 println!(
                     "caught   {} ({how}, {:.1} s)",
                     mutant.shown(),
@@ -360,7 +397,7 @@ impl Trial<'_> {
                 );
             }
             (None, Some(why)) => {
-                count[2] += 1;
+                count[3] += 1;
                 println!("the same {} ({why})", mutant.shown());
             }
             (None, None) => {
@@ -375,7 +412,7 @@ impl Trial<'_> {
     }
 
     /// Builds a library of the kernels and their variants, each mutant in a namespace; false if it does not compile.
-    fn build(&self, batch: &[Mutant]) -> bool {
+    fn build(&self, batch: &[Mutant], checks: Checks) -> bool {
         std::fs::create_dir_all(self.work).expect("a temporary folder");
         let mut all = String::new();
         for (number, mutant) in batch.iter().enumerate() {
@@ -401,9 +438,8 @@ impl Trial<'_> {
                 "-shared",
                 "-fPIC",
                 "-fno-gnu-unique",
-                "-fsanitize=bounds",
-                "-fsanitize-undefined-trap-on-error",
             ])
+            .args(checks.flags())
             .args(left_out(batch[0].file))
             .args([
                 "-DEMULATED_MUTANTS=\"mutants.inc\"",
@@ -425,12 +461,12 @@ impl Trial<'_> {
     }
 
     /// How the tests caught a mutant of the library, or `None` if they passed.
-    fn failure(&self, mutant: &Mutant, number: usize) -> Option<&'static str> {
+    fn failure(&self, mutant: &Mutant, number: usize, checks: Checks) -> Option<&'static str> {
         let (_, tests) = TESTS.iter().find(|(file, _)| *file == mutant.file)?;
         tests.iter().find_map(|(program, filter)| {
             let program = self.programs.get(*program);
             let program = program.unwrap_or_else(|| panic!("no tests of {}", mutant.file));
-            failure(program, filter, &self.library(), number)
+            failure(program, filter, &self.library(), number, checks)
         })
     }
 }
@@ -444,29 +480,56 @@ fn left_out(file: &str) -> &'static [&'static str] {
     }
 }
 
-/// How a test program fails on a library of kernels.
-fn failure(program: &Path, filter: &str, library: &Path, variant: usize) -> Option<&'static str> {
-    const LONGEST: Duration = Duration::from_secs(180);
-    let mut running = Command::new(program)
+/// How a test program fails on a library of kernels. The limit is of processor time, which does not depend on what else
+/// the machine does.
+fn failure(
+    program: &Path,
+    filter: &str,
+    library: &Path,
+    variant: usize,
+    checks: Checks,
+) -> Option<&'static str> {
+    /// The signal of a process that has used its processor time.
+    const SIGXCPU: i32 = 24;
+    let mut command = Command::new("sh");
+    let longest = match checks {
+        Checks::Bounds => "60",
+        Checks::Addresses => {
+            // It has to be loaded before the test program, which is built without it.
+            let options = "detect_leaks=0,detect_stack_use_after_return=0";
+            command.env("LD_PRELOAD", address_sanitizer());
+            command.env("ASAN_OPTIONS", options);
+            "1800"
+        }
+    };
+    let status = command
+        .args([
+            "-c",
+            "ulimit -S -t \"$1\"; shift; exec \"$@\"",
+            "sh",
+            longest,
+        ])
+        .arg(program)
         .arg(filter)
         .env("TOKENFORMER_EMULATED_KERNELS", library)
         .env("TOKENFORMER_EMULATED_VARIANT", variant.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
+        .status()
         .expect("a test program");
-    let started = Instant::now();
-    loop {
-        match running.try_wait().expect("a child") {
-            Some(status) if status.success() => return None,
-            Some(status) if status.code().is_none() => return Some("crashed"),
-            Some(_) => return Some("test failed"),
-            None if started.elapsed() > LONGEST => {
-                let _ = running.kill();
-                let _ = running.wait();
-                return Some("did not end");
-            }
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
+    match (status.success(), status.signal()) {
+        (true, _) => None,
+        (false, Some(SIGXCPU)) => Some("did not end"),
+        (false, Some(_)) => Some("crashed"),
+        (false, None) => Some("test failed"),
     }
+}
+
+/// The library of AddressSanitizer that belongs to the C++ compiler.
+fn address_sanitizer() -> String {
+    let found = Command::new("c++")
+        .arg("-print-file-name=libasan.so")
+        .output()
+        .expect("a C++ compiler");
+    String::from_utf8_lossy(&found.stdout).trim().to_string()
 }
