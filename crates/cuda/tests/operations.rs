@@ -145,7 +145,7 @@ fn operations_on_rows_in_bf16() {
 }
 
 #[test]
-fn attention_in_bf16() {
+fn heads_in_bf16() {
     let Some(suite) = suite(Precision::Bf16) else {
         return;
     };
