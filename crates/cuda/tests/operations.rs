@@ -144,33 +144,43 @@ fn operations_on_rows_in_bf16() {
     suite.steps_of_the_optimizer(300);
 }
 
-#[test]
-fn heads_in_bf16() {
+/// Attention in bfloat16 with heads of this size.
+fn bf16_heads(channels: usize, causal: bool) {
     let Some(suite) = suite(Precision::Bf16) else {
         return;
     };
-    for (channels, causal) in [(32, true), (64, false), (80, true), (12, true)] {
-        let dims = AttentionDims {
-            batch: 2,
-            queries: 40,
-            keys: 40,
-            key_stride: 40,
-            heads: 2,
-            channels,
-            causal,
-        };
-        suite.self_attention(dims, 7);
-        suite.attention_of_several(&[(1, 30), (5, 0), (1, 7)], 2, channels, 9);
-        let keys = 70;
-        suite.attention_on_a_cache(
-            AttentionDims {
-                keys,
-                key_stride: keys + 3,
-                ..dims
-            },
-            8,
-        );
+    let dims = AttentionDims {
+        batch: 2,
+        queries: 40,
+        keys: 40,
+        key_stride: 40,
+        heads: 2,
+        channels,
+        causal,
+    };
+    suite.self_attention(dims, 7);
+    suite.attention_of_several(&[(1, 30), (5, 0), (1, 7)], 2, channels, 9);
+    let keys = 70;
+    suite.attention_on_a_cache(
+        AttentionDims {
+            keys,
+            key_stride: keys + 3,
+            ..dims
+        },
+        8,
+    );
+}
+
+#[test]
+fn heads_on_tensor_cores_in_bf16() {
+    for (channels, causal) in [(32, true), (64, false), (80, true)] {
+        bf16_heads(channels, causal);
     }
+}
+
+#[test]
+fn attention_by_rows_in_bf16() {
+    bf16_heads(12, true);
 }
 
 proptest! {

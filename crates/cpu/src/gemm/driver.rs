@@ -1,7 +1,7 @@
 //! The loops around the micro-kernels.
 
 use super::blocking::blocking;
-use super::kernel::{Kernel, Kernels, PANEL, STRIP, Tile, UNROLLED};
+use super::kernel::{FEW_ROWS, Kernel, Kernels, PANEL, STRIP, Tile, UNROLLED};
 use super::pack::{Element, Panels, Source, pack_panels};
 use super::pieces::pieces;
 use super::{Mat, Write};
@@ -164,7 +164,7 @@ pub(super) unsafe fn product<P: Element>(
     mut right: impl FnMut(Range<usize>, Range<usize>) -> Right,
     scale: f32,
 ) {
-    let kernels = P::kernels(c.rows);
+    let (kernels, is_few) = (P::kernels(c.rows), c.rows < FEW_ROWS);
     let k_words = k.div_ceil(P::PER_WORD);
     if k_words == 0 && write == Write::Replace {
         for row in 0..c.rows {
@@ -192,10 +192,10 @@ pub(super) unsafe fn product<P: Element>(
                     if panel.start == tile.start {
                         first_panel = memory.map_or(std::ptr::null(), |m| m.first);
                     }
-                    // What is read after this panel: the next one, or the first one's next block; after the last block
-                    // the next panel's first one.
+                    // What is read after this panel: the next one, or the first one's next block; with few rows, after
+                    // the last block, the next panel's first one.
                     let is_last = panel.end == tile.end;
-                    let after = |m: Memory| match (is_last, words.end == k_words) {
+                    let after = |m: Memory| match (is_last, is_few && words.end == k_words) {
                         (false, _) => m.first.wrapping_add(m.panel),
                         (true, false) => first_panel.wrapping_add(words.len() * m.position),
                         (true, true) => {

@@ -70,15 +70,19 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Rows of the next tile if `left` rows are left: all tiles have about the same number, since those of one or two
-    /// rows wait for their sums.
+    /// Rows of the next tile if `left` rows are left: as many as it can have, unless one or two rows would remain. A tile
+    /// of so few waits for its sums, so all tiles then have about the same number.
     pub fn height(&self, left: usize) -> usize {
-        left.div_ceil(left.div_ceil(self.strip))
+        if left > self.strip && (1..=2).contains(&(left % self.strip)) {
+            left.div_ceil(left.div_ceil(self.strip))
+        } else {
+            left.min(self.strip)
+        }
     }
 }
 
 /// Rows below which reading B from memory takes as long as computing, so that both must take place at the same time.
-const FEW_ROWS: usize = 48;
+pub(super) const FEW_ROWS: usize = 48;
 
 /// The kernels for f32 words at the level in use, in a product of this number of rows.
 pub(super) fn f32_kernels(rows: usize) -> &'static Kernels {
