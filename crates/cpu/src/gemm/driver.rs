@@ -270,7 +270,7 @@ unsafe fn column(
         };
         group = group.wrapping_add(a.group);
         while row < end {
-            let height = kernels.height(end - row);
+            let height = kernels.height(end - row, rows < FEW_ROWS);
             let kernel = kernels.by_rows[height - 1];
             upcoming.prefetch_share();
             if kernels.prefetches > 0 {

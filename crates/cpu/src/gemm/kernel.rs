@@ -70,13 +70,12 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Rows of the next tile if `left` rows are left: as many as it can have, unless one or two rows would remain. A tile
-    /// of so few waits for its sums, so all tiles then have about the same number.
-    pub fn height(&self, left: usize) -> usize {
-        if left > self.strip && (1..=2).contains(&(left % self.strip)) {
-            left.div_ceil(left.div_ceil(self.strip))
-        } else {
-            left.min(self.strip)
+    /// Rows of the next tile if `left` rows are left. In a product of few rows all tiles have about the same number,
+    /// because a tile of one or two rows waits for its sums; in others each has as many as it can.
+    pub fn height(&self, left: usize, is_few: bool) -> usize {
+        match is_few {
+            true => left.div_ceil(left.div_ceil(self.strip)),
+            false => left.min(self.strip),
         }
     }
 }
