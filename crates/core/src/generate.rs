@@ -233,15 +233,15 @@ fn likeliest(
         };
     }
     rest.sort_unstable_by(order);
-    let mut found = None;
+    let mut least_likely = None;
     for &token in rest.iter() {
         mass += f64::from(token.0);
-        found = Some((token, mass));
+        least_likely = Some((token, mass));
         if is_enough(mass) {
             break;
         }
     }
-    found
+    least_likely
 }
 
 /// A sequence being continued.
