@@ -61,10 +61,7 @@ fn the_plan_is_what_the_run_takes() {
             recipe("grown.toml", "tiny", 4, growth),
             vec!["none", "blocks"],
         ),
-        (
-            recipe("small.toml", "small", 2, ""),
-            vec!["none", "scores", "blocks"],
-        ),
+        (recipe("small.toml", "small", 2, ""), vec!["blocks"]),
         (
             recipe("gpt-tiny.toml", "gpt-tiny", 8, ""),
             vec!["none", "blocks"],

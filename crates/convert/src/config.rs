@@ -207,12 +207,12 @@ pub(crate) fn to_published(
         Theta::L2NormGelu => "l2_norm_gelu",
         Theta::GeluL2Norm => "gelu_l2_norm",
         Theta::Softmax => "softmax",
-        Theta::Gelu => {
-            let help = "published models normalise their scores; use the model here";
+        other @ (Theta::Gelu | Theta::L1NormGelu) => {
+            let help = "published models have no such nonlinearity; use the model here";
             return Err(refuse(
                 "theta",
-                "a nonlinearity with a norm",
-                "gelu".into(),
+                "l2-norm-gelu, gelu-l2-norm or softmax",
+                other.name().into(),
                 help,
             ));
         }

@@ -64,6 +64,8 @@ fn any_spec() -> impl Strategy<Value = ModelSpec> {
         (Theta::L2NormGelu, NormSpan::Joint),
         (Theta::GeluL2Norm, NormSpan::Joint),
         (Theta::L2NormGelu, NormSpan::Segment),
+        (Theta::L1NormGelu, NormSpan::Joint),
+        (Theta::L1NormGelu, NormSpan::Segment),
         (Theta::GeluL2Norm, NormSpan::Segment),
         (Theta::Softmax, NormSpan::Segment),
     ]);
@@ -202,6 +204,7 @@ fn new_tokens_learn_from_the_first_step() {
     for (theta, norm, moving) in [
         (Theta::L2NormGelu, NormSpan::Joint, "keys"),
         (Theta::GeluL2Norm, NormSpan::Joint, "keys"),
+        (Theta::L1NormGelu, NormSpan::Joint, "keys"),
         (Theta::L2NormGelu, NormSpan::Segment, "values"),
         (Theta::GeluL2Norm, NormSpan::Segment, "values"),
         (Theta::Softmax, NormSpan::Segment, "values"),

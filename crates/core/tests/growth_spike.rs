@@ -17,7 +17,7 @@ const BATCH: usize = 32;
 /// Updates before the growth.
 const BASE: usize = 200;
 /// Updates after it that are compared.
-const AFTER: usize = 200;
+const AFTER: usize = 120;
 /// The learning rate of `recipes/grow.toml`.
 const LR: f64 = 2e-3;
 /// How much higher a loss may be than without the growth.
@@ -172,12 +172,7 @@ fn check(norm: NormSpan, seeds: &[u64], growths: &[Growth], mean: usize) {
 
 #[test]
 fn no_loss_rises_after_a_growth_with_a_norm_per_segment() {
-    check(
-        NormSpan::Segment,
-        &[1, 2, 3],
-        &[times(2), times(4), times(16)],
-        1,
-    );
+    check(NormSpan::Segment, &[1, 2], &[times(4), times(16)], 1);
 }
 
 /// Updates whose mean a growth with zero keys must not raise. Single batches scatter by more than the bar, in a way that
@@ -186,12 +181,15 @@ const MEAN: usize = 20;
 
 #[test]
 fn no_loss_rises_after_a_growth_with_zero_keys() {
-    check(
-        NormSpan::Joint,
-        &[1, 2, 3],
-        &[times(2), times(4), times(16)],
-        MEAN,
-    );
+    check(NormSpan::Joint, &[1], &[times(4), times(16)], MEAN);
+}
+
+#[test]
+#[ignore = "takes ten minutes of a processor"]
+fn no_loss_rises_after_growths_of_more_seeds_and_sizes() {
+    let growths = [times(2), times(4), times(16)];
+    check(NormSpan::Segment, &[1, 2, 3, 4], &growths, 1);
+    check(NormSpan::Joint, &[1, 2, 3, 4], &growths, MEAN);
 }
 
 #[test]

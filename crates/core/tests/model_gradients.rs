@@ -179,6 +179,11 @@ fn differences_l2_norm_gelu() {
 }
 
 #[test]
+fn differences_l1_norm_gelu() {
+    check_differences_of_sites(Theta::L1NormGelu);
+}
+
+#[test]
 fn differences_gelu_l2_norm() {
     check_differences_of_sites(Theta::GeluL2Norm);
 }

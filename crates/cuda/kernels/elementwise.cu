@@ -45,12 +45,8 @@ KERNEL(lerp_f32, (const float* x, float* y, float weight, u64 n)) {
   if (i < n) y[i] += weight * (x[i] - y[i]);
 }
 
-// Rounds to bfloat16, and widens.
+// Rounds to bfloat16.
 KERNEL(round_bf16, (const float* x, u16* y, u64 n)) {
   u64 i = thread_number();
   if (i < n) y[i] = to_bf16(x[i]);
-}
-KERNEL(widen_f32, (const u16* x, float* y, u64 n)) {
-  u64 i = thread_number();
-  if (i < n) y[i] = of_bf16(x[i]);
 }

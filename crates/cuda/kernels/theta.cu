@@ -86,6 +86,29 @@ template <class T> DEV void l2_norm_gelu_backward(T* a, const float* stats, T* d
   }
 }
 
+// gelu(tau²·a / (|a|₁ + eps)); the statistic is |a|₁, the sum of the absolute scores.
+template <class T> DEV void l1_norm_gelu(T* a, float* stats, Group g, float tau, float eps, float* part) {
+  float sum = 0;
+  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) sum += fabsf(load(a, g.first + i));
+  float norm = block_sum(sum, part), scale = tau * tau / (norm + eps);
+  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) store(a, g.first + i, gelu_of(load(a, g.first + i) * scale));
+  if (threadIdx.x == 0) stats[g.stat] = norm;
+}
+template <class T> DEV void l1_norm_gelu_backward(T* a, const float* stats, T* d, Group g, float tau, float eps, float* part) {
+  float total = stats[g.stat] + eps, scale = tau * tau / total, inner = 0;
+  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) {
+    float x = load(a, g.first + i);
+    inner += x * load(d, g.first + i) * gelu_slope(x * scale);
+  }
+  float along = block_sum(inner, part) / total;
+  for (u32 i = threadIdx.x; i < g.tokens; i += blockDim.x) {
+    float x = load(a, g.first + i), z = x * scale;
+    float sign = x == 0.0f ? 0.0f : copysignf(1.0f, x);
+    store(d, g.first + i, scale * (load(d, g.first + i) * gelu_slope(z) - sign * along));
+    store(a, g.first + i, gelu_of(z));
+  }
+}
+
 // tau·gelu(a) / (|gelu(a)| + eps); the statistic is |gelu(a)|.
 template <class T> DEV void gelu_l2_norm(T* a, float* stats, Group g, float tau, float eps, float* part) {
   float squares = 0;
@@ -161,6 +184,22 @@ KERNEL(theta_l2_norm_gelu_backward_f32, (float* a, const float* stats, float* d,
 KERNEL(theta_l2_norm_gelu_backward_bf16, (u16* a, const float* stats, u16* d, u32 row_stride, u32 offset, u32 tokens, u32 group, u32 groups, float tau, float eps)) {
   __shared__ float part[32];
   l2_norm_gelu_backward(a, stats, d, group_of_row(row_stride, offset, tokens, group, groups), tau, eps, part);
+}
+KERNEL(theta_l1_norm_gelu_f32, (float* a, float* stats, u32 row_stride, u32 offset, u32 tokens, u32 group, u32 groups, float tau, float eps)) {
+  __shared__ float part[32];
+  l1_norm_gelu(a, stats, group_of_row(row_stride, offset, tokens, group, groups), tau, eps, part);
+}
+KERNEL(theta_l1_norm_gelu_bf16, (u16* a, float* stats, u32 row_stride, u32 offset, u32 tokens, u32 group, u32 groups, float tau, float eps)) {
+  __shared__ float part[32];
+  l1_norm_gelu(a, stats, group_of_row(row_stride, offset, tokens, group, groups), tau, eps, part);
+}
+KERNEL(theta_l1_norm_gelu_backward_f32, (float* a, const float* stats, float* d, u32 row_stride, u32 offset, u32 tokens, u32 group, u32 groups, float tau, float eps)) {
+  __shared__ float part[32];
+  l1_norm_gelu_backward(a, stats, d, group_of_row(row_stride, offset, tokens, group, groups), tau, eps, part);
+}
+KERNEL(theta_l1_norm_gelu_backward_bf16, (u16* a, const float* stats, u16* d, u32 row_stride, u32 offset, u32 tokens, u32 group, u32 groups, float tau, float eps)) {
+  __shared__ float part[32];
+  l1_norm_gelu_backward(a, stats, d, group_of_row(row_stride, offset, tokens, group, groups), tau, eps, part);
 }
 KERNEL(theta_gelu_l2_norm_f32, (float* a, float* stats, u32 row_stride, u32 offset, u32 tokens, u32 group, u32 groups, float tau, float eps)) {
   __shared__ float part[32];

@@ -3,12 +3,13 @@
 use crate::Buffer;
 use serde::{Deserialize, Serialize};
 
-/// The nonlinearity `Θ` along the parameter tokens of a row (paper, section 3.2 and table 6). With scores `a` of
-/// a row and `‖·‖` the L2 norm over a group of tokens ([`NormSpan`]):
+/// The nonlinearity `Θ` along the parameter tokens of a row (paper, section 3.2 and table 4). With scores `a` of
+/// a row, and `‖·‖` the L2 norm and `‖·‖₁` the L1 norm over a group of tokens ([`NormSpan`]):
 ///
 /// | | weights |
 /// |---|---|
 /// | [`Theta::L2NormGelu`] | `gelu(τ·a / (‖a‖ + ε))`, the paper's choice |
+/// | [`Theta::L1NormGelu`] | `gelu(τ²·a / (‖a‖₁ + ε))`: with `τ² = N` the mean of `\|a\|` becomes 1, as its mean square does above |
 /// | [`Theta::GeluL2Norm`] | `τ·gelu(a) / (‖gelu(a)‖ + ε)` |
 /// | [`Theta::Softmax`] | `τ²·softmax(a)` |
 /// | [`Theta::Gelu`] | `gelu(a)`: the site is a plain two-layer MLP without biases |
@@ -18,6 +19,8 @@ pub enum Theta {
     /// L2 normalisation, then exact GELU.
     #[default]
     L2NormGelu,
+    /// L1 normalisation, then exact GELU: the middle row of the paper's table 4.
+    L1NormGelu,
     /// Exact GELU, then L2 normalisation.
     GeluL2Norm,
     /// Softmax times `τ²`.
@@ -28,17 +31,19 @@ pub enum Theta {
 
 impl Theta {
     /// All nonlinearities.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::L2NormGelu,
         Self::GeluL2Norm,
         Self::Softmax,
         Self::Gelu,
+        Self::L1NormGelu,
     ];
 
     /// The name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::L2NormGelu => "l2-norm-gelu",
+            Self::L1NormGelu => "l1-norm-gelu",
             Self::GeluL2Norm => "gelu-l2-norm",
             Self::Softmax => "softmax",
             Self::Gelu => "gelu",

@@ -19,6 +19,12 @@ pub(super) fn theta_row<W>(site: &Site<'_, W>, row: &mut [f32], stats: &mut [f32
                 parts().for_each(|c| gelu_scaled(&mut row[c], scale));
                 *stat = norm;
             }
+            Theta::L1NormGelu => {
+                let norm = parts().map(|c| absolute_sum(&row[c])).sum::<f32>();
+                let scale = tau * tau / (norm + site.eps);
+                parts().for_each(|c| gelu_scaled(&mut row[c], scale));
+                *stat = norm;
+            }
             Theta::GeluL2Norm => {
                 parts().for_each(|c| gelu_scaled(&mut row[c], 1.0));
                 let norm = parts()
@@ -75,6 +81,20 @@ pub(super) fn theta_row_backward<W>(
                     remove_projection(da, scores, &spare[c], scale, p);
                 }
             }
+            Theta::L1NormGelu => {
+                // As above, but for the norm's slope, which is the sign of A, and its scale, which is τ².
+                let scale = tau * scale;
+                let inner: f32 = parts()
+                    .map(|c| {
+                        let (da, sigma) = (&mut da[c.clone()], &mut spare[c.clone()]);
+                        gelu_grad(da, sigma, &scores[c], scale)
+                    })
+                    .sum();
+                for c in parts() {
+                    let (da, scores) = (&mut da[c.clone()], &mut scores[c.clone()]);
+                    remove_signs(da, scores, &spare[c], scale, inner * inv);
+                }
+            }
             Theta::GeluL2Norm => {
                 let inner = parts().map(|c| gelu_dot(&da[c.clone()], &scores[c])).sum();
                 let p = projection(inner);
@@ -105,6 +125,12 @@ pub(super) fn theta_row_backward<W>(
 simd! {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
         lane_dot(a, b)
+    }
+}
+simd! {
+    /// `Σ |a|`.
+    fn absolute_sum(a: &[f32]) -> f32 {
+        lane_sum(a.len(), |i| a[i].abs())
     }
 }
 simd! {
@@ -145,6 +171,17 @@ simd! {
     fn remove_projection(d: &mut [f32], u: &mut [f32], g: &[f32], scale: f32, p: f32) {
         for ((d, u), &g) in d.iter_mut().zip(u).zip(g) {
             *d = scale * (-p).mul_add(*u, *d);
+            *u = g;
+        }
+    }
+}
+simd! {
+    /// `d = scale · (d − p · sign(u))`, and then `u = g`.
+    fn remove_signs(d: &mut [f32], u: &mut [f32], g: &[f32], scale: f32, p: f32) {
+        for ((d, u), &g) in d.iter_mut().zip(u).zip(g) {
+            // The slope of |u|, 0 at 0.
+            let sign = if *u == 0.0 { 0.0 } else { 1.0f32.copysign(*u) };
+            *d = scale * (-p).mul_add(sign, *d);
             *u = g;
         }
     }

@@ -30,7 +30,8 @@ pub fn any_case(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Case> {
         any::<bool>(),
         prop::collection::vec(tokens, 1..4),
     );
-    (site, rows, 1..70usize, 1..70usize, any::<u64>()).prop_map(
+    // The size of an input of one channel changes no output of a norm: its gradient would be rounding alone.
+    (site, rows, 2..70usize, 1..70usize, any::<u64>()).prop_map(
         |((theta, joint, tokens), rows, d_in, d_out, seed)| Case {
             theta,
             joint,

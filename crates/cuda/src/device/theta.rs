@@ -9,6 +9,7 @@ use tokenformer_device::{Buffer, Result, SiteRef, Theta};
 fn kernel(theta: Theta, number: Number) -> &'static str {
     match theta {
         Theta::L2NormGelu => named!("theta_l2_norm_gelu", number),
+        Theta::L1NormGelu => named!("theta_l1_norm_gelu", number),
         Theta::GeluL2Norm => named!("theta_gelu_l2_norm", number),
         Theta::Softmax => named!("theta_softmax", number),
         Theta::Gelu => named!("theta_gelu", number),
@@ -18,6 +19,7 @@ fn kernel(theta: Theta, number: Number) -> &'static str {
 fn backward_kernel(theta: Theta, number: Number) -> &'static str {
     match theta {
         Theta::L2NormGelu => named!("theta_l2_norm_gelu_backward", number),
+        Theta::L1NormGelu => named!("theta_l1_norm_gelu_backward", number),
         Theta::GeluL2Norm => named!("theta_gelu_l2_norm_backward", number),
         Theta::Softmax => named!("theta_softmax_backward", number),
         Theta::Gelu => named!("theta_gelu_backward", number),

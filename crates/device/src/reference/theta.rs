@@ -26,6 +26,12 @@ pub fn theta_row<W>(site: &Site<'_, W>, row: &mut [f64], stats: &mut [f64]) {
                 part.iter_mut().for_each(|a| *a = gelu(*a * scale));
                 norm
             }
+            Theta::L1NormGelu => {
+                let norm: f64 = part.iter().map(|a| a.abs()).sum();
+                let scale = tau * tau / (norm + eps);
+                part.iter_mut().for_each(|a| *a = gelu(*a * scale));
+                norm
+            }
             Theta::GeluL2Norm => {
                 part.iter_mut().for_each(|a| *a = gelu(*a));
                 let norm = dot(part, part).sqrt();
@@ -59,6 +65,15 @@ pub fn theta_row_backward<W>(site: &Site<'_, W>, scores: &mut [f64], d: &mut [f6
                 let each = d.iter_mut().zip(a);
                 each.for_each(|(d, a)| *d *= gelu_derivative(a * scale));
                 norm_backward(a, d, tau, eps);
+            }
+            Theta::L1NormGelu => {
+                let total = a.iter().map(|a| a.abs()).sum::<f64>() + eps;
+                let scale = tau * tau / total;
+                let each = d.iter_mut().zip(a);
+                each.for_each(|(d, a)| *d *= gelu_derivative(a * scale));
+                let along = dot(a, d) / total;
+                let each = d.iter_mut().zip(a);
+                each.for_each(|(d, &a)| *d = scale * (*d - sign(a) * along));
             }
             Theta::GeluL2Norm => {
                 let u: Vec<f64> = a.iter().map(|&a| gelu(a)).collect();
@@ -95,4 +110,9 @@ fn norm_backward(u: &[f64], d: &mut [f64], tau: f64, eps: f64) {
     };
     let each = d.iter_mut().zip(u);
     each.for_each(|(d, u)| *d = tau / total * (*d - u * along));
+}
+
+/// The slope of `|a|`, 0 at 0: a token with a zero key gets no gradient from its part of the norm.
+fn sign(a: f64) -> f64 {
+    if a == 0.0 { 0.0 } else { a.signum() }
 }

@@ -41,7 +41,7 @@ pub enum Change {
 pub const REFERENCE: &str = "tokenformer";
 
 /// All arms.
-pub const ARMS: [Arm; 9] = [
+pub const ARMS: [Arm; 10] = [
     arm(
         REFERENCE,
         "the paper's: GELU after an L2 norm, block norms without gain and bias",
@@ -52,6 +52,11 @@ pub const ARMS: [Arm; 9] = [
         "exp-l1",
         "softmax over parameter tokens: exponential, L1 norm",
         Change::Theta(Theta::Softmax),
+    ),
+    arm(
+        "gelu-l1",
+        "GELU after an L1 norm",
+        Change::Theta(Theta::L1NormGelu),
     ),
     arm(
         "gelu-then-l2",
