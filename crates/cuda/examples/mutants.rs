@@ -99,6 +99,24 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
         "eight numbers beyond the end are zeros, and are not written",
     ),
     (
+        "gemm.cu",
+        "steps = (k + STEP - 1) / STEP;",
+        "off by one",
+        "one more step, whose panels lie beyond the end and are zeros",
+    ),
+    (
+        "gemm.cu",
+        "steps = (k + STEP - 1) / STEP;",
+        "another operator",
+        "one more step, whose panels lie beyond the end and are zeros",
+    ),
+    (
+        "gemm.cu",
+        "if (step < steps) {",
+        "<= for <",
+        "the panels of one more step, zeros that nobody reads",
+    ),
+    (
         "attention_rows.cu",
         "x += p[j] * load(v, key_at(s, start + j) + c);\nsum_of[c] = x;\n}\n__syncwarp();",
         "barrier removed",
