@@ -184,6 +184,28 @@ macro_rules! source {
                     // SAFETY: the level is never above what the processor has; the caller guarantees the rest.
                     return unsafe { avx512::across(to, words, cols, combine) };
                 }
+                #[cfg(target_arch = "x86_64")]
+                if crate::simd::level() == crate::simd::Level::Avx2
+                    && W == avx2::NARROW
+                    && size_of::<$source>() == size_of::<u32>()
+                    && <$precision>::PER_WORD == 1
+                {
+                    assert!(words == rows && rows > 0 && (rows - 1) * stride + cols <= from.len());
+                    // Panels whose rows can be read eight words at a time.
+                    let whole = (cols.saturating_sub(avx2::WORDS - W)) / W;
+                    let at = whole * W;
+                    // SAFETY: all of these words exist, by the assertion; the level is never above what the processor has; the
+                    // caller guarantees the rest.
+                    unsafe {
+                        let narrow = Panels { first: to.first.cast(), panel: to.panel };
+                        avx2::across(narrow, words, from.as_ptr().cast(), stride, whole);
+                        if at < cols {
+                            let rest = Panels { first: to.row(whole, 0), ..to };
+                            across(rest, words, &from[at..], [stride, rows, cols - at], $word);
+                        }
+                    }
+                    return;
+                }
                 simd! {
                     fn run<const W: usize>(to: Panels<W>, words: usize, from: &[$source], stride: usize, rows: usize, cols: usize) {
                         // SAFETY: the caller guarantees it.
@@ -348,12 +370,53 @@ pub(super) unsafe fn pack_panels<P: Element, S: Source<P>, const W: usize>(
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::LINE;
+    use super::{ACROSS, LINE, Panels};
     use crate::gemm::Bf16;
+    use crate::gemm::pieces::pieces;
     use std::arch::x86_64::*;
 
     /// Words of a register.
     pub const WORDS: usize = 8;
+    /// Words of a row of the panels of A.
+    pub const NARROW: usize = 6;
+
+    /// Copies rows `[words, NARROW · panels]` of a matrix, `stride` words apart, to panels of [`NARROW`] words. A row of a panel takes
+    /// one load and one store of eight words; the two words too many are those of the next row, which is written later.
+    ///
+    /// # Safety
+    /// As for `Source::across`; two words after the last column of each row must be readable, too.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn across(
+        to: Panels<NARROW>,
+        words: usize,
+        from: *const u32,
+        stride: usize,
+        panels: usize,
+    ) {
+        let row = |panel: usize, w: usize| {
+            let at = from.wrapping_add(w * stride + panel * NARROW);
+            // SAFETY: the caller guarantees that eight words are readable.
+            unsafe { _mm256_loadu_si256(at.cast()) }
+        };
+        for block in pieces(0..words - 1, ACROSS) {
+            for panel in 0..panels {
+                for w in block.clone() {
+                    // SAFETY: this row of the panel and the next one, which exists.
+                    unsafe { _mm256_storeu_si256(to.row(panel, w).cast(), row(panel, w)) };
+                }
+            }
+        }
+        for panel in 0..panels {
+            let mut last = [0u32; WORDS];
+            // SAFETY: an array of eight words, and the last row of a panel.
+            unsafe {
+                _mm256_storeu_si256(last.as_mut_ptr().cast(), row(panel, words - 1));
+                to.row(panel, words - 1)
+                    .write(*last.first_chunk().expect("six of eight"));
+            }
+        }
+    }
 
     /// Loads up to 8 f32.
     ///
