@@ -29,6 +29,8 @@ pub struct Gradients {
 #[derive(Debug)]
 struct Slot {
     len: usize,
+    /// Parameter tokens and width, if it has a row for each of them.
+    tokens: Option<[usize; 2]>,
     /// Of the micro-batch at hand; `None` while it is zero.
     held: Option<Temp>,
     /// Of the micro-batches before it; `None` before the first.
@@ -37,6 +39,16 @@ struct Slot {
     pending: u32,
     /// Whether the gradient of the micro-batch is complete.
     complete: bool,
+}
+
+impl Slot {
+    /// Memory for a gradient, with arbitrary content.
+    fn temp(&self, device: &Arc<dyn Device>) -> Result<Temp> {
+        match self.tokens {
+            Some(size) => Temp::tokens(device, size, Role::Gradient),
+            None => Temp::new(device, self.len, Role::Gradient),
+        }
+    }
 }
 
 /// Receives the gradients of a backward pass, each as soon as it is complete: the later layers first. The order depends on the
@@ -87,6 +99,7 @@ impl Gradients {
             if param.trainable() {
                 by_id[param.id()] = Some(Slot {
                     len: param.len(),
+                    tokens: param.tokens(),
                     held: None,
                     sum: None,
                     pending: 0,
@@ -147,7 +160,7 @@ impl Gradients {
         };
         let mut sum = match slot.sum.take() {
             Some(sum) => sum,
-            None => Temp::new(&self.device, slot.len, Role::Gradient)?,
+            None => slot.temp(&self.device)?,
         };
         self.device.write(numbers, &mut sum)?;
         slot.sum = Some(sum);
@@ -194,7 +207,7 @@ impl Gradients {
         if let Some(Some(slot)) = self.by_id.get_mut(id)
             && slot.held.is_none()
         {
-            let mut zeros = Temp::new(&self.device, slot.len, Role::Gradient)?;
+            let mut zeros = slot.temp(&self.device)?;
             self.device.zero(&mut zeros)?;
             slot.held = Some(zeros);
         }

@@ -288,7 +288,7 @@ impl AdamW {
             let slot = &mut self.moments[param.id()];
             if param.trainable() && slot.is_none() {
                 let zeros = || match owns {
-                    true => device.alloc(param.len(), self.config.moments.role()),
+                    true => param.zeros(&**device, self.config.moments.role()),
                     false => Ok(Buffer::empty()),
                 };
                 let (m, v) = (zeros()?, zeros()?);

@@ -1,7 +1,7 @@
 //! Learnable arrays.
 
 use crate::config::ParamTraining;
-use crate::path::ParamPath;
+use crate::path::{ParamPath, ParamRole};
 use std::sync::Arc;
 use tokenformer_device::{Buffer, Device, PackedMatrix, Result, Role, WeightFormat};
 
@@ -17,6 +17,14 @@ pub struct Param {
     pub training: ParamTraining,
 }
 
+/// Parameter tokens and width of an array that has a row for each of them.
+fn tokens(path: ParamPath, shape: &[usize]) -> Option<[usize; 2]> {
+    match (path.role, shape) {
+        (ParamRole::Keys | ParamRole::Values, &[tokens, width]) => Some([tokens, width]),
+        _ => None,
+    }
+}
+
 impl Param {
     pub(crate) fn new(
         device: &Arc<dyn Device>,
@@ -29,8 +37,11 @@ impl Param {
             id,
             path,
             name: path.to_string(),
+            value: match tokens(path, &shape) {
+                Some(size) => device.alloc_tokens_from(numbers, size, Role::Weight)?,
+                None => device.alloc_from(numbers, Role::Weight)?,
+            },
             shape,
-            value: device.alloc_from(numbers, Role::Weight)?,
             training: ParamTraining::default(),
         })
     }
@@ -95,6 +106,19 @@ impl Param {
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.value.len()
+    }
+
+    /// Parameter tokens and width, if it has a row for each token of a segment.
+    pub(crate) fn tokens(&self) -> Option<[usize; 2]> {
+        tokens(self.path, &self.shape)
+    }
+
+    /// An array of this shape and role, zeroed.
+    pub(crate) fn zeros(&self, device: &dyn Device, role: Role) -> Result<Buffer> {
+        match self.tokens() {
+            Some(size) => device.alloc_tokens(size, role),
+            None => device.alloc(self.len(), role),
+        }
     }
 
     /// Whether it is empty.

@@ -3,7 +3,7 @@
 use crate::{
     AdamStep, AttentionDims, Buffer, CachedSequence, DeviceError, Handles, Head, KeptForNorm,
     LossGradient, Matmul, Output, PackedMatrix, Result, Role, RotaryDims, RotaryTable, RowsToStore,
-    SegmentGradient, SiteDims, SiteRef, Targets, WeightFormat, Write,
+    SegmentGradient, SiteDims, SiteRef, Targets, ThetaInParts, WeightFormat, Write,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -52,6 +52,32 @@ pub trait Device: Send + Sync + fmt::Debug {
         let mut buffer = self.alloc(numbers.len(), role)?;
         self.write(&numbers, &mut buffer)?;
         Ok(buffer)
+    }
+
+    /// [`Device::alloc`] of an array with a row of `width` numbers for each of `tokens` parameter tokens, which several devices
+    /// may divide between them ([`crate::Divided`]). For other code it is whole.
+    fn alloc_tokens(&self, [tokens, width]: [usize; 2], role: Role) -> Result<Buffer> {
+        self.alloc(tokens * width, role)
+    }
+
+    /// [`Device::alloc_from`] of such an array.
+    fn alloc_tokens_from(
+        &self,
+        numbers: Vec<f32>,
+        [_tokens, _width]: [usize; 2],
+        role: Role,
+    ) -> Result<Buffer> {
+        self.alloc_from(numbers, role)
+    }
+
+    /// [`Device::temporary`] of such an array.
+    fn temporary_tokens(
+        &self,
+        [tokens, width]: [usize; 2],
+        role: Role,
+        buffer: &mut Buffer,
+    ) -> Result<()> {
+        self.temporary(tokens * width, role, buffer)
     }
 
     /// Makes `buffer` a temporary of `len` numbers with arbitrary content, from the device's memory for temporaries.
@@ -307,6 +333,11 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Pattention as one operation, if the device has it. If `None`, Pattention is composed of primitives.
     fn fused_site(&self) -> Option<&dyn FusedSite> {
+        None
+    }
+
+    /// The parts of `Θ`, if the device has them: then sites may be divided ([`crate::Divided`]).
+    fn theta_in_parts(&self) -> Option<&dyn ThetaInParts> {
         None
     }
 }

@@ -35,9 +35,12 @@
 
 mod buffer;
 pub mod collective;
+mod composed;
 mod device;
+mod divided;
 mod error;
 mod ops;
+mod parts;
 mod precision;
 pub mod reference;
 mod site;
@@ -45,13 +48,16 @@ mod temp;
 
 pub use buffer::{Buffer, Handles};
 pub use collective::{Collective, Done, Pending, Single};
+pub use composed::Composed;
 pub use device::{Device, FusedSite, Usage};
+pub use divided::Divided;
 pub use error::{DeviceError, Result};
 pub use ops::{
     Adam, AdamStep, AttentionDims, CachedSequence, Head, KeptForNorm, LossGradient, Matmul,
     Operand, Output, PackedMatrix, Role, RotaryDims, RotaryTable, RowTargets, RowsToStore, Targets,
     Write, clip_factors,
 };
+pub use parts::ThetaInParts;
 pub use precision::{Precision, UnknownPrecision, WeightFormat};
 pub use site::{NormSpan, Segment, SegmentGradient, Site, SiteDims, SiteRef, Theta};
 pub use temp::{SharedTemp, Temp};

@@ -25,6 +25,19 @@ impl Temp {
         Ok(temp)
     }
 
+    /// A buffer with a row of `width` numbers for each of `tokens` parameter tokens, see [`Device::alloc_tokens`].
+    ///
+    /// # Errors
+    /// If the device has no memory left.
+    pub fn tokens(device: &Arc<dyn Device>, size: [usize; 2], role: Role) -> Result<Self> {
+        let mut temp = Self {
+            device: Arc::clone(device),
+            buffer: Some(device.handles().take()),
+        };
+        device.temporary_tokens(size, role, &mut temp)?;
+        Ok(temp)
+    }
+
     /// A temporary buffer with these indices.
     ///
     /// # Errors

@@ -7,7 +7,6 @@
 mod add;
 mod assemble;
 mod attention;
-mod composed;
 mod embed;
 mod gelu;
 mod layer_norm;

@@ -1,6 +1,5 @@
 //! Pattention, `Y = Θ(X·Kᵀ)·V` (paper, equations 7 and 16): attention between rows and the parameter tokens of a site.
 
-use super::composed::Composed;
 use super::{Backward, FLOPS_PER_UNIT, Recorder};
 use crate::param::Param;
 use crate::recompute::Recompute;
@@ -9,7 +8,7 @@ use crate::tensor::{Tensor, Var};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tokenformer_device::{
-    Buffer, Device, FusedSite, Result, Role, SegmentGradient, SiteDims, Temp, Write,
+    Buffer, Composed, Device, FusedSite, Result, Role, SegmentGradient, SiteDims, Temp, Write,
 };
 
 /// A Pattention at one site.

@@ -24,7 +24,8 @@ use storage::{
 use tokenformer_device::{
     Adam, AdamStep, AttentionDims, Buffer, CachedSequence, Device, DeviceError, FusedSite, Handles,
     Head, KeptForNorm, LossGradient, Matmul, Operand, Output, PackedMatrix, Precision, Result,
-    Role, RotaryDims, RotaryTable, RowsToStore, SiteRef, Targets, Usage, WeightFormat, Write,
+    Role, RotaryDims, RotaryTable, RowsToStore, SiteRef, Targets, ThetaInParts, Usage,
+    WeightFormat, Write,
 };
 
 /// The processor. Results have the same bits for any number of threads.
@@ -609,6 +610,10 @@ impl Device for Cpu {
     }
 
     fn fused_site(&self) -> Option<&dyn FusedSite> {
+        Some(self)
+    }
+
+    fn theta_in_parts(&self) -> Option<&dyn ThetaInParts> {
         Some(self)
     }
 }

@@ -5,7 +5,9 @@ use super::{Bf16, Cpu, Precision, in_precision};
 use crate::gemm::PackedWeights;
 use crate::pattention::{self, PackedSite, Saved, Segment, SegmentGrad, Site};
 use smallvec::SmallVec;
-use tokenformer_device::{Buffer, FusedSite, Result, SegmentGradient, SiteDims, SiteRef, Write};
+use tokenformer_device::{
+    Buffer, FusedSite, Result, SegmentGradient, SiteDims, SiteRef, ThetaInParts, Write,
+};
 
 /// Number of segments of a site that are handled without an allocation.
 const FEW: usize = 8;
@@ -77,6 +79,44 @@ impl Cpu {
     ) -> Result<()> {
         let (scores, d_scores) = (floats_mut(scores), floats_mut(d_scores));
         self.exec(|exec| pattention::theta_backward(exec, site, scores, floats(stats), d_scores))
+    }
+}
+
+impl ThetaInParts for Cpu {
+    fn statistics(&self, site: &SiteRef<'_>, scores: &Buffer, stats: &mut Buffer) -> Result<()> {
+        let (scores, stats) = (floats(scores), floats_mut(stats));
+        self.exec(|exec| pattention::statistics_of_part(exec, site, scores, stats))
+    }
+
+    fn weights(&self, site: &SiteRef<'_>, stats: &Buffer, scores: &mut Buffer) -> Result<()> {
+        let (scores, stats) = (floats_mut(scores), floats(stats));
+        self.exec(|exec| pattention::weights_of_part(exec, site, stats, scores))
+    }
+
+    fn projections(
+        &self,
+        site: &SiteRef<'_>,
+        scores: &Buffer,
+        stats: &Buffer,
+        d: &Buffer,
+        projections: &mut Buffer,
+    ) -> Result<()> {
+        let (scores, stats, d) = (floats(scores), floats(stats), floats(d));
+        let to = floats_mut(projections);
+        self.exec(|exec| pattention::projections_of_part(exec, site, scores, stats, d, to))
+    }
+
+    fn backward(
+        &self,
+        site: &SiteRef<'_>,
+        stats: &Buffer,
+        projections: &Buffer,
+        scores: &mut Buffer,
+        d: &mut Buffer,
+    ) -> Result<()> {
+        let of_rows = [stats, projections].map(floats);
+        let (scores, d) = (floats_mut(scores), floats_mut(d));
+        self.exec(|exec| pattention::backward_of_part(exec, site, of_rows, scores, d))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `Θ` along the parameter tokens of a row, and its gradient. [`tokenformer_device::Theta`] lists the formulas.
 
+pub(super) mod parts;
+
 use crate::math::{exp, gelu, gelu_and_derivative};
 use crate::simd::{lane_dot, lane_map_sum, lane_max, lane_sum, simd};
 use tokenformer_device::{Site, Theta};

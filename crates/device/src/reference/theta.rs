@@ -116,3 +116,98 @@ fn norm_backward(u: &[f64], d: &mut [f64], tau: f64, eps: f64) {
 fn sign(a: f64) -> f64 {
     if a == 0.0 { 0.0 } else { a.signum() }
 }
+
+/// Statistics of the scores of a row, see [`crate::ThetaInParts::statistics`].
+pub fn row_statistics<W>(site: &Site<'_, W>, row: &[f64], stats: &mut [f64]) {
+    for (number, stat) in stats.iter_mut().enumerate() {
+        let (columns, _) = group(site, number);
+        let a = &row[columns];
+        *stat = match site.theta {
+            Theta::L2NormGelu => dot(a, a).sqrt(),
+            Theta::L1NormGelu => a.iter().map(|a| a.abs()).sum(),
+            Theta::GeluL2Norm => a.iter().map(|&a| gelu(a).powi(2)).sum::<f64>().sqrt(),
+            Theta::Softmax if a.is_empty() => f64::NEG_INFINITY,
+            Theta::Softmax => {
+                let max = a.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                max + a.iter().map(|a| (a - max).exp()).sum::<f64>().ln()
+            }
+            Theta::Gelu => 0.0,
+        };
+    }
+}
+
+/// Converts scores to weights with given statistics, see [`crate::ThetaInParts::weights`].
+pub fn row_weights<W>(site: &Site<'_, W>, stats: &[f64], row: &mut [f64]) {
+    let eps = f64::from(site.eps);
+    for (number, stat) in stats.iter().enumerate() {
+        let (columns, tau) = group(site, number);
+        let weight = |a: f64| match site.theta {
+            Theta::L2NormGelu => gelu(a * tau / (stat + eps)),
+            Theta::L1NormGelu => gelu(a * tau * tau / (stat + eps)),
+            Theta::GeluL2Norm => gelu(a) * tau / (stat + eps),
+            Theta::Softmax => tau * tau * (a - stat).exp(),
+            Theta::Gelu => gelu(a),
+        };
+        row[columns].iter_mut().for_each(|a| *a = weight(*a));
+    }
+}
+
+/// What the tokens of a row add to the projections, see [`crate::ThetaInParts::projections`].
+pub fn row_projections<W>(
+    site: &Site<'_, W>,
+    scores: &[f64],
+    stats: &[f64],
+    d: &[f64],
+    projections: &mut [f64],
+) {
+    let eps = f64::from(site.eps);
+    for (number, (stat, to)) in stats.iter().zip(projections).enumerate() {
+        let (columns, tau) = group(site, number);
+        let scale = tau / (stat + eps);
+        let term = |(a, d): (&f64, &f64)| match site.theta {
+            Theta::L2NormGelu => a * d * gelu_derivative(a * scale),
+            Theta::L1NormGelu => a * d * gelu_derivative(a * tau * scale),
+            Theta::GeluL2Norm => d * gelu(*a),
+            Theta::Softmax => d * (a - stat).exp(),
+            Theta::Gelu => 0.0,
+        };
+        *to = scores[columns.clone()]
+            .iter()
+            .zip(&d[columns])
+            .map(term)
+            .sum();
+    }
+}
+
+/// Gradient of the scores with given statistics and projections, see [`crate::ThetaInParts::backward`].
+pub fn row_backward<W>(
+    site: &Site<'_, W>,
+    stats: &[f64],
+    projections: &[f64],
+    scores: &mut [f64],
+    d: &mut [f64],
+) {
+    let eps = f64::from(site.eps);
+    for (number, (&stat, &inner)) in stats.iter().zip(projections).enumerate() {
+        let (columns, tau) = group(site, number);
+        let total = stat + eps;
+        let scale = tau / total;
+        let along = if stat > 0.0 {
+            inner / (stat * total)
+        } else {
+            0.0
+        };
+        let gradient = |a: f64, d: f64| match site.theta {
+            Theta::L2NormGelu => scale * (d * gelu_derivative(a * scale) - a * along),
+            Theta::L1NormGelu => {
+                tau * scale * (d * gelu_derivative(a * tau * scale) - sign(a) * inner / total)
+            }
+            Theta::GeluL2Norm => scale * (d - gelu(a) * along) * gelu_derivative(a),
+            Theta::Softmax => tau * tau * (a - stat).exp() * (d - inner),
+            Theta::Gelu => d * gelu_derivative(a),
+        };
+        let each = d[columns.clone()].iter_mut().zip(&scores[columns]);
+        each.for_each(|(d, a)| *d = gradient(*a, *d));
+    }
+    row_weights(site, stats, scores);
+}
