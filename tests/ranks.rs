@@ -186,6 +186,53 @@ fn the_fast_way_is_close_and_equal_on_all_ranks() {
     assert_same(&lab, "ranks.moments=owner", "ranks.moments=every");
 }
 
+/// Parameter tokens divided between ranks, with an average, a growth, its comparison and samples: the losses of one process, a stop
+/// and another start that change no byte, and checkpoints that any number of ranks goes on from.
+#[test]
+fn divided_tokens_train_as_whole_ones_do() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", GROWTH);
+    let sets = [&SETS[..], &["ema.decay=0.9", "optimizer.clip=0.5"]].concat();
+    let divided = [&sets[..], &["ranks.tokens=divided"]].concat();
+    let one = train_on(1, &recipe, &sets, &lab.path("one"));
+    for world in [2, 3] {
+        let name = format!("divided-{world}");
+        let losses = train_on(world, &recipe, &divided, &lab.path(&name));
+        assert!(losses.iter().all(|of_rank| *of_rank == losses[0]));
+        assert_eq!(losses[0].len(), one[0].len());
+        for (a, b) in one[0].iter().zip(&losses[0]) {
+            assert!((a / b - 1.0).abs() < 1e-6, "{a} and {b}");
+        }
+        assert!(!lab.path(&name).join("ranks.csv").exists());
+    }
+    let grown =
+        std::fs::read_to_string(lab.path("divided-2").join("metrics.jsonl")).expect("records");
+    assert!(grown.contains("\"max_logit_diff\":0.0"), "{grown}");
+
+    let resolved = resolved(&recipe, &divided);
+    let out = lab.path("stopped");
+    for (who, step) in [(1, 3), (0, 9)] {
+        let ended = Threads::run(2, |ranks| {
+            let stop_after = if ranks.rank() == who { step } else { 0 };
+            train(&resolved, &out, ranks, stop_after).expect("a run").0
+        });
+        assert_eq!(ended, [Outcome::Interrupted, Outcome::Interrupted]);
+    }
+    train_on(2, &recipe, &divided, &out);
+    assert_same(&lab, "stopped", "divided-2");
+
+    let out = lab.path("others");
+    let ended = Threads::run(3, |ranks| {
+        train(&resolved, &out, ranks, 5).expect("a run").1
+    });
+    let mut losses = ended[0].clone();
+    losses.extend(&train_on(1, &recipe, &divided, &out)[0]);
+    assert_eq!(losses.len(), one[0].len());
+    for (a, b) in one[0].iter().zip(&losses) {
+        assert!((a / b - 1.0).abs() < 1e-6, "{a} and {b}");
+    }
+}
+
 fn refused(lab: &Lab, world: usize, recipe: &str, sets: &[&str]) -> String {
     let resolved = resolved(recipe, sets);
     let ended = Threads::run(world, |ranks| {
@@ -216,6 +263,21 @@ fn every_rank_must_have_something_to_do() {
         &["train.accumulate=3", "ranks.reduce=fast"],
     );
     assert!(text.contains("a multiple of 2"), "{text}");
+}
+
+#[test]
+fn divided_tokens_exclude_other_ways_to_divide() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    for (set, key) in [
+        ("ranks.moments=owner", "ranks.moments"),
+        ("ranks.reduce=fast", "ranks.reduce"),
+    ] {
+        let sets = ["ranks.tokens=divided", set].map(ToString::to_string);
+        let error = resolve(Some(Path::new(&recipe)), &sets).expect_err("a conflict");
+        let text = error.to_string();
+        assert!(text.contains(key) && text.contains("divided"), "{text}");
+    }
 }
 
 #[test]

@@ -53,6 +53,16 @@ pub trait Collective: Send + Sync + fmt::Debug {
     /// As [`Collective::begin_gather`].
     fn sum(&self, numbers: &mut [f64]) -> Result<()>;
 
+    /// Waits for all ranks, and tells whether any of them says so.
+    ///
+    /// # Errors
+    /// As [`Collective::begin_gather`].
+    fn any(&self, says: bool) -> Result<bool> {
+        let mut said = [f64::from(u8::from(says))];
+        self.sum(&mut said)?;
+        Ok(said != [0.0])
+    }
+
     /// Brings bytes of rank 0 to all ranks, of any length.
     ///
     /// # Errors

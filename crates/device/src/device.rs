@@ -54,6 +54,12 @@ pub trait Device: Send + Sync + fmt::Debug {
         Ok(buffer)
     }
 
+    /// Ranks between which arrays with a row for each parameter token are divided. If there are several, they must do the same
+    /// with the device, in the same order: reading such an array needs all of them.
+    fn token_ranks(&self) -> usize {
+        1
+    }
+
     /// [`Device::alloc`] of an array with a row of `width` numbers for each of `tokens` parameter tokens, which several devices
     /// may divide between them ([`crate::Divided`]). For other code it is whole.
     fn alloc_tokens(&self, [tokens, width]: [usize; 2], role: Role) -> Result<Buffer> {

@@ -339,6 +339,10 @@ impl Device for Divided {
         format!("{inner}, parameter tokens divided between {world} ranks")
     }
 
+    fn token_ranks(&self) -> usize {
+        self.ranks.world()
+    }
+
     fn handles(&self) -> &Handles {
         self.inner.handles()
     }

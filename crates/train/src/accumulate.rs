@@ -17,10 +17,7 @@ impl Trainer<'_> {
     /// Micro-batch `i` is that of rank `i mod world`. All sums are chains in the order of micro-batches, so that they have the
     /// same bits for any number of ranks.
     pub(crate) fn accumulate(&mut self, stop: &AtomicBool) -> Result<Option<Nats>> {
-        let (rank, world) = (
-            self.collective.rank() as u64,
-            self.collective.world() as u64,
-        );
+        let (rank, world) = (self.work.rank() as u64, self.work.world() as u64);
         let micro_batches = self.recipe.train.accumulate;
         let rounds = micro_batches.div_ceil(world);
         // One process adds up in place, and allocates nothing.
@@ -51,7 +48,7 @@ impl Trainer<'_> {
         };
         reducer.finish(&mut self.gradients)?;
         let started = Instant::now();
-        let whole = leaves.add_up(self.gradients.flops(), &*self.collective)?;
+        let whole = leaves.add_up(self.gradients.flops(), &*self.work)?;
         self.waited += started.elapsed();
         self.gradients.set_score_sums(&whole.scores);
         self.gradients.set_flops(whole.flops);
@@ -102,7 +99,7 @@ impl Trainer<'_> {
             return;
         };
         let waiting = std::mem::take(&mut self.waited) + reducer.take_waited();
-        let targets = self.targets() / self.collective.world() as u64;
+        let targets = self.targets() / self.work.world() as u64;
         self.times.add(Times {
             computing: took.saturating_sub(waiting),
             waiting,

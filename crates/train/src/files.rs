@@ -51,8 +51,10 @@ pub const KIND_CHECKPOINT: &str = "checkpoint";
 
 const MAX_JSON_BYTES: u64 = 256 << 20;
 
+/// Numbers that are read from a device at a time.
+const CHUNK: usize = 4096;
+
 fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::Result<()> {
-    const CHUNK: usize = 4096;
     let (mut host, mut bytes) = ([0.0f32; CHUNK], [0u8; CHUNK * 4]);
     for start in (0..buffer.len()).step_by(CHUNK) {
         let chunk = &mut host[..CHUNK.min(buffer.len() - start)];
@@ -72,7 +74,6 @@ fn stream(device: &dyn Device, buffer: &Buffer, to: &mut dyn Write) -> std::io::
 /// # Errors
 /// If the device fails.
 pub fn not_finite(model: &Model) -> Result<Option<(String, f32)>> {
-    const CHUNK: usize = 4096;
     let mut host = [0.0f32; CHUNK];
     for param in model.params() {
         for start in (0..param.len()).step_by(CHUNK) {
@@ -285,11 +286,47 @@ fn sharded<'a>(now: &Snapshot<'a>, param: &Param, buffer: &'a Buffer) -> Sharded
     }
 }
 
+/// Reads all arrays that [`write_checkpoint`] of rank 0 reads at the same time, in the order of the files.
+fn read_along(now: &Snapshot<'_>) -> Result<()> {
+    let device = &**now.model.device();
+    let weights = |model: &'_ Model| -> Result<()> {
+        let mut params = model.params();
+        params.sort_by(|a, b| a.name().cmp(b.name()));
+        for param in params {
+            read_whole(device, param.value())?;
+        }
+        Ok(())
+    };
+    weights(now.model)?;
+    now.ema.map_or(Ok(()), |ema| weights(ema.model()))?;
+    let mut moments = Vec::new();
+    for param in now.model.params().into_iter().filter(|p| p.trainable()) {
+        if let Some(found) = now.optimizer.moments(param) {
+            moments.push((format!("{}.m", param.name()), &found.m));
+            moments.push((format!("{}.v", param.name()), &found.v));
+        }
+    }
+    moments.sort_by(|a, b| a.0.cmp(&b.0));
+    (moments.into_iter()).try_for_each(|(_, buffer)| read_whole(device, buffer))
+}
+
+/// Reads an array as [`stream`] does.
+fn read_whole(device: &dyn Device, buffer: &Buffer) -> Result<()> {
+    let mut host = [0.0f32; CHUNK];
+    for start in (0..buffer.len()).step_by(CHUNK) {
+        device.read_part(buffer, start, &mut host[..CHUNK.min(buffer.len() - start)])?;
+    }
+    Ok(())
+}
+
 /// Takes part in [`write_checkpoint`] of rank 0: sends it the moments that this rank keeps, in the order of the file.
 ///
 /// # Errors
 /// If the device or a connection fails.
 pub fn send_checkpoint(now: &Snapshot<'_>) -> Result<()> {
+    if now.model.device().token_ranks() > 1 {
+        return read_along(now);
+    }
     if !now.optimizer.is_sharded() {
         return Ok(());
     }

@@ -45,6 +45,9 @@ pub(crate) fn ensure_memory(
     more: u64,
 ) -> Result<()> {
     let float = size_of::<f32>() as u64;
+    // Nearly all that a growth adds, and all that it freezes of sites, is divided between the ranks that have tokens.
+    let ranks = model.device().token_ranks() as u64;
+    let more = more.div_ceil(ranks);
     // The average of the weights grows as they do.
     let weight = float * (1 + u64::from(recipe.ema.decay > 0.0));
     let trained = float + 2 * recipe.optimizer.moments.bytes();
@@ -52,7 +55,7 @@ pub(crate) fn ensure_memory(
         true => model.each_param().filter(|param| param.trainable()),
         false => return ensure_bytes(more.saturating_mul(weight + trained)),
     };
-    let freed: u64 = freed.map(|param| param.len() as u64 * trained).sum();
+    let freed = freed.map(|param| param.len() as u64 * trained).sum::<u64>() / ranks;
     // The new weights exist before the old moments are freed.
     let weights = more.saturating_mul(weight);
     let all = weights.saturating_add(more.saturating_mul(trained));

@@ -1,8 +1,10 @@
 //! What the ranks of a run do together besides adding up gradients: sums over micro-batches in a fixed order, agreement.
 
+mod divided;
 mod reducer;
 mod times;
 
+pub(crate) use divided::{divide, part_of};
 pub(crate) use reducer::Reducer;
 pub(crate) use times::{RankTimes, Times};
 
@@ -133,9 +135,7 @@ pub(crate) fn share_path(
 
 /// Waits for all ranks, and tells whether any of them says so.
 pub(crate) fn any(collective: &dyn Collective, says: bool) -> Result<bool> {
-    let mut said = [f64::from(u8::from(says))];
-    collective.sum(&mut said)?;
-    Ok(said != [0.0])
+    Ok(collective.any(says)?)
 }
 
 /// Returns an error that names a rank whose `value` is another than that of rank 0.

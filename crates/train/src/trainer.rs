@@ -51,7 +51,10 @@ pub struct Trainer<'a> {
     pub(crate) state: TrainState,
     pub(crate) records: Records<'a>,
     pub(crate) dir: RunDir,
+    /// All ranks of the run.
     pub(crate) collective: Arc<dyn Collective>,
+    /// The ranks between which micro-batches are divided: all, or this one if the device divides the parameter tokens.
+    pub(crate) work: Arc<dyn Collective>,
     /// `None` in one process, whose gradients are added up in place.
     pub(crate) reducer: Option<Reducer>,
     pub(crate) times: RankTimes,
@@ -116,10 +119,13 @@ impl<'a> Trainer<'a> {
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
         let recipe = resolved.recipe.clone();
-        ranks::check(&recipe, collective.world())?;
+        let (device, work) = ranks::divide(&recipe, device, &collective)?;
+        let device = &device;
+        ranks::check(&recipe, work.world())?;
         let config = task.config();
+        let own = ranks::part_of(config, device.token_ranks());
         let plan = TrainingPlan::new(
-            config,
+            &own,
             recipe.train.batch,
             config.context,
             recipe.train.recompute,
@@ -129,7 +135,7 @@ impl<'a> Trainer<'a> {
             "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";
         let average_bytes = match recipe.ema.decay {
             0.0 => 0,
-            _ => config.params().saturating_mul(size_of::<f32>() as u64),
+            _ => own.params().saturating_mul(size_of::<f32>() as u64),
         };
         let bytes = plan.total_bytes().saturating_add(average_bytes);
         memory::ensure("this run", bytes, help)?;
@@ -153,7 +159,7 @@ impl<'a> Trainer<'a> {
             &recipe,
             &*task,
             device,
-            &*collective,
+            [&*collective, &*work],
             &mut warn,
         )?;
         let gradients = Gradients::zeros(device, model.params())?;
@@ -202,7 +208,7 @@ impl<'a> Trainer<'a> {
         for note in notes {
             records.note(state.step, note)?;
         }
-        let times = RankTimes::open(&collective, out, state.step)?;
+        let times = RankTimes::open(&work, out, state.step)?;
         let mut trainer = Self {
             recipe,
             task,
@@ -215,6 +221,7 @@ impl<'a> Trainer<'a> {
             records,
             dir,
             collective,
+            work,
             reducer: None,
             times,
             waited: Duration::ZERO,
@@ -225,9 +232,9 @@ impl<'a> Trainer<'a> {
 
     /// What adds up the gradients of the present model with those of other ranks, if there are any.
     pub(crate) fn new_reducer(&self) -> Option<Reducer> {
-        (self.collective.world() > 1).then(|| {
+        (self.work.world() > 1).then(|| {
             Reducer::new(
-                &self.collective,
+                &self.work,
                 self.model.device(),
                 &self.gradients,
                 self.optimizer.owners(),
@@ -274,8 +281,9 @@ impl<'a> Trainer<'a> {
             }
         };
         let pictures = match outcome {
-            Outcome::Finished if self.collective.rank() == 0 => {
+            Outcome::Finished if self.takes_part() => {
                 let average = self.ema.as_ref().map(Ema::model);
+                let stop = self.stop_of_one(stop);
                 self.task.closing(&self.model, average, stop)?
             }
             _ => None,
@@ -348,12 +356,10 @@ impl<'a> Trainer<'a> {
         let loss = nats.map(|nats| nats.sum / self.targets() as f64);
         let lr = self.recipe.lr_at(step);
         let applied = match loss {
-            Some(loss) if loss.is_finite() => self.optimizer.step_together(
-                &mut self.model,
-                &self.gradients,
-                lr,
-                &*self.collective,
-            )?,
+            Some(loss) if loss.is_finite() => {
+                self.optimizer
+                    .step_together(&mut self.model, &self.gradients, lr, &*self.work)?
+            }
             _ => Applied {
                 grad_norm: f64::NAN,
                 updated: false,
@@ -383,6 +389,21 @@ impl<'a> Trainer<'a> {
             took: started.elapsed(),
             waited: (self.task.waited().zip(waited)).map(|(after, before)| after - before),
         }))
+    }
+
+    /// Whether this rank computes what only rank 0 records: it does if every rank has a part of the model.
+    fn takes_part(&self) -> bool {
+        self.dir.writes() || self.model.device().token_ranks() > 1
+    }
+
+    /// The flag that stops something that ranks do not agree about on the way: none may leave before the others if each has a part
+    /// of the model.
+    fn stop_of_one<'s>(&self, stop: &'s AtomicBool) -> &'s AtomicBool {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        match self.model.device().token_ranks() {
+            1 => stop,
+            _ => &NEVER,
+        }
     }
 
     /// Waits for all ranks.
@@ -452,8 +473,8 @@ impl<'a> Trainer<'a> {
         }
         if due(self.recipe.sample.every) {
             // One rank is enough for the few samples, and records them.
-            let samples = match self.dir.writes() {
-                true => self.task.sample(&self.model, stop)?,
+            let samples = match self.takes_part() {
+                true => self.task.sample(&self.model, self.stop_of_one(stop))?,
                 false => Some(Vec::new()),
             };
             if ranks::any(&*self.collective, samples.is_none())? {
@@ -488,7 +509,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`crate::Error::Diverged`] if it is not finite.
     pub(crate) fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>> {
-        let ranks = &*self.collective;
+        let ranks = &*self.work;
         let Some(found) = self.task.evaluate(&self.model, stop, ranks)? else {
             return Ok(None);
         };

@@ -1,6 +1,6 @@
 //! What the types of the tables do not rule out.
 
-use super::{ImagesTable, MAX_NEW_LAYERS, Recipe};
+use super::{ImagesTable, MAX_NEW_LAYERS, MomentsOn, Recipe, TokensOn};
 use crate::error::{Error, Result};
 use tokenformer_core::optim::MomentFormat;
 
@@ -24,6 +24,7 @@ impl Recipe {
     /// [`Error::Recipe`] for the first impossible value.
     pub fn validate(&self) -> Result<()> {
         self.check_train()?;
+        self.check_ranks()?;
         self.check_records()?;
         self.check_optimizer()?;
         self.check_images()?;
@@ -53,6 +54,21 @@ impl Recipe {
         if !(0.0..1.0).contains(&t.drop_path) {
             let help = "0.1 is usual for a large vision Transformer";
             return bad("train.drop_path", "from 0 to below 1", t.drop_path, help);
+        }
+        Ok(())
+    }
+
+    fn check_ranks(&self) -> Result<()> {
+        let ranks = &self.ranks;
+        if ranks.tokens == TokensOn::Every {
+            return Ok(());
+        }
+        let help = "with ranks.tokens = \"divided\" the ranks share no micro-batches, and moments lie with their tokens";
+        if ranks.moments == MomentsOn::Owner {
+            return bad("ranks.moments", "every", "owner", help);
+        }
+        if ranks.reduce.is_fast() {
+            return bad("ranks.reduce", "ordered", "fast", help);
         }
         Ok(())
     }

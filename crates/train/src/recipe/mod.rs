@@ -12,5 +12,5 @@ pub use model::{ModelTable, PositionKind};
 pub use resolve::{Resolved, resolve, resolve_table};
 pub use tables::{
     CheckpointTable, DataTable, EmaTable, EvalTable, GrowEvent, ImagesTable, LogTable,
-    MAX_NEW_LAYERS, MomentsOn, RanksTable, Recipe, Reduce, SampleTable, TrainTable,
+    MAX_NEW_LAYERS, MomentsOn, RanksTable, Recipe, Reduce, SampleTable, TokensOn, TrainTable,
 };

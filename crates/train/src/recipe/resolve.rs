@@ -2,7 +2,7 @@
 
 use super::{
     EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, MomentsOn, RanksTable, Recipe, Reduce,
-    TrainTable,
+    TokensOn, TrainTable,
 };
 use crate::error::{Error, Result};
 use crate::schedule::{DecayShape, Schedule};
@@ -313,6 +313,7 @@ fn schema() -> Table {
         ranks: RanksTable {
             reduce: Reduce::Fast,
             moments: MomentsOn::Owner,
+            tokens: TokensOn::Divided,
         },
         lr_base: BaseSizes {
             width: 64,

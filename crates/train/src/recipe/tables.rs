@@ -165,6 +165,20 @@ pub struct RanksTable {
     pub reduce: Reduce,
     /// Where the moments of the optimizer are.
     pub moments: MomentsOn,
+    /// What is divided between the ranks: micro-batches, or the parameter tokens of every site.
+    pub tokens: TokensOn,
+}
+
+/// Where the parameter tokens of sites are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokensOn {
+    /// All on every rank; the ranks divide the micro-batches of an update.
+    #[default]
+    Every,
+    /// Every rank has a part of each site's tokens, with their gradients and moments, and all ranks do every micro-batch
+    /// together ([`tokenformer_core::device::Divided`]).
+    Divided,
 }
 
 /// How the gradients of ranks are added up.

@@ -27,14 +27,15 @@ pub(crate) struct Start {
     pub notes: Vec<String>,
 }
 
-/// Loads or makes the initial state of the run, and brings its directory to that state.
+/// Loads or makes the initial state of the run, and brings its directory to that state. `collective` is all ranks, and `work` those
+/// between which the micro-batches are divided.
 pub(crate) fn start(
     dir: &mut RunDir,
     resume: &Resume,
     recipe: &Recipe,
     task: &dyn Task,
     device: &Arc<dyn Device>,
-    collective: &dyn Collective,
+    [collective, work]: [&dyn Collective; 2],
     warn: &mut dyn FnMut(Warning),
 ) -> Result<Start> {
     let found = match dir.writes() {
@@ -43,9 +44,9 @@ pub(crate) fn start(
     };
     let found = ranks::share_path(collective, found)?;
     let among = Among {
-        rank: collective.rank(),
-        world: collective.world(),
-        is_sharded: recipe.ranks.moments == MomentsOn::Owner && collective.world() > 1,
+        rank: work.rank(),
+        world: work.world(),
+        is_sharded: recipe.ranks.moments == MomentsOn::Owner && work.world() > 1,
     };
     let start = match &found {
         Some(from) => {
