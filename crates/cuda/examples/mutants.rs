@@ -124,6 +124,24 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "flash_attention.cu",
+        "int blocks = (visible(a, last - 1) + BN - 1) / BN;",
+        "off by one",
+        "one more block of keys, all of which are masked",
+    ),
+    (
+        "flash_attention.cu",
+        "int blocks = (visible(a, last - 1) + BN - 1) / BN;",
+        "another operator",
+        "one more block of keys, all of which are masked",
+    ),
+    (
+        "flash_attention.cu",
+        "unseen = visible(a, first + row + 16 * MT - 1);",
+        "another operator",
+        "a warp computes one more block of keys, all of which are masked",
+    ),
+    (
+        "flash_attention.cu",
         "__syncwarp();",
         "barrier removed",
         "all lanes have read their fragments at the last ldmatrix; only the memory model asks for more",

@@ -47,6 +47,11 @@ impl Suite {
         let n: usize = tokens.iter().sum();
         let (scores, d_weights) = (random.normals(rows * n, 1.0), random.normals(rows * n, 1.0));
         for theta in Theta::ALL {
+            let mut scores = scores.clone();
+            if theta == Theta::Softmax {
+                // Its exponential is too large for f32, unless the largest score was found, here the first, and taken away.
+                scores[0] = 120.0;
+            }
             let what = format!("{theta} of {rows} rows of {tokens:?}");
             self.agree(&what, 3e-5, |device| {
                 let nothing = device.alloc(0, Role::Weight)?;
