@@ -148,6 +148,33 @@ def bytes_part():
                 same(run, one, f"{preset}, {ranks} ranks, moments on {moments}")
 
 
+def losses(run):
+    return [record["loss"] for record in remains(run)[1] if record["kind"] in ("train", "eval")]
+
+
+def tokens_part():
+    say("== tokens: a part of each site's parameter tokens on every rank, a growth in the middle ==")
+    divided = ["--set", "ranks.tokens=divided"]
+    for preset, steps in [("nano", 8), ("tiny", 4)]:
+        config = recipe(f"tokens-{preset}", preset, steps, 2, 1)
+        one = fresh(f"tokens-{preset}-1")
+        train(1, config, one)
+        for ranks in (2, 4):
+            run = fresh(f"tokens-{preset}-{ranks}")
+            train(ranks, config, run, *divided)
+            far = max(abs(a / b - 1) for a, b in zip(losses(run), losses(one), strict=True))
+            exact = all(r["max_logit_diff"] == 0 for r in remains(run)[1] if r["kind"] == "grow")
+            say(f"  {preset}, {ranks} ranks: losses within {far:.1e} of one process, exact growth: {exact}")
+            if far > 1e-6 or not exact:
+                sys.exit("FAILED")
+            if ranks == 2:
+                first = fresh(f"tokens-{preset}-again")
+                train(2, config, first, *divided)
+                same(first, run, f"{preset}, twice on 2 ranks")
+        # What ranks with parts have written goes on in one process.
+        subprocess.run([PROGRAM, "verify", str(run)], check=True, env=ENV, capture_output=True)
+
+
 def launch_part():
     say("== launch: the ranks of one machine ==")
     config = recipe("launch", "miniature", 12, 4, 2)
@@ -168,9 +195,10 @@ def processes(out):
         except OSError:
             continue
         if line[0] == PROGRAM.encode() and str(out).encode() in line and b"TOKENFORMER_GUARDED=1" in environ:
-            rank = [entry for entry in environ if entry.startswith(b"PMI_RANK=")]
+            names = (b"PMI_RANK=", b"OMPI_COMM_WORLD_RANK=")
+            rank = [entry for entry in environ if entry.startswith(names)]
             if rank:
-                found[int(rank[0][9:])] = int(folder.name)
+                found[int(rank[0].split(b"=")[1])] = int(folder.name)
     return found
 
 
@@ -411,6 +439,7 @@ def main():
     data()
     parts = {
         "bytes": bytes_part,
+        "tokens": tokens_part,
         "kill": kill_part,
         "hosts": hosts_part,
         "signals": signals_part,

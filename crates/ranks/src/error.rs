@@ -25,7 +25,7 @@ pub enum Error {
     /// There are several ranks and no MPI that connects them.
     #[error(
         "{world} ranks were started by {launcher}, and no MPI library connects them\n  expected: libmpi_abi.so.1, the standard \
-         ABI of MPI 5 (MPICH 4.3 or later)\n  got:      {got}\n  help:     {help}"
+         ABI of MPI 5 (MPICH 4.3 or later), or of Open MPI 4 and 5\n  got:      {got}\n  help:     {help}"
     )]
     NoMpi {
         /// Number of ranks.
@@ -79,7 +79,7 @@ pub enum Error {
     },
     /// There is no launcher for `launch`.
     #[error(
-        "no mpiexec to start {ranks} ranks with\n  expected: mpiexec of MPICH in PATH, in a Python environment or next to the MPI \
+        "no mpiexec to start {ranks} ranks with\n  expected: mpiexec in PATH, in a Python environment or next to the MPI \
          library\n  got:      {got}\n  help:     {}",
         crate::mpi::INSTALL
     )]

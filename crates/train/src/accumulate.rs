@@ -93,8 +93,8 @@ impl Trainer<'_> {
         Ok(asked)
     }
 
-    /// Notes where the time of an update went.
-    pub(crate) fn count_time(&mut self, took: Duration) {
+    /// Notes where the time of an update went, which `took` so long after the ranks had waited for each other `before` it.
+    pub(crate) fn count_time(&mut self, took: Duration, before: Duration) {
         let Some(reducer) = &mut self.reducer else {
             return;
         };
@@ -102,7 +102,7 @@ impl Trainer<'_> {
         let targets = self.targets() / self.work.world() as u64;
         self.times.add(Times {
             computing: took.saturating_sub(waiting),
-            waiting,
+            waiting: waiting + before,
             targets,
         });
     }

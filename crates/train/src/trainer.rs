@@ -58,7 +58,7 @@ pub struct Trainer<'a> {
     /// `None` in one process, whose gradients are added up in place.
     pub(crate) reducer: Option<Reducer>,
     pub(crate) times: RankTimes,
-    /// Time spent waiting for other ranks in this update, besides that of the reducer.
+    /// Time spent waiting for other ranks since this update began or the last one ended, besides that of the reducer.
     pub(crate) waited: Duration,
     /// The newest step after which a loss is known to have been finite.
     pub(crate) sound_step: u64,
@@ -349,6 +349,7 @@ impl<'a> Trainer<'a> {
     /// `stop` was set between two micro-batches.
     pub(crate) fn descend(&mut self, stop: &AtomicBool) -> Result<Option<Update>> {
         let started = Instant::now();
+        let waited_before = std::mem::take(&mut self.waited);
         let waited = self.task.waited();
         let step = self.state.step + 1;
         self.model.set_step(self.state.step);
@@ -378,7 +379,7 @@ impl<'a> Trainer<'a> {
         self.state.step = step;
         self.state.tokens += self.targets();
         self.state.windows += self.windows();
-        self.count_time(started.elapsed());
+        self.count_time(started.elapsed(), waited_before);
         Ok(Some(Update {
             loss,
             nats,

@@ -1,26 +1,95 @@
-//! The functions and constants of the standard ABI of MPI 5.0 that are used here, taken from a library at run time.
+//! The functions and constants of MPI that are used here, taken from a library at run time: of the standard ABI of MPI 5.0, or of
+//! Open MPI 4 and 5. The functions are the same, and their handles are pointers in both; what differs are the predefined handles.
 
 use crate::error::{Error, Result};
 use libloading::Library;
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 
-/// Handles of communicators, requests, types, operations: pointers in the ABI that nobody dereferences.
+/// Handles of communicators, requests, types, operations: pointers in both ABIs that nobody dereferences here.
 pub type Handle = *mut c_void;
 
-/// Predefined handles, by the numbers that the standard fixes (MPI 5.0, appendix A).
-pub mod constants {
-    use std::ffi::c_int;
+/// Longest texts of both, and what a function returns if it succeeds.
+pub const MAX_LIBRARY_VERSION_STRING: usize = 8192;
+pub const MAX_ERROR_STRING: usize = 512;
+pub const SUCCESS: c_int = 0;
+/// `MPI_IN_PLACE` of both.
+pub const IN_PLACE: usize = 1;
 
-    pub const COMM_WORLD: usize = 0x101;
-    pub const ERRORS_RETURN: usize = 0x143;
-    pub const FLOAT: usize = 0x210;
-    pub const DOUBLE: usize = 0x214;
-    pub const SUM: usize = 0x21;
-    pub const IN_PLACE: usize = 1;
-    pub const THREAD_SERIALIZED: c_int = 2048;
-    pub const MAX_LIBRARY_VERSION_STRING: usize = 8192;
-    pub const MAX_ERROR_STRING: usize = 512;
+/// Predefined handles and numbers, as words so that they can go to another thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Constants {
+    pub comm_world: usize,
+    pub errors_return: usize,
+    pub float: usize,
+    pub double: usize,
+    pub sum: usize,
+    pub thread_serialized: c_int,
+}
+
+/// By the numbers that the standard fixes (MPI 5.0, appendix A).
+const STANDARD: Constants = Constants {
+    comm_world: 0x101,
+    errors_return: 0x143,
+    float: 0x210,
+    double: 0x214,
+    sum: 0x21,
+    thread_serialized: 2048,
+};
+
+/// Which ABI a library has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abi {
+    /// That of the standard.
+    Standard,
+    /// That of Open MPI from 1.7 to 5: predefined handles are the addresses of objects in the library.
+    OpenMpi,
+}
+
+impl Abi {
+    /// The ABI of a library, by a symbol that only libraries with this ABI have.
+    pub fn of(library: &Library) -> Option<Self> {
+        let has = |name: &[u8]| {
+            // SAFETY: the symbol is looked up and not used.
+            unsafe { library.get::<*const c_void>(name) }.is_ok()
+        };
+        if has(b"MPI_Abi_get_version\0") {
+            Some(Self::Standard)
+        } else if has(b"ompi_mpi_comm_world\0") {
+            Some(Self::OpenMpi)
+        } else {
+            None
+        }
+    }
+
+    /// The predefined handles of a library with this ABI.
+    pub fn constants(self, library: &Library, path: &Path) -> Result<Constants> {
+        if self == Self::Standard {
+            return Ok(STANDARD);
+        }
+        let address = |name: &'static str| {
+            let symbol = format!("{name}\0");
+            // SAFETY: only the address of the object is taken; `mpi.h` of Open MPI casts it to the handle.
+            let found = unsafe { library.get::<*const c_void>(symbol.as_bytes()) };
+            match found {
+                // A symbol of this type is its address, which is the handle.
+                Ok(found) => Ok(*found as usize),
+                Err(error) => Err(Error::Library {
+                    path: path.into(),
+                    function: name,
+                    reason: error.to_string(),
+                }),
+            }
+        };
+        Ok(Constants {
+            comm_world: address("ompi_mpi_comm_world")?,
+            errors_return: address("ompi_mpi_errors_return")?,
+            float: address("ompi_mpi_float")?,
+            double: address("ompi_mpi_double")?,
+            sum: address("ompi_mpi_op_sum")?,
+            thread_serialized: 2,
+        })
+    }
 }
 
 macro_rules! functions {
@@ -31,14 +100,12 @@ macro_rules! functions {
         }
 
         impl Functions {
-            /// Takes the functions from a library, which stays loaded until the process ends: MPI may leave threads and
-            /// handlers behind.
-            pub fn of(library: Library, path: &Path) -> Result<Self> {
-                let library: &'static Library = Box::leak(Box::new(library));
+            /// Takes the functions from a library.
+            pub fn of(library: &'static Library, path: &Path) -> Result<Self> {
                 Ok(Self {
                     $($field: {
-                        // SAFETY: the standard gives the function of this name these parameters, and a library that has
-                        // `MPI_Abi_get_version` promises the standard's ABI; [`super::find`] checks that.
+                        // SAFETY: the standard gives the function of this name these parameters, and in both ABIs that
+                        // [`super::find`] accepts handles are pointers.
                         let found = unsafe { library.get(concat!($name, "\0").as_bytes()) };
                         let function = found.map_err(|error| Error::Library {
                             path: path.into(),

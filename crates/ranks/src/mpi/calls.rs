@@ -3,7 +3,7 @@
 //! Every call returns at once: what takes time was begun, and is asked about again and again. So a thread that waits can be told
 //! that a rank was lost, and a second thread can let operations go on while the first one computes.
 
-use super::abi::{Functions, Handle, constants as c};
+use super::abi::{self, Constants, Functions, Handle};
 use crate::error::{Error, Result};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
@@ -14,9 +14,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Id(usize);
 
 impl Id {
-    /// The communicator of all ranks.
-    pub const WORLD: Self = Self(c::COMM_WORLD);
-
     fn handle(self) -> Handle {
         self.0 as Handle
     }
@@ -25,13 +22,20 @@ impl Id {
 /// The functions, behind a lock: MPI is told that one thread calls it at a time.
 pub struct Calls {
     functions: Mutex<Functions>,
+    constants: Constants,
 }
 
 impl Calls {
-    pub fn new(functions: Functions) -> Self {
+    pub fn new(functions: Functions, constants: Constants) -> Self {
         Self {
             functions: Mutex::new(functions),
+            constants,
         }
+    }
+
+    /// The communicator of all ranks.
+    fn world(&self) -> Handle {
+        self.constants.comm_world as Handle
     }
 
     fn lock(&self) -> MutexGuard<'_, Functions> {
@@ -44,19 +48,19 @@ impl Calls {
     pub fn init(&self) -> Result<()> {
         let f = self.lock();
         let mut provided = 0;
+        let wanted = self.constants.thread_serialized;
         // SAFETY: the standard allows null for the arguments; `provided` is written.
-        let code =
-            unsafe { (f.init_thread)(null_mut(), null_mut(), c::THREAD_SERIALIZED, &mut provided) };
+        let code = unsafe { (f.init_thread)(null_mut(), null_mut(), wanted, &mut provided) };
         check(&f, "MPI_Init_thread", code)?;
-        if provided < c::THREAD_SERIALIZED {
+        if provided < wanted {
             return Err(Error::Call {
                 function: "MPI_Init_thread",
                 reason: format!("calls from several threads are not possible (level {provided})"),
             });
         }
+        let returned = self.constants.errors_return as Handle;
         // SAFETY: the handles are predefined. Errors are returned instead of ending the process.
-        let code =
-            unsafe { (f.comm_set_errhandler)(Id::WORLD.handle(), c::ERRORS_RETURN as Handle) };
+        let code = unsafe { (f.comm_set_errhandler)(self.world(), returned) };
         check(&f, "MPI_Comm_set_errhandler", code)
     }
 
@@ -72,7 +76,7 @@ impl Calls {
     pub fn abort(&self, exit_code: i32) {
         let f = self.lock();
         // SAFETY: the handle is predefined. It does not return if it succeeds.
-        unsafe { (f.abort)(Id::WORLD.handle(), exit_code) };
+        unsafe { (f.abort)(self.world(), exit_code) };
     }
 
     /// This rank, and the number of ranks.
@@ -80,10 +84,10 @@ impl Calls {
         let f = self.lock();
         let (mut rank, mut world) = (0, 0);
         // SAFETY: both are written.
-        let code = unsafe { (f.comm_rank)(Id::WORLD.handle(), &mut rank) };
+        let code = unsafe { (f.comm_rank)(self.world(), &mut rank) };
         check(&f, "MPI_Comm_rank", code)?;
         // SAFETY: as above.
-        let code = unsafe { (f.comm_size)(Id::WORLD.handle(), &mut world) };
+        let code = unsafe { (f.comm_size)(self.world(), &mut world) };
         check(&f, "MPI_Comm_size", code)?;
         Ok((rank as usize, world as usize))
     }
@@ -93,7 +97,7 @@ impl Calls {
         let f = self.lock();
         let mut copy = null_mut();
         // SAFETY: `copy` is written; all ranks call this at the same point.
-        let code = unsafe { (f.comm_dup)(Id::WORLD.handle(), &mut copy) };
+        let code = unsafe { (f.comm_dup)(self.world(), &mut copy) };
         check(&f, "MPI_Comm_dup", code)?;
         Ok(Id(copy as usize))
     }
@@ -101,7 +105,7 @@ impl Calls {
     /// The library's name for itself.
     pub fn version(&self) -> String {
         let f = self.lock();
-        let mut text = vec![0u8; c::MAX_LIBRARY_VERSION_STRING];
+        let mut text = vec![0u8; abi::MAX_LIBRARY_VERSION_STRING];
         let mut len = 0;
         // SAFETY: the standard bounds the text by the length of `text`.
         let code = unsafe { (f.library_version)(text.as_mut_ptr().cast::<c_char>(), &mut len) };
@@ -130,13 +134,13 @@ impl Calls {
             (f.igatherv)(
                 send.as_ptr().cast(),
                 send.len() as c_int,
-                c::FLOAT as Handle,
+                self.constants.float as Handle,
                 receive.cast(),
                 counts.as_ptr(),
                 at.as_ptr(),
-                c::FLOAT as Handle,
+                self.constants.float as Handle,
                 root as c_int,
-                Id::WORLD.handle(),
+                self.world(),
                 &mut request,
             )
         };
@@ -157,9 +161,9 @@ impl Calls {
             (f.ibcast)(
                 data,
                 len,
-                c::FLOAT as Handle,
+                self.constants.float as Handle,
                 root as c_int,
-                Id::WORLD.handle(),
+                self.world(),
                 &mut request,
             )
         };
@@ -175,20 +179,14 @@ impl Calls {
         let f = self.lock();
         let mut request = null_mut();
         let (data, len) = (numbers.as_mut_ptr().cast(), numbers.len() as c_int);
-        let in_place = c::IN_PLACE as *const c_void;
-        let (of, sum) = (T::TYPE as Handle, c::SUM as Handle);
+        let in_place = abi::IN_PLACE as *const c_void;
+        let (of, sum) = (
+            T::of(&self.constants) as Handle,
+            self.constants.sum as Handle,
+        );
         // SAFETY: promised by the caller.
-        let code = unsafe {
-            (f.iallreduce)(
-                in_place,
-                data,
-                len,
-                of,
-                sum,
-                Id::WORLD.handle(),
-                &mut request,
-            )
-        };
+        let code =
+            unsafe { (f.iallreduce)(in_place, data, len, of, sum, self.world(), &mut request) };
         check(&f, "MPI_Iallreduce", code)?;
         Ok(Id(request as usize))
     }
@@ -206,7 +204,7 @@ impl Calls {
             (f.isend)(
                 data,
                 1,
-                c::DOUBLE as Handle,
+                self.constants.double as Handle,
                 to as c_int,
                 0,
                 within.handle(),
@@ -230,7 +228,7 @@ impl Calls {
             (f.irecv)(
                 data,
                 1,
-                c::DOUBLE as Handle,
+                self.constants.double as Handle,
                 from as c_int,
                 0,
                 within.handle(),
@@ -255,25 +253,29 @@ impl Calls {
 /// Number types of MPI.
 pub trait Number {
     /// The handle of the type.
-    const TYPE: usize;
+    fn of(constants: &Constants) -> usize;
 }
 
 impl Number for f32 {
-    const TYPE: usize = c::FLOAT;
+    fn of(constants: &Constants) -> usize {
+        constants.float
+    }
 }
 
 impl Number for f64 {
-    const TYPE: usize = c::DOUBLE;
+    fn of(constants: &Constants) -> usize {
+        constants.double
+    }
 }
 
 /// No counts and places, for ranks that receive nothing.
 pub const NOTHING: [&[c_int]; 2] = [&[], &[]];
 
 fn check(f: &Functions, function: &'static str, code: c_int) -> Result<()> {
-    if code == 0 {
+    if code == abi::SUCCESS {
         return Ok(());
     }
-    let mut text = vec![0u8; c::MAX_ERROR_STRING];
+    let mut text = vec![0u8; abi::MAX_ERROR_STRING];
     let mut len = 0;
     // SAFETY: the standard bounds the text by the length of `text`.
     let told = unsafe { (f.error_string)(code, text.as_mut_ptr().cast::<c_char>(), &mut len) };

@@ -1,5 +1,6 @@
 //! Where the MPI library is.
 
+use super::abi::Abi;
 use libloading::Library;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
@@ -10,18 +11,29 @@ pub const VARIABLE: &str = "TOKENFORMER_MPI";
 /// A library that was loaded.
 pub struct Found {
     pub library: Library,
+    pub abi: Abi,
     pub path: PathBuf,
 }
 
-/// File names of the library, the present version of the ABI first.
-fn names() -> Vec<String> {
+/// File names of the library: of the standard's ABI, its present version first, and of Open MPI, which comes first if its launcher
+/// started this process.
+fn names(variable: &impl Fn(&str) -> Option<String>) -> Vec<String> {
     let versions = ["1", "0"];
     let versioned = versions.map(|version| match cfg!(target_os = "macos") {
         true => format!("{DLL_PREFIX}mpi_abi.{version}{DLL_SUFFIX}"),
         false => format!("{DLL_PREFIX}mpi_abi{DLL_SUFFIX}.{version}"),
     });
     let plain = format!("{DLL_PREFIX}mpi_abi{DLL_SUFFIX}");
-    versioned.into_iter().chain([plain]).collect()
+    let mut names: Vec<String> = versioned.into_iter().chain([plain]).collect();
+    let open_mpi = match cfg!(target_os = "macos") {
+        true => format!("{DLL_PREFIX}mpi.40{DLL_SUFFIX}"),
+        false => format!("{DLL_PREFIX}mpi{DLL_SUFFIX}.40"),
+    };
+    match variable("OMPI_COMM_WORLD_RANK") {
+        Some(_) => names.insert(0, open_mpi),
+        None => names.push(open_mpi),
+    }
+    names
 }
 
 /// Loads the library: the one that the variable names, the one next to the launcher of this process, the system's, or one
@@ -34,14 +46,15 @@ pub fn load(variable: impl Fn(&str) -> Option<String>) -> Result<Found, String> 
         let path = PathBuf::from(path);
         return open(&path).map_err(|reason| format!("{VARIABLE} is {}: {reason}", path.display()));
     }
+    let names = names(&variable);
     let folders = launchers_above()
         .into_iter()
-        .flat_map(|launcher| libraries_of(&launcher));
+        .flat_map(|launcher| libraries_of(&launcher, &names));
     let near: Vec<PathBuf> = folders.filter(|path| path.exists()).collect();
-    let system = names().into_iter().map(PathBuf::from);
+    let system = names.iter().map(PathBuf::from);
     let in_path = in_path(variable("PATH"), &["mpiexec", "mpirun"]).into_iter();
     let in_path = in_path
-        .flat_map(|launcher| libraries_of(&launcher))
+        .flat_map(|launcher| libraries_of(&launcher, &names))
         .filter(|path| path.exists());
     let mut refused = None;
     for path in near.into_iter().chain(system).chain(in_path) {
@@ -59,48 +72,51 @@ pub fn load(variable: impl Fn(&str) -> Option<String>) -> Result<Found, String> 
 }
 
 fn open(path: &Path) -> Result<Found, String> {
-    // SAFETY: loading runs the library's initialisers. It is an MPI library by its name, or what the user named.
-    let library = unsafe { Library::new(path) }.map_err(|error| {
+    let library = load_library(path).map_err(|error| {
         let cause = std::error::Error::source(&error);
         cause.map_or_else(|| error.to_string(), ToString::to_string)
     })?;
-    // SAFETY: the symbol is looked up and not called.
-    let version = unsafe { library.get::<unsafe extern "C" fn()>(b"MPI_Abi_get_version\0") };
-    match version {
-        Ok(_) => {}
-        Err(_) => {
-            return Err(
-                "it lacks MPI_Abi_get_version, so it has another ABI than the standard's".into(),
-            );
-        }
-    }
+    let Some(abi) = Abi::of(&library) else {
+        return Err(
+            "it has neither MPI_Abi_get_version nor ompi_mpi_comm_world, so it has another ABI than the standard's and Open MPI's"
+                .into(),
+        );
+    };
     Ok(Found {
         library,
+        abi,
         path: path.into(),
     })
 }
 
+/// Loads a library so that its plugins, which Open MPI loads by itself, see its symbols.
+fn load_library(path: &Path) -> std::result::Result<Library, libloading::Error> {
+    // SAFETY: loading runs the library's initialisers. It is an MPI library by its name, or what the user named.
+    #[cfg(unix)]
+    return unsafe {
+        use libloading::os::unix;
+        let flags = unix::RTLD_LAZY | unix::RTLD_GLOBAL;
+        unix::Library::open(Some(path), flags).map(Library::from)
+    };
+    // SAFETY: as above.
+    #[cfg(not(unix))]
+    unsafe {
+        Library::new(path)
+    }
+}
+
 /// An MPI library of another ABI, described.
 fn other_abi() -> Option<String> {
-    let kinds = [
-        (
-            "mpi.so.40",
-            "Open MPI 4 or 5 (libmpi.so.40), which has no libmpi_abi",
-        ),
-        (
-            "mpi.so.12",
-            "an MPI with the ABI of MPICH 3 (libmpi.so.12), older than the standard's",
-        ),
-    ];
-    kinds.into_iter().find_map(|(name, what)| {
-        // SAFETY: loading runs the library's initialisers; it is an MPI library by its name, and nothing of it is called.
-        let found = unsafe { Library::new(format!("{DLL_PREFIX}{name}")) };
-        found.is_ok().then(|| what.to_string())
-    })
+    let name = format!("{DLL_PREFIX}mpi{DLL_SUFFIX}.12");
+    // SAFETY: loading runs the library's initialisers; it is an MPI library by its name, and nothing of it is called.
+    let found = unsafe { Library::new(name) };
+    found
+        .is_ok()
+        .then(|| "an MPI with the ABI of MPICH 3 (libmpi.so.12), older than the standard's".into())
 }
 
 /// Where the library of a launcher may lie: `bin/mpiexec` belongs to `lib/libmpi_abi.so.1`.
-fn libraries_of(launcher: &Path) -> Vec<PathBuf> {
+fn libraries_of(launcher: &Path, names: &[String]) -> Vec<PathBuf> {
     let Some(prefix) = launcher.parent().and_then(Path::parent) else {
         return Vec::new();
     };
@@ -110,11 +126,12 @@ fn libraries_of(launcher: &Path) -> Vec<PathBuf> {
         "lib/x86_64-linux-gnu",
         "lib/aarch64-linux-gnu",
         "lib/mpich/lib",
+        "lib/x86_64-linux-gnu/openmpi/lib",
     ];
     let folders = folders.map(|folder| prefix.join(folder));
     let all = folders
         .iter()
-        .flat_map(|folder| names().into_iter().map(|name| folder.join(name)));
+        .flat_map(|folder| names.iter().map(|name| folder.join(name)));
     all.collect()
 }
 
@@ -144,10 +161,8 @@ fn launchers_above() -> Vec<PathBuf> {
         };
         if let Ok(program) = std::fs::read_link(folder.join("exe")) {
             let name = program.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with("hydra")
-                || name.starts_with("mpiexec")
-                || name.starts_with("mpirun")
-            {
+            const LAUNCHERS: [&str; 6] = ["hydra", "mpiexec", "mpirun", "prte", "orted", "orterun"];
+            if LAUNCHERS.iter().any(|launcher| name.starts_with(launcher)) {
                 found.push(program);
             }
         }
@@ -182,13 +197,32 @@ mod tests {
     #[test]
     fn a_library_of_another_kind_is_refused_without_a_call() {
         let text = refusal("libc.so.6");
-        assert!(text.contains("another ABI than the standard's"), "{text}");
+        assert!(
+            text.contains("another ABI than the standard's and Open MPI's"),
+            "{text}"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn under_its_own_launcher_open_mpi_comes_first() {
+        let of_mpich = names(&|_| None);
+        let of_open_mpi = names(&|name| (name == "OMPI_COMM_WORLD_RANK").then(|| "0".into()));
+        assert_eq!(
+            (&*of_mpich[0], &*of_mpich[3]),
+            ("libmpi_abi.so.1", "libmpi.so.40")
+        );
+        assert_eq!(
+            (&*of_open_mpi[0], &*of_open_mpi[1]),
+            ("libmpi.so.40", "libmpi_abi.so.1")
+        );
     }
 
     #[test]
     fn the_library_lies_next_to_its_launcher() {
-        let libraries = libraries_of(Path::new("/opt/mpich/bin/mpiexec"));
-        assert_eq!(libraries[0], Path::new("/opt/mpich/lib").join(&names()[0]));
-        assert_eq!(libraries_of(Path::new("/")), Vec::<PathBuf>::new());
+        let names = names(&|_| None);
+        let libraries = libraries_of(Path::new("/opt/mpich/bin/mpiexec"), &names);
+        assert_eq!(libraries[0], Path::new("/opt/mpich/lib").join(&names[0]));
+        assert_eq!(libraries_of(Path::new("/"), &names), Vec::<PathBuf>::new());
     }
 }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use abi::Functions;
 use calls::{Calls, Id, NOTHING};
 use heart::Heart;
+use libloading::Library;
 use request::{Buffers, Request};
 use std::fmt;
 use std::path::PathBuf;
@@ -23,8 +24,8 @@ use std::time::Duration;
 use tokenformer_device::{Collective, DeviceError, Pending};
 
 /// How to install it.
-pub const INSTALL: &str = "install MPICH 4.3 or later, for example `pip install mpich` into a Python environment whose `bin` is in \
-                           PATH; TOKENFORMER_MPI=/path/to/libmpi_abi.so.1 names a library elsewhere";
+pub const INSTALL: &str = "install MPICH 4.3 or later, or Open MPI 4 or 5, for example by `pip install mpich` into a Python environment \
+                           whose `bin` is in PATH; TOKENFORMER_MPI=/path/to/libmpi_abi.so.1 names a library elsewhere";
 
 /// Most numbers of a message that a rank gathers or that is sent: counts are 32 bits in MPI.
 const MAX_NUMBERS: usize = i32::MAX as usize;
@@ -67,7 +68,7 @@ impl Mpi {
     /// Loads an MPI library and connects the ranks that a launcher has started. To be called once in a process.
     ///
     /// # Errors
-    /// If there is no library with the standard ABI, or it does not see the launcher's ranks.
+    /// If there is no library with a known ABI, or it does not see the launcher's ranks.
     pub fn connect(found: &Environment) -> Result<Self> {
         let launcher = found.launcher.name();
         let loaded = find::load(|name| std::env::var(name).ok()).map_err(|got| Error::NoMpi {
@@ -76,7 +77,10 @@ impl Mpi {
             got,
             help: format!("{INSTALL}; or train alone with --ranks off"),
         })?;
-        let calls = Calls::new(Functions::of(loaded.library, &loaded.path)?);
+        // It stays loaded until the process ends: MPI may leave threads and handlers behind.
+        let library: &'static Library = Box::leak(Box::new(loaded.library));
+        let constants = loaded.abi.constants(library, &loaded.path)?;
+        let calls = Calls::new(Functions::of(library, &loaded.path)?, constants);
         let library = calls.version();
         calls.init()?;
         let (rank, world) = calls.rank_and_world()?;
@@ -187,7 +191,7 @@ fn advice(launcher: Launcher) -> &'static str {
             "take the mpirun that belongs to this library, or name the library that belongs to mpirun with TOKENFORMER_MPI"
         }
         Launcher::OpenMpi => {
-            "start the ranks with mpirun of MPICH 4.3 or later: this library does not understand Open MPI's mpirun"
+            "name the library that belongs to this mpirun with TOKENFORMER_MPI=/path/to/libmpi.so.40"
         }
         Launcher::Torch => {
             "torchrun starts processes and no MPI: start them with mpirun, or train alone with --ranks off"

@@ -165,14 +165,14 @@ impl RankTimes {
     }
 }
 
-/// The largest number, and how many times the median of all it is.
+/// The largest number, and how many times the median of all it is, if that is above 0.
 fn slowest(times: &[f64]) -> Option<(usize, f64)> {
     let most = times.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1))?;
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     // The lower one of two, so that one of two ranks can be slow.
     let median = sorted[(sorted.len() - 1) / 2];
-    Some((most.0, most.1 / median.max(f64::MIN_POSITIVE)))
+    (median > 0.0).then(|| (most.0, most.1 / median))
 }
 
 #[cfg(test)]
@@ -184,5 +184,6 @@ mod tests {
         assert_eq!(slowest(&[1.0, 2.0]), Some((1, 2.0)));
         assert_eq!(slowest(&[1.0, 1.0, 1.0, 3.0]), Some((3, 3.0)));
         assert_eq!(slowest(&[]), None);
+        assert_eq!(slowest(&[0.0, 1.0]), None);
     }
 }
