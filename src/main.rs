@@ -49,7 +49,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => commands::inspect::run(&args)?,
         Command::Config(args) => commands::config::run(&args)?,
         Command::Doctor(args) => commands::doctor::run(&args)?,
-        Command::Bench(args) => commands::bench::run(&args)?,
+        Command::Bench(args) => return Ok(code(commands::bench::run(&args)?)),
         Command::Plan(args) => commands::plan::run(&args)?,
         Command::Reproduce(args) => commands::reproduce::run(&args)?,
         Command::Completions(args) => commands::completions(args.shell),

@@ -434,6 +434,27 @@ def speed_part():
             say(f"  {preset}: {way} reaches {median['1x2'] / median[way]:.2f} of the speed of 1x2")
 
 
+def sums_part():
+    say("== sums: `bench sums` beside MPI_Allreduce of a C program, in turn ==")
+    peer = WORK / "allreduce"
+    source = pathlib.Path(__file__).with_name("allreduce.c")
+    subprocess.run(["mpicc", "-O2", source, "-o", peer], check=True)
+    run = lambda *words: subprocess.run(list(map(str, words)), check=True, env=ENV, capture_output=True, text=True).stdout
+    ours, theirs = {}, {}
+    for _ in range(5):
+        found = json.loads(run("mpiexec", "-n", 2, PROGRAM, "bench", "sums", "--json"))
+        for row in found["messages"]:
+            ours.setdefault(row["bytes"], []).append(row["sum_ms"])
+        for line in run("mpiexec", "-n", 2, peer, 7).splitlines():
+            size, ms = line.split()
+            theirs.setdefault(int(size), []).append(float(ms))
+    median = lambda times: sorted(times)[len(times) // 2]
+    for size in ours:
+        a, b = median(ours[size]), median(theirs[size])
+        spread = f"{min(ours[size]):.3f} to {max(ours[size]):.3f}"
+        say(f"  {size} bytes: {a:.3f} ms ({spread}), {size / a / 1e6:.2f} GB/s; the C program {b:.3f} ms, {size / b / 1e6:.2f} GB/s")
+
+
 def main():
     RUNS.mkdir(parents=True, exist_ok=True)
     data()
@@ -445,6 +466,7 @@ def main():
         "signals": signals_part,
         "launch": launch_part,
         "speed": speed_part,
+        "sums": sums_part,
     }
     for part in PARTS:
         if part not in parts:

@@ -16,6 +16,8 @@ pub enum BenchWhat {
     Kernels,
     /// Training steps with the feed-forward parameter tokens once, twice, four times.
     Growth,
+    /// What ranks exchange: sums and broadcasts, to be started with mpirun or launch.
+    Sums,
 }
 
 /// A precision of training, or what weights are kept as.
@@ -54,7 +56,8 @@ impl BenchPrecision {
 const EXAMPLES: &str = "\
 Examples:
   tokenformer bench train --preset small --recompute blocks
-  tokenformer bench decode --preset 150m --precision int8";
+  tokenformer bench decode --preset 150m --precision int8
+  tokenformer launch -n 2 -- bench sums";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

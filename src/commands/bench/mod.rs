@@ -7,11 +7,12 @@ mod kernels;
 mod machine;
 mod prefill;
 mod speed;
+mod sums;
 mod train;
 
 use super::device_in;
 use crate::args::{BenchArgs, BenchWhat};
-use crate::usage;
+use crate::{Failure, usage};
 use std::sync::Arc;
 use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::presets::Preset;
@@ -19,16 +20,18 @@ use tokenformer_core::{Device, ModelConfig, ModelSpec, Precision, WeightFormat};
 use tokenformer_train::Result;
 use tokenformer_train::memory::{self, TrainingPlan};
 
-/// Runs the verb.
-pub fn run(args: &BenchArgs) -> Result<()> {
+/// Runs the verb; returns the exit code, which is that of the rank where this process only guards one.
+pub fn run(args: &BenchArgs) -> std::result::Result<i32, Failure> {
     let setup = Setup::new(args)?;
     match args.what {
-        BenchWhat::Train => speed::train(&setup),
-        BenchWhat::Prefill => speed::prefill(&setup),
-        BenchWhat::Decode => speed::decode(&setup),
-        BenchWhat::Kernels => kernels::run(&setup),
-        BenchWhat::Growth => growth::run(&setup),
+        BenchWhat::Train => speed::train(&setup)?,
+        BenchWhat::Prefill => speed::prefill(&setup)?,
+        BenchWhat::Decode => speed::decode(&setup)?,
+        BenchWhat::Kernels => kernels::run(&setup)?,
+        BenchWhat::Growth => growth::run(&setup)?,
+        BenchWhat::Sums => return sums::run(args),
     }
+    Ok(0)
 }
 
 /// The checked settings of a measurement.
