@@ -88,13 +88,8 @@ pub fn run(args: &BenchArgs) -> std::result::Result<i32, Failure> {
 fn wrong(ranks: &dyn Collective, got: Option<&f32>) -> Error {
     let expected = format!("sums of {} ones", ranks.world());
     let got = got.map_or("none".into(), ToString::to_string);
-    usage(
-        "bench sums",
-        &expected,
-        got,
-        "the MPI library adds wrongly; try another one",
-    )
-    .into()
+    let help = "the MPI library adds wrongly; try another one";
+    usage("bench sums", &expected, got, help)
 }
 
 /// Seconds of `count` runs that all ranks begin together, after one that is not counted.
