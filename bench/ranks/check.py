@@ -77,6 +77,48 @@ every = 2
     return path
 
 
+def pictures():
+    """A recipe on pictures that the program makes, with everything random on."""
+    folder = WORK / "pictures"
+    if not folder.exists():
+        make = [PROGRAM, "data", "make", "fractals", "--classes", "4", "--per-class", "20", "--test-per-class", "2", "--size", "16"]
+        make += ["--valid", "0.2", "--out", folder]
+        subprocess.run(list(map(str, make)), check=True, env=ENV, capture_output=True)
+    path = WORK / "pictures.toml"
+    path.write_text(
+        f"""seed = 7
+[data]
+dir = "{folder}"
+[model]
+preset = "vit-cifar"
+width = 32
+layers = 2
+heads = 2
+slots = {{ qkv = 16, proj = 16, ffn = 48 }}
+input = {{ patch = [4, 4], width = 16, height = 16 }}
+[images.augment]
+crop = {{ kind = "padded", pixels = 2 }}
+mix = {{ mixup_alpha = 0.8, cutmix_alpha = 1.0 }}
+smoothing = 0.1
+[train]
+steps = 10
+batch = 4
+accumulate = 4
+drop_path = 0.1
+[ema]
+decay = 0.9
+[eval]
+every = 5
+[checkpoint]
+every = 5
+[[grow]]
+at_step = 5
+ffn = "+16"
+"""
+    )
+    return path
+
+
 KINDS = os.environ.get("MOMENTS", "every,owner").split(",")
 
 
@@ -146,6 +188,12 @@ def bytes_part():
                 run = fresh(f"{preset}-{ranks}-{moments}")
                 train(ranks, config, run, *moments_on(moments))
                 same(run, one, f"{preset}, {ranks} ranks, moments on {moments}")
+    config, one = pictures(), fresh("pictures-1")
+    train(1, config, one)
+    for ranks in (2, 4):
+        run = fresh(f"pictures-{ranks}")
+        train(ranks, config, run)
+        same(run, one, f"pictures, {ranks} ranks")
 
 
 def losses(run):
@@ -434,6 +482,37 @@ def speed_part():
             say(f"  {preset}: {way} reaches {median['1x2'] / median[way]:.2f} of the speed of 1x2")
 
 
+def plan_part():
+    say("== plan: what `plan cluster` says of 2 ranks from the speed of one, beside 2 ranks, in turn ==")
+    quiet = ["--set", "sample.tokens=0", "--set", "eval.tokens=256", "--set", "log.every=1"]
+
+    def step_ms(ranks, config, name):
+        run = fresh(name)
+        with open(f"{run}.log", "a") as log:
+            subprocess.run(command(ranks, config, run, *quiet), check=True, env=ENV, stdout=log, stderr=log)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        times = sorted(line["step_ms"] for line in lines if line.get("kind") == "train")
+        return times[len(times) // 2]
+
+    sums = subprocess.run(["mpiexec", "-n", "2", PROGRAM, "bench", "sums", "--json"], check=True, env=ENV, capture_output=True, text=True)
+    rate = max(row["bytes"] / row["sum_ms"] * 1e3 for row in json.loads(sums.stdout)["messages"])
+    for preset, steps, batch in [("tiny", 12, 8), ("small", 4, 4)]:
+        config = recipe(f"plan-{preset}", preset, steps, 2, batch, growth=False, every=0)
+        plan = [PROGRAM, "plan", "cluster", "--preset", preset, "--node", "cpu", "--inside-rate", f"{rate:.0f}", "--windows", str(2 * batch)]
+        plan += ["--reduce", "ordered", "--json", "--ranks"]
+        tell = lambda ranks, flops: json.loads(
+            subprocess.run([*plan, str(ranks), "--flop-rate", f"{flops:.0f}"], check=True, env=ENV, capture_output=True, text=True).stdout
+        )
+        ratios = []
+        for turn in range(3):
+            one, two = step_ms(1, config, f"plan-{preset}-1"), step_ms(2, config, f"plan-{preset}-2")
+            flops = tell(1, 1e9)[0]["compute_s"] * 1e9 / (one / 1e3)
+            planned = 1e3 * tell(2, flops)[0]["step_s"]
+            ratios.append(planned / two)
+            say(f"  {preset}: one rank {one:.0f} ms, {flops / 1e9:.0f} GFLOP/s; two are planned {planned:.0f} ms and take {two:.0f} ms")
+        say(f"  {preset}: planned over measured {sorted(ratios)[1]:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
 def sums_part():
     say("== sums: `bench sums` beside MPI_Allreduce of a C program, in turn ==")
     peer = WORK / "allreduce"
@@ -467,6 +546,7 @@ def main():
         "launch": launch_part,
         "speed": speed_part,
         "sums": sums_part,
+        "plan": plan_part,
     }
     for part in PARTS:
         if part not in parts:

@@ -3,7 +3,7 @@
 # in the middle, moments on one rank each, kills at random moments, hosts that a network separates. Installs MPICH, or with
 # MPI=openmpi Open MPI, from the Python registry into a folder that you name.
 #
-#   bench/ranks/run.sh [FOLDER] [PART...]     parts: bytes tokens kill hosts signals launch; speed and sums run only if they are named
+#   bench/ranks/run.sh [FOLDER] [PART...]     parts: bytes tokens kill hosts signals launch; speed, sums and plan run only if they are named
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=${1:-target/ranks}; shift || true
