@@ -77,7 +77,7 @@ pub fn projections_of_part<W: Sync>(
     });
 }
 
-/// Gradient of [`weights_of_part`]: as [`theta_backward`], with statistics and projections of all tokens.
+/// Gradient of [`weights_of_part`]: as [`super::theta_backward`], with statistics and projections of all tokens.
 pub fn backward_of_part<W: Sync>(
     exec: &mut Exec<'_>,
     site: &Site<'_, W>,
