@@ -3,7 +3,7 @@
 mod common;
 
 use common::{bytes, fixture, number};
-use tokenformer_images::{DecodeOptions, Unreadable, decode};
+use tokenformer_images::{DecodeOptions, Unreadable, decode, decode::dimensions};
 
 fn read(bytes: &[u8]) -> Result<tokenformer_images::Picture, Unreadable> {
     decode(bytes, &DecodeOptions::default())
@@ -70,6 +70,28 @@ fn damaged_files_do_not_panic() {
 }
 
 /// A PNG file at which its decoder panicked once.
+/// Bytes between two headers of a JPEG are skipped where that is allowed, and then its size is known, too.
+#[test]
+fn what_is_decoded_leniently_has_a_size() {
+    let rows = fixture("decode");
+    let jpeg = rows.iter().map(|row| bytes(row, "file"));
+    let jpeg = jpeg
+        .into_iter()
+        .find(|file| file.starts_with(&[0xff, 0xd8]))
+        .expect("a JPEG");
+    // The first segment follows the start of the image: its marker and its length.
+    let end = 4 + usize::from(u16::from_be_bytes([jpeg[4], jpeg[5]])) - 2 + 2;
+    let file = [&jpeg[..end], &[0; 3], &jpeg[end..]].concat();
+    assert!(read(&file).is_err(), "a strict reader refuses it");
+    let lenient = DecodeOptions {
+        lenient: true,
+        ..DecodeOptions::default()
+    };
+    let picture = decode(&file, &lenient).expect("a picture");
+    let size = dimensions(&file).expect("a size");
+    assert_eq!(size.0 * size.1, picture.width() * picture.height());
+}
+
 #[test]
 fn a_panic_of_a_decoder_is_a_reason() {
     let digits = "89504e470d0a1a0a0000000d494844520000000d0000000904030000001b54bb5900000032504c54\

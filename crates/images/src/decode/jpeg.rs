@@ -51,7 +51,12 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, U
 }
 
 pub(super) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), Unreadable> {
-    let decoder = opened(bytes, &DecodeOptions::default())?;
+    // Whatever may be decoded has a size.
+    let lenient = DecodeOptions {
+        lenient: true,
+        ..DecodeOptions::default()
+    };
+    let decoder = opened(bytes, &lenient)?;
     Ok(decoder.dimensions().unwrap_or_default())
 }
 
