@@ -57,7 +57,7 @@ const EXAMPLES: &str = "\
 Examples:
   tokenformer bench train --preset small --recompute blocks
   tokenformer bench decode --preset 150m --precision int8
-  tokenformer launch -n 2 -- bench sums";
+  mpirun -n 2 tokenformer bench sums";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
