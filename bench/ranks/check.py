@@ -219,7 +219,7 @@ def tokens_part():
                 first = fresh(f"tokens-{preset}-again")
                 train(2, config, first, *divided)
                 same(first, run, f"{preset}, twice on 2 ranks")
-        # What ranks with parts have written goes on in one process.
+        # What ranks with parts have written is whole.
         subprocess.run([PROGRAM, "verify", str(run)], check=True, env=ENV, capture_output=True)
 
 

@@ -1,8 +1,8 @@
 //! Pattention composed of a device's primitives, for devices that do not have it as one operation.
 
 use crate::{
-    Buffer, Device, FusedSite, Matmul, Operand, Output, Result, Role, SegmentGradient, SiteDims,
-    SiteRef, Temp, Write,
+    Buffer, Device, FusedSite, Matmul, Operand, Output, Result, Role, Segment, SegmentGradient,
+    SiteDims, SiteRef, Temp, Write,
 };
 use std::sync::Arc;
 
@@ -22,20 +22,32 @@ impl Composed<'_> {
         dims: SiteDims,
         scores: &mut Buffer,
     ) -> Result<()> {
-        let tokens = site.tokens();
+        let size = [dims.rows, dims.d_in];
+        self.side_by_side(site, x, size, |segment| segment.keys, scores)
+    }
+
+    /// `to` `[R, N] = A·Mᵀ` of `A` `[R, D]`, where `M` is the keys or the values of each segment.
+    fn side_by_side<'s>(
+        &self,
+        site: &SiteRef<'s>,
+        a: &Buffer,
+        [rows, width]: [usize; 2],
+        matrix: impl Fn(&Segment<&'s Buffer>) -> &'s Buffer,
+        to: &mut Buffer,
+    ) -> Result<()> {
         for (s, segment) in site.segments.iter().enumerate().filter(has_tokens) {
             let product = Matmul {
-                a: Operand::rows(x, dims.d_in),
-                b: Operand::transposed(segment.keys, dims.d_in),
-                rows: dims.rows,
-                inner: dims.d_in,
+                a: Operand::rows(a, width),
+                b: Operand::transposed(matrix(segment), width),
+                rows,
+                inner: width,
                 cols: segment.tokens,
                 scale: 1.0,
             };
             let columns = Output {
-                buffer: scores,
+                buffer: &mut *to,
                 offset: site.offset(s),
-                row_stride: tokens,
+                row_stride: site.tokens(),
             };
             self.device.matmul(product, Write::Replace, columns)?;
         }
@@ -90,24 +102,8 @@ impl Composed<'_> {
         dims: SiteDims,
         d: &mut Buffer,
     ) -> Result<()> {
-        let tokens = site.tokens();
-        for (s, segment) in site.segments.iter().enumerate().filter(has_tokens) {
-            let product = Matmul {
-                a: Operand::rows(dy, dims.d_out),
-                b: Operand::transposed(segment.values, dims.d_out),
-                rows: dims.rows,
-                inner: dims.d_out,
-                cols: segment.tokens,
-                scale: 1.0,
-            };
-            let to = Output {
-                buffer: d,
-                offset: site.offset(s),
-                row_stride: tokens,
-            };
-            self.device.matmul(product, Write::Replace, to)?;
-        }
-        Ok(())
+        let size = [dims.rows, dims.d_out];
+        self.side_by_side(site, dy, size, |segment| segment.values, d)
     }
 
     /// `dx` `[R, D_in] = dA·K`, of the gradient `dA` `[R, N]` of the scores.
@@ -174,7 +170,7 @@ impl Composed<'_> {
 }
 
 /// Whether a segment has tokens; one whose tokens are all on other devices has none.
-fn has_tokens<W>((_, segment): &(usize, &crate::Segment<W>)) -> bool {
+fn has_tokens<W>((_, segment): &(usize, &Segment<W>)) -> bool {
     segment.tokens > 0
 }
 

@@ -57,7 +57,7 @@ impl Divided {
     }
 
     fn theta(&self) -> &dyn ThetaInParts {
-        // `between` accepts no other device.
+        // `between`, which alone makes one, accepts no other device.
         self.inner.theta_in_parts().expect("checked by `between`")
     }
 
