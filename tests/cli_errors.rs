@@ -899,4 +899,9 @@ fn benchmarks_that_cannot_be_are_refused() {
         &["--batch", "got:      0"],
     );
     fail(bench(&["prefill", "--batch", "1000000"]), 2, &["--batch"]);
+    fail(bench(&["predict"]), 2, &["a model of pictures", "nano"]);
+    for what in ["prefill", "decode", "growth"] {
+        let args = ["bench", what, "--preset", "vit-digits"];
+        fail(lab.command(&args), 2, &["a language model", "vit-digits"]);
+    }
 }

@@ -516,6 +516,24 @@ fn kernels_and_growth_have_benchmarks() {
 }
 
 #[test]
+fn models_of_pictures_have_benchmarks() {
+    let lab = Lab::empty();
+    for (what, batch, precision) in [("train", 3, "f32"), ("predict", 2, "int8")] {
+        let args = ["bench", what, "--preset", "vit-digits", "--steps", "1"];
+        let batch = batch.to_string();
+        let more = ["--json", "--batch", &batch, "--precision", precision];
+        let found = json(&succeed(lab.command(&[&args[..], &more].concat())));
+        assert!(found["images_per_s"].as_f64() > Some(0.0), "{found}");
+        assert!(found["gflops"].as_f64() > Some(0.0), "{found}");
+        assert!(found.get("tokens_per_s").is_none(), "{found}");
+        let text = succeed(lab.command(&args)).out;
+        assert!(text.contains("images/s"), "{text}");
+    }
+    let args = ["bench", "kernels", "--preset", "vit-digits", "--steps", "1"];
+    assert!(succeed(lab.command(&args)).out.contains("T=16"));
+}
+
+#[test]
 fn characters_that_the_tokenizer_does_not_know_are_told() {
     let lab = Lab::empty();
     let tokenizer = r#"{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,

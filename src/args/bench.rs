@@ -12,6 +12,8 @@ pub enum BenchWhat {
     Prefill,
     /// Writing one token after the other.
     Decode,
+    /// Classes of pictures in one pass.
+    Predict,
     /// Each kernel of a training step alone.
     Kernels,
     /// Training steps with the feed-forward parameter tokens once, twice, four times.
@@ -57,6 +59,7 @@ const EXAMPLES: &str = "\
 Examples:
   tokenformer bench train --preset small --recompute blocks
   tokenformer bench decode --preset 150m --precision int8
+  tokenformer bench predict --preset vit-b16 --batch 8
   mpirun -n 2 tokenformer bench sums";
 
 #[derive(Debug, Args)]
@@ -73,7 +76,7 @@ pub struct BenchArgs {
     /// Timed steps, after one that is not.
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = values::count)]
     pub steps: usize,
-    /// Sequences at a time [default: 1 of a published size; 8 of a small one, or 1 to decode].
+    /// Sequences or pictures at a time [default: as many as such a model is trained on; 1 to decode or predict].
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub batch: Option<usize>,
     /// Precision of products in training; else what weights are kept as.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{cpu, train_step};
+use common::train_step;
 use std::sync::Arc;
 use tokenformer_core::config::{NormSpan, ParamTraining, Slots};
 use tokenformer_core::device::Buffer;
@@ -11,6 +11,7 @@ use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::path::ParamPath;
 use tokenformer_core::{Device, Model, ModelSpec};
+use tokenformer_cpu::Cpu;
 
 const CONTEXT: usize = 64;
 const BATCH: usize = 32;
@@ -57,6 +58,11 @@ fn batch(text: &[u32], seed: u64, step: usize) -> [Vec<u32>; 2] {
         targets.extend(&text[at + 1..at + 1 + CONTEXT]);
     }
     [inputs, targets]
+}
+
+/// One thread, because the tests of this file run beside each other and threads that wait for each other lose that time.
+fn cpu() -> Arc<dyn Device> {
+    Cpu::new(Some(1))
 }
 
 struct Run {

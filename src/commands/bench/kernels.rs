@@ -270,7 +270,12 @@ impl Bench<'_> {
     where
         f32: Source<P>,
     {
-        let (r, d, v) = (setup.rows(), setup.config.width, setup.config.vocab);
+        // A picture has one class, a sequence a token for each position.
+        let r = match setup.config.input.is_tokens() {
+            true => setup.rows(),
+            false => setup.batch,
+        };
+        let (d, v) = (setup.config.width, setup.config.vocab);
         let (h, table) = (self.numbers(r * d), self.numbers(v * d));
         let targets = super::tokens(r, v);
         let (mut nll, mut dh, mut dtable) = (self.zeros(r), self.zeros(r * d), self.zeros(v * d));
@@ -309,7 +314,7 @@ impl Bench<'_> {
             key_stride: setup.context,
             heads: config.heads,
             channels: d / config.heads,
-            causal: true,
+            causal: config.causal,
         };
         let shape = format!(
             "B={} T={} H={} C={}",
@@ -317,8 +322,8 @@ impl Bench<'_> {
         );
         let [q, k, v, d_o] = [0; 4].map(|_| self.numbers(r * d));
         let (mut o, mut lse) = (self.zeros(r * d), self.zeros(of.stats_len()));
-        // Half of each product is masked.
-        let product = r * setup.context * d;
+        // Half of each product is masked where positions see only those before them.
+        let product = if config.causal { 1 } else { 2 } * r * setup.context * d;
         self.time(
             "attention forward",
             &shape,

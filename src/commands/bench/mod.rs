@@ -1,10 +1,11 @@
-//! `bench`: speed and memory of training, prefill and decoding, of single kernels and of growth, compared with what
-//! the machine can do at most.
+//! `bench`: speed and memory of training, prefill, decoding and classifying, of single kernels and of growth, compared
+//! with what the machine can do at most.
 
 mod decode;
 mod growth;
 mod kernels;
 mod machine;
+mod predict;
 mod prefill;
 mod speed;
 mod sums;
@@ -27,6 +28,7 @@ pub fn run(args: &BenchArgs) -> std::result::Result<i32, Failure> {
         BenchWhat::Train => speed::train(&setup)?,
         BenchWhat::Prefill => speed::prefill(&setup)?,
         BenchWhat::Decode => speed::decode(&setup)?,
+        BenchWhat::Predict => speed::predict(&setup)?,
         BenchWhat::Kernels => kernels::run(&setup)?,
         BenchWhat::Growth => growth::run(&setup)?,
         BenchWhat::Sums => return sums::run(args),
@@ -39,9 +41,9 @@ struct Setup<'a> {
     args: &'a BenchArgs,
     spec: ModelSpec,
     config: ModelConfig,
-    /// Sequences at a time.
+    /// Sequences or pictures at a time.
     batch: usize,
-    /// Tokens of each.
+    /// Tokens of each sequence, or positions of each picture.
     context: usize,
 }
 
@@ -59,11 +61,20 @@ impl<'a> Setup<'a> {
         }
         let spec = Preset::named(&args.preset)?.spec();
         let config = spec.build()?;
-        // The published sizes are measured on one sequence, small ones on a small batch.
-        let (batch, context) = match (args.what, config.width) {
-            (BenchWhat::Decode, _) => (1, decode::CONTEXT.min(config.context)),
-            (_, 768..) => (1, 512),
-            _ => (8, config.context.min(256)),
+        if let BenchWhat::Prefill | BenchWhat::Decode | BenchWhat::Growth = args.what
+            && !config.input.is_tokens()
+        {
+            let help = "a model of pictures has `bench train`, `bench predict` and `bench kernels`";
+            return Err(usage("--preset", "a language model", &args.preset, help));
+        }
+        // The published sizes are measured on one sequence or a few pictures, small ones on a small batch.
+        let (batch, context) = match (args.what, config.input.is_tokens(), config.width) {
+            (BenchWhat::Decode, ..) => (1, decode::CONTEXT.min(config.context)),
+            (BenchWhat::Predict, ..) => (1, config.context),
+            (_, true, 768..) => (1, 512),
+            (_, true, _) => (8, config.context.min(256)),
+            (_, false, 768..) => (4, config.context),
+            (_, false, _) => (64, config.context),
         };
         let batch = args.batch.unwrap_or(batch);
         Ok(Self {
@@ -75,7 +86,7 @@ impl<'a> Setup<'a> {
         })
     }
 
-    /// Tokens of all sequences.
+    /// Tokens of all sequences, or positions of all pictures.
     fn rows(&self) -> usize {
         self.batch * self.context
     }
@@ -118,14 +129,24 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// Forward operations per token, attention at half for the causal mask.
+/// Forward operations per position, attention at half under a causal mask.
 fn flops_per_token(config: &ModelConfig, context: usize) -> f64 {
     let full = config.forward_flops_per_token(context);
-    full - 2.0 * (config.layers() * config.width * context) as f64
+    match config.causal {
+        true => full - 2.0 * (config.layers() * config.width * context) as f64,
+        false => full,
+    }
 }
 
 fn tokens(count: usize, vocab: usize) -> Vec<u32> {
     (0..count).map(|i| (i * 7919 % vocab) as u32).collect()
+}
+
+/// Numbers between -1 and 1, as pixels are after their normalisation.
+fn pixels(count: usize) -> Vec<f32> {
+    (0..count)
+        .map(|i| (i * 7919 % 255) as f32 / 127.0 - 1.0)
+        .collect()
 }
 
 /// The median.

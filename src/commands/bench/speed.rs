@@ -1,8 +1,9 @@
-//! Tokens per second of training, prefill and decoding.
+//! Tokens per second of training, prefill and decoding; pictures per second of training and classifying.
 
 use super::machine::Machine;
-use super::{Setup, decode, flops_per_token, prefill, train};
+use super::{Setup, decode, flops_per_token, predict, prefill, train};
 use crate::commands::print_json;
+use crate::usage;
 use std::sync::Arc;
 use tokenformer_core::{Device, Precision, Recompute};
 use tokenformer_report::table::{human_bytes, human_count};
@@ -20,7 +21,13 @@ struct Output<'a> {
     batch: usize,
     context: usize,
     steps: usize,
-    tokens_per_s: f64,
+    /// Of a language model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_per_s: Option<f64>,
+    /// Of a model of pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images_per_s: Option<f64>,
+    /// The least and the most of them.
     min: f64,
     max: f64,
     step_ms: f64,
@@ -39,9 +46,9 @@ struct Timed {
     machine: Machine,
     /// Seconds of each step.
     seconds: Vec<f64>,
-    /// Tokens of a step.
-    tokens: usize,
-    /// Operations per token.
+    /// Tokens or pictures of a step.
+    items: usize,
+    /// Operations of a step.
     flops: f64,
     /// Bytes of weights that a step reads, where reading them is the limit.
     read_bytes: Option<u64>,
@@ -63,9 +70,12 @@ pub fn train(setup: &Setup<'_>) -> Result<()> {
             computed_on: device.describe(),
             machine,
             seconds: train::run(&setup.config, shape, recompute, setup.args.steps, &device)?,
-            tokens: setup.rows(),
+            items: match setup.config.input.is_tokens() {
+                true => setup.rows(),
+                false => setup.batch,
+            },
             // Forward once; backward to the inputs and to the weights.
-            flops: 3.0 * flops_per_token(&setup.config, setup.context),
+            flops: 3.0 * forward_flops(setup, setup.rows()),
             read_bytes: None,
         },
     )
@@ -81,11 +91,31 @@ pub fn decode(setup: &Setup<'_>) -> Result<()> {
     inference(setup, "decode", decode::run, setup.batch, true)
 }
 
+/// Passes over pictures.
+pub fn predict(setup: &Setup<'_>) -> Result<()> {
+    let Some(image) = setup.config.input.image() else {
+        let help = "`bench prefill` and `bench decode` are for language models";
+        return Err(usage(
+            "--preset",
+            "a model of pictures",
+            &setup.args.preset,
+            help,
+        ));
+    };
+    let run = |setup: &Setup<'_>, device: &Arc<dyn Device>| predict::run(setup, device, image);
+    inference(setup, "predict", run, setup.batch, false)
+}
+
+/// Operations of a forward pass over `positions`.
+fn forward_flops(setup: &Setup<'_>, positions: usize) -> f64 {
+    positions as f64 * flops_per_token(&setup.config, setup.context)
+}
+
 fn inference(
     setup: &Setup<'_>,
     what: &'static str,
     run: impl FnOnce(&Setup<'_>, &Arc<dyn Device>) -> Result<Vec<f64>>,
-    tokens: usize,
+    items: usize,
     is_read_bound: bool,
 ) -> Result<()> {
     let weights = setup.weights()?;
@@ -102,8 +132,11 @@ fn inference(
             computed_on: device.describe(),
             machine,
             seconds: run(setup, &device)?,
-            tokens,
-            flops: flops_per_token(&setup.config, setup.context),
+            items,
+            flops: match setup.config.input.is_tokens() {
+                true => forward_flops(setup, items),
+                false => forward_flops(setup, setup.rows()),
+            },
             read_bytes: is_read_bound.then_some(weight_bytes),
         },
     )
@@ -111,12 +144,13 @@ fn inference(
 
 fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
     let mut rates: Vec<f64> = (timed.seconds.iter())
-        .map(|s| timed.tokens as f64 / s)
+        .map(|s| timed.items as f64 / s)
         .collect();
     rates.sort_by(f64::total_cmp);
-    let tokens_per_s = rates[rates.len() / 2];
-    let steps_per_s = tokens_per_s / timed.tokens as f64;
-    let gflops = tokens_per_s * timed.flops / 1e9;
+    let rate = rates[rates.len() / 2];
+    let steps_per_s = rate / timed.items as f64;
+    let gflops = steps_per_s * timed.flops / 1e9;
+    let of_texts = setup.config.input.is_tokens();
     let read = (timed.read_bytes).map(|bytes| steps_per_s * bytes as f64 / 1e9);
     let machine = timed.machine;
     let output = Output {
@@ -130,7 +164,8 @@ fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
         batch: setup.batch,
         context: setup.context,
         steps: rates.len(),
-        tokens_per_s,
+        tokens_per_s: of_texts.then_some(rate),
+        images_per_s: (!of_texts).then_some(rate),
         min: rates[0],
         max: rates[rates.len() - 1],
         step_ms: 1e3 / steps_per_s,
@@ -145,12 +180,16 @@ fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
     };
     match setup.args.json {
         true => print_json(&output),
-        false => print(&output),
+        false => print(
+            &output,
+            if of_texts { "tokens/s" } else { "images/s" },
+            rate,
+        ),
     }
     Ok(())
 }
 
-fn print(output: &Output<'_>) {
+fn print(output: &Output<'_>, unit: &str, rate: f64) {
     outln!(
         "{} {}: {} parameters, batch {} x {}, {}",
         output.what,
@@ -161,8 +200,7 @@ fn print(output: &Output<'_>) {
         output.computed_on
     );
     outln!(
-        "tokens/s       {:.1} (median of {}; {:.1} to {:.1})",
-        output.tokens_per_s,
+        "{unit:<15}{rate:.1} (median of {}; {:.1} to {:.1})",
         output.steps,
         output.min,
         output.max

@@ -3,8 +3,8 @@
 use super::{GROWTH_COST, VisionProfile};
 use tokenformer_core::config::{NormKind, NormSpan, Theta};
 use tokenformer_core::growth::{Amount, Growth, Method};
-use tokenformer_images::Summary;
 use tokenformer_images::augment::Crop;
+use tokenformer_images::{Split, Summary};
 use tokenformer_train::recipe::{GrowEvent, ModelTable};
 use tokenformer_train::schedule::{Schedule, Shape};
 use tokenformer_train::{Error, Recipe, Result};
@@ -178,9 +178,12 @@ pub fn recipe(
         grow,
         ..Recipe::default()
     };
-    recipe.images.augment.crop = Crop::Padded {
-        pixels: profile.input(summary)?.height / 16 + 1,
-    };
+    let input = profile.input(summary)?;
+    if are_seen_often(profile, summary) {
+        recipe.images.augment.crop = Crop::Padded {
+            pixels: input.height / 16 + 1,
+        };
+    }
     recipe.images.augment.smoothing = 0.1;
     recipe.train.steps = steps;
     recipe.train.batch = profile.batch;
@@ -199,6 +202,13 @@ pub fn recipe(
     recipe.sample.tokens = 0;
     recipe.log.every = (profile.steps / 100).max(1);
     Ok(recipe)
+}
+
+/// Whether the pictures are seen so often that it is worth shifting them: shifts slow learning down, and help against
+/// learning by heart.
+fn are_seen_often(profile: &VisionProfile, summary: &Summary) -> bool {
+    let pictures = summary.split(Split::Train).map_or(0, |split| split.images);
+    profile.steps * profile.batch as u64 >= 5 * pictures as u64
 }
 
 fn share(steps: u64, share: f64) -> u64 {

@@ -42,7 +42,8 @@ pub struct VisionProfile {
     pub steps: u64,
     /// Pictures of an update.
     pub batch: usize,
-    /// Learning rates that every arm tries with its first seed.
+    /// Learning rates, in ascending order, that every arm tries with its first seed. If there are several and the best is
+    /// the first or the last, others beyond it are tried, too.
     pub rates: Vec<f64>,
     /// Seeds, if not said otherwise.
     pub seeds: u64,
@@ -108,7 +109,7 @@ impl VisionProfile {
             heads: 4,
             steps: 3000,
             batch: 32,
-            rates: vec![1e-3, 2e-3, 4e-3],
+            rates: vec![2e-3, 4e-3],
             seeds: 3,
         }
     }

@@ -135,7 +135,8 @@ fn page(study: &VisionRunner, seeds: u64, rows: &[Row<'_>], contrasts: &[Contras
         format!("Profile {}: {}.", profile.name, profile.about),
         format!("{}.", pictures(study)),
         format!(
-            "{seeds} seeds; learning rates tried with the first: {:?}. The rate with the least held-out loss is used.",
+            "{seeds} seeds; learning rates tried with the first: {:?}, and others while the best of several is at the edge. The rate \
+             with the least held-out loss is used.",
             profile.rates
         ),
         "Operations are counted as they are done, forward and backward, probes of growths included.".into(),

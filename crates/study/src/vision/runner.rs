@@ -17,6 +17,18 @@ use tokenformer_train::{Error, Observer, Outcome, Progress, Result, Resume, Trai
 /// Must be increased when a change of the code changes the results of equal settings by more than rounding.
 const NUMERICS: u32 = 1;
 
+/// The rate to try next, beyond the best of several in ascending order that is the first or the last of them.
+fn beyond(rates: &[f64], best: f64) -> Option<f64> {
+    match rates {
+        [first, _, ..] if best == *first => Some(best / 2.0),
+        [.., _, last] if best == *last => Some(best * 2.0),
+        _ => None,
+    }
+}
+
+/// How many rates more than the profile's an arm may try.
+const WIDENINGS: usize = 4;
+
 /// Receives the progress of the study.
 pub trait VisionWatcher {
     /// An update of a run was done; `runs` are the finished ones and all.
@@ -155,16 +167,29 @@ impl VisionRunner {
         })
     }
 
+    /// The runs of an arm's first seed with every rate: those of the profile, and further ones while the best of several is
+    /// the highest or the lowest.
+    fn tried(&self, arm: Arm) -> Result<Vec<VisionRun>> {
+        let of = |&rate: &f64| self.run_of(arm, rate, 1);
+        let mut runs = (self.profile.rates.iter().map(of)).collect::<Result<Vec<_>>>()?;
+        for _ in 0..WIDENINGS {
+            let rates: Vec<f64> = runs.iter().map(|run| run.rate).collect();
+            let Some(rate) = self.best_rate(&runs).and_then(|best| beyond(&rates, best)) else {
+                break;
+            };
+            runs.push(of(&rate)?);
+            runs.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        }
+        Ok(runs)
+    }
+
     /// The runs of an arm that are known so far: its first seed with every rate, and the other seeds with the rate that has
     /// the least held-out loss, once all are known.
     ///
     /// # Errors
     /// As [`VisionRunner::run_of`].
     pub fn runs_of(&self, arm: Arm) -> Result<Vec<VisionRun>> {
-        let mut runs = Vec::new();
-        for &rate in &self.profile.rates {
-            runs.push(self.run_of(arm, rate, 1)?);
-        }
+        let mut runs = self.tried(arm)?;
         if let Some(rate) = self.best_rate(&runs) {
             for seed in 2..=self.seeds {
                 runs.push(self.run_of(arm, rate, seed)?);
@@ -191,9 +216,7 @@ impl VisionRunner {
     /// # Errors
     /// As [`VisionRunner::run_of`].
     pub fn results_of(&self, arm: Arm) -> Result<Option<Vec<&VisionResult>>> {
-        let runs = self.runs_of(arm)?;
-        let tried = runs.len().min(self.profile.rates.len());
-        let Some(rate) = self.best_rate(&runs[..tried]) else {
+        let Some(rate) = self.best_rate(&self.tried(arm)?) else {
             return Ok(None);
         };
         let mut results = Vec::new();
@@ -207,14 +230,14 @@ impl VisionRunner {
         Ok(Some(results))
     }
 
-    /// The next run without a result, and how many of all runs have one.
+    /// The next run without a result, and how many have one, of all that are known to be needed.
     ///
     /// # Errors
     /// As [`VisionRunner::run_of`].
     pub fn next(&self) -> Result<(Option<VisionRun>, usize, usize)> {
-        let per_arm = self.profile.rates.len() + (self.seeds as usize).saturating_sub(1);
-        let (mut next, mut done) = (None, 0);
+        let (mut next, mut done, mut all) = (None, 0, 0);
         for &arm in &self.arms {
+            all += self.tried(arm)?.len() + (self.seeds as usize).saturating_sub(1);
             for run in self.runs_of(arm)? {
                 match self.result(&run) {
                     Some(_) => done += 1,
@@ -223,7 +246,7 @@ impl VisionRunner {
                 }
             }
         }
-        Ok((next, done, per_arm * self.arms.len()))
+        Ok((next, done, all))
     }
 
     /// Runs everything that is missing; stops after the update in which `stop` is set.
@@ -403,5 +426,19 @@ impl Observer for View<'_> {
 
     fn warning(&mut self, text: &str) {
         self.watcher.note(&format!("warning: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beyond;
+
+    #[test]
+    fn rates_are_tried_until_the_best_is_inside() {
+        assert_eq!(beyond(&[2e-3, 4e-3], 4e-3), Some(8e-3));
+        assert_eq!(beyond(&[2e-3, 4e-3, 8e-3], 4e-3), None);
+        assert_eq!(beyond(&[2e-3, 4e-3], 2e-3), Some(1e-3));
+        // A single rate was chosen by hand.
+        assert_eq!(beyond(&[3e-3], 3e-3), None);
     }
 }
