@@ -24,7 +24,8 @@ Examples:
   tokenformer reproduce growth --profile laptop --corpus texts --out runs/growth --list
   tokenformer reproduce growth --profile laptop --corpus texts --arms base,t-seg,g-scr-2 --seeds 1
 
-A study that was stopped or killed goes on with the same command. What has a result is never run again.";
+A study that was stopped or killed goes on with the same command. What has a result is never run again.
+The same command, started again beside it, shares the work: each process takes runs that no other is at.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

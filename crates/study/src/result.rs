@@ -1,6 +1,7 @@
 //! The result of a run: a small file of numbers, named by the run's key.
 
 use crate::graph::Node;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -177,44 +178,31 @@ impl Results {
             own: own.into(),
             found: BTreeMap::new(),
         };
-        if own.exists() {
-            results.read(own)?;
-        }
+        results.refresh()?;
         if let Some(more) = more {
             results.read(more)?;
         }
         Ok(results)
     }
 
+    /// Reads what other processes have written into the own folder since.
+    ///
+    /// # Errors
+    /// As [`Results::open`].
+    pub fn refresh(&mut self) -> Result<()> {
+        let own = self.own.clone();
+        match own.exists() {
+            true => self.read(&own),
+            false => Ok(()),
+        }
+    }
+
     fn read(&mut self, folder: &Path) -> Result<()> {
-        let io = |source| Error::Io {
-            action: "read the results",
-            path: folder.into(),
-            source,
-            help: "check the path and its permissions",
-        };
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(io)? {
-            files.push(entry.map_err(io)?.path());
-        }
-        files.sort();
-        let is_result = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
-        for path in files.into_iter().filter(is_result) {
-            let bytes = tokenformer_store::read_small(&path, MAX_BYTES)?;
-            let damaged = |problem: String| Error::Damaged {
-                path: path.clone(),
-                problem: format!("not the result of a run: {problem}"),
-                help: "remove the file, and the run is made again".into(),
-            };
-            let result: NodeResult =
-                serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-            if path.file_stem().is_none_or(|stem| stem != &*result.key) {
-                return Err(damaged(format!("its key is {}", result.key)));
-            }
-            if result.format == FORMAT {
-                self.found.entry(result.key.clone()).or_insert(result);
-            }
-        }
+        let is_known = |key: &str| self.found.contains_key(key);
+        let new = read_results(folder, is_known, |result: &NodeResult| &result.key)?;
+        let of_this_form = new.into_iter().filter(|result| result.format == FORMAT);
+        let by_key = of_this_form.map(|result| (result.key.clone(), result));
+        self.found.extend(by_key);
         Ok(())
     }
 
@@ -245,6 +233,49 @@ impl Results {
         self.found.insert(result.key.clone(), result);
         Ok(())
     }
+}
+
+/// Reads the results `KEY.json` in a folder, but for those whose key is known.
+///
+/// # Errors
+/// If the folder cannot be read, or a file in it is no result.
+pub(crate) fn read_results<T: DeserializeOwned>(
+    folder: &Path,
+    is_known: impl Fn(&str) -> bool,
+    key_of: impl Fn(&T) -> &str,
+) -> Result<Vec<T>> {
+    let io = |source| Error::Io {
+        action: "read the results",
+        path: folder.into(),
+        source,
+        help: "check the path and its permissions",
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        files.push(entry.map_err(io)?.path());
+    }
+    files.sort();
+    let mut results = Vec::new();
+    for path in files {
+        let key = path.file_stem().unwrap_or_default().to_string_lossy();
+        // A name with a dot in front is a file that is being written, or that a killed process was writing.
+        let is_result = path.extension().is_some_and(|end| end == "json") && !key.starts_with('.');
+        if !is_result || is_known(&key) {
+            continue;
+        }
+        let damaged = |problem: String| Error::Damaged {
+            path: path.clone(),
+            problem: format!("not the result of a run: {problem}"),
+            help: "remove the file, and the run is made again".into(),
+        };
+        let bytes = tokenformer_store::read_small(&path, MAX_BYTES)?;
+        let result: T = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if key_of(&result) != key {
+            return Err(damaged(format!("its key is {}", key_of(&result))));
+        }
+        results.push(result);
+    }
+    Ok(results)
 }
 
 /// Writes the result of a run as `KEY.json` into a folder, which is made if it is not there.

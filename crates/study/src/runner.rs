@@ -1,4 +1,5 @@
-//! Runs the parts of the plan without a result, one after the other.
+//! Runs the parts of the plan without a result, one after the other. Several processes may do so in one folder: each takes
+//! parts that no other one is at.
 
 use crate::corpus::Corpus;
 use crate::graph::{Graph, Node};
@@ -10,6 +11,7 @@ use crate::speed::Speeds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokenformer_core::{Device, Model};
 use tokenformer_report::Record;
 use tokenformer_store::{Checkpoints, RunLock, Warning};
@@ -41,6 +43,19 @@ pub trait Watcher {
     fn ended(&mut self, result: &NodeResult);
     /// A message for the user.
     fn note(&mut self, text: &str);
+}
+
+/// Time between two looks at what other processes have ended.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// What a process found to do.
+enum Claimed {
+    /// This node, while the lock lives.
+    Node(usize, RunLock),
+    /// Other processes are at all that is left; the first of it.
+    Elsewhere(String),
+    /// Nothing is left.
+    Finished,
 }
 
 /// A study in a folder.
@@ -110,11 +125,19 @@ impl Runner {
         &self.corpus
     }
 
-    /// Writes the report of the results so far into `out`; returns its path.
+    /// Writes the report of the results so far into `out`; returns its path. Waits while another process writes it.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn report(&mut self, out: &Path) -> Result<PathBuf> {
+        let place = self.work.join("claims").join("report");
+        let _lock = loop {
+            match RunLock::acquire(&place, &mut |_: Warning| {}) {
+                Err(tokenformer_store::Error::RunLocked { .. }) => std::thread::sleep(WAIT),
+                lock => break lock?,
+            }
+        };
+        self.results.refresh()?;
         let plan = self.plan()?;
         let notes = self.corpus.notes();
         crate::report::write(out, &self.settings, &plan, &self.results, &notes)
@@ -137,30 +160,74 @@ impl Runner {
         plan.missing(&self.results, &mut |node| self.has_checkpoint(node))
     }
 
-    /// Runs everything that is missing; stops after the update in which `stop` is set.
+    /// Runs everything that is missing; stops after the update in which `stop` is set. Waits for what other processes
+    /// are running.
     ///
     /// # Errors
-    /// If another process runs a study in this folder, or a run fails for another reason than that it diverged.
+    /// If a run fails for another reason than that it diverged.
     pub fn run(&mut self, watcher: &mut dyn Watcher, stop: &AtomicBool) -> Result<Outcome> {
-        let warn = &mut |warning: Warning| watcher.note(&warning.to_string());
-        let _lock = RunLock::acquire(&self.work, warn)?;
+        let mut is_waiting = false;
         loop {
+            self.results.refresh()?;
             let plan = self.plan()?;
             self.tidy()?;
-            let next = plan.next(&self.results, &mut |node| self.has_checkpoint(node));
-            let Some(next) = next else {
-                return Ok(Outcome::Finished);
-            };
             if stop.load(Ordering::Relaxed) {
                 return Ok(Outcome::Interrupted);
             }
+            let (next, claim) = match self.claim(&plan, watcher)? {
+                Claimed::Node(next, claim) => (next, claim),
+                Claimed::Finished => return Ok(Outcome::Finished),
+                Claimed::Elsewhere(label) => {
+                    if !is_waiting {
+                        watcher.note(&format!(
+                            "Waiting for other processes, which run what is left: {label} first."
+                        ));
+                    }
+                    is_waiting = true;
+                    std::thread::sleep(WAIT);
+                    continue;
+                }
+            };
+            is_waiting = false;
             let ahead = self.ahead(&plan, next)?;
             let Some(result) = self.node(&plan.graph, next, ahead, watcher, stop)? else {
                 return Ok(Outcome::Interrupted);
             };
             watcher.ended(&result);
             self.results.add(result)?;
+            drop(claim);
+            // Whoever still waits for this file finds the result behind it.
+            remove(&self.claims(plan.graph.node(next)))?;
         }
+    }
+
+    /// The first node that can be run and that no other process is at, to be run by this process alone.
+    fn claim(&mut self, plan: &Plan, watcher: &mut dyn Watcher) -> Result<Claimed> {
+        let ready = plan.ready(&self.results, &mut |node| self.has_checkpoint(node));
+        let Some(&first) = ready.first() else {
+            return Ok(Claimed::Finished);
+        };
+        for at in ready {
+            let node = plan.graph.node(at);
+            let warn = &mut |warning: Warning| watcher.note(&warning.to_string());
+            let claim = match RunLock::acquire(&self.claims(node), warn) {
+                Ok(claim) => claim,
+                Err(tokenformer_store::Error::RunLocked { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            // Another process may have ended it before the lock was taken.
+            self.results.refresh()?;
+            let again = plan.ready(&self.results, &mut |node| self.has_checkpoint(node));
+            if again.contains(&at) {
+                return Ok(Claimed::Node(at, claim));
+            }
+        }
+        Ok(Claimed::Elsewhere(plan.graph.node(first).label.clone()))
+    }
+
+    /// Folder of the lock of whoever runs a node.
+    fn claims(&self, node: &Node) -> PathBuf {
+        self.work.join("claims").join(&node.key)
     }
 
     /// The finished and the remaining work around a node, for the remaining time.

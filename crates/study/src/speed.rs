@@ -114,10 +114,14 @@ impl Speeds {
 
     fn save(&mut self) -> Result<()> {
         self.file.machine.clone_from(&self.machine);
-        if let Ok(text) = serde_json::to_vec_pretty(&self.file) {
-            tokenformer_store::write_atomic(&self.path, &text)?;
+        let Ok(text) = serde_json::to_vec_pretty(&self.file) else {
+            return Ok(());
+        };
+        match tokenformer_store::write_atomic(&self.path, &text) {
+            // Another process of the study is at it, and knows as much.
+            Err(tokenformer_store::Error::Busy { .. }) => Ok(()),
+            written => Ok(written?),
         }
-        Ok(())
     }
 }
 

@@ -72,6 +72,7 @@ struct Count<'a> {
     updates: u64,
     ended: Vec<String>,
     stop: Option<(u64, &'a AtomicBool)>,
+    stop_at_note: Option<&'a AtomicBool>,
 }
 
 impl Watcher for Count<'_> {
@@ -89,7 +90,12 @@ impl Watcher for Count<'_> {
         self.ended.push(result.label.clone());
     }
 
-    fn note(&mut self, _: &str) {}
+    fn note(&mut self, text: &str) {
+        if let Some(stop) = self.stop_at_note {
+            assert!(text.contains("Waiting for other processes"), "{text}");
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Runs to the end, with a stop after every `after` updates if that is given.
@@ -198,17 +204,49 @@ fn what_has_a_result_is_not_run_again() {
 }
 
 #[test]
-fn one_process_at_a_time_runs_a_study() {
+fn two_processes_share_a_study() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [data, alone, shared] = ["data", "alone", "shared"].map(|name| scratch.path().join(name));
+    let ended = finish(&mut runner(&data, &alone, None, &ARMS), None);
+    let runners = [(); 2].map(|()| runner(&data, &shared, None, &ARMS));
+    let both: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let runs = runners.map(|mut runner| scope.spawn(move || finish(&mut runner, Some(50))));
+        runs.map(|run| run.join().unwrap()).into()
+    });
+    assert!(both.iter().all(|ended| !ended.is_empty()), "{both:?}");
+    // Nothing was run twice.
+    let mut together = both.concat();
+    together.sort();
+    let mut ended = ended;
+    ended.sort();
+    assert_eq!(together, ended);
+    assert_eq!(files(&shared), files(&alone));
+}
+
+#[test]
+fn what_another_process_runs_is_waited_for() {
     let scratch = tempfile::tempdir().unwrap();
     let [data, out] = ["data", "out"].map(|name| scratch.path().join(name));
     let mut runner = runner(&data, &out, None, &["base"]);
-    let lock = RunLock::acquire(&out.join("work"), &mut |_| {}).unwrap();
-    let refused = runner.run(&mut Count::default(), &AtomicBool::new(false));
-    let message = refused.unwrap_err().to_string();
-    assert!(message.contains("another process is using"), "{message}");
-    drop(lock);
-    let stopped = runner.run(&mut Count::default(), &AtomicBool::new(true));
-    assert_eq!(stopped.unwrap(), Outcome::Interrupted);
+    let plan = runner.plan().unwrap();
+    let mut locks = Vec::new();
+    for node in plan.graph.nodes() {
+        let claim = out.join("work/claims").join(&node.key);
+        locks.push(RunLock::acquire(&claim, &mut |_| {}).unwrap());
+    }
+    let stop = AtomicBool::new(false);
+    let mut count = Count {
+        stop_at_note: Some(&stop),
+        ..Count::default()
+    };
+    let outcome = runner.run(&mut count, &stop).unwrap();
+    assert_eq!((outcome, count.updates), (Outcome::Interrupted, 0));
+    drop(locks);
+    let stop = AtomicBool::new(false);
+    assert_eq!(
+        runner.run(&mut Count::default(), &stop).unwrap(),
+        Outcome::Finished
+    );
 }
 
 #[test]
@@ -216,6 +254,9 @@ fn a_result_of_another_name_or_form_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let [data, out] = ["data", "out"].map(|name| scratch.path().join(name));
     std::fs::create_dir_all(out.join("results")).unwrap();
+    // A process was killed while it wrote this.
+    std::fs::write(out.join("results/.tmp-x.json"), "{").unwrap();
+    runner(&data, &out, None, &["base"]);
     std::fs::write(out.join("results/x.json"), "{}").unwrap();
     runner(&data, &scratch.path().join("other"), None, &["base"]);
     let read = tokenformer_study::Results::open(&out.join("results"), None);

@@ -40,6 +40,18 @@ impl Planner<'_> {
         Ok(ends)
     }
 
+    /// Floating-point operations of a TokenFormer's base and all of its growths.
+    pub(super) fn whole_ladder_flops(&mut self) -> Result<f64> {
+        let profile = &self.settings.profile;
+        let base = self.model(Family::Tokenformer, profile.width)?;
+        let per_token = self
+            .shapes
+            .of(&base, &[])?
+            .train_flops_per_token(profile.context);
+        let base = per_token * (profile.base_steps * profile.tokens_per_step()) as f64;
+        Ok(base + self.ladder_flops()?.last().copied().unwrap_or_default())
+    }
+
     /// The base trained further up to the cost of each size of the ladder.
     pub(super) fn stay(&mut self, arm: &Arm, seed: u64) -> Result<()> {
         let profile = &self.settings.profile;
@@ -95,7 +107,7 @@ impl Planner<'_> {
                 ends.push((scale, end));
                 next = on;
             }
-            self.checked(arm, &[size], seed, &[ends]);
+            self.checked(arm, &[size], 0, seed, &[ends]);
             trunk = next;
         }
         Ok(())
@@ -158,14 +170,7 @@ impl Planner<'_> {
     ) -> Result<()> {
         const BEFORE: f64 = 0.8;
         let profile = &self.settings.profile;
-        let base = self.model(Family::Tokenformer, profile.width)?;
-        let base = self
-            .shapes
-            .of(&base, &[])?
-            .train_flops_per_token(profile.context);
-        let base = base * (profile.base_steps * profile.tokens_per_step()) as f64;
-        let flops = base + self.ladder_flops()?.last().copied().unwrap_or_default();
-
+        let flops = self.whole_ladder_flops()?;
         let mut model = self.model(Family::Gpt, profile.width)?;
         model.layers = 1;
         let event = GrowEvent {
@@ -206,7 +211,7 @@ impl Planner<'_> {
             };
             ends.push((scale, self.grow(trunk, event.clone(), &of, false)?.0));
         }
-        self.checked(arm, &[size], seed, &[ends]);
+        self.checked(arm, &[size], 0, seed, &[ends]);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::profile::Profile;
 use crate::result::{NodeResult, Results};
 use crate::shapes::Shapes;
 use crate::tuning::{Curve, for_length};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokenformer_core::config::{BaseSizes, Family, NormSpan, Slots};
 use tokenformer_train::Result;
@@ -130,7 +130,7 @@ impl Plan {
     pub fn targets(&self) -> Vec<usize> {
         let endpoints = self.endpoints.iter().map(|end| end.node);
         let mut targets: Vec<usize> = self.tuning.iter().copied().chain(endpoints).collect();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         targets.retain(|&node| seen.insert(node));
         targets
     }
@@ -142,8 +142,17 @@ impl Plan {
         results: &Results,
         has_checkpoint: &mut dyn FnMut(&Node) -> bool,
     ) -> Vec<usize> {
+        self.missing_for(&self.targets(), results, has_checkpoint)
+    }
+
+    fn missing_for(
+        &self,
+        targets: &[usize],
+        results: &Results,
+        has_checkpoint: &mut dyn FnMut(&Node) -> bool,
+    ) -> Vec<usize> {
         let mut missing = Vec::new();
-        for target in self.targets() {
+        for &target in targets {
             let mut path = Vec::new();
             for at in self.graph.path(target) {
                 let node = self.graph.node(at);
@@ -167,32 +176,26 @@ impl Plan {
         missing
     }
 
-    /// The node to run next, among those that are settled.
-    pub fn next(
+    /// The nodes that can be run now, in order: those that lead to ends whose learning rate is known and that begin with
+    /// nothing that is missing itself.
+    pub fn ready(
         &self,
         results: &Results,
         has_checkpoint: &mut dyn FnMut(&Node) -> bool,
-    ) -> Option<usize> {
-        let missing = self.missing(results, has_checkpoint);
-        match self.tuned {
-            true => {
-                let waits = |end: &Endpoint| {
-                    !end.settled
-                        && !self
-                            .endpoints
-                            .iter()
-                            .any(|e| e.settled && e.node == end.node)
-                };
-                let waiting: Vec<usize> = self
-                    .endpoints
-                    .iter()
-                    .filter(|end| waits(end))
-                    .map(|end| end.node)
-                    .collect();
-                missing.into_iter().find(|node| !waiting.contains(node))
-            }
-            false => missing.into_iter().find(|node| self.tuning.contains(node)),
-        }
+    ) -> Vec<usize> {
+        let settled = self.endpoints.iter().filter(|end| end.settled);
+        let settled: BTreeSet<usize> = settled.map(|end| end.node).collect();
+        let mut targets = self.targets();
+        targets.retain(|node| match self.tuned {
+            true => settled.contains(node) || self.tuning.contains(node),
+            false => self.tuning.contains(node),
+        });
+        let missing = self.missing_for(&targets, results, has_checkpoint);
+        let begins = |node: &usize| {
+            let parent = self.graph.node(*node).parent;
+            parent.is_none_or(|parent| !missing.contains(&parent))
+        };
+        missing.iter().copied().filter(begins).collect()
     }
 }
 
@@ -419,10 +422,19 @@ impl Planner<'_> {
         Some(best.0)
     }
 
-    /// Adds ends that were run with several factors; the best at the last of `sizes` counts.
-    fn checked(&mut self, arm: &Arm, sizes: &[String], seed: u64, ends: &[Vec<(f64, usize)>]) {
-        let first = self.plan.endpoints.len();
-        for (size, ends) in sizes.iter().zip(ends) {
+    /// Adds ends that were run with several factors. The best at the size number `at` counts, for all sizes; what is
+    /// larger waits until it is known, so that no long run is made with a factor that is not used.
+    fn checked(
+        &mut self,
+        arm: &Arm,
+        sizes: &[String],
+        at: usize,
+        seed: u64,
+        ends: &[Vec<(f64, usize)>],
+    ) {
+        let checks = ends.iter().map(Vec::len).max().unwrap_or(0);
+        let is_checked = checks > 1 || seed > 1 && self.was_checked(arm, &sizes[at]);
+        for (number, (size, ends)) in sizes.iter().zip(ends).enumerate() {
             for &(scale, node) in ends {
                 self.plan.endpoints.push(Endpoint {
                     arm: arm.name,
@@ -430,42 +442,48 @@ impl Planner<'_> {
                     seed,
                     scale,
                     counts: true,
-                    settled: true,
+                    settled: !is_checked || seed == 1 && number <= at,
                     node,
                 });
             }
         }
-        let checks = ends.first().map_or(0, Vec::len);
-        let (Some(size), true) = (sizes.last(), checks > 1 || seed > 1) else {
+        if !is_checked {
             return;
-        };
-        let best = self.best_scale(arm, size);
-        let was_checked = |planner: &Self| {
-            let mut firsts = planner.plan.endpoints.iter();
-            firsts.any(|end| {
-                (end.arm, end.seed) == (arm.name, 1) && end.size == *size && end.scale != 1.0
-            })
-        };
+        }
+        let best = self.best_scale(arm, &sizes[at]);
         if seed == 1 {
-            let tries = ends.last().into_iter().flatten().map(|&(scale, node)| {
-                (
-                    scale,
-                    self.results.of(self.plan.graph.node(node)).and_then(bits),
-                )
+            let tries = ends[at].iter().map(|&(scale, node)| {
+                let result = self.results.of(self.plan.graph.node(node));
+                (scale, result.and_then(bits))
             });
             let mut tries: Vec<(f64, Option<f64>)> = tries.collect();
             tries.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let label = format!("{} {size}", arm.name);
+            let label = format!("{} {}", arm.name, sizes[at]);
             self.plan.curves.push(Tried {
                 label,
                 curve: Curve { tries, best },
             });
         }
-        let settled = seed == 1 || best.is_some() || !was_checked(self);
-        for end in &mut self.plan.endpoints[first..] {
+        let own = |end: &&mut Endpoint| {
+            (end.arm, end.seed) == (arm.name, seed) && sizes.contains(&end.size)
+        };
+        for end in self.plan.endpoints.iter_mut().filter(own) {
             end.counts = seed > 1 || end.scale == best.unwrap_or(1.0);
-            end.settled = settled;
+            end.settled |= best == Some(end.scale);
         }
+        if best.is_some() {
+            // A long end with another factor is not needed any more.
+            self.plan
+                .endpoints
+                .retain(|end| end.settled || end.arm != arm.name);
+        }
+    }
+
+    /// Whether an arm's first seed tries several factors of the learning rate at a size.
+    fn was_checked(&self, arm: &Arm, size: &str) -> bool {
+        let mut of_first = (self.plan.endpoints.iter())
+            .filter(|end| (end.arm, &*end.size, end.seed) == (arm.name, size, 1));
+        of_first.any(|end| end.scale != 1.0)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::tuning::{for_length, significant};
 use std::sync::Arc;
 use tokenformer_core::config::{BaseSizes, Family, Slots};
 use tokenformer_train::Result;
+use tokenformer_train::recipe::ModelTable;
 
 /// A model from scratch with branches.
 struct Trunk {
@@ -84,6 +85,9 @@ impl Planner<'_> {
 
     /// A trunk with branches that have decayed after each of `ends`.
     fn branches(&mut self, arm: &Arm, of: &Trunk, ends: &[u64], seed: u64) -> Result<()> {
+        if ends.is_empty() {
+            return Ok(());
+        }
         let profile = &self.settings.profile;
         let mut cuts: Vec<u64> = ends
             .iter()
@@ -93,9 +97,9 @@ impl Planner<'_> {
             cuts.extend(self.base_cuts(Family::Gpt));
         }
         let sizes: Vec<String> = ends.iter().map(u64::to_string).collect();
+        let at = self.compared(&of.root.model, ends)?;
         let mut found = vec![Vec::new(); ends.len()];
-        let last = sizes.last().cloned().unwrap_or_default();
-        for scale in self.scales(of.checks, arm, &last, seed) {
+        for scale in self.scales(of.checks, arm, &sizes[at], seed) {
             let rate = significant(of.rate * scale, 4);
             let name = scaled_name(&of.name, scale);
             let begin = Begin::Scratch(Arc::clone(&of.root), seed);
@@ -105,7 +109,22 @@ impl Planner<'_> {
                 found.push((scale, self.decay(from, &name, rate, *end)?));
             }
         }
-        self.checked(arm, &sizes, seed, &found);
+        self.checked(arm, &sizes, at, seed, &found);
         Ok(())
+    }
+
+    /// Number of the end whose cost is nearest to that of the grown TokenFormer: the one that it is compared with.
+    fn compared(&mut self, model: &ModelTable, ends: &[u64]) -> Result<usize> {
+        let profile = &self.settings.profile;
+        let per_token = self
+            .shapes
+            .of(model, &[])?
+            .train_flops_per_token(profile.context);
+        let per_step = per_token * profile.tokens_per_step() as f64;
+        let wanted = self.whole_ladder_flops()?;
+        let distance = |end: u64| (end as f64 * per_step / wanted).ln().abs();
+        let nearest =
+            (0..ends.len()).min_by(|&a, &b| distance(ends[a]).total_cmp(&distance(ends[b])));
+        Ok(nearest.unwrap_or(0))
     }
 }

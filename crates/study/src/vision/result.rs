@@ -1,15 +1,13 @@
 //! The result of a run on pictures: a small file of numbers, named by the run's key.
 
-use crate::result::write_result;
+use crate::result::{read_results, write_result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tokenformer_train::{Error, Result};
+use tokenformer_train::Result;
 
 /// Version of the format, which is part of every key.
 pub const FORMAT: u32 = 1;
-
-const MAX_BYTES: u64 = 16 << 20;
 
 /// The numbers of a finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,39 +81,14 @@ impl VisionResults {
     /// # Errors
     /// If it cannot be read, or a file in it is no result.
     pub fn open(folder: &Path) -> Result<Self> {
-        let mut found = BTreeMap::new();
-        let io = |source| Error::Io {
-            action: "read the results",
-            path: folder.into(),
-            source,
-            help: "check the path and its permissions",
+        let all = match folder.exists() {
+            true => read_results(folder, |_| false, |result: &VisionResult| &result.key)?,
+            false => Vec::new(),
         };
-        let mut files = Vec::new();
-        if folder.exists() {
-            for entry in std::fs::read_dir(folder).map_err(io)? {
-                files.push(entry.map_err(io)?.path());
-            }
-        }
-        files.sort();
-        for path in files {
-            if path.extension().is_none_or(|end| end != "json") {
-                continue;
-            }
-            let bytes = tokenformer_store::read_small(&path, MAX_BYTES)?;
-            let damaged = |problem: String| Error::Damaged {
-                path: path.clone(),
-                problem: format!("not the result of a run: {problem}"),
-                help: "remove the file, and the run is made again".into(),
-            };
-            let result: VisionResult =
-                serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-            if path.file_stem().is_none_or(|stem| stem != &*result.key) {
-                return Err(damaged(format!("its key is {}", result.key)));
-            }
-            if result.format == FORMAT {
-                found.insert(result.key.clone(), result);
-            }
-        }
+        let of_this_form = all.into_iter().filter(|result| result.format == FORMAT);
+        let found = of_this_form
+            .map(|result| (result.key.clone(), result))
+            .collect();
         Ok(Self {
             folder: folder.into(),
             found,

@@ -1,0 +1,89 @@
+//! Which runs the study makes, in which order, as results come in.
+
+mod made_up;
+
+use made_up::result;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokenformer_core::Device;
+use tokenformer_cpu::Cpu;
+use tokenformer_study::shapes::Shapes;
+use tokenformer_study::{Plan, Profile, Results, Settings, arms};
+
+/// Makes up results in the order of the plan, better with the factor `best` of the learning rate; returns the labels.
+fn order(arm: &str, seeds: u64, best: &str) -> Vec<String> {
+    let scratch = tempfile::tempdir().unwrap();
+    let device: Arc<dyn Device> = Cpu::new(Some(1));
+    let mut shapes = Shapes::new(&device);
+    let settings = Settings {
+        profile: Profile::named("laptop").unwrap(),
+        corpus: "made up".into(),
+        vocab: 1024,
+        seeds,
+        arms: arms::named(&[arm.to_string()]).unwrap(),
+    };
+    let mut results = Results::open(&scratch.path().join("results"), None).unwrap();
+    let mut at = BTreeSet::new();
+    let mut labels = Vec::new();
+    loop {
+        let plan = Plan::new(&settings, &results, &mut shapes).unwrap();
+        // Every checkpoint stays.
+        let done = results.len();
+        let ready = plan.ready(&results, &mut |node| at.contains(&node.key));
+        let Some(&next) = ready.first() else {
+            assert!(plan.endpoints.iter().all(|end| end.settled));
+            return labels;
+        };
+        let node = plan.graph.node(next);
+        let parent = node.parent.map(|parent| plan.graph.node(parent));
+        assert!(parent.is_none_or(|parent| at.contains(&parent.key)));
+        let is_best = match best {
+            "" => !node.label.contains('@'),
+            best => node.label.contains(best),
+        };
+        results
+            .add(result(node, if is_best { 0.1 } else { 0.0 }))
+            .unwrap();
+        assert_eq!(results.len(), done + 1);
+        at.insert(node.key.clone());
+        if !node.label.starts_with("tune/") {
+            labels.push(node.label.clone());
+        }
+    }
+}
+
+/// The runs of a trunk of width 256 up to the end that is compared with the ladder, with one factor.
+fn checked(seed: u64, factor: &str) -> Vec<String> {
+    ["400", "500-decayed", "800", "1000-decayed"]
+        .map(|end| format!("s{seed}/g-scr-4{factor}/{end}"))
+        .into()
+}
+
+#[test]
+fn a_long_run_from_scratch_waits_for_the_best_factor() {
+    for best in ["", "@0.71"] {
+        let labels = order("g-scr-4", 2, best);
+        let long =
+            |seed: u64| ["1600", "2000-decayed"].map(|end| format!("s{seed}/g-scr-4{best}/{end}"));
+        let mut expected: BTreeSet<String> = ["", "@0.71", "@1.41"]
+            .into_iter()
+            .flat_map(|factor| checked(1, factor))
+            .collect();
+        let first = expected.len();
+        let checks: BTreeSet<String> = labels[..first].iter().cloned().collect();
+        assert_eq!(checks, expected);
+        expected.extend(long(1).into_iter().chain(checked(2, best)).chain(long(2)));
+        assert_eq!(labels.len(), expected.len(), "{labels:?}");
+        assert_eq!(labels.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+#[test]
+fn the_end_that_is_compared_is_the_one_of_nearest_cost() {
+    // Of width 128, 5,000 updates cost 1.14e14 operations and 2,500 half of that; the ladder's are 9.8e13.
+    let labels = order("g-scr-2", 1, "");
+    assert!(
+        labels.contains(&"s1/g-scr-2@1.41/5000-decayed".to_string()),
+        "{labels:?}"
+    );
+}
