@@ -43,7 +43,7 @@ fn the_plan_is_what_the_run_takes() {
         lab.file(
             name,
             format!(
-                "[data]\ndir = \"{data}\"\n[model]\npreset = \"{preset}\"\n[train]\nsteps = 3\nbatch = {batch}\n\
+                "[data]\ndir = \"{data}\"\n[model]\npreset = \"{preset}\"\n[train]\nsteps = 2\nbatch = {batch}\n\
                  [eval]\ntokens = 512\n[sample]\ntokens = 0\n{more}"
             ),
         )
