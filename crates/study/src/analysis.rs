@@ -1,9 +1,11 @@
 //! Computes tables, contrasts and speed-ups from the results so far.
 
 mod ends;
+mod map;
 
 pub(crate) use ends::Ends;
 pub use ends::Row;
+pub use map::Cell;
 
 use crate::arms::{ARMS, Kind};
 use crate::plan::Plan;
@@ -48,6 +50,8 @@ pub struct Analysis {
     pub forest: Vec<(String, Contrast)>,
     /// Speed-ups by name.
     pub speed_ups: BTreeMap<String, SpeedUp>,
+    /// The map of where growth pays, as far as it was run.
+    pub map: Vec<Cell>,
     /// Standard error of the difference of two arms, and its degrees of freedom.
     pub pooled: Option<(f64, f64)>,
     /// Floating-point operations of the whole search for learning rates.
@@ -76,7 +80,7 @@ pub(crate) fn grows(arm: &str) -> Option<Family> {
     match arm.kind {
         Kind::Grown(ladder) => Some(ladder.family),
         Kind::Late(_) => Some(Family::Gpt),
-        Kind::Base | Kind::Stay | Kind::Scratch(_) | Kind::Final => None,
+        Kind::Base | Kind::Stay | Kind::Scratch(_) | Kind::Final | Kind::Map => None,
     }
 }
 
@@ -100,6 +104,7 @@ impl Analysis {
             contrasts: BTreeMap::new(),
             forest: Vec::new(),
             speed_ups: BTreeMap::new(),
+            map: map::cells(&ends),
             pooled: None,
             tuning_flops: tuning_flops(plan, results),
             audit: audit(plan, results),
@@ -258,40 +263,13 @@ impl Analysis {
             let mut scratch = 0.0;
             for (arm, size) in models {
                 let loss = ends.loss(arm, size, seed)? - easier;
-                let curves = ends.scratch(seed);
-                let costs = curves.iter().map(|(_, curve)| (curve, curve.cost_of(loss)));
-                let reached = costs
-                    .clone()
-                    .filter_map(|(curve, cost)| Some((curve, cost.ok()?)));
-                let cheapest = reached.min_by(|a, b| a.1.total_cmp(&b.1));
-                scratch += match cheapest {
-                    Some((curve, cost)) => {
-                        falls.push(curve.fall(cost));
-                        cost
-                    }
-                    None => {
-                        // If no size reaches the loss, the cost is at least the largest; if all sizes are below it, at
-                        // most the smallest.
-                        let above = costs.clone().filter_map(|(_, cost)| match cost {
-                            Err(Beyond::Above(cost)) => Some(cost),
-                            _ => None,
-                        });
-                        let below = costs.filter_map(|(_, cost)| match cost {
-                            Err(Beyond::Below(cost)) => Some(cost),
-                            _ => None,
-                        });
-                        match above.reduce(f64::max) {
-                            Some(cost) => {
-                                at_least = true;
-                                cost
-                            }
-                            None => {
-                                at_most = true;
-                                below.reduce(f64::min)?
-                            }
-                        }
-                    }
-                };
+                let found = cost_from_scratch(&ends.scratch(seed), loss)?;
+                scratch += found.cost;
+                match found.place {
+                    Place::Inside(fall) => falls.push(fall),
+                    Place::AtLeast => at_least = true,
+                    Place::AtMost => at_most = true,
+                }
             }
             let own = ends.series_flops(models, seed)?;
             by_seed.push(scratch / own);
@@ -321,6 +299,57 @@ impl Analysis {
             is_bound: at_least || at_most,
             by_seed,
         })
+    }
+}
+
+/// What a loss costs from scratch, at the cheapest size.
+pub(crate) struct FromScratch {
+    pub cost: f64,
+    pub place: Place,
+}
+
+/// Where a loss is among the measured ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Place {
+    /// Among them; the fall of the loss per unit of the cost's logarithm there.
+    Inside(f64),
+    /// Below all: the cost is at least the largest.
+    AtLeast,
+    /// Above all: the cost is at most the smallest.
+    AtMost,
+}
+
+/// The cost of a loss by the curves of all sizes; `None` without curves.
+pub(crate) fn cost_from_scratch(
+    curves: &[(&'static str, Curve)],
+    loss: f64,
+) -> Option<FromScratch> {
+    let costs = curves.iter().map(|(_, curve)| (curve, curve.cost_of(loss)));
+    let reached = costs
+        .clone()
+        .filter_map(|(curve, cost)| Some((curve, cost.ok()?)));
+    if let Some((curve, cost)) = reached.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        let place = Place::Inside(curve.fall(cost));
+        return Some(FromScratch { cost, place });
+    }
+    let above = costs.clone().filter_map(|(_, cost)| match cost {
+        Err(Beyond::Above(cost)) => Some(cost),
+        _ => None,
+    });
+    let below = costs.filter_map(|(_, cost)| match cost {
+        Err(Beyond::Below(cost)) => Some(cost),
+        _ => None,
+    });
+    // If no size reaches the loss, the cost is at least the largest; if all sizes are below it, at most the smallest.
+    match above.reduce(f64::max) {
+        Some(cost) => Some(FromScratch {
+            cost,
+            place: Place::AtLeast,
+        }),
+        None => {
+            let (cost, place) = (below.reduce(f64::min)?, Place::AtMost);
+            Some(FromScratch { cost, place })
+        }
     }
 }
 

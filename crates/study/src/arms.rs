@@ -28,6 +28,8 @@ pub enum Group {
     Rival,
     /// Single settings of the recipe.
     Ablation,
+    /// Where growth pays.
+    Map,
 }
 
 /// How an arm is trained.
@@ -46,6 +48,8 @@ pub enum Kind {
     /// A plain Transformer of one block for most of its tokens, then grown to [`LATE_LAYERS`] at once, at the cost of
     /// the ladder.
     Late(fn(&Rung) -> Growth),
+    /// A TokenFormer grown once, at every moment, by every factor and for every length of the profile's map; one seed.
+    Map,
 }
 
 /// Blocks of a model that grows late.
@@ -186,7 +190,7 @@ const T: Family = Family::Tokenformer;
 const G: Family = Family::Gpt;
 
 /// All arms, in the order in which they are run.
-pub const ARMS: [Arm; 32] = [
+pub const ARMS: [Arm; 33] = [
     arm(
         "base",
         "TokenFormer of the first size",
@@ -400,6 +404,12 @@ pub const ARMS: [Arm; 32] = [
             }
         },
     ),
+    arm(
+        "t-map",
+        "TokenFormers grown once, as t-seg: early and late, by little and much, for short and long",
+        Group::Map,
+        Kind::Map,
+    ),
 ];
 
 /// Updates over which `t-zero-anneal` moves its tau.
@@ -432,14 +442,24 @@ pub fn named(names: &[String]) -> Result<Vec<Arm>> {
 
 /// The growth of an arm at a stage of the profile, as an event of a recipe.
 pub(crate) fn event(profile: &Profile, stage: usize, growth: fn(&Rung) -> Growth) -> GrowEvent {
+    let before = match stage {
+        0 => 1,
+        stage => profile.stages[stage - 1].factor,
+    };
+    event_between(profile, [before, profile.stages[stage].factor], growth)
+}
+
+/// A growth between two factors of the base's parameters, as an event of a recipe.
+pub(crate) fn event_between(
+    profile: &Profile,
+    [before, after]: [usize; 2],
+    growth: fn(&Rung) -> Growth,
+) -> GrowEvent {
     let rung = Rung {
         width: profile.width,
         layers: profile.layers,
-        before: match stage {
-            0 => 1,
-            stage => profile.stages[stage - 1].factor,
-        },
-        after: profile.stages[stage].factor,
+        before,
+        after,
     };
     GrowEvent {
         growth: growth(&rung),

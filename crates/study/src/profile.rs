@@ -26,6 +26,8 @@ pub struct Profile {
     pub stages: Vec<Stage>,
     /// Plain Transformers from scratch, the base's width first.
     pub scratch: Vec<Scratch>,
+    /// Single growths at many moments, for the map of where growth pays.
+    pub map: Map,
     /// Share of the updates over which a model from scratch decays.
     pub decay_share: f64,
     /// Updates of linear warm-up of every run.
@@ -60,6 +62,17 @@ pub struct Scratch {
     pub width: usize,
     /// Updates at which a branch has decayed, in order.
     pub ends: Vec<u64>,
+}
+
+/// Single growths of one TokenFormer: every combination of a moment, a factor and a length is run.
+#[derive(Clone, Debug, Default)]
+pub struct Map {
+    /// Updates before the growth.
+    pub bases: Vec<u64>,
+    /// Parameter tokens over those of the base.
+    pub factors: Vec<usize>,
+    /// Updates after the growth, at the end of which a branch has decayed.
+    pub after: Vec<u64>,
 }
 
 /// The search for the base's learning rate.
@@ -118,6 +131,14 @@ fn scratch<const N: usize>(ends: [(usize, &[u64]); N]) -> Vec<Scratch> {
     ends.into_iter().map(one).collect()
 }
 
+fn map<const B: usize, const A: usize>(bases: [u64; B], factors: &[usize], after: [u64; A]) -> Map {
+    Map {
+        bases: bases.into(),
+        factors: factors.into(),
+        after: after.into(),
+    }
+}
+
 fn stage(factor: usize, steps: u64, decay: u64) -> Stage {
     Stage {
         factor,
@@ -142,6 +163,7 @@ fn smoke() -> Profile {
             (64, &[50, 100, 200]),
             (128, &[30, 60, 100]),
         ]),
+        map: map([200, 400], &[2, 4], [20, 40]),
         decay_share: 0.2,
         warmup_steps: 20,
         tuning: Tuning {
@@ -172,6 +194,7 @@ fn laptop() -> Profile {
             (128, &[600, 1200, 2500, 5000]),
             (256, &[500, 1000, 2000]),
         ]),
+        map: map([500, 1000, 2000, 4000, 8000], &[2, 4, 16], [200, 400, 800]),
         decay_share: 0.2,
         warmup_steps: 100,
         tuning: Tuning {
@@ -202,6 +225,7 @@ fn gpu() -> Profile {
             (512, &[700, 1400, 2900, 5800]),
             (1024, &[575, 1150, 2300]),
         ]),
+        map: map([575, 1150, 2300, 4600, 9200], &[2, 4, 16], [230, 460, 920]),
         decay_share: 0.2,
         warmup_steps: 200,
         tuning: Tuning {

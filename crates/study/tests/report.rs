@@ -14,7 +14,7 @@ use tokenformer_study::{Plan, Profile, Results, Settings, arms, report};
 
 fn settings(seeds: u64) -> Settings {
     let names = [
-        "base", "t-seg", "g-ffn", "g-scr-1", "g-scr-2", "g-scr-4", "t-stay", "t-zero",
+        "base", "t-seg", "g-ffn", "g-scr-1", "g-scr-2", "g-scr-4", "t-stay", "t-zero", "t-map",
     ];
     Settings {
         profile: Profile::named("smoke").unwrap(),
@@ -25,8 +25,8 @@ fn settings(seeds: u64) -> Settings {
     }
 }
 
-/// Results of all runs, where the arm that grows is better than the others by `better` nats.
-fn study(out: &Path, better: f64) -> (Settings, Plan, Results) {
+/// Results of all runs, where the runs whose names contain `part` are better than the others by `better` nats.
+fn study(out: &Path, part: &str, better: f64) -> (Settings, Plan, Results) {
     let device: Arc<dyn Device> = Cpu::new(Some(1));
     let mut shapes = Shapes::new(&device);
     let settings = settings(3);
@@ -40,9 +40,9 @@ fn study(out: &Path, better: f64) -> (Settings, Plan, Results) {
         let Some(node) = missing else {
             return (settings, plan, results);
         };
-        let of_grown = node.label.contains(GROWN);
+        let is_better = node.label.contains(part);
         results
-            .add(result(node, if of_grown { better } else { 0.0 }))
+            .add(result(node, if is_better { better } else { 0.0 }))
             .unwrap();
     }
 }
@@ -58,7 +58,7 @@ fn finding(analysis: &Analysis, claim: &str) -> (Finding, String) {
 #[test]
 fn a_better_grown_model_is_found_to_be_better() {
     let scratch = tempfile::tempdir().unwrap();
-    let (settings, plan, results) = study(scratch.path(), 0.25);
+    let (settings, plan, results) = study(scratch.path(), GROWN, 0.25);
     let analysis = Analysis::new(&plan, &results);
     for claim in ["C0", "C1", "C2", "C3", "C4", "C6", "C7"] {
         let (found, numbers) = finding(&analysis, claim);
@@ -103,7 +103,7 @@ fn a_better_grown_model_is_found_to_be_better() {
 #[test]
 fn an_equal_grown_model_is_not_found_to_be_better() {
     let scratch = tempfile::tempdir().unwrap();
-    let (_, plan, results) = study(scratch.path(), 0.0);
+    let (_, plan, results) = study(scratch.path(), GROWN, 0.0);
     let analysis = Analysis::new(&plan, &results);
     let (c6, numbers) = finding(&analysis, "C6");
     assert_eq!(c6, Finding::Refuted, "{numbers}");
@@ -114,6 +114,33 @@ fn an_equal_grown_model_is_not_found_to_be_better() {
     // The same loss for the same cost.
     let same = &analysis.speed_ups["t-seg x16, same loss"];
     assert!((same.factor - 1.0).abs() < 0.1 || same.is_bound, "{same:?}");
+}
+
+#[test]
+fn the_map_shows_where_growth_pays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (settings, plan, results) = study(scratch.path(), "t-map-400-x4", 0.25);
+    let analysis = Analysis::new(&plan, &results);
+    // Two moments, two factors, two lengths.
+    assert_eq!(analysis.map.len(), 8);
+    for cell in &analysis.map {
+        let pays = (cell.base_tokens, cell.factor) == (400 * 256, 4);
+        let expected = if pays { -0.25 } else { 0.0 };
+        let differences = [cell.against_base, cell.against_scratch];
+        // Beyond the base's longest run there is nothing to compare with.
+        assert!(cell.against_base.is_some() || cell.base_tokens == 400 * 256);
+        for difference in differences.into_iter().flatten() {
+            assert!((difference - expected).abs() < 0.03, "{cell:?}");
+        }
+        let saving = cell.speed_up.unwrap();
+        match pays {
+            true => assert!(saving > 1.1, "{cell:?}"),
+            false => assert!((saving - 1.0).abs() < 0.15 && cell.bound == "=", "{cell:?}"),
+        }
+    }
+    let page = report::write(scratch.path(), &settings, &plan, &results, &[]).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("Where growth pays") && html.contains("Single growths, one seed"));
 }
 
 #[test]

@@ -4,7 +4,10 @@
 //! the rate of an arm's last stage only after its first seed has tried three.
 
 mod ladders;
+mod map;
 mod scratch;
+
+pub use map::Place;
 
 use crate::arms::{Arm, Group, Kind, Rung};
 use crate::graph::{Common, Graph, Node, Rate, Root, Stretch};
@@ -72,6 +75,8 @@ pub struct Plan {
     pub tuning: Vec<usize>,
     /// The search's curves, and those of the checks.
     pub curves: Vec<Tried>,
+    /// The ends of the map, which are among the endpoints.
+    pub map: Vec<Place>,
     /// Whether the learning rate is known.
     pub tuned: bool,
 }
@@ -109,6 +114,7 @@ impl Plan {
                 endpoints: Vec::new(),
                 tuning: Vec::new(),
                 curves: Vec::new(),
+                map: Vec::new(),
                 tuned: true,
             },
         };
@@ -307,6 +313,7 @@ impl Planner<'_> {
             Kind::Scratch(size) => self.scratch(arm, size, seed)?,
             Kind::Final => self.last_size(arm, seed)?,
             Kind::Late(growth) => self.late(arm, growth, seed)?,
+            Kind::Map => self.map(arm, seed)?,
         }
         Ok(())
     }

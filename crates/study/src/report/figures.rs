@@ -1,10 +1,12 @@
 //! The figures.
 
-use crate::analysis::{Analysis, Ends, GROWN, Row, STAY};
+use crate::analysis::{Analysis, Cell, Ends, GROWN, Row, STAY};
 use crate::arms::{ARMS, Kind};
 use crate::plan::Plan;
 use crate::stats::mean;
+use std::collections::BTreeMap;
 use tokenformer_report::figure::{Dot, Figure, Forest, Interval, Mark};
+use tokenformer_report::table::human_count;
 
 const HUES: usize = 6;
 
@@ -176,12 +178,78 @@ pub(super) fn forests(analysis: &Analysis) -> Vec<Forest> {
         .collect()
 }
 
+/// The map: how much less than scratch a growth costs, by its moment, a line for each factor.
+pub(super) fn map(analysis: &Analysis) -> Figure {
+    let mut factors: Vec<usize> = analysis.map.iter().map(|cell| cell.factor).collect();
+    factors.sort_unstable();
+    factors.dedup();
+    let mut marks = Vec::new();
+    let moments = analysis.map.iter().map(|cell| cell.base_tokens as f64);
+    let ends = [
+        moments.clone().fold(f64::INFINITY, f64::min),
+        moments.fold(0.0, f64::max),
+    ];
+    marks.push(Mark::Line {
+        label: "no saving".into(),
+        hue: None,
+        dashed: true,
+        points: ends.map(|x| (x, 1.0)).into(),
+    });
+    for (hue, factor) in factors.into_iter().enumerate() {
+        // The best length after each moment.
+        let mut best: BTreeMap<u64, &Cell> = BTreeMap::new();
+        for cell in analysis.map.iter().filter(|cell| cell.factor == factor) {
+            let known = best.entry(cell.base_tokens).or_insert(cell);
+            if cell.speed_up > known.speed_up {
+                *known = cell;
+            }
+        }
+        let points: Vec<(f64, f64, &Cell)> = (best.into_iter())
+            .filter_map(|(tokens, cell)| Some((tokens as f64, cell.speed_up?, cell)))
+            .collect();
+        marks.push(Mark::Dots {
+            label: String::new(),
+            hue: Some(hue % HUES),
+            hollow: false,
+            points: (points.iter())
+                .map(|&(x, y, cell)| Dot {
+                    at: (x, y),
+                    interval: None,
+                    title: format!("x{factor}, {} tokens after it", human_count(cell.tokens)),
+                })
+                .collect(),
+        });
+        marks.push(Mark::Line {
+            label: format!("grown x{factor}"),
+            hue: Some(hue % HUES),
+            dashed: false,
+            points: points.into_iter().map(|(x, y, _)| (x, y)).collect(),
+        });
+    }
+    Figure {
+        name: "map".into(),
+        title:
+            "Where growth pays: cost from scratch of the same loss, over the cost with the growth"
+                .into(),
+        y_label: "S of the best length after the growth; above 1, growth costs less than scratch"
+            .into(),
+        x_label: "tokens before the growth, logarithmic".into(),
+        log_x: true,
+        height: 360.0,
+        marks,
+    }
+}
+
 /// Losses around the growths of every arm, of the first seed, compared with the base trained on.
 pub(super) fn zooms(ends: &Ends<'_>) -> Vec<Figure> {
     let graph = &ends.plan.graph;
     let mut starts: Vec<u64> = Vec::new();
-    let shown =
-        |label: &str| label.starts_with("s1/") && !label.contains('@') && !label.contains("/a-");
+    let shown = |label: &str| {
+        label.starts_with("s1/")
+            && !["@", "/a-", "t-map"]
+                .iter()
+                .any(|part| label.contains(part))
+    };
     let grown = graph.nodes().iter().filter(|n| n.grows && shown(&n.label));
     for node in grown.clone() {
         if !starts.contains(&node.from_step) && !node.label.contains("g-one") {

@@ -127,6 +127,11 @@ fn page(
     }
     tables::arms(&mut page, analysis);
     tables::speed_ups(&mut page, analysis);
+    if !analysis.map.is_empty() {
+        page.heading("Where growth pays");
+        page.figure(&figures::map(analysis).draw());
+        tables::map(&mut page, analysis);
+    }
     page.heading("Around each growth");
     for zoom in figures::zooms(&ends) {
         page.figure(&zoom.draw());

@@ -1,7 +1,7 @@
 //! The tables.
 
 use crate::analysis::{Analysis, Ends, GROWN, MARGIN};
-use crate::arms::ARMS;
+use crate::arms::{ARMS, Kind};
 use crate::stats::{mean, rank_correlation};
 use crate::verdicts::{Finding, Verdict};
 use tokenformer_report::Page;
@@ -35,6 +35,7 @@ pub(super) fn verdicts(page: &mut Page, verdicts: &[Verdict]) {
 /// The table of arms.
 pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
     let rows: Vec<Vec<String>> = (analysis.rows.iter())
+        .filter(|row| !is_map(&row.arm))
         .map(|row| {
             let known = |numbers: &[f64], text: &dyn Fn(f64) -> String| match numbers.is_empty() {
                 true => "diverged".to_string(),
@@ -74,10 +75,55 @@ pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
     ];
     page.table("Ends of all arms", &headers, &rows, false);
     let names: Vec<Vec<String>> = (ARMS.iter())
+        .filter(|arm| !matches!(arm.kind, Kind::Map))
         .filter(|arm| analysis.rows.iter().any(|row| row.arm == arm.name))
         .map(|arm| vec![arm.name.into(), arm.about.into()])
         .collect();
     page.table("What the arms are", &["arm", "what it is"], &names, true);
+}
+
+/// Whether an arm's ends are those of the map, which has its own table.
+fn is_map(arm: &str) -> bool {
+    let mut arms = ARMS.iter();
+    arms.any(|known| known.name == arm && matches!(known.kind, Kind::Map))
+}
+
+/// The table of single growths.
+pub(super) fn map(page: &mut Page, analysis: &Analysis) {
+    let percent = |nats: Option<f64>| {
+        nats.map_or("-".into(), |nats| {
+            format!("{:+.2} %", 100.0 * nats.exp_m1())
+        })
+    };
+    let rows: Vec<Vec<String>> = (analysis.map.iter())
+        .map(|cell| {
+            vec![
+                human_count(cell.base_tokens),
+                format!("x{}", cell.factor),
+                human_count(cell.tokens),
+                format!("{:.2e}", cell.flops),
+                format!("{:.4}", cell.bits_per_byte),
+                percent(cell.against_base),
+                percent(cell.against_scratch),
+                match (cell.speed_up, cell.bound) {
+                    (None, _) => "-".into(),
+                    (Some(s), "=") => format!("{s:.2}"),
+                    (Some(s), bound) => format!("{bound} {s:.2}"),
+                },
+            ]
+        })
+        .collect();
+    let headers = [
+        "tokens before",
+        "growth",
+        "tokens after",
+        "FLOP",
+        "bits/byte",
+        "perplexity against no growth",
+        "against the best scratch",
+        "S",
+    ];
+    page.table("Single growths, one seed", &headers, &rows, false);
 }
 
 /// The table of speed-ups.
