@@ -20,6 +20,8 @@ const EXAMPLES: &str = "\
 Examples:
   tokenformer train --config recipes/grow.toml --set data.dir=data/mine
   tokenformer train --config recipes/grow.toml --set train.steps=5000 --out runs/longer --precision auto
+  tokenformer train --config runs/grow/config.toml --set data.dir=data/other --set train.steps=3000 \
+    --resume runs/grow --new-data --out runs/grow-other
   tokenformer train --branch-from runs/grow/checkpoints/step-00001000 --decay 200 --out runs/grow-at-1000
 
 mpirun -n 4, srun -n 4 and the like before a command train on four processes with the bytes of one; see `launch`.
@@ -38,6 +40,10 @@ pub struct TrainArgs {
     /// starts from that checkpoint.
     #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
     pub resume: String,
+    /// With --resume DIR: the recipe's data are others than the checkpoint's, with the same tokenizer. They are read from
+    /// their beginning; weights, moments and steps continue. A growth at that step gives the model room for them.
+    #[arg(long)]
+    pub new_data: bool,
     /// Checkpoint or run to take a decay branch from, into --out: the same run, whose learning rate falls over the next
     /// --decay steps. Without --config, by the recipe of that run.
     #[arg(long, value_name = "DIR", requires_all = ["decay", "out"], conflicts_with = "resume")]

@@ -5,7 +5,7 @@ use super::{dataset, device_in, find_model, run_of, stop_flag};
 use crate::Failure;
 use crate::args::{TrainArgs, TrainingPrecision};
 use crate::ui::TrainingView;
-use crate::{devices, outputs, shell};
+use crate::{devices, outputs, shell, usage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::device::{Collective, Single};
@@ -44,8 +44,18 @@ fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
     });
     let resume = match (&trunk, args.resume.as_str()) {
         (Some(trunk), _) => branch(args, &mut resolved, trunk, &out)?,
+        (_, "auto" | "never") if args.new_data => {
+            let help = "name the run whose model is to learn the new data";
+            return Err(usage(
+                "--new-data",
+                "--resume DIR beside it",
+                &args.resume,
+                help,
+            ));
+        }
         (None, "auto") => Resume::Auto,
         (None, "never") => Resume::Never,
+        (None, path) if args.new_data => Resume::OnOtherData(PathBuf::from(path)),
         (None, path) => Resume::From(PathBuf::from(path)),
     };
     let device = device_in(

@@ -8,7 +8,7 @@
 
 mod state;
 
-pub use state::{Best, PastGrowth, TrainState, read_state};
+pub use state::{Best, EarlierData, PastGrowth, TrainState, read_state};
 
 use crate::ema::Ema;
 use crate::error::{Error, Result};

@@ -25,6 +25,8 @@ pub enum Resume {
     Never,
     /// From the checkpoint (or run) at this path, into a run directory without one.
     From(PathBuf),
+    /// As [`Resume::From`], but on other training data with the same tokenizer or classes, read from their beginning.
+    OnOtherData(PathBuf),
 }
 
 /// A run directory, locked for this process.

@@ -23,6 +23,17 @@ pub struct Best {
     pub loss: f64,
 }
 
+/// Training data of the steps before the run went on with others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierData {
+    /// Last step with these data.
+    pub until_step: u64,
+    /// Windows of them that were seen.
+    pub windows: u64,
+    /// Hash of the training tokens.
+    pub data_hash: String,
+}
+
 /// A growth that has happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,6 +88,9 @@ pub struct TrainState {
     pub model: ModelTable,
     /// Hash of the training tokens.
     pub data_hash: String,
+    /// What the run was trained on before, first to last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_data: Vec<EarlierData>,
     /// Growths so far.
     pub growths: Vec<PastGrowth>,
     /// Updates of each parameter.
@@ -106,10 +120,25 @@ impl TrainState {
             seed,
             model,
             data_hash,
+            earlier_data: Vec::new(),
             growths: Vec::new(),
             updates: BTreeMap::new(),
             training: TrainingSettings::default(),
         }
+    }
+
+    /// Goes on with other data from their beginning. Losses on the old held-out text say nothing about the new one.
+    pub fn change_data(&mut self, data_hash: String) {
+        self.earlier_data.push(EarlierData {
+            until_step: self.step,
+            windows: self.windows,
+            data_hash: std::mem::replace(&mut self.data_hash, data_hash),
+        });
+        self.windows = 0;
+        self.best = None;
+        self.unevaluated = false;
+        self.pending_loss = (0.0, 0);
+        self.pending_text = (0.0, 0.0);
     }
 
     /// The newest step after which a loss is known to have been finite: the weights are the same since then.

@@ -51,7 +51,8 @@ pub(crate) fn start(
     let start = match &found {
         Some(from) => {
             ranks::ensure_readable(from, collective)?;
-            load(from, recipe, task, device, among)?
+            let may_change = matches!(resume, Resume::OnOtherData(_));
+            load(from, may_change, recipe, task, device, among)?
         }
         None => fresh(recipe, task, device, among)?,
     };
@@ -98,12 +99,19 @@ fn fresh(
 
 fn load(
     from: &Path,
+    may_change_data: bool,
     recipe: &Recipe,
     task: &dyn Task,
     device: &Arc<dyn Device>,
     among: Among,
 ) -> Result<Start> {
-    let state = files::read_state(from)?;
+    let mut state = files::read_state(from)?;
+    let others = task.identity();
+    let changes_data = may_change_data && state.data_hash != others;
+    if changes_data {
+        check_files(from, task)?;
+        state.change_data(others);
+    }
     check(from, &state, recipe, task)?;
     let model = files::load_for_training(from, device, &state)?;
     if let Some((name, number)) = files::not_finite(&model)? {
@@ -121,6 +129,9 @@ fn load(
         from.display(),
         state.step
     )];
+    if changes_data {
+        notes.push("the training data are others now, read from their beginning".into());
+    }
     notes.extend(differences(from, recipe));
     let ema = Ema::load(recipe.ema, from, &model)?;
     Ok(Start {
@@ -147,7 +158,7 @@ fn find(dir: &RunDir, resume: &Resume, warn: &mut dyn FnMut(Warning)) -> Result<
         Resume::Auto => Ok(own.latest_good(warn)?.map(|(_, found)| found.dir)),
         Resume::Never if has_run()? => Err(occupied("--resume never")),
         Resume::Never => Ok(None),
-        Resume::From(path) => {
+        Resume::From(path) | Resume::OnOtherData(path) => {
             let found = tokenformer_store::resolve(path, Which::Latest, warn)?;
             if !has_run()? {
                 return Ok(Some(found.dir));
@@ -171,6 +182,29 @@ fn find(dir: &RunDir, resume: &Resume, warn: &mut dyn FnMut(Warning)) -> Result<
             }
         }
     }
+}
+
+/// Returns an error if the numbers of the data mean something else than those that the checkpoint was trained on.
+fn check_files(from: &Path, task: &dyn Task) -> Result<()> {
+    for (name, now) in task.files() {
+        let path = from.join(name);
+        let before = std::fs::read(&path).map_err(|source| Error::Io {
+            action: "read what the checkpoint's numbers mean",
+            path: path.clone(),
+            source,
+            help: "the checkpoint is not complete; use another one",
+        })?;
+        if before != *now {
+            return Err(Error::Resume {
+                path: from.into(),
+                problem: format!("the new training data have another {name}"),
+                expected: format!("the bytes of {}", path.display()),
+                got: format!("a file of {} bytes that differs", now.len()),
+                help: "make the data with the checkpoint's: data prepare --tokenizer FILE".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Returns an error if model, data, seed or past growths differ from those of the checkpoint.
@@ -199,11 +233,15 @@ fn check(from: &Path, state: &TrainState, recipe: &Recipe, task: &dyn Task) -> R
     }
     let data = task.identity();
     if state.data_hash != data {
-        return Err(differs(
-            "other training data",
-            state.data_hash.clone(),
-            data,
-        ));
+        return Err(Error::Resume {
+            path: from.into(),
+            problem: "other training data".into(),
+            expected: state.data_hash.clone(),
+            got: data,
+            help: "go on with the data of the run, or train its model on others with --resume DIR --new-data and \
+                   another --out"
+                .into(),
+        });
     }
     planned::check_past(recipe, state, differs)
 }

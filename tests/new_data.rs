@@ -1,0 +1,85 @@
+//! A trained model goes on with other data, with and without a growth.
+
+mod common;
+
+use common::{GROWTH, Lab, fail, newest, succeed};
+use serde_json::Value;
+use std::fs;
+
+fn state(lab: &Lab, run: &str) -> Value {
+    let state = newest(&lab.path(run)).join("state.json");
+    serde_json::from_slice(&fs::read(state).expect("a state")).expect("JSON")
+}
+
+/// A lab with a second text, a run of 13 steps on the first one, and the recipe of a growth at that step.
+fn lab() -> (Lab, String) {
+    let lab = Lab::new();
+    lab.prepare("other", 2);
+    let without = lab.recipe("without.toml", "");
+    succeed(lab.train(&without, "base", &["--set", "train.steps=13"]));
+    let recipe = lab.recipe("recipe.toml", GROWTH);
+    (lab, recipe)
+}
+
+const OTHER: [&str; 5] = ["--resume", "base", "--new-data", "--set", "data.dir=other"];
+
+#[test]
+fn other_data_are_read_from_their_beginning_and_a_stop_changes_nothing() {
+    let (lab, recipe) = lab();
+    let told = succeed(lab.train(&recipe, "whole", &OTHER)).err;
+    assert!(told.contains("the training data are others now"), "{told}");
+    let [base, whole] = ["base", "whole"].map(|run| state(&lab, run));
+    assert_eq!((&base["step"], &whole["step"]), (&13.into(), &30.into()));
+    assert_ne!(base["data_hash"], whole["data_hash"]);
+    assert_eq!(whole["earlier_data"][0]["until_step"], 13);
+    assert_eq!(whole["earlier_data"][0]["data_hash"], base["data_hash"]);
+    assert_eq!(whole["earlier_data"][0]["windows"], base["windows"]);
+    let windows = |state: &Value| state["windows"].as_u64().unwrap();
+    assert_eq!(windows(&whole) * 13, windows(&base) * 17);
+    assert_eq!(whole["growths"].as_array().unwrap().len(), 1);
+    assert!(base.get("earlier_data").is_none());
+
+    // The run in the new folder is an ordinary one, which goes on from its own checkpoints.
+    let last = newest(&lab.path("whole"));
+    let ended = common::files(&last);
+    fs::remove_dir_all(&last).expect("the last checkpoint");
+    succeed(lab.train(&recipe, "whole", &["--set", "data.dir=other"]));
+    assert!(ended == common::files(&last), "the bytes differ");
+}
+
+#[test]
+fn data_of_another_tokenizer_and_a_missing_run_are_refused() {
+    let (lab, recipe) = lab();
+    let source = lab.path("other.txt");
+    let args = [
+        "data",
+        "prepare",
+        "--tokenizer",
+        "bpe:300",
+        "--input",
+        common::text_of(&source),
+        "--out",
+        "merged",
+    ];
+    succeed(lab.command(&args));
+    let merged = ["--resume", "base", "--new-data", "--set", "data.dir=merged"];
+    fail(
+        lab.train(&recipe, "x", &merged),
+        2,
+        &["tokenizer.json", "data prepare --tokenizer"],
+    );
+    let without = ["--new-data", "--set", "data.dir=other"];
+    fail(
+        lab.train(&recipe, "x", &without),
+        2,
+        &["--new-data", "--resume DIR"],
+    );
+    let refused = ["--resume", "base", "--set", "data.dir=other"];
+    fail(
+        lab.train(&recipe, "y", &refused),
+        2,
+        &["other training data", "--new-data"],
+    );
+    // The run that was named is as it was.
+    assert_eq!(state(&lab, "base")["step"], 13);
+}
