@@ -36,6 +36,10 @@ pub struct GrowthArgs {
     /// Folder of text, or a dataset made by `data prepare` [default for smoke: made-up text].
     #[arg(long, value_name = "DIR")]
     pub corpus: Option<PathBuf>,
+    /// Text of another kind, to see what models forget of the first when they learn it [default for smoke: made-up text;
+    /// otherwise this part is left out].
+    #[arg(long, value_name = "DIR")]
+    pub second: Option<PathBuf>,
     /// Folder of the study [default: runs/growth-PROFILE].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -7,7 +7,7 @@ use crate::ui::StudyView;
 use crate::{shell, usage};
 use std::path::{Path, PathBuf};
 use tokenformer_report::table::{Table, human_count, human_duration};
-use tokenformer_study::corpus::{Source, source};
+use tokenformer_study::corpus::{Source, second_source, source};
 use tokenformer_study::{Corpus, Profile, Runner, Settings, arms};
 use tokenformer_train::{Outcome, Result};
 
@@ -35,14 +35,20 @@ fn growth(args: &GrowthArgs) -> Result<()> {
     for note in corpus.notes() {
         errln!("note: {note}");
     }
+    let second = second(args, &profile, &corpus, &out)?;
+    if second.is_none() {
+        errln!("note: Without a second text (--second), what models forget is not measured.");
+    }
     let settings = Settings {
         corpus: corpus.id.clone(),
+        second: second.as_ref().map(|second| second.id.clone()),
         vocab: corpus.dataset.tokenizer.vocab_size(),
         profile,
         seeds,
         arms,
     };
-    let mut runner = Runner::new(settings, corpus, &device, &out, args.results.as_deref())?;
+    let results = args.results.as_deref();
+    let mut runner = Runner::new(settings, corpus, second, &device, &out, results)?;
     if args.list {
         return list(&mut runner);
     }
@@ -69,11 +75,32 @@ fn growth(args: &GrowthArgs) -> Result<()> {
 /// The text of the study, prepared if need be.
 fn corpus(args: &GrowthArgs, profile: &Profile, out: &Path) -> Result<Corpus> {
     let data: PathBuf = out.join("data");
-    let dir = match source(profile, args.corpus.as_deref(), &data)? {
+    open(
+        source(profile, args.corpus.as_deref(), &data)?,
+        &data,
+        profile,
+    )
+}
+
+/// The text of another kind, if there is one.
+fn second(
+    args: &GrowthArgs,
+    profile: &Profile,
+    first: &Corpus,
+    out: &Path,
+) -> Result<Option<Corpus>> {
+    let data = out.join("second");
+    let first = (first, args.corpus.as_deref());
+    let found = second_source(profile, first, args.second.as_deref(), &data)?;
+    found.map(|source| open(source, &data, profile)).transpose()
+}
+
+fn open(source: Source, data: &Path, profile: &Profile) -> Result<Corpus> {
+    let dir = match source {
         Source::Ready(dir) => dir,
         Source::Prepare(options) => {
             prepare_with_progress(&options)?;
-            data
+            data.into()
         }
     };
     Corpus::open(&dir, profile.context)

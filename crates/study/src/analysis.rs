@@ -2,12 +2,14 @@
 
 mod ends;
 mod map;
+mod shift;
 
 pub(crate) use ends::Ends;
 pub use ends::Row;
 pub use map::Cell;
+pub use shift::Shifted;
 
-use crate::arms::{ARMS, Kind};
+use crate::arms::{ARMS, Arm, Kind};
 use crate::plan::Plan;
 use crate::result::Results;
 use crate::stats::{Beyond, Contrast, Curve, Table, holm, mean, quantile};
@@ -52,6 +54,8 @@ pub struct Analysis {
     pub speed_ups: BTreeMap<String, SpeedUp>,
     /// The map of where growth pays, as far as it was run.
     pub map: Vec<Cell>,
+    /// What the arms that learn a second text lose of the first.
+    pub shift: Vec<Shifted>,
     /// Standard error of the difference of two arms, and its degrees of freedom.
     pub pooled: Option<(f64, f64)>,
     /// Floating-point operations of the whole search for learning rates.
@@ -80,7 +84,9 @@ pub(crate) fn grows(arm: &str) -> Option<Family> {
     match arm.kind {
         Kind::Grown(ladder) => Some(ladder.family),
         Kind::Late(_) => Some(Family::Gpt),
-        Kind::Base | Kind::Stay | Kind::Scratch(_) | Kind::Final | Kind::Map => None,
+        Kind::Base | Kind::Stay | Kind::Scratch(_) | Kind::Final | Kind::Shift(..) | Kind::Map => {
+            None
+        }
     }
 }
 
@@ -105,6 +111,7 @@ impl Analysis {
             forest: Vec::new(),
             speed_ups: BTreeMap::new(),
             map: map::cells(&ends),
+            shift: shift::shifted(&ends),
             pooled: None,
             tuning_flops: tuning_flops(plan, results),
             audit: audit(plan, results),
@@ -133,7 +140,9 @@ impl Analysis {
             seeds.iter().map(|&seed| loss(seed)).collect()
         };
         let mut rows: Vec<(String, Vec<Option<f64>>)> = Vec::new();
-        for arm in &ARMS {
+        // Arms of the second text are no rivals on the first.
+        let of_first = |arm: &&Arm| !matches!(arm.kind, Kind::Shift(..));
+        for arm in ARMS.iter().filter(of_first) {
             // An arm with other sizes is compared at its last size.
             let sizes = ends.sizes(arm.name);
             let own = match sizes.iter().any(|own| own == size) {

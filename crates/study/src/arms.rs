@@ -28,6 +28,8 @@ pub enum Group {
     Rival,
     /// Single settings of the recipe.
     Ablation,
+    /// What a model forgets when it learns another text.
+    Shift,
     /// Where growth pays.
     Map,
 }
@@ -48,6 +50,8 @@ pub enum Kind {
     /// A plain Transformer of one block for most of its tokens, then grown to [`LATE_LAYERS`] at once, at the cost of
     /// the ladder.
     Late(fn(&Rung) -> Growth),
+    /// The base of a family, trained on with the second text, after a growth or without one.
+    Shift(Family, Option<fn(&Rung) -> Growth>),
     /// A TokenFormer grown once, at every moment, by every factor and for every length of the profile's map; one seed.
     Map,
 }
@@ -190,7 +194,7 @@ const T: Family = Family::Tokenformer;
 const G: Family = Family::Gpt;
 
 /// All arms, in the order in which they are run.
-pub const ARMS: [Arm; 33] = [
+pub const ARMS: [Arm; 39] = [
     arm(
         "base",
         "TokenFormer of the first size",
@@ -403,6 +407,54 @@ pub const ARMS: [Arm; 33] = [
                 ..Growth::default()
             }
         },
+    ),
+    arm(
+        "n-t-stay",
+        "new text: TokenFormer without a growth",
+        Group::Shift,
+        Kind::Shift(T, None),
+    ),
+    arm(
+        "n-t-seg",
+        "new text: grown TokenFormer",
+        Group::Shift,
+        Kind::Shift(T, Some(Rung::segment)),
+    ),
+    arm(
+        "n-t-frozen",
+        "new text: grown TokenFormer, of which only new tokens learn",
+        Group::Shift,
+        Kind::Shift(
+            T,
+            Some(|r| Growth {
+                freeze_old: true,
+                ..r.segment()
+            }),
+        ),
+    ),
+    arm(
+        "n-g-stay",
+        "new text: plain Transformer without a growth",
+        Group::Shift,
+        Kind::Shift(G, None),
+    ),
+    arm(
+        "n-g-ffn",
+        "new text: plain Transformer with wider MLPs",
+        Group::Shift,
+        Kind::Shift(G, Some(Rung::hidden)),
+    ),
+    arm(
+        "n-g-frozen",
+        "new text: plain Transformer with wider MLPs, of which only the new part learns",
+        Group::Shift,
+        Kind::Shift(
+            G,
+            Some(|r| Growth {
+                freeze_old: true,
+                ..r.hidden()
+            }),
+        ),
     ),
     arm(
         "t-map",

@@ -11,6 +11,8 @@ use tokenformer_train::{Error, Result};
 
 /// The description that makes a folder a dataset.
 const DATASET: &str = "dataset.json";
+/// The tokenizer in it.
+const TOKENIZER: &str = "tokenizer.json";
 /// Text below which the held-out part is called small, in bytes.
 const FEW_HELD_OUT_BYTES: u64 = 1_500_000;
 /// Largest share of the text that is held out.
@@ -48,26 +50,9 @@ pub fn source(profile: &Profile, given: Option<&Path>, data: &Path) -> Result<So
     if let Some(dir) = given.filter(|dir| dir.join(DATASET).exists()) {
         return Ok(Source::Ready(dir.into()));
     }
-    let (documents, name, held_out) = match given {
-        Some(folder) => {
-            let options = CorpusOptions::new(vec![folder.into()]);
-            let bytes = Files::open(options.clone())?.visit(|_| Ok(()))?.text_bytes;
-            let share = profile.held_out_bytes as f64 / bytes.max(1) as f64;
-            let name = folder.display().to_string();
-            (
-                DocumentSource::Paths(options),
-                name,
-                share.min(MAX_HELD_OUT),
-            )
-        }
-        None if profile.vocab.is_none() => {
-            let share = profile.held_out_bytes as f64 / MADE_UP_BYTES as f64;
-            let source = DocumentSource::Memory {
-                label: text::LABEL.into(),
-                documents: text::documents(MADE_UP_BYTES),
-            };
-            (source, text::LABEL.into(), share)
-        }
+    let text = match given {
+        Some(folder) => Text::of_folder(folder)?,
+        None if profile.vocab.is_none() => Text::made_up(&text::FIRST),
         None => {
             return Err(Error::Recipe {
                 place: "--corpus".into(),
@@ -82,25 +67,103 @@ pub fn source(profile: &Profile, given: Option<&Path>, data: &Path) -> Result<So
         Some(vocab_size) => TokenizerSpec::TrainBpe { vocab_size },
         None => TokenizerSpec::Bytes,
     };
+    prepared(profile, text, tokenizer, data)
+}
+
+/// The text of another kind that trained models learn: a dataset with the tokenizer of `first`, a folder of text, or else text
+/// that a profile without a corpus makes; `None` if there is none. It is stored in `data` as that of [`source`].
+///
+/// # Errors
+/// As [`source`], and if a dataset has another tokenizer.
+pub fn second_source(
+    profile: &Profile,
+    first: (&Corpus, Option<&Path>),
+    given: Option<&Path>,
+    data: &Path,
+) -> Result<Option<Source>> {
+    let (corpus, of_first) = first;
+    if let Some(dir) = given.filter(|dir| dir.join(DATASET).exists()) {
+        let tokenizer = Dataset::open(dir)?.tokenizer;
+        let expected = &corpus.dataset.tokenizer;
+        if tokenizer.fingerprint() != expected.fingerprint() {
+            return Err(Error::Recipe {
+                place: "--second".into(),
+                problem: "the dataset has another tokenizer than --corpus".into(),
+                expected: expected.describe(),
+                got: tokenizer.describe(),
+                help: "name the folder of its text; the study prepares it".into(),
+            });
+        }
+        return Ok(Some(Source::Ready(dir.into())));
+    }
+    let text = match (given, of_first) {
+        (Some(folder), _) => Text::of_folder(folder)?,
+        (None, None) => Text::made_up(&text::SECOND),
+        (None, Some(_)) => return Ok(None),
+    };
+    let tokenizer = match profile.vocab {
+        None if of_first.is_none() => TokenizerSpec::Bytes,
+        _ => TokenizerSpec::File(corpus.dir.join(TOKENIZER)),
+    };
+    prepared(profile, text, tokenizer, data).map(Some)
+}
+
+/// Documents to prepare.
+struct Text {
+    documents: DocumentSource,
+    name: String,
+    bytes: u64,
+}
+
+impl Text {
+    fn of_folder(folder: &Path) -> Result<Self> {
+        let options = CorpusOptions::new(vec![folder.into()]);
+        Ok(Self {
+            bytes: Files::open(options.clone())?.visit(|_| Ok(()))?.text_bytes,
+            documents: DocumentSource::Paths(options),
+            name: folder.display().to_string(),
+        })
+    }
+
+    fn made_up(language: &text::Language) -> Self {
+        Self {
+            documents: DocumentSource::Memory {
+                label: language.name.into(),
+                documents: text::documents(language, MADE_UP_BYTES),
+            },
+            name: language.name.into(),
+            bytes: MADE_UP_BYTES as u64,
+        }
+    }
+}
+
+/// A dataset of `text` in `data`: the one that is there, or one to prepare.
+fn prepared(
+    profile: &Profile,
+    text: Text,
+    tokenizer: TokenizerSpec,
+    data: &Path,
+) -> Result<Source> {
     if data.join(DATASET).exists() {
         let summary = Dataset::open(data)?.summary;
         let vocab = profile
             .vocab
             .is_none_or(|vocab| vocab == summary.tokenizer.vocab_size);
-        if summary.inputs == [name.clone()] && vocab {
+        if summary.inputs == [text.name.clone()] && vocab {
             return Ok(Source::Ready(data.into()));
         }
         return Err(Error::Recipe {
             place: "--out".into(),
             problem: "the study there has another corpus".into(),
-            expected: name,
+            expected: text.name,
             got: summary.inputs.join(", "),
             help: "choose another --out for another corpus".into(),
         });
     }
-    let mut options = PrepareOptions::new(documents, data.into());
+    let share = profile.held_out_bytes as f64 / text.bytes.max(1) as f64;
+    let mut options = PrepareOptions::new(text.documents, data.into());
     options.tokenizer = tokenizer;
-    options.valid_fraction = held_out.clamp(1e-6, 0.5);
+    options.valid_fraction = share.min(MAX_HELD_OUT).clamp(1e-6, 0.5);
     Ok(Source::Prepare(Box::new(options)))
 }
 

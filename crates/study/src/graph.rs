@@ -45,6 +45,16 @@ pub struct Root {
     pub base: BaseSizes,
 }
 
+/// The text that a node is trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnText {
+    /// The study's.
+    #[default]
+    First,
+    /// One of another kind, that a trained model learns.
+    Second,
+}
+
 /// The learning rate schedule of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Rate {
@@ -96,6 +106,8 @@ pub struct Node {
     pub growths: Vec<GrowEvent>,
     /// Whether it begins with the last of them.
     pub grows: bool,
+    /// Which text it is trained on.
+    pub text: OnText,
     /// The network.
     pub config: Arc<ModelConfig>,
     /// Floating-point operations of an update.
@@ -138,21 +150,26 @@ pub struct Stretch {
     pub rate: Rate,
     /// A growth at its beginning; its `at_step` is set here.
     pub growth: Option<GrowEvent>,
+    /// The text; a node on the second one has no descendants on the first.
+    pub text: OnText,
 }
 
 /// Unique nodes, parents before children.
 #[derive(Debug)]
 pub struct Graph {
     common: Common,
+    /// Hash of the second text, if there is one.
+    second: Option<String>,
     nodes: Vec<Node>,
     by_key: BTreeMap<String, usize>,
 }
 
 impl Graph {
     /// An empty graph.
-    pub fn new(common: Common) -> Self {
+    pub fn new(common: Common, second: Option<String>) -> Self {
         Self {
             common,
+            second,
             nodes: Vec::new(),
             by_key: BTreeMap::new(),
         }
@@ -237,6 +254,10 @@ impl Graph {
             seed,
             steps: (from_step, stretch.to_step),
             rate: stretch.rate,
+            second: match stretch.text {
+                OnText::First => None,
+                OnText::Second => Some(self.second.as_deref().unwrap_or_default()),
+            },
             growth: grows.then(|| {
                 changed(
                     growths.last().unwrap_or(&GrowEvent::default()),
@@ -263,6 +284,7 @@ impl Graph {
             root,
             growths,
             grows,
+            text: stretch.text,
             config,
             flops_per_step,
         };
@@ -286,6 +308,9 @@ struct Material<'a> {
     steps: (u64, u64),
     rate: Rate,
     growth: Option<Value>,
+    /// Not part of the key of a run on the first text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    second: Option<&'a str>,
 }
 
 fn key(material: &Material<'_>) -> String {

@@ -63,6 +63,9 @@ pub struct NodeResult {
     pub evals: Vec<EvalPoint>,
     /// Held-out loss at the end on the whole text, if the learning rate has decayed.
     pub held_out: Option<HeldOut>,
+    /// The same of the second text, if the run was trained on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_held_out: Option<HeldOut>,
     /// Training losses of its first updates.
     pub first_losses: Vec<f32>,
     /// Training losses of its last updates.

@@ -2,7 +2,7 @@
 //! parts that no other one is at.
 
 use crate::corpus::Corpus;
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, OnText};
 use crate::plan::{Plan, Settings};
 use crate::recipe;
 use crate::result::{self, EvalPoint, FORMAT, GrowthFacts, HeldOut, NodeResult, Results};
@@ -64,6 +64,8 @@ pub struct Runner {
     /// As `settings`, but with all arms: which checkpoints are kept must not depend on the arms of this call.
     whole: Settings,
     corpus: Corpus,
+    /// A text of another kind, with the same tokenizer.
+    second: Option<Corpus>,
     device: Arc<dyn Device>,
     shapes: Shapes,
     results: Results,
@@ -73,13 +75,15 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A study of `settings` in the folder `out`, with the results there and in `more`.
+    /// A study of `settings` in the folder `out`, with the results there and in `more`. A `second` text has the tokenizer
+    /// of `corpus`.
     ///
     /// # Errors
     /// If the results cannot be read.
     pub fn new(
         settings: Settings,
         corpus: Corpus,
+        second: Option<Corpus>,
         device: &Arc<dyn Device>,
         out: &Path,
         more: Option<&Path>,
@@ -98,6 +102,7 @@ impl Runner {
             },
             settings,
             corpus,
+            second,
             device: Arc::clone(device),
             shapes: Shapes::new(device),
             results: Results::open(&out.join("results"), more)?,
@@ -283,7 +288,7 @@ impl Runner {
     ) -> Result<Option<NodeResult>> {
         let node = graph.node(at);
         let folder = self.folder(node);
-        let resolved = recipe::of(node, graph.common(), &self.corpus.dir)?;
+        let resolved = recipe::of(node, graph.common(), &self.corpus_of(node).dir)?;
         let resume = self.resume(graph, node, &folder)?;
         let mut view = View {
             node,
@@ -305,13 +310,18 @@ impl Runner {
             ),
             Err(error) => return Err(error),
         };
-        let held_out = match node.rate.decays() && diverged.is_none() {
-            true => match self.measure(trainer.model(), graph, stop)? {
-                Some(held_out) => Some(held_out),
-                None => return Ok(None),
-            },
-            false => None,
-        };
+        let mut held_out = [None, None];
+        if node.rate.decays() && diverged.is_none() {
+            let second = self.second.as_ref().filter(|_| node.text == OnText::Second);
+            for (found, corpus) in held_out.iter_mut().zip([Some(&self.corpus), second]) {
+                let Some(corpus) = corpus else { continue };
+                match self.measure(trainer.model(), corpus, graph, stop)? {
+                    None => return Ok(None),
+                    measured => *found = measured,
+                }
+            }
+        }
+        let [held_out, second_held_out] = held_out;
         let growth = (trainer.state().growths.last())
             .filter(|_| node.grows)
             .map(|past| GrowthFacts {
@@ -333,6 +343,7 @@ impl Runner {
             counted_flops: counted,
             growth,
             held_out,
+            second_held_out,
             diverged,
             ..result
         }))
@@ -349,12 +360,30 @@ impl Runner {
         }
         // The run in this folder was killed before its first checkpoint.
         remove(folder)?;
-        Ok(Resume::From(self.folder(parent)))
+        let from = self.folder(parent);
+        Ok(match node.text == parent.text {
+            true => Resume::From(from),
+            false => Resume::OnOtherData(from),
+        })
+    }
+
+    /// The text of a node.
+    fn corpus_of(&self, node: &Node) -> &Corpus {
+        match (node.text, &self.second) {
+            (OnText::Second, Some(second)) => second,
+            _ => &self.corpus,
+        }
     }
 
     /// The held-out loss of every document.
-    fn measure(&self, model: &Model, graph: &Graph, stop: &AtomicBool) -> Result<Option<HeldOut>> {
-        let dataset = &self.corpus.dataset;
+    fn measure(
+        &self,
+        model: &Model,
+        corpus: &Corpus,
+        graph: &Graph,
+        stop: &AtomicBool,
+    ) -> Result<Option<HeldOut>> {
+        let dataset = &corpus.dataset;
         let bytes = ScoredBytes::new(&dataset.tokenizer, &dataset.valid);
         let options = EvalOptions {
             protocol: Protocol::Chunked,
@@ -435,9 +464,11 @@ impl Runner {
             machine: self.machine.clone(),
             diverged: None,
             growth: None,
-            spike: result::spike(before, &first_losses),
+            // Losses on another text are no continuation.
+            spike: result::spike(before, &first_losses).filter(|_| node.text == OnText::First),
             evals: evals.filter(|eval| eval.loss.is_finite()).collect(),
             held_out: None,
+            second_held_out: None,
             first_losses,
             last_losses,
             losses: means,

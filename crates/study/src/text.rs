@@ -2,18 +2,38 @@
 
 use tokenformer_data::Document;
 
-/// What the text is called.
-pub const LABEL: &str = "made-up text";
+/// What a text is made of.
+pub struct Language {
+    /// Its name.
+    pub name: &'static str,
+    seed: u64,
+    syllables: [&'static str; 24],
+}
+
+/// The language of the study's text.
+pub const FIRST: Language = Language {
+    name: "made-up text",
+    seed: 0x9e37_79b9_7f4a_7c15,
+    syllables: [
+        "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu",
+        "va", "we", "zi", "cho", "shu", "tha", "ple", "sto", "bri",
+    ],
+};
+
+/// The language of the text that trained models learn.
+pub const SECOND: Language = Language {
+    name: "made-up text of another language",
+    seed: 0x0123_4567_89ab_cdef,
+    syllables: [
+        "ab", "ek", "id", "of", "ug", "ax", "ej", "iq", "ol", "um", "an", "ep", "ir", "os", "ut",
+        "av", "ew", "yz", "och", "ush", "aft", "elp", "ost", "irb",
+    ],
+};
 
 const WORDS: usize = 600;
 /// Number of likely successors of a word.
 const FOLLOWERS: usize = 6;
 const DOCUMENT_BYTES: usize = 4000;
-const SYLLABLES: [&str; 24] = [
-    "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "va",
-    "we", "zi", "cho", "shu", "tha", "ple", "sto", "bri",
-];
-
 /// A generator of numbers that are the same everywhere (xorshift64*).
 struct Numbers(u64);
 
@@ -37,13 +57,13 @@ impl Numbers {
 }
 
 /// Documents of about `bytes` in all, the same each time.
-pub fn documents(bytes: usize) -> Vec<Document> {
-    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+pub fn documents(language: &Language, bytes: usize) -> Vec<Document> {
+    let mut numbers = Numbers(language.seed);
     let words: Vec<String> = (0..WORDS)
         .map(|_| {
             let syllables = 1 + numbers.below(3);
             (0..syllables)
-                .map(|_| SYLLABLES[numbers.below(SYLLABLES.len())])
+                .map(|_| language.syllables[numbers.below(language.syllables.len())])
                 .collect()
         })
         .collect();
@@ -90,8 +110,9 @@ fn sentence(
 mod tests {
     #[test]
     fn the_text_is_the_same_each_time_and_long_enough() {
-        let texts = super::documents(100_000);
-        assert_eq!(texts, super::documents(100_000));
+        let texts = super::documents(&super::FIRST, 100_000);
+        assert_eq!(texts, super::documents(&super::FIRST, 100_000));
+        assert_ne!(texts, super::documents(&super::SECOND, 100_000));
         let bytes: usize = texts.iter().map(|d| d.text.len()).sum();
         assert!((100_000..110_000).contains(&bytes), "{bytes}");
     }

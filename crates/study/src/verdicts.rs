@@ -1,8 +1,9 @@
 //! The claims of the study and their results.
 
-use crate::analysis::{Analysis, GROWN, MARGIN};
+use crate::analysis::{Analysis, GROWN, MARGIN, Shifted};
 use crate::stats::Contrast;
 use serde::Serialize;
+use tokenformer_core::config::Family;
 
 /// Largest spike of a growth that counts as none.
 const NO_SPIKE: f64 = 0.02;
@@ -75,12 +76,7 @@ pub fn verdicts(analysis: &Analysis) -> Vec<Verdict> {
             "a series of sizes for half of the cost or less",
             "series",
         ),
-        Verdict {
-            claim: "C9",
-            text: "a grown model learns new text and keeps the old",
-            finding: Finding::Open,
-            numbers: "not measured: the study has one corpus".into(),
-        },
+        shift(analysis),
     ]
 }
 
@@ -253,4 +249,41 @@ fn recipe(analysis: &Analysis) -> Verdict {
         )
     });
     verdict("C7", text, finding, said.collect::<Vec<_>>().join("; "))
+}
+
+fn shift(analysis: &Analysis) -> Verdict {
+    let text = "a grown TokenFormer learns new text and keeps the old: no grown plain Transformer does both better";
+    let of = |family| {
+        analysis
+            .shift
+            .iter()
+            .filter(move |arm| arm.grown && arm.family == family)
+    };
+    let (mut tokens, mut plain) = (of(Family::Tokenformer).peekable(), of(Family::Gpt));
+    let seeds = analysis.shift.iter().map(|arm| arm.old.len()).min();
+    if seeds.is_none_or(|seeds| seeds < 2) || tokens.peek().is_none() || plain.next().is_none() {
+        let numbers = match analysis.shift.is_empty() {
+            true => "not measured: it needs a second text".into(),
+            false => MISSING.into(),
+        };
+        return verdict("C9", text, None, numbers);
+    }
+    let is_dominated = |arm: &Shifted| of(Family::Gpt).any(|plain| arm.is_dominated_by(plain));
+    let finding = match of(Family::Tokenformer).all(is_dominated) {
+        true => Finding::Refuted,
+        false => Finding::Supported,
+    };
+    let said = analysis.shift.iter().filter(|arm| arm.grown).map(|arm| {
+        let [old, new] = arm.bits_per_byte;
+        format!(
+            "{}: old text {old:.4}, new text {new:.4} bits per byte",
+            arm.arm
+        )
+    });
+    verdict(
+        "C9",
+        text,
+        Some(finding),
+        said.collect::<Vec<_>>().join("; "),
+    )
 }

@@ -18,6 +18,7 @@ fn order(arm: &str, seeds: u64, best: &str) -> Vec<String> {
     let settings = Settings {
         profile: Profile::named("laptop").unwrap(),
         corpus: "made up".into(),
+        second: None,
         vocab: 1024,
         seeds,
         arms: arms::named(&[arm.to_string()]).unwrap(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Device;
 use tokenformer_cpu::Cpu;
 use tokenformer_store::RunLock;
-use tokenformer_study::corpus::{Source, source};
+use tokenformer_study::corpus::{Source, second_source, source};
 use tokenformer_study::profile::{Scratch, Stage, Tuning};
 use tokenformer_study::runner::Standing;
 use tokenformer_study::{Corpus, NodeResult, Profile, Runner, Settings, Watcher, arms};
@@ -55,15 +55,22 @@ fn runner(data: &Path, out: &Path, more: Option<&Path>, names: &[&str]) -> Runne
         }
     }
     let corpus = Corpus::open(data, profile.context).unwrap();
+    let dir = data.with_file_name("second");
+    let found = second_source(&profile, (&corpus, None), None, &dir).unwrap();
+    if let Some(Source::Prepare(options)) = found {
+        tokenformer_data::prepare(&options, |_| {}).unwrap();
+    }
+    let second = Some(Corpus::open(&dir, profile.context).unwrap());
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let settings = Settings {
         corpus: corpus.id.clone(),
+        second: second.as_ref().map(|second| second.id.clone()),
         vocab: corpus.dataset.tokenizer.vocab_size(),
         profile,
         seeds: 1,
         arms: arms::named(&names).unwrap(),
     };
-    Runner::new(settings, corpus, &device(), out, more).unwrap()
+    Runner::new(settings, corpus, second, &device(), out, more).unwrap()
 }
 
 /// Counts updates and runs, and asks to stop after a number of updates.
@@ -132,7 +139,7 @@ fn files(out: &Path) -> Vec<(String, NodeResult)> {
     found
 }
 
-const ARMS: [&str; 4] = ["base", "t-seg", "t-rel", "g-ffn"];
+const ARMS: [&str; 5] = ["base", "t-seg", "t-rel", "g-ffn", "n-t-frozen"];
 
 #[test]
 fn a_study_that_is_stopped_again_and_again_has_the_same_results() {
@@ -159,6 +166,19 @@ fn a_study_that_is_stopped_again_and_again_has_the_same_results() {
     assert_eq!((end.tokens, end.from_step), (36 * 32, 33));
     let held_out = end.held_out.as_ref().unwrap();
     assert!(held_out.documents.len() > 1 && held_out.bits_per_byte.is_finite());
+    assert!(end.second_held_out.is_none());
+    let shifted = of("s1/n-t-frozen/30-decayed");
+    let both = [&shifted.held_out, &shifted.second_held_out];
+    let losses = both.map(|held_out| held_out.as_ref().unwrap().loss);
+    assert!(losses[0] != losses[1] && losses.iter().all(|loss| loss.is_finite()));
+    assert_eq!(
+        of("s1/n-t-frozen/27")
+            .growth
+            .as_ref()
+            .unwrap()
+            .max_logit_diff,
+        0.0
+    );
     // The formula leaves out what is done once per update, and the probes of growths.
     let counted = end.counted_flops / end.flops;
     assert!((0.9..1.2).contains(&counted), "{counted}");

@@ -2,7 +2,7 @@
 
 use super::{Begin, Planner, index, scaled_name};
 use crate::arms::{self, Arm, Ladder, Rung};
-use crate::graph::{Rate, Root, Stretch};
+use crate::graph::{OnText, Rate, Root, Stretch};
 use crate::tuning::{for_length, significant};
 use std::sync::Arc;
 use tokenformer_core::config::{BaseSizes, Family};
@@ -129,6 +129,7 @@ impl Planner<'_> {
             to_step: branch,
             rate: Rate::Flat(of.rate),
             growth: Some(event),
+            text: OnText::First,
         };
         let grown = self.plan.graph.child(self.shapes, parent, stretch)?;
         let decayed = self.decay(grown, of.name, of.rate, end)?;
@@ -157,6 +158,7 @@ impl Planner<'_> {
                 schedule: Some(schedule),
                 ..event
             }),
+            text: OnText::First,
         };
         self.plan.graph.child(self.shapes, parent, stretch)
     }

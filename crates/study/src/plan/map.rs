@@ -2,7 +2,7 @@
 
 use super::{Begin, Planner, index};
 use crate::arms::{self, Arm, Rung};
-use crate::graph::{Rate, Stretch};
+use crate::graph::{OnText, Rate, Stretch};
 use tokenformer_core::config::Family;
 use tokenformer_train::Result;
 
@@ -64,6 +64,7 @@ impl Planner<'_> {
                     to_step: first,
                     rate: Rate::Flat(rate),
                     growth: Some(arms::event_between(profile, [1, factor], Rung::segment)),
+                    text: OnText::First,
                 };
                 let grown = self.plan.graph.child(self.shapes, trunk[&base], grown)?;
                 let mut nodes = self.trunk(Begin::Node(grown), &name, rate, &cuts)?;

@@ -6,11 +6,12 @@
 mod ladders;
 mod map;
 mod scratch;
+mod shift;
 
 pub use map::Place;
 
 use crate::arms::{Arm, Group, Kind, Rung};
-use crate::graph::{Common, Graph, Node, Rate, Root, Stretch};
+use crate::graph::{Common, Graph, Node, OnText, Rate, Root, Stretch};
 use crate::profile::Profile;
 use crate::result::{NodeResult, Results};
 use crate::shapes::Shapes;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub profile: Profile,
     /// Hash of the corpus.
     pub corpus: String,
+    /// Hash of the second corpus, if there is one.
+    pub second: Option<String>,
     /// Tokens of the vocabulary.
     pub vocab: usize,
     /// Seeds, from 1 on.
@@ -110,7 +113,7 @@ impl Plan {
             shapes,
             rates: [0.0; 2],
             plan: Self {
-                graph: Graph::new(common),
+                graph: Graph::new(common, settings.second.clone()),
                 endpoints: Vec::new(),
                 tuning: Vec::new(),
                 curves: Vec::new(),
@@ -291,6 +294,7 @@ impl Planner<'_> {
                         to_step: steps,
                         rate: Rate::Whole(lr, profile.decay_of(steps)),
                         growth: None,
+                        text: OnText::First,
                     };
                     let node = self.plan.graph.root(self.shapes, &root, 1, stretch)?;
                     nodes.insert(lr.to_bits(), node);
@@ -313,6 +317,7 @@ impl Planner<'_> {
             Kind::Scratch(size) => self.scratch(arm, size, seed)?,
             Kind::Final => self.last_size(arm, seed)?,
             Kind::Late(growth) => self.late(arm, growth, seed)?,
+            Kind::Shift(family, growth) => self.shift(arm, family, growth, seed)?,
             Kind::Map => self.map(arm, seed)?,
         }
         Ok(())
@@ -355,6 +360,7 @@ impl Planner<'_> {
                 to_step,
                 rate: Rate::Flat(rate),
                 growth: None,
+                text: last.map_or(OnText::First, |parent| self.plan.graph.node(parent).text),
             };
             let graph = &mut self.plan.graph;
             let node = match (last, &root) {
@@ -374,6 +380,7 @@ impl Planner<'_> {
             to_step,
             rate: Rate::Decay(rate),
             growth: None,
+            text: self.plan.graph.node(node).text,
         };
         self.plan.graph.child(self.shapes, node, stretch)
     }

@@ -1,6 +1,6 @@
 //! The figures.
 
-use crate::analysis::{Analysis, Cell, Ends, GROWN, Row, STAY};
+use crate::analysis::{Analysis, Cell, Ends, GROWN, Row, STAY, Shifted};
 use crate::arms::{ARMS, Kind};
 use crate::plan::Plan;
 use crate::stats::mean;
@@ -240,13 +240,36 @@ pub(super) fn map(analysis: &Analysis) -> Figure {
     }
 }
 
+/// What was forgotten against what was learnt.
+pub(super) fn shift(analysis: &Analysis) -> Figure {
+    let mark = |(hue, arm): (usize, &Shifted)| Mark::Dots {
+        label: arm.arm.into(),
+        hue: Some(hue % HUES),
+        hollow: !arm.grown,
+        points: vec![Dot {
+            at: (arm.bits_per_byte[0], arm.bits_per_byte[1]),
+            interval: None,
+            title: format!("{}, {} seeds", arm.arm, arm.old.len()),
+        }],
+    };
+    Figure {
+        name: "shift".into(),
+        title: "A second text: what is forgotten and what is learnt".into(),
+        y_label: "second text, held-out bits per byte after learning it".into(),
+        x_label: "first text, held-out bits per byte at the same time; low and left is best".into(),
+        log_x: false,
+        height: 360.0,
+        marks: analysis.shift.iter().enumerate().map(mark).collect(),
+    }
+}
+
 /// Losses around the growths of every arm, of the first seed, compared with the base trained on.
 pub(super) fn zooms(ends: &Ends<'_>) -> Vec<Figure> {
     let graph = &ends.plan.graph;
     let mut starts: Vec<u64> = Vec::new();
     let shown = |label: &str| {
         label.starts_with("s1/")
-            && !["@", "/a-", "t-map"]
+            && !["@", "/a-", "/n-", "t-map"]
                 .iter()
                 .any(|part| label.contains(part))
     };

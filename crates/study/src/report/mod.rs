@@ -132,6 +132,11 @@ fn page(
         page.figure(&figures::map(analysis).draw());
         tables::map(&mut page, analysis);
     }
+    if !analysis.shift.is_empty() {
+        page.heading("A second text");
+        page.figure(&figures::shift(analysis).draw());
+        tables::shift(&mut page, analysis);
+    }
     page.heading("Around each growth");
     for zoom in figures::zooms(&ends) {
         page.figure(&zoom.draw());

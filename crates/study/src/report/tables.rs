@@ -1,7 +1,7 @@
 //! The tables.
 
 use crate::analysis::{Analysis, Ends, GROWN, MARGIN};
-use crate::arms::{ARMS, Kind};
+use crate::arms::{ARMS, Arm, Kind};
 use crate::stats::{mean, rank_correlation};
 use crate::verdicts::{Finding, Verdict};
 use tokenformer_report::Page;
@@ -35,7 +35,7 @@ pub(super) fn verdicts(page: &mut Page, verdicts: &[Verdict]) {
 /// The table of arms.
 pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
     let rows: Vec<Vec<String>> = (analysis.rows.iter())
-        .filter(|row| !is_map(&row.arm))
+        .filter(|row| !has_own_table(&row.arm))
         .map(|row| {
             let known = |numbers: &[f64], text: &dyn Fn(f64) -> String| match numbers.is_empty() {
                 true => "diverged".to_string(),
@@ -75,17 +75,52 @@ pub(super) fn arms(page: &mut Page, analysis: &Analysis) {
     ];
     page.table("Ends of all arms", &headers, &rows, false);
     let names: Vec<Vec<String>> = (ARMS.iter())
-        .filter(|arm| !matches!(arm.kind, Kind::Map))
         .filter(|arm| analysis.rows.iter().any(|row| row.arm == arm.name))
         .map(|arm| vec![arm.name.into(), arm.about.into()])
         .collect();
     page.table("What the arms are", &["arm", "what it is"], &names, true);
 }
 
-/// Whether an arm's ends are those of the map, which has its own table.
-fn is_map(arm: &str) -> bool {
-    let mut arms = ARMS.iter();
-    arms.any(|known| known.name == arm && matches!(known.kind, Kind::Map))
+/// Whether an arm's ends are in the table of the map or of the second text.
+fn has_own_table(arm: &str) -> bool {
+    let has = |known: &Arm| matches!(known.kind, Kind::Map | Kind::Shift(..));
+    ARMS.iter().any(|known| known.name == arm && has(known))
+}
+
+/// The table of what was forgotten and learnt.
+pub(super) fn shift(page: &mut Page, analysis: &Analysis) {
+    let about = |name: &str| {
+        ARMS.iter()
+            .find(|arm| arm.name == name)
+            .map_or("", |arm| arm.about)
+    };
+    let rows: Vec<Vec<String>> = (analysis.shift.iter())
+        .map(|arm| {
+            let [old, new] = arm.bits_per_byte.map(|bits| format!("{bits:.4}"));
+            vec![
+                arm.arm.into(),
+                about(arm.arm).into(),
+                human_count(arm.params),
+                arm.old.len().to_string(),
+                old,
+                new,
+            ]
+        })
+        .collect();
+    let headers = [
+        "arm",
+        "what it is",
+        "parameters",
+        "seeds",
+        "first text",
+        "second text",
+    ];
+    page.table(
+        "Bits per byte after learning the second text",
+        &headers,
+        &rows,
+        true,
+    );
 }
 
 /// The table of single growths.
