@@ -8,7 +8,7 @@ use crate::{shell, usage};
 use std::path::{Path, PathBuf};
 use tokenformer_report::table::{Table, human_count, human_duration};
 use tokenformer_study::corpus::{Source, second_source, source};
-use tokenformer_study::{Corpus, Profile, Runner, Settings, arms};
+use tokenformer_study::{Corpus, Profile, Runner, Settings, arms, turn};
 use tokenformer_train::{Outcome, Result};
 
 /// Runs the verb.
@@ -75,11 +75,9 @@ fn growth(args: &GrowthArgs) -> Result<()> {
 /// The text of the study, prepared if need be.
 fn corpus(args: &GrowthArgs, profile: &Profile, out: &Path) -> Result<Corpus> {
     let data: PathBuf = out.join("data");
-    open(
-        source(profile, args.corpus.as_deref(), &data)?,
-        &data,
-        profile,
-    )
+    let find = || source(profile, args.corpus.as_deref(), &data);
+    let dir = ready(find()?, find, &data, out)?;
+    Corpus::open(&dir, profile.context)
 }
 
 /// The text of another kind, if there is one.
@@ -91,19 +89,33 @@ fn second(
 ) -> Result<Option<Corpus>> {
     let data = out.join("second");
     let first = (first, args.corpus.as_deref());
-    let found = second_source(profile, first, args.second.as_deref(), &data)?;
-    found.map(|source| open(source, &data, profile)).transpose()
+    let find = || second_source(profile, first, args.second.as_deref(), &data);
+    let Some(found) = find()? else {
+        return Ok(None);
+    };
+    let again = || Ok(find()?.unwrap_or(Source::Ready(data.clone())));
+    let dir = ready(found, again, &data, out)?;
+    Corpus::open(&dir, profile.context).map(Some)
 }
 
-fn open(source: Source, data: &Path, profile: &Profile) -> Result<Corpus> {
-    let dir = match source {
-        Source::Ready(dir) => dir,
+/// The folder of a text, which is prepared unless another process has done so meanwhile.
+fn ready(
+    found: Source,
+    again: impl Fn() -> Result<Source>,
+    data: &Path,
+    out: &Path,
+) -> Result<PathBuf> {
+    if let Source::Ready(dir) = found {
+        return Ok(dir);
+    }
+    let _turn = turn(out, "texts")?;
+    match again()? {
+        Source::Ready(dir) => Ok(dir),
         Source::Prepare(options) => {
             prepare_with_progress(&options)?;
-            data.into()
+            Ok(data.into())
         }
-    };
-    Corpus::open(&dir, profile.context)
+    }
 }
 
 /// Prints every run of the study as far as it is known.

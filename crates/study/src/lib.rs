@@ -22,6 +22,7 @@ pub mod speed;
 pub mod stats;
 mod text;
 pub mod tuning;
+mod turn;
 pub mod verdicts;
 pub mod vision;
 
@@ -30,3 +31,4 @@ pub use plan::{Plan, Settings};
 pub use profile::Profile;
 pub use result::{NodeResult, Results};
 pub use runner::{Runner, Watcher};
+pub use turn::turn;

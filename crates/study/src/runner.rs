@@ -8,10 +8,10 @@ use crate::recipe;
 use crate::result::{self, EvalPoint, FORMAT, GrowthFacts, HeldOut, NodeResult, Results};
 use crate::shapes::Shapes;
 use crate::speed::Speeds;
+use crate::turn::{WAIT, claims, turn};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokenformer_core::{Device, Model};
 use tokenformer_report::Record;
 use tokenformer_store::{Checkpoints, RunLock, Warning};
@@ -45,9 +45,6 @@ pub trait Watcher {
     fn note(&mut self, text: &str);
 }
 
-/// Time between two looks at what other processes have ended.
-const WAIT: Duration = Duration::from_secs(1);
-
 /// What a process found to do.
 enum Claimed {
     /// This node, while the lock lives.
@@ -71,6 +68,8 @@ pub struct Runner {
     results: Results,
     speeds: Speeds,
     work: PathBuf,
+    /// Folder of the locks of those who run nodes.
+    claims: PathBuf,
     machine: String,
 }
 
@@ -108,6 +107,7 @@ impl Runner {
             results: Results::open(&out.join("results"), more)?,
             speeds: Speeds::open(&work.join("speed.json"), device),
             machine: device.describe(),
+            claims: claims(out),
             work,
         })
     }
@@ -135,13 +135,7 @@ impl Runner {
     /// # Errors
     /// If a file cannot be written.
     pub fn report(&mut self, out: &Path) -> Result<PathBuf> {
-        let place = self.work.join("claims").join("report");
-        let _lock = loop {
-            match RunLock::acquire(&place, &mut |_: Warning| {}) {
-                Err(tokenformer_store::Error::RunLocked { .. }) => std::thread::sleep(WAIT),
-                lock => break lock?,
-            }
-        };
+        let _turn = turn(out, "report")?;
         self.results.refresh()?;
         let plan = self.plan()?;
         let notes = self.corpus.notes();
@@ -202,7 +196,7 @@ impl Runner {
             self.results.add(result)?;
             drop(claim);
             // Whoever still waits for this file finds the result behind it.
-            remove(&self.claims(plan.graph.node(next)))?;
+            remove(&self.claim_of(plan.graph.node(next)))?;
         }
     }
 
@@ -215,7 +209,7 @@ impl Runner {
         for at in ready {
             let node = plan.graph.node(at);
             let warn = &mut |warning: Warning| watcher.note(&warning.to_string());
-            let claim = match RunLock::acquire(&self.claims(node), warn) {
+            let claim = match RunLock::acquire(&self.claim_of(node), warn) {
                 Ok(claim) => claim,
                 Err(tokenformer_store::Error::RunLocked { .. }) => continue,
                 Err(error) => return Err(error.into()),
@@ -231,8 +225,8 @@ impl Runner {
     }
 
     /// Folder of the lock of whoever runs a node.
-    fn claims(&self, node: &Node) -> PathBuf {
-        self.work.join("claims").join(&node.key)
+    fn claim_of(&self, node: &Node) -> PathBuf {
+        self.claims.join(&node.key)
     }
 
     /// The finished and the remaining work around a node, for the remaining time.
