@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::result::Results;
 use crate::stats::{Beyond, Contrast, Curve, Table, holm, mean, quantile};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokenformer_core::config::Family;
 
 /// Smallest difference of interest: 0.5 % of perplexity, in nats per token.
@@ -362,17 +362,18 @@ pub(crate) fn cost_from_scratch(
     }
 }
 
+/// Operations of the runs that were made to find learning rates and are no part of an arm.
 fn tuning_flops(plan: &Plan, results: &Results) -> f64 {
     let graph = &plan.graph;
-    let mut paid: std::collections::BTreeSet<usize> = plan.tuning.iter().copied().collect();
-    let checks = plan
-        .endpoints
-        .iter()
-        .filter(|end| end.scale != 1.0 && end.seed == 1);
-    paid.extend(checks.map(|end| end.node));
-    let done = paid
-        .iter()
-        .filter(|&&at| results.of(graph.node(at)).is_some());
+    let on_paths = |counts: bool| -> BTreeSet<usize> {
+        let ends = plan.endpoints.iter().filter(|end| end.counts == counts);
+        ends.flat_map(|end| graph.path(end.node)).collect()
+    };
+    let mut tried = on_paths(false);
+    tried.extend(plan.tuning.iter().copied());
+    let used = on_paths(true);
+    let paid = tried.difference(&used);
+    let done = paid.filter(|&&at| results.of(graph.node(at)).is_some());
     done.map(|&at| graph.node(at).flops_per_step * graph.node(at).steps() as f64)
         .sum()
 }
