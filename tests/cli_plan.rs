@@ -66,6 +66,56 @@ fn a_plan_says_what_it_knows_and_writes_a_recipe() {
 }
 
 #[test]
+fn sites_are_planned_by_gradients_and_the_growth_is_a_recipe() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=20"]));
+    let plan = |more: &[&str]| {
+        let args = [&["plan", "sites", "run", "--threads", "1"], more].concat();
+        lab.command(&args)
+    };
+    let json = succeed(plan(&["--factor", "3", "--json"]));
+    let sites: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let sites = sites.as_array().unwrap();
+    // Two blocks of five sites.
+    assert_eq!(sites.len(), 10);
+    let sum = |key: &str| -> f64 { sites.iter().map(|site| site[key].as_f64().unwrap()).sum() };
+    assert!((sum("gain") / 10.0 - 1.0).abs() < 1e-9);
+    assert!(
+        (sum("planned") / sum("even") - 1.0).abs() < 0.3,
+        "{}",
+        json.out
+    );
+    let gains: Vec<f64> = sites
+        .iter()
+        .map(|site| site["gain"].as_f64().unwrap())
+        .collect();
+    let range = gains
+        .iter()
+        .fold([f64::INFINITY, 0.0], |[low, high], &gain| {
+            [gain.min(low), gain.max(high)]
+        });
+    assert!(range[0] > 0.0 && range[1] > 1.2 * range[0], "{gains:?}");
+    // The same batches give the same answer.
+    assert_eq!(json.out, succeed(plan(&["--factor", "3", "--json"])).out);
+
+    // What is printed is a growth with which the run goes on.
+    let told = succeed(plan(&["--factor", "3"])).out;
+    let growth = told.find("[[grow]]").expect("a growth");
+    let grown = lab.recipe("grown.toml", &told[growth..]);
+    succeed(lab.train(&grown, "run", &[]));
+    let records = fs::read_to_string(lab.path("run/metrics.jsonl")).unwrap();
+    assert!(records.contains("\"max_logit_diff\":0.0"), "{records}");
+
+    fail(plan(&["--factor", "1"]), 2, &["--factor"]);
+    fail(plan(&["--factor", "1e9"]), 2, &["--factor", "at most 1000"]);
+    let plain = lab.plain_recipe("plain.toml", "");
+    succeed(lab.train(&plain, "plain", &["--set", "train.steps=2"]));
+    let args = ["plan", "sites", "plain", "--factor", "2"];
+    fail(lab.command(&args), 2, &["no parameter tokens", "ffn"]);
+}
+
+#[test]
 fn wrong_evidence_and_budgets_are_errors() {
     let lab = Lab::new();
     let recipe = grown_run(&lab);

@@ -29,7 +29,7 @@ pub use grow::GrowArgs;
 pub use images::{ImageArgs, MakeArgs, MakeWhat};
 pub use inspect::{CompletionsArgs, ConfigArgs, ConfigCommand, DoctorArgs, InspectArgs};
 pub use launch::LaunchArgs;
-pub use plan::{PlanArgs, PlanClusterArgs, PlanCommand, PlanGrowthArgs};
+pub use plan::{PlanArgs, PlanClusterArgs, PlanCommand, PlanGrowthArgs, PlanSitesArgs};
 pub use predict::{PredictArgs, WeightsArg};
 pub use reproduce::{GrowthArgs, ReproduceArgs, ReproduceCommand, VisionArgs};
 pub use serve::ServeArgs;

@@ -1,7 +1,7 @@
 //! Flags of `plan`.
 
 use super::train::RecipeArgs;
-use super::values;
+use super::{ComputeArgs, values};
 use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 
@@ -15,6 +15,8 @@ pub struct PlanArgs {
 pub enum PlanCommand {
     /// Say when and how much to grow under a budget, or that training from scratch is better.
     Growth(PlanGrowthArgs),
+    /// Say which sites gain most from new parameter tokens, by the gradients of a trained model.
+    Sites(PlanSitesArgs),
     /// Say how long an update takes on many GPUs or CPUs, and what limits it.
     Cluster(PlanClusterArgs),
 }
@@ -73,6 +75,34 @@ pub struct PlanClusterArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+const SITES_EXAMPLES: &str = "\
+Examples:
+  tokenformer plan sites runs/base --factor 4
+  tokenformer plan sites runs/base/checkpoints/step-00001000 --factor 2 --batches 32
+
+Every site gets new tokens whose values are 0, and the gradients of the next batches of the run say how far a first
+update of them would lower the loss. The table and the [[grow]] below it divide the tokens of an even growth in proportion, with a
+fifth of the even share for every site. It is a guess from one update: compare it with the even growth.";
+
+#[derive(Debug, Args)]
+#[command(after_help = SITES_EXAMPLES)]
+pub struct PlanSitesArgs {
+    /// Run, or a checkpoint of one.
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// Parameter tokens after the growth over those before.
+    #[arg(long, value_name = "X", value_parser = values::above_one)]
+    pub factor: f64,
+    /// Micro-batches to read.
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "8")]
+    pub batches: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 const EXAMPLES: &str = "\

@@ -224,6 +224,14 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A factor of something that gets larger.
+pub fn above_one(text: &str) -> Result<f64, String> {
+    match above_zero(text)? {
+        number if number > 1.0 => Ok(number),
+        _ => Err("expected a number above 1".into()),
+    }
+}
+
 /// Whether ranks train together.
 pub fn ranks() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["auto", "off"]).map(|text| text == "auto")

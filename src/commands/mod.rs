@@ -23,6 +23,7 @@ pub mod memory_plan;
 pub mod picture_report;
 pub mod plan;
 mod plan_cluster;
+mod plan_sites;
 pub mod predict;
 pub mod ranks;
 pub mod reproduce;

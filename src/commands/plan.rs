@@ -17,6 +17,7 @@ use tokenformer_train::recipe::{Recipe, resolve};
 pub fn run(args: &PlanArgs) -> Result<()> {
     match &args.command {
         PlanCommand::Growth(args) => growth(args),
+        PlanCommand::Sites(args) => super::plan_sites::run(args),
         PlanCommand::Cluster(args) => super::plan_cluster::run(args),
     }
 }

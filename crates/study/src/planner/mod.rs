@@ -11,12 +11,14 @@ mod fit;
 mod law;
 mod recipe;
 mod search;
+mod sites;
 
 pub use check::{Coverage, coverage};
 pub use evidence::{Evidence, Observation, StudyEnd};
 pub use law::{Law, Stage};
 pub use recipe::Sizes;
 pub use search::{Budget, Schedule, Size};
+pub use sites::{Reading, SitePlan, plan_sites};
 
 use fit::Problem;
 use search::Search;
