@@ -57,15 +57,9 @@ fn the_plan_is_what_the_run_takes() {
             recipe("tiny.toml", "tiny", 8, ""),
             vec!["none", "scores", "blocks"],
         ),
-        (
-            recipe("grown.toml", "tiny", 4, growth),
-            vec!["none", "blocks"],
-        ),
+        (recipe("grown.toml", "tiny", 4, growth), vec!["blocks"]),
         (recipe("small.toml", "small", 2, ""), vec!["blocks"]),
-        (
-            recipe("gpt-tiny.toml", "gpt-tiny", 8, ""),
-            vec!["none", "blocks"],
-        ),
+        (recipe("gpt-tiny.toml", "gpt-tiny", 8, ""), vec!["none"]),
         (
             recipe(
                 "gpt-grown.toml",
@@ -73,7 +67,7 @@ fn the_plan_is_what_the_run_takes() {
                 4,
                 "[[grow]]\nat_step = 1\nlayers = 2\n",
             ),
-            vec!["none", "blocks"],
+            vec!["blocks"],
         ),
     ];
     for (recipe, modes) in &cases {

@@ -178,7 +178,7 @@ fn check(norm: NormSpan, seeds: &[u64], growths: &[Growth], mean: usize) {
 
 #[test]
 fn no_loss_rises_after_a_growth_with_a_norm_per_segment() {
-    check(NormSpan::Segment, &[1], &[times(16)], 1);
+    check(NormSpan::Segment, &[1], &[times(8)], 1);
 }
 
 /// Updates whose mean a growth with zero keys must not raise. Single batches scatter by more than the bar, in a way that
@@ -187,7 +187,7 @@ const MEAN: usize = 20;
 
 #[test]
 fn no_loss_rises_after_a_growth_with_zero_keys() {
-    check(NormSpan::Joint, &[1], &[times(16)], MEAN);
+    check(NormSpan::Joint, &[1], &[times(8)], MEAN);
 }
 
 #[test]
