@@ -32,6 +32,8 @@ pub mod resize;
 pub mod source;
 mod split;
 mod text;
+mod transpose;
+mod weighted;
 
 pub use augment::Augment;
 pub use dataset::{ImageSet, PrepareOptions, Storage, Summary, prepare};

@@ -8,11 +8,16 @@
 //! Pillow 13 resamples columns first if the height loses more than twice as many pixels as the width. Because of the
 //! rounding between the passes, tall pictures then differ from those of older versions by a level in some pixels.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::picture::Picture;
+use crate::transpose::{Block, SIDE, transpose};
+#[cfg(target_arch = "x86_64")]
+use crate::weighted::Avx2;
+use crate::weighted::{self, Code, FRACTION_BITS, LANES};
 
 /// How a pixel of the new size is computed from those of the old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,10 +65,6 @@ impl Filter {
     }
 }
 
-/// Bits of the fraction of a weight.
-const FRACTION_BITS: u32 = 22;
-const HALF: i32 = 1 << (FRACTION_BITS - 1);
-
 /// Resizes the picture to `width` x `height`, both at least 1.
 pub fn resize(picture: &Picture, width: usize, height: usize, filter: Filter) -> Picture {
     resize_part(picture, (width, height), 0..width, 0..height, filter)
@@ -97,7 +98,11 @@ pub(crate) fn resize_part(
     let across = Taps::new(old_width, size.0, columns, filter);
     let down = Taps::new(old_height, size.1, rows, filter);
     let (x, y) = (&across.sources, &down.sources);
-    let source = picture.crop(x.start, y.start, x.len(), y.len());
+    let is_whole = (x.len(), y.len()) == (old_width, old_height);
+    let source = match is_whole {
+        true => Cow::Borrowed(picture),
+        false => Cow::Owned(picture.crop(x.start, y.start, x.len(), y.len())),
+    };
     let lost_height = old_height as i64 - size.1 as i64;
     let lost_width = old_width as i64 - size.0 as i64;
     let passes = Passes {
@@ -106,7 +111,7 @@ pub(crate) fn resize_part(
         channels,
         is_down_first: lost_height > 0 && lost_height > 2 * lost_width,
     };
-    let pixels = passes.run(source.pixels());
+    let pixels = passes.run(source.pixels(), Code::best());
     Picture::from_parts(width, height, channels, pixels)
 }
 
@@ -183,8 +188,7 @@ impl Taps {
     }
 }
 
-/// The two passes. On x86-64 they are compiled twice, once with AVX2, whose products of 32-bit integers older
-/// processors lack.
+/// The two passes. They are compiled once for each code, so that its sums become part of their loops.
 struct Passes<'a> {
     across: &'a Taps,
     down: &'a Taps,
@@ -193,23 +197,23 @@ struct Passes<'a> {
 }
 
 impl Passes<'_> {
-    fn run(&self, pixels: &[u8]) -> Vec<u8> {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
-            return unsafe { self.run_avx2(pixels) };
+    fn run(&self, pixels: &[u8], code: Code) -> Vec<u8> {
+        match code {
+            Code::Portable => self.run_by(pixels, Code::Portable),
+            // SAFETY: a value of `Avx2` exists, so the processor has it.
+            #[cfg(target_arch = "x86_64")]
+            Code::Avx2(proof) => unsafe { self.run_avx2(pixels, proof) },
         }
-        self.run_plain(pixels)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn run_avx2(&self, pixels: &[u8]) -> Vec<u8> {
-        self.run_plain(pixels)
+    fn run_avx2(&self, pixels: &[u8], proof: Avx2) -> Vec<u8> {
+        self.run_by(pixels, Code::Avx2(proof))
     }
 
     #[inline(always)]
-    fn run_plain(&self, pixels: &[u8]) -> Vec<u8> {
+    fn run_by(&self, pixels: &[u8], code: Code) -> Vec<u8> {
         let Self {
             across,
             down,
@@ -217,79 +221,106 @@ impl Passes<'_> {
             ..
         } = *self;
         if self.is_down_first {
-            let pixels = resize_columns(pixels, across.sources.len() * channels, down);
-            resize_rows(&pixels, across.sources.len(), channels, across)
+            let pixels = resize_columns(pixels, across.sources.len() * channels, down, code);
+            resize_rows(&pixels, across.sources.len(), channels, across, code)
         } else {
-            let pixels = resize_rows(pixels, across.sources.len(), channels, across);
-            resize_columns(&pixels, across.ranges.len() * channels, down)
+            let pixels = resize_rows(pixels, across.sources.len(), channels, across, code);
+            resize_columns(&pixels, across.ranges.len() * channels, down, code)
         }
     }
 }
 
-/// Rows that are resampled together, so that the inner loop runs over them.
-const LANES: usize = 16;
-
+/// Resamples every row: 16 rows together, so that their pixels of a column lie side by side.
 #[inline(always)]
-fn resize_rows(pixels: &[u8], old_width: usize, channels: usize, taps: &Taps) -> Vec<u8> {
+fn resize_rows(
+    pixels: &[u8],
+    old_width: usize,
+    channels: usize,
+    taps: &Taps,
+    code: Code,
+) -> Vec<u8> {
     let (old_row, new_row) = (old_width * channels, taps.ranges.len() * channels);
     let mut out = vec![0; pixels.len() / old_row * new_row];
-    // `[column, channel, row]` of a group of rows.
+    // `[channel, column, row]` of a group of rows.
     let mut columns = vec![[0; LANES]; old_row];
     for (rows, out) in pixels
         .chunks(old_row * LANES)
         .zip(out.chunks_mut(new_row * LANES))
     {
-        for (lane, row) in rows.chunks_exact(old_row).enumerate() {
-            for (column, &value) in columns.iter_mut().zip(row) {
-                column[lane] = value;
+        turn_rows(rows, &mut columns, channels);
+        // Sums of 16 bytes of the new rows are collected before they are turned back.
+        let mut block = [[0; LANES]; SIDE];
+        let (mut begin, mut count) = (0, 0);
+        for (first, weights) in taps.iter() {
+            for columns in columns.chunks_exact(old_width) {
+                block[count] = code.sums(columns[first..].as_flattened(), LANES, weights);
+                count += 1;
+                if count == SIDE {
+                    turn_back(&block, count, out, new_row, begin);
+                    (begin, count) = (begin + count, 0);
+                }
             }
         }
-        for (x, (first, weights)) in taps.iter().enumerate() {
-            for channel in 0..channels {
-                let mut sums = [HALF; LANES];
-                let columns = columns[first * channels + channel..]
-                    .iter()
-                    .step_by(channels);
-                for (column, &weight) in columns.zip(weights) {
-                    for (sum, &value) in sums.iter_mut().zip(column) {
-                        *sum = product_sum(*sum, weight, value);
-                    }
-                }
-                for (row, sum) in out.chunks_exact_mut(new_row).zip(sums) {
-                    row[x * channels + channel] = to_u8(sum);
-                }
+        turn_back(&block, count, out, new_row, begin);
+    }
+    out
+}
+
+/// Writes the first `count` columns of 16 rows into rows of `row` bytes, from `begin` of each on.
+#[inline(always)]
+fn turn_back(columns: &Block, count: usize, rows: &mut [u8], row: usize, begin: usize) {
+    for (row, values) in rows.chunks_exact_mut(row).zip(transpose(columns)) {
+        match row[begin..].first_chunk_mut() {
+            Some(to) if count == SIDE => *to = values,
+            _ => row[begin..begin + count].copy_from_slice(&values[..count]),
+        }
+    }
+}
+
+/// Resamples every column of rows of `row` bytes.
+#[inline(always)]
+fn resize_columns(rows: &[u8], row: usize, taps: &Taps, code: Code) -> Vec<u8> {
+    let mut out = vec![0; taps.ranges.len() * row];
+    for (new_row, (first, weights)) in out.chunks_exact_mut(row).zip(taps.iter()) {
+        let rows = &rows[first * row..];
+        if row < LANES {
+            for (at, value) in new_row.iter_mut().enumerate() {
+                let column = rows[at..].iter().step_by(row).copied();
+                *value = weighted::sum_of(column, weights);
             }
+            continue;
+        }
+        // The last sums overlap those before them.
+        for at in (0..row).step_by(LANES).map(|at| at.min(row - LANES)) {
+            let sums = code.sums(&rows[at..], row, weights);
+            new_row[at..at + LANES].copy_from_slice(&sums);
         }
     }
     out
 }
 
+/// Writes up to 16 rows of interleaved channels into `[channel, column, row]`.
 #[inline(always)]
-fn resize_columns(rows: &[u8], row: usize, taps: &Taps) -> Vec<u8> {
-    let mut out = Vec::with_capacity(taps.ranges.len() * row);
-    let mut sums = vec![0; row];
-    for (first, weights) in taps.iter() {
-        sums.fill(HALF);
-        for (values, &weight) in rows[first * row..].chunks_exact(row).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum = product_sum(*sum, weight, value);
+fn turn_rows(pixels: &[u8], columns: &mut [[u8; LANES]], channels: usize) {
+    let (row, width) = (columns.len(), columns.len() / channels);
+    let (mut column, mut channel) = (0, 0);
+    for from in (0..row).step_by(SIDE) {
+        let count = SIDE.min(row - from);
+        let mut block = [[0; SIDE]; SIDE];
+        for (to, row) in block.iter_mut().zip(pixels.chunks_exact(row)) {
+            match row[from..].first_chunk() {
+                Some(values) => *to = *values,
+                None => to[..count].copy_from_slice(&row[from..]),
             }
         }
-        out.extend(sums.iter().map(|&sum| to_u8(sum)));
+        for values in &transpose(&block)[..count] {
+            columns[channel * width + column] = *values;
+            channel += 1;
+            if channel == channels {
+                (column, channel) = (column + 1, 0);
+            }
+        }
     }
-    out
-}
-
-/// The weights of a pixel add up to 1, and their absolute values, for a cubic filter, to less than 1.5. With 22 bits of
-/// fraction and values of 8 bits, sums stay below 2^31, so wrapping arithmetic never wraps and avoids overflow checks.
-#[inline(always)]
-fn product_sum(sum: i32, weight: i32, value: u8) -> i32 {
-    sum.wrapping_add(weight.wrapping_mul(i32::from(value)))
-}
-
-#[inline(always)]
-fn to_u8(sum: i32) -> u8 {
-    (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
 #[cfg(test)]
@@ -326,7 +357,7 @@ mod tests {
     }
 
     proptest! {
-        /// Compares the code for AVX2 with the portable code.
+        /// Compares the code for this processor with the portable code.
         #[test]
         fn both_codes_give_the_same(
             old in (1_usize..60, 1_usize..60), new in (1_usize..60, 1_usize..60), channels in 0_usize..2,
@@ -339,7 +370,8 @@ mod tests {
                 channels,
                 is_down_first: false,
             };
-            prop_assert_eq!(passes.run(picture.pixels()), passes.run_plain(picture.pixels()));
+            let [best, portable] = [Code::best(), Code::Portable].map(|code| passes.run(picture.pixels(), code));
+            prop_assert_eq!(best, portable);
         }
     }
 
