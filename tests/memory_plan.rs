@@ -73,6 +73,9 @@ fn the_plan_is_what_the_run_takes() {
     for (recipe, modes) in &cases {
         let planned = run(lab.command(&["inspect", "--plan", recipe, "--json", "--threads", "2"]));
         let planned = json(&planned);
+        let tokens = ["train", "valid"].map(|split| lab.path(&format!("data/{split}.tokens")));
+        let sizes = tokens.map(|path| fs::metadata(path).expect("tokens").len());
+        assert_eq!(planned["mapped_bytes"], sizes[0] + sizes[1]);
         for mode in modes {
             let found = planned["modes"].as_array().expect("modes");
             let found = found

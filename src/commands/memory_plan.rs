@@ -24,6 +24,9 @@ struct Output {
     /// Bytes that are free on this machine, or those of the GPU that the plan is for.
     available_bytes: Option<u64>,
     device: String,
+    /// Bytes of the data that are read through the system's cache of files: they count as memory of the program while
+    /// there is room, and the system takes them back when there is not.
+    mapped_bytes: u64,
     modes: Vec<Footprint>,
 }
 
@@ -65,6 +68,7 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
         recompute: recipe.train.recompute,
         available_bytes: gpu_bytes.or_else(memory::available_bytes),
         device: device.describe(),
+        mapped_bytes: mapped_bytes(Path::new(&recipe.data.dir)),
         modes,
     };
     match args.json {
@@ -72,6 +76,19 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
         false => print(&output),
     }
     Ok(())
+}
+
+/// Size of the files of a dataset that are mapped into memory: tokens and packed pixels.
+fn mapped_bytes(dir: &Path) -> u64 {
+    let mapped = |path: &Path| {
+        path.extension()
+            .is_some_and(|end| end == "tokens" || end == "pixels")
+    };
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = entries
+        .filter(|entry| mapped(&entry.path()))
+        .filter_map(|entry| Some(entry.metadata().ok()?.len()));
+    sizes.sum()
 }
 
 /// Says what would fit where the plan does not.
@@ -146,6 +163,12 @@ fn print(output: &Output) {
             human_bytes(mode.peak_bytes),
             human_bytes(mode.base_bytes)
         );
+        if output.mapped_bytes > 0 {
+            outln!(
+                "besides, up to {} of the data in the system's cache of files, which it takes back when it needs the room",
+                human_bytes(output.mapped_bytes)
+            );
+        }
         say_if_too_large(output, mode.peak_bytes);
     }
 }

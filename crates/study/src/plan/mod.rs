@@ -436,8 +436,8 @@ impl Planner<'_> {
         Some(best.0)
     }
 
-    /// Adds ends that were run with several factors. The best at the size number `at` counts, for all sizes; what is
-    /// larger waits until it is known, so that no long run is made with a factor that is not used.
+    /// Adds ends that are run with several factors at the size number `at`. The best there counts for all sizes; the others
+    /// wait until it is known, so that none is run with a factor that is not used.
     fn checked(
         &mut self,
         arm: &Arm,
@@ -456,7 +456,7 @@ impl Planner<'_> {
                     seed,
                     scale,
                     counts: true,
-                    settled: !is_checked || seed == 1 && number <= at,
+                    settled: !is_checked || seed == 1 && number == at,
                     node,
                 });
             }
@@ -486,7 +486,7 @@ impl Planner<'_> {
             end.settled |= best == Some(end.scale);
         }
         if best.is_some() {
-            // A long end with another factor is not needed any more.
+            // The other sizes with another factor are not needed any more.
             self.plan
                 .endpoints
                 .retain(|end| end.settled || end.arm != arm.name);
