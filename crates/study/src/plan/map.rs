@@ -37,22 +37,11 @@ impl Planner<'_> {
         let trunk = self.trunk(Begin::Scratch(root, seed), &name, rate, &cuts)?;
         for &base in &map.bases {
             let node = self.decay(trunk[&begin_of_decay(base)], &name, rate, base)?;
-            self.place(
-                arm,
-                seed,
-                Place {
-                    base,
-                    growth: None,
-                    node,
-                },
-            );
-        }
-        for &factor in &map.factors {
-            for &base in &map.bases {
+            let growth = None;
+            self.place(arm, seed, Place { base, growth, node });
+            for &factor in &map.factors {
                 let name = format!("s{seed}/{}-{base}-x{factor}", arm.name);
-                let mut cuts: Vec<u64> = map
-                    .after
-                    .iter()
+                let mut cuts: Vec<u64> = (map.after.iter())
                     .map(|&after| base + begin_of_decay(after))
                     .collect();
                 cuts.sort_unstable();
