@@ -35,10 +35,11 @@ impl Planner<'_> {
             .collect();
         let name = format!("s{seed}/{}-base", arm.name);
         let trunk = self.trunk(Begin::Scratch(root, seed), &name, rate, &cuts)?;
+        let mut places = Vec::new();
         for &base in &map.bases {
             let node = self.decay(trunk[&begin_of_decay(base)], &name, rate, base)?;
             let growth = None;
-            self.place(arm, seed, Place { base, growth, node });
+            places.push(Place { base, growth, node });
             for &factor in &map.factors {
                 let name = format!("s{seed}/{}-{base}-x{factor}", arm.name);
                 let mut cuts: Vec<u64> = (map.after.iter())
@@ -62,9 +63,15 @@ impl Planner<'_> {
                     let from = nodes[&(base + begin_of_decay(after))];
                     let node = self.decay(from, &name, rate, base + after)?;
                     let growth = Some((factor, after));
-                    self.place(arm, seed, Place { base, growth, node });
+                    places.push(Place { base, growth, node });
                 }
             }
+        }
+        // The cheapest first: a part of the map shows the part where growth is early.
+        let flops = |place: &Place| self.plan.graph.node(place.node).flops;
+        places.sort_by(|a, b| flops(a).total_cmp(&flops(b)));
+        for place in places {
+            self.place(arm, seed, place);
         }
         Ok(())
     }
