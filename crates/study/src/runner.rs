@@ -1,5 +1,7 @@
 //! Runs the parts of the plan without a result, one after the other. Several processes may do so in one folder: each takes
 //! parts that no other one is at.
+//!
+//! It is long because a part goes through one life here: chosen, claimed, resumed, trained, measured, noted, tidied away.
 
 use crate::corpus::Corpus;
 use crate::graph::{Graph, Node, OnText};
