@@ -64,18 +64,20 @@ pub struct Analysis {
     pub audit: Option<(f64, f64)>,
 }
 
-/// Number of the arm from scratch whose size is nearest to `params`, by its results.
-fn same_size(rows: &[Row], params: u64) -> Option<String> {
-    let is_scratch = |row: &&Row| {
+/// The plain Transformer from scratch whose size is nearest to `params`, among arms with their numbers of parameters.
+pub(crate) fn nearest_in_size<'a>(
+    arms: impl Iterator<Item = (&'a str, u64)>,
+    params: u64,
+) -> Option<&'a str> {
+    let is_scratch = |name: &str| {
         ARMS.iter()
-            .any(|arm| arm.name == row.arm && matches!(arm.kind, Kind::Scratch(_)))
+            .any(|arm| arm.name == name && matches!(arm.kind, Kind::Scratch(_)))
     };
-    let distance = |row: &&Row| (row.params as f64 / params as f64).ln().abs();
-    let nearest = rows
-        .iter()
-        .filter(is_scratch)
-        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    Some(nearest?.arm.clone())
+    let distance = |own: u64| (own as f64 / params as f64).ln().abs();
+    let nearest = arms
+        .filter(|(arm, _)| is_scratch(arm))
+        .min_by(|a, b| distance(a.1).total_cmp(&distance(b.1)));
+    Some(nearest?.0)
 }
 
 /// Whether an arm grows a TokenFormer, or a plain Transformer; `None` for arms that do not grow.
@@ -160,8 +162,9 @@ impl Analysis {
         let Some(grown) = self.row(GROWN, size) else {
             return Table::new(rows);
         };
-        if let Some(same) = same_size(&self.rows, grown.params) {
-            let curve = |seed| Curve::new(&ends.points(&same, seed));
+        let sizes = self.rows.iter().map(|row| (&*row.arm, row.params));
+        if let Some(same) = nearest_in_size(sizes, grown.params) {
+            let curve = |seed| Curve::new(&ends.points(same, seed));
             rows.push((
                 "scratch, same size and cost".into(),
                 by_seed(&|seed| curve(seed)?.at(grown.flops)),
@@ -207,14 +210,21 @@ impl Analysis {
         if let (Some(t), Some(g)) = (best(Family::Tokenformer), best(Family::Gpt)) {
             wanted.push(("C6", t, g));
         }
-        for rival in ["t-zero", "t-near", "t-rel"] {
-            wanted.push(("C7", GROWN.into(), rival.into()));
-        }
         let found = wanted.into_iter().filter_map(|(claim, arm, reference)| {
             let name = format!("{claim}: {arm} against {reference}");
             table.contrast(name, &arm, &reference)
         });
         let mut found: Vec<Contrast> = found.collect();
+        // Other recipes may end at an earlier size: they are compared at the last one of both.
+        let own = ends.sizes(GROWN);
+        for rival in ["t-zero", "t-near", "t-rel"] {
+            let sizes = ends.sizes(rival);
+            let Some(size) = own.iter().rev().find(|size| sizes.contains(size)) else {
+                continue;
+            };
+            let name = format!("C7: {GROWN} against {rival}, {size}");
+            found.extend(self.table(ends, size).contrast(name, GROWN, rival));
+        }
         holm(&mut found);
         let named = found
             .into_iter()

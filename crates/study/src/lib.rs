@@ -8,6 +8,7 @@
 pub mod analysis;
 pub mod arms;
 pub mod cluster;
+pub mod context_cost;
 pub mod corpus;
 pub mod graph;
 pub mod plan;

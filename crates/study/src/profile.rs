@@ -24,6 +24,8 @@ pub struct Profile {
     pub base_steps: u64,
     /// The growths, one after the other.
     pub stages: Vec<Stage>,
+    /// Growths of the arms that the first claims do not need: the last ones cost most.
+    pub rival_stages: usize,
     /// Plain Transformers from scratch, the base's width first.
     pub scratch: Vec<Scratch>,
     /// Single growths at many moments, for the map of where growth pays.
@@ -34,7 +36,7 @@ pub struct Profile {
     pub warmup_steps: u64,
     /// The search for the learning rate.
     pub tuning: Tuning,
-    /// Factors of the learning rate with which an arm's largest stage is checked, 1 among them.
+    /// Factors of the learning rate with which every stage of an arm is checked, 1 among them.
     pub checks: Vec<f64>,
     /// Updates between two evaluations along the way, and the held-out tokens of each.
     pub eval: (u64, usize),
@@ -158,6 +160,7 @@ fn smoke() -> Profile {
         vocab: None,
         base_steps: 400,
         stages: vec![stage(4, 60, 30), stage(16, 40, 15)],
+        rival_stages: 2,
         scratch: scratch([
             (32, &[100, 200, 400, 800]),
             (64, &[50, 100, 200]),
@@ -189,6 +192,7 @@ fn laptop() -> Profile {
         vocab: Some(1024),
         base_steps: 4000,
         stages: vec![stage(4, 800, 400), stage(16, 800, 300)],
+        rival_stages: 1,
         scratch: scratch([
             (64, &[1000, 2000, 4000, 8000]),
             (128, &[600, 1200, 2500, 5000]),
@@ -220,6 +224,7 @@ fn gpu() -> Profile {
         vocab: Some(4096),
         base_steps: 4600,
         stages: vec![stage(4, 920, 460), stage(16, 920, 345)],
+        rival_stages: 2,
         scratch: scratch([
             (256, &[1150, 2300, 4600, 9200]),
             (512, &[700, 1400, 2900, 5800]),

@@ -3,6 +3,7 @@
 //!
 //! It is long because a part goes through one life here: chosen, claimed, resumed, trained, measured, noted, tidied away.
 
+use crate::context_cost::context_costs;
 use crate::corpus::Corpus;
 use crate::graph::{Graph, Node, OnText};
 use crate::plan::{Plan, Settings};
@@ -141,7 +142,8 @@ impl Runner {
         self.results.refresh()?;
         let plan = self.plan()?;
         let notes = self.corpus.notes();
-        crate::report::write(out, &self.settings, &plan, &self.results, &notes)
+        let costs = context_costs(&plan, &self.device)?;
+        crate::report::write(out, &self.settings, &plan, &self.results, &costs, &notes)
     }
 
     /// Seconds that a node takes.

@@ -90,3 +90,49 @@ fn the_end_that_is_compared_is_the_one_of_nearest_cost() {
         "{labels:?}"
     );
 }
+
+#[test]
+fn every_stage_tries_the_factors_and_the_next_one_continues_at_the_rate_of_the_base() {
+    let labels = order("t-seg", 2, "@0.71");
+    let grown: BTreeSet<&str> = (labels.iter().map(String::as_str))
+        .filter(|label| label.contains("t-seg"))
+        .collect();
+    let mut expected = BTreeSet::new();
+    for factor in ["", "@0.71", "@1.41"] {
+        for end in [
+            "x4FACTOR/4400",
+            "x4FACTOR/4800-decayed",
+            "x16FACTOR/5300",
+            "x16FACTOR/5600-decayed",
+        ] {
+            expected.insert(format!("s1/t-seg-{}", end.replace("FACTOR", factor)));
+        }
+    }
+    expected.insert("s1/t-seg-x4/4800".into());
+    // The second seed decays with the best factor alone.
+    for end in [
+        "x4/4400",
+        "x4/4800",
+        "x4@0.71/4400",
+        "x4@0.71/4800-decayed",
+        "x16@0.71/5300",
+        "x16@0.71/5600-decayed",
+    ] {
+        expected.insert(format!("s2/t-seg-{end}"));
+    }
+    assert_eq!(grown, expected.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn rivals_end_after_the_first_growth() {
+    for arm in ["t-zero", "t-rel", "g-stack"] {
+        let labels = order(arm, 1, "");
+        let ends = |size: &str| {
+            labels
+                .iter()
+                .filter(|l| l.contains(&format!("{arm}-{size}")))
+                .count()
+        };
+        assert!(ends("x4") > 2 && ends("x16") == 0, "{labels:?}");
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokenformer_core::Device;
 use tokenformer_cpu::Cpu;
 use tokenformer_study::analysis::{Analysis, GROWN};
+use tokenformer_study::context_cost::context_costs;
 use tokenformer_study::shapes::Shapes;
 use tokenformer_study::verdicts::{Finding, verdicts};
 use tokenformer_study::{Plan, Profile, Results, Settings, arms, report};
@@ -42,9 +43,12 @@ fn settings(seeds: u64) -> Settings {
 
 /// Results of all runs, where the runs whose names contain `part` are better than the others by `better` nats.
 fn study(out: &Path, part: &str, better: f64) -> (Settings, Plan, Results) {
+    study_of(settings(3), out, part, better)
+}
+
+fn study_of(settings: Settings, out: &Path, part: &str, better: f64) -> (Settings, Plan, Results) {
     let device: Arc<dyn Device> = Cpu::new(Some(1));
     let mut shapes = Shapes::new(&device);
-    let settings = settings(3);
     let mut results = Results::open(&out.join("results"), None).unwrap();
     loop {
         let plan = Plan::new(&settings, &results, &mut shapes).unwrap();
@@ -90,11 +94,14 @@ fn a_better_grown_model_is_found_to_be_better() {
     // Differences within 0.5 % are none, so no plain Transformer is better.
     assert_eq!(finding(&analysis, "C9").0, Finding::Supported);
 
+    let device: Arc<dyn Device> = Cpu::new(Some(1));
+    let costs = context_costs(&plan, &device).unwrap();
     let page = report::write(
         scratch.path(),
         &settings,
         &plan,
         &results,
+        &costs,
         &["a <note>".into()],
     )
     .unwrap();
@@ -114,6 +121,50 @@ fn a_better_grown_model_is_found_to_be_better() {
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["verdicts"].as_array().unwrap().len(), 10);
     assert_eq!(json["version"], 1);
+    // Every schedule of a TokenFormer was predicted from the others.
+    let planned = json["planned"]["predictions"].as_array().unwrap();
+    assert!(planned.len() > 20, "{}", planned.len());
+    for figure in ["The cost of context", "Planned and measured", "not charged"] {
+        assert!(html.contains(figure), "{figure}");
+    }
+}
+
+#[test]
+fn a_grown_model_keeps_the_cost_of_attention_between_tokens() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, _) = study(scratch.path(), GROWN, 0.0);
+    let device: Arc<dyn Device> = Cpu::new(Some(1));
+    let costs = context_costs(&plan, &device).unwrap();
+    let [grown, plain] = costs.as_slice() else {
+        panic!("{costs:?}")
+    };
+    assert!(grown.grown && grown.model == "t-seg x16", "{grown:?}");
+    assert!(!plain.grown && plain.model == "g-scr-4", "{plain:?}");
+    assert!((grown.params as f64 / plain.params as f64 - 1.0).abs() < 0.2);
+    for (grown, plain) in grown.points.iter().zip(&plain.points) {
+        // It is four times as wide.
+        assert_eq!(plain.token_token, 4.0 * grown.token_token);
+        for point in [grown, plain] {
+            let formula = point.token_token + point.token_parameter;
+            assert!((point.counted / formula - 1.0).abs() < 0.01, "{point:?}");
+        }
+    }
+    assert_eq!(grown.points.len(), 6);
+}
+
+#[test]
+fn recipes_that_end_early_are_compared_where_they_end() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut settings = settings(3);
+    settings.profile.rival_stages = 1;
+    let (_, plan, results) = study_of(settings, scratch.path(), "t-seg-x4", 0.25);
+    let analysis = Analysis::new(&plan, &results);
+    assert!(analysis.row("t-zero", "x4").is_some() && analysis.row("t-zero", "x16").is_none());
+    let (c7, numbers) = finding(&analysis, "C7");
+    assert_eq!(c7, Finding::Supported, "{numbers}");
+    assert!(numbers.contains("t-zero, x4"), "{numbers}");
+    // The last size is not better, and the other claims are about that.
+    assert_ne!(finding(&analysis, "C4").0, Finding::Supported);
 }
 
 #[test]
@@ -146,7 +197,7 @@ fn a_second_text_that_plain_transformers_learn_and_keep_the_first_better_refutes
         names.iter().all(|name| !name.starts_with("n-")),
         "{names:?}"
     );
-    let page = report::write(scratch.path(), &settings, &plan, &results, &[]).unwrap();
+    let page = report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
     let html = std::fs::read_to_string(page).unwrap();
     assert!(html.contains("A second text") && html.contains("new text: grown TokenFormer"));
 }
@@ -173,7 +224,7 @@ fn the_map_shows_where_growth_pays() {
             false => assert!((saving - 1.0).abs() < 0.15 && cell.bound == "=", "{cell:?}"),
         }
     }
-    let page = report::write(scratch.path(), &settings, &plan, &results, &[]).unwrap();
+    let page = report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
     let html = std::fs::read_to_string(page).unwrap();
     assert!(html.contains("Where growth pays") && html.contains("Single growths, one seed"));
 }
@@ -190,5 +241,5 @@ fn nothing_at_hand_is_said_to_be_open() {
             .iter()
             .all(|v| v.finding == Finding::Open)
     );
-    report::write(scratch.path(), &settings, &plan, &results, &[]).unwrap();
+    report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
 }

@@ -160,7 +160,7 @@ impl Partial {
     }
 
     /// Finished questions that are known.
-    #[cfg(fuzzing)]
+    #[cfg(feature = "fuzzing")]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.done.len()

@@ -253,7 +253,7 @@ impl Source {
     }
 
     /// Every picture that is not in a file of its own, with its label.
-    #[cfg(fuzzing)]
+    #[cfg(feature = "fuzzing")]
     pub fn each_picture(&self, mut see: impl FnMut(u32, Result<Picture, Unreadable>)) {
         for item in self.parts.iter().flat_map(|part| &part.items) {
             let loaded = self.load(item, &DecodeOptions::default());

@@ -1,7 +1,7 @@
 //! Arms that begin with a base: grown, trained further, or with one block at first.
 
 use super::{Begin, Planner, index, scaled_name};
-use crate::arms::{self, Arm, Ladder, Rung};
+use crate::arms::{self, Arm, Group, Ladder, Rung};
 use crate::graph::{OnText, Rate, Root, Stretch};
 use crate::tuning::{for_length, significant};
 use std::sync::Arc;
@@ -77,51 +77,53 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The base of a family grown stage by stage, each with an end that has decayed.
+    /// The base of a family grown stage by stage, each with an end that has decayed. The next stage continues at the rate of
+    /// the base, whichever was best for the end of this one.
     pub(super) fn grown(&mut self, arm: &Arm, ladder: Ladder, seed: u64) -> Result<()> {
         let profile = &self.settings.profile;
-        let stages = &profile.stages[..profile.stages.len().min(ladder.stages)];
+        let most = match arm.group {
+            Group::Main => ladder.stages,
+            _ => ladder.stages.min(profile.rival_stages),
+        };
+        let stages = &profile.stages[..profile.stages.len().min(most)];
         let (mut trunk, _) = self.decayed_base(ladder.family, seed, profile.base_steps)?;
         let rate = self.rates[index(ladder.family)];
         for (number, stage) in stages.iter().enumerate() {
             let event = arms::event(profile, number, ladder.growth);
             let size = format!("x{}", stage.factor);
             let name = format!("s{seed}/{}-{size}", arm.name);
-            let is_last = number + 1 == stages.len();
-            let (mut ends, mut next) = (Vec::new(), trunk);
-            for scale in self.scales(is_last, arm, &size, seed) {
-                let rate = significant(rate * scale, 4);
-                let stretch = Grows {
+            let grow = |planner: &mut Self, scale: f64| {
+                let of = Grows {
                     name: &scaled_name(&name, scale),
-                    rate,
+                    rate: significant(rate * scale, 4),
                     steps: stage.steps,
                     decay: stage.decay,
                 };
-                let (end, on) = match ladder.rewarmed {
-                    true => {
-                        let end = self.rewarmed(trunk, event.clone(), &stretch)?;
-                        (end, end)
-                    }
-                    false => self.grow(trunk, event.clone(), &stretch, !is_last)?,
-                };
-                ends.push((scale, end));
-                next = on;
+                match ladder.rewarmed {
+                    true => planner.rewarmed(trunk, event.clone(), &of),
+                    false => planner.grow(trunk, event.clone(), &of),
+                }
+            };
+            let mut ends = Vec::new();
+            for scale in self.scales(true, arm, &size, seed) {
+                ends.push((scale, grow(self, scale)?));
             }
             self.checked(arm, &[size], 0, seed, &[ends]);
-            trunk = next;
+            if number + 1 < stages.len() {
+                let end = grow(self, 1.0)?;
+                let node = self.plan.graph.node(end);
+                let to_step = node.to_step;
+                trunk = match node.parent.filter(|_| !ladder.rewarmed) {
+                    Some(flat) => self.trunk(Begin::Node(flat), &name, rate, &[to_step])?[&to_step],
+                    None => end,
+                };
+            }
         }
         Ok(())
     }
 
-    /// A growth of `parent`, a part at constant rate, and a branch that decays; returns the end of the branch and the
-    /// end of the constant part, which continues to the same update if `goes_on`.
-    fn grow(
-        &mut self,
-        parent: usize,
-        event: GrowEvent,
-        of: &Grows<'_>,
-        goes_on: bool,
-    ) -> Result<(usize, usize)> {
+    /// A growth of `parent`, a part at constant rate, and a branch of it that decays; returns the end of the branch.
+    fn grow(&mut self, parent: usize, event: GrowEvent, of: &Grows<'_>) -> Result<usize> {
         let end = self.plan.graph.node(parent).to_step + of.steps;
         let branch = end - of.decay;
         let stretch = Stretch {
@@ -132,12 +134,7 @@ impl Planner<'_> {
             text: OnText::First,
         };
         let grown = self.plan.graph.child(self.shapes, parent, stretch)?;
-        let decayed = self.decay(grown, of.name, of.rate, end)?;
-        let flat = match goes_on {
-            true => self.trunk(Begin::Node(grown), of.name, of.rate, &[end])?[&end],
-            false => grown,
-        };
-        Ok((decayed, flat))
+        self.decay(grown, of.name, of.rate, end)
     }
 
     /// A growth of `parent` with a separate warm-up and cosine decay.
@@ -211,7 +208,7 @@ impl Planner<'_> {
                 steps: after,
                 decay: after / 2,
             };
-            ends.push((scale, self.grow(trunk, event.clone(), &of, false)?.0));
+            ends.push((scale, self.grow(trunk, event.clone(), &of)?));
         }
         self.checked(arm, &[size], 0, seed, &[ends]);
         Ok(())

@@ -1,7 +1,7 @@
 //! Plans the runs of the study from a profile and the results so far.
 //!
 //! The plan is rebuilt after every run: the learning rate of all arms is known only after the search at the bases, and
-//! the rate of an arm's last stage only after its first seed has tried three.
+//! the rate of an arm's stage only after its first seed has tried three.
 
 mod ladders;
 mod map;
@@ -489,7 +489,7 @@ impl Planner<'_> {
             // The other sizes with another factor are not needed any more.
             self.plan
                 .endpoints
-                .retain(|end| end.settled || end.arm != arm.name);
+                .retain(|end| end.settled || end.arm != arm.name || !sizes.contains(&end.size));
         }
     }
 

@@ -100,7 +100,15 @@ impl Evidence {
         let text = tokenformer_store::read_small(path, MAX_BYTES)?;
         let file: StudyFile =
             serde_json::from_slice(&text).map_err(|e| damaged(path, e.to_string()))?;
-        for end in file.ends.iter().filter(|end| end.tokenformer) {
+        self.add_ends(path, &file.ends)
+    }
+
+    /// Adds the TokenFormers among the ends of a study that is at `path`.
+    ///
+    /// # Errors
+    /// If an end has a number that cannot be.
+    pub(crate) fn add_ends(&mut self, path: &Path, ends: &[StudyEnd]) -> Result<()> {
+        for end in ends.iter().filter(|end| end.tokenformer) {
             let stages: Vec<Stage> = (end.stages.iter())
                 .map(|&[size, tokens]| Stage { size, tokens })
                 .collect();

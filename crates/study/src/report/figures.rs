@@ -2,7 +2,9 @@
 
 use crate::analysis::{Analysis, Cell, Ends, GROWN, Row, STAY, Shifted};
 use crate::arms::{ARMS, Kind};
+use crate::context_cost::{ContextCost, Point};
 use crate::plan::Plan;
+use crate::planner::{Coverage, Estimate};
 use crate::stats::mean;
 use std::collections::BTreeMap;
 use tokenformer_report::figure::{Dot, Figure, Forest, Interval, Mark};
@@ -43,6 +45,18 @@ pub(super) fn five_seconds(analysis: &Analysis) -> Figure {
     figure.x_label =
         "floating-point operations from the first token of the base, logarithmic".into();
     let rows: Vec<&Row> = ended(analysis).filter(|row| row.arm == GROWN).collect();
+    if let Some(base) = analysis.row("base", "x1") {
+        let sunk = rows.iter().map(|row| {
+            let cost = row.flops - base.flops;
+            (cost, mean(&row.bits_per_byte))
+        });
+        figure.marks.push(Mark::Line {
+            label: "the same, the base not charged".into(),
+            hue: Some(0),
+            dashed: true,
+            points: sunk.filter(|(cost, _)| *cost > 0.0).collect(),
+        });
+    }
     let name = rows
         .last()
         .map(|row| format!("{GROWN} {}, same loss", row.size));
@@ -236,6 +250,93 @@ pub(super) fn map(analysis: &Analysis) -> Figure {
         x_label: "tokens before the growth, logarithmic".into(),
         log_x: true,
         height: 360.0,
+        marks,
+    }
+}
+
+/// Losses that the planner predicts from all other trainings, over the measured ones.
+pub(super) fn planned(coverage: &Coverage) -> Figure {
+    let measured = coverage.predictions.iter().map(|(_, loss, _)| *loss);
+    let ends = [
+        measured.clone().fold(f64::INFINITY, f64::min),
+        measured.fold(0.0, f64::max),
+    ];
+    let dot = |(name, loss, interval): &(String, f64, Estimate)| Dot {
+        at: (*loss, interval.middle),
+        interval: Some([interval.low, interval.high]),
+        title: name.clone(),
+    };
+    Figure {
+        name: "planned".into(),
+        title: format!(
+            "What the planner says of trainings it has not seen: {:.0} % of {} intervals of 80 % hold the loss",
+            100.0 * coverage.share(),
+            coverage.predictions.len()
+        ),
+        y_label: "planned held-out loss in nats per token, from the other trainings, and its 80 % interval".into(),
+        x_label: "measured".into(),
+        log_x: false,
+        height: 420.0,
+        marks: vec![
+            Mark::Line {
+                label: "planned as measured".into(),
+                hue: None,
+                dashed: true,
+                points: ends.map(|loss| (loss, loss)).into(),
+            },
+            Mark::Dots {
+                label: String::new(),
+                hue: Some(0),
+                hollow: false,
+                points: coverage.predictions.iter().map(dot).collect(),
+            },
+        ],
+    }
+}
+
+/// What a token costs over the length of the context: all of it, and attention between tokens alone.
+pub(super) fn context(costs: &[ContextCost]) -> Figure {
+    let mut marks = Vec::new();
+    for cost in costs {
+        let hue = Some(if cost.grown { 0 } else { 2 });
+        let name = format!("{}, {} parameters", cost.model, human_count(cost.params));
+        let line = |label: String, dashed: bool, of: &dyn Fn(&Point) -> f64| Mark::Line {
+            label,
+            hue,
+            dashed,
+            points: (cost.points.iter())
+                .map(|point| (point.context as f64, of(point)))
+                .collect(),
+        };
+        marks.push(line(
+            format!("{name}: tokens with tokens"),
+            true,
+            &|point| point.token_token,
+        ));
+        marks.push(line(name, false, &|point| {
+            point.token_token + point.token_parameter
+        }));
+        let counted = cost.points.iter().map(|point| Dot {
+            at: (point.context as f64, point.counted),
+            interval: None,
+            title: format!("{}, {} tokens, counted", cost.model, point.context),
+        });
+        marks.push(Mark::Dots {
+            label: String::new(),
+            hue,
+            hollow: true,
+            points: counted.collect(),
+        });
+    }
+    Figure {
+        name: "context".into(),
+        title: "What a token costs to train on, over the length of the context".into(),
+        y_label:
+            "floating-point operations of a token: lines by the formula, dots counted one by one"
+                .into(),
+        x_label: "tokens of context, logarithmic".into(),
+        log_x: true,
+        height: 400.0,
         marks,
     }
 }

@@ -4,8 +4,9 @@ mod figures;
 mod tables;
 
 use crate::analysis::{Analysis, Ends};
+use crate::context_cost::ContextCost;
 use crate::plan::{Endpoint, Plan, Settings};
-use crate::planner::StudyEnd;
+use crate::planner::{Coverage, Evidence, StudyEnd, coverage};
 use crate::result::Results;
 use crate::verdicts::{Verdict, verdicts};
 use serde::Serialize;
@@ -27,6 +28,8 @@ struct Document<'a> {
     notes: &'a [String],
     verdicts: &'a [Verdict],
     ends: &'a [StudyEnd],
+    context_costs: &'a [ContextCost],
+    planned: &'a Coverage,
     #[serde(flatten)]
     analysis: &'a Analysis,
 }
@@ -40,10 +43,15 @@ pub fn write(
     settings: &Settings,
     plan: &Plan,
     results: &Results,
+    costs: &[ContextCost],
     notes: &[String],
 ) -> Result<PathBuf> {
     let analysis = Analysis::new(plan, results);
     let verdicts = verdicts(&analysis);
+    let ends = ends(plan, results);
+    let mut evidence = Evidence::default();
+    evidence.add_ends(&out.join(JSON), &ends)?;
+    let planned = coverage(&evidence.observations);
     let document = Document {
         version: 1,
         profile: settings.profile.name,
@@ -51,7 +59,9 @@ pub fn write(
         seeds: settings.seeds,
         notes,
         verdicts: &verdicts,
-        ends: &ends(plan, results),
+        ends: &ends,
+        context_costs: costs,
+        planned: &planned,
         analysis: &analysis,
     };
     let json = serde_json::to_vec_pretty(&document).map_err(|e| Error::Damaged {
@@ -60,7 +70,7 @@ pub fn write(
         help: "a result holds a number that JSON has not".into(),
     })?;
     tokenformer_store::write_atomic(&out.join(JSON), &json)?;
-    let page = page(settings, plan, results, notes, &analysis, &verdicts);
+    let page = page(settings, plan, results, &document);
     tokenformer_store::write_atomic(&out.join(HTML), page.as_bytes())?;
     Ok(out.join(HTML))
 }
@@ -102,15 +112,8 @@ fn ends(plan: &Plan, results: &Results) -> Vec<StudyEnd> {
     counting.filter_map(end).collect()
 }
 
-fn page(
-    settings: &Settings,
-    plan: &Plan,
-    results: &Results,
-    notes: &[String],
-    analysis: &Analysis,
-    verdicts: &[Verdict],
-) -> String {
-    let ends = Ends { plan, results };
+fn page(settings: &Settings, plan: &Plan, results: &Results, document: &Document<'_>) -> String {
+    let (analysis, ends) = (document.analysis, Ends { plan, results });
     let lead = "Is it worth while to grow a TokenFormer? All costs begin with the first token of the base; only models \
                 whose learning rate has decayed are compared.";
     let mut page = Page::new(
@@ -119,8 +122,8 @@ fn page(
         lead,
     );
     page.figure(&figures::five_seconds(analysis).draw());
-    page.notes(&remarks(settings, plan, notes, analysis));
-    tables::verdicts(&mut page, verdicts);
+    page.notes(&remarks(settings, plan, document.notes, analysis));
+    tables::verdicts(&mut page, document.verdicts);
     page.heading("All arms");
     for forest in figures::forests(analysis) {
         page.figure(&forest.draw());
@@ -136,6 +139,14 @@ fn page(
         page.heading("A second text");
         page.figure(&figures::shift(analysis).draw());
         tables::shift(&mut page, analysis);
+    }
+    if !document.planned.predictions.is_empty() {
+        page.heading("Planned and measured");
+        page.figure(&figures::planned(document.planned).draw());
+    }
+    if !document.context_costs.is_empty() {
+        page.heading("The cost of context");
+        page.figure(&figures::context(document.context_costs).draw());
     }
     page.heading("Around each growth");
     for zoom in figures::zooms(&ends) {
