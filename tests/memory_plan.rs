@@ -99,6 +99,55 @@ fn the_plan_is_what_the_run_takes() {
 }
 
 #[test]
+fn the_plan_of_a_training_on_pictures_is_what_it_takes() {
+    let lab = Lab::empty();
+    let data = lab.path("set");
+    let data = data.display().to_string();
+    let sizes = [
+        "--classes",
+        "3",
+        "--per-class",
+        "60",
+        "--test-per-class",
+        "2",
+    ];
+    let made = ["data", "make", "fractals", "--out", &data];
+    run(lab.command(&[&made[..], &sizes].concat()));
+    let recipe = |name: &str, more: &str| {
+        lab.file(
+            name,
+            format!(
+                "[data]\ndir = \"{data}\"\n[model]\npreset = \"vit-cifar\"\n[train]\nsteps = 2\nbatch = 32\n\
+                 [ema]\ndecay = 0.9\n{more}"
+            ),
+        )
+    };
+    let growth = "[[grow]]\nat_step = 1\nqkv = \"+96\"\nproj = \"+96\"\nffn = \"+384\"\n";
+    for (name, more) in [("plain.toml", ""), ("grown.toml", growth)] {
+        let recipe = recipe(name, more);
+        let planned = run(lab.command(&["inspect", "--plan", &recipe, "--json", "--threads", "2"]));
+        let planned = json(&planned);
+        for (number, mode) in [(0, "none"), (2, "blocks")] {
+            assert_eq!(planned["modes"][number]["recompute"], mode);
+            let planned = planned["modes"][number]["peak_bytes"]
+                .as_f64()
+                .expect("bytes");
+            let set = format!("train.recompute={mode}");
+            let out = format!("{name}-{mode}");
+            let measured = measured(&lab, &recipe, &out, &["--set", &set, "--threads", "2"]);
+            println!(
+                "{name} {mode}: planned {planned:.0}, measured {measured:.0}, {:.3}",
+                planned / measured
+            );
+            assert!(
+                (planned / measured - 1.0).abs() < 0.1,
+                "{name} {mode}: {planned}, {measured}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_plan_needs_no_data() {
     let lab = Lab::empty();
     let recipe = lab.file("recipe.toml", "[model]\npreset = \"150m\"\n");

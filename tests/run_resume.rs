@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{GROWTH, Lab, Ran, Random, Remains, fail, newest, run, succeed, text_of};
+use common::{
+    GROWTH, Lab, Ran, Random, Remains, evidence, fail, newest, planned, run, succeed, text_of,
+};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -171,6 +173,16 @@ fn kill_sites(trials: u64, seed: u64) -> u64 {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", GROWTHS);
     kill_and_resume(&lab, &recipe, trials, seed)
+}
+
+#[test]
+fn killed_runs_grow_when_they_would_have() {
+    let lab = Lab::new();
+    evidence(&lab, "evidence", true);
+    let recipe = planned(&lab, "recipe.toml", "evidence", "");
+    assert!(kill_and_resume(&lab, &recipe, 3, number("SEED", 42)) > 0);
+    let records = fs::read_to_string(lab.path("whole").join("metrics.jsonl")).expect("records");
+    assert_eq!(records.matches(r#""kind":"grow""#).count(), 2);
 }
 
 fn number(name: &str, default: u64) -> u64 {

@@ -16,6 +16,10 @@ use tokenformer_train::{Result, memory};
 
 /// Assumed memory of the program if the system does not report it.
 const PROGRAM_BYTES: u64 = 16 << 20;
+/// What a training takes beside its arrays and does not share with this plan, as it was measured: code, stacks, records.
+const RUN_BYTES: u64 = 5 << 20;
+/// The same of what prepares pictures beside it: threads, and pictures that they are at.
+const LOADER_BYTES: u64 = 5 << 20;
 
 #[derive(serde::Serialize)]
 struct Output {
@@ -40,11 +44,13 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
         Some((bytes, device)) => (device, Some(bytes)),
         None => (device_in(&args.compute, recipe.train.precision)?, None),
     };
+    let mut beside = RUN_BYTES;
     let (vocab, held_out) = match recipe.data.dir.as_str() {
         "" => (without_data(&recipe)?, 0),
         dir if is_image_dataset(Path::new(dir)) => {
             let set = ImageSet::open(Path::new(dir))?;
             let held_out = set.split(Split::Valid).map_or(0, Pictures::len);
+            beside += LOADER_BYTES;
             (set.summary().classes.len(), held_out)
         }
         dir => {
@@ -58,7 +64,7 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
         base_bytes: match gpu_bytes {
             // The program itself is not on the GPU.
             Some(_) => 0,
-            None => memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes),
+            None => memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes) + beside,
         },
     };
     let modes = (Recompute::ALL.into_iter())

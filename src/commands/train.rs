@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokenformer_core::device::{Collective, Single};
 use tokenformer_core::{Device, Precision};
 use tokenformer_store::Which;
+use tokenformer_study::planner::Online;
 use tokenformer_train::recipe::{Resolved, resolve};
 use tokenformer_train::{Branch, Outcome, Result, Resume, Silent, Trainer, files};
 
@@ -120,6 +121,14 @@ pub fn train(
     train_together(resolved, out, resume, device, &alone)
 }
 
+/// The trainer with the planner of its recipe, if there is one.
+fn planned(trainer: Trainer<'_>, planner: Option<Online>) -> Trainer<'_> {
+    match planner {
+        Some(planner) => trainer.planned_by(Box::new(planner)),
+        None => trainer,
+    }
+}
+
 /// As [`train`], with other ranks, of which rank 0 tells how it goes.
 fn train_together(
     resolved: &Resolved,
@@ -128,15 +137,17 @@ fn train_together(
     device: &Arc<dyn Device>,
     collective: &Arc<dyn Collective>,
 ) -> Result<Outcome> {
+    let planner = Online::of(&resolved.recipe)?;
     let task = tokenformer_train::task::open(&resolved.recipe)?;
     if collective.rank() > 0 {
         let (ranks, mut silent) = (Arc::clone(collective), Silent);
-        let trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut silent);
-        return trainer?.run(stop_flag());
+        let trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut silent)?;
+        return planned(trainer, planner).run(stop_flag());
     }
     let mut view = TrainingView::new(resolved.recipe.train.steps);
     let ranks = Arc::clone(collective);
-    let mut trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut view)?;
+    let trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut view)?;
+    let mut trainer = planned(trainer, planner);
     let outcome = trainer.run(stop_flag())?;
     let step = trainer.state().step;
     drop(trainer);

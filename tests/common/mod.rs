@@ -209,6 +209,53 @@ pub fn tiny(data: &str) -> String {
     recipe_of(data, SITES)
 }
 
+/// Makes the folder `name` with the results of a study: either size decides the loss, and little text is enough, or
+/// the other way round.
+pub fn evidence(lab: &Lab, name: &str, size_matters: bool) {
+    let mut ends = Vec::new();
+    let (a, b) = if size_matters {
+        (4.0, 0.01)
+    } else {
+        (0.001, 4.0)
+    };
+    for size in [1e4_f64, 3e4, 1e5, 3e5, 1e6] {
+        for tokens in [1e3_f64, 4e3, 1.6e4, 6.4e4] {
+            let loss = 1.0 + a * (size / 3e4).powf(-0.5) + b * (tokens / 4e3).powf(-0.5);
+            ends.push(serde_json::json!({
+                "arm": format!("{size}"), "size": format!("{tokens}"), "seed": 1, "tokenformer": true,
+                "stages": [[size, tokens]], "loss": loss,
+            }));
+        }
+    }
+    fs::create_dir(lab.path(name)).expect("a new folder");
+    let study = serde_json::json!({ "ends": ends }).to_string();
+    fs::write(lab.path(name).join("study.json"), study).expect("room for a file");
+}
+
+/// The tiny recipe at a constant rate, with two growths that come when they pay, `more` before them.
+pub fn planned(lab: &Lab, name: &str, evidence: &str, more: &str) -> String {
+    let data = lab.path("data");
+    let constant = "lr = 5e-3\nshape = \"constant\"";
+    let recipe = tiny(text_of(&data)).replace("lr = 5e-3", constant);
+    lab.file(
+        name,
+        format!(
+            r#"{recipe}{more}
+[planner]
+evidence = ["{evidence}"]
+
+[[planner.grow]]
+qkv = "+16"
+proj = "+16"
+ffn = "+48"
+
+[[planner.grow]]
+ffn = "+16"
+"#
+        ),
+    )
+}
+
 fn recipe_of(data: &str, model: &str) -> String {
     format!(
         r#"

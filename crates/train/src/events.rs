@@ -1,4 +1,4 @@
-//! Changes of the model between two updates; at present these are the growths of the recipe.
+//! Changes of the model between two updates; at present these are growths, at steps of the recipe or when they pay.
 
 use crate::error::Result;
 use crate::files::PastGrowth;
@@ -16,7 +16,11 @@ impl Trainer<'_> {
     /// Does what the recipe plans for this step and what has not happened so far. Breaks if `stop` was set during that
     /// time; the run then resumes from the checkpoint before.
     pub(crate) fn events(&mut self, stop: &AtomicBool) -> Result<ControlFlow<()>> {
-        let Some(event) = growth_due(&self.recipe, &self.state).cloned() else {
+        let due = match growth_due(&self.recipe, &self.state).cloned() {
+            None => self.growth_that_pays()?,
+            due => due,
+        };
+        let Some(event) = due else {
             return Ok(ControlFlow::Continue(()));
         };
         let more = adds(&self.model, &event)?;

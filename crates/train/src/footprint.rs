@@ -78,7 +78,14 @@ impl Footprint {
         let mut config = recipe.model.build(around.vocab)?;
         let mut training = TrainingSettings::default();
         let mut stages = Vec::new();
-        let mut growths = recipe.grow.iter();
+        // The moments of the growths of `[planner]` are not known; they may all come.
+        let planned = recipe.planner.grow.iter().map(|growth| GrowEvent {
+            at_step: recipe.train.steps,
+            growth: growth.clone(),
+            ..GrowEvent::default()
+        });
+        let growths: Vec<GrowEvent> = recipe.grow.iter().cloned().chain(planned).collect();
+        let mut growths = growths.iter();
         let mut from_step = 0;
         loop {
             let next = growths.next();

@@ -20,6 +20,34 @@ pub(crate) fn has_happened(event: &GrowEvent, state: &TrainState) -> bool {
         .any(|p| p.grows_as(event))
 }
 
+/// The recipe with the growths of `[planner]` that the run has done, each at the step at which it came.
+pub(crate) fn with_past(recipe: &Recipe, state: &TrainState) -> Recipe {
+    let mut recipe = recipe.clone();
+    let past = state.growths.iter().filter_map(|g| g.event.as_ref());
+    recipe
+        .grow
+        .extend(past.filter(|event| event.planned).cloned());
+    recipe.grow.sort_by_key(|event| event.at_step);
+    recipe
+}
+
+/// Number of the growths of `[planner]` that the run has done.
+pub(crate) fn planned_so_far(state: &TrainState) -> usize {
+    let past = state.growths.iter().filter_map(|g| g.event.as_ref());
+    past.filter(|event| event.planned).count()
+}
+
+/// The next growth of `[planner]`, as if it came now.
+pub(crate) fn planned_now(recipe: &Recipe, state: &TrainState) -> Option<GrowEvent> {
+    let growth = recipe.planner.grow.get(planned_so_far(state))?.clone();
+    Some(GrowEvent {
+        at_step: state.step,
+        growth,
+        planned: true,
+        ..GrowEvent::default()
+    })
+}
+
 /// Whether the zoom plot of a growth shows update `step`, so that its loss is recorded by itself.
 pub(crate) fn is_near_growth(recipe: &Recipe, step: u64) -> bool {
     let mut growths = recipe.grow.iter();
@@ -70,8 +98,9 @@ fn ensure_bytes(bytes: u64) -> Result<()> {
 /// Returns an error if the next growth of the run is impossible, before anything is trained.
 pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
     let is_next = |event: &&GrowEvent| event.at_step >= state.step && !has_happened(event, state);
-    match recipe.grow.iter().find(is_next) {
-        Some(event) => ensure_memory(model, recipe, event, adds(model, event)?),
+    let at_its_step = recipe.grow.iter().find(is_next).cloned();
+    match at_its_step.or_else(|| planned_now(recipe, state)) {
+        Some(event) => ensure_memory(model, recipe, &event, adds(model, &event)?),
         None => Ok(()),
     }
 }
@@ -96,6 +125,17 @@ pub(crate) fn check_past(
             expected,
             got,
         ));
+    }
+    let planned = past.iter().filter(|event| event.planned);
+    let asked = recipe.planner.grow.iter().map(Some);
+    for (event, asked) in planned.zip(asked.chain(std::iter::repeat(None))) {
+        if asked != Some(&event.growth) {
+            return Err(refused(
+                "the growths of [planner] that came have changed",
+                event.growth.summary(),
+                asked.map_or("none".into(), |growth| growth.summary()),
+            ));
+        }
     }
     let is_missed = |g: &&GrowEvent| {
         g.at_step < state.step && !has_happened(g, state) && !added_nothing(g, state)

@@ -112,6 +112,12 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// What is recorded so far, on the rank that writes it.
+    pub fn so_far(&mut self) -> Result<Vec<Record>> {
+        self.sync()?;
+        Ok(tokenformer_report::read(self.out.join(METRICS))?)
+    }
+
     /// Records a remark and passes it to the observer.
     pub fn note(&mut self, step: u64, text: String) -> Result<()> {
         self.observer.note(&text);

@@ -12,7 +12,8 @@ use crate::evaluate::Evaluation;
 use crate::files::{Best, Snapshot, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
-use crate::planned::is_near_growth;
+use crate::planned::{is_near_growth, with_past};
+use crate::planner::GrowthPlanner;
 use crate::ranks::{self, RankTimes, Reducer};
 use crate::recipe::{Recipe, Resolved};
 use crate::records::{Place, Records, Update};
@@ -50,6 +51,8 @@ pub struct Trainer<'a> {
     pub(crate) gradients: Gradients,
     pub(crate) state: TrainState,
     pub(crate) records: Records<'a>,
+    /// What finds the moments of the growths of `[planner]`.
+    pub(crate) planner: Option<Box<dyn GrowthPlanner + 'a>>,
     pub(crate) dir: RunDir,
     /// All ranks of the run.
     pub(crate) collective: Arc<dyn Collective>,
@@ -162,6 +165,7 @@ impl<'a> Trainer<'a> {
             [&*collective, &*work],
             &mut warn,
         )?;
+        let recipe = with_past(&recipe, &state);
         let gradients = Gradients::zeros(device, model.params())?;
         let program = format!("tokenformer {}", env!("CARGO_PKG_VERSION"));
         let mut environment = vec![
@@ -219,6 +223,7 @@ impl<'a> Trainer<'a> {
             sound_step: state.sound_step(),
             state,
             records,
+            planner: None,
             dir,
             collective,
             work,
@@ -297,6 +302,7 @@ impl<'a> Trainer<'a> {
     /// Does what is left of the run; breaks if `stop` was set meanwhile, with everything saved.
     fn train(&mut self, stop: &AtomicBool) -> Result<ControlFlow<()>> {
         const STOPPED: Result<ControlFlow<()>> = Ok(ControlFlow::Break(()));
+        self.check_planner()?;
         let is_fresh = self.state.step == 0 && self.state.stage == 0;
         if is_fresh && self.evaluate(stop)?.is_none() {
             return STOPPED;

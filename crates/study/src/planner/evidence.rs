@@ -128,7 +128,20 @@ impl Evidence {
 
     fn add_run(&mut self, dir: &Path, path: &Path) -> Result<()> {
         let records = tokenformer_report::read(path)?;
-        let run = Run::of(&records);
+        self.add_records(dir, path, &records)
+    }
+
+    /// Adds the run in `dir`, whose records at `path` are these.
+    ///
+    /// # Errors
+    /// If a record has a number that cannot be.
+    pub(super) fn add_records(
+        &mut self,
+        dir: &Path,
+        path: &Path,
+        records: &[Record],
+    ) -> Result<()> {
+        let run = Run::of(records);
         if let Some(rate) = run.flop_rate {
             self.flop_rate = Some(self.flop_rate.map_or(rate, |known| known.max(rate)));
         }
@@ -174,6 +187,11 @@ fn damaged(path: &Path, problem: String) -> Error {
         problem,
         help: "evidence is the folder of a training run, or of `reproduce growth`".into(),
     }
+}
+
+/// Sizes and tokens of the stages of the run with these records, after `tokens`; `None` before its second record of training.
+pub(super) fn stages_of(records: &[Record], tokens: f64) -> Option<Vec<Stage>> {
+    Run::of(records).stages(tokens)
 }
 
 /// What the records of a run say.

@@ -89,6 +89,7 @@ impl Sizes {
         let per_step = self.tokens_per_step(recipe);
         let steps = |tokens: f64| ((tokens / per_step).round() as u64).max(1);
         planned.grow.clear();
+        planned.planner.grow.clear();
         let (mut seen, mut done) = (0.0, 0);
         for (number, (size, tokens)) in schedule.legs.iter().enumerate() {
             let slots = self.slots(size.factor);

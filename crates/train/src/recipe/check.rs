@@ -2,6 +2,7 @@
 
 use super::{ImagesTable, MAX_NEW_LAYERS, MomentsOn, Recipe, TokensOn};
 use crate::error::{Error, Result};
+use crate::schedule::Shape;
 use tokenformer_core::optim::MomentFormat;
 
 /// Most threads that decode images.
@@ -30,6 +31,7 @@ impl Recipe {
         self.check_images()?;
         self.check_schedules()?;
         self.check_growths()?;
+        self.check_planner()?;
         self.sampling().validate().map_err(Error::Core)
     }
 
@@ -143,6 +145,38 @@ impl Recipe {
                 let got = format!("{schedule:?}");
                 return bad("schedule", expected, got, "see `config show`");
             }
+        }
+        Ok(())
+    }
+
+    fn check_planner(&self) -> Result<()> {
+        let planner = &self.planner;
+        if !(planner.confidence > 0.0 && planner.confidence < 1.0) {
+            let help = "0.8 is the default";
+            let expected = "a probability between 0 and 1";
+            return bad("planner.confidence", expected, planner.confidence, help);
+        }
+        if planner.grow.is_empty() {
+            return Ok(());
+        }
+        if !self.model.input.is_tokens() {
+            let help = "give the steps of the growths in [[grow]] tables";
+            return bad(
+                "planner.grow",
+                "a language model",
+                "a model of pictures",
+                help,
+            );
+        }
+        if self.schedule.shape == Shape::Cosine {
+            let expected = "\"wsd\" or \"constant\" beside [planner]";
+            let help = "a law of losses needs a rate that stays as it is until the end is near";
+            return bad("schedule.shape", expected, "\"cosine\"", help);
+        }
+        if self.eval.every == 0 || !self.eval.every.is_multiple_of(self.log.every) {
+            let expected = format!("a multiple of log.every = {}", self.log.every);
+            let help = "[planner] decides after each evaluation";
+            return bad("eval.every", &expected, self.eval.every, help);
         }
         Ok(())
     }

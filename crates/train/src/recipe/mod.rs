@@ -12,5 +12,6 @@ pub use model::{ModelTable, PositionKind};
 pub use resolve::{Resolved, resolve, resolve_table};
 pub use tables::{
     CheckpointTable, DataTable, EmaTable, EvalTable, GrowEvent, ImagesTable, LogTable,
-    MAX_NEW_LAYERS, MomentsOn, RanksTable, Recipe, Reduce, SampleTable, TokensOn, TrainTable,
+    MAX_NEW_LAYERS, MomentsOn, PlannerTable, RanksTable, Recipe, Reduce, SampleTable, TokensOn,
+    TrainTable,
 };

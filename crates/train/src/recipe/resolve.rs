@@ -1,8 +1,8 @@
 //! From defaults, preset, file and `--set` to one recipe, remembering where each value came from.
 
 use super::{
-    EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, MomentsOn, RanksTable, Recipe, Reduce,
-    TokensOn, TrainTable,
+    EmaTable, EvalTable, GrowEvent, ImagesTable, ModelTable, MomentsOn, PlannerTable, RanksTable,
+    Recipe, Reduce, TokensOn, TrainTable,
 };
 use crate::error::{Error, Result};
 use crate::schedule::{DecayShape, Schedule};
@@ -143,29 +143,36 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
     Ok(Resolved { recipe, origins })
 }
 
-/// Reads each key of the `[[grow]]` tables alone, since a table as a whole does not say which of its keys it failed at.
+/// Reads each key of the tables of growths alone, since a table as a whole does not say which of its keys it failed at.
 fn check_growths(
     merged: &Table,
     schema: &Table,
     origins: &BTreeMap<String, String>,
     name: &str,
 ) -> Result<()> {
-    let Some(Value::Array(growths)) = merged.get("grow") else {
-        return Ok(());
-    };
-    for (i, growth) in growths.iter().enumerate() {
-        for (key, value) in growth.as_table().into_iter().flatten() {
-            let alone = Table::from_iter([(key.clone(), value.clone())]);
-            if let Err(error) = GrowEvent::deserialize(Value::Table(alone)) {
-                let path = format!("grow[{i}].{key}");
-                let origin = origins.get("grow").map_or(name, |o| o);
-                return Err(Error::Recipe {
-                    place: format!("{origin}: {path}"),
-                    problem: "a value of the wrong kind".into(),
-                    expected: expectation(schema, &path),
-                    got: error.to_string().trim_end().replace('\n', " "),
-                    help: "`config show` prints every key with its value".into(),
-                });
+    let planned = merged
+        .get("planner")
+        .and_then(|planner| planner.get("grow"));
+    for (table, growths) in [("grow", merged.get("grow")), ("planner.grow", planned)] {
+        for (i, growth) in growths
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            for (key, value) in growth.as_table().into_iter().flatten() {
+                let alone = Table::from_iter([(key.clone(), value.clone())]);
+                if let Err(error) = GrowEvent::deserialize(Value::Table(alone)) {
+                    let path = format!("{table}[{i}].{key}");
+                    let origin = origins.get(table).map_or(name, |o| o);
+                    return Err(Error::Recipe {
+                        place: format!("{origin}: {path}"),
+                        problem: "a value of the wrong kind".into(),
+                        expected: expectation(schema, &path),
+                        got: error.to_string().trim_end().replace('\n', " "),
+                        help: "`config show` prints every key with its value".into(),
+                    });
+                }
             }
         }
     }
@@ -300,6 +307,11 @@ fn schema() -> Table {
             images: 1000,
             ..EvalTable::default()
         },
+        planner: PlannerTable {
+            evidence: vec!["runs/growth".into()],
+            grow: vec![grow.growth.clone()],
+            ..PlannerTable::default()
+        },
         grow: vec![grow],
         schedule,
         optimizer: AdamWConfig {
@@ -349,7 +361,7 @@ fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result
         let inner = format!("{path}{key}.");
         match (known, value) {
             // Keyed by the layers of the model, which is not known here.
-            (Value::Table(_), Value::Table(_)) if inner == "grow.sites." => {}
+            (Value::Table(_), Value::Table(_)) if inner.ends_with("grow.sites.") => {}
             // Its keys depend on its kind, which is checked when it is read.
             (Value::Table(_), Value::Table(_)) if inner == "images.augment.crop." => {}
             (Value::Table(known), Value::Table(value)) => check_keys(value, known, origin, &inner)?,

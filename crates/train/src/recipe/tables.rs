@@ -52,6 +52,9 @@ pub struct Recipe {
     /// Growth along the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grow: Vec<GrowEvent>,
+    /// Growths whose moments are found along the way.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub planner: PlannerTable,
 }
 
 impl Default for Recipe {
@@ -73,6 +76,7 @@ impl Default for Recipe {
             checkpoint: CheckpointTable::default(),
             log: LogTable::default(),
             grow: Vec::new(),
+            planner: PlannerTable::default(),
         }
     }
 }
@@ -343,6 +347,32 @@ pub struct GrowEvent {
     /// next growth.
     #[serde(skip_serializing_if = "is_default")]
     pub control: u64,
+    /// Whether it is the next growth of `[planner]`, which came at this step. No key of a recipe.
+    #[serde(skip_serializing_if = "is_default")]
+    pub planned: bool,
+}
+
+/// `[planner]`: growths that happen once they pay, by a law that is fitted to the losses of the run so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlannerTable {
+    /// Folders of runs and of growth studies, from whose losses the law is fitted too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+    /// Probability of paying from which on a growth happens.
+    pub confidence: f64,
+    /// The growths, one after the other.
+    pub grow: Vec<Growth>,
+}
+
+impl Default for PlannerTable {
+    fn default() -> Self {
+        Self {
+            evidence: Vec::new(),
+            confidence: 0.8,
+            grow: Vec::new(),
+        }
+    }
 }
 
 impl GrowEvent {
@@ -377,6 +407,14 @@ impl Recipe {
             .and_then(|g| g.schedule.as_ref())
             .unwrap_or(&self.schedule);
         schedule.at(step - start, end - start)
+    }
+
+    /// Whether the learning rate is constant around the update after `step`: warm-up is over, and decay has not begun.
+    pub(crate) fn is_flat_after(&self, step: u64) -> bool {
+        let (start, end) = self.stage_of(step + 1);
+        let own = (self.grow.iter().rev()).find(|g| g.at_step <= step && g.schedule.is_some());
+        let schedule = own.and_then(|g| g.schedule.as_ref());
+        (schedule.unwrap_or(&self.schedule)).is_flat(step - start, end - start)
     }
 
     /// The steps between which the schedule of update `step` runs: from after the first of them to the second.

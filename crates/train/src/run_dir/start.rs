@@ -112,7 +112,7 @@ fn load(
         check_files(from, task)?;
         state.change_data(others);
     }
-    check(from, &state, recipe, task)?;
+    check(from, &state, &planned::with_past(recipe, &state), task)?;
     let model = files::load_for_training(from, device, &state)?;
     if let Some((name, number)) = files::not_finite(&model)? {
         return Err(Error::Resume {
