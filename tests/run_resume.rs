@@ -64,16 +64,16 @@ enum Moment {
     After(u64),
     /// So many microseconds after a checkpoint is being written, the n-th time.
     Writing(u64, u64),
-    /// So many microseconds after the records of the step before the growth appear.
-    Growing(u64),
+    /// So many microseconds after the records of the step before the growth, the first number, appear.
+    Growing(u64, u64),
 }
 
 impl Moment {
-    fn draw(random: &mut Random, run_us: u64) -> Self {
+    fn draw(random: &mut Random, grows_at: u64, run_us: u64) -> Self {
         match random.below(3) {
             0 => Self::After(random.below(run_us)),
             1 => Self::Writing(random.below(8), random.below(4_000)),
-            _ => Self::Growing(random.below(40_000)),
+            _ => Self::Growing(grows_at, random.below(40_000)),
         }
     }
 
@@ -89,8 +89,9 @@ impl Moment {
                 }
                 micros
             }
-            Self::Growing(micros) => {
-                let before = |text: String| text.contains(r#""kind":"train","step":13,"#);
+            Self::Growing(step, micros) => {
+                let mark = format!(r#""kind":"train","step":{step},"#);
+                let before = |text: String| text.contains(&mark);
                 while !fs::read_to_string(out.join("metrics.jsonl")).is_ok_and(before) && !ended() {
                     std::thread::sleep(Duration::from_micros(200));
                 }
@@ -131,9 +132,9 @@ fn signal(child: &Child, name: &str) {
     assert!(status.expect("kill runs").success());
 }
 
-/// Kills runs at random moments, resumes each, and compares what it leaves; returns how many were alive
-/// when they were killed.
-fn kill_and_resume(lab: &Lab, recipe: &str, trials: u64, seed: u64) -> u64 {
+/// Kills runs of a recipe that grows at a step at random moments, resumes each, and compares what it leaves; returns how
+/// many were alive when they were killed.
+fn kill_and_resume(lab: &Lab, recipe: &str, grows_at: u64, trials: u64, seed: u64) -> u64 {
     let started = Instant::now();
     succeed(lab.train(recipe, "whole", &[]));
     let run_us = started.elapsed().as_micros() as u64;
@@ -146,7 +147,7 @@ fn kill_and_resume(lab: &Lab, recipe: &str, trials: u64, seed: u64) -> u64 {
         let out = format!("run-{trial}");
         let mut moments = Vec::new();
         for _ in 0..1 + random.below(3) {
-            let moment = Moment::draw(&mut random, run_us);
+            let moment = Moment::draw(&mut random, grows_at, run_us);
             moments.push(moment);
             let mut child = spawn(lab.train(recipe, &out, &[]));
             moment.wait(&mut child, &lab.path(&out));
@@ -172,15 +173,15 @@ fn kill_and_resume(lab: &Lab, recipe: &str, trials: u64, seed: u64) -> u64 {
 fn kill_sites(trials: u64, seed: u64) -> u64 {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", GROWTHS);
-    kill_and_resume(&lab, &recipe, trials, seed)
+    kill_and_resume(&lab, &recipe, 13, trials, seed)
 }
 
 #[test]
 fn killed_runs_grow_when_they_would_have() {
     let lab = Lab::new();
     evidence(&lab, "evidence", true);
-    let recipe = planned(&lab, "recipe.toml", "evidence", "");
-    assert!(kill_and_resume(&lab, &recipe, 3, number("SEED", 42)) > 0);
+    let recipe = planned(&lab, "recipe.toml", "evidence");
+    assert!(kill_and_resume(&lab, &recipe, 18, 3, number("SEED", 42)) > 0);
     let records = fs::read_to_string(lab.path("whole").join("metrics.jsonl")).expect("records");
     assert_eq!(records.matches(r#""kind":"grow""#).count(), 2);
 }
@@ -202,7 +203,7 @@ fn killed_runs_end_with_the_same_bytes() {
 fn killed_runs_of_a_plain_transformer_end_with_the_same_bytes() {
     let lab = Lab::new();
     let recipe = lab.plain_recipe("recipe.toml", PLAIN_GROWTHS);
-    assert!(kill_and_resume(&lab, &recipe, 3, number("SEED", 41)) > 0);
+    assert!(kill_and_resume(&lab, &recipe, 13, 3, number("SEED", 41)) > 0);
 }
 
 /// `TRIALS=100 SEED=1 cargo test --test run_resume -- --ignored --nocapture`

@@ -121,12 +121,13 @@ pub fn train(
     train_together(resolved, out, resume, device, &alone)
 }
 
-/// The trainer with the planner of its recipe, if there is one.
-fn planned(trainer: Trainer<'_>, planner: Option<Online>) -> Trainer<'_> {
-    match planner {
-        Some(planner) => trainer.planned_by(Box::new(planner)),
-        None => trainer,
+/// The trainer with the planner of its recipe, if growths are left to it.
+fn planned<'a>(trainer: Trainer<'a>, resolved: &Resolved, out: &Path) -> Result<Trainer<'a>> {
+    if !trainer.awaits_planner() {
+        return Ok(trainer);
     }
+    let planner = Online::of(&resolved.recipe, out)?;
+    Ok(trainer.planned_by(Box::new(planner)))
 }
 
 /// As [`train`], with other ranks, of which rank 0 tells how it goes.
@@ -137,17 +138,16 @@ fn train_together(
     device: &Arc<dyn Device>,
     collective: &Arc<dyn Collective>,
 ) -> Result<Outcome> {
-    let planner = Online::of(&resolved.recipe)?;
     let task = tokenformer_train::task::open(&resolved.recipe)?;
     if collective.rank() > 0 {
         let (ranks, mut silent) = (Arc::clone(collective), Silent);
-        let trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut silent)?;
-        return planned(trainer, planner).run(stop_flag());
+        let trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut silent);
+        return trainer?.run(stop_flag());
     }
     let mut view = TrainingView::new(resolved.recipe.train.steps);
     let ranks = Arc::clone(collective);
     let trainer = Trainer::together(task, resolved, out, resume, device, ranks, &mut view)?;
-    let mut trainer = planned(trainer, planner);
+    let mut trainer = planned(trainer, resolved, out)?;
     let outcome = trainer.run(stop_flag())?;
     let step = trainer.state().step;
     drop(trainer);

@@ -232,15 +232,15 @@ pub fn evidence(lab: &Lab, name: &str, size_matters: bool) {
     fs::write(lab.path(name).join("study.json"), study).expect("room for a file");
 }
 
-/// The tiny recipe at a constant rate, with two growths that come when they pay, `more` before them.
-pub fn planned(lab: &Lab, name: &str, evidence: &str, more: &str) -> String {
+/// The tiny recipe at a constant rate, with two growths that come when they pay.
+pub fn planned(lab: &Lab, name: &str, evidence: &str) -> String {
     let data = lab.path("data");
     let constant = "lr = 5e-3\nshape = \"constant\"";
     let recipe = tiny(text_of(&data)).replace("lr = 5e-3", constant);
     lab.file(
         name,
         format!(
-            r#"{recipe}{more}
+            r#"{recipe}
 [planner]
 evidence = ["{evidence}"]
 

@@ -190,8 +190,16 @@ impl Analysis {
     fn compare(&mut self, ends: &Ends<'_>, size: &str) {
         let table = self.table(ends, size);
         self.pooled = table.error();
+        // Where all rivals have an end, as far as they are planned.
+        let own = ends.sizes(GROWN);
+        let of_rivals = own.iter().rev().find(|size| ends.rivals_reach(size));
+        let among = match of_rivals {
+            Some(of_rivals) if of_rivals != size => Some((of_rivals, self.table(ends, of_rivals))),
+            _ => None,
+        };
+        let at_rivals = among.as_ref().map_or(&table, |(_, table)| table);
         let best = |family: Family| {
-            let rows = table
+            let rows = at_rivals
                 .rows()
                 .iter()
                 .filter(|row| grows(&row.0) == Some(family));
@@ -207,16 +215,19 @@ impl Analysis {
             ("C3", GROWN.into(), "scratch, same size and cost".into()),
             ("C4", GROWN.into(), "best scratch of the same cost".into()),
         ];
-        if let (Some(t), Some(g)) = (best(Family::Tokenformer), best(Family::Gpt)) {
-            wanted.push(("C6", t, g));
+        let best = best(Family::Tokenformer).zip(best(Family::Gpt));
+        if let (Some((t, g)), None) = (&best, &among) {
+            wanted.push(("C6", t.clone(), g.clone()));
         }
         let found = wanted.into_iter().filter_map(|(claim, arm, reference)| {
             let name = format!("{claim}: {arm} against {reference}");
             table.contrast(name, &arm, &reference)
         });
         let mut found: Vec<Contrast> = found.collect();
+        if let (Some((t, g)), Some((size, table))) = (&best, &among) {
+            found.extend(table.contrast(format!("C6: {t} against {g}, {size}"), t, g));
+        }
         // Other recipes may end at an earlier size: they are compared at the last one of both.
-        let own = ends.sizes(GROWN);
         for rival in ["t-zero", "t-near", "t-rel"] {
             let sizes = ends.sizes(rival);
             let Some(size) = own.iter().rev().find(|size| sizes.contains(size)) else {

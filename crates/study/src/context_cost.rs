@@ -82,7 +82,8 @@ fn point(config: &ModelConfig, context: usize, device: &Arc<dyn Device>) -> Resu
     };
     let token_parameter = config.train_flops_per_token(0);
     let token_token = config.train_flops_per_token(context) - token_parameter;
-    // What is counted does not depend on the numbers.
+    // What is counted does not depend on the numbers, so none are computed.
+    let device = &device.dry_run().map_err(tokenformer_core::Error::from)?;
     let mut zeros = |_: &_, shape: &[usize]| Ok(vec![0.0; shape.iter().product()]);
     let model = Model::build(device, &config, &mut zeros)?;
     let text = vec![0; context];

@@ -1,7 +1,12 @@
 //! The planner against laws that are known, because the observations are made from them.
 
 use tokenformer_core::init::normal;
-use tokenformer_study::planner::{Budget, Evidence, Law, Observation, Size, Stage, coverage, plan};
+use tokenformer_report::Record;
+use tokenformer_study::planner::{
+    Budget, Evidence, Law, Observation, Online, Size, Stage, coverage, plan,
+};
+use tokenformer_train::recipe::Recipe;
+use tokenformer_train::{GrowthPlanner, Moment};
 
 /// Relative error of a made-up loss.
 const ERROR: f64 = 0.003;
@@ -149,4 +154,87 @@ fn one_short_run_is_no_reason_to_grow() {
     let wide = advice.scratch.loss;
     assert!(wide.high / wide.low > 1.03, "{wide:?}");
     assert!(plan(&Evidence::default(), Budget::Tokens(1e6), &size).is_none());
+}
+
+/// Records of a run of one size, with losses of a law at a constant rate.
+fn records_of(law: &Law, sizes: &[(f64, f64)]) -> Vec<Record> {
+    let (mut records, mut flops, mut seen) = (Vec::new(), 0.0, 0.0);
+    let mut stages: Vec<Stage> = Vec::new();
+    for (number, &(size, tokens)) in sizes.iter().enumerate() {
+        stages.push(Stage { size, tokens: 0.0 });
+        for step in 1..=20_u64 {
+            let more = tokens / 20.0;
+            flops += 6.0 * size * more;
+            seen += more;
+            stages.last_mut().unwrap().tokens += more;
+            let step = 20 * number as u64 + step;
+            let loss = law.loss_after(&stages).unwrap() * (1.0 + law.undecayed);
+            let (tokens, stage) = (seen as u64, number);
+            let train = serde_json::json!({
+                "kind": "train", "step": step, "stage": stage, "tokens": tokens, "flops": flops, "lr": 1e-3, "loss": loss,
+                "grad_norm": 1.0, "params": 1, "step_ms": 1.0, "skipped": false,
+            });
+            let eval = serde_json::json!({
+                "kind": "eval", "step": step, "stage": stage, "tokens": tokens, "loss": loss, "params": 1, "eval_tokens": 1,
+            });
+            for record in [train, eval] {
+                records.push(serde_json::from_value(record).unwrap());
+            }
+        }
+    }
+    records
+}
+
+#[test]
+fn a_growth_on_the_way_comes_at_the_moment_of_the_law() {
+    let scratch = tempfile::tempdir().unwrap();
+    let law = truth(1.3);
+    let ends: Vec<serde_json::Value> = (grid(&law).observations.iter())
+        .filter(|o| o.decayed)
+        .map(|o| {
+            let stages: Vec<[f64; 2]> = o.stages.iter().map(|s| [s.size, s.tokens]).collect();
+            serde_json::json!({
+                "arm": o.name, "size": "", "seed": 1, "tokenformer": true, "stages": stages, "loss": o.loss,
+            })
+        })
+        .collect();
+    let study = serde_json::json!({ "ends": ends }).to_string();
+    std::fs::write(scratch.path().join("study.json"), study).unwrap();
+    let mut recipe = Recipe::default();
+    recipe.planner.evidence = vec![scratch.path().display().to_string()];
+    let mut planner = Online::of(&recipe, scratch.path()).unwrap();
+
+    let (size, larger) = (2e5, 8e5);
+    let moment = law
+        .tokens_before_growth(size, larger, larger / size)
+        .unwrap();
+    let share = |sizes: &[(f64, f64)], [now, after]: [f64; 2], planner: &mut Online| {
+        let records = records_of(&law, sizes);
+        let tokens: f64 = sizes.iter().map(|(_, tokens)| tokens).sum();
+        let moment = Moment {
+            records: &records,
+            tokens: tokens as u64,
+            flops_per_token: [6.0 * now, 6.0 * after],
+        };
+        planner.pays(&moment).unwrap().unwrap()
+    };
+    let first =
+        |tokens: f64, planner: &mut Online| share(&[(size, tokens)], [size, larger], planner);
+    let [early, late] = [0.4, 2.5].map(|part| first(part * moment, &mut planner));
+    assert!(early < 0.2 && late > 0.8, "{early} {late}");
+
+    // A model that has grown pays for its growth with every token, so the next one comes as if growth wasted nothing.
+    let largest = 4.0 * larger;
+    let wastes_nothing = Law { k: 1.0, ..law };
+    let moment = wastes_nothing
+        .tokens_before_growth(larger, largest, 4.0)
+        .unwrap();
+    let before = 1.5 * law.tokens_before_growth(size, larger, 4.0).unwrap();
+    let begins = law.tokens_for(larger, law.loss(size, before)).unwrap();
+    let second = |part: f64, planner: &mut Online| {
+        let sizes = [(size, before), (larger, law.k * (part * moment - begins))];
+        share(&sizes, [larger, largest], planner)
+    };
+    let [early, late] = [0.55, 1.8].map(|part| second(part, &mut planner));
+    assert!(early < 0.2 && late > 0.8, "{early} {late}");
 }

@@ -163,6 +163,10 @@ fn recipes_that_end_early_are_compared_where_they_end() {
     let (c7, numbers) = finding(&analysis, "C7");
     assert_eq!(c7, Finding::Supported, "{numbers}");
     assert!(numbers.contains("t-zero, x4"), "{numbers}");
+    // So are the best grown models of both families, with all rivals.
+    let (c6, numbers) = finding(&analysis, "C6");
+    assert_eq!(c6, Finding::Supported, "{numbers}");
+    assert!(numbers.contains("t-seg against g-ffn, x4"), "{numbers}");
     // The last size is not better, and the other claims are about that.
     assert_ne!(finding(&analysis, "C4").0, Finding::Supported);
 }

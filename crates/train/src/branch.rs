@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::files::TrainState;
+use crate::planned;
 use crate::recipe::Recipe;
 use crate::schedule::{DecayShape, Shape};
 
@@ -44,7 +45,8 @@ impl Branch {
         let mut branch = trunk.clone();
         branch
             .grow
-            .retain(|event| crate::planned::has_happened(event, state));
+            .retain(|event| planned::has_happened(event, state));
+        (branch.planner.grow).truncate(planned::planned_so_far(state));
         let (start, end) = trunk.stage_of(state.step + 1);
         let own = (branch.grow.iter_mut().rev()).find_map(|event| event.schedule.as_mut());
         let schedule = own.unwrap_or(&mut branch.schedule);

@@ -31,7 +31,7 @@ pub struct Footprint {
 /// Bytes of a stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StageFootprint {
-    /// Updates done before it.
+    /// Updates done before it; those of the whole run for a growth of `[planner]`, whose step is not known.
     pub from_step: u64,
     /// Parameters.
     pub params: u64,

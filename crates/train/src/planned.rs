@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::files::TrainState;
 use crate::memory;
 use crate::recipe::{GrowEvent, Recipe};
-use tokenformer_core::growth::{Amount, params_after};
+use tokenformer_core::growth::{Amount, Birth, Promise, params_after};
 use tokenformer_core::{Model, SiteKind};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
@@ -99,10 +99,24 @@ fn ensure_bytes(bytes: u64) -> Result<()> {
 pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
     let is_next = |event: &&GrowEvent| event.at_step >= state.step && !has_happened(event, state);
     let at_its_step = recipe.grow.iter().find(is_next).cloned();
-    match at_its_step.or_else(|| planned_now(recipe, state)) {
-        Some(event) => ensure_memory(model, recipe, &event, adds(model, &event)?),
-        None => Ok(()),
+    let Some(event) = at_its_step.or_else(|| planned_now(recipe, state)) else {
+        return Ok(());
+    };
+    let birth = Birth {
+        stage: state.stage + 1,
+        step: state.step,
+        seed: recipe.seed,
+    };
+    if event.planned && event.growth.map(model, birth)?.promise == Promise::Nothing {
+        return Err(Error::Recipe {
+            place: "planner.grow".into(),
+            problem: "this growth changes what the model computes".into(),
+            expected: "one that keeps it, as the law of [planner] assumes".into(),
+            got: event.growth.summary(),
+            help: "leave out its method, or give its step in a [[grow]] table".into(),
+        });
     }
+    ensure_memory(model, recipe, &event, adds(model, &event)?)
 }
 
 /// Returns an error if the recipe's growths before `state` are not those that happened.

@@ -1,7 +1,8 @@
 //! Growths of `[planner]`, which happen once they pay.
 //!
 //! After an evaluation in a part of the run where the learning rate is constant, a [`GrowthPlanner`] is asked whether the next
-//! growth pays now. What it is told is in the records and the state, so a run that was killed decides as it would have.
+//! growth pays now. What it is told is in the records, the state and the folder of the run, so a run that was killed decides as it
+//! would have.
 
 use crate::error::{Error, Result};
 use crate::planned::planned_now;
@@ -40,18 +41,43 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Returns an error if the recipe has growths whose moments nobody finds.
-    pub(crate) fn check_planner(&self) -> Result<()> {
-        match self.planner.is_some() || self.recipe.planner.grow.is_empty() {
-            true => Ok(()),
-            false => Err(Error::Recipe {
-                place: "planner.grow".into(),
-                problem: "nobody decides when these growths pay".into(),
-                expected: "a run of the verb `train`".into(),
-                got: "one without a planner".into(),
-                help: "give the steps of the growths in [[grow]] tables".into(),
-            }),
+    /// Whether growths of `[planner]` are left, for which this rank decides.
+    pub fn awaits_planner(&self) -> bool {
+        self.dir.writes() && planned_now(&self.recipe, &self.state).is_some()
+    }
+
+    /// Returns an error if growths are left whose moments nobody finds, or the law would not see how the run began.
+    pub(crate) fn check_planner(&mut self) -> Result<()> {
+        if !self.awaits_planner() {
+            return Ok(());
         }
+        let refused = |problem: &str, expected: &str, got: &str| {
+            Err(Error::Recipe {
+                place: "planner.grow".into(),
+                problem: problem.into(),
+                expected: expected.into(),
+                got: got.into(),
+                help: "give the steps of the growths in [[grow]] tables".into(),
+            })
+        };
+        if self.planner.is_none() {
+            let problem = "nobody decides when these growths pay";
+            return refused(
+                problem,
+                "a run of the verb `train`",
+                "one without a planner",
+            );
+        }
+        let is_first = |record: &Record| matches!(record, Record::Eval(eval) if eval.step == 0);
+        if self.state.step > 0 && !self.records.so_far()?.iter().any(is_first) {
+            let problem = "the records of the run's beginning are not here, and the law needs them";
+            return refused(
+                problem,
+                "a run in its own folder",
+                "one that goes on from another",
+            );
+        }
+        Ok(())
     }
 
     /// The next growth of `[planner]` if it pays now, which all ranks find together; it is part of the recipe from here on.
@@ -60,16 +86,20 @@ impl<'a> Trainer<'a> {
         let is_moment = step > 0
             && step.is_multiple_of(self.recipe.eval.every.max(1))
             && step < self.recipe.train.steps
-            && self.recipe.is_flat_after(step);
+            && (self.recipe.schedule).is_flat(step + 1, self.recipe.train.steps);
         let Some(event) = planned_now(&self.recipe, &self.state).filter(|_| is_moment) else {
             return Ok(None);
         };
         let pays = self.pays(&event)?;
-        if let Some(share) = pays {
-            let text = format!(
-                "step {step}: the next growth of [planner] pays now with a probability of {:.0} %",
-                100.0 * share
-            );
+        if self.planner.is_some() {
+            let what = format!("step {step}: the next growth of [planner]");
+            let text = match pays {
+                Some(share) => format!(
+                    "{what} pays now with a probability of {:.0} %",
+                    100.0 * share
+                ),
+                None => format!("{what} cannot be judged so far"),
+            };
             self.records.note(step, text)?;
         }
         let is_due = pays.is_some_and(|share| share >= self.recipe.planner.confidence);

@@ -173,6 +173,16 @@ impl Growth {
         own.copied().unwrap_or(of_kind)
     }
 
+    /// Whether it gives amounts to add, and some above 0, instead of amounts to reach.
+    pub fn only_adds(&self) -> bool {
+        let own = [self.query, self.key, self.value].into_iter().flatten();
+        let all = [self.qkv, self.proj, self.ffn, self.width].into_iter();
+        let amounts: Vec<Amount> = all.chain(own).chain(self.sites.values().copied()).collect();
+        let more = |amount: &Amount| matches!(amount, Amount::Add(more) if *more > 0);
+        let adds = |amount: &Amount| matches!(amount, Amount::Add(_));
+        amounts.iter().all(adds) && (self.layers > 0 || amounts.iter().any(more))
+    }
+
     fn warmup(&self) -> u64 {
         self.warmup.unwrap_or(DEFAULT_WARMUP)
     }

@@ -1,7 +1,7 @@
 //! The results of a plan by arm, size and seed.
 
 use super::STAY;
-use crate::arms::{ARMS, Kind};
+use crate::arms::{ARMS, Arm, Group, Kind};
 use crate::plan::{Endpoint, Plan};
 use crate::result::{NodeResult, Results};
 use crate::stats::Curve;
@@ -86,6 +86,19 @@ impl<'a> Ends<'a> {
             }
         }
         sizes
+    }
+
+    /// Whether every planned rival that grows on the ladder has an end of this size in the plan.
+    pub fn rivals_reach(&self, size: &str) -> bool {
+        let on_ladder =
+            |arm: &&Arm| arm.group == Group::Rival && matches!(arm.kind, Kind::Grown(_));
+        ARMS.iter().filter(on_ladder).all(|arm| {
+            let mut sizes = (self.plan.endpoints.iter())
+                .filter(|end| end.arm == arm.name)
+                .map(|end| end.size == size)
+                .peekable();
+            sizes.peek().is_none() || sizes.any(|is_it| is_it)
+        })
     }
 
     /// Cost and loss of the ends of an arm from scratch.

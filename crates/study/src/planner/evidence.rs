@@ -19,7 +19,7 @@ const DECAYED: f64 = 0.2;
 const FLAT: f64 = 0.95;
 
 /// A loss that was measured after a training.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// The training that it belongs to.
     pub name: String,
@@ -161,7 +161,7 @@ impl Evidence {
         Ok(())
     }
 
-    fn push(&mut self, path: &Path, observation: Observation) -> Result<()> {
+    pub(super) fn push(&mut self, path: &Path, observation: Observation) -> Result<()> {
         let is_good = |x: f64| x.is_finite() && x > 0.0;
         let stages = &observation.stages;
         let rises = stages.windows(2).all(|pair| pair[0].size <= pair[1].size);
@@ -189,7 +189,7 @@ fn damaged(path: &Path, problem: String) -> Error {
     }
 }
 
-/// Sizes and tokens of the stages of the run with these records, after `tokens`; `None` before its second record of training.
+/// Sizes and tokens of the stages of the run with these records, after `tokens`; `None` before a stage has two records of training.
 pub(super) fn stages_of(records: &[Record], tokens: f64) -> Option<Vec<Stage>> {
     Run::of(records).stages(tokens)
 }

@@ -1,9 +1,9 @@
 //! Loss as a function of size and text, and how a growth moves along it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A stage of a training: a size, and the tokens seen at it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
     /// Effective parameters: floating-point operations of training on one token, divided by 6.
     pub size: f64,

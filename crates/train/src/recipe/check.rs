@@ -3,6 +3,8 @@
 use super::{ImagesTable, MAX_NEW_LAYERS, MomentsOn, Recipe, TokensOn};
 use crate::error::{Error, Result};
 use crate::schedule::Shape;
+use tokenformer_core::config::Family;
+use tokenformer_core::growth::Amount;
 use tokenformer_core::optim::MomentFormat;
 
 /// Most threads that decode images.
@@ -159,14 +161,33 @@ impl Recipe {
         if planner.grow.is_empty() {
             return Ok(());
         }
-        if !self.model.input.is_tokens() {
-            let help = "give the steps of the growths in [[grow]] tables";
-            return bad(
-                "planner.grow",
-                "a language model",
-                "a model of pictures",
-                help,
-            );
+        let steps = "give the steps of all growths in [[grow]] tables";
+        if !self.model.input.is_tokens() || self.model.family != Family::Tokenformer {
+            let got = match self.model.input.is_tokens() {
+                true => "a plain Transformer",
+                false => "a model of pictures",
+            };
+            return bad("planner.grow", "a TokenFormer for language", got, steps);
+        }
+        if !self.grow.is_empty() {
+            let got = format!("{} [[grow]] beside it", self.grow.len());
+            return bad("planner.grow", "all growths, or none", got, steps);
+        }
+        for growth in &planner.grow {
+            if growth.freeze_old || growth.width != Amount::default() {
+                let expected = "growths that the law knows: all of the model learns, at its width";
+                return bad("planner.grow", expected, growth.summary(), steps);
+            }
+            if !growth.only_adds() {
+                let help =
+                    "write amounts as \"+N\": the model may have other sizes when the growth comes";
+                return bad(
+                    "planner.grow",
+                    "growths that add something",
+                    growth.summary(),
+                    help,
+                );
+            }
         }
         if self.schedule.shape == Shape::Cosine {
             let expected = "\"wsd\" or \"constant\" beside [planner]";

@@ -317,7 +317,7 @@ impl Default for CheckpointTable {
 pub struct LogTable {
     /// Steps between two records of the training loss.
     pub every: u64,
-    /// Whether every step from 100 before to 200 after a planned growth is recorded, for the report's zoom.
+    /// Whether every step from 100 before to 200 after a growth of `[[grow]]` is recorded, for the report's zoom.
     #[serde(default = "yes")]
     pub around_growth: bool,
 }
@@ -352,7 +352,8 @@ pub struct GrowEvent {
     pub planned: bool,
 }
 
-/// `[planner]`: growths that happen once they pay, by a law that is fitted to the losses of the run so far.
+/// `[planner]`: growths that happen once they pay, by a law that is fitted to the losses of the run so far. Stages then begin after
+/// an evaluation, without more samples or records around the growth than elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlannerTable {
@@ -407,14 +408,6 @@ impl Recipe {
             .and_then(|g| g.schedule.as_ref())
             .unwrap_or(&self.schedule);
         schedule.at(step - start, end - start)
-    }
-
-    /// Whether the learning rate is constant around the update after `step`: warm-up is over, and decay has not begun.
-    pub(crate) fn is_flat_after(&self, step: u64) -> bool {
-        let (start, end) = self.stage_of(step + 1);
-        let own = (self.grow.iter().rev()).find(|g| g.at_step <= step && g.schedule.is_some());
-        let schedule = own.and_then(|g| g.schedule.as_ref());
-        (schedule.unwrap_or(&self.schedule)).is_flat(step - start, end - start)
     }
 
     /// The steps between which the schedule of update `step` runs: from after the first of them to the second.
