@@ -299,7 +299,6 @@ pub(super) fn context(costs: &[ContextCost]) -> Figure {
     let mut marks = Vec::new();
     for cost in costs {
         let hue = Some(if cost.grown { 0 } else { 2 });
-        let name = format!("{}, {} parameters", cost.model, human_count(cost.params));
         let line = |label: String, dashed: bool, of: &dyn Fn(&Point) -> f64| Mark::Line {
             label,
             hue,
@@ -308,14 +307,11 @@ pub(super) fn context(costs: &[ContextCost]) -> Figure {
                 .map(|point| (point.context as f64, of(point)))
                 .collect(),
         };
-        marks.push(line(
-            format!("{name}: tokens with tokens"),
-            true,
-            &|point| point.token_token,
-        ));
+        let name = format!("{}, {} parameters", cost.model, human_count(cost.params));
         marks.push(line(name, false, &|point| {
             point.token_token + point.token_parameter
         }));
+        marks.push(line(String::new(), true, &|point| point.token_token));
         let counted = cost.points.iter().map(|point| Dot {
             at: (point.context as f64, point.counted),
             interval: None,
@@ -331,9 +327,8 @@ pub(super) fn context(costs: &[ContextCost]) -> Figure {
     Figure {
         name: "context".into(),
         title: "What a token costs to train on, over the length of the context".into(),
-        y_label:
-            "floating-point operations of a token: lines by the formula, dots counted one by one"
-                .into(),
+        y_label: "floating-point operations of a token by the formula, dashed those between tokens alone; dots were counted one by one"
+            .into(),
         x_label: "tokens of context, logarithmic".into(),
         log_x: true,
         height: 400.0,
