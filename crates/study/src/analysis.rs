@@ -290,19 +290,27 @@ impl Analysis {
         let (mut by_seed, mut falls) = (Vec::new(), Vec::new());
         let (mut at_least, mut at_most) = (false, false);
         for seed in ends.seeds() {
-            let mut scratch = 0.0;
-            for (arm, size) in models {
+            let curves = ends.scratch(seed);
+            let found = models.iter().map(|(arm, size)| {
                 let loss = ends.loss(arm, size, seed)? - easier;
-                let found = cost_from_scratch(&ends.scratch(seed), loss)?;
-                scratch += found.cost;
-                match found.place {
+                cost_from_scratch(&curves, loss)
+            });
+            // A seed of which something has not been run says nothing.
+            let found: Option<Vec<FromScratch>> = found.collect();
+            let (Some(found), Some(own)) = (found, ends.series_flops(models, seed)) else {
+                continue;
+            };
+            for one in &found {
+                match one.place {
                     Place::Inside(fall) => falls.push(fall),
                     Place::AtLeast => at_least = true,
                     Place::AtMost => at_most = true,
                 }
             }
-            let own = ends.series_flops(models, seed)?;
-            by_seed.push(scratch / own);
+            by_seed.push(found.iter().map(|one| one.cost).sum::<f64>() / own);
+        }
+        if by_seed.is_empty() {
+            return None;
         }
         let logs: Vec<f64> = by_seed.iter().map(|s| s.ln()).collect();
         let middle = mean(&logs);
@@ -322,7 +330,7 @@ impl Analysis {
                 (middle + reach).exp()
             },
         ];
-        (!by_seed.is_empty()).then(|| SpeedUp {
+        Some(SpeedUp {
             name: name.into(),
             factor: middle.exp(),
             interval,

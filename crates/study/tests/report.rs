@@ -247,3 +247,33 @@ fn nothing_at_hand_is_said_to_be_open() {
     );
     report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
 }
+
+#[test]
+fn a_part_of_the_scratch_models_is_no_rival() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (settings, plan, results) = study(scratch.path(), GROWN, 0.25);
+    // Seed 1 has all ends but the last one of the widest model.
+    let mut partial = Results::open(&scratch.path().join("partial"), None).unwrap();
+    let left_out = plan
+        .graph
+        .nodes()
+        .iter()
+        .find(|node| node.label == "s1/g-scr-4/100-decayed")
+        .unwrap();
+    for node in plan
+        .graph
+        .nodes()
+        .iter()
+        .filter(|node| node.key != left_out.key)
+    {
+        partial.add(results.of(node).unwrap().clone()).unwrap();
+    }
+    let [whole, part] = [&results, &partial].map(|results| Analysis::new(&plan, results));
+    let seeds = |analysis: &Analysis| analysis.speed_ups["t-seg x16, same loss"].by_seed.len();
+    assert_eq!((seeds(&whole), seeds(&part)), (3, 2));
+    assert!(part.map.iter().all(|cell| cell.against_scratch.is_none()));
+    assert!(whole.map.iter().any(|cell| cell.against_scratch.is_some()));
+    let page = report::write(scratch.path(), &settings, &plan, &partial, &[], &[]).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("Ends from scratch without a result: 1."));
+}

@@ -46,6 +46,11 @@ pub(crate) struct Ends<'a> {
     pub results: &'a Results,
 }
 
+fn scratch_arms() -> impl Iterator<Item = &'static Arm> {
+    ARMS.iter()
+        .filter(|arm| matches!(arm.kind, Kind::Scratch(_)))
+}
+
 impl<'a> Ends<'a> {
     fn counting(&self) -> impl Iterator<Item = (&'a Endpoint, &'a NodeResult)> {
         let ends = self
@@ -101,8 +106,28 @@ impl<'a> Ends<'a> {
         })
     }
 
-    /// Cost and loss of the ends of an arm from scratch.
+    /// Number of the planned ends of an arm, or of all arms from scratch, that have no result for a seed.
+    pub fn missing_from_scratch(&self, arm: Option<&str>, seed: u64) -> usize {
+        let asked = |name: &str| match arm {
+            Some(arm) => name == arm,
+            None => scratch_arms().any(|arm| arm.name == name),
+        };
+        let ends = self
+            .plan
+            .endpoints
+            .iter()
+            .filter(|end| end.counts && end.seed == seed);
+        let ends = ends.filter(|end| asked(end.arm));
+        ends.filter(|end| self.results.of(self.plan.graph.node(end.node)).is_none())
+            .count()
+    }
+
+    /// Cost and loss of the ends of an arm from scratch; none before all that are planned have ended, since a part of them would
+    /// be a weaker rival.
     pub fn points(&self, arm: &str, seed: u64) -> Vec<(f64, f64)> {
+        if self.missing_from_scratch(Some(arm), seed) > 0 {
+            return Vec::new();
+        }
         let of = self
             .counting()
             .filter(|(end, _)| (end.arm, end.seed) == (arm, seed));
@@ -110,12 +135,13 @@ impl<'a> Ends<'a> {
             .collect()
     }
 
-    /// Curves of the plain Transformers from scratch, small to large.
+    /// Curves of the plain Transformers from scratch, small to large; none before all of them have ended.
     pub fn scratch(&self, seed: u64) -> Vec<(&'static str, Curve)> {
-        let arms = ARMS
-            .iter()
-            .filter(|arm| matches!(arm.kind, Kind::Scratch(_)));
-        arms.filter_map(|arm| Some((arm.name, Curve::new(&self.points(arm.name, seed))?)))
+        if self.missing_from_scratch(None, seed) > 0 {
+            return Vec::new();
+        }
+        scratch_arms()
+            .filter_map(|arm| Some((arm.name, Curve::new(&self.points(arm.name, seed))?)))
             .collect()
     }
 

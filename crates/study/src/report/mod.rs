@@ -122,7 +122,7 @@ fn page(settings: &Settings, plan: &Plan, results: &Results, document: &Document
         lead,
     );
     page.figure(&figures::five_seconds(analysis).draw());
-    page.notes(&remarks(settings, plan, document.notes, analysis));
+    page.notes(&remarks(settings, plan, results, document.notes, analysis));
     tables::verdicts(&mut page, document.verdicts);
     page.heading("All arms");
     for forest in figures::forests(analysis) {
@@ -164,7 +164,13 @@ fn page(settings: &Settings, plan: &Plan, results: &Results, document: &Document
 }
 
 /// Remarks that a reader should know before the numbers.
-fn remarks(settings: &Settings, plan: &Plan, notes: &[String], analysis: &Analysis) -> Vec<String> {
+fn remarks(
+    settings: &Settings,
+    plan: &Plan,
+    results: &Results,
+    notes: &[String],
+    analysis: &Analysis,
+) -> Vec<String> {
     let mut remarks = Vec::new();
     let last = analysis
         .rows
@@ -205,6 +211,16 @@ fn remarks(settings: &Settings, plan: &Plan, notes: &[String], analysis: &Analys
             100.0 * error.exp_m1()
         )),
         None => remarks.push("No errors yet: they need two seeds of two arms.".into()),
+    }
+    let ends = Ends { plan, results };
+    let missing: usize = (1..=settings.seeds)
+        .map(|seed| ends.missing_from_scratch(None, seed))
+        .sum();
+    if missing > 0 {
+        remarks.push(format!(
+            "Ends from scratch without a result: {missing}. Comparisons of a seed with scratch wait for all of its ends, because \
+             a part of them would be a weaker rival."
+        ));
     }
     if !plan.tuned {
         remarks.push("The learning rates of the bases are still being tried.".into());
