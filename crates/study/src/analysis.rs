@@ -9,7 +9,7 @@ pub use ends::Row;
 pub use map::Cell;
 pub use shift::Shifted;
 
-use crate::arms::{ARMS, Arm, Kind};
+use crate::arms::{ARMS, Arm, Kind, is_scratch};
 use crate::plan::Plan;
 use crate::result::Results;
 use crate::stats::{Beyond, Contrast, Curve, Table, holm, mean, quantile};
@@ -69,10 +69,6 @@ pub(crate) fn nearest_in_size<'a>(
     arms: impl Iterator<Item = (&'a str, u64)>,
     params: u64,
 ) -> Option<&'a str> {
-    let is_scratch = |name: &str| {
-        ARMS.iter()
-            .any(|arm| arm.name == name && matches!(arm.kind, Kind::Scratch(_)))
-    };
     let distance = |own: u64| (own as f64 / params as f64).ln().abs();
     let nearest = arms
         .filter(|(arm, _)| is_scratch(arm))

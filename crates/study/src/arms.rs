@@ -492,6 +492,12 @@ pub fn named(names: &[String]) -> Result<Vec<Arm>> {
     Ok(ARMS.into_iter().filter(wanted).collect())
 }
 
+/// Whether an arm of this name is a plain Transformer from scratch.
+pub(crate) fn is_scratch(name: &str) -> bool {
+    ARMS.iter()
+        .any(|arm| arm.name == name && matches!(arm.kind, Kind::Scratch(_)))
+}
+
 /// The growth of an arm at a stage of the profile, as an event of a recipe.
 pub(crate) fn event(profile: &Profile, stage: usize, growth: fn(&Rung) -> Growth) -> GrowEvent {
     let before = match stage {

@@ -1,7 +1,7 @@
 //! The results of a plan by arm, size and seed.
 
 use super::STAY;
-use crate::arms::{ARMS, Arm, Group, Kind};
+use crate::arms::{ARMS, Arm, Group, Kind, is_scratch};
 use crate::plan::{Endpoint, Plan};
 use crate::result::{NodeResult, Results};
 use crate::stats::Curve;
@@ -44,11 +44,6 @@ pub struct Row {
 pub(crate) struct Ends<'a> {
     pub plan: &'a Plan,
     pub results: &'a Results,
-}
-
-fn scratch_arms() -> impl Iterator<Item = &'static Arm> {
-    ARMS.iter()
-        .filter(|arm| matches!(arm.kind, Kind::Scratch(_)))
 }
 
 impl<'a> Ends<'a> {
@@ -110,7 +105,7 @@ impl<'a> Ends<'a> {
     pub fn missing_from_scratch(&self, arm: Option<&str>, seed: u64) -> usize {
         let asked = |name: &str| match arm {
             Some(arm) => name == arm,
-            None => scratch_arms().any(|arm| arm.name == name),
+            None => is_scratch(name),
         };
         let ends = self
             .plan
@@ -140,8 +135,8 @@ impl<'a> Ends<'a> {
         if self.missing_from_scratch(None, seed) > 0 {
             return Vec::new();
         }
-        scratch_arms()
-            .filter_map(|arm| Some((arm.name, Curve::new(&self.points(arm.name, seed))?)))
+        let arms = ARMS.iter().filter(|arm| is_scratch(arm.name));
+        arms.filter_map(|arm| Some((arm.name, Curve::new(&self.points(arm.name, seed))?)))
             .collect()
     }
 

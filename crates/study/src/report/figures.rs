@@ -1,7 +1,7 @@
 //! The figures.
 
 use crate::analysis::{Analysis, Cell, Ends, GROWN, Row, STAY, Shifted};
-use crate::arms::{ARMS, Kind};
+use crate::arms::is_scratch;
 use crate::context_cost::{ContextCost, Point};
 use crate::plan::Plan;
 use crate::planner::{Coverage, Estimate};
@@ -11,11 +11,6 @@ use tokenformer_report::figure::{Dot, Figure, Forest, Interval, Mark};
 use tokenformer_report::table::human_count;
 
 const HUES: usize = 6;
-
-fn is_scratch(arm: &str) -> bool {
-    ARMS.iter()
-        .any(|known| known.name == arm && matches!(known.kind, Kind::Scratch(_)))
-}
 
 /// Bits per byte of a row with the interval that the pooled error gives.
 fn dot(row: &Row, analysis: &Analysis, x: f64) -> Dot {
