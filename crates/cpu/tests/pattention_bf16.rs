@@ -2,38 +2,54 @@
 
 mod common;
 
-use common::sites::{Case, Found, any_case};
+use common::cases;
+use common::sites::{Case, Found, Numbers, any_case};
 use proptest::prelude::*;
 use tokenformer_cpu::gemm::Bf16;
 use tokenformer_device::Write;
 
 /// `‖a − b‖ / ‖b‖`.
-fn distance(a: &[f32], b: &[f64]) -> f64 {
+fn distance<T: Copy + Into<f64>>(a: &[T], b: &[f64]) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-    let apart = norm(&mut a.iter().zip(b).map(|(&a, &b)| f64::from(a) - b));
+    let apart = norm(&mut a.iter().zip(b).map(|(&a, &b)| a.into() - b));
     apart / norm(&mut b.iter().copied()).max(1e-3 * (b.len() as f64).sqrt())
 }
 
-fn distances(fast: &Found<f32>, plain: &Found<f64>) -> Vec<f64> {
-    let mut all = vec![distance(&fast.y, &plain.y), distance(&fast.dx, &plain.dx)];
-    for (fast, plain) in [(&fast.keys, &plain.keys), (&fast.values, &plain.values)] {
-        all.extend(fast.iter().zip(plain).map(|(a, b)| distance(a, b)));
+fn distances<T: Copy + Into<f64>>(found: &Found<T>, plain: &Found<f64>) -> Vec<f64> {
+    let mut all = vec![distance(&found.y, &plain.y), distance(&found.dx, &plain.dx)];
+    for (found, plain) in [(&found.keys, &plain.keys), (&found.values, &plain.values)] {
+        all.extend(found.iter().zip(plain).map(|(a, b)| distance(a, b)));
     }
     all
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+/// The same numbers, each as the nearest bfloat16.
+fn rounded(numbers: &Numbers) -> Numbers {
+    let round = |x: &Vec<f32>| x.iter().map(|&x| Bf16::from_f32(x).to_f32()).collect();
+    Numbers {
+        x: round(&numbers.x),
+        dy: round(&numbers.dy),
+        keys: numbers.keys.iter().map(round).collect(),
+        values: numbers.values.iter().map(round).collect(),
+        taus: numbers.taus.clone(),
+        ..*numbers
+    }
+}
 
-    /// A bfloat16 has 8 significant bits: each factor is off by at most 0.4 %. (With very few terms a sum may
-    /// cancel to almost nothing, so that roundings are all that is left of it.)
+proptest! {
+    #![proptest_config(cases(48))]
+
+    /// A bfloat16 has 8 significant bits: each factor is off by at most 0.4 %. A sum that nearly cancels, as the gradient
+    /// through an L1 norm may, is off by more: by as much as exact arithmetic is after a rounding of its inputs alone.
     #[test]
     fn close_to_f64_and_the_same_for_any_number_of_threads(case in any_case(24..140)) {
         prop_assume!(case.d_in >= 16 && case.d_out >= 16);
         let numbers = case.numbers();
+        let plain = case.plain(&numbers);
+        let inputs_rounded = distances(&case.plain(&rounded(&numbers)), &plain);
         let fast = case.fast_in::<Bf16>(&numbers, 1, 0.0, Write::Replace, &[]);
-        for distance in distances(&fast, &case.plain(&numbers)) {
-            prop_assert!(distance < 0.05, "{distance} in {case:?}");
+        for (distance, unavoidable) in distances(&fast, &plain).into_iter().zip(inputs_rounded) {
+            prop_assert!(distance < 0.02 + 1.5 * unavoidable, "{distance}, {unavoidable} of it from inputs, in {case:?}");
         }
         let other = case.fast_in::<Bf16>(&numbers, 3, 0.0, Write::Replace, &[]);
         prop_assert_eq!(fast.y, other.y);
