@@ -98,7 +98,7 @@ fn newest_stage(model: &Model, count: Option<usize>) -> Result<Option<u32>> {
     match newest {
         Some(newest) if config.until_stage(newest).is_some() => Ok(Some(newest)),
         Some(_) => {
-            let expected = "a model whose norms are per segment, or its last stage";
+            let expected = "the last stage, or a model with norms per segment to which no later stage added blocks or width";
             Err(usage("--stage", expected, count, help))
         }
         None => {

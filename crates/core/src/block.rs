@@ -14,6 +14,7 @@ use tokenformer_device::{Result, RotaryTable};
 /// One block.
 #[derive(Debug)]
 pub struct Block {
+    pub(crate) stage: u32,
     pub(crate) attention_norm: Norm,
     pub(crate) query: Layer,
     pub(crate) key: Layer,
@@ -114,6 +115,7 @@ impl Block {
     /// Its description.
     pub fn config(&self) -> BlockConfig {
         BlockConfig {
+            stage: self.stage,
             query: self.query.config(),
             key: self.key.config(),
             value: self.value.config(),

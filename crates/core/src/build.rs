@@ -279,6 +279,7 @@ impl Builder<'_, '_> {
         let attention_norm = self.norm(Some(b), "attention_norm", all.block_norm, all)?;
         let ffn_norm = self.norm(Some(b), "ffn_norm", all.block_norm, all)?;
         Ok(Block {
+            stage: block.stage,
             attention_norm,
             query,
             key,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokenformer_core::config::{LayerConfig, MlpPart, ModelSpec, NormSpan, SegmentConfig, Theta};
 use tokenformer_core::generate::Session;
+use tokenformer_core::growth::{Amount, Birth, Growth, Method, NewBlocks, Probe, grow};
 use tokenformer_core::{Device, Graph, Model, ModelConfig, SiteKind, WeightFormat};
 
 /// A model whose sites hold tokens of three stages, with random numbers in all of them.
@@ -119,6 +120,72 @@ fn tokens_with_a_joint_norm_are_not_computed_apart() {
         .segments
         .remove(0);
     assert_eq!(config.until_stage(0), None, "a site that was born later");
+}
+
+/// A stage is never a network that holds something of a later one.
+#[test]
+fn what_a_growth_adds_belongs_to_its_stage() {
+    let device = cpu();
+    let segments = ModelSpec {
+        norm: NormSpan::Segment,
+        ..spec()
+    };
+    let blocks = [
+        NewBlocks::Zero,
+        NewBlocks::Fresh,
+        NewBlocks::Copy,
+        NewBlocks::Interpose,
+        NewBlocks::Last,
+    ];
+    let by_blocks = |blocks| Growth {
+        layers: 1,
+        blocks,
+        ..Growth::default()
+    };
+    let wider = Growth {
+        method: Some(Method::Corner),
+        width: Amount::To(32),
+        ..Growth::default()
+    };
+    let more_hidden = Growth {
+        ffn: Amount::Add(8),
+        ..Growth::default()
+    };
+    let mut ways = vec![
+        (gpt(), wider, false),
+        (gpt(), more_hidden.clone(), true),
+        (segments.clone(), more_hidden, true),
+    ];
+    for start in blocks {
+        ways.push((gpt(), by_blocks(start), false));
+        ways.push((segments.clone(), by_blocks(start), false));
+    }
+    for (spec, growth, is_contained) in ways {
+        let mut model = fresh(&device, &spec, 3);
+        let base = model.config();
+        let birth = Birth {
+            stage: 4,
+            step: 9,
+            seed: 7,
+        };
+        grow(&mut model, &growth, birth, Probe::text(&[1, 2, 3])).unwrap();
+        let grown = model.config();
+        // A wider network has no block that is as it was.
+        let stages: &[u32] = if growth.method.is_some() {
+            &[4]
+        } else {
+            &[0, 4]
+        };
+        assert_eq!(grown.stages(), stages, "{growth:?}");
+        assert_eq!(
+            grown.until_stage(0),
+            is_contained.then_some(base),
+            "{growth:?}"
+        );
+        assert_eq!(grown.until_stage(4).as_ref(), Some(&grown), "{growth:?}");
+        let (read, _) = ModelConfig::from_json(&grown.to_json(), "config.json").unwrap();
+        assert_eq!(read, grown);
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Served {
         match count.checked_sub(1).and_then(|at| self.stages.get(at)) {
             Some(stage) if stage.params.is_some() => Ok(Some(stage.born)),
             Some(_) => Err(format!(
-                "{}, the whole model: its parameter tokens share one norm, so the first stages are not contained in it",
+                "{}, the whole model: its parameter tokens share one norm, or blocks or width came later, so the first stages are not contained in it",
                 self.stages.len()
             )),
             None => Err(format!("a stage from 1 to {}", self.stages.len())),

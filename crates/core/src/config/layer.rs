@@ -172,11 +172,18 @@ impl LayerConfig {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct BlockConfig {
+    /// Training stage in which the block was added, or got another width; 0 for the first.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub stage: u32,
     pub query: LayerConfig,
     pub key: LayerConfig,
     pub value: LayerConfig,
     pub proj: LayerConfig,
     pub ffn: LayerConfig,
+}
+
+fn is_first(stage: &u32) -> bool {
+    *stage == 0
 }
 
 impl BlockConfig {

@@ -78,6 +78,7 @@ impl Version1 {
                 LayerConfig::Pattention(upgrade_site(site, &name, theta, eps, &mut training))
             };
             BlockConfig {
+                stage: 0,
                 query: layer(SiteKind::Query, block.query),
                 key: layer(SiteKind::Key, block.key),
                 value: layer(SiteKind::Value, block.value),

@@ -177,6 +177,7 @@ impl ModelSpec {
             }
         };
         BlockConfig {
+            stage: 0,
             query: qkv.clone(),
             key: qkv.clone(),
             value: qkv,

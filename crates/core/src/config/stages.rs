@@ -1,6 +1,6 @@
 //! The stages of a grown model, of which the first few can be computed by themselves.
 
-use super::{LayerConfig, ModelConfig, NormSpan};
+use super::{BlockConfig, LayerConfig, ModelConfig, NormSpan};
 use std::collections::BTreeSet;
 
 impl LayerConfig {
@@ -27,29 +27,33 @@ impl LayerConfig {
 }
 
 impl ModelConfig {
-    /// The stages in which its parameter tokens, or parts of its MLPs, were born, oldest first. A stage that added
-    /// neither is not among them.
+    /// The stages in which its blocks, parameter tokens, and parts of its MLPs were born, oldest first. A stage that added
+    /// none of them is not among them.
     pub fn stages(&self) -> Vec<u32> {
-        let layers = self.blocks.iter().flat_map(|block| block.layers());
-        let stages: BTreeSet<u32> = layers
-            .flat_map(|layer| match layer {
+        let of_layer = |layer: &LayerConfig| -> Vec<u32> {
+            match layer {
                 LayerConfig::Pattention(site) => site.segments.iter().map(|s| s.stage).collect(),
                 LayerConfig::Linear { .. } => Vec::new(),
-                LayerConfig::Mlp { parts, .. } => {
-                    let parts = parts.iter().map(|part| part.stage);
-                    std::iter::once(0).chain(parts).collect()
-                }
-            })
-            .collect();
+                LayerConfig::Mlp { parts, .. } => parts.iter().map(|part| part.stage).collect(),
+            }
+        };
+        let of_block = |block: &BlockConfig| {
+            let layers = block.layers().into_iter().flat_map(of_layer);
+            layers.chain([block.stage]).collect::<Vec<_>>()
+        };
+        let stages: BTreeSet<u32> = self.blocks.iter().flat_map(of_block).collect();
         stages.into_iter().collect()
     }
 
     /// The model without what was born after stage `newest`: what [`crate::Graph::until_stage`] computes. `None` if
     /// the tokens of a site share one norm, so that the first of them alone would compute something else, or if a block
-    /// was born later.
+    /// was born later or got its width later.
     pub fn until_stage(&self, newest: u32) -> Option<Self> {
         let mut config = self.clone();
         for block in &mut config.blocks {
+            if block.stage > newest {
+                return None;
+            }
             for kind in super::SiteKind::ALL {
                 *block.layer_mut(kind) = block.layer(kind).until_stage(newest)?;
             }

@@ -50,7 +50,7 @@ pub(super) fn insert(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
         let source = &sources.target.blocks[at.of];
         let config = match start {
             NewBlocks::Zero | NewBlocks::Fresh => fresh(source, birth),
-            NewBlocks::Copy | NewBlocks::Interpose | NewBlocks::Last => source.clone(),
+            NewBlocks::Copy | NewBlocks::Interpose | NewBlocks::Last => reborn(source, birth),
         };
         map.target.blocks.insert(b, config);
         add_arrays(map, growth, birth, start, &sources, [b, at.of]);
@@ -175,6 +175,7 @@ fn adds_to_residual(path: &ParamPath) -> bool {
 /// A block like `source`, with all tokens of a site in one fresh segment, and all hidden units of an MLP in one part.
 fn fresh(source: &BlockConfig, birth: Birth) -> BlockConfig {
     let mut block = source.clone();
+    block.stage = birth.stage;
     for kind in SiteKind::ALL {
         let layer = block.layer_mut(kind);
         let all = layer.hidden();
@@ -189,6 +190,28 @@ fn fresh(source: &BlockConfig, birth: Birth) -> BlockConfig {
             LayerConfig::Mlp { hidden, parts, .. } => {
                 *hidden = all;
                 parts.clear();
+            }
+            LayerConfig::Linear { .. } => {}
+        }
+    }
+    block
+}
+
+/// A copy of `source`, of which everything is born now.
+fn reborn(source: &BlockConfig, birth: Birth) -> BlockConfig {
+    let mut block = source.clone();
+    block.stage = birth.stage;
+    for kind in SiteKind::ALL {
+        match block.layer_mut(kind) {
+            LayerConfig::Pattention(site) => {
+                for segment in &mut site.segments {
+                    (segment.stage, segment.born_step) = (birth.stage, birth.step);
+                }
+            }
+            LayerConfig::Mlp { parts, .. } => {
+                for part in parts {
+                    (part.stage, part.born_step) = (birth.stage, birth.step);
+                }
             }
             LayerConfig::Linear { .. } => {}
         }

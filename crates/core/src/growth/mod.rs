@@ -230,7 +230,9 @@ impl Growth {
         self.check_names(&map.target)?;
         let before = map.target.params();
         match self.method {
-            Some(method) if method.grows() == Grows::Width => width::widen(&mut map, self, method)?,
+            Some(method) if method.grows() == Grows::Width => {
+                width::widen(&mut map, self, method, birth)?
+            }
             _ => {
                 tokens::append(&mut map, self, birth)?;
                 hidden::append(&mut map, self, birth)?;

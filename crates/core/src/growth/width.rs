@@ -6,7 +6,7 @@
 
 use super::map::{GrowthMap, Promise};
 use super::origin::{Origin, Split};
-use super::{Amount, Growth, Method, Rate};
+use super::{Amount, Birth, Growth, Method, Rate};
 use crate::build::all_paths;
 use crate::config::{
     HeadKind, ImageInput, LayerConfig, MAX_SIZE, ModelConfig, NormKind, Positions, SiteKind,
@@ -24,12 +24,20 @@ const CLONE_NOISE: f64 = 0.316;
 const SHRINK: f64 = 0.4;
 
 /// Turns `map` into that of a wider network.
-pub(super) fn widen(map: &mut GrowthMap, growth: &Growth, method: Method) -> Result<()> {
+pub(super) fn widen(
+    map: &mut GrowthMap,
+    growth: &Growth,
+    method: Method,
+    birth: Birth,
+) -> Result<()> {
     let old = map.target.clone();
     let Some(width) = new_width(&old, growth.width)? else {
         return Ok(());
     };
     map.target = target(&old, width)?;
+    for block in &mut map.target.blocks {
+        block.stage = birth.stage;
+    }
     let copies = copies(&old, width, method)?;
     let final_factor = match copies {
         Some(_) => final_factor(&old, &map.target)?,
