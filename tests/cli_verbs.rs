@@ -183,6 +183,40 @@ fn growth_as_a_command_is_growth_in_the_recipe() {
     );
 }
 
+/// Without the state of a training, the model itself says which stages it has had.
+#[test]
+fn a_model_without_training_state_grows_again_and_again() {
+    let lab = Lab::new();
+    let [_, _, model] = trained(&lab);
+    let more = ["--norm", "segment", "--ffn", "+8"];
+    let mut from = model;
+    for to in ["first", "second"] {
+        let growth = [&["grow", "--from", &from, "--to", to], &more[..]].concat();
+        succeed(lab.command(&growth));
+        from = to.into();
+    }
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(lab.path("second/config.json")).expect("a file"))
+            .expect("JSON");
+    let segments = config["blocks"][0]["ffn"]["segments"].as_array();
+    let stages: Vec<_> = (segments.expect("segments").iter())
+        .map(|segment| segment["stage"].as_u64())
+        .collect();
+    assert_eq!(stages, [Some(0), Some(1), Some(2)]);
+    // A length, a header that says where each array lies, and the arrays.
+    let bytes = fs::read(lab.path("second/model.safetensors")).expect("arrays");
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().expect("8 bytes")) as usize;
+    let (header, data) = rest.split_at(length);
+    let header: serde_json::Value = serde_json::from_slice(header).expect("JSON");
+    let keys = |id| {
+        let offsets = &header[format!("blocks.0.ffn.segments.{id}.keys")]["data_offsets"];
+        let [from, to] = [0, 1].map(|i| offsets[i].as_u64().expect("an offset") as usize);
+        &data[from..to]
+    };
+    assert!(keys(1) != keys(2), "new numbers are drawn for each stage");
+}
+
 #[test]
 fn growing_by_nothing_keeps_every_byte_of_the_weights() {
     let lab = Lab::new();

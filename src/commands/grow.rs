@@ -94,7 +94,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
             seed: state.seed,
         },
         None => Birth {
-            stage: 1,
+            stage: model.config().stages().last().map_or(0, |last| last + 1),
             step: 0,
             seed: args.seed,
         },
