@@ -396,7 +396,9 @@ impl<'m> Graph<'m> {
     /// If the device fails.
     pub fn pattention(&mut self, x: Tensor, site: &'m Site) -> Result<Tensor> {
         if let Some(tape) = &mut self.tape {
-            self.rec.flops += tape.gradients.scores.add(&self.rec, &x, site)?;
+            // Counted with the gradients, for a pass that is done again is not counted with the graph.
+            let gradients = &mut *tape.gradients;
+            gradients.flops += gradients.scores.add(&self.rec, &x, site)?;
         }
         self.watch(&x, site)?;
         let (y, op) = ops::Pattention::forward(&mut self.rec, x, site)?;

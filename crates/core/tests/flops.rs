@@ -201,10 +201,9 @@ fn measuring_scores_costs_little_and_counts() {
         ..Growth::default()
     };
     let model = grown(&spec(), &growth);
-    let (found, formula) = (
-        counted(&model, Recompute::None),
-        model.train_flops_per_token(T),
-    );
+    let formula = model.train_flops_per_token(T);
+    let [found, others @ ..] = Recompute::ALL.map(|recompute| counted(&model, recompute));
+    assert_eq!(others, [found; 2], "what is computed again is not counted");
     assert!(
         found > formula && found < 1.02 * formula,
         "{found}, {formula}"

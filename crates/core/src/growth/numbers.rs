@@ -137,8 +137,9 @@ fn key_sizes(model: &Model, probe: Probe<'_>) -> Result<(BTreeMap<String, f64>, 
     gradients.scores = ScoreSums::of_all();
     let mut g = Graph::training(&device, &mut gradients);
     probe.features(model, &mut g)?;
-    let flops = g.flops();
+    let passed = g.flops();
     drop(g);
+    let flops = passed + gradients.flops();
     let mut sizes = BTreeMap::new();
     for (b, block) in model.blocks().iter().enumerate() {
         for kind in SiteKind::ALL {
