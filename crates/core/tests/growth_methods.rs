@@ -898,6 +898,62 @@ fn refused(spec: &ModelSpec, growth: &Growth, words: &[&str]) {
     assert!(before == (weights(&model), model.config()));
 }
 
+/// A setting that changes nothing is a mistake of whoever gave it.
+#[test]
+fn settings_without_effect_are_refused() {
+    let more = Growth {
+        ffn: Amount::Add(8),
+        ..Growth::default()
+    };
+    let segments = ModelSpec {
+        norm: NormSpan::Segment,
+        ..spec()
+    };
+    let anneal = Growth {
+        tau: TauRule::Anneal(100),
+        ..more.clone()
+    };
+    refused(&segments, &anneal, &["growth: tau", "joint norm"]);
+    for (field, growth) in [
+        (
+            "keys",
+            Growth {
+                keys: Some(Fill::Random),
+                ..more.clone()
+            },
+        ),
+        (
+            "values",
+            Growth {
+                values: Some(Fill::Zero),
+                ..more.clone()
+            },
+        ),
+        (
+            "norm",
+            Growth {
+                norm: Some(NormSpan::Joint),
+                ..more.clone()
+            },
+        ),
+        (
+            "tau",
+            Growth {
+                tau: TauRule::SqrtN,
+                ..more.clone()
+            },
+        ),
+    ] {
+        refused(&gpt(), &growth, &[field, "parameter tokens"]);
+        let of_blocks = Growth {
+            ffn: Amount::default(),
+            layers: 1,
+            ..growth
+        };
+        refused(&spec(), &of_blocks, &[field, "parameter tokens"]);
+    }
+}
+
 #[test]
 fn what_a_method_cannot_do_is_refused() {
     let ffn = |method| Growth {

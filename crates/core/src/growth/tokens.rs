@@ -15,6 +15,7 @@ use crate::path::{ParamPath, ParamRole, Place};
 /// Adds to `map` the new tokens of every site.
 pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Result<()> {
     let ways = growth.token_ways();
+    let (mut grows, mut moves_tau) = (false, false);
     for b in 0..map.target.layers() {
         for kind in SiteKind::ALL {
             let name = site_name(b, kind);
@@ -26,6 +27,7 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
                 continue;
             };
             let norm = check(site, &ways, &name)?;
+            (grows, moves_tau) = (true, moves_tau || norm == NormSpan::Joint);
             if !preserves(&ways, site, norm) {
                 map.promise = Promise::Nothing;
             }
@@ -67,6 +69,37 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
                 };
                 map.add(&path(id), origin, how);
             }
+        }
+    }
+    check_effect(growth, grows, moves_tau)
+}
+
+/// Returns an error for settings of tokens where no site gains any, and for a rule of `τ` where no grown site has a joint norm.
+fn check_effect(growth: &Growth, grows: bool, moves_tau: bool) -> Result<()> {
+    let settings = [
+        ("keys", growth.keys.is_some(), grows),
+        ("values", growth.values.is_some(), grows),
+        ("norm", growth.norm.is_some(), grows),
+        ("tau", growth.tau != TauRule::Pinned, moves_tau),
+    ];
+    for (field, given, has_effect) in settings {
+        if given && !has_effect {
+            let (expected, help) = match grows {
+                true => (
+                    "nothing, where no grown site has a joint norm",
+                    "with a norm per segment each segment has its own tau: leave it out",
+                ),
+                false => (
+                    "nothing, where no site gains parameter tokens",
+                    "leave it out, or grow Pattention sites (--qkv, --proj, --ffn)",
+                ),
+            };
+            return Err(config_error(
+                format!("growth: {field}"),
+                expected,
+                "a value",
+                help,
+            ));
         }
     }
     Ok(())
