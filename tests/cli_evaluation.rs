@@ -264,7 +264,11 @@ fn flags_take_negative_numbers_and_texts_that_begin_with_a_dash() {
         ("--temperature", "temperature", "0 or more"),
         ("--top-p", "top_p", "above 0, at most 1"),
         ("--min-p", "min_p", "from 0 to below 1"),
-        ("--repetition-penalty", "repetition_penalty", "above 0"),
+        (
+            "--repetition-penalty",
+            "repetition_penalty",
+            "from 0.01 to 100",
+        ),
     ] {
         fail(generate(&[flag, "-0.5"]), 2, &[name, expected, "-0.5"]);
     }

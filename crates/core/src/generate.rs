@@ -60,8 +60,8 @@ impl Sampling {
             (
                 "repetition_penalty",
                 self.repetition_penalty,
-                self.repetition_penalty > 0.0,
-                "above 0",
+                (0.01..=100.0).contains(&self.repetition_penalty),
+                "from 0.01 to 100",
             ),
             (
                 "temperature",

@@ -48,6 +48,8 @@ pub struct Continuation<'t> {
     decoder: Option<DecodeStream<'t>>,
     filter: StopFilter,
     end_of_document: Option<u32>,
+    /// Tokens of the tokenizer.
+    vocab: usize,
     left: usize,
 }
 
@@ -65,6 +67,7 @@ impl<'t> Continuation<'t> {
             decoder: Some(tokenizer.decode_stream_after(prompt)),
             filter: StopFilter::new(stops),
             end_of_document: tokenizer.eod(),
+            vocab: tokenizer.vocab_size(),
             left: max_tokens,
         }
     }
@@ -80,7 +83,9 @@ impl<'t> Continuation<'t> {
         ensure_finite(logits, |token| {
             format!("the logit of token {token} after {} tokens", tokens.len())
         })?;
-        let token = self.sampler.choose(logits, tokens);
+        // Rows of the head beyond the tokenizer's tokens, such as padding to a round number, have no text.
+        let with_text = &logits[..logits.len().min(self.vocab)];
+        let token = self.sampler.choose(with_text, tokens);
         if Some(token) == self.end_of_document {
             return Ok(self.ended(Some(token), String::new(), End::Document));
         }

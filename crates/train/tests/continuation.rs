@@ -99,6 +99,17 @@ fn logits_that_are_not_finite_are_refused() {
 }
 
 #[test]
+fn rows_without_a_token_are_never_chosen() {
+    let tokenizer = Tokenizer::bytes();
+    let sampler = Sampler::new(Sampling::greedy()).unwrap();
+    let mut continuation = Continuation::new(&tokenizer, &[65], sampler, 9, &[]);
+    let mut logits = vec![0.0; 300];
+    (logits[299], logits[98]) = (9.0, 1.0);
+    let piece = continuation.next(&logits, &[65], 9).unwrap();
+    assert_eq!((piece.token, piece.text.as_str()), (Some(98), "b"));
+}
+
+#[test]
 fn an_empty_prompt_starts_a_document() {
     let tokenizer = Tokenizer::bytes();
     assert_eq!(encode_prompt(&tokenizer, "").unwrap().0, [EOD]);
