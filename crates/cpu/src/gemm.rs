@@ -61,6 +61,11 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
     rows == 0 || cols == 0 || end(rows - 1).is_some_and(|end| end <= len)
 }
 
+/// Whether they hold a matrix whose rows do not overlap, so that threads may write different ones.
+fn fits_apart(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
+    fits(len, rows, cols, row_stride) && (rows <= 1 || cols <= row_stride)
+}
+
 /// A read-only matrix inside a slice.
 #[derive(Clone, Copy)]
 pub struct Mat<'a, T = f32> {
@@ -140,7 +145,7 @@ impl<'a> MatMut<'a> {
 
     /// `rows × cols`, row-major, rows `row_stride` apart.
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(fits(data.len(), rows, cols, row_stride));
+        assert!(fits_apart(data.len(), rows, cols, row_stride));
         Self {
             data,
             rows,

@@ -169,6 +169,12 @@ fn row_blocks() {
 }
 
 #[test]
+#[should_panic(expected = "fits_apart")]
+fn rows_that_overlap_are_never_written() {
+    MatMut::strided(&mut [0.0; 10], 4, 3, 2);
+}
+
+#[test]
 #[should_panic]
 fn a_view_beyond_its_slice_is_refused() {
     Mat::strided(&[0.0; 10], 4, 3, 3);

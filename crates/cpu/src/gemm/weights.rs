@@ -221,7 +221,7 @@ pub fn par_products(exec: &mut Exec<'_>, jobs: &mut [Job<'_>]) {
         .map(|job| {
             let [m, k] = job.x.shape();
             let [weights_k, n] = job.weights.shape();
-            assert!(k == weights_k && super::fits(job.y.len(), m, n, job.y_stride));
+            assert!(k == weights_k && super::fits_apart(job.y.len(), m, n, job.y_stride));
             let first = count;
             let cut = Cut::new(job.x, n, exec.pool.threads());
             count += if m == 0 { 0 } else { cut.count() };
