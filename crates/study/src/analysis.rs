@@ -12,7 +12,7 @@ pub use shift::Shifted;
 use crate::arms::{ARMS, Arm, Kind, is_scratch};
 use crate::plan::Plan;
 use crate::result::Results;
-use crate::stats::{Beyond, Contrast, Curve, Table, holm, mean, quantile};
+use crate::stats::{Beyond, Contrast, Curve, Table, error_of_mean, holm, mean, quantile};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tokenformer_core::config::Family;
@@ -23,6 +23,8 @@ pub const MARGIN: f64 = 0.005;
 pub const TOLERANCE: f64 = 0.0198;
 /// The arm that the study is about.
 pub const GROWN: &str = "t-seg";
+/// The other recipes that it is compared with.
+pub const RECIPES: [&str; 3] = ["t-zero", "t-near", "t-rel"];
 /// The base that is trained further without a growth.
 pub const STAY: &str = "t-stay";
 
@@ -33,7 +35,8 @@ pub struct SpeedUp {
     pub name: String,
     /// Geometric mean over the seeds.
     pub factor: f64,
-    /// 95 % interval. If the loss is outside the measured range, only a bound is known.
+    /// 95 % interval, from the scatter of the seeds. If the loss is outside the measured range, only a bound is known; of one
+    /// seed, nothing.
     pub interval: [f64; 2],
     /// Whether the loss is outside the measured range for a seed, so that one end of the interval is open.
     pub is_bound: bool,
@@ -56,7 +59,7 @@ pub struct Analysis {
     pub map: Vec<Cell>,
     /// What the arms that learn a second text lose of the first.
     pub shift: Vec<Shifted>,
-    /// Standard error of the difference of two arms, and its degrees of freedom.
+    /// Standard error of the difference of two arms that began with the base of the grown one, and its degrees of freedom.
     pub pooled: Option<(f64, f64)>,
     /// Floating-point operations of the whole search for learning rates.
     pub tuning_flops: f64,
@@ -92,6 +95,7 @@ impl SpeedUp {
     /// The interval as text.
     pub fn reach(&self) -> String {
         match self.interval {
+            [0.0, high] if high.is_infinite() => "one seed".into(),
             [low, high] if high.is_infinite() => format!("at least {low:.2}"),
             [0.0, high] => format!("at most {high:.2}"),
             [low, high] => format!("{low:.2} to {high:.2}"),
@@ -185,7 +189,8 @@ impl Analysis {
     /// The contrasts of the claims.
     fn compare(&mut self, ends: &Ends<'_>, size: &str) {
         let table = self.table(ends, size);
-        self.pooled = table.error();
+        let origin = ends.origin(GROWN);
+        self.pooled = table.among(|arm| ends.origin(arm) == origin).error();
         // Where all rivals have an end, as far as they are planned.
         let own = ends.sizes(GROWN);
         let of_rivals = own.iter().rev().find(|size| ends.rivals_reach(size));
@@ -217,20 +222,21 @@ impl Analysis {
         }
         let found = wanted.into_iter().filter_map(|(claim, arm, reference)| {
             let name = format!("{claim}: {arm} against {reference}");
-            table.contrast(name, &arm, &reference)
+            ends.contrast(&table, name, &arm, &reference)
         });
         let mut found: Vec<Contrast> = found.collect();
         if let (Some((t, g)), Some((size, table))) = (&best, &among) {
-            found.extend(table.contrast(format!("C6: {t} against {g}, {size}"), t, g));
+            let name = format!("C6: {t} against {g}, {size}");
+            found.extend(ends.contrast(table, name, t, g));
         }
         // Other recipes may end at an earlier size: they are compared at the last one of both.
-        for rival in ["t-zero", "t-near", "t-rel"] {
+        for rival in RECIPES {
             let sizes = ends.sizes(rival);
             let Some(size) = own.iter().rev().find(|size| sizes.contains(size)) else {
                 continue;
             };
             let name = format!("C7: {GROWN} against {rival}, {size}");
-            found.extend(self.table(ends, size).contrast(name, GROWN, rival));
+            found.extend(ends.contrast(&self.table(ends, size), name, GROWN, rival));
         }
         holm(&mut found);
         let named = found
@@ -244,7 +250,7 @@ impl Analysis {
         for size in sizes {
             let table = self.table(ends, size);
             for (arm, _) in table.rows().iter().filter(|row| row.0 != GROWN) {
-                if let Some(contrast) = table.contrast(arm.clone(), arm, GROWN) {
+                if let Some(contrast) = ends.contrast(&table, arm.clone(), arm, GROWN) {
                     self.forest.push((size.clone(), contrast));
                 }
             }
@@ -283,7 +289,7 @@ impl Analysis {
         models: &[(&str, &str)],
         easier: f64,
     ) -> Option<SpeedUp> {
-        let (mut by_seed, mut falls) = (Vec::new(), Vec::new());
+        let (mut by_seed, mut is_measured) = (Vec::new(), false);
         let (mut at_least, mut at_most) = (false, false);
         for seed in ends.seeds() {
             let curves = ends.scratch(seed);
@@ -298,7 +304,7 @@ impl Analysis {
             };
             for one in &found {
                 match one.place {
-                    Place::Inside(fall) => falls.push(fall),
+                    Place::Inside => is_measured = true,
                     Place::AtLeast => at_least = true,
                     Place::AtMost => at_most = true,
                 }
@@ -310,13 +316,11 @@ impl Analysis {
         }
         let logs: Vec<f64> = by_seed.iter().map(|s| s.ln()).collect();
         let middle = mean(&logs);
-        // The error of the loss, over the slope of the curve, is that of the cost's logarithm.
-        let fall = mean(&falls);
-        let reach = match self.pooled {
-            Some((error, freedom)) if fall > 0.0 => quantile(0.975, freedom) * error / fall,
+        let reach = match error_of_mean(&logs) {
             // Every seed is outside the range, so only the bound is known.
-            _ if falls.is_empty() => 0.0,
-            _ => f64::INFINITY,
+            _ if !is_measured => 0.0,
+            Some((error, freedom)) => quantile(0.975, freedom) * error,
+            None => f64::INFINITY,
         };
         let interval = [
             if at_most { 0.0 } else { (middle - reach).exp() },
@@ -345,8 +349,8 @@ pub(crate) struct FromScratch {
 /// Where a loss is among the measured ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Place {
-    /// Among them; the fall of the loss per unit of the cost's logarithm there.
-    Inside(f64),
+    /// Among them.
+    Inside,
     /// Below all: the cost is at least the largest.
     AtLeast,
     /// Above all: the cost is at most the smallest.
@@ -358,33 +362,24 @@ pub(crate) fn cost_from_scratch(
     curves: &[(&'static str, Curve)],
     loss: f64,
 ) -> Option<FromScratch> {
-    let costs = curves.iter().map(|(_, curve)| (curve, curve.cost_of(loss)));
-    let reached = costs
-        .clone()
-        .filter_map(|(curve, cost)| Some((curve, cost.ok()?)));
-    if let Some((curve, cost)) = reached.min_by(|a, b| a.1.total_cmp(&b.1)) {
-        let place = Place::Inside(curve.fall(cost));
-        return Some(FromScratch { cost, place });
-    }
-    let above = costs.clone().filter_map(|(_, cost)| match cost {
+    let costs = curves.iter().map(|(_, curve)| curve.cost_of(loss));
+    let reached = costs.clone().filter_map(Result::ok);
+    let above = costs.clone().filter_map(|cost| match cost {
         Err(Beyond::Above(cost)) => Some(cost),
         _ => None,
     });
-    let below = costs.filter_map(|(_, cost)| match cost {
+    let below = costs.filter_map(|cost| match cost {
         Err(Beyond::Below(cost)) => Some(cost),
         _ => None,
     });
-    // If no size reaches the loss, the cost is at least the largest; if all sizes are below it, at most the smallest.
-    match above.reduce(f64::max) {
-        Some(cost) => Some(FromScratch {
-            cost,
-            place: Place::AtLeast,
-        }),
-        None => {
-            let (cost, place) = (below.reduce(f64::min)?, Place::AtMost);
-            Some(FromScratch { cost, place })
-        }
-    }
+    // A size whose first end is better already reaches the loss for that cost or less. If no size reaches it, it costs at least
+    // as much as the longest run.
+    let (cost, place) = match (reached.reduce(f64::min), below.reduce(f64::min)) {
+        (Some(cost), at_most) if at_most.is_none_or(|most| cost < most) => (cost, Place::Inside),
+        (_, Some(cost)) => (cost, Place::AtMost),
+        (_, None) => (above.reduce(f64::max)?, Place::AtLeast),
+    };
+    Some(FromScratch { cost, place })
 }
 
 /// Operations of the runs that were made to find learning rates and are no part of an arm.

@@ -1,6 +1,6 @@
 //! The claims of the study and their results.
 
-use crate::analysis::{Analysis, GROWN, MARGIN, Shifted};
+use crate::analysis::{Analysis, GROWN, MARGIN, RECIPES, Shifted};
 use crate::stats::Contrast;
 use serde::Serialize;
 use tokenformer_core::config::Family;
@@ -189,6 +189,10 @@ fn saving(analysis: &Analysis, claim: &'static str, text: &'static str, name: &s
     };
     let [low, high] = found.interval;
     let mut numbers = format!("S = {:.2} ({})", found.factor, found.reach());
+    if found.by_seed.len() < 2 {
+        numbers += "; a claim needs two seeds at least";
+        return verdict(claim, text, None, numbers);
+    }
     if found.is_bound {
         numbers += ", a bound: the loss lies outside the range of the models from scratch";
     }
@@ -232,8 +236,9 @@ fn recipe(analysis: &Analysis) -> Verdict {
     if found.is_empty() {
         return verdict("C7", text, None, MISSING.into());
     }
+    let is_whole = found.len() == RECIPES.len();
     let finding = match () {
-        () if found.iter().all(|c| c.interval[1] < 0.0) => Some(Finding::Supported),
+        () if is_whole && found.iter().all(|c| c.interval[1] < 0.0) => Some(Finding::Supported),
         () if found.iter().any(|c| c.interval[0] > 0.0) => Some(Finding::Refuted),
         () => None,
     };
@@ -248,7 +253,11 @@ fn recipe(analysis: &Analysis) -> Verdict {
             percent(c)
         )
     });
-    verdict("C7", text, finding, said.collect::<Vec<_>>().join("; "))
+    let mut numbers = said.collect::<Vec<_>>().join("; ");
+    if !is_whole {
+        numbers += &format!("; of {}", RECIPES.join(", "));
+    }
+    verdict("C7", text, finding, numbers)
 }
 
 fn shift(analysis: &Analysis) -> Verdict {

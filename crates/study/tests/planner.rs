@@ -238,3 +238,20 @@ fn a_growth_on_the_way_comes_at_the_moment_of_the_law() {
     let [early, late] = [0.55, 1.8].map(|part| second(part, &mut planner));
     assert!(early < 0.2 && late > 0.8, "{early} {late}");
 }
+
+#[test]
+fn a_second_text_is_no_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    let end = |arm: &str, loss: f64| {
+        serde_json::json!({
+            "arm": arm, "size": "x4", "seed": 1, "tokenformer": true,
+            "stages": [[1e6, 1e7], [2e6, 1e7]], "loss": loss,
+        })
+    };
+    let study = serde_json::json!({ "ends": [end("t-seg", 3.0), end("n-t-seg", 5.0)] });
+    std::fs::write(folder.path().join("study.json"), study.to_string()).unwrap();
+    let mut evidence = Evidence::default();
+    evidence.add(folder.path()).unwrap();
+    let losses: Vec<f64> = evidence.observations.iter().map(|o| o.loss).collect();
+    assert_eq!(losses, [3.0]);
+}

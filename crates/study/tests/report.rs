@@ -23,6 +23,8 @@ fn settings(seeds: u64) -> Settings {
         "g-scr-4",
         "t-stay",
         "t-zero",
+        "t-near",
+        "t-rel",
         "t-map",
         "n-t-stay",
         "n-t-seg",
@@ -124,6 +126,9 @@ fn a_better_grown_model_is_found_to_be_better() {
     // Every schedule of a TokenFormer was predicted from the others.
     let planned = json["planned"]["predictions"].as_array().unwrap();
     assert!(planned.len() > 20, "{}", planned.len());
+    // What the second text left of the first is no evidence for a law of one text.
+    let of_second = |end: &serde_json::Value| end["arm"].as_str().unwrap().starts_with("n-");
+    assert!(!json["ends"].as_array().unwrap().iter().any(of_second));
     for figure in ["The cost of context", "Planned and measured", "not charged"] {
         assert!(html.contains(figure), "{figure}");
     }
@@ -231,6 +236,79 @@ fn the_map_shows_where_growth_pays() {
     let page = report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
     let html = std::fs::read_to_string(page).unwrap();
     assert!(html.contains("Where growth pays") && html.contains("Single growths, one seed"));
+}
+
+/// A base by chance worse than another is no difference of growths, and its growths tell nothing of the scatter of bases.
+#[test]
+fn arms_of_one_base_share_an_error_and_others_do_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, results) = study(scratch.path(), "s1/g-", -0.03);
+    let analysis = Analysis::new(&plan, &results);
+    let of = |claim: &str| {
+        let mut found = analysis.contrasts.values();
+        found
+            .find(|contrast| contrast.name.starts_with(claim))
+            .unwrap()
+    };
+    // Differences of 0.03, 0 and 0 between families: a mean of 0.01 with the error of three numbers.
+    let c6 = of("C6");
+    assert_eq!(c6.freedom, 2.0, "{c6:?}");
+    assert!((c6.error - 0.01).abs() < 1e-3, "{c6:?}");
+    assert!(c6.interval[0] < -0.03 && c6.interval[1] > 0.0, "{c6:?}");
+    assert_eq!(of("C4").freedom, 2.0);
+    let c7 = of("C7: t-seg against t-zero");
+    assert!(c7.freedom > 2.0 && c7.error < 1e-3, "{c7:?}");
+}
+
+#[test]
+fn one_seed_decides_no_saving_and_one_recipe_no_comparison_of_recipes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, results) = study(scratch.path(), GROWN, 0.25);
+    let mut partial = Results::open(&scratch.path().join("partial"), None).unwrap();
+    let is_left_out = |label: &str| {
+        ["s2/g-scr-4", "s3/g-scr-4", "t-near", "t-rel"]
+            .iter()
+            .any(|part| label.contains(part))
+    };
+    for node in plan.graph.nodes() {
+        if !is_left_out(&node.label) {
+            partial.add(results.of(node).unwrap().clone()).unwrap();
+        }
+    }
+    let analysis = Analysis::new(&plan, &partial);
+    let saving = &analysis.speed_ups["series"];
+    assert_eq!(saving.by_seed.len(), 1);
+    for claim in ["C5", "C7", "C8"] {
+        let (found, numbers) = finding(&analysis, claim);
+        assert_eq!(found, Finding::Open, "{claim}: {numbers}");
+    }
+    assert!(finding(&analysis, "C7").1.contains("against t-zero"));
+}
+
+#[test]
+fn a_loss_that_a_cheaper_model_has_beaten_is_a_bound() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (settings, plan, results) = study(scratch.path(), "t-map-200-x2", -0.6);
+    let analysis = Analysis::new(&plan, &results);
+    let cheapest = analysis
+        .rows
+        .iter()
+        .filter(|row| row.arm.starts_with("g-scr"))
+        .min_by(|a, b| a.flops.total_cmp(&b.flops))
+        .unwrap();
+    let worse: Vec<_> = (analysis.map.iter())
+        .filter(|cell| (cell.base_tokens, cell.factor) == (200 * 256, 2))
+        .collect();
+    assert_eq!(worse.len(), 2);
+    for cell in worse {
+        assert!(cell.loss > cheapest.losses[0], "{cell:?}");
+        assert_eq!(cell.bound, "<=", "{cell:?}");
+        let found = cell.speed_up.unwrap() * cell.flops / cheapest.flops;
+        assert!((found - 1.0).abs() < 1e-12, "{cell:?}");
+    }
+    let page = report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("S &lt;= "), "bounds are named");
 }
 
 #[test]

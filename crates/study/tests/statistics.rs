@@ -1,8 +1,9 @@
 //! Statistics against values of scipy 1.x, and by hand.
 
 use tokenformer_study::stats::{
-    Beyond, Contrast, Curve, Table, cdf, holm, quantile, rank_correlation,
+    Beyond, Contrast, Curve, Table, cdf, error_of_mean, holm, quantile, rank_correlation,
 };
+use tokenformer_testing::Random;
 
 fn near(got: f64, expected: f64, tolerance: f64) {
     let error = (got - expected).abs() / expected.abs().max(1e-12);
@@ -53,6 +54,48 @@ fn a_paired_difference_has_the_pooled_error() {
     near(contrast.interval[1], -0.03201204845881396, 1e-9);
     near(contrast.equality_p(0.06), 0.23661327687252537, 1e-8);
     assert!(!contrast.is_equal_within(0.06) && contrast.is_equal_within(0.08));
+}
+
+/// Of two rows the error is that of the paired differences, as scipy's `ttest_rel` has it.
+#[test]
+fn two_rows_have_the_error_of_their_differences() {
+    let two = table().among(|row| row == "a" || row == "b");
+    let contrast = two.contrast("a - b".into(), "a", "b").unwrap();
+    let (error, freedom) = error_of_mean(&[-0.05, -0.04, -0.07]).unwrap();
+    near(contrast.error, error, 1e-9);
+    near(error, 0.008819171036881972, 1e-9);
+    assert_eq!((contrast.freedom, freedom), (2.0, 2.0));
+    near(contrast.p, 0.026271008879704683, 1e-8);
+    assert_eq!(error_of_mean(&[1.0]), None);
+}
+
+/// Two families of three arms, whose bases scatter more than the arms that grew from them, and no difference at all.
+#[test]
+fn a_difference_between_families_needs_the_error_of_its_own_seeds() {
+    const DRAWS: usize = 4_000;
+    let mut random = Random::new(7);
+    let mut held = [0; 2];
+    for _ in 0..DRAWS {
+        let mut family = |name: &str| -> Vec<(String, Vec<Option<f64>>)> {
+            let base = random.normals(3, 1.0);
+            let mut arm = |n: usize| {
+                let own = random.normals(3, 0.3);
+                let losses = base.iter().zip(&own).map(|(b, o)| Some(f64::from(b + o)));
+                (format!("{name}{n}"), losses.collect())
+            };
+            (0..3).map(&mut arm).collect()
+        };
+        let table = Table::new([family("t"), family("g")].concat());
+        let two = table.among(|row| row == "t0" || row == "g0");
+        for (held, table) in held.iter_mut().zip([&table, &two]) {
+            let contrast = table.contrast("none".into(), "t0", "g0").unwrap();
+            let [low, high] = contrast.interval;
+            *held += usize::from((low..=high).contains(&0.0));
+        }
+    }
+    let [pooled, own] = held.map(|held| held as f64 / DRAWS as f64);
+    assert!((own - 0.95).abs() < 0.015, "{own}");
+    assert!(pooled < 0.85, "{pooled}");
 }
 
 #[test]

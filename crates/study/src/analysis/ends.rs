@@ -4,7 +4,7 @@ use super::STAY;
 use crate::arms::{ARMS, Arm, Group, Kind, is_scratch};
 use crate::plan::{Endpoint, Plan};
 use crate::result::{NodeResult, Results};
-use crate::stats::Curve;
+use crate::stats::{Contrast, Curve, Table};
 use serde::Serialize;
 
 /// The results of an end of an arm over its seeds.
@@ -75,6 +75,32 @@ impl<'a> Ends<'a> {
         seeds.sort_unstable();
         seeds.dedup();
         seeds
+    }
+
+    /// The first run of an arm, without its seed: arms of one base share it. `None` for what is no planned arm.
+    pub fn origin(&self, arm: &str) -> Option<&'a str> {
+        let end = self.plan.endpoints.iter().find(|end| end.arm == arm)?;
+        let graph = &self.plan.graph;
+        let first = graph.node(graph.path(end.node).last()?);
+        first.label.split_once('/').map(|(_, run)| run)
+    }
+
+    /// The paired difference of two rows of `table`. What arms of one base have in common, it has no part in, so all of
+    /// them tell its error; other rows also differ by the chance of their bases, of which their own differences alone tell.
+    pub fn contrast(
+        &self,
+        table: &Table,
+        name: String,
+        arm: &str,
+        reference: &str,
+    ) -> Option<Contrast> {
+        let origin = self.origin(arm);
+        let is_kin = |row: &str| origin.is_some() && self.origin(row) == origin;
+        let rows = match is_kin(reference) {
+            true => table.among(is_kin),
+            false => table.among(|row| row == arm || row == reference),
+        };
+        rows.contrast(name, arm, reference)
     }
 
     /// The sizes of an arm with a result, in the order of the plan.

@@ -65,7 +65,7 @@ pub(super) fn cells(ends: &Ends<'_>) -> Vec<Cell> {
             bound: match cost.map(|found| found.place) {
                 Some(Place::AtLeast) => ">=",
                 Some(Place::AtMost) => "<=",
-                Some(Place::Inside(_)) | None => "=",
+                Some(Place::Inside) | None => "=",
             },
         })
     };

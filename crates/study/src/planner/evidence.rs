@@ -1,6 +1,7 @@
 //! What is known of losses: runs, and the results of a growth study.
 
 use super::law::Stage;
+use crate::arms::{ARMS, Kind};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tokenformer_report::Record;
@@ -108,7 +109,15 @@ impl Evidence {
     /// # Errors
     /// If an end has a number that cannot be.
     pub(crate) fn add_ends(&mut self, path: &Path, ends: &[StudyEnd]) -> Result<()> {
-        for end in ends.iter().filter(|end| end.tokenformer) {
+        let on_second = |end: &StudyEnd| {
+            let mut arms = ARMS
+                .iter()
+                .filter(|arm| matches!(arm.kind, Kind::Shift(..)));
+            arms.any(|arm| arm.name == end.arm)
+        };
+        // Studies of older versions also list what a second text made of the loss on the first.
+        let of_law = |end: &&StudyEnd| end.tokenformer && !on_second(end);
+        for end in ends.iter().filter(of_law) {
             let stages: Vec<Stage> = (end.stages.iter())
                 .map(|&[size, tokens]| Stage { size, tokens })
                 .collect();

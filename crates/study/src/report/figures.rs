@@ -5,22 +5,18 @@ use crate::arms::is_scratch;
 use crate::context_cost::{ContextCost, Point};
 use crate::plan::Plan;
 use crate::planner::{Coverage, Estimate};
-use crate::stats::mean;
+use crate::stats::{error_of_mean, mean, quantile};
 use std::collections::BTreeMap;
 use tokenformer_report::figure::{Dot, Figure, Forest, Interval, Mark};
 use tokenformer_report::table::human_count;
 
 const HUES: usize = 6;
 
-/// Bits per byte of a row with the interval that the pooled error gives.
-fn dot(row: &Row, analysis: &Analysis, x: f64) -> Dot {
+/// Bits per byte of a row, the mean of its seeds, with the interval that their scatter gives.
+fn dot(row: &Row, x: f64) -> Dot {
     let value = mean(&row.bits_per_byte);
-    // The error is of a difference of two; one has the square root of a half of it.
-    let per_nat = value / mean(&row.losses);
-    let reach = analysis.pooled.map(|(error, freedom)| {
-        let t = crate::stats::quantile(0.975, freedom);
-        t * error / std::f64::consts::SQRT_2 * per_nat
-    });
+    let reach =
+        error_of_mean(&row.bits_per_byte).map(|(error, freedom)| quantile(0.975, freedom) * error);
     Dot {
         at: (x, value),
         interval: reach.map(|reach| [value - reach, value + reach]),
@@ -110,10 +106,7 @@ fn over(analysis: &Analysis, x: impl Fn(&Row) -> f64) -> Figure {
             label: String::new(),
             hue: None,
             hollow: false,
-            points: scratch
-                .iter()
-                .map(|row| dot(row, analysis, x(row)))
-                .collect(),
+            points: scratch.iter().map(|row| dot(row, x(row))).collect(),
         },
     ];
     for (arm, label, hue) in [
@@ -141,7 +134,7 @@ fn over(analysis: &Analysis, x: impl Fn(&Row) -> f64) -> Figure {
             label: String::new(),
             hue: Some(hue),
             hollow: false,
-            points: rows.iter().map(|row| dot(row, analysis, x(row))).collect(),
+            points: rows.iter().map(|row| dot(row, x(row))).collect(),
         });
     }
     Figure {
@@ -209,25 +202,35 @@ pub(super) fn map(analysis: &Analysis) -> Figure {
         let mut best: BTreeMap<u64, &Cell> = BTreeMap::new();
         for cell in analysis.map.iter().filter(|cell| cell.factor == factor) {
             let known = best.entry(cell.base_tokens).or_insert(cell);
-            if cell.speed_up > known.speed_up {
+            // What is at most so much is no rival of what was measured.
+            let rank = |cell: &Cell| (cell.bound != "<=", cell.speed_up);
+            if rank(cell) > rank(known) {
                 *known = cell;
             }
         }
         let points: Vec<(f64, f64, &Cell)> = (best.into_iter())
             .filter_map(|(tokens, cell)| Some((tokens as f64, cell.speed_up?, cell)))
             .collect();
-        marks.push(Mark::Dots {
-            label: String::new(),
-            hue: Some(hue % HUES),
-            hollow: false,
-            points: (points.iter())
-                .map(|&(x, y, cell)| Dot {
-                    at: (x, y),
-                    interval: None,
-                    title: format!("x{factor}, {} tokens after it", human_count(cell.tokens)),
-                })
-                .collect(),
-        });
+        for is_bound in [false, true] {
+            let points = points
+                .iter()
+                .filter(|point| (point.2.bound != "=") == is_bound);
+            let dot = |&(x, y, cell): &(f64, f64, &Cell)| Dot {
+                at: (x, y),
+                interval: None,
+                title: format!(
+                    "x{factor}, {} tokens after it: S {} {y:.2}",
+                    human_count(cell.tokens),
+                    cell.bound
+                ),
+            };
+            marks.push(Mark::Dots {
+                label: String::new(),
+                hue: Some(hue % HUES),
+                hollow: is_bound,
+                points: points.map(dot).collect(),
+            });
+        }
         marks.push(Mark::Line {
             label: format!("grown x{factor}"),
             hue: Some(hue % HUES),
@@ -240,7 +243,7 @@ pub(super) fn map(analysis: &Analysis) -> Figure {
         title:
             "Where growth pays: cost from scratch of the same loss, over the cost with the growth"
                 .into(),
-        y_label: "S of the best length after the growth; above 1, growth costs less than scratch"
+        y_label: "S of the best length after the growth; above 1, growth costs less than scratch; hollow: a bound"
             .into(),
         x_label: "tokens before the growth, logarithmic".into(),
         log_x: true,

@@ -5,6 +5,7 @@ mod tables;
 
 use crate::analysis::{Analysis, Ends};
 use crate::context_cost::ContextCost;
+use crate::graph::OnText;
 use crate::plan::{Endpoint, Plan, Settings};
 use crate::planner::{Coverage, Evidence, StudyEnd, coverage};
 use crate::result::Results;
@@ -80,7 +81,12 @@ fn ends(plan: &Plan, results: &Results) -> Vec<StudyEnd> {
     let (graph, common) = (&plan.graph, plan.graph.common());
     let tokens = (common.batch * common.context) as f64;
     let end = |end: &Endpoint| {
-        let held_out = results.of(graph.node(end.node))?.held_out.as_ref()?;
+        let node = graph.node(end.node);
+        // What another text made of the loss on the first one, no law of one text says.
+        if node.text == OnText::Second {
+            return None;
+        }
+        let held_out = results.of(node)?.held_out.as_ref()?;
         let path: Vec<usize> = graph.path(end.node).collect();
         let mut stages: Vec<[f64; 2]> = Vec::new();
         for node in path.into_iter().rev().map(|at| graph.node(at)) {
@@ -206,8 +212,8 @@ fn remarks(
     }
     match analysis.pooled {
         Some((error, freedom)) => remarks.push(format!(
-            "Standard error of a difference of two arms: {:.3} % of perplexity with {freedom} degrees of freedom, from what \
-             arms and seeds do not explain.",
+            "Standard error of a difference of two arms of one base: {:.3} % of perplexity with {freedom} degrees of freedom, \
+             from what arms and seeds do not explain. Every other difference has the error of its own seeds.",
             100.0 * error.exp_m1()
         )),
         None => remarks.push("No errors yet: they need two seeds of two arms.".into()),

@@ -86,6 +86,14 @@ impl Table {
         &self.rows
     }
 
+    /// A table of some of the rows.
+    pub fn among(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let kept = self.rows.iter().filter(|row| keep(&row.0));
+        Self {
+            rows: kept.cloned().collect(),
+        }
+    }
+
     /// Number of seeds.
     pub fn seeds(&self) -> usize {
         self.rows.first().map_or(0, |row| row.1.len())
@@ -98,7 +106,8 @@ impl Table {
     }
 
     /// Standard error of the difference of two arms' means, and its degrees of freedom. It is computed from the
-    /// residuals of the losses after subtracting the means of arm and seed. `None` with fewer than two arms or seeds.
+    /// residuals of the losses after subtracting the means of arm and seed, which must be independent between the arms; of
+    /// two arms, it is that of their paired differences. `None` with fewer than two arms or seeds.
     pub fn error(&self) -> Option<(f64, f64)> {
         let (arms, seeds) = (self.rows.len(), self.seeds());
         if arms < 2 || seeds < 2 {
@@ -126,6 +135,13 @@ impl Table {
         let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
         Some(Contrast::new(name, mean(&differences), error, freedom))
     }
+}
+
+/// Standard error of the mean, and its degrees of freedom; `None` for fewer than two numbers.
+pub fn error_of_mean(numbers: &[f64]) -> Option<(f64, f64)> {
+    let (middle, freedom) = (mean(numbers), numbers.len() as f64 - 1.0);
+    let squares: f64 = numbers.iter().map(|x| (x - middle).powi(2)).sum();
+    (freedom >= 1.0).then(|| ((squares / freedom / numbers.len() as f64).sqrt(), freedom))
 }
 
 /// The mean; NaN for an empty list.
