@@ -39,12 +39,26 @@ fn other_data_are_read_from_their_beginning_and_a_stop_changes_nothing() {
     assert_eq!(whole["growths"].as_array().unwrap().len(), 1);
     assert!(base.get("earlier_data").is_none());
 
-    // The run in the new folder is an ordinary one, which goes on from its own checkpoints.
+    // The run in the new folder is an ordinary one, which goes on from its own checkpoints; so does the command that began it.
     let last = newest(&lab.path("whole"));
     let ended = common::files(&last);
-    fs::remove_dir_all(&last).expect("the last checkpoint");
-    succeed(lab.train(&recipe, "whole", &["--set", "data.dir=other"]));
-    assert!(ended == common::files(&last), "the bytes differ");
+    for command in [&["--set", "data.dir=other"][..], &OTHER] {
+        fs::remove_dir_all(&last).expect("the last checkpoint");
+        let told = succeed(lab.train(&recipe, "whole", command)).err;
+        assert!(told.contains("going on from whole"), "{told}");
+        assert!(ended == common::files(&last), "the bytes differ");
+    }
+    // A run that began elsewhere is another one.
+    succeed(lab.train(
+        &recipe,
+        "again",
+        &["--resume", "whole", "--set", "data.dir=other"],
+    ));
+    fail(
+        lab.train(&recipe, "again", &OTHER),
+        2,
+        &["there is a run here", "--resume base"],
+    );
 }
 
 #[test]

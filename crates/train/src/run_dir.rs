@@ -83,6 +83,12 @@ impl RunDir {
         &self.path
     }
 
+    /// Whether this is a checkpoint of the run.
+    fn owns(&self, checkpoint: &Path) -> bool {
+        let folder = |path: &Path| path.parent().map(|folder| folder.canonicalize().ok());
+        folder(checkpoint) == folder(&self.checkpoints.dir_for(0))
+    }
+
     /// The path of the checkpoint of `step`, which need not exist.
     pub fn of_step(&self, step: u64) -> PathBuf {
         self.checkpoints.dir_for(step)

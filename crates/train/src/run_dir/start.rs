@@ -15,7 +15,10 @@ use std::sync::Arc;
 use tokenformer_core::Model;
 use tokenformer_core::device::{Collective, Device};
 use tokenformer_core::optim::{AdamW, Among};
-use tokenformer_store::{Warning, Which};
+use tokenformer_store::{MANIFEST_NAME, Warning, Which, write_atomic};
+
+/// In the folder of a run: the manifest of the checkpoint elsewhere that it began from.
+const BEGAN_FROM: &str = "began_from.json";
 
 /// What a run starts with.
 pub(crate) struct Start {
@@ -51,14 +54,20 @@ pub(crate) fn start(
     let start = match &found {
         Some(from) => {
             ranks::ensure_readable(from, collective)?;
-            let may_change = matches!(resume, Resume::OnOtherData(_));
+            // Its own checkpoints are on the other data already.
+            let is_begun = dir.path().join(BEGAN_FROM).exists() && dir.owns(from);
+            let may_change = matches!(resume, Resume::OnOtherData(_)) && !is_begun;
             load(from, may_change, recipe, task, device, among)?
         }
         None => fresh(recipe, task, device, among)?,
     };
     planned::check_next(&start.model, recipe, &start.state)?;
     let records = dir.path().join(METRICS);
-    if found.is_some() {
+    if let Some(from) = &found {
+        if dir.writes() && !dir.owns(from) {
+            // Before the first checkpoint, after which the same command goes on with the run.
+            write_atomic(&dir.path().join(BEGAN_FROM), &manifest(from)?)?;
+        }
         let now = Snapshot {
             model: &start.model,
             ema: start.ema.as_ref(),
@@ -163,6 +172,13 @@ fn find(dir: &RunDir, resume: &Resume, warn: &mut dyn FnMut(Warning)) -> Result<
             if !has_run()? {
                 return Ok(Some(found.dir));
             }
+            if std::fs::read(out.join(BEGAN_FROM))
+                .is_ok_and(|began| manifest(&found.dir).is_ok_and(|manifest| manifest == began))
+            {
+                // The same command again: it goes on with what it began.
+                let newest = own.latest_good(warn)?;
+                return Ok(Some(newest.map_or(found.dir, |(_, newest)| newest.dir)));
+            }
             let own_dir = found.step.map(|step| own.dir_for(step).canonicalize());
             if !matches!((own_dir, found.dir.canonicalize()), (Some(Ok(a)), Ok(b)) if a == b) {
                 return Err(occupied(&format!("--resume {}", path.display())));
@@ -182,6 +198,17 @@ fn find(dir: &RunDir, resume: &Resume, warn: &mut dyn FnMut(Warning)) -> Result<
             }
         }
     }
+}
+
+/// The bytes of a checkpoint's manifest, which name all of its bytes.
+fn manifest(dir: &Path) -> Result<Vec<u8>> {
+    let path = dir.join(MANIFEST_NAME);
+    std::fs::read(&path).map_err(|source| Error::Io {
+        action: "read the manifest",
+        path,
+        source,
+        help: "the checkpoint is not complete; use another one",
+    })
 }
 
 /// Returns an error if the numbers of the data mean something else than those that the checkpoint was trained on.
