@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Lab, fail, json, newest, run, succeed, text_of};
+use common::{Lab, fail, forge, json, newest, run, succeed, text_of};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,25 +13,6 @@ fn trained() -> Lab {
     let recipe = lab.recipe("recipe.toml", "");
     succeed(lab.train(&recipe, "run", &["--set", "sample.tokens=0"]));
     lab
-}
-
-/// Copies the model of `run` to the folder `to` without its hashes, one number of its embedding being `number`.
-fn forge(lab: &Lab, to: &str, row: usize, number: f32) {
-    let (from, to) = (newest(&lab.path("run")), lab.path(to));
-    fs::create_dir(&to).unwrap();
-    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
-        fs::copy(from.join(name), to.join(name)).unwrap();
-    }
-    let weights = to.join("model.safetensors");
-    let mut bytes = fs::read(&weights).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
-    let embedding = &tensors["embedding"];
-    let width = embedding["shape"][1].as_u64().unwrap() as usize;
-    let start = embedding["data_offsets"][0].as_u64().unwrap() as usize;
-    let at = 8 + header + start + (row * width + 5) * 4;
-    bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
-    fs::write(&weights, bytes).unwrap();
 }
 
 fn with_task(lab: &Lab) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{GROWTH, Lab, Ran, fail, succeed};
+use common::{GROWTH, Lab, Ran, fail, forge, succeed};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -177,6 +177,33 @@ fn a_server_answers_as_generate_writes_and_ends_when_asked_to() {
     last.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("\"index\":99"), "the last text: {answer}");
+}
+
+#[test]
+fn a_model_that_fails_is_told_on_standard_error_and_not_without_end() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "sample.tokens=0"]));
+    forge(&lab, "broken", 200, f32::NAN);
+    let server = Server::start(&lab, &["--model", "broken"]);
+    let sent = json!({"prompt": "ka", "max_tokens": 5}).to_string();
+    for _ in 0..30 {
+        let (status, body) = server.ask("POST", "/v1/completions", "", &sent);
+        assert_eq!(status, 500, "{body}");
+        assert!(body.contains("not finite"), "{body}");
+        assert!(body.contains("standard error"), "{body}");
+    }
+    let ran = server.end();
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let told: Vec<&str> = (ran.err.lines())
+        .filter(|line| line.contains("not finite"))
+        .collect();
+    assert_eq!(told.len(), 10, "{ran:#?}");
+    let line = told[0];
+    assert!(
+        line.starts_with("error: broken: the logit of token"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -128,6 +128,65 @@ fn spaces_that_are_only_written_otherwise_all_count() {
     check(&load(&metaspace(Value::Null, never)), &TEXTS);
 }
 
+/// The bytes of the tokens of a text, one after the other.
+fn joined(tokenizer: &Tokenizer, text: &str) -> Vec<u8> {
+    let ids = tokenizer.encode(text).unwrap();
+    ids.iter()
+        .flat_map(|&id| tokenizer.token_bytes(id))
+        .collect()
+}
+
+#[test]
+fn the_bytes_of_a_token_are_those_inside_a_text() {
+    let llama = load(&metaspace(prepend_and_replace(), Value::Null));
+    let at = |token: u32| llama.token_bytes(token);
+    let first = 3 + 256;
+    assert_eq!(at(first), b" ", "the mark");
+    assert_eq!(at(first + 1), b"a");
+    assert_eq!(at(first + 5), b" ab");
+    assert_eq!(at(first + 6), b"  ");
+    for byte in 0..=255 {
+        assert_eq!(at(3 + u32::from(byte)), [byte], "<0x{byte:02X}>");
+    }
+    for silent in [0, 1, 2, 1000] {
+        assert_eq!(at(silent), b"", "{silent}");
+    }
+    for text in TEXTS {
+        // The space in front of the text is the encoding's.
+        assert_eq!(joined(&llama, text), format!(" {text}").as_bytes());
+    }
+    for text in TEXTS {
+        assert_eq!(joined(&Tokenizer::gpt2(), text), text.as_bytes());
+        assert_eq!(joined(&Tokenizer::bytes(), text), text.as_bytes());
+    }
+}
+
+#[test]
+fn the_bytes_of_a_token_follow_the_decoders_of_the_file() {
+    let first = 3 + 256;
+    let with = |decoder: Value| {
+        let mut json = metaspace(prepend_and_replace(), Value::Null);
+        json["decoder"] = decoder;
+        load(&json)
+    };
+    let mark =
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false});
+    let mark = with(mark);
+    assert_eq!(mark.token_bytes(first + 5), b" ab");
+    // These decoders write the name of a byte as it is.
+    assert_eq!(mark.token_bytes(3 + 0xc3), b"<0xC3>");
+    // Words with an end: it is a space before the next word.
+    let ends = with(json!({"type": "BPEDecoder", "suffix": "b"}));
+    assert_eq!(ends.token_bytes(first + 4), b"a ");
+    // Byte-level tokens among other decoders; the mark is none.
+    let bytes = with(json!({"type": "Sequence", "decoders": [{"type": "Fuse"},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}]}));
+    assert_eq!(bytes.token_bytes(first + 3), b"\xe9", "é");
+    assert_eq!(bytes.token_bytes(first), "▁".as_bytes());
+    // Without decoders, tokens are joined by spaces.
+    assert_eq!(with(Value::Null).token_bytes(first + 4), b" ab");
+}
+
 #[test]
 fn where_tokens_do_not_tell_their_bytes_there_are_no_counts() {
     type Change = fn(&mut Value);

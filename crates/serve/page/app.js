@@ -76,6 +76,7 @@ class Pane {
   constructor(choice) {
     this.before = [];
     this.tokens = [];
+    this.lost = "";
     this.select = make("select", { "aria-label": "Model and stage" });
     for (const model of models) {
       for (const { stage, params } of model.stages) {
@@ -98,7 +99,9 @@ class Pane {
 
   async begin(prompt) {
     const response = await ask("/tokenize", { model: this.wish.model, prompt });
-    const { tokens } = await response.json();
+    const { tokens, prompt_losses } = await response.json();
+    const { dropped = 0, unknown = 0 } = prompt_losses ?? {};
+    this.lost = dropped + unknown ? `; the tokenizer lost ${dropped + unknown} characters of the text` : "";
     this.before = tokens;
     this.tokens = [];
     this.text.replaceChildren(make("span", { class: "before" }, prompt));
@@ -130,7 +133,7 @@ class Pane {
     } finally {
       // The whole time, because messages may arrive together: the time between them says nothing.
       const seconds = (performance.now() - started) / 1000;
-      this.note.textContent = `${written} tokens in ${seconds.toFixed(2)} s; ${end}`;
+      this.note.textContent = `${written} tokens in ${seconds.toFixed(2)} s; ${end}${this.lost}`;
     }
   }
 

@@ -4,11 +4,13 @@ use crate::error::ApiError;
 use crate::http::App;
 use crate::job::{Chance, Event};
 use crate::models::Served;
+use crate::offsets::{characters, offsets};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokenformer_data::{Losses, Tokenizer};
 use tokenformer_train::End;
 
 /// Which interface answers.
@@ -18,6 +20,35 @@ pub(crate) enum Kind {
     Chat,
 }
 
+/// What stands before the new tokens of a text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beginning {
+    /// The echoed prompt.
+    echoed: Option<String>,
+    /// Where in it each of its tokens begins, if their probabilities are reported.
+    offsets: Vec<usize>,
+    /// Whether the new tokens begin a text: their first space may not be part of it.
+    is_empty: bool,
+}
+
+impl Beginning {
+    /// After the tokens of a prompt, which the answer begins with if it is given as text.
+    pub fn new(served: &Served, prompt: &[u32], echoed: Option<String>, has_chances: bool) -> Self {
+        let bytes = |&token: &u32| served.tokenizer.token_bytes(token);
+        let offsets = match &echoed {
+            Some(text) if has_chances => {
+                offsets(text, &prompt.iter().map(bytes).collect::<Vec<_>>())
+            }
+            _ => Vec::new(),
+        };
+        Self {
+            echoed,
+            offsets,
+            is_empty: prompt.iter().all(|token| bytes(token).is_empty()),
+        }
+    }
+}
+
 /// A text of the answer.
 #[derive(Debug, Default)]
 struct Choice {
@@ -25,10 +56,41 @@ struct Choice {
     before: Option<String>,
     /// Whether leading white space is left out.
     trims: bool,
-    /// Characters of the tokens whose probabilities were reported.
+    /// Where the tokens of the echoed prompt begin whose probabilities are not reported yet.
+    prompt_offsets: std::vec::IntoIter<usize>,
+    /// Where the next new token begins, in characters.
     offset: usize,
+    /// Whether that token begins a text.
+    is_empty: bool,
     has_role: bool,
     has_ended: bool,
+}
+
+impl Choice {
+    fn new(beginning: Beginning, kind: Kind) -> Self {
+        Self {
+            offset: (beginning.echoed.as_ref()).map_or(0, |text| text.chars().count()),
+            before: beginning.echoed,
+            trims: kind == Kind::Chat,
+            prompt_offsets: beginning.offsets.into_iter(),
+            is_empty: beginning.is_empty,
+            ..Self::default()
+        }
+    }
+
+    /// Where the next token of those that are reported begins.
+    fn next_offset(&mut self, tokenizer: &Tokenizer, token: u32) -> usize {
+        if let Some(offset) = self.prompt_offsets.next() {
+            return offset;
+        }
+        let (offset, bytes) = (self.offset, tokenizer.token_bytes(token));
+        self.offset += match self.is_empty {
+            true => tokenizer.decode(&[token]).chars().count(),
+            false => characters(&bytes),
+        };
+        self.is_empty &= bytes.is_empty();
+        offset
+    }
 }
 
 /// What an event adds to a text.
@@ -37,6 +99,14 @@ struct Delta {
     text: String,
     chances: Vec<Chance>,
     end: Option<&'static str>,
+}
+
+/// What the prompts of a request came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PromptUse {
+    pub tokens: usize,
+    /// Characters that the tokens do not represent.
+    pub losses: Losses,
 }
 
 /// An answer in the making.
@@ -50,20 +120,21 @@ pub(crate) struct Answer {
     choices: Vec<Choice>,
     /// Whether probabilities are part of the answer.
     has_chances: bool,
-    prompt_tokens: usize,
+    prompt: PromptUse,
+    has_told_losses: bool,
     new_tokens: usize,
     open: usize,
 }
 
 impl Answer {
-    /// For texts of which each begins with `before`, the echoed prompt, if it is given.
+    /// For texts with these beginnings.
     pub fn new(
         app: &Arc<App>,
         model: usize,
         kind: Kind,
-        before: Vec<Option<String>>,
+        beginnings: Vec<Beginning>,
         has_chances: bool,
-        prompt_tokens: usize,
+        prompt: PromptUse,
     ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now()
@@ -75,12 +146,8 @@ impl Answer {
         } else {
             "chatcmpl"
         };
-        let choices: Vec<Choice> = (before.into_iter())
-            .map(|before| Choice {
-                before,
-                trims: kind == Kind::Chat,
-                ..Choice::default()
-            })
+        let choices: Vec<Choice> = (beginnings.into_iter())
+            .map(|beginning| Choice::new(beginning, kind))
             .collect();
         Self {
             app: Arc::clone(app),
@@ -91,7 +158,8 @@ impl Answer {
             open: choices.len(),
             choices,
             has_chances,
-            prompt_tokens,
+            prompt,
+            has_told_losses: false,
             new_tokens: 0,
         }
     }
@@ -129,7 +197,7 @@ impl Answer {
                 return Err(ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, message));
             }
             Event::Failed(message) => {
-                let help = "the server's log says more; a shorter text needs less memory";
+                let help = "the server says it on its standard error too; a shorter text needs less memory";
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 return Err(ApiError::new(status, message, help));
             }
@@ -174,7 +242,7 @@ impl Answer {
     }
 
     /// The last message of a stream: what was used.
-    pub fn stream_usage(&self) -> Value {
+    pub fn stream_usage(&mut self) -> Value {
         let mut message = self.message(Vec::new(), true);
         message["usage"] = self.usage();
         message
@@ -213,26 +281,31 @@ impl Answer {
         Ok(message)
     }
 
-    fn message(&self, choices: Vec<Value>, is_part: bool) -> Value {
+    fn message(&mut self, choices: Vec<Value>, is_part: bool) -> Value {
         let object = match (self.kind, is_part) {
             (Kind::Text, _) => "text_completion",
             (Kind::Chat, false) => "chat.completion",
             (Kind::Chat, true) => "chat.completion.chunk",
         };
-        json!({
+        let mut message = json!({
             "id": self.id,
             "object": object,
             "created": self.created,
             "model": self.served().name,
             "choices": choices,
-        })
+        });
+        if self.prompt.losses.characters() > 0 && !self.has_told_losses {
+            message["prompt_losses"] = json!(self.prompt.losses);
+            self.has_told_losses = true;
+        }
+        message
     }
 
     fn usage(&self) -> Value {
         json!({
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": self.prompt.tokens,
             "completion_tokens": self.new_tokens,
-            "total_tokens": self.prompt_tokens + self.new_tokens,
+            "total_tokens": self.prompt.tokens + self.new_tokens,
         })
     }
 
@@ -262,26 +335,21 @@ impl Answer {
     /// Tokens as texts with their `ln p`; the numbers of tokens and alternatives are an extension.
     fn text_logprobs(&mut self, index: usize, chances: &[Chance]) -> Value {
         let served = &self.app.models[self.model];
-        let offset = &mut self.choices[index].offset;
+        let choice = &mut self.choices[index];
         let (mut tokens, mut logprobs, mut tops) = (Vec::new(), Vec::new(), Vec::new());
         let (mut offsets, mut ids, mut alternatives) = (Vec::new(), Vec::new(), Vec::new());
         for chance in chances {
             tokens.push(served.token_text(chance.token));
             logprobs.push(chance.logprob);
             ids.push(chance.token);
-            offsets.push(*offset);
-            let bytes = served.tokenizer.token_bytes(chance.token);
-            // Every character is counted with its first byte.
-            *offset += bytes.iter().filter(|&&byte| byte & 0xc0 != 0x80).count();
+            offsets.push(choice.next_offset(&served.tokenizer, chance.token));
             let alternative = |&(id, logprob): &(u32, f32)| json!({"id": id, "text": served.token_text(id), "logprob": logprob});
             alternatives.push(chance.top.iter().map(alternative).collect::<Vec<_>>());
             tops.push(chance.logprob.map(|logprob| {
                 let mut top = serde_json::Map::new();
-                // The likeliest comes last, so that it stays where two tokens are the same text.
                 let own = (chance.token, logprob);
-                let likeliest_last = chance.top.iter().rev();
-                for &(token, logprob) in std::iter::once(&own).chain(likeliest_last) {
-                    top.insert(served.token_text(token), json!(logprob));
+                for &(token, logprob) in chance.top.iter().chain(std::iter::once(&own)) {
+                    top.insert(served.token_text(token).into_owned(), json!(logprob));
                 }
                 top
             }));

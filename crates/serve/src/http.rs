@@ -1,12 +1,13 @@
 //! Routes, and what is checked before any of them.
 
 use crate::access::Access;
+use crate::body::receive;
 use crate::error::ApiError;
 use crate::metrics::{Metrics, add};
 use crate::models::Served;
 use crate::request::{DetokenizeRequest, FiredRequest, TokenizeRequest, parse};
 use crate::scheduler::Command;
-use crate::stream::Permit;
+use crate::stream::{Permit, whole};
 use crate::{page, run_view, texts};
 use axum::Router;
 use axum::body::Body;
@@ -15,15 +16,15 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper::body::Body as _;
+use serde::Serialize;
 use serde_json::{Value, json};
-use std::future::poll_fn;
+use std::borrow::Cow;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+use tokenformer_data::{Losses, Tokenizer};
 use tokio::sync::{Semaphore, oneshot};
 
 /// Limits of what comes from the network.
@@ -35,6 +36,8 @@ pub struct NetLimits {
     pub requests: usize,
     /// Bytes of a body.
     pub body_bytes: usize,
+    /// Bytes of all bodies that are being read, beyond the first 64 KiB of each.
+    pub unfinished_bytes: usize,
     /// How long the head of a request may take, and a connection may be idle.
     pub head: Duration,
     /// How long a body may take.
@@ -53,6 +56,7 @@ impl Default for NetLimits {
             connections: 512,
             requests: 64,
             body_bytes: 2 << 20,
+            unfinished_bytes: 128 << 20,
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
@@ -61,9 +65,6 @@ impl Default for NetLimits {
         }
     }
 }
-
-/// If a body is too long, at most this many bytes are read and discarded, so that the client can read why it was refused.
-const MOST_DISCARDED_BYTES: usize = 64 << 20;
 
 /// Everything that requests share.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub(crate) struct App {
     pub limits: NetLimits,
     pub cache_bytes: usize,
     pub places: Arc<Semaphore>,
+    /// Bytes that bodies which are being read may still take.
+    pub room: Semaphore,
     pub is_draining: AtomicBool,
     pub run: Option<PathBuf>,
 }
@@ -140,7 +143,7 @@ impl App {
 
     /// The error of a server whose thread of models is gone.
     pub fn broken(&self) -> ApiError {
-        let help = "start the server again; its log says what happened";
+        let help = "start the server again; its standard error says what happened";
         let message = "the thread that computes has ended";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message, help)
     }
@@ -216,59 +219,15 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A JSON answer that must not be cached.
-pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (status, headers, value.to_string()).into_response()
-}
+/// Those of a JSON answer, which must not be cached.
+pub(crate) const JSON_HEADERS: [(HeaderName, &str); 2] = [
+    (header::CONTENT_TYPE, "application/json"),
+    (header::CACHE_CONTROL, "no-store"),
+];
 
-/// The bytes of a body, within the limits of size and time.
-pub(crate) async fn read_body(app: &App, body: Body) -> Result<Vec<u8>, ApiError> {
-    let most = app.limits.body_bytes;
-    let read = async {
-        let mut body = pin!(body);
-        let (mut bytes, mut len) = (Vec::new(), 0usize);
-        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            let frame = frame.map_err(|error| {
-                let message = format!("the body ended early: {error}");
-                ApiError::new(
-                    StatusCode::BAD_REQUEST,
-                    message,
-                    "send all of Content-Length",
-                )
-            })?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            len += data.len();
-            if len <= most {
-                bytes.extend_from_slice(&data);
-            } else if len > MOST_DISCARDED_BYTES {
-                break;
-            }
-        }
-        if len > most {
-            let message = format!("the body: expected at most {most} bytes, got more");
-            let help = "send fewer or shorter prompts at a time";
-            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message, help));
-        }
-        Ok(bytes)
-    };
-    match tokio::time::timeout(app.limits.body, read).await {
-        Ok(read) => read,
-        Err(_) => {
-            let seconds = app.limits.body.as_secs_f32();
-            let message = format!("the body: expected within {seconds} s, got only a part of it");
-            Err(ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                message,
-                "send it at once",
-            ))
-        }
-    }
+/// A short JSON answer.
+fn json_response(status: StatusCode, value: &Value) -> Response {
+    (status, JSON_HEADERS, value.to_string()).into_response()
 }
 
 fn model_entry(served: &Served) -> Value {
@@ -318,47 +277,96 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     (kind, app.metrics.text()).into_response()
 }
 
-/// Runs work that takes a while on another thread.
-async fn aside<T: Send + 'static>(
+/// Runs work that takes a while on another thread. The place of the request goes along, so that the work of a client who
+/// has left counts until it is done.
+pub(crate) async fn aside<T: Send + 'static>(
     app: &Arc<App>,
-    work: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
+    permit: Permit,
+    work: impl FnOnce(&Arc<App>) -> Result<T, ApiError> + Send + 'static,
+) -> Result<(T, Permit), ApiError> {
     let for_thread = Arc::clone(app);
-    let done = tokio::task::spawn_blocking(move || work(&for_thread)).await;
-    done.map_err(|_| app.broken())?
+    let work = move || work(&for_thread).map(|made| (made, permit));
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| {
+        let help = "the server's standard error says what happened";
+        let message = "the work on this request has failed";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message, help)
+    })?
+}
+
+/// The answer of `/tokenize`.
+#[derive(Serialize)]
+struct Tokenized<'a> {
+    count: usize,
+    max_model_len: usize,
+    tokens: &'a [u32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    texts: Option<Vec<Cow<'a, str>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_losses: Option<Losses>,
 }
 
 async fn tokenize(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    let _permit = Permit::take(&app)?;
-    let body = read_body(&app, body).await?;
-    let value = aside(&app, move |app| {
+    const MOST_TEXTS: usize = 4096;
+    let (body, permit) = receive(&app, body).await?;
+    let work = move |app: &Arc<App>| {
         let request: TokenizeRequest = parse(&body)?;
         let served = &app.models[app.find(request.model.as_deref().unwrap_or_default())?];
-        let tokens = served.tokenizer.encode(&request.prompt).map_err(|error| {
+        let encoded = served.tokenizer.encode_counted(&request.prompt);
+        let (tokens, losses) = encoded.map_err(|error| {
             let help = "the model's tokenizer cannot encode this text";
             ApiError::new(StatusCode::BAD_REQUEST, format!("prompt: {error}"), help)
         })?;
-        let texts: Vec<String> = tokens
-            .iter()
-            .map(|&token| served.token_text(token))
-            .collect();
-        let context = served.model.context();
-        Ok(
-            json!({"count": tokens.len(), "max_model_len": context, "tokens": tokens, "texts": texts}),
-        )
-    });
-    Ok(json_response(StatusCode::OK, &value.await?))
+        let texts = || tokens.iter().map(|&token| served.token_text(token));
+        Ok(json_text(&Tokenized {
+            count: tokens.len(),
+            max_model_len: served.model.context(),
+            texts: (tokens.len() <= MOST_TEXTS).then(|| texts().collect()),
+            tokens: &tokens,
+            prompt_losses: (losses.characters() > 0).then_some(losses),
+        }))
+    };
+    let (json, permit) = aside(&app, permit, work).await?;
+    Ok(whole(json, permit))
+}
+
+/// The answer of `/detokenize`.
+#[derive(Serialize)]
+struct Detokenized {
+    prompt: String,
 }
 
 async fn detokenize(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    let _permit = Permit::take(&app)?;
-    let body = read_body(&app, body).await?;
-    let value = aside(&app, move |app| {
+    let (body, permit) = receive(&app, body).await?;
+    let work = move |app: &Arc<App>| {
         let request: DetokenizeRequest = parse(&body)?;
         let served = &app.models[app.find(request.model.as_deref().unwrap_or_default())?];
-        Ok(json!({"prompt": served.tokenizer.decode(&request.tokens)}))
-    });
-    Ok(json_response(StatusCode::OK, &value.await?))
+        let prompt = decode(&served.tokenizer, &request.tokens, app.limits.body_bytes)?;
+        Ok(json_text(&Detokenized { prompt }))
+    };
+    let (json, permit) = aside(&app, permit, work).await?;
+    Ok(whole(json, permit))
+}
+
+/// The text of tokens, if it could be sent back: a token can stand for a hundred times the bytes of its number.
+fn decode(tokenizer: &Tokenizer, tokens: &[u32], most_bytes: usize) -> Result<String, ApiError> {
+    let mut stream = tokenizer.decode_stream();
+    let mut text = String::new();
+    for &token in tokens {
+        text += &stream.push(token);
+        if text.len() > most_bytes {
+            let expected = format!("those of a text of at most {most_bytes} bytes");
+            let help = "send fewer tokens at a time";
+            return Err(ApiError::field("tokens", expected, "more", help));
+        }
+    }
+    Ok(text + &stream.finish())
+}
+
+/// A value as JSON.
+pub(crate) fn json_text(value: &impl Serialize) -> String {
+    // Numbers and texts under fixed names: there is nothing that JSON could not hold.
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// The configurations of all models, for the picture of their structure.
@@ -377,8 +385,7 @@ async fn structure(State(app): State<Arc<App>>) -> Response {
 /// weights.
 async fn fired(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
     const MOST_TOKENS: usize = 8;
-    let _permit = Permit::take(&app)?;
-    let body = read_body(&app, body).await?;
+    let (body, permit) = receive(&app, body).await?;
     let request: FiredRequest = parse(&body)?;
     let model = app.find(request.model.as_deref().unwrap_or_default())?;
     let newest_stage = app.stage(model, request.stage)?;
@@ -427,5 +434,5 @@ async fn fired(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiE
         })
     });
     let sites: Vec<Value> = sites.collect();
-    Ok(json_response(StatusCode::OK, &json!({"sites": sites})))
+    Ok(whole(json_text(&json!({"sites": sites})), permit))
 }

@@ -7,12 +7,15 @@
 
 mod access;
 mod answer;
+mod body;
 mod chance;
 mod error;
+mod failures;
 mod http;
 pub mod job;
 pub mod metrics;
 mod models;
+mod offsets;
 mod page;
 mod patient;
 mod pool;

@@ -1,6 +1,8 @@
 //! The models that a server answers with.
 
 use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use tokenformer_core::{Model, ModelConfig};
 use tokenformer_data::Tokenizer;
 
@@ -17,6 +19,8 @@ pub struct Served {
     pub config: ModelConfig,
     /// Its stages, oldest first.
     pub stages: Vec<Stage>,
+    /// What each token is called, see [`Served::token_text`].
+    names: Vec<String>,
 }
 
 /// A stage of a model: what was there when it began, and what it added.
@@ -66,6 +70,7 @@ impl Served {
         Ok(Self {
             name: name.into(),
             stages: stages.collect(),
+            names: names(&tokenizer),
             model,
             tokenizer,
             config,
@@ -95,18 +100,50 @@ impl Served {
         2 * self.config.layers() * self.config.width * size_of::<f32>()
     }
 
-    /// A token as text for lists of probabilities: its characters, or its bytes where they are no characters, so that
-    /// different tokens stay different.
-    pub fn token_text(&self, token: u32) -> String {
-        let bytes = self.tokenizer.token_bytes(token);
-        match String::from_utf8(bytes) {
-            Ok(text) if !text.is_empty() => text,
-            Ok(_) if Some(token) == self.tokenizer.eod() => "<|endoftext|>".into(),
-            Ok(_) => format!("<|{token}|>"),
-            Err(error) => {
-                let hex = error.as_bytes().iter().map(|byte| format!("\\x{byte:02x}"));
-                format!("bytes:{}", hex.collect::<String>())
-            }
+    /// A token as text for lists of probabilities, different for each token: its characters; its bytes where they are no
+    /// characters, or where another token has these characters; its number where it has no bytes either.
+    pub fn token_text(&self, token: u32) -> Cow<'_, str> {
+        match self.names.get(token as usize) {
+            Some(name) => name.into(),
+            None => by_number(token).into(),
         }
     }
+}
+
+/// The names of all tokens: of each the first that no token before it has.
+fn names(tokenizer: &Tokenizer) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let name = |token| {
+        let name = possible_names(tokenizer, token).find(|name| !taken.contains(name));
+        let name = name.unwrap_or_else(|| by_number(token));
+        taken.insert(name.clone());
+        name
+    };
+    let count = u32::try_from(tokenizer.vocab_size()).unwrap_or(u32::MAX);
+    (0..count).map(name).collect()
+}
+
+fn possible_names(tokenizer: &Tokenizer, token: u32) -> impl Iterator<Item = String> {
+    let bytes = tokenizer.token_bytes(token);
+    let end = (Some(token) == tokenizer.eod()).then(|| "<|endoftext|>".to_owned());
+    // The single bytes beside the characters leave their names to those.
+    let characters = match tokenizer.is_fallback_byte(token) {
+        true => None,
+        false => String::from_utf8(bytes.clone()).ok(),
+    };
+    let characters = characters.filter(|characters| !characters.is_empty());
+    let others = std::iter::once_with(move || match bytes.is_empty() {
+        true => by_number(token),
+        false => by_bytes(&bytes),
+    });
+    end.into_iter().chain(characters).chain(others)
+}
+
+fn by_bytes(bytes: &[u8]) -> String {
+    let hex = bytes.iter().map(|byte| format!("\\x{byte:02x}"));
+    format!("bytes:{}", hex.collect::<String>())
+}
+
+fn by_number(token: u32) -> String {
+    format!("<|{token}|>")
 }

@@ -5,6 +5,7 @@
 //! row by itself, and every text has its own sampler.
 
 use crate::chance::chance;
+use crate::failures::Failures;
 use crate::job::{Chance, Event, Job};
 use crate::metrics::{Metrics, add, seconds, set};
 use crate::models::Served;
@@ -58,6 +59,8 @@ pub enum Command {
 struct Sequence<'m> {
     job: Job,
     owner: Owner,
+    /// Name of the model.
+    name: &'m str,
     cache: Cache,
     cache_bytes: usize,
     /// The prompt and the new tokens. Those beyond what the cache has seen are still to be fed.
@@ -83,6 +86,11 @@ impl Sequence<'_> {
         // A reader who left is noticed before the next step.
         let _ = self.job.events.send((self.job.index, event));
     }
+
+    fn fail(&mut self, error: String) {
+        self.send(Event::Failed(error));
+        self.is_done = true;
+    }
 }
 
 /// The share of a sequence in a step: how many tokens it feeds, and the rows of logits that it wants.
@@ -103,6 +111,7 @@ pub fn run(models: &[Served], limits: Limits, commands: &Receiver<Command>, metr
         queue: Queue::default(),
         sequences: Vec::new(),
         logits: Vec::new(),
+        failures: Failures::new(),
     };
     loop {
         if scheduler.is_idle() {
@@ -127,6 +136,7 @@ struct Scheduler<'m> {
     queue: Queue,
     sequences: Vec<Sequence<'m>>,
     logits: Vec<f32>,
+    failures: Failures,
 }
 
 impl<'m> Scheduler<'m> {
@@ -175,10 +185,10 @@ impl<'m> Scheduler<'m> {
             match self.pass(owner, &shares) {
                 Ok(()) => self.hand_out(&shares),
                 Err(error) => {
+                    let error = error.to_string();
+                    self.failures.tell(&self.models[owner.0].name, &error);
                     for share in &shares {
-                        let sequence = &mut self.sequences[share.sequence];
-                        sequence.send(Event::Failed(error.to_string()));
-                        sequence.is_done = true;
+                        self.sequences[share.sequence].fail(error.clone());
                     }
                 }
             }
@@ -249,6 +259,7 @@ impl<'m> Scheduler<'m> {
                     add(&self.metrics.shared_tokens, cache.len());
                     self.sequences.push(Sequence {
                         owner,
+                        name: &served.name,
                         cache,
                         cache_bytes: bytes,
                         tokens: job.prompt.clone(),
@@ -262,6 +273,7 @@ impl<'m> Scheduler<'m> {
                 }
                 Err(error) => {
                     self.pool.give(bytes);
+                    self.failures.tell(&served.name, &error);
                     let _ = job.events.send((job.index, Event::Failed(error)));
                 }
             }
@@ -388,14 +400,15 @@ impl<'m> Scheduler<'m> {
         let more_threads = (self.logits.len() / self.limits.logits_per_thread.max(1))
             .min(self.limits.threads.saturating_sub(1))
             .min(work.len().saturating_sub(1));
-        let (metrics, work) = (self.metrics, Mutex::new(work.into_iter()));
+        let (metrics, failures) = (self.metrics, &self.failures);
+        let work = Mutex::new(work.into_iter());
         let take_turns = || {
             loop {
                 let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((sequence, logits, rows)) = next else {
                     return;
                 };
-                take_logits(sequence, logits, rows, metrics);
+                take_logits(sequence, logits, rows, metrics, failures);
             }
         };
         std::thread::scope(|scope| {
@@ -409,7 +422,13 @@ impl<'m> Scheduler<'m> {
 }
 
 /// Gives a sequence its `rows` rows of logits.
-fn take_logits(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize, metrics: &Metrics) {
+fn take_logits(
+    sequence: &mut Sequence<'_>,
+    logits: &[f32],
+    rows: usize,
+    metrics: &Metrics,
+    failures: &Failures,
+) {
     if rows == 0 {
         return;
     }
@@ -418,7 +437,7 @@ fn take_logits(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize, metrics
     }
     if sequence.pending() == 0 {
         let vocab = logits.len() / rows;
-        next_token(sequence, &logits[logits.len() - vocab..], metrics);
+        next_token(sequence, &logits[logits.len() - vocab..], metrics, failures);
     }
 }
 
@@ -456,15 +475,16 @@ fn score_prompt(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize) {
 }
 
 /// Chooses the next token of a sequence and reports it.
-fn next_token(sequence: &mut Sequence<'_>, logits: &[f32], metrics: &Metrics) {
+fn next_token(sequence: &mut Sequence<'_>, logits: &[f32], metrics: &Metrics, failures: &Failures) {
     let room = sequence.cache.capacity() - sequence.cache.len();
     let next = sequence.continuation.next(logits, &sequence.tokens, room);
     let now = Instant::now();
     let (token, text, end): (_, _, Option<End>) = match next {
         Ok(piece) => (piece.token, piece.text, piece.end),
         Err(error) => {
-            sequence.send(Event::Failed(error.to_string()));
-            sequence.is_done = true;
+            let error = error.to_string();
+            failures.tell(sequence.name, &error);
+            sequence.fail(error);
             return;
         }
     };

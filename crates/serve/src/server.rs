@@ -149,6 +149,7 @@ impl Server {
             limits: settings.net,
             cache_bytes: settings.limits.cache_bytes,
             places: Arc::new(Semaphore::new(settings.net.requests)),
+            room: Semaphore::new(settings.net.unfinished_bytes.min(Semaphore::MAX_PERMITS)),
             is_draining: AtomicBool::new(false),
             run: settings.run,
         });

@@ -1,14 +1,14 @@
-//! Streams of server-sent events.
+//! Answers that are sent in pieces: streams of server-sent events, and long texts.
 
 use crate::answer::Answer;
 use crate::error::ApiError;
-use crate::http::App;
+use crate::http::{App, JSON_HEADERS};
 use crate::job::Event;
 use crate::metrics::add;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Bytes, Frame};
+use hyper::body::{Bytes, Frame, SizeHint};
 use serde_json::Value;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,15 +26,24 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
+    /// Checks that requests are still taken.
+    ///
+    /// # Errors
+    /// If the server is ending.
+    pub fn ensure_open(app: &App) -> Result<(), ApiError> {
+        if app.is_draining.load(Ordering::Relaxed) {
+            let message = "the server is ending; it only finishes what it has begun";
+            return Err(ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
+        Ok(())
+    }
+
     /// Takes a place.
     ///
     /// # Errors
     /// If none is free, or the server is ending.
     pub fn take(app: &Arc<App>) -> Result<Self, ApiError> {
-        if app.is_draining.load(Ordering::Relaxed) {
-            let message = "the server is ending; it only finishes what it has begun";
-            return Err(ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, message));
-        }
+        Self::ensure_open(app)?;
         match Arc::clone(&app.places).try_acquire_owned() {
             Ok(permit) => {
                 add(&app.metrics.in_flight, 1);
@@ -78,6 +87,46 @@ impl<F: FnMut(&mut Context<'_>) -> Poll<Option<String>> + Unpin> hyper::body::Bo
         let frame = |text: String| Ok(Frame::data(Bytes::from(text)));
         (self.0)(cx).map(|text| text.map(frame))
     }
+}
+
+/// Bytes of the pieces of a whole answer: as many as a connection buffers before it asks for more.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The body of a whole answer, which keeps its place until the connection has taken it.
+struct Whole {
+    rest: Bytes,
+    _permit: Permit,
+}
+
+impl hyper::body::Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let len = self.rest.len().min(PIECE_BYTES);
+        let piece = self.rest.split_to(len);
+        Poll::Ready((len > 0).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// A response of JSON, which keeps its place until its client has taken it.
+pub(crate) fn whole(json: String, permit: Permit) -> Response {
+    let body = Whole {
+        rest: Bytes::from(json),
+        _permit: permit,
+    };
+    (JSON_HEADERS, Body::new(body)).into_response()
 }
 
 /// A response that streams the messages of `poll`.

@@ -1,8 +1,9 @@
 //! `/v1/completions` and `/v1/chat/completions`.
 
-use crate::answer::{Answer, Kind};
+use crate::answer::{Answer, Beginning, Kind, PromptUse};
+use crate::body::receive;
 use crate::error::ApiError;
-use crate::http::{App, json_response, read_body};
+use crate::http::{App, aside, json_text};
 use crate::job::{Event, Job};
 use crate::metrics::add;
 use crate::models::Served;
@@ -12,13 +13,14 @@ use crate::request::{
     count_of, parse,
 };
 use crate::scheduler::Command;
-use crate::stream::{Permit, TextStream};
+use crate::stream::{TextStream, whole};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tokenformer_core::generate::Sampling;
+use tokenformer_data::Losses;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// New tokens of a completion that names no number, as in OpenAI's interface.
@@ -71,12 +73,9 @@ async fn answer(
     body: Body,
     prepare: fn(&Arc<App>, &[u8]) -> Result<Ready, ApiError>,
 ) -> Result<Response, ApiError> {
-    let permit = Permit::take(app)?;
-    let body = read_body(app, body).await?;
+    let (body, permit) = receive(app, body).await?;
     // Long prompts take a while to encode.
-    let for_thread = Arc::clone(app);
-    let ready = tokio::task::spawn_blocking(move || prepare(&for_thread, &body)).await;
-    let mut ready = ready.map_err(|_| app.broken())??;
+    let (mut ready, permit) = aside(app, permit, move |app| prepare(app, &body)).await?;
     add(&app.metrics.requests, 1);
     let command = Command::Continue(std::mem::take(&mut ready.jobs));
     app.commands.send(command).map_err(|_| app.broken())?;
@@ -96,9 +95,9 @@ async fn answer(
     while let Some(event) = events.recv().await {
         all.push(event);
     }
-    let value = answer.whole(all)?;
-    drop(permit);
-    Ok(json_response(StatusCode::OK, &value))
+    let work = move |_: &Arc<App>| answer.whole(all).map(|value| json_text(&value));
+    let (json, permit) = aside(app, permit, work).await?;
+    Ok(whole(json, permit))
 }
 
 fn prepare_texts(app: &Arc<App>, body: &[u8]) -> Result<Ready, ApiError> {
@@ -257,14 +256,24 @@ fn ready(
     }
     let max_tokens = common.max_tokens.unwrap_or(wish.default_new_tokens);
     let (sender, events) = unbounded_channel();
-    let (mut jobs, mut before, mut prompt_tokens) = (Vec::new(), Vec::new(), 0);
+    let has_chances = wish.alternatives.is_some();
+    let mut losses = Losses::default();
+    let (mut jobs, mut beginnings, mut prompt_tokens) = (Vec::new(), Vec::new(), 0);
     for prompt in prompts {
-        let tokens = encode(served, prompt, max_tokens, common.truncate)?;
+        let encoded = encode(served, prompt, max_tokens, common.truncate)?;
+        let tokens = encoded.tokens;
         app.ensure_memory(model, tokens.len(), max_tokens)?;
         prompt_tokens += tokens.len();
-        let echoed = wish.echo.then(|| served.tokenizer.decode(&tokens));
+        losses += encoded.losses;
+        // The tokens may lose characters, so a text is echoed as it came.
+        let text = encoded.text;
+        let echoed = wish.echo.then(|| match text {
+            Some(text) => text,
+            None => served.tokenizer.decode(&tokens),
+        });
+        let beginning = Beginning::new(served, &tokens, echoed, has_chances);
         for i in 0..common.n {
-            before.push(echoed.clone());
+            beginnings.push(beginning.clone());
             jobs.push(Job {
                 model,
                 newest_stage,
@@ -277,29 +286,48 @@ fn ready(
                 bias: common.bias.clone(),
                 stops: common.stops.clone(),
                 alternatives: wish.alternatives,
-                scores_prompt: wish.echo && wish.alternatives.is_some(),
+                scores_prompt: wish.echo && has_chances,
                 index: jobs.len(),
                 events: sender.clone(),
             });
         }
     }
-    let has_chances = wish.alternatives.is_some();
     Ok(Ready {
         jobs,
-        answer: Answer::new(app, model, wish.kind, before, has_chances, prompt_tokens),
+        answer: Answer::new(
+            app,
+            model,
+            wish.kind,
+            beginnings,
+            has_chances,
+            PromptUse {
+                tokens: prompt_tokens,
+                losses,
+            },
+        ),
         events,
         is_stream: common.stream,
         include_usage: common.include_usage,
     })
 }
 
-/// The tokens of a prompt: at least one, at most as many as the context.
+/// A prompt for the model.
+struct Encoded {
+    /// At least one token, at most as many as the context.
+    tokens: Vec<u32>,
+    /// The text, if the prompt was one and is whole.
+    text: Option<String>,
+    /// What the tokens lose of the text.
+    losses: Losses,
+}
+
+/// The tokens of a prompt.
 fn encode(
     served: &Served,
     prompt: Prompt,
     max_tokens: usize,
     truncate: bool,
-) -> Result<Vec<u32>, ApiError> {
+) -> Result<Encoded, ApiError> {
     let bad = |message: String| {
         let help = "docs/serve.md says what prompts can be";
         ApiError {
@@ -307,12 +335,13 @@ fn encode(
             ..ApiError::new(StatusCode::BAD_REQUEST, message, help)
         }
     };
-    let mut tokens = match prompt {
-        Prompt::Text(text) => served
-            .tokenizer
-            .encode(&text)
-            .map_err(|error| bad(format!("prompt: {error}")))?,
-        Prompt::Tokens(tokens) => tokens,
+    let (mut tokens, losses, mut text) = match prompt {
+        Prompt::Text(text) => {
+            let encoded = served.tokenizer.encode_counted(&text);
+            let (tokens, losses) = encoded.map_err(|error| bad(format!("prompt: {error}")))?;
+            (tokens, losses, Some(text))
+        }
+        Prompt::Tokens(tokens) => (tokens, Losses::default(), None),
     };
     if tokens.is_empty() {
         tokens.push(served.tokenizer.eod().unwrap_or(0));
@@ -330,6 +359,11 @@ fn encode(
         // At least half of the context stays for the prompt, for any `max_tokens`.
         let kept = context - max_tokens.min(context / 2);
         tokens.drain(..tokens.len() - kept);
+        text = None;
     }
-    Ok(tokens)
+    Ok(Encoded {
+        tokens,
+        text,
+        losses,
+    })
 }

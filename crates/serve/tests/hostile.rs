@@ -337,6 +337,111 @@ fn too_many_connections_and_requests_are_told_to_come_again() {
 }
 
 #[test]
+fn bodies_that_never_end_keep_nobody_out() {
+    let server = start(|s| s.net.requests = 2);
+    let begin = |path: &str| {
+        let mut stream = server.connect();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let begun = [
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/tokenize",
+        "/detokenize",
+        "/api/fired",
+    ]
+    .map(begin);
+    // All of them have arrived.
+    server.wait_for("tokenformer_connections", 6.0);
+    std::thread::sleep(Duration::from_millis(100));
+    for (path, body) in [
+        ("/v1/completions", json!({"prompt": "a", "max_tokens": 1})),
+        ("/tokenize", json!({"prompt": "a"})),
+        ("/detokenize", json!({"tokens": [97]})),
+        ("/api/fired", json!({"tokens": [97]})),
+    ] {
+        let answer = server.post(path, &body);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+    drop(begun);
+    server.end();
+}
+
+#[test]
+fn large_bodies_that_never_end_keep_small_ones_in() {
+    let server = start(|s| {
+        s.net.unfinished_bytes = 1 << 20;
+        s.net.body = Duration::from_secs(20);
+    });
+    let small = json!({"prompt": "a", "max_tokens": 1});
+    let large = json!({"prompt": "a", "max_tokens": 1, "user": "x".repeat(800_000)});
+    assert_eq!(server.post("/v1/completions", &large).status, 200);
+    let mut begun = server.connect();
+    let head =
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+    begun.write_all(head.as_bytes()).unwrap();
+    begun.write_all(&[b' '; 900_000]).unwrap();
+    // The client can read why, although it sends all of its body first.
+    let refused = (0..100).find_map(|_| {
+        let answer = server.post("/v1/completions", &large);
+        std::thread::sleep(Duration::from_millis(20));
+        (answer.status != 200).then_some(answer)
+    });
+    let refused = refused.expect("one that is refused");
+    ensure_error(&refused, 429);
+    assert!(refused.head.contains("retry-after: 1"), "{}", refused.head);
+    assert_eq!(server.post("/v1/completions", &small).status, 200);
+    // Its room is free once it has ended, or its client has left.
+    begun.write_all(&[b' '; 100_000]).unwrap();
+    let mut status = [0; 12];
+    begun.read_exact(&mut status).unwrap();
+    assert_eq!(status, *b"HTTP/1.1 400");
+    assert_eq!(server.post("/v1/completions", &large).status, 200);
+    server.end();
+}
+
+#[test]
+fn an_answer_that_nobody_takes_keeps_its_place() {
+    let server = start(|s| s.net.requests = 1);
+    // Its answer is larger than what the sockets hold.
+    let body = json!({"prompt": "x".repeat((2 << 20) - 100)}).to_string();
+    let ask = format!(
+        "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = server.connect();
+    stream.write_all(ask.as_bytes()).unwrap();
+    server.wait_for("tokenformer_requests_in_flight", 1.0);
+    // The first bytes of the answer are there, so it is made; the rest waits for its reader.
+    let mut first = [0; 8];
+    stream.read_exact(&mut first).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    ensure_error(&server.post("/tokenize", &json!({"prompt": "a"})), 429);
+    let rest = read(&mut stream);
+    assert!(rest.body.ends_with('}'));
+    server.wait_for("tokenformer_requests_in_flight", 0.0);
+    let length = format!("content-length: {}", rest.body.len());
+    assert!(rest.head.contains(&length), "{}", rest.head);
+    server.end();
+}
+
+#[test]
+fn tokens_of_a_long_text_come_without_their_texts() {
+    let server = start(|_| {});
+    let ask = |len: usize| server.post("/tokenize", &json!({"prompt": "x".repeat(len)}));
+    let short = ask(4096).json();
+    assert_eq!(short["texts"].as_array().unwrap().len(), 4096);
+    let long = ask(4097).json();
+    assert_eq!(long["texts"], Value::Null);
+    assert_eq!(long["count"], 4097);
+    assert_eq!(long["tokens"].as_array().unwrap().len(), 4097);
+    server.end();
+}
+
+#[test]
 fn a_flood_of_connections_is_told_that_there_are_too_many() {
     let server = start(|s| {
         s.net.connections = 8;

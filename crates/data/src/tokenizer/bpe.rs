@@ -12,6 +12,7 @@ use tokenizers::{
 
 use super::check::{self, refuse};
 use super::cuts::Cuts;
+use super::inside::Inside;
 use super::losses::{Losses, missing};
 use super::plain::Plain;
 use super::steps::Steps;
@@ -249,6 +250,19 @@ impl Bpe {
             Decoding::ByteLevel(table) => table.get(id),
             Decoding::Chain => &[],
         }
+    }
+
+    /// What a token stands for inside a text; the token itself if the decoders of the file fail.
+    pub(super) fn inside(&self, id: u32) -> Inside {
+        if let Decoding::ByteLevel(table) = &self.decoding {
+            return Inside::plain(table.get(id));
+        }
+        let token = self.inner.id_to_token(id);
+        let Some(token) = token.filter(|_| !self.is_silent(id)) else {
+            return Inside::default();
+        };
+        let decode = || Inside::new(self.inner.get_decoder(), &token);
+        catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Inside::plain(token.as_str()))
     }
 
     pub(super) fn decoding(&self) -> &Decoding {

@@ -9,6 +9,7 @@ mod check;
 mod classes;
 mod cuts;
 mod gpt2;
+mod inside;
 mod losses;
 mod merges;
 mod plain;
@@ -193,16 +194,22 @@ impl Tokenizer {
         DecodeStream::new(self, before)
     }
 
-    /// The bytes of text that an id stands for by itself. Special tokens and ids outside the vocabulary have none. Of an
-    /// encoding whose tokens depend on their neighbours they are those of the id alone in a text.
+    /// The bytes that an id stands for inside a text. Special tokens and ids outside the vocabulary have none. At the
+    /// beginning of a text an encoding that puts a space in front of it leaves that one out.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         match &self.0 {
             Kind::Bytes if id < BYTES_EOD => vec![id as u8],
             Kind::Bytes => Vec::new(),
-            Kind::Bpe(bpe) => match bpe.decoding() {
-                bpe::Decoding::Chain => bpe.decode_chain(&[id]).into_bytes(),
-                bpe::Decoding::ByteLevel(_) => bpe.token_bytes(id).to_vec(),
-            },
+            Kind::Bpe(bpe) => bpe.inside(id).bytes,
+        }
+    }
+
+    /// Whether an id is a single byte, `<0xNN>`, of an encoding of characters: it stands for a part of a character that
+    /// has no token, though the same byte may also be a token of its own.
+    pub fn is_fallback_byte(&self, id: u32) -> bool {
+        match &self.0 {
+            Kind::Bytes => false,
+            Kind::Bpe(bpe) => bpe.inside(id).is_byte,
         }
     }
 

@@ -145,7 +145,7 @@ impl Encoding {
     fn bytes(&self, token: &str) -> u32 {
         let bytes = match self.spelling {
             Spelling::ByteLevel => token.chars().count(),
-            Spelling::Characters(_) if is_byte(token) => 1,
+            Spelling::Characters(_) if byte_of(token).is_some() => 1,
             Spelling::Characters(mark) => (token.chars())
                 .map(|c| if Some(c) == mark { 1 } else { c.len_utf8() })
                 .sum(),
@@ -259,12 +259,11 @@ fn only_char(text: &str) -> Option<char> {
     chars.next().filter(|_| chars.next().is_none())
 }
 
-/// Whether a token is the form of a single byte, `<0xNN>`.
-fn is_byte(token: &str) -> bool {
-    let digits = token
-        .strip_prefix("<0x")
-        .and_then(|rest| rest.strip_suffix('>'));
-    digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
+/// The byte of a token in the form of a single one, `<0xNN>`.
+pub(super) fn byte_of(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    let is_pair = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_pair.then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 /// The bytes that a text in UTF-8 can have.

@@ -15,13 +15,18 @@ use tokenformer_train::{Continuation, End};
 
 pub const CONTEXT: usize = 48;
 
-/// A model of bytes with tokens of two stages; random, so that every token is about as likely as any other.
+/// A model of bytes, see [`model_of`].
 pub fn model(seed: u64) -> Model {
+    model_of(257, seed)
+}
+
+/// A model with tokens of two stages; random, so that every token is about as likely as any other.
+pub fn model_of(vocab: usize, seed: u64) -> Model {
     let spec = ModelSpec {
         width: 32,
         theta: Theta::GeluL2Norm,
         norm: NormSpan::Segment,
-        ..small(257, CONTEXT)
+        ..small(vocab, CONTEXT)
     };
     let mut config = spec.build().unwrap();
     for block in &mut config.blocks {
@@ -41,6 +46,15 @@ pub fn model(seed: u64) -> Model {
 
 pub fn served(name: &str, seed: u64) -> Served {
     Served::new(name, model(seed), Tokenizer::bytes()).unwrap()
+}
+
+/// A model that reads and writes with the tokenizer of a file.
+pub fn served_with(name: &str, tokenizer: &serde_json::Value) -> Served {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_file(&path).unwrap();
+    Served::new(name, model_of(tokenizer.vocab_size(), 1), tokenizer).unwrap()
 }
 
 /// What a text is continued with alone: the tokens, their text, and why it ends.
