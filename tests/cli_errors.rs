@@ -266,7 +266,7 @@ fn token_files_of_other_shapes_are_refused() {
 fn contradictions_of_a_model_are_refused() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
-    let contradictions: [(&str, &[&str]); 12] = [
+    let contradictions: [(&str, &[&str]); 13] = [
         (
             "model.heads=3",
             &["heads", "a divisor of the width 32", "3"],
@@ -280,6 +280,7 @@ fn contradictions_of_a_model_are_refused() {
         ("model.width=0", &["width", "between 1 and"]),
         ("model.slots.ffn=0", &["model.slots.ffn", "at least 1", "0"]),
         ("model.context=0", &["context", "between 1 and", "0"]),
+        ("model.causal=false", &["model.causal", "not causal"]),
         ("train.batch=0", &["train", "at least 1"]),
         ("optimizer.beta1=1.0", &["optimizer.beta1", "below 1"]),
         ("schedule.lr=-1.0", &["schedule", "above 0"]),
@@ -290,6 +291,10 @@ fn contradictions_of_a_model_are_refused() {
         fail(lab.train(&recipe, "run", &["--set", set]), 2, parts);
     }
     assert!(!lab.path("run").exists());
+    // Plans of such a run are of no use either.
+    let set = ["--set", "model.causal=false"];
+    let plan = ["inspect", "--plan", &recipe];
+    fail(lab.command(&[&plan[..], &set].concat()), 2, &["not causal"]);
 }
 
 #[test]

@@ -112,6 +112,27 @@ fn a_model_that_computes_no_numbers_is_an_error_everywhere() {
 }
 
 #[test]
+fn an_encoder_is_not_measured_on_what_it_sees() {
+    let lab = trained();
+    with_task(&lab);
+    forge(&lab, "encoder", 200, 0.0);
+    let path = lab.path("encoder/config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["causal"] = false.into();
+    fs::write(&path, config.to_string()).unwrap();
+    for args in [
+        &["eval", "--data", "data"][..],
+        &["eval", "--data", "data", "--stride", "9"],
+        &["eval", "--tasks", "piqa", "--task-data", "tasks"],
+        &["generate", "--prompt", "ka"],
+    ] {
+        let command = lab.command(&[args, &["--model", "encoder", "--threads", "1"]].concat());
+        let ran = fail(cached(&lab, command), 1, &["not causal", "encoder"]);
+        assert_eq!(ran.out, "", "{args:?}");
+    }
+}
+
+#[test]
 fn what_is_read_is_not_written_over() {
     let lab = trained();
     with_task(&lab);

@@ -94,6 +94,7 @@ fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Resu
         args.precision,
     )?;
     ensure_text(&model)?;
+    model.ensure_causal()?;
     check_tokenizer(&found.dir, &dataset, data)?;
     let text = match args.split {
         Split::Valid => &dataset.valid,

@@ -1,6 +1,6 @@
 //! `eval --tasks`: zero-shot scores on public task sets, and `data fetch eval-tasks`.
 
-use super::{device, find_model, print_json, stop_flag};
+use super::{device, ensure_text, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, FetchArgs};
 use crate::{Failure, outputs, shell, ui};
 use std::path::{Path, PathBuf};
@@ -28,9 +28,12 @@ pub fn eval(args: &EvalArgs, list: &str, ranks: &Arc<dyn Collective>) -> Result<
         inputs.push(&found.dir);
         outputs::file("--samples", samples, &inputs)?;
     }
-    let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
     let precision = args.precision;
     let model = files::load_for_inference(&found.dir, &device, files::Weights::Trained, precision)?;
+    ensure_text(&model)?;
+    // What an earlier version finished with such a model must not be taken over either.
+    model.ensure_causal().map_err(Error::from)?;
+    let (_, tokenizer) = files::load_tokenizer(&found.dir)?;
     let options = Options {
         tasks,
         limit: args.limit,

@@ -93,9 +93,9 @@ pub enum Error {
         /// What it was given.
         got: &'static str,
     },
-    /// A model without causal mask was asked to continue a text.
+    /// A model without causal mask was asked to predict what follows in a text.
     #[error(
-        "model: not causal\n  expected: a model in which a position sees only those before it\n  got:      an encoder without a mask\n  help:     encoders score whole texts; they cannot continue one"
+        "model: not causal\n  expected: a model in which a position sees only those before it\n  got:      an encoder without a mask\n  help:     an encoder sees the tokens that it would have to predict: it can neither continue a text nor be trained or measured on predicting one"
     )]
     NotCausal,
     /// The device failed.

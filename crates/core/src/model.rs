@@ -323,9 +323,7 @@ impl Model {
     /// If memory is short, the model has fewer positions, or it is not causal and so cannot be continued token by
     /// token.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<Cache> {
-        if !self.attend.causal {
-            return Err(Error::NotCausal);
-        }
+        self.ensure_causal()?;
         if capacity > self.spec.context {
             return Err(Error::ContextFull {
                 context: self.spec.context,
@@ -334,6 +332,17 @@ impl Model {
         }
         let (layers, width) = (self.blocks.len(), self.spec.width);
         Cache::new(&self.device, layers, batch, capacity, width)
+    }
+
+    /// Checks that a position sees only itself and those before it, without which a loss of next tokens means nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotCausal`] for an encoder.
+    pub fn ensure_causal(&self) -> Result<()> {
+        match self.attend.causal {
+            true => Ok(()),
+            false => Err(Error::NotCausal),
+        }
     }
 
     /// Checks that every token is in the vocabulary.

@@ -156,6 +156,7 @@ impl Scorer for ModelScorer<'_> {
     }
 
     fn score(&mut self, requests: &[Request]) -> Result<Vec<Scored>> {
+        self.model.ensure_causal()?;
         for request in requests {
             self.model.check_tokens(&request.tokens)?;
         }

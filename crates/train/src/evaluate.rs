@@ -78,7 +78,7 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
     /// before each pass over [`EvalOptions::batch`] windows, and ends the evaluation without a result.
     ///
     /// # Errors
-    /// If the text cannot be read, or the device fails.
+    /// If the model sees what it should predict, the text cannot be read, or the device fails.
     pub fn evaluate(
         &self,
         model: &Model,
@@ -93,7 +93,7 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
     /// with the bits that one process gets.
     ///
     /// # Errors
-    /// If the text cannot be read, or the device or a connection fails.
+    /// If the model sees what it should predict, the text cannot be read, or the device or a connection fails.
     pub fn evaluate_together(
         &self,
         model: &Model,
@@ -102,6 +102,7 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
         mut progress: impl FnMut(u64),
         collective: &dyn Collective,
     ) -> Result<Option<Evaluation>> {
+        model.ensure_causal()?;
         let context = options.context;
         let windows = match options.protocol {
             Protocol::Chunked => EvalWindows::chunked(self.text, context)?,

@@ -126,7 +126,8 @@ impl ModelTable {
     /// The fresh model for a tokenizer of `tokenizer_vocab` tokens.
     ///
     /// # Errors
-    /// If the sizes are impossible or the vocabulary is smaller than the tokenizer's.
+    /// If the sizes are impossible, the vocabulary is smaller than the tokenizer's, or a model of text sees what it should
+    /// predict.
     pub fn build(&self, tokenizer_vocab: usize) -> Result<ModelConfig> {
         let vocab = if self.vocab == 0 {
             tokenizer_vocab
@@ -140,6 +141,15 @@ impl ModelTable {
                 expected: format!("at least {tokenizer_vocab}, or 0 to take the tokenizer's"),
                 got: vocab.to_string(),
                 help: "set model.vocab = 0, or prepare the data with another tokenizer".into(),
+            });
+        }
+        if self.input.is_tokens() && !self.causal {
+            return Err(Error::Recipe {
+                place: "model.causal".into(),
+                problem: "not causal".into(),
+                expected: "true, for a model in which a position sees only those before it".into(),
+                got: "false, for an encoder without a mask".into(),
+                help: "an encoder sees the tokens that it should predict, so its loss means nothing; leave model.causal out".into(),
             });
         }
         let Slots { qkv, proj, ffn } = self.slots;
