@@ -470,3 +470,33 @@ fn a_continuation_keeps_the_space_of_its_first_word() {
     let mut stream = bytes.decode_stream_after(&[0xc3]);
     assert_eq!(stream.push(b'a'.into()), "a");
 }
+
+#[test]
+fn tokens_without_text_do_not_end_a_character() {
+    let file = llama2();
+    let tokenizer = load(&file);
+    let reference: tokenizers::Tokenizer = serde_json::from_value(file).unwrap();
+    let byte = |byte: u8| reference.token_to_id(&format!("<0x{byte:02X}>")).unwrap();
+    let the = reference.token_to_id("▁the").unwrap();
+    // Special tokens, and ids that the tokenizer does not have.
+    for silent in [1, 2, 1_000_000] {
+        for count in [1, 3, 9] {
+            let silent = vec![silent; count];
+            for at in 0..=3 {
+                let mut ids = vec![the, byte(0xe8), byte(0xaa), byte(0x9e), the];
+                ids.splice(at..at, silent.iter().copied());
+                let mut stream = tokenizer.decode_stream();
+                let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
+                text.push_str(&stream.finish());
+                assert_eq!(text, "the語 the", "{ids:?}");
+                assert_eq!(tokenizer.decode(&ids), text);
+            }
+        }
+    }
+    // A space that the decoder strips is no part of a character either.
+    let space = reference.token_to_id("▁").unwrap();
+    let ids = [space, byte(0xf0), byte(0x9f), byte(0x98), byte(0x80)];
+    let mut stream = tokenizer.decode_stream();
+    let text: String = ids.iter().map(|&id| stream.push(id)).collect();
+    assert_eq!(text, "😀");
+}

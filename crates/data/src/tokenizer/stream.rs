@@ -28,11 +28,13 @@ enum Pending {
         ids: Vec<u32>,
         /// How many of `ids` were already returned as text; they are only context.
         done: usize,
+        /// How many of the others belong to a character that may still be completed.
+        open: usize,
     },
 }
 
 /// Number of ids with an incomplete last character after which it is taken as invalid: a character has at most four
-/// bytes, and a token at least one. The same number of ids before a stream are its context.
+/// bytes, and a token that speaks at least one. The same number of ids before a stream are its context.
 const MAX_PENDING_IDS: usize = 4;
 
 impl<'a> DecodeStream<'a> {
@@ -45,6 +47,7 @@ impl<'a> DecodeStream<'a> {
                 Pending::Ids {
                     done: ids.len(),
                     ids,
+                    open: 0,
                 }
             }
             _ => Pending::Bytes(Vec::new()),
@@ -65,7 +68,12 @@ impl<'a> DecodeStream<'a> {
                 pending.extend_from_slice(bpe.token_bytes(id));
                 take_text(pending)
             }
-            (Pending::Ids { ids, done }, Kind::Bpe(bpe)) => push_id(bpe, ids, done, id),
+            // Decoding leaves it out, so it neither ends a character nor counts as a part of one.
+            (Pending::Ids { .. }, Kind::Bpe(bpe)) if bpe.is_silent(id) => String::new(),
+            (Pending::Ids { ids, done, open }, Kind::Bpe(bpe)) => {
+                ids.push(id);
+                take_new_text(bpe, ids, done, open)
+            }
             (Pending::Ids { .. }, Kind::Bytes) => String::new(),
         }
     }
@@ -74,7 +82,7 @@ impl<'a> DecodeStream<'a> {
     pub fn finish(self) -> String {
         match (self.pending, &self.tokenizer.0) {
             (Pending::Bytes(pending), _) => String::from_utf8_lossy(&pending).into_owned(),
-            (Pending::Ids { ids, done }, Kind::Bpe(bpe)) => new_text(bpe, &ids, done),
+            (Pending::Ids { ids, done, .. }, Kind::Bpe(bpe)) => new_text(bpe, &ids, done),
             (Pending::Ids { .. }, Kind::Bytes) => String::new(),
         }
     }
@@ -103,17 +111,21 @@ fn take_text(bytes: &mut Vec<u8>) -> String {
     text
 }
 
-fn push_id(bpe: &Bpe, ids: &mut Vec<u32>, done: &mut usize, id: u32) -> String {
-    ids.push(id);
+/// The text that the last id completes; empty while its last character is incomplete.
+fn take_new_text(bpe: &Bpe, ids: &mut Vec<u32>, done: &mut usize, open: &mut usize) -> String {
     let text = new_text(bpe, ids, *done);
-    let is_open =
-        text.ends_with(char::REPLACEMENT_CHARACTER) && ids.len() - *done < MAX_PENDING_IDS;
-    if text.is_empty() || is_open {
-        return String::new();
+    if text.is_empty() {
+        return text;
+    }
+    if text.ends_with(char::REPLACEMENT_CHARACTER) {
+        *open += 1;
+        if *open < MAX_PENDING_IDS {
+            return String::new();
+        }
     }
     // The tokens just returned stay as context for the next ones.
     ids.drain(..*done);
-    *done = ids.len();
+    (*done, *open) = (ids.len(), 0);
     text
 }
 
