@@ -167,7 +167,8 @@ pub struct PrepareArgs {
     /// Dataset folder to make.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Key of the text in JSON Lines [default: text]. With it, inputs have to be JSON Lines.
+    /// Key of the text in JSON Lines [default: text]. With it, inputs have to be JSON Lines; other files of a folder
+    /// are left out.
     #[arg(long, value_name = "KEY")]
     pub text_key: Option<String>,
     /// A marker that ends a document inside a text, such as '<|endoftext|>'; texts are parted there.

@@ -125,14 +125,21 @@ fn a_key_is_never_ignored() {
         assert!(told.contains(expected), "{told}");
         assert!(told.contains("jq -c '.[]' FILE > NEW"), "{told}");
     }
-    // A folder may hold other texts too, but not only those.
+    // A folder may hold other files too, which are left out, but not only those.
     assert!(matches!(
         with_key(&dir.path().join("prose"), "text"),
         Err(Error::KeyWithoutLines { .. })
     ));
-    write(dir.path(), "lines/README.md", "Words about it.\n");
-    let (texts, _) = with_key(&dir.path().join("lines"), "text").unwrap();
-    assert_eq!(texts, ["Words about it.\n", "one", "two"]);
+    let others = [
+        write(dir.path(), "lines/README.md", "Words about it.\n"),
+        write(dir.path(), "lines/z.json", "[{\"text\":\"one\"}]"),
+    ];
+    let (texts, stats) = with_key(&dir.path().join("lines"), "text").unwrap();
+    assert_eq!(texts, ["one", "two"]);
+    assert_eq!((stats.files, stats.whole_json_files), (1, 0));
+    assert_eq!(stats.skipped_not_lines, 2);
+    let others = others.map(|path| path.display().to_string());
+    assert_eq!(stats.first_not_lines, others);
 }
 
 #[test]

@@ -255,6 +255,47 @@ fn characters_that_a_tokenizer_loses_are_told() {
 }
 
 #[test]
+fn files_that_have_no_key_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = dir.path().join("corpus");
+    let lines: String = (0..50)
+        .map(|n| format!("{{\"body\":\"text {n}\"}}\n"))
+        .collect();
+    write(&corpus, "lines.jsonl", lines);
+    for n in 0..7 {
+        write(
+            &corpus,
+            &format!("other{n}.md"),
+            "# Words about the texts\n",
+        );
+    }
+    let mut corpus_options = CorpusOptions::new(vec![corpus.clone()]);
+    corpus_options.text_key = Some("body".into());
+    let options = PrepareOptions::new(
+        DocumentSource::Paths(corpus_options),
+        dir.path().join("out"),
+    );
+    let summary = prepare(&options).unwrap();
+    assert_eq!(summary.read.documents, 50);
+    let names: Vec<String> = (0..5)
+        .map(|n| corpus.join(format!("other{n}.md")).display().to_string())
+        .collect();
+    assert_eq!(
+        summary.notes,
+        [format!(
+            "Left out, because a key was given and they are not JSON Lines: 7 files ({} and 2 more).",
+            names.join(", ")
+        )]
+    );
+    assert!(
+        summary
+            .to_string()
+            .contains("\nskipped     7 files that are not JSON Lines\n"),
+        "{summary}"
+    );
+}
+
+#[test]
 fn a_dataset_of_an_earlier_version_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "a.txt", chapter(1));

@@ -40,8 +40,8 @@ pub struct Document {
 pub struct CorpusOptions {
     /// Files and folders, read in this order.
     pub inputs: Vec<PathBuf>,
-    /// The key of the text in JSON Lines; default `None`, which means `"text"`. With a key, named files must be JSON
-    /// Lines, and at least one file of all must be.
+    /// The key of the text in JSON Lines; default `None`, which means `"text"`. With a key only JSON Lines are read: named
+    /// files must be, files in folders that are not are skipped and counted, and at least one file of all must be.
     pub text_key: Option<String>,
     /// A marker that ends a document inside a text; default `None`. The marker and the line ends around it are removed.
     pub split_on: Option<String>,
@@ -69,6 +69,9 @@ impl CorpusOptions {
     }
 }
 
+/// Number of skipped files whose names are kept.
+const NAMES_KEPT: usize = 5;
+
 /// Counts from one pass over a corpus.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusStats {
@@ -86,6 +89,12 @@ pub struct CorpusStats {
     pub skipped_links: u64,
     /// JSON lines whose text is the empty string.
     pub skipped_empty_documents: u64,
+    /// Files in folders skipped because a key was given and they are not JSON Lines.
+    #[serde(default)]
+    pub skipped_not_lines: u64,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_not_lines: Vec<String>,
     /// Number of files in folders skipped because of their format, by format name.
     #[serde(default)]
     pub skipped_formats: BTreeMap<String, u64>,
@@ -163,7 +172,8 @@ impl Corpus {
     ///
     /// # Errors
     /// A file that cannot be read, decompressed or parsed; a file named explicitly that is empty, not UTF-8, or not JSON
-    /// Lines although a key was given; a folder without any text; errors of `visitor`.
+    /// Lines although a key was given; a folder without any text, or without JSON Lines if a key was given; errors of
+    /// `visitor`.
     pub fn visit(&self, mut visitor: impl FnMut(Document) -> Result<()>) -> Result<CorpusStats> {
         let mut stats = CorpusStats {
             skipped_links: self.skipped_links,
@@ -177,17 +187,17 @@ impl Corpus {
             }
             let is_read = stats.documents > before.documents || input.repeats > 0;
             if input.is_folder && !is_read {
-                return Err(nothing_in(input, &before, &stats));
+                return Err(match &self.options.text_key {
+                    Some(key) if stats.skipped_not_lines > before.skipped_not_lines => {
+                        Error::KeyWithoutLines {
+                            location: input.path.display().to_string(),
+                            key: key.clone(),
+                            got: "a folder with other files only",
+                        }
+                    }
+                    _ => nothing_in(input, &before, &stats),
+                });
             }
-        }
-        if let Some(key) = &self.options.text_key
-            && stats.json_lines_files == 0
-        {
-            return Err(Error::KeyWithoutLines {
-                location: format!("--text-key {key}"),
-                key: key.clone(),
-                got: "none in all inputs",
-            });
         }
         Ok(stats)
     }
@@ -208,6 +218,13 @@ impl Corpus {
             read::Outcome::Binary => stats.skipped_binary_files += 1,
             read::Outcome::Foreign(format) => {
                 *stats.skipped_formats.entry(format.to_owned()).or_default() += 1;
+            }
+            read::Outcome::NotLines => {
+                stats.skipped_not_lines += 1;
+                if stats.first_not_lines.len() < NAMES_KEPT {
+                    let name = file.path.display().to_string();
+                    stats.first_not_lines.push(name);
+                }
             }
             read::Outcome::Empty if file.is_named => {
                 return Err(no_text(file, "a file with text", "an empty file"));

@@ -28,6 +28,8 @@ pub(super) enum Outcome {
     Binary,
     /// A file in this format, which is not supported. Only for files found in a folder.
     Foreign(&'static str),
+    /// Not JSON Lines, though a key was given. Only for files found in a folder.
+    NotLines,
 }
 
 /// The receiver of documents, including empty ones.
@@ -94,29 +96,25 @@ pub(super) fn documents(file: &InputFile, sink: &mut Sink) -> Result<Outcome> {
         };
     }
     let kind = json::kind(&mut source, sink.options)?;
-    match kind {
-        json::Kind::Lines => {
-            sink.stats.json_lines_files += 1;
-            return json_lines(source, sink);
-        }
-        json::Kind::None => {}
-        json::Kind::Whole => {
-            if source.has_extension(&["json"]) {
-                sink.stats.whole_json_files += 1;
-            }
-        }
+    if kind == json::Kind::Lines {
+        sink.stats.json_lines_files += 1;
+        return json_lines(source, sink);
     }
-    if let Some(key) = &sink.options.text_key
-        && file.is_named
-    {
-        return Err(Error::KeyWithoutLines {
-            location: source.name(),
-            key: key.clone(),
-            got: match kind {
-                json::Kind::Whole => "one JSON value over several lines, or an array",
-                _ => "other text",
-            },
-        });
+    if let Some(key) = &sink.options.text_key {
+        return match file.is_named {
+            true => Err(Error::KeyWithoutLines {
+                location: source.name(),
+                key: key.clone(),
+                got: match kind {
+                    json::Kind::Whole => "one JSON value over several lines, or an array",
+                    _ => "other text",
+                },
+            }),
+            false => Ok(Outcome::NotLines),
+        };
+    }
+    if kind == json::Kind::Whole && source.has_extension(&["json"]) {
+        sink.stats.whole_json_files += 1;
     }
     let options = sink.options;
     match &options.split_on {

@@ -130,6 +130,19 @@ fn of_files(read: &CorpusStats) -> Vec<String> {
             read.replaced_surrogates
         ));
     }
+    if read.skipped_not_lines > 0 {
+        let names = &read.first_not_lines;
+        let more = read.skipped_not_lines - names.len() as u64;
+        notes.push(format!(
+            "Left out, because a key was given and they are not JSON Lines: {} files ({}{}).",
+            read.skipped_not_lines,
+            names.join(", "),
+            match more {
+                0 => String::new(),
+                _ => format!(" and {more} more"),
+            }
+        ));
+    }
     if read.whole_json_files > 0 {
         notes.push(format!(
             "{} files named .json are not JSON Lines and were read as they are; jq -c '.[]' makes lines of an array.",

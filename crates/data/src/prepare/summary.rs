@@ -118,6 +118,7 @@ impl fmt::Display for Summary {
         let skipped = [
             (read.skipped_binary_files, "binary files"),
             (read.skipped_empty_files, "empty files"),
+            (read.skipped_not_lines, "files that are not JSON Lines"),
             (read.skipped_links, "links that lead nowhere or around"),
             (read.skipped_empty_documents, "empty documents"),
         ];
