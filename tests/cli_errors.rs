@@ -160,7 +160,7 @@ fn a_text_shorter_than_a_context_is_refused() {
     fail(
         lab.train(&recipe, "run", &[]),
         1,
-        &["too few tokens", &expected],
+        &["too few tokens", &expected, "model.context of a recipe"],
     );
     assert!(!lab.path("run").exists());
 }

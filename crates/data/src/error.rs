@@ -259,7 +259,7 @@ pub enum Error {
     },
     /// A text that is too short for one window.
     #[error(
-        "too few tokens for one window\n  expected: at least {expected_tokens} tokens (the context of {context_tokens} and one target)\n  got:      {got_tokens} tokens\n  help:     use a shorter --context or more text"
+        "too few tokens for one window\n  expected: at least {expected_tokens} tokens (the context of {context_tokens} and one target)\n  got:      {got_tokens} tokens\n  help:     use more text, or a shorter context: model.context of a recipe, --context of `eval`"
     )]
     TooShort {
         /// Tokens needed.

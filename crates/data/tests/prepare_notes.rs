@@ -56,13 +56,23 @@ fn a_large_document_beside_small_ones_trains_and_the_share_is_told() {
 }
 
 #[test]
-fn a_single_document_without_a_line_end_nearby_is_told_too() {
+fn a_single_document_without_a_line_end_nearby_is_cut_at_a_word() {
     let dir = tempfile::tempdir().unwrap();
-    let path = write(
-        dir.path(),
-        "a.txt",
-        "short line\nand a long last line without an end",
+    let text = format!("Title\n{}", "a long line of words ".repeat(500));
+    let path = write(dir.path(), "a.txt", text);
+    let summary = prepare(&options(&[&path], &dir.path().join("out"))).unwrap();
+    assert_eq!(
+        summary.notes,
+        ["There is only one document, so its end was cut off for validation."]
     );
+    let share = summary.valid.text_bytes as f64 / summary.read.text_bytes as f64;
+    assert!((share - 0.05).abs() < 0.001, "{share}");
+}
+
+#[test]
+fn a_single_document_that_is_too_short_for_its_share_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), "a.txt", "éé");
     let notes = prepare(&options(&[&path], &dir.path().join("out")))
         .unwrap()
         .notes;
@@ -70,7 +80,7 @@ fn a_single_document_without_a_line_end_nearby_is_told_too() {
         notes,
         [
             "There is only one document, so its end was cut off for validation.",
-            "Warning: 76.1 % of the text is held out (35 bytes), not 5.0 %: it is cut only where a line ends.",
+            "Warning: 50.0 % of the text is held out (2 bytes), not 5.0 %: the text is too short for that.",
         ]
     );
 }

@@ -133,7 +133,8 @@ fn a_text_shorter_than_a_window_is_refused() {
     assert_eq!(
         error.to_string(),
         "too few tokens for one window\n  expected: at least 9 tokens (the context of 8 and one \
-         target)\n  got:      8 tokens\n  help:     use a shorter --context or more text"
+         target)\n  got:      8 tokens\n  help:     use more text, or a shorter \
+         context: model.context of a recipe, --context of `eval`"
     );
     let sampler = WindowSampler::new(counting(9), 8, 0).unwrap();
     assert_eq!(sampler.batch_at(3, 1).unwrap().targets, counting(9)[1..]);

@@ -96,8 +96,8 @@ pub struct Progress {
 ///
 /// Each document goes to one split as a whole, chosen by a hash of the seed and the text. Validation gets the wanted
 /// share of the bytes as nearly as whole documents allow. The order of the documents does not matter, and equal
-/// documents go to the same split. With two or more documents each split has at least one. A single document is cut at
-/// a line end instead. The summary has a note if a share is far from the wanted one, and one for characters that the
+/// documents go to the same split. With two or more documents each split has at least one. A single document is cut
+/// instead, at a line end if there is one near the wanted share. The summary has a note if a share is far from the wanted one, and one for characters that the
 /// tokens do not represent.
 ///
 /// `out` and a tokenizer file are skipped inside the folders that are read.

@@ -81,7 +81,7 @@ pub(super) fn of_split(split: &Split, wanted: f64) -> Vec<String> {
     }
     if let Some(odd) = split.odd_share() {
         let why = match split.is_cut() {
-            true => "it is cut only where a line ends.".to_owned(),
+            true => "the text is too short for that.".to_owned(),
             false => format!(
                 "documents are not cut, and the largest is {} of the text. Smaller documents, such as one per line of \
                  JSON Lines, allow the wanted share.",

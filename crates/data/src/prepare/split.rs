@@ -92,7 +92,7 @@ fn hash(purpose: u8, seed: u64, document: &[u8]) -> u64 {
 }
 
 /// The rule by which documents are split. Unfinished datasets with another rule are not resumed.
-const RULE: &[u8] = b"groups by bytes";
+const RULE: &[u8] = b"groups by bytes, cuts near the share";
 
 const CHOOSE_SPLIT: u8 = 0;
 const CHOOSE_SAMPLE: u8 = 1;
@@ -275,15 +275,19 @@ impl Split {
     pub(super) fn odd_share(&self) -> Option<OddShare> {
         let bytes = self.text_bytes - self.train_bytes;
         let share = bytes as f64 / self.text_bytes.max(1) as f64;
-        let wanted = self.valid_fraction;
-        let differ = |share: f64, wanted: f64| share < wanted / 2.0 || share > wanted * 2.0;
-        let is_far = differ(share, wanted) || differ(1.0 - share, 1.0 - wanted);
-        is_far.then_some(OddShare {
+        is_far(share, self.valid_fraction).then_some(OddShare {
             share,
             bytes,
             largest_share: self.largest_bytes as f64 / self.text_bytes.max(1) as f64,
         })
     }
+}
+
+/// Whether a share of validation, or what it leaves for training, is less than half or more than double of what was
+/// wanted.
+fn is_far(share: f64, wanted: f64) -> bool {
+    let differ = |share: f64, wanted: f64| share < wanted / 2.0 || share > wanted * 2.0;
+    differ(share, wanted) || differ(1.0 - share, 1.0 - wanted)
 }
 
 /// A share that is far from the wanted one because of the documents' sizes.
@@ -337,19 +341,26 @@ fn sample_pieces(text: &str) -> Vec<&str> {
 }
 
 /// The byte at which a single document is cut: the nearest line end before the wanted share, else the next one after
-/// it, else a place between two characters. `None` if there is only one character.
+/// it, else the same before a space, each only if the share stays near what is wanted; else a place between two characters.
+/// `None` if there is only one character.
 fn cut(text: &str, valid_fraction: f64) -> Option<usize> {
     let wanted = (text.len() as f64 * (1.0 - valid_fraction)) as usize;
     let wanted = prefix(text, wanted).len();
     let (before, after) = text.split_at(wanted);
-    let line_ends = [
+    let is_near = |at: &usize| {
+        let share = (text.len() - at) as f64 / text.len() as f64;
+        0 < *at && *at < text.len() && !is_far(share, valid_fraction)
+    };
+    let places = [
         before.rfind('\n').map(|at| at + 1),
         after.find('\n').map(|at| wanted + at + 1),
+        before.rfind(' '),
+        after.find(' ').map(|at| wanted + at),
     ];
-    let line_end = line_ends.into_iter().flatten().find(|&at| at < text.len());
     let first_char = text.chars().next().map_or(0, char::len_utf8);
     let between = wanted.max(first_char);
-    line_end.or_else(|| (between < text.len()).then_some(between))
+    (places.into_iter().flatten().find(is_near))
+        .or_else(|| (between < text.len()).then_some(between))
 }
 
 #[cfg(test)]
@@ -408,12 +419,25 @@ mod tests {
         assert_eq!(cut("aaaa\nbbbb\ncccc\n", 0.4), Some(5));
         assert_eq!(cut("aaaa\nbbbb\ncccc\n", 0.3), Some(10));
         // There is no line end before the wanted share, but one after it.
-        assert_eq!(cut("aaaaaaaa\nb", 0.5), Some(9));
+        assert_eq!(cut("aaaaaa\nbbb", 0.5), Some(7));
         // There is no line end inside the text.
         assert_eq!(cut("aaaaaaaa\n", 0.5), Some(4));
         assert_eq!(cut("éé", 0.5), Some(2));
         assert_eq!(cut("éé", 0.99), Some(2));
         assert_eq!(cut("é", 0.5), None);
         assert_eq!(cut("", 0.5), None);
+    }
+
+    #[test]
+    fn a_line_end_far_from_the_wanted_share_cuts_nothing() {
+        // Between characters, then before the nearest space, whatever the line ends would leave.
+        let long = "x".repeat(1000);
+        assert_eq!(cut(&format!("Title\n{long}"), 0.1), Some(905));
+        assert_eq!(cut(&format!("{long}\nx"), 0.1), Some(901));
+        let words = "word ".repeat(200);
+        assert_eq!(cut(&format!("Title\n{words}"), 0.1), Some(900));
+        // A space that is as far away is none either.
+        assert_eq!(cut(&format!("A title {long}"), 0.1), Some(907));
+        assert_eq!(cut(&format!(" {long}"), 0.9), Some(100));
     }
 }
