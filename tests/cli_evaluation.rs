@@ -133,6 +133,38 @@ fn an_encoder_is_not_measured_on_what_it_sees() {
 }
 
 #[test]
+fn missing_tasks_and_tokenizers_are_told_how_to_get() {
+    let lab = trained();
+    let tasks = ["eval", "--model", "run", "--tasks", "piqa"];
+    let fetch = "`tokenformer data fetch eval-tasks";
+    fail(
+        lab.command(&tasks),
+        1,
+        &["data/eval", "no such folder", fetch],
+    );
+    with_task(&lab);
+    forge(&lab, "silent", 200, 0.0);
+    fs::remove_file(lab.path("silent/tokenizer.json")).unwrap();
+    let parts = [
+        "silent/tokenizer.json",
+        "no tokenizer",
+        "tokenformer convert --from",
+        "--tokenizer",
+    ];
+    fail(lab.command(&["generate", "--model", "silent"]), 1, &parts);
+    let tasks = [
+        "eval",
+        "--model",
+        "silent",
+        "--tasks",
+        "piqa",
+        "--task-data",
+        "tasks",
+    ];
+    fail(lab.command(&tasks), 1, &parts);
+}
+
+#[test]
 fn what_is_read_is_not_written_over() {
     let lab = trained();
     with_task(&lab);

@@ -138,6 +138,14 @@ fn published_checkpoints_are_refused_by_the_command_that_converts_them() {
         lab.path("downloaded/tokenizer.json"),
     )
     .expect("a copy");
+    fs::create_dir(lab.path("other name")).expect("a folder");
+    let file = "other name/m.safetensors";
+    succeed(lab.command(&["export", "--model", "run", "--to", file]));
+    fs::copy(
+        lab.path("ex ported/tokenizer.json"),
+        lab.path("other name/tokenizer.json"),
+    )
+    .expect("a copy");
     fs::create_dir(lab.path("yaml")).expect("a folder");
     for name in ["model.safetensors", "pytorch_model.bin"] {
         lab.file(&format!("yaml/{name}"), "weights");
@@ -165,6 +173,11 @@ fn published_checkpoints_are_refused_by_the_command_that_converts_them() {
             "downloaded/pytorch_model.bin",
             "a file of weights",
             "downloaded/pytorch_model.bin",
+        ),
+        (
+            "other name",
+            "a published checkpoint (m.safetensors and config.json)",
+            "'other name/m.safetensors'",
         ),
         (
             "yaml",
@@ -227,6 +240,7 @@ fn published_checkpoints_are_refused_by_the_command_that_converts_them() {
     for (place, to) in [
         ("ex ported", "ex ported-converted"),
         ("downloaded", "downloaded-converted"),
+        ("other name", "other name-converted"),
     ] {
         let refused = fail(lab.command(&["generate", "--model", place]), 1, &[]);
         let made = typed(&lab, after(&refused.err, "help:     "), "");

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokenformer_convert::is_training_folder;
+use tokenformer_convert::{has_usual_weights, is_training_folder};
 use tokenformer_core::{Device, Model, WeightFormat};
 use tokenformer_store::{Checkpoints, Error, MANIFEST_NAME, Resolved, Warning, Which, verify};
 use tokenformer_train::Result;
@@ -86,11 +86,13 @@ pub fn run_of(dir: &Path) -> Option<&Path> {
     }
 }
 
-/// The command that converts what is at `path`.
+/// The command that converts what is at `path`. Of a folder it names the weights if they do not have a usual name.
 pub fn convert_command(path: &Path) -> String {
+    let weights = main_weights(path).filter(|_| !has_usual_weights(path));
+    let from = weights.map_or_else(|| path.into(), |name| path.join(name));
     format!(
         "tokenformer convert --from {} --to {}",
-        shell::path(path),
+        shell::path(&from),
         shell::path(&free_name(path))
     )
 }
@@ -118,11 +120,7 @@ fn published(path: &Path) -> Option<Error> {
 
 /// The evidence that a folder is a published checkpoint, or a training folder of the released code.
 fn published_folder(dir: &Path) -> Option<String> {
-    let names: Vec<String> = fs::read_dir(dir)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let names = names_in(dir);
     let config = match read_format(&dir.join(files::CONFIG)) {
         Some(format) if format == "tokenformer" => return None,
         Some(_) => Some(files::CONFIG),
@@ -132,14 +130,7 @@ fn published_folder(dir: &Path) -> Option<String> {
         .iter()
         .find(|name| name.ends_with(".yml") || name.ends_with(".yaml"));
     let config = config.or(yaml.map(String::as_str));
-    let usual = |name: &&String| name.starts_with("model") || name.starts_with("pytorch_model");
-    let mut weights: Vec<&String> = names.iter().filter(|name| is_weights(name)).collect();
-    weights.sort();
-    let weights = weights
-        .iter()
-        .copied()
-        .find(usual)
-        .or(weights.first().copied());
+    let weights = main_weights(dir);
     let deepspeed = |dir: &Path| {
         let is_step = |entry: fs::DirEntry| {
             let name = entry.file_name();
@@ -164,6 +155,20 @@ fn published_folder(dir: &Path) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// The file of weights in a folder that looks most like those of the whole model.
+fn main_weights(dir: &Path) -> Option<String> {
+    let is_usual = |name: &String| name.starts_with("model") || name.starts_with("pytorch_model");
+    let names = names_in(dir).into_iter().filter(|name| is_weights(name));
+    names.min_by_key(|name| (!is_usual(name), name.clone()))
 }
 
 /// The evidence that a file holds published weights.

@@ -52,12 +52,24 @@ pub(crate) fn find(from: &Path) -> Result<Found> {
     Ok(beside(folder, weights))
 }
 
+/// Names of the index of sharded weights.
+const INDEXES: [&str; 2] = [
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
+/// Names of weights in one file.
+const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
+/// Whether [`convert`](crate::convert()) takes a folder of weights as it is; from another one it takes a file that is named.
+pub fn has_usual_weights(folder: &Path) -> bool {
+    let mut names = INDEXES.into_iter().chain(FILES);
+    is_training_folder(folder)
+        || is_training_folder(&folder.join("checkpoints"))
+        || names.any(|name| folder.join(name).is_file())
+        || has_steps(folder)
+}
+
 fn in_folder(folder: &Path) -> Result<Found> {
-    const INDEXES: [&str; 2] = [
-        "model.safetensors.index.json",
-        "pytorch_model.bin.index.json",
-    ];
-    const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
     if is_ours(folder) {
         return Err(Error::NoCheckpoint {
             path: folder.into(),

@@ -6,6 +6,7 @@
 //! data set: such a file is never taken, and neither is another split.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -90,7 +91,18 @@ pub fn locate_all(dir: &Path, tasks: &[Task]) -> Result<Vec<(Task, PathBuf)>> {
 /// # Errors
 /// If the folder cannot be read, or has no such file or several.
 pub fn locate(dir: &Path, task: Task) -> Result<PathBuf> {
-    let entries = sorted(dir)?;
+    let no_file = |got: String| Error::NoTaskFile {
+        dir: dir.to_owned(),
+        task: task.name(),
+        searched: searched(task),
+        got,
+    };
+    let entries = match sorted(dir) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Err(no_file("no such folder".into()));
+        }
+        entries => entries?,
+    };
     let mut found: Vec<(bool, PathBuf)> = Vec::new();
     for path in &entries {
         let name = plain_name(path);
@@ -117,12 +129,7 @@ pub fn locate(dir: &Path, task: Task) -> Result<PathBuf> {
     }
     let found: Vec<PathBuf> = found.into_iter().map(|(_, path)| path).collect();
     match found.as_slice() {
-        [] => Err(Error::NoTaskFile {
-            dir: dir.to_owned(),
-            task: task.name(),
-            searched: searched(task),
-            got: shown(dir, &entries),
-        }),
+        [] => Err(no_file(shown(dir, &entries))),
         [one] => Ok(one.clone()),
         several => Err(Error::SeveralTaskFiles {
             dir: dir.to_owned(),

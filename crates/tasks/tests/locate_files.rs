@@ -103,6 +103,16 @@ fn a_name_with_words_that_are_not_known_is_another_data_set() {
 }
 
 #[test]
+fn a_folder_that_is_missing_says_how_to_get_it() {
+    let dir = folder(&[]);
+    let missing = dir.path().join("eval");
+    let message = locate(&missing, Task::Piqa).unwrap_err().to_string();
+    for part in ["no such folder", "`tokenformer data fetch eval-tasks"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
 fn what_is_missing_or_unclear_is_explained() {
     let message = found(&[], Task::Hellaswag).unwrap_err();
     for part in [

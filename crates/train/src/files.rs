@@ -545,6 +545,14 @@ pub fn task_files(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
 /// If it is missing or malformed.
 pub fn load_tokenizer(dir: &Path) -> Result<(Vec<u8>, Tokenizer)> {
     let path = dir.join(TOKENIZER);
+    if !path.exists() {
+        return Err(Error::Damaged {
+            path,
+            problem: "no such file, so this model has no tokenizer".into(),
+            help: "convert the model again, with the tokenizer that it was trained with: tokenformer convert --from CHECKPOINT --to DIR --tokenizer FILE.json"
+                .into(),
+        });
+    }
     let bytes = tokenformer_store::read_small(&path, MAX_JSON_BYTES)?;
     Ok((bytes, Tokenizer::from_file(&path)?))
 }
