@@ -504,7 +504,7 @@ fn flags_out_of_range_are_refused() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
     succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
-    let flags: [(&[&str], &str); 20] = [
+    let flags: [(&[&str], &str); 21] = [
         (&["train", "--threads", "0"], "--threads"),
         (&["train", "--threads", "1000000"], "--threads"),
         (&["train", "--threads", "two"], "--threads"),
@@ -554,6 +554,10 @@ fn flags_out_of_range_are_refused() {
                 "eval", "--model", "run", "--data", "data", "--split", "test",
             ],
             "--split",
+        ),
+        (
+            &["eval", "--model", "run", "--tasks", "piqa", "--limit", "0"],
+            "--limit",
         ),
         (
             &["generate", "--model", "run", "--temperature=-1"],

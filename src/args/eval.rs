@@ -33,7 +33,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR", default_value = "data/eval")]
     pub task_data: PathBuf,
     /// Take the first N questions of each task only.
-    #[arg(long, value_name = "N", requires = "tasks", value_parser = values::count)]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = values::count_from_one)]
     pub limit: Option<usize>,
     /// Write each question with its scores, as JSON Lines.
     #[arg(long, value_name = "FILE", requires = "tasks")]

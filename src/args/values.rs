@@ -200,6 +200,11 @@ pub fn count(text: &str) -> Result<usize, String> {
     number(text, 0..=usize::MAX as u64)
 }
 
+/// A number of things of which there has to be one.
+pub fn count_from_one(text: &str) -> Result<usize, String> {
+    number(text, 1..=usize::MAX as u64)
+}
+
 /// Any whole number.
 pub fn whole(text: &str) -> Result<u64, String> {
     number(text, 0..=u64::MAX)
