@@ -42,6 +42,13 @@ keys = \"zero\"
 values = \"matched\"
 ";
 
+/// With these, weights and their average are at their best at different steps.
+const SETS_OF_TWO_BESTS: [&str; 3] = [
+    "schedule.lr=1e-2",
+    "schedule.shape=\"constant\"",
+    "eval.every=3",
+];
+
 fn recipe(lab: &Lab, name: &str, more: &str) -> String {
     let data = lab.path("set");
     let text = format!(
@@ -176,7 +183,9 @@ fn goes_on_with_the_same_bytes(lab: &Lab, recipe: &str) {
     for later in &checkpoints[1..] {
         fs::remove_dir_all(later).expect("a checkpoint");
     }
-    fs::remove_file(lab.path("run").join("best")).expect("a pointer");
+    for pointer in ["best", "best-ema"] {
+        fs::remove_file(lab.path("run").join(pointer)).expect("a pointer");
+    }
     succeed(lab.train(recipe, "run", &[]));
     let again = Remains::of(&lab.path("run"));
     again.shared_with(&whole).assert_equal(&whole, "gone on");
@@ -203,6 +212,43 @@ fn a_run_on_text_goes_on_with_the_same_average() {
         lab.command(&[&args[..], &["--weights", "ema"]].concat()),
     ));
     assert_ne!(trained["loss"], average["loss"]);
+}
+
+#[test]
+fn weights_and_their_average_have_a_best_checkpoint_each() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "[ema]\ndecay = 0.95\n");
+    // Weights that jump about, and an average that lags behind them.
+    let sets = SETS_OF_TWO_BESTS.iter().flat_map(|set| ["--set", set]);
+    succeed(lab.train(&recipe, "run", &sets.collect::<Vec<_>>()));
+    let evals = evals(&lab.path("run"));
+    let best = |loss: &dyn Fn(&EvalRecord) -> f64| {
+        let measured = evals.iter().filter(|eval| eval.step > 0);
+        let least = measured.min_by(|a, b| loss(a).total_cmp(&loss(b)));
+        least
+            .map(|eval| (eval.step, loss(eval)))
+            .expect("evaluations")
+    };
+    let trained = best(&|eval| eval.loss);
+    let average = best(&|eval| eval.ema_loss.expect("an average"));
+    assert_ne!(trained.0, average.0, "{evals:?}");
+    let measured = |weights: &str| {
+        let args = ["eval", "--model", "run", "--data", "data", "--json"];
+        let more = ["--weights", weights, "--tokens", "256"];
+        let found = json(&succeed(lab.command(&[&args[..], &more].concat())));
+        let step = found["model"]
+            .as_str()
+            .and_then(|dir| dir.split("step-").last());
+        (
+            step.and_then(|step| step.parse().ok()).expect("a step"),
+            found["loss"].as_f64().expect("a loss"),
+        )
+    };
+    assert_eq!(measured("trained"), trained);
+    assert_eq!(measured("ema"), average);
+    // A run of an earlier version has marked no average.
+    fs::remove_file(lab.path("run").join("best-ema")).expect("a pointer");
+    assert_eq!(measured("ema").0, trained.0);
 }
 
 #[test]

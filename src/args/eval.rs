@@ -19,7 +19,8 @@ confusions.csv; with --report also report.html and tokens.csv. The test split is
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalArgs {
-    /// Model, checkpoint or run directory (a run's best checkpoint is taken).
+    /// Model, checkpoint or run directory (of a run, the checkpoint with the best held-out loss of
+    /// these weights is taken).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Dataset folder made by `data prepare`.

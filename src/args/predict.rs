@@ -20,7 +20,8 @@ pub struct PredictArgs {
     /// Pictures: JPEG, PNG or WebP files, or folders of them.
     #[arg(value_name = "FILE|FOLDER", required = true)]
     pub paths: Vec<PathBuf>,
-    /// Model, checkpoint or run directory (a run's best checkpoint is taken).
+    /// Model, checkpoint or run directory (of a run, the checkpoint with the best held-out loss of
+    /// these weights is taken).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Classes to name for each picture, the likeliest first.

@@ -16,7 +16,6 @@ use tokenformer_images::augment::Crop;
 use tokenformer_images::fractals::{self, FractalOptions};
 use tokenformer_images::{ImageSet, PrepareOptions, Split, prepare};
 use tokenformer_report::table::{human_count, human_duration};
-use tokenformer_store::Which;
 use tokenformer_train::recipe::{GrowEvent, ModelTable, resolve, resolve_table};
 use tokenformer_train::schedule::{Schedule, Shape};
 use tokenformer_train::{Classifier, Outcome, Recipe, Resolved, Result, Resume, Tally, files};
@@ -216,10 +215,10 @@ fn step_seconds(config: &ModelConfig, device: &Arc<dyn Device>) -> Result<f64> {
     Ok(best)
 }
 
-/// Measures the best checkpoint's average on the pictures that nothing was chosen by.
+/// Measures the best average on the pictures that nothing was chosen by.
 fn test(out: &Path, device: &Arc<dyn Device>) -> Result<()> {
-    let dir = super::find_model(out, Which::Best)?.dir;
     let weights = files::Weights::Ema;
+    let dir = super::find_model(out, weights.best())?.dir;
     let classifier = Classifier::load(&dir, device, weights, Default::default(), None)?;
     let set = ImageSet::open(&out.join(DATA))?;
     let mut tally = Tally::new(CLASSES);

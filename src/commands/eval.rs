@@ -9,7 +9,7 @@ use std::path::Path;
 use tokenformer_core::device::Collective;
 use tokenformer_data::Dataset;
 use tokenformer_images::dataset::is_image_dataset;
-use tokenformer_store::Which;
+use tokenformer_train::files::Weights;
 use tokenformer_train::{
     Error, EvalOptions, Evaluation, HeldOut, Protocol, Result, ScoredBytes, files, memory,
 };
@@ -86,13 +86,9 @@ fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Resu
     }
     let device = device(&ranks::share(&args.compute))?;
     let dataset = Dataset::open(data)?;
-    let (found, model) = load_weights(
-        &args.model,
-        Which::Best,
-        &device,
-        args.weights.into(),
-        args.precision,
-    )?;
+    let weights = Weights::from(args.weights);
+    let which = weights.best();
+    let (found, model) = load_weights(&args.model, which, &device, weights, args.precision)?;
     ensure_text(&model)?;
     model.ensure_causal()?;
     check_tokenizer(&found.dir, &dataset, data)?;

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use tokenformer_images::dataset::Pictures;
 use tokenformer_images::{ImageSet, Split as Part};
 use tokenformer_report::table::Table;
-use tokenformer_store::{DirWriter, Which};
+use tokenformer_store::DirWriter;
+use tokenformer_train::files::Weights;
 use tokenformer_train::insight::Verdicts;
 use tokenformer_train::tally::ClassScore;
 use tokenformer_train::{Classifier, Error, Result, Tally, memory};
@@ -76,11 +77,12 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
         return Err(usage("--max-unreadable", "from 0 to 1", args.max_unreadable, help).into());
     }
     let device = device(&args.compute)?;
-    let model_dir = find_model(&args.model, Which::Best)?.dir;
+    let weights = Weights::from(args.weights);
+    let model_dir = find_model(&args.model, weights.best())?.dir;
     let classifier = Classifier::load(
         &model_dir,
         &device,
-        args.weights.into(),
+        weights,
         args.precision,
         args.image_size,
     )?;

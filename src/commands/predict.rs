@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use tokenformer_images::source;
-use tokenformer_store::Which;
+use tokenformer_train::files::Weights;
 use tokenformer_train::tally::likeliest;
 use tokenformer_train::{Classifier, Error};
 
@@ -45,14 +45,9 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
         return Err(usage("--top", "at least 1", args.top, "5 is the default").into());
     }
     let device = device(&args.compute)?;
-    let dir = find_model(&args.model, Which::Best)?.dir;
-    let classifier = Classifier::load(
-        &dir,
-        &device,
-        args.weights.into(),
-        args.precision,
-        args.image_size,
-    )?;
+    let weights = Weights::from(args.weights);
+    let dir = find_model(&args.model, weights.best())?.dir;
+    let classifier = Classifier::load(&dir, &device, weights, args.precision, args.image_size)?;
     let (files, skipped) = list(&args.paths)?;
     let mut output = Output {
         model: dir.display().to_string(),

@@ -393,7 +393,7 @@ pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 #[derive(PartialEq, Eq)]
 pub struct Remains {
     checkpoints: BTreeMap<String, Vec<u8>>,
-    pointers: [Vec<u8>; 2],
+    pointers: [Vec<u8>; 3],
     records: Vec<String>,
 }
 
@@ -403,7 +403,7 @@ impl Remains {
         let pointer = |name| fs::read(run.join(name)).unwrap_or_default();
         Self {
             checkpoints: files(&run.join("checkpoints")),
-            pointers: [pointer("latest"), pointer("best")],
+            pointers: ["latest", "best", "best-ema"].map(pointer),
             records: loss_columns(run),
         }
     }
@@ -423,7 +423,10 @@ impl Remains {
         for (name, bytes) in &self.checkpoints {
             assert!(bytes == &other.checkpoints[name], "{what}: {name} differs");
         }
-        assert_eq!(self.pointers, other.pointers, "{what}: latest, best");
+        assert_eq!(
+            self.pointers, other.pointers,
+            "{what}: latest, best, best-ema"
+        );
         for (mine, theirs) in self.records.iter().zip(&other.records) {
             assert_eq!(mine, theirs, "{what}: records");
         }

@@ -1,5 +1,5 @@
-//! The checkpoints of a run directory (`checkpoints/step-00000500/` and so on), with the pointer files `latest` and
-//! `best` next to them.
+//! The checkpoints of a run directory (`checkpoints/step-00000500/` and so on), with the pointer files `latest`,
+//! `best` and `best-ema` next to them.
 //!
 //! [`Checkpoints`] only reads, so it is safe to use while a training is running. [`CheckpointWriter`] holds the run's
 //! lock.
@@ -19,6 +19,7 @@ use crate::{Error, Result, RunLock, Warning};
 pub(crate) const FOLDER: &str = "checkpoints";
 const LATEST: &str = "latest";
 const BEST: &str = "best";
+const BEST_AVERAGE: &str = "best-ema";
 
 /// The checkpoints of a run, for reading.
 #[derive(Clone, Debug)]
@@ -112,6 +113,14 @@ impl Checkpoints {
     /// [`Error::Pointer`], [`Error::Io`].
     pub fn best(&self) -> Result<Option<u64>> {
         self.pointer(BEST)
+    }
+
+    /// The step whose average of the weights is the best so far, according to the pointer `best-ema`.
+    ///
+    /// # Errors
+    /// [`Error::Pointer`], [`Error::Io`].
+    pub fn best_average(&self) -> Result<Option<u64>> {
+        self.pointer(BEST_AVERAGE)
     }
 
     fn folder(&self) -> PathBuf {
@@ -228,8 +237,16 @@ impl CheckpointWriter {
         self.point(BEST, step)
     }
 
-    /// Deletes checkpoints and returns their steps. The newest good one, the best, the `keep_last` newest and the
-    /// `protected` ones are kept.
+    /// Points `best-ema` to the checkpoint of a step.
+    ///
+    /// # Errors
+    /// As [`set_best`](Self::set_best).
+    pub fn set_best_average(&mut self, step: u64) -> Result<()> {
+        self.point(BEST_AVERAGE, step)
+    }
+
+    /// Deletes checkpoints and returns their steps. The newest good one, the best, that with the best average, the
+    /// `keep_last` newest and the `protected` ones are kept.
     ///
     /// If the process is killed in between, each checkpoint is either complete or gone.
     ///
@@ -237,7 +254,8 @@ impl CheckpointWriter {
     /// [`Error::Io`], [`Error::Pointer`].
     pub fn retain(&mut self, keep_last: usize, protected: &[u64]) -> Result<Vec<u64>> {
         let listed = self.list()?;
-        let mut kept: BTreeSet<u64> = protected.iter().copied().chain(self.best()?).collect();
+        let mut kept: BTreeSet<u64> = protected.iter().copied().collect();
+        kept.extend(self.best()?.into_iter().chain(self.best_average()?));
         kept.extend(listed.iter().rev().take(keep_last).map(|&(step, _)| step));
         if listed.iter().all(|(step, _)| kept.contains(step)) {
             return Ok(Vec::new());

@@ -17,6 +17,8 @@ pub enum Which {
     Latest,
     /// The best so far; if none is marked as best, the newest that is complete.
     Best,
+    /// The one with the best average of the weights so far; if none is marked as that, as [`Which::Best`].
+    BestAverage,
 }
 
 /// A directory to load.
@@ -94,9 +96,16 @@ pub fn resolve(path: &Path, which: Which, warn: &mut dyn FnMut(Warning)) -> Resu
 
 fn of_run(run_dir: &Path, which: Which, warn: &mut dyn FnMut(Warning)) -> Result<Resolved> {
     let checkpoints = Checkpoints::open(run_dir);
-    if which == Which::Best
-        && let Some(step) = checkpoints.best()?
-    {
+    let marked = match which {
+        Which::Latest => None,
+        Which::Best => checkpoints.best()?,
+        // Runs of earlier versions have marked no average.
+        Which::BestAverage => match checkpoints.best_average()? {
+            None => checkpoints.best()?,
+            step => step,
+        },
+    };
+    if let Some(step) = marked {
         return Ok(published(
             verify_or_aside(&checkpoints.dir_for(step), warn)?,
             Some(step),

@@ -47,6 +47,15 @@ fn a_run_leads_to_its_latest_or_best() {
         (writer.dir_for(2), Some(2))
     );
     assert_eq!(found(scratch.path(), Which::Latest), newest);
+    let average = |writer: &CheckpointWriter, step| {
+        let expected = (writer.dir_for(step), Some(step));
+        assert_eq!(found(scratch.path(), Which::BestAverage), expected);
+    };
+    // A run of an earlier version, which has marked no average.
+    average(&writer, 2);
+    writer.set_best_average(1).unwrap();
+    average(&writer, 1);
+    assert_eq!(found(scratch.path(), Which::Best).1, Some(2));
 }
 
 #[test]

@@ -37,11 +37,12 @@ fn the_last_the_best_and_the_protected_stay() {
     let scratch = tempfile::tempdir().unwrap();
     let mut writer = run_with(scratch.path(), 1..=9);
     writer.set_best(3).unwrap();
-    assert_eq!(writer.retain(2, &[1, 77]).unwrap(), [2, 4, 5, 6, 7]);
-    assert_eq!(steps(&writer), [1, 3, 8, 9]);
+    writer.set_best_average(5).unwrap();
+    assert_eq!(writer.retain(2, &[1, 77]).unwrap(), [2, 4, 6, 7]);
+    assert_eq!(steps(&writer), [1, 3, 5, 8, 9]);
     assert!(writer.retain(2, &[1]).unwrap().is_empty());
     let folder = fs::read_dir(scratch.path().join("checkpoints")).unwrap();
-    assert_eq!(folder.count(), 4, "nothing else is left in the folder");
+    assert_eq!(folder.count(), 5, "nothing else is left in the folder");
 }
 
 #[test]

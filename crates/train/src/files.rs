@@ -24,7 +24,7 @@ use tokenformer_core::param::Param;
 use tokenformer_core::path::{ParamPath, ParamRole};
 use tokenformer_core::{MESSAGE, Model, ModelConfig, WeightFormat, resample};
 use tokenformer_data::Tokenizer;
-use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource};
+use tokenformer_store::{DirWriter, Dtype, SafetensorsFile, TensorSource, Which};
 
 /// `config.json`.
 pub const CONFIG: &str = "config.json";
@@ -391,6 +391,15 @@ pub enum Weights {
 }
 
 impl Weights {
+    /// The checkpoint of a run that was chosen by the held-out loss of these weights.
+    #[must_use]
+    pub fn best(self) -> Which {
+        match self {
+            Self::Trained => Which::Best,
+            Self::Ema => Which::BestAverage,
+        }
+    }
+
     /// The file that holds them in `dir`.
     ///
     /// # Errors

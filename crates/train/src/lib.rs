@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod accumulate;
+mod best;
 pub mod branch;
 pub mod classifier;
 pub mod continuation;

@@ -6,7 +6,7 @@ mod start;
 pub(crate) use start::{Start, start};
 
 use crate::error::Result;
-use crate::files::{self, KIND_CHECKPOINT, Snapshot};
+use crate::files::{self, Best, KIND_CHECKPOINT, Snapshot};
 use crate::ranks;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -127,8 +127,16 @@ impl RunDir {
         }
     }
 
-    /// Deletes checkpoints, but never the best, the `keep` newest, and the newest up to `sound_step`: a later one may
-    /// turn out to have diverged.
+    /// Marks the checkpoint of a step as that with the best average.
+    pub fn set_best_average(&mut self, step: u64) -> Result<()> {
+        match &mut self.checkpoints {
+            Access::Writer(writer) => Ok(writer.set_best_average(step)?),
+            Access::Reader(_) => Ok(()),
+        }
+    }
+
+    /// Deletes checkpoints, but never the best, that with the best average, the `keep` newest, and the newest up to
+    /// `sound_step`: a later one may turn out to have diverged.
     pub fn retain(&mut self, keep: usize, sound_step: u64) -> Result<()> {
         if self.writes() {
             let sound = self.newest_up_to(sound_step)?.map(|(step, _)| step);
@@ -159,10 +167,13 @@ impl RunDir {
         if ranks::any(now.ranks, is_missing)? {
             self.write(now)?;
         }
-        if let Some(best) = state.best
-            && self.checkpoints.dir_for(best.step).exists()
-        {
+        let is_here = |best: &Best| self.checkpoints.dir_for(best.step).exists();
+        let [best, best_ema] = [state.best, state.best_ema].map(|best| best.filter(is_here));
+        if let Some(best) = best {
             self.set_best(best.step)?;
+        }
+        if let Some(best) = best_ema {
+            self.set_best_average(best.step)?;
         }
         self.retain(keep, state.sound_step())?;
         // A checkpoint that still has to be evaluated is saved again after the evaluation.

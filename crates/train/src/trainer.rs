@@ -6,10 +6,10 @@
 //!
 //! The file is long because the order of these parts, and of what ranks do together, is visible only in one place.
 
+use crate::best::{Better, Measured};
 use crate::ema::Ema;
 use crate::error::Result;
-use crate::evaluate::Evaluation;
-use crate::files::{Best, Snapshot, TrainState};
+use crate::files::{Snapshot, TrainState};
 use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
 use crate::planned::{is_near_growth, with_past};
@@ -471,11 +471,11 @@ impl<'a> Trainer<'a> {
         let (step, ends) = (self.state.step, self.stage_ends());
         let due = |every: u64| ends || (every > 0 && step.is_multiple_of(every));
         let evaluates = due(self.recipe.eval.every);
-        let mut loss = f64::NAN;
+        let mut measured = None;
         if evaluates {
-            match self.evaluate(stop)? {
-                Some(found) => loss = found.loss,
-                None => return self.save_unevaluated(),
+            measured = self.evaluate(stop)?;
+            if measured.is_none() {
+                return self.save_unevaluated();
             }
         }
         if due(self.recipe.sample.every) {
@@ -492,17 +492,15 @@ impl<'a> Trainer<'a> {
             }
         }
         self.state.unevaluated = false;
-        let better = loss.is_finite() && self.state.best.is_none_or(|best| loss < best.loss);
-        if better {
-            self.state.best = Some(Best { step, loss });
-        }
+        let better = match &measured {
+            Some(measured) => Better::of(measured, &mut self.state),
+            None => Better::default(),
+        };
         // While updates are skipped the weights stay as they are, and may have to be given up.
         let saves = due(self.recipe.checkpoint.every) && (ends || self.state.skipped_in_row == 0);
-        if saves || better {
+        if saves || better.any() {
             self.save()?;
-            if better {
-                self.dir.set_best(step)?;
-            }
+            better.mark(&mut self.dir, step)?;
             self.retain()?;
         }
         if evaluates {
@@ -515,9 +513,9 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Diverged`] if it is not finite.
-    pub(crate) fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+    pub(crate) fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Measured>> {
         let ranks = &*self.work;
-        let Some(found) = self.task.evaluate(&self.model, stop, ranks)? else {
+        let Some(trained) = self.task.evaluate(&self.model, stop, ranks)? else {
             return Ok(None);
         };
         let average = match &self.ema {
@@ -527,13 +525,14 @@ impl<'a> Trainer<'a> {
                 found => found,
             },
         };
-        self.records.eval(self.place(), &found, average.as_ref())?;
-        if !found.loss.is_finite() {
-            let got = format!("loss {}", found.loss);
+        self.records
+            .eval(self.place(), &trained, average.as_ref())?;
+        if !trained.loss.is_finite() {
+            let got = format!("loss {}", trained.loss);
             return Err(self.diverged("the held-out loss is not finite".into(), got));
         }
         self.sound_step = self.state.step;
-        Ok(Some(found))
+        Ok(Some(Measured { trained, average }))
     }
 
     fn place(&self) -> Place {

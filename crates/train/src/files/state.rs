@@ -82,6 +82,9 @@ pub struct TrainState {
     pub pending_text: (f64, f64),
     /// Best held-out loss so far.
     pub best: Option<Best>,
+    /// Best held-out loss so far of the average of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_ema: Option<Best>,
     /// Seed of the run.
     pub seed: u64,
     /// The recipe's model, before any growth.
@@ -117,6 +120,7 @@ impl TrainState {
             pending_loss: (0.0, 0),
             pending_text: (0.0, 0.0),
             best: None,
+            best_ema: None,
             seed,
             model,
             data_hash,
@@ -136,6 +140,7 @@ impl TrainState {
         });
         self.windows = 0;
         self.best = None;
+        self.best_ema = None;
         self.unevaluated = false;
         self.pending_loss = (0.0, 0);
         self.pending_text = (0.0, 0.0);
@@ -143,9 +148,10 @@ impl TrainState {
 
     /// The newest step after which a loss is known to have been finite: the weights are the same since then.
     pub fn sound_step(&self) -> u64 {
-        match self.best {
-            Some(best) if best.step == self.step => self.step,
-            _ => self.step.saturating_sub(1 + self.skipped_in_row),
+        let is_measured = |best: Option<Best>| best.is_some_and(|best| best.step == self.step);
+        match is_measured(self.best) || is_measured(self.best_ema) {
+            true => self.step,
+            false => self.step.saturating_sub(1 + self.skipped_in_row),
         }
     }
 }
