@@ -75,6 +75,73 @@ fn a_grown_run_goes_on_from_any_checkpoint_with_the_same_bytes() {
     }
 }
 
+/// A growth that finds everything as large as it asks for is none, whatever grew before it.
+#[test]
+fn a_growth_that_adds_nothing_does_not_hinder_a_resume() {
+    let lab = Lab::new();
+    let sites = r#"
+[[grow]]
+at_step = 9
+sites = { "blocks.0.ffn" = "=48" }
+
+[[grow]]
+at_step = 13
+ffn = "+8"
+
+[[grow]]
+at_step = 17
+ffn = "=56"
+"#;
+    let plain = r#"
+[[grow]]
+at_step = 9
+ffn = "=48"
+
+[[grow]]
+at_step = 13
+method = "clone"
+width = "=64"
+
+[[grow]]
+at_step = 17
+ffn = "=96"
+"#;
+    let plain = lab.plain_recipe("plain.toml", plain);
+    for recipe in [lab.recipe("sites.toml", sites), plain] {
+        let keep = ["--set", "checkpoint.keep=20"];
+        let whole = format!("{recipe}-whole");
+        let ran = succeed(lab.train(&recipe, &whole, &keep));
+        for step in [9, 17] {
+            let told = format!("the growth at step {step} adds nothing");
+            assert!(ran.err.contains(&told), "{}", ran.err);
+        }
+        let whole = PathBuf::from(whole);
+        for step in [12, 16, 20] {
+            let from = checkpoint(&whole, step);
+            let out = format!("{recipe}-from-{step}");
+            let more = ["--resume", text_of(&from)];
+            succeed(lab.train(&recipe, &out, &[&keep[..], &more].concat()));
+            assert!(files(&checkpoint(Path::new(&out), 30)) == files(&checkpoint(&whole, 30)));
+        }
+    }
+    // What the `grow` command did counts as well.
+    let short = ["--set", "train.steps=8", "--set", "checkpoint.keep=20"];
+    succeed(lab.train(&lab.recipe("recipe.toml", ""), "run", &short));
+    let grow = ["grow", "--from", "run", "--to", "grown", "--ffn", "+8"];
+    succeed(lab.command(&grow));
+    let nothing = lab.recipe("nothing.toml", "[[grow]]\nat_step = 9\nffn = \"=56\"\n");
+    let more = ["--resume", "grown", "--set", "train.steps=16"];
+    succeed(lab.train(&nothing, "more", &more));
+    succeed(lab.train(&nothing, "more", &["--set", "train.steps=20"]));
+    // A growth that would have added something is still missed.
+    let missed = lab.recipe("missed.toml", "[[grow]]\nat_step = 9\nffn = \"=57\"\n");
+    fail(
+        lab.train(&missed, "more", &["--set", "train.steps=24"]),
+        2,
+        &["a growth in the past"],
+    );
+}
+
 /// Operations of training after each step that was recorded.
 fn flops(run: &Path) -> Vec<(u64, f64)> {
     let records = read(run.join("metrics.jsonl")).expect("records");

@@ -1,11 +1,12 @@
 //! The growths that a recipe plans, compared with those that a run has done.
 
 use crate::error::{Error, Result};
-use crate::files::TrainState;
+use crate::files::{PastGrowth, TrainState};
 use crate::memory;
 use crate::recipe::{GrowEvent, Recipe};
-use tokenformer_core::growth::{Amount, Birth, Promise, params_after};
-use tokenformer_core::{Model, SiteKind};
+use tokenformer_core::Model;
+use tokenformer_core::config::TrainingSettings;
+use tokenformer_core::growth::{Birth, Promise, params_after};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
 /// The growth of the recipe that is planned for now and has not happened.
@@ -151,8 +152,9 @@ pub(crate) fn check_past(
             ));
         }
     }
-    let is_missed = |g: &&GrowEvent| {
-        g.at_step < state.step && !has_happened(g, state) && !added_nothing(g, state)
+    let is_missed = |event: &&GrowEvent| {
+        let is_past = event.at_step < state.step && !has_happened(event, state);
+        is_past && !added_nothing(event, state).unwrap_or(false)
     };
     match recipe.grow.iter().find(is_missed) {
         Some(missed) => Err(refused(
@@ -164,27 +166,29 @@ pub(crate) fn check_past(
     }
 }
 
-/// Whether a growth of the past would have found every site as large as it asks for.
-fn added_nothing(event: &GrowEvent, state: &TrainState) -> bool {
-    let slots = &state.model.slots;
-    let growth = &event.growth;
-    let of_three = |own: Option<Amount>| own.unwrap_or(growth.qkv);
-    let asked = [
-        (SiteKind::Query, of_three(growth.query), slots.qkv),
-        (SiteKind::Key, of_three(growth.key), slots.qkv),
-        (SiteKind::Value, of_three(growth.value), slots.qkv),
-        (SiteKind::Proj, growth.proj, slots.proj),
-        (SiteKind::Ffn, growth.ffn, slots.ffn),
-    ];
-    let before = (state.growths.iter())
-        .rev()
-        .find(|g| g.report.step <= event.at_step);
-    let is_nothing =
-        growth.layers == 0 && growth.width == Amount::default() && growth.sites.is_empty();
-    is_nothing
-        && asked.into_iter().all(|(kind, amount, fresh)| {
-            let site = before.and_then(|g| g.report.sites.iter().find(|s| s.site == kind));
-            let tokens = site.map_or(fresh, |s| s.tokens_after);
-            matches!(amount, Amount::Add(0)) || amount == Amount::To(tokens)
-        })
+/// Whether a growth of the past found a network to which it had nothing to add.
+///
+/// # Errors
+/// If the growths before it can no longer be repeated.
+fn added_nothing(event: &GrowEvent, state: &TrainState) -> Result<bool> {
+    // No growth looks at the vocabulary, which the recipe may have left to the tokenizer.
+    let mut config = state.model.build(1)?;
+    let mut training = TrainingSettings::default();
+    let before = (state.growths.iter()).filter(|past| past.report.step <= event.at_step);
+    for PastGrowth { report, .. } in before {
+        let birth = Birth {
+            stage: report.stage,
+            step: report.step,
+            seed: state.seed,
+        };
+        let map = report.growth.map_of(&config, &training, birth)?;
+        (config, training) = (map.target, map.training);
+    }
+    let birth = Birth {
+        stage: 0,
+        step: event.at_step,
+        seed: state.seed,
+    };
+    let map = event.growth.map_of(&config, &training, birth)?;
+    Ok(map.target.params() <= config.params())
 }

@@ -38,11 +38,11 @@ pub struct GrowthMap {
 
 impl GrowthMap {
     /// The map that changes nothing.
-    pub(super) fn identity(model: &Model) -> Self {
+    pub(super) fn identity(config: &ModelConfig, training: &TrainingSettings) -> Self {
         Self {
-            target: model.config(),
+            target: config.clone(),
             origins: BTreeMap::new(),
-            training: model.training_settings(),
+            training: training.clone(),
             promise: Promise::Exact,
         }
     }

@@ -39,7 +39,7 @@ pub use origin::{Origin, Split};
 pub use probe::Probe;
 pub use report::{GrowthReport, SiteGrowth};
 
-use crate::config::{ModelConfig, NormSpan, SiteKind};
+use crate::config::{ModelConfig, NormSpan, SiteKind, TrainingSettings};
 use crate::error::{Result, config_error};
 use crate::graph::Graph;
 use crate::model::{Model, site_name};
@@ -225,8 +225,21 @@ impl Growth {
     /// # Errors
     /// [`crate::Error::Config`] for a growth that cannot be done or could never learn.
     pub fn map(&self, model: &Model, birth: Birth) -> Result<GrowthMap> {
+        self.map_of(&model.config(), &model.training_settings(), birth)
+    }
+
+    /// As [`Growth::map`], of the model that a configuration describes: what a growth does depends on no weights.
+    ///
+    /// # Errors
+    /// As [`Growth::map`].
+    pub fn map_of(
+        &self,
+        config: &ModelConfig,
+        training: &TrainingSettings,
+        birth: Birth,
+    ) -> Result<GrowthMap> {
         self.check_settings()?;
-        let mut map = GrowthMap::identity(model);
+        let mut map = GrowthMap::identity(config, training);
         self.check_names(&map.target)?;
         let before = map.target.params();
         match self.method {
