@@ -3,6 +3,7 @@
 mod common;
 
 use common::{GROWTH, Lab, fail, files, loss_columns, succeed, text_of};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -163,19 +164,70 @@ fn a_branch_leaves_a_grown_run() {
         "planned",
         &["--set", "checkpoint.keep=20", "--set", "train.steps=24"],
     ));
-    let weights = |run: &str| {
-        let mut files = files(&checkpoint(&lab.path(run), 24));
-        // The state tells the schedule that the growth was planned with.
-        files.retain(|name, _| name.ends_with("safetensors"));
-        files
-    };
-    assert_eq!(weights("branch").len(), 2);
-    assert!(weights("branch") == weights("planned"));
+    assert!(weights(&lab, "branch", 24) == weights(&lab, "planned", 24));
     let config = fs::read_to_string(lab.path("branch").join("config.toml")).expect("a recipe");
     assert!(
         config.contains("at_step = 13") && !config.contains("at_step = 26"),
         "{config}"
     );
+}
+
+/// Weights and moments of a checkpoint; its state tells what schedule the growths before it were planned with.
+fn weights(lab: &Lab, run: &str, step: u64) -> BTreeMap<String, Vec<u8>> {
+    let mut files = files(&checkpoint(&lab.path(run), step));
+    files.retain(|name, _| name.ends_with("safetensors"));
+    assert_eq!(files.len(), 2);
+    files
+}
+
+/// At the last step before a growth with a schedule the rate is that of the stage which ends there.
+#[test]
+fn a_branch_before_a_growth_goes_on_at_the_rate_of_the_stage_that_ends() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", GROWTH);
+    let keep = ["--set", "checkpoint.keep=20"];
+    let flat = [&keep[..], &["--set", "schedule.shape=constant"]].concat();
+    succeed(lab.train(&recipe, "flat", &flat));
+    let from = checkpoint(&lab.path("flat"), 13);
+    succeed(lab.command(&branch(text_of(&from), "branch", &["--decay", "4"])));
+    let planned = [
+        "--set",
+        "train.steps=17",
+        "--set",
+        "schedule.shape=wsd",
+        "--set",
+        "schedule.decay_steps=4",
+    ];
+    succeed(lab.train(&lab.recipe("planned.toml", ""), "planned", &planned));
+    assert!(weights(&lab, "branch", 17) == weights(&lab, "planned", 17));
+
+    let decayed = [&keep[..], &["--set", "schedule.shape=wsd"]].concat();
+    succeed(lab.train(&recipe, "decayed", &decayed));
+    let from = checkpoint(&lab.path("decayed"), 13);
+    fail(
+        lab.command(&branch(text_of(&from), "other", &["--decay", "4"])),
+        2,
+        &["the learning rate is not flat", "step 13 of 13"],
+    );
+}
+
+/// A growth that had nothing to add has begun its schedule, by which the branch decays.
+#[test]
+fn a_branch_keeps_the_schedule_of_a_growth_that_added_nothing() {
+    let lab = Lab::new();
+    let nothing = |more: &str| {
+        format!(
+            "\n[[grow]]\nat_step = 13\nffn = \"=48\"\n[grow.schedule]\nlr = 1e-3\nwarmup_steps = 0\n{more}"
+        )
+    };
+    let recipe = lab.recipe("recipe.toml", &nothing("shape = \"constant\"\n"));
+    succeed(lab.train(&recipe, "trunk", &["--set", "checkpoint.keep=20"]));
+    let from = checkpoint(&lab.path("trunk"), 20);
+    succeed(lab.command(&branch(text_of(&from), "branch", &["--decay", "4"])));
+    let planned = nothing("shape = \"wsd\"\ndecay_steps = 4\n");
+    let planned = lab.recipe("planned.toml", &planned);
+    succeed(lab.train(&planned, "planned", &["--set", "train.steps=24"]));
+    assert!(weights(&lab, "branch", 24) == weights(&lab, "planned", 24));
 }
 
 #[test]

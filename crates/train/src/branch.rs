@@ -42,19 +42,17 @@ impl Branch {
             let expected = "at least 1 step".into();
             return refused("branch", "a decay of no steps", expected, "0".into(), help);
         }
-        let mut branch = trunk.clone();
-        branch
-            .grow
-            .retain(|event| planned::has_happened(event, state));
-        (branch.planner.grow).truncate(planned::planned_so_far(state));
-        let (start, end) = trunk.stage_of(state.step + 1);
-        let own = (branch.grow.iter_mut().rev()).find_map(|event| event.schedule.as_mut());
-        let schedule = own.unwrap_or(&mut branch.schedule);
-        if !schedule.is_flat(state.step - start, end - start) {
+        // The schedule of the last update before the branch goes on. One that a growth begins here is dropped with it.
+        let course = trunk.course_of(state.step);
+        if !course.is_flat_after(state.step) {
             let expected = "a checkpoint where the learning rate is flat: shape = \"wsd\" before its decay, or \"constant\"";
             let got = format!(
-                "step {} of {end}, {:?} from step {start} on, {} steps of warm-up",
-                state.step, schedule.shape, schedule.warmup_steps
+                "step {} of {}, {:?} from step {} on, {} steps of warm-up",
+                state.step,
+                course.end,
+                course.schedule.shape,
+                course.start,
+                course.schedule.warmup_steps
             );
             let help = "branch off at an earlier checkpoint of the flat part";
             return refused(
@@ -65,6 +63,12 @@ impl Branch {
                 help,
             );
         }
+        let mut branch = trunk.clone();
+        // Those that added nothing stay: their schedules began all the same.
+        branch.grow.retain(|event| event.at_step < state.step);
+        (branch.planner.grow).truncate(planned::planned_so_far(state));
+        let own = (branch.grow.iter_mut().rev()).find_map(|event| event.schedule.as_mut());
+        let schedule = own.unwrap_or(&mut branch.schedule);
         schedule.shape = Shape::Wsd;
         schedule.decay_steps = self.steps;
         schedule.decay = self.shape.unwrap_or(schedule.decay);

@@ -352,6 +352,25 @@ pub struct GrowEvent {
     pub planned: bool,
 }
 
+/// A schedule, and the updates that it is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Course<'r> {
+    /// That of the recipe, or of the last growth before that has one.
+    pub schedule: &'r Schedule,
+    /// Updates before it.
+    pub start: u64,
+    /// Its last update.
+    pub end: u64,
+}
+
+impl Course<'_> {
+    /// Whether the learning rate after update `step`, one of its own, would stay the highest if nothing decayed.
+    pub fn is_flat_after(&self, step: u64) -> bool {
+        self.schedule
+            .is_flat(step - self.start, self.end - self.start)
+    }
+}
+
 /// `[planner]`: growths that happen once they pay, by a law that is fitted to the losses of the run so far. Stages then begin after
 /// an evaluation, without more samples or records around the growth than elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -398,34 +417,32 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl Recipe {
     /// Learning rate of update `step` (1 is the first): that of its stage's own schedule.
     pub fn lr_at(&self, step: u64) -> f64 {
-        let (start, end) = self.stage_of(step);
-        let own = self
-            .grow
-            .iter()
-            .rev()
-            .find(|g| g.at_step < step && g.schedule.is_some());
-        let schedule = own
-            .and_then(|g| g.schedule.as_ref())
-            .unwrap_or(&self.schedule);
+        let Course {
+            schedule,
+            start,
+            end,
+        } = self.course_of(step);
         schedule.at(step - start, end - start)
     }
 
-    /// The steps between which the schedule of update `step` runs: from after the first of them to the second.
-    pub(crate) fn stage_of(&self, step: u64) -> (u64, u64) {
-        let restarts = self
-            .grow
-            .iter()
-            .filter(|g| g.schedule.is_some())
-            .map(|g| g.at_step);
-        let (mut start, mut end) = (0, self.train.steps);
-        for at_step in restarts {
-            if step > at_step {
-                start = at_step;
+    /// What decides the learning rate of update `step`.
+    pub(crate) fn course_of(&self, step: u64) -> Course<'_> {
+        let mut course = Course {
+            schedule: &self.schedule,
+            start: 0,
+            end: self.train.steps,
+        };
+        for event in &self.grow {
+            let Some(own) = &event.schedule else {
+                continue;
+            };
+            if step > event.at_step {
+                (course.schedule, course.start) = (own, event.at_step);
             } else {
-                end = end.min(at_step);
+                course.end = course.end.min(event.at_step);
             }
         }
-        (start, end)
+        course
     }
 
     /// Settings of the samples along the way.
