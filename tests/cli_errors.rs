@@ -300,7 +300,7 @@ fn contradictions_of_a_model_are_refused() {
 #[test]
 fn growths_that_cannot_be_are_refused_before_the_first_step() {
     let lab = Lab::new();
-    let growths: [(&str, &[&str]); 8] = [
+    let growths: [(&str, &[&str]); 11] = [
         ("at_step = 0", &["grow.at_step", "between 1 and"]),
         (
             "at_step = 30\nffn = \"+1\"",
@@ -323,6 +323,20 @@ fn growths_that_cannot_be_are_refused_before_the_first_step() {
         (
             "at_step = 9\n[[grow]]\nat_step = 9",
             &["grow.at_step", "9 then 9"],
+        ),
+        // Later ones, in the network that those before them leave.
+        (
+            "at_step = 9\nffn = \"+8\"\n[[grow]]\nat_step = 20\nffn = \"=50\"",
+            &["grow[1], at step 20", "ffn", "at least the 56 tokens"],
+        ),
+        (
+            "at_step = 9\nffn = \"+8\"\n[[grow]]\nat_step = 20\nsites = { \"blocks.2.ffn\" = \"+8\" }",
+            &["grow[1], at step 20", "blocks.2.ffn", "from 0 to 1"],
+        ),
+        (
+            "at_step = 9\nffn = \"+8\"\n[[grow]]\nat_step = 12\nffn = \"=56\"\n[[grow]]\nat_step = 20\n\
+             ffn = \"+800000000\"",
+            &["grow[2], at step 20", "ffn"],
         ),
     ];
     for (growth, parts) in growths {

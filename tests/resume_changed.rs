@@ -152,41 +152,27 @@ fn a_resume_says_what_is_other_than_before() {
 fn a_growth_that_is_refused_comes_after_a_checkpoint_and_can_be_tried_again() {
     let lab = Lab::new();
     let small = "[[grow]]\nat_step = 5\nffn = \"+8\"\n";
-    let refused = [
-        // More than any machine has.
-        (
-            "[[grow]]\nat_step = 7\nlayers = 16000\nffn = \"+16000000\"\nproj = \"+16000000\"\n",
-            "the growth: not enough memory",
-            1,
-        ),
-        // More than any site may have.
-        (
-            "[[grow]]\nat_step = 7\nffn = \"+800000000\"\n",
-            "growth of ffn: not a possible setting",
-            2,
-        ),
-    ];
-    for (i, (growth, problem, code)) in refused.into_iter().enumerate() {
-        let out = format!("run-{i}");
-        let recipe = lab.recipe(&format!("{out}.toml"), &format!("{small}{growth}"));
-        // At first the growth before it is the next one, so that the run starts.
-        fail(lab.train(&recipe, &out, &[]), code, &[problem]);
-        let at = newest(&lab.path(&out));
-        assert!(at.ends_with("step-00000007"), "{}", at.display());
-        // The same command comes to the same growth again.
-        fail(lab.train(&recipe, &out, &[]), code, &[problem]);
-        // A smaller one is done from there.
-        lab.recipe(
-            &format!("{out}.toml"),
-            &format!("{small}[[grow]]\nat_step = 7\nffn = \"+16\"\n"),
-        );
-        let ran = succeed(lab.train(&recipe, &out, &["--set", "train.steps=9"]));
-        assert!(
-            ran.err.contains("grown at step 7 by +16 ffn"),
-            "{}",
-            ran.err
-        );
-        let shown = lab.command(&["inspect", &out, "--json"]);
-        assert_eq!(json(&succeed(shown))["state"]["stage"], 2);
-    }
+    // More than any machine has.
+    let refused = "[[grow]]\nat_step = 7\nlayers = 16000\nffn = \"+16000000\"\nproj = \"+16000000\"\n";
+    let problem = "the growth: not enough memory";
+    let recipe = lab.recipe("run.toml", &format!("{small}{refused}"));
+    // At first the growth before it is the next one, so that the run starts.
+    fail(lab.train(&recipe, "run", &[]), 1, &[problem]);
+    let at = newest(&lab.path("run"));
+    assert!(at.ends_with("step-00000007"), "{}", at.display());
+    // The same command comes to the same growth again.
+    fail(lab.train(&recipe, "run", &[]), 1, &[problem]);
+    // A smaller one is done from there.
+    lab.recipe(
+        "run.toml",
+        &format!("{small}[[grow]]\nat_step = 7\nffn = \"+16\"\n"),
+    );
+    let ran = succeed(lab.train(&recipe, "run", &["--set", "train.steps=9"]));
+    assert!(
+        ran.err.contains("grown at step 7 by +16 ffn"),
+        "{}",
+        ran.err
+    );
+    let shown = lab.command(&["inspect", "run", "--json"]);
+    assert_eq!(json(&succeed(shown))["state"]["stage"], 2);
 }

@@ -6,7 +6,7 @@ use crate::memory;
 use crate::recipe::{GrowEvent, Recipe};
 use tokenformer_core::Model;
 use tokenformer_core::config::TrainingSettings;
-use tokenformer_core::growth::{Birth, Promise, params_after};
+use tokenformer_core::growth::{Birth, Growth, Promise, params_after};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
 /// The growth of the recipe that is planned for now and has not happened.
@@ -40,13 +40,18 @@ pub(crate) fn planned_so_far(state: &TrainState) -> usize {
 
 /// The next growth of `[planner]`, as if it came now.
 pub(crate) fn planned_now(recipe: &Recipe, state: &TrainState) -> Option<GrowEvent> {
-    let growth = recipe.planner.grow.get(planned_so_far(state))?.clone();
-    Some(GrowEvent {
+    let growth = recipe.planner.grow.get(planned_so_far(state))?;
+    Some(as_planned(growth, state))
+}
+
+/// A growth of `[planner]` that comes now.
+fn as_planned(growth: &Growth, state: &TrainState) -> GrowEvent {
+    GrowEvent {
         at_step: state.step,
-        growth,
+        growth: growth.clone(),
         planned: true,
         ..GrowEvent::default()
-    })
+    }
 }
 
 /// Whether the zoom plot of a growth shows update `step`, so that its loss is recorded by itself.
@@ -96,28 +101,73 @@ fn ensure_bytes(bytes: u64) -> Result<()> {
     memory::ensure("the growth", bytes, help)
 }
 
-/// Returns an error if the next growth of the run is impossible, before anything is trained.
+/// Returns an error if a growth that is still to come is impossible, before anything is trained. Whether there is memory
+/// is asked for the next one only: it may change until the others come.
 pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
-    let is_next = |event: &&GrowEvent| event.at_step >= state.step && !has_happened(event, state);
-    let at_its_step = recipe.grow.iter().find(is_next).cloned();
-    let Some(event) = at_its_step.or_else(|| planned_now(recipe, state)) else {
-        return Ok(());
-    };
-    let birth = Birth {
-        stage: state.stage + 1,
-        step: state.step,
-        seed: recipe.seed,
-    };
-    if event.planned && event.growth.map(model, birth)?.promise == Promise::Nothing {
-        return Err(Error::Recipe {
-            place: "planner.grow".into(),
-            problem: "this growth changes what the model computes".into(),
-            expected: "one that keeps it, as the law of [planner] assumes".into(),
-            got: event.growth.summary(),
-            help: "leave out its method, or give its step in a [[grow]] table".into(),
-        });
+    let mut config = model.config();
+    let mut training = model.training_settings();
+    let mut stage = state.stage;
+    for (number, (place, event)) in to_come(recipe, state).into_iter().enumerate() {
+        let birth = Birth {
+            stage: stage + 1,
+            step: event.at_step,
+            seed: recipe.seed,
+        };
+        let map = event.growth.map_of(&config, &training, birth);
+        let map = map.map_err(|error| at_place(&place, error))?;
+        if event.planned && map.promise == Promise::Nothing {
+            return Err(Error::Recipe {
+                place,
+                problem: "this growth changes what the model computes".into(),
+                expected: "one that keeps it, as the law of [planner] assumes".into(),
+                got: event.growth.summary(),
+                help: "leave out its method, or give its step in a [[grow]] table".into(),
+            });
+        }
+        let more = map.target.params().saturating_sub(config.params());
+        if number == 0 {
+            ensure_memory(model, recipe, &event, more)?;
+        }
+        // A growth that adds nothing does not happen.
+        if more > 0 {
+            (config, training) = (map.target, map.training);
+            stage += 1;
+        }
     }
-    ensure_memory(model, recipe, &event, adds(model, &event)?)
+    Ok(())
+}
+
+/// The growths of the recipe that have not come yet, first to last, each with its place in the recipe. Those of
+/// `[planner]` are as if they came now.
+fn to_come(recipe: &Recipe, state: &TrainState) -> Vec<(String, GrowEvent)> {
+    let at_steps = (recipe.grow.iter().enumerate())
+        .filter(|(_, event)| event.at_step >= state.step && !has_happened(event, state))
+        .map(|(i, event)| {
+            let place = format!("grow[{i}], at step {}", event.at_step);
+            (place, event.clone())
+        });
+    let planned = (recipe.planner.grow.iter().enumerate())
+        .skip(planned_so_far(state))
+        .map(|(i, growth)| (format!("planner.grow[{i}]"), as_planned(growth, state)));
+    at_steps.chain(planned).collect()
+}
+
+/// An impossible setting of a growth, with the place of the growth.
+fn at_place(place: &str, error: tokenformer_core::Error) -> tokenformer_core::Error {
+    match error {
+        tokenformer_core::Error::Config {
+            field,
+            expected,
+            got,
+            help,
+        } => tokenformer_core::Error::Config {
+            field: format!("{place}: {field}"),
+            expected,
+            got,
+            help,
+        },
+        other => other,
+    }
 }
 
 /// Returns an error if the recipe's growths before `state` are not those that happened.
