@@ -297,6 +297,43 @@ fn contradictions_of_a_model_are_refused() {
     fail(lab.command(&[&plan[..], &set].concat()), 2, &["not causal"]);
 }
 
+/// Numbers that are possible, and no longer are when they are rounded to the single precision of the optimizer.
+#[test]
+fn numbers_that_vanish_in_single_precision_are_refused() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let vanishing: [(&str, &[&str]); 9] = [
+        ("schedule.lr=1e-60", &["schedule.lr: ", "above 0"]),
+        ("schedule.lr=1e60", &["schedule.lr: ", "3e38"]),
+        (
+            "optimizer.beta1=0.999999999",
+            &["optimizer.beta1", "below 1"],
+        ),
+        (
+            "optimizer.beta2=0.9999999999",
+            &["optimizer.beta2", "below 1"],
+        ),
+        ("optimizer.eps=1e-60", &["optimizer.eps", "from 0 on"]),
+        (
+            "optimizer.weight_decay=1e-50",
+            &["optimizer.weight_decay", "from 0 on"],
+        ),
+        ("optimizer.clip=1e-60", &["optimizer.clip", "from 0 on"]),
+        (
+            "optimizer.layer_decay=1e-60",
+            &["optimizer.layer_decay", "above 0"],
+        ),
+        ("schedule.min_ratio=2.0", &["schedule.min_ratio", "0 and 1"]),
+    ];
+    for (set, parts) in vanishing {
+        fail(lab.train(&recipe, "run", &["--set", set]), 2, parts);
+    }
+    let growth = "\n[[grow]]\nat_step = 9\nffn = \"+8\"\nschedule = { lr = 1e-60 }\n";
+    let grown = lab.recipe("grown.toml", growth);
+    fail(lab.train(&grown, "run", &[]), 2, &["grow[0].schedule.lr"]);
+    assert!(!lab.path("run").exists());
+}
+
 #[test]
 fn growths_that_cannot_be_are_refused_before_the_first_step() {
     let lab = Lab::new();

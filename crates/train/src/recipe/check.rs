@@ -10,6 +10,15 @@ use tokenformer_core::optim::MomentFormat;
 /// Most threads that decode images.
 const MAX_WORKERS: usize = 256;
 
+/// What numbers that the optimizer rounds to single precision must be besides.
+const SINGLE: &str = "that single precision has: from about 1e-45 to 3e38";
+
+/// Whether a number is above 0, and still is when the optimizer has rounded it to single precision.
+fn is_positive(value: f64) -> bool {
+    let rounded = value as f32;
+    rounded > 0.0 && rounded.is_finite()
+}
+
 fn bad(key: &str, expected: &str, got: impl ToString, help: &str) -> Result<()> {
     Err(Error::Recipe {
         place: key.into(),
@@ -91,8 +100,9 @@ impl Recipe {
     fn check_optimizer(&self) -> Result<()> {
         let o = &self.optimizer;
         for (key, beta) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return bad(key, "from 0 to below 1", beta, "0.9 and 0.95 are usual");
+            if !(0.0..1.0).contains(&(beta as f32)) {
+                let expected = "from 0 to below 1 in single precision";
+                return bad(key, expected, beta, "0.9 and 0.95 are usual");
             }
         }
         for (key, value) in [
@@ -100,8 +110,9 @@ impl Recipe {
             ("optimizer.weight_decay", o.weight_decay),
             ("optimizer.clip", o.clip),
         ] {
-            if !(value.is_finite() && value >= 0.0) {
-                return bad(key, "a number from 0 on", value, "see `config show`");
+            if value != 0.0 && !is_positive(value) {
+                let expected = format!("a number from 0 on {SINGLE}");
+                return bad(key, &expected, value, "see `config show`");
             }
         }
         let largest = MomentFormat::LARGEST_BETA2;
@@ -110,7 +121,7 @@ impl Recipe {
             let help = "its changes would be rounded away: use a smaller one, or moments = \"f32\"";
             return bad("optimizer.beta2", &expected, o.beta2, help);
         }
-        if !(o.layer_decay > 0.0 && o.layer_decay <= 1.0) {
+        if !(is_positive(o.layer_decay) && o.layer_decay <= 1.0) {
             let help = "0.65 is usual to fine-tune a vision Transformer; 1 is no decay";
             let expected = "above 0 and at most 1";
             return bad("optimizer.layer_decay", expected, o.layer_decay, help);
@@ -136,16 +147,25 @@ impl Recipe {
     }
 
     fn check_schedules(&self) -> Result<()> {
-        let grown = self.grow.iter().filter_map(|g| g.schedule.as_ref());
-        for schedule in std::iter::once(&self.schedule).chain(grown) {
-            let fine = schedule.lr.is_finite()
-                && schedule.lr > 0.0
-                && (0.0..=1.0).contains(&schedule.min_ratio)
-                && (0.0..=1.0).contains(&schedule.decay_share);
-            if !fine {
-                let expected = "lr above 0, min_ratio and decay_share between 0 and 1";
-                let got = format!("{schedule:?}");
-                return bad("schedule", expected, got, "see `config show`");
+        let grown = self.grow.iter().enumerate().filter_map(|(i, event)| {
+            let place = format!("grow[{i}].schedule");
+            Some((place, event.schedule.as_ref()?))
+        });
+        let first = ("schedule".to_string(), &self.schedule);
+        for (place, schedule) in std::iter::once(first).chain(grown) {
+            if !is_positive(schedule.lr) {
+                let expected = format!("above 0 {SINGLE}");
+                let help = "1e-3 is usual for a small model";
+                return bad(&format!("{place}.lr"), &expected, schedule.lr, help);
+            }
+            for (key, share) in [
+                ("min_ratio", schedule.min_ratio),
+                ("decay_share", schedule.decay_share),
+            ] {
+                if !(0.0..=1.0).contains(&share) {
+                    let help = "see `config show`";
+                    return bad(&format!("{place}.{key}"), "between 0 and 1", share, help);
+                }
             }
         }
         Ok(())
