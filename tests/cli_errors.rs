@@ -165,6 +165,35 @@ fn a_text_shorter_than_a_context_is_refused() {
     assert!(!lab.path("run").exists());
 }
 
+/// A dataset of earlier versions may hold out a single token, of which there is no loss.
+#[test]
+fn a_held_out_text_of_one_token_is_refused() {
+    let lab = Lab::new();
+    let path = lab.path("data/valid.tokens");
+    let mut writer = tokenformer_data::TokenFileWriter::create(&path, 257).expect("a writer");
+    writer.push_document(&[7], 1).expect("room for a token");
+    let written = writer.finish().expect("a file");
+    let summary = lab.path("data/dataset.json");
+    let text = fs::read_to_string(&summary).expect("a summary");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    json["valid"] = serde_json::json!({
+        "documents": 1, "text_bytes": 1, "tokens": 1, "hash": written.hash(),
+    });
+    written.publish().expect("a file");
+    fs::write(&summary, json.to_string()).expect("room for a summary");
+    let recipe = lab.recipe("recipe.toml", "");
+    fail(
+        lab.command(&["inspect", "--plan", &recipe]),
+        2,
+        &[
+            text_of(&lab.path("data")),
+            "the held-out text is too short",
+            "at least 2 tokens",
+        ],
+    );
+    fail(lab.train(&recipe, "run", &[]), 2, &[]);
+}
+
 /// Puts a token into a token file that its vocabulary does not have, with all hashes made to fit.
 fn forge(dir: &Path) {
     let path = dir.join("train.tokens");

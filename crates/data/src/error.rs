@@ -293,11 +293,14 @@ pub enum Error {
     },
     /// There is too little text for both splits.
     #[error(
-        "{split}: no tokens in this split\n  expected: text for training and for validation\n  got:      {documents} document(s), {text_bytes} bytes in all\n  help:     add more text"
+        "{split}: {} in this split\n  expected: text for training and for validation, at least 2 tokens each: one to read and one to predict\n  got:      {documents} document(s), {text_bytes} bytes in all\n  help:     add more text",
+        if *tokens == 0 { "no tokens" } else { "a single token" }
     )]
     EmptySplit {
-        /// The split that is empty.
+        /// The split that is empty, or as good as empty.
         split: &'static str,
+        /// Its tokens.
+        tokens: u64,
         /// Documents read.
         documents: u64,
         /// Bytes read.

@@ -258,6 +258,24 @@ fn too_little_text_is_refused_and_leaves_nothing() {
         "{error}"
     );
     assert!(!out.exists());
+    // The token of a tokenizer that ends no document is alone.
+    let tokenizer = dir.path().join("letters.json");
+    let letters = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
+    std::fs::write(&tokenizer, letters).unwrap();
+    let mut single = options(&["a".repeat(100), "b".to_owned()], &out);
+    single.tokenizer = TokenizerSpec::File(tokenizer);
+    let error = prepare(&single).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::EmptySplit {
+                split: "validation",
+                tokens: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
     let error = prepare(&options(&[String::new()], &out)).unwrap_err();
     assert!(matches!(error, Error::NoText { .. }), "{error}");
     assert!(!out.exists());

@@ -1,6 +1,6 @@
 //! Held-out loss.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ranks::any;
 use crate::scored::{ScoredBytes, bits_per_byte};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +62,21 @@ pub struct EvalOptions {
     pub batch: usize,
     /// Tokens to score, from the start; 0 for all.
     pub max_tokens: usize,
+}
+
+/// Returns an error if the held-out text of the dataset `dir` has too few tokens for a loss.
+pub(crate) fn ensure_held_out(dir: &str, tokens: usize) -> Result<()> {
+    if tokens >= 2 {
+        return Ok(());
+    }
+    Err(Error::Recipe {
+        place: format!("data.dir {dir}"),
+        problem: "the held-out text is too short for a loss".into(),
+        expected: "at least 2 tokens: one to read, and one to predict".into(),
+        got: tokens.to_string(),
+        help: "make the dataset again with `data prepare` and more text, or a larger --valid share"
+            .into(),
+    })
 }
 
 /// A text to be scored.

@@ -3,6 +3,7 @@
 
 use crate::ema::Ema;
 use crate::error::Result;
+use crate::evaluate::ensure_held_out;
 use crate::recipe::{GrowEvent, Recipe};
 use serde::Serialize;
 use std::sync::Arc;
@@ -68,7 +69,8 @@ impl Footprint {
     /// Plans the stages of a recipe on a device, with a backward pass that recomputes what `recompute` says.
     ///
     /// # Errors
-    /// If the model or a growth is impossible, or the system refuses so much address space.
+    /// If the model or a growth is impossible, the held-out text has no token to predict, or the system refuses so much
+    /// address space.
     pub fn plan(
         recipe: &Recipe,
         recompute: Recompute,
@@ -76,6 +78,9 @@ impl Footprint {
         around: Circumstances,
     ) -> Result<Self> {
         let mut config = recipe.model.build(around.vocab)?;
+        if config.input.is_tokens() && around.held_out > 0 {
+            ensure_held_out(&recipe.data.dir, around.held_out)?;
+        }
         let mut training = TrainingSettings::default();
         let mut stages = Vec::new();
         // The moments of the growths of `[planner]` are not known; they may all come.

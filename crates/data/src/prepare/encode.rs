@@ -87,16 +87,8 @@ impl Encode<'_> {
             });
         }
         encoder.flush()?;
-        for (writer, name) in encoder.files.writers.iter().zip(["training", "validation"]) {
-            if writer.token_count() == 0 {
-                return Err(Error::EmptySplit {
-                    split: name,
-                    documents: self.split.documents(),
-                    text_bytes: self.split.text_bytes(),
-                });
-            }
-        }
-        Ok(())
+        let tokens = encoder.files.writers.each_ref();
+        self.split.check_sizes(tokens.map(|writer| writer.token_count()))
     }
 }
 

@@ -97,6 +97,7 @@ pub fn import<E: From<Error>>(
             writer.end_document(tokenizer.eod())?;
         }
     }
+    split.check_sizes(writers.each_ref().map(|writer| writer.token_count()))?;
     let [train, valid] = writers;
     let written = [train.finish()?, valid.finish()?];
 

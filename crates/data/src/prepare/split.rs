@@ -162,6 +162,7 @@ impl Survey {
             (0 | 1, _) => {
                 return Err(Error::EmptySplit {
                     split: "validation",
+                    tokens: 0,
                     documents: self.documents,
                     text_bytes: self.text_bytes,
                 });
@@ -221,6 +222,21 @@ impl Split {
         hasher.update(&self.seed.to_le_bytes());
         hasher.update(&self.valid_fraction.to_bits().to_le_bytes());
         hasher.finalize()
+    }
+
+    /// Returns an error if the training or the validation file has too few tokens to predict any.
+    pub(super) fn check_sizes(&self, tokens: [u64; 2]) -> Result<()> {
+        for (tokens, split) in tokens.into_iter().zip(["training", "validation"]) {
+            if tokens < 2 {
+                return Err(Error::EmptySplit {
+                    split,
+                    tokens,
+                    documents: self.documents,
+                    text_bytes: self.text_bytes,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The decision for document `index`.
