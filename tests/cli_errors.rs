@@ -533,6 +533,66 @@ fn unknown_keys_name_the_nearest() {
     );
 }
 
+/// A key that the model has no use for is refused where somebody sets it to another value.
+#[test]
+fn keys_without_effect_are_refused() {
+    let lab = Lab::new();
+    let sites = lab.recipe("sites.toml", "");
+    let plain = lab.plain_recipe("plain.toml", "");
+    let pictures = lab.file("pictures.toml", "[model]\npreset = \"vit-digits\"\n");
+    let show = |recipe: &str, sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", *set]);
+        let args: Vec<&str> = ["config", "show", "--config", recipe]
+            .into_iter()
+            .chain(sets)
+            .collect();
+        lab.command(&args)
+    };
+    for (recipe, set) in [
+        (&sites, "model.mlp_hidden=64"),
+        (&sites, "model.bias=true"),
+        (&sites, "lr_base.width=8"),
+        (&sites, "lr_base.mlp_hidden=8"),
+        (&sites, "images.workers=2"),
+        (&sites, "images.augment.flip=0.5"),
+        (&sites, "eval.images=10"),
+        (&plain, "model.norm=segment"),
+        (&plain, "model.theta=softmax"),
+        (&plain, "model.rotary_base=500.0"),
+        (&plain, "lr_base.qkv=8"),
+        (&plain, "lr_base.ffn=8"),
+        (&pictures, "sample.every=5"),
+        (&pictures, "sample.tokens=5"),
+        (&pictures, "eval.tokens=5"),
+        (&pictures, "model.mlp_hidden=5"),
+    ] {
+        let key = set.split('=').next().unwrap_or_default();
+        let key = key.strip_suffix(".flip").unwrap_or(key);
+        let place = format!("--set: {key}: this key has no effect here");
+        fail(show(recipe, &[set]), 2, &[&place]);
+    }
+    let images = lab.recipe("images.toml", "\n[images]\nworkers = 2\n");
+    let place = "images.toml: images.workers: this key has no effect here";
+    fail(lab.train(&images, "run", &[]), 2, &[place]);
+    fail(lab.command(&["inspect", "--plan", &images]), 2, &[place]);
+    assert!(!lab.path("run").exists());
+
+    // What nobody changes, what is true, and what has an effect.
+    for (recipe, sets) in [
+        (&sites, &["model.bias=false", "lr_base.ffn=8"][..]),
+        (&plain, &["model.norm=joint", "lr_base.width=8"]),
+        (&pictures, &["sample.tokens=0", "images.workers=2"]),
+    ] {
+        succeed(show(recipe, sets));
+    }
+    // A run that began when it was not refused goes on with its own recipe.
+    succeed(lab.train(&sites, "run", &["--set", "train.steps=2"]));
+    let own = lab.path("run/config.toml");
+    let text = fs::read_to_string(&own).expect("a recipe");
+    fs::write(&own, format!("{text}\n[images]\nworkers = 2\n")).expect("room for a recipe");
+    succeed(lab.train(text_of(&own), "run", &["--set", "train.steps=3"]));
+}
+
 #[test]
 fn malformed_recipes_and_values_are_refused() {
     let lab = Lab::new();

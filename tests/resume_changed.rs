@@ -153,7 +153,8 @@ fn a_growth_that_is_refused_comes_after_a_checkpoint_and_can_be_tried_again() {
     let lab = Lab::new();
     let small = "[[grow]]\nat_step = 5\nffn = \"+8\"\n";
     // More than any machine has.
-    let refused = "[[grow]]\nat_step = 7\nlayers = 16000\nffn = \"+16000000\"\nproj = \"+16000000\"\n";
+    let refused =
+        "[[grow]]\nat_step = 7\nlayers = 16000\nffn = \"+16000000\"\nproj = \"+16000000\"\n";
     let problem = "the growth: not enough memory";
     let recipe = lab.recipe("run.toml", &format!("{small}{refused}"));
     // At first the growth before it is the next one, so that the run starts.

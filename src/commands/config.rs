@@ -1,10 +1,11 @@
 //! `config show` and `config presets`.
 
+use super::recipe::of_user;
 use crate::args::{ConfigArgs, ConfigCommand};
 use tokenformer_core::presets::PRESETS;
 use tokenformer_report::table::Table;
 use tokenformer_train::Result;
-use tokenformer_train::recipe::{Recipe, resolve};
+use tokenformer_train::recipe::Recipe;
 
 /// Prints the size of the model before any growth, as a comment of the recipe.
 fn totals(recipe: &Recipe) {
@@ -36,7 +37,7 @@ fn totals(recipe: &Recipe) {
 pub fn run(args: &ConfigArgs) -> Result<()> {
     match &args.command {
         ConfigCommand::Show(args) => {
-            let resolved = resolve(args.config.as_deref(), &args.sets)?;
+            let resolved = of_user(args.config.as_deref(), &args.sets)?;
             out!("{}", resolved.explain());
             totals(&resolved.recipe);
         }

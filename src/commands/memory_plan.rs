@@ -1,5 +1,6 @@
 //! `inspect --plan`: the memory of a run before it starts.
 
+use super::recipe::of_user;
 use super::{dataset, device_in, print_json};
 use crate::args::InspectArgs;
 use crate::devices;
@@ -11,7 +12,7 @@ use tokenformer_images::dataset::{Pictures, is_image_dataset};
 use tokenformer_images::{ImageSet, Split};
 use tokenformer_report::table::{Table, human_bytes, human_count};
 use tokenformer_train::footprint::{Circumstances, Footprint};
-use tokenformer_train::recipe::{Recipe, resolve};
+use tokenformer_train::recipe::Recipe;
 use tokenformer_train::{Result, memory};
 
 /// Assumed memory of the program if the system does not report it.
@@ -36,7 +37,7 @@ struct Output {
 
 /// Plans a run with each kind of recomputation.
 pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
-    let mut resolved = resolve(recipe, &args.sets)?;
+    let mut resolved = of_user(recipe, &args.sets)?;
     dataset::locate(&mut resolved, recipe)?;
     let recipe = resolved.recipe;
     let planned = devices::planned(args.compute.device.as_deref(), recipe.train.precision);

@@ -26,6 +26,7 @@ mod plan_cluster;
 mod plan_sites;
 pub mod predict;
 pub mod ranks;
+mod recipe;
 pub mod reproduce;
 pub mod reproduce_vision;
 pub mod serve;

@@ -1,6 +1,7 @@
 //! `plan growth`: when, how much and whether to grow.
 
 use super::memory_plan::without_data;
+use super::recipe::of_user;
 use super::{dataset, print_json};
 use crate::args::{PlanArgs, PlanCommand, PlanGrowthArgs};
 use crate::{outputs, shell, usage};
@@ -11,7 +12,7 @@ use tokenformer_study::planner::{
     Advice, Budget, CONFIDENT, Candidate, Estimate, Evidence, Sizes, coverage, plan,
 };
 use tokenformer_train::Result;
-use tokenformer_train::recipe::{Recipe, resolve};
+use tokenformer_train::recipe::Recipe;
 
 /// Runs the verb.
 pub fn run(args: &PlanArgs) -> Result<()> {
@@ -31,7 +32,7 @@ fn growth(args: &PlanGrowthArgs) -> Result<()> {
         return check(&evidence, args.json);
     }
     let config = args.recipe.config.as_deref();
-    let mut resolved = resolve(config, &args.recipe.sets)?;
+    let mut resolved = of_user(config, &args.recipe.sets)?;
     let inputs: Vec<&Path> = (args.evidence.iter().map(AsRef::as_ref))
         .chain(config)
         .collect();

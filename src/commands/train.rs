@@ -1,6 +1,7 @@
 //! `train`: a run by a recipe.
 
 use super::ranks;
+use super::recipe::of_user;
 use super::{dataset, device_in, find_model, run_of, stop_flag};
 use crate::Failure;
 use crate::args::{TrainArgs, TrainingPrecision};
@@ -37,7 +38,7 @@ fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
     };
     let of_trunk = trunk.as_deref().and_then(recipe_of);
     let recipe = args.recipe.config.as_deref().or(of_trunk.as_deref());
-    let mut resolved = resolve(recipe, &sets)?;
+    let mut resolved = of_user(recipe, &sets)?;
     dataset::locate(&mut resolved, recipe)?;
     let out = args.out.clone().unwrap_or_else(|| {
         let name = recipe.and_then(Path::file_stem);

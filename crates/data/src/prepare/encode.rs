@@ -88,7 +88,8 @@ impl Encode<'_> {
         }
         encoder.flush()?;
         let tokens = encoder.files.writers.each_ref();
-        self.split.check_sizes(tokens.map(|writer| writer.token_count()))
+        self.split
+            .check_sizes(tokens.map(|writer| writer.token_count()))
     }
 }
 

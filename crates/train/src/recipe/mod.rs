@@ -1,9 +1,11 @@
 //! Recipes: everything that decides what a run computes, as one commented TOML file.
 //!
 //! A value comes from the defaults, the preset, the file, or `--set a.b=v`, each over the one before;
-//! [`Resolved`] remembers which. Unknown keys are errors that name the nearest key.
+//! [`Resolved`] remembers which. Unknown keys are errors that name the nearest key, and so are values that have no effect
+//! ([`Resolved::check_effects`]).
 
 mod check;
+mod effect;
 mod model;
 mod resolve;
 mod tables;

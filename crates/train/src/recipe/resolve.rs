@@ -31,6 +31,16 @@ impl Resolved {
         self.origins.get(key).map(String::as_str)
     }
 
+    /// As [`Resolved::origin`], where a table counts as well: that of its first value.
+    pub(super) fn origin_of(&self, key: &str) -> Option<&str> {
+        let is_within = |name: &str| {
+            name.strip_prefix(key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let found = self.origins.iter().find(|(name, _)| is_within(name));
+        found.map(|(_, origin)| origin.as_str())
+    }
+
     /// The whole recipe as TOML.
     pub fn to_toml(&self) -> String {
         // Numbers above what TOML has cannot be in it: `resolve_table` read all of it from TOML.
