@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Lab, fail, json, newest, succeed, text_of};
+use common::{Lab, fail, json, newest, run, succeed, text_of};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -146,6 +146,71 @@ fn a_resume_says_what_is_other_than_before() {
     // Nothing is said of what is the same.
     let told = succeed(lab.train("branch/config.toml", "branch", &[])).err;
     assert!(!told.contains(" now, and was "), "{told}");
+}
+
+/// The best of other tokens, or a checkpoint that lies elsewhere, is no rival of what is measured here.
+#[test]
+fn only_losses_on_the_same_tokens_are_compared() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let best = |out: &str| {
+        let state = fs::read(newest(&lab.path(out)).join("state.json")).expect("a state");
+        let state: Value = serde_json::from_slice(&state).expect("JSON");
+        state["best"]["step"].as_u64()
+    };
+    // Weights that hardly move: which evaluation is the best depends on what it measures.
+    let train = |out: &str, steps: &str, tokens: &str, more: &[&str]| {
+        let (steps, tokens) = (
+            format!("train.steps={steps}"),
+            format!("eval.tokens={tokens}"),
+        );
+        let sets = [steps.as_str(), &tokens, "eval.every=0", "schedule.lr=1e-9"];
+        let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+        let all: Vec<&str> = sets.chain(more.iter().copied()).collect();
+        succeed(lab.train(&recipe, out, &all));
+    };
+    train("run", "2", "256", &[]);
+    assert_eq!(best("run"), Some(2));
+    // Other tokens: whatever their loss is, it is the best of them.
+    for (steps, tokens) in [("4", "128"), ("6", "64"), ("8", "256")] {
+        train("run", steps, tokens, &[]);
+        assert_eq!(best("run"), steps.parse().ok());
+    }
+    // A run elsewhere begins with the checkpoint that it was given, and then knows only its own.
+    let from = newest(&lab.path("run"));
+    train("other", "10", "256", &["--resume", text_of(&from)]);
+    assert!(lab.path("other/best").exists());
+    let best = best("other").expect("a best");
+    let here = format!("other/checkpoints/step-{best:08}");
+    assert!(lab.path(&here).exists(), "{here}");
+}
+
+/// The prompt is refused before the first step, and a folder in the way of the pictures stops nothing.
+#[test]
+fn what_a_run_writes_beside_its_checkpoints_does_not_end_it() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    let prompt = format!("sample.prompt={}", "ka ".repeat(40));
+    let more = ["--set", "sample.tokens=4", "--set", &prompt];
+    fail(
+        lab.train(&recipe, "prompt", &more),
+        2,
+        &[
+            "sample.prompt",
+            "longer than the context",
+            "sample.tokens = 0",
+        ],
+    );
+    assert!(!lab.path("prompt/metrics.jsonl").exists());
+
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=6"]));
+    fs::remove_dir_all(lab.path("run/plots")).expect("the pictures");
+    fs::write(lab.path("run/plots"), "a file").expect("a file");
+    let ran = run(lab.train(&recipe, "run", &[]));
+    // At the end there is no way around saying it.
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert_eq!(ran.err.matches("the report cannot be written").count(), 1);
+    assert!(text_of(&newest(&lab.path("run"))).ends_with("step-00000030"));
 }
 
 #[test]

@@ -45,6 +45,10 @@ impl Task for Stopping {
         self.inner.identity()
     }
 
+    fn measured_on(&self) -> String {
+        self.inner.measured_on()
+    }
+
     fn describe(&self) -> Vec<(String, String)> {
         self.inner.describe()
     }

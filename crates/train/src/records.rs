@@ -62,6 +62,8 @@ pub(crate) struct Records<'a> {
     unit: Unit,
     /// Since the last train record.
     pending: Pending,
+    /// Whether it was said that the report cannot be written.
+    has_warned: bool,
 }
 
 /// Updates without a record.
@@ -97,6 +99,7 @@ impl<'a> Records<'a> {
             environment,
             unit,
             pending: Pending::default(),
+            has_warned: false,
         };
         if let Some(damage) = damage {
             records.warning(point.step, &damage)?;
@@ -260,6 +263,17 @@ impl<'a> Records<'a> {
         tokenformer_report::write_report(&self.out, &input)?;
         tokenformer_report::write_events(&self.out, &records)?;
         Ok(())
+    }
+
+    /// As [`Records::report`], on the way: a run does not fail because of its pictures, so an error is a warning, once.
+    pub fn report_meanwhile(&mut self, step: u64, ranks: &RankTimes) -> Result<()> {
+        match self.report(ranks, None) {
+            Err(error) if !self.has_warned => {
+                self.has_warned = true;
+                self.warning(step, &format!("the report cannot be written: {error}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write(&mut self, record: Record) -> Result<()> {

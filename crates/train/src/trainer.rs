@@ -504,7 +504,7 @@ impl<'a> Trainer<'a> {
             self.retain()?;
         }
         if evaluates {
-            self.records.report(&self.times, None)?;
+            self.records.report_meanwhile(step, &self.times)?;
         }
         Ok(ControlFlow::Continue(()))
     }

@@ -274,10 +274,6 @@ impl Split {
         }
     }
 
-    pub(super) fn documents(&self) -> u64 {
-        self.documents
-    }
-
     pub(super) fn text_bytes(&self) -> u64 {
         self.text_bytes
     }

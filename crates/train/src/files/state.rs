@@ -80,6 +80,9 @@ pub struct TrainState {
     /// Sum of the same losses over all predictions, in nats, and the bytes of what was predicted.
     #[serde(default)]
     pub pending_text: (f64, f64),
+    /// What held-out losses are measured on ([`crate::task::Task::measured_on`]); states of older versions do not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub measured_on: String,
     /// Best held-out loss so far.
     pub best: Option<Best>,
     /// Best held-out loss so far of the average of the weights.
@@ -119,6 +122,7 @@ impl TrainState {
             unevaluated: false,
             pending_loss: (0.0, 0),
             pending_text: (0.0, 0.0),
+            measured_on: String::new(),
             best: None,
             best_ema: None,
             seed,
@@ -144,6 +148,22 @@ impl TrainState {
         self.unevaluated = false;
         self.pending_loss = (0.0, 0);
         self.pending_text = (0.0, 0.0);
+    }
+
+    /// Measures on `what` from now on: the best of other measurements is no rival.
+    pub fn measure_on(&mut self, what: String) {
+        if !self.measured_on.is_empty() && self.measured_on != what {
+            (self.best, self.best_ema) = (None, None);
+        }
+        self.measured_on = what;
+    }
+
+    /// Forgets what was best before, if its checkpoint is not the present one, because the run goes on where that is not.
+    pub fn leave_others_behind(&mut self) {
+        let step = self.step;
+        for best in [&mut self.best, &mut self.best_ema] {
+            *best = best.filter(|best| best.step == step);
+        }
     }
 
     /// The newest step after which a loss is known to have been finite: the weights are the same since then.

@@ -51,7 +51,7 @@ pub(crate) fn start(
         world: work.world(),
         is_sharded: recipe.ranks.moments == MomentsOn::Owner && work.world() > 1,
     };
-    let start = match &found {
+    let mut start = match &found {
         Some(from) => {
             ranks::ensure_readable(from, collective)?;
             // Its own checkpoints are on the other data already.
@@ -61,6 +61,10 @@ pub(crate) fn start(
         }
         None => fresh(recipe, task, device, among)?,
     };
+    if found.as_ref().is_some_and(|from| !dir.owns(from)) {
+        start.state.leave_others_behind();
+    }
+    start.state.measure_on(task.measured_on());
     planned::check_next(&start.model, recipe, &start.state)?;
     let records = dir.path().join(METRICS);
     if let Some(from) = &found {

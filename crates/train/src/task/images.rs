@@ -157,6 +157,11 @@ impl Task for Images {
         self.set.identity(Split::Train).unwrap_or_default()
     }
 
+    fn measured_on(&self) -> String {
+        let held_out = self.set.identity(Split::Valid).unwrap_or_default();
+        format!("{} of {held_out}", self.eval_images)
+    }
+
     fn describe(&self) -> Vec<(String, String)> {
         let summary = self.set.summary();
         let count = |split| summary.split(split).map_or(0, |split| split.images);

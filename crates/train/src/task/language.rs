@@ -1,6 +1,7 @@
 //! Predicting the next token of a text.
 
 use super::{Nats, Sample, Task};
+use crate::continuation::encode_prompt;
 use crate::error::{Error, Result};
 use crate::evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
 use crate::files::{self, TOKENIZER};
@@ -13,7 +14,7 @@ use tokenformer_core::device::Collective;
 use tokenformer_core::generate::Sampling;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport, Probe, grow};
 use tokenformer_core::{Graph, Model, ModelConfig};
-use tokenformer_data::{Batch, Dataset, WindowSampler};
+use tokenformer_data::{Batch, Dataset, Tokenizer, WindowSampler};
 
 /// A dataset of tokens, and the settings of a recipe for it.
 pub struct Language {
@@ -64,6 +65,7 @@ impl Language {
         let context = config.context;
         // A text that is too short is refused before anything is allocated or written.
         WindowSampler::new(&dataset.train, context, recipe.seed)?;
+        check_prompt(&recipe.sample, &dataset.tokenizer, context)?;
         Ok(Self {
             dir: recipe.data.dir.clone(),
             seed: recipe.seed,
@@ -93,9 +95,29 @@ impl Language {
     }
 }
 
+/// Returns an error for a prompt of the samples that does not fit, before the first step instead of after it.
+fn check_prompt(sample: &SampleTable, tokenizer: &Tokenizer, context: usize) -> Result<()> {
+    let (prompt, _) = encode_prompt(tokenizer, &sample.prompt)?;
+    if sample.tokens == 0 || prompt.len() <= context {
+        return Ok(());
+    }
+    Err(Error::Recipe {
+        place: "sample.prompt".into(),
+        problem: "the prompt is longer than the context".into(),
+        expected: format!("at most {context} tokens"),
+        got: prompt.len().to_string(),
+        help: "shorten it, or set sample.tokens = 0 for no samples".into(),
+    })
+}
+
 impl Task for Language {
     fn identity(&self) -> String {
         self.dataset.train.hash()
+    }
+
+    fn measured_on(&self) -> String {
+        let most = self.eval.max_tokens;
+        format!("{most} of {}", self.dataset.valid.hash())
     }
 
     fn describe(&self) -> Vec<(String, String)> {
