@@ -25,9 +25,28 @@ struct Row<'a> {
     params: u64,
     flops: f64,
     rate: f64,
-    /// Test pictures that are wrong, in percent, by seed; of the average of the weights.
-    test_errors: Vec<f64>,
+    /// Test pictures that are wrong, in percent, by seed; of the average of the weights. Nothing for a seed that diverged.
+    test_errors: Vec<Option<f64>>,
     results: Vec<&'a VisionResult>,
+}
+
+impl Row<'_> {
+    /// The results of the seeds that did not diverge.
+    fn ended(&self) -> impl Iterator<Item = &VisionResult> {
+        self.results
+            .iter()
+            .copied()
+            .filter(|result| result.diverged.is_none())
+    }
+}
+
+/// A run that diverged: one of a row, or one that tried a rate.
+#[derive(Serialize)]
+struct Diverged<'a> {
+    arm: &'a str,
+    rate: f64,
+    seed: u64,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -36,18 +55,34 @@ struct Document<'a> {
     profile: &'a str,
     pictures: String,
     seeds: u64,
-    rows: &'a [Row<'a>],
-    contrasts: &'a [Contrast],
+    /// Runs with a result, and all that are known to be needed.
+    runs: [usize; 2],
+    diverged: Vec<Diverged<'a>>,
+    rows: Vec<Row<'a>>,
+    contrasts: Vec<Contrast>,
 }
 
 /// Writes the report into `out`; returns the page's path.
 pub(super) fn write(study: &VisionRunner, seeds: u64, out: &Path) -> Result<PathBuf> {
-    let mut rows = Vec::new();
+    let (mut rows, mut diverged) = (Vec::new(), Vec::new());
     for &arm in study.arms() {
+        for run in study.runs_of(arm)? {
+            let result = study.result(&run);
+            if let Some(reason) = result.and_then(|result| result.diverged.clone()) {
+                diverged.push(Diverged {
+                    arm: arm.name,
+                    rate: run.rate,
+                    seed: run.seed,
+                    reason,
+                });
+            }
+        }
         let Some(results) = study.results_of(arm)? else {
             continue;
         };
-        let Some(first) = results.first() else {
+        // A run that diverged did not come to the end of its growth and its budget.
+        let whole = results.iter().find(|result| result.diverged.is_none());
+        let Some(first) = whole.or(results.first()) else {
             continue;
         };
         rows.push(Row {
@@ -56,18 +91,20 @@ pub(super) fn write(study: &VisionRunner, seeds: u64, out: &Path) -> Result<Path
             params: first.params,
             flops: first.flops,
             rate: first.rate,
-            test_errors: results.iter().filter_map(|r| r.test_error()).collect(),
+            test_errors: results.iter().map(|r| r.test_error()).collect(),
             results,
         });
     }
-    let contrasts = contrasts(&rows);
+    let (_, done, all) = study.next()?;
     let document = Document {
         version: 1,
         profile: study.profile().name,
         pictures: pictures(study),
         seeds,
-        rows: &rows,
-        contrasts: &contrasts,
+        runs: [done, all],
+        diverged,
+        contrasts: contrasts(&rows),
+        rows,
     };
     let json = serde_json::to_vec_pretty(&document).map_err(|e| Error::Damaged {
         path: out.join(JSON),
@@ -75,7 +112,7 @@ pub(super) fn write(study: &VisionRunner, seeds: u64, out: &Path) -> Result<Path
         help: "a result holds a number that JSON has not".into(),
     })?;
     tokenformer_store::write_atomic(&out.join(JSON), &json)?;
-    let page = page(study, seeds, &rows, &contrasts);
+    let page = page(study, &document);
     tokenformer_store::write_atomic(&out.join(HTML), page.as_bytes())?;
     Ok(out.join(HTML))
 }
@@ -94,12 +131,11 @@ fn pictures(study: &VisionRunner) -> String {
     )
 }
 
-/// Every arm beside the reference, and the grown ones beside the run from scratch that costs as much.
+/// Every arm beside the reference, and the grown ones beside the run from scratch that costs as much. Arms of which a seed
+/// diverged are left out: the error of all differences is pooled, and that seed would decide it alone.
 fn contrasts(rows: &[Row<'_>]) -> Vec<Contrast> {
-    let table = Table::new(rows.iter().map(|row| {
-        let errors = row.test_errors.iter().copied().map(Some).collect();
-        (row.arm.to_string(), errors)
-    }));
+    let rows = rows.iter();
+    let table = Table::new(rows.map(|row| (row.arm.to_string(), row.test_errors.clone())));
     let pairs = ARMS.iter().map(|arm| (arm.name, REFERENCE));
     let more = [("grown", "shorter"), ("grown", "grown-random")];
     let mut contrasts: Vec<Contrast> = pairs
@@ -126,12 +162,20 @@ fn verdict(contrast: &Contrast) -> &'static str {
     }
 }
 
-fn page(study: &VisionRunner, seeds: u64, rows: &[Row<'_>], contrasts: &[Contrast]) -> String {
+fn page(study: &VisionRunner, document: &Document<'_>) -> String {
     let lead = "A TokenFormer for pictures beside a plain ViT of as many parameters, with other nonlinearities and norms, and \
                 grown. Numbers are of the averaged weights on test pictures, which nothing was chosen by.";
     let mut page = Page::new("TokenFormer study", "Pictures", lead);
     let profile = study.profile();
-    page.notes(&[
+    let Document {
+        seeds,
+        runs: [done, all],
+        diverged,
+        rows,
+        contrasts,
+        ..
+    } = document;
+    let mut notes = vec![
         format!("Profile {}: {}.", profile.name, profile.about),
         format!("{}.", pictures(study)),
         format!(
@@ -140,10 +184,20 @@ fn page(study: &VisionRunner, seeds: u64, rows: &[Row<'_>], contrasts: &[Contras
             profile.rates
         ),
         "Operations are counted as they are done, forward and backward, probes of growths included.".into(),
-    ]);
+    ];
+    if done < all {
+        notes.push(format!(
+            "Not the whole study: {done} of {all} runs are done. Arms are shown when all of their seeds are."
+        ));
+    }
+    page.notes(&notes);
     arms_table(&mut page, rows);
+    diverged_table(&mut page, diverged);
     if contrasts.is_empty() {
-        page.notes(&["Differences need two seeds of two arms.".into()]);
+        let needed = format!(
+            "Differences need {REFERENCE} and another arm, two seeds of each, and none that diverged."
+        );
+        page.notes(&[needed]);
     } else {
         page.figure(&forest(contrasts).draw());
         contrasts_table(&mut page, contrasts);
@@ -155,10 +209,14 @@ fn page(study: &VisionRunner, seeds: u64, rows: &[Row<'_>], contrasts: &[Contras
 fn arms_table(page: &mut Page, rows: &[Row<'_>]) {
     let row = |row: &Row<'_>| {
         let of = |get: fn(&VisionResult) -> Option<f64>| -> Vec<f64> {
-            row.results.iter().filter_map(|r| get(r)).collect()
+            row.ended().filter_map(get).collect()
+        };
+        let ended = match (row.ended().count(), row.results.len()) {
+            (ended, all) if ended == all => all.to_string(),
+            (ended, all) => format!("{ended} of {all}"),
         };
         let weights = of(|r| r.test.map(|[weights, _]| 100.0 * weights.top1));
-        let accuracies: Vec<f64> = row.test_errors.iter().map(|error| 100.0 - error).collect();
+        let accuracies = of(|r| Some(100.0 - r.test_error()?));
         let seconds = of(|r| Some(r.seconds));
         let changes = row.results.iter().filter_map(|r| r.growth_logit_difference);
         let exact = match changes.reduce(f64::max) {
@@ -171,10 +229,14 @@ fn arms_table(page: &mut Page, rows: &[Row<'_>]) {
             human_count(row.params),
             format!("{:.2e}", row.flops),
             format!("{:.1e}", row.rate),
+            ended,
             spread(&accuracies),
             spread(&weights),
             exact,
-            human_duration(mean(&seconds)),
+            match seconds.is_empty() {
+                true => "–".into(),
+                false => human_duration(mean(&seconds)),
+            },
         ]
     };
     let about = |row: &Row<'_>| vec![row.arm.to_string(), row.about.to_string()];
@@ -187,6 +249,7 @@ fn arms_table(page: &mut Page, rows: &[Row<'_>]) {
             "Parameters",
             "Operations",
             "Rate",
+            "Seeds",
             "Test top 1, average",
             "Of the weights",
             "Logit change",
@@ -196,6 +259,24 @@ fn arms_table(page: &mut Page, rows: &[Row<'_>]) {
         false,
     );
     page.table("What the arms are", &["Arm", "Model"], &abouts, true);
+}
+
+fn diverged_table(page: &mut Page, diverged: &[Diverged<'_>]) {
+    let row = |run: &Diverged<'_>| {
+        vec![
+            run.arm.to_string(),
+            format!("{:.1e}", run.rate),
+            run.seed.to_string(),
+            run.reason.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = diverged.iter().map(row).collect();
+    page.table(
+        "Runs that diverged; an arm with one at its rate is in no difference below",
+        &["Arm", "Rate", "Seed", "Reason"],
+        &rows,
+        true,
+    );
 }
 
 /// Mean and standard deviation over seeds.
@@ -260,7 +341,7 @@ fn over_cost(rows: &[Row<'_>]) -> Figure {
         label: row.arm.into(),
         hue: Some(hue),
         dashed: row.arm == "grown-random",
-        points: mean_curve(&row.results),
+        points: mean_curve(&row.ended().collect::<Vec<_>>()),
     });
     Figure {
         name: "cost".into(),

@@ -58,13 +58,10 @@ pub struct Measured {
 }
 
 impl VisionResult {
-    /// Share of the test pictures that is wrong, of the average of the weights, in percent; all of them if the run diverged.
+    /// Share of the test pictures that is wrong, of the average of the weights, in percent; `None` if the run diverged.
     pub fn test_error(&self) -> Option<f64> {
-        match (&self.diverged, &self.test) {
-            (Some(_), _) => Some(100.0),
-            (None, Some([_, average])) => Some(100.0 * (1.0 - average.top1)),
-            (None, None) => None,
-        }
+        let [_, average] = self.test?;
+        Some(100.0 * (1.0 - average.top1))
     }
 }
 
