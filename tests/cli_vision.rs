@@ -535,6 +535,22 @@ fn pictures_that_cannot_be_read_are_counted_and_never_replaced() {
     );
     let html = ["predict", "tree/val/red/0.png", "--model", "run"];
     fail(lab.command(&html), 1, &["no pictures", "0.png"]);
+
+    // The report of a run says of how many pictures it speaks. Its evaluations see the first five alone, so that it ends.
+    let few = ["--set", "train.steps=4", "--set", "eval.images=5"];
+    succeed(lab.train(&recipe, "again", &few));
+    let report = [&eval[..], &["--max-unreadable", "0.5"]].concat();
+    let report = [&report[..], &["--out", "found", "--report"]].concat();
+    succeed(lab.command(&report));
+    for page in ["again/report.html", "found/report.html"] {
+        let page = fs::read_to_string(lab.path(page)).expect("a page");
+        for part in [
+            "9 evaluated + 1 skipped = 10 found",
+            "red/0.png: the file changed since the dataset was made",
+        ] {
+            assert!(page.contains(part), "no {part:?}");
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokenformer_store::DirWriter;
 use tokenformer_train::files::Weights;
 use tokenformer_train::insight::Verdicts;
 use tokenformer_train::tally::ClassScore;
-use tokenformer_train::{Classifier, Error, Result, Tally, memory};
+use tokenformer_train::{Classifier, Error, Result, memory};
 
 /// Pictures of a forward pass.
 const BATCH: usize = 64;
@@ -54,16 +54,10 @@ pub(super) struct Summary {
     skipped: Vec<SkippedPicture>,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct SkippedPicture {
     file: String,
     reason: String,
-}
-
-/// What an evaluation found.
-struct Found {
-    verdicts: Verdicts,
-    skipped: Vec<SkippedPicture>,
 }
 
 /// Runs the verb on a dataset of pictures.
@@ -103,8 +97,11 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
         let help = "prepare the dataset with --test-images, or choose another split";
         return Err(usage("--split", &names.join(" or "), part.name(), help).into());
     };
-    let found = evaluate(args, &classifier, pictures)?;
-    let summary = summary(args, &classifier, &found, &model_dir, data, part);
+    let verdicts = evaluate(args, &classifier, pictures)?;
+    let skipped = skipped(&verdicts, pictures);
+    refuse_too_many(args, &skipped, pictures.len())?;
+    let about = (data, part);
+    let summary = summary(args, &classifier, &verdicts, skipped, &model_dir, about);
     if let Some(out) = &args.out {
         let told = match args.report {
             true => {
@@ -116,19 +113,15 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
                     part,
                     summary: &summary,
                 };
-                Some(about.report(args, &found.verdicts)?)
+                Some(about.report(args, &verdicts)?)
             }
             false => None,
         };
-        write(out, &classifier, pictures, &found, &summary, told)?;
+        write(out, &classifier, pictures, &verdicts, &summary, told)?;
     }
     match args.json {
         true => print_json(&summary),
-        false => print(
-            &summary,
-            &classifier.labels().classes,
-            &found.verdicts.tally,
-        ),
+        false => print(&summary, &classifier.labels().classes, &verdicts),
     }
     Ok(())
 }
@@ -181,8 +174,8 @@ fn check_classes(classifier: &Classifier, set: &ImageSet, data: &Path) -> Result
     })
 }
 
-/// Shows the model every picture once. One that cannot be read is skipped and reported, never replaced.
-fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Result<Found> {
+/// Shows the model every picture once.
+fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Result<Verdicts> {
     let batch = match args.batch {
         Some(batch) if batch == 0 || batch > 1 << 16 => {
             let help = "leave it out for 64 pictures";
@@ -195,14 +188,9 @@ fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Re
     let bytes = memory::inference_bytes(&config, rows);
     memory::ensure("the evaluation", bytes, "choose a smaller --batch")?;
     let input = &classifier.labels().preparation.input;
-    let classes = config.classes();
     let (total, stop) = (pictures.len(), stop_flag());
     let bar = ui::bar(total as u64, "scoring");
-    let mut found = Found {
-        verdicts: Verdicts::new(classes),
-        skipped: Vec::new(),
-    };
-    let mut pixels = Vec::new();
+    let mut verdicts = Verdicts::new(config.classes());
     for start in (0..total).step_by(batch) {
         if stop.load(Ordering::Relaxed) {
             bar.finish_and_clear();
@@ -213,32 +201,24 @@ fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Re
                 help: "run the command again for a result",
             });
         }
-        pixels.clear();
-        let mut there = Vec::new();
-        for index in start..total.min(start + batch) {
-            match pictures.picture(index) {
-                Ok(picture) => {
-                    pixels.extend(input.input(picture));
-                    there.push(index);
-                }
-                Err(error) => found.skipped.push(SkippedPicture {
-                    file: pictures.name(index).into(),
-                    reason: error.to_string(),
-                }),
-            }
-        }
-        let logits = classifier.logits(&pixels)?;
-        for (row, index) in logits.chunks_exact(classes).zip(there) {
-            found.verdicts.add(index, pictures.label(index), row);
-        }
+        let some = start..total.min(start + batch);
+        verdicts.show(pictures, input, some, |pixels, _| classifier.logits(pixels))?;
         bar.set_position(start as u64);
     }
     bar.finish_and_clear();
-    too_many_skipped(args, &found.skipped, total)?;
-    Ok(found)
+    Ok(verdicts)
 }
 
-fn too_many_skipped(args: &EvalArgs, skipped: &[SkippedPicture], total: usize) -> Result<()> {
+fn skipped(verdicts: &Verdicts, pictures: &Pictures) -> Vec<SkippedPicture> {
+    let skipped = verdicts.skipped.iter().map(|picture| SkippedPicture {
+        file: pictures.name(picture.index).into(),
+        reason: picture.reason.to_string(),
+    });
+    skipped.collect()
+}
+
+/// Warns of pictures that were skipped, and refuses more of them than accepted.
+fn refuse_too_many(args: &EvalArgs, skipped: &[SkippedPicture], total: usize) -> Result<()> {
     const LISTED: usize = 20;
     for SkippedPicture { file, reason } in skipped.iter().take(LISTED) {
         errln!("warning: {file} is left out: {}", reason.replace('\n', ";"));
@@ -263,12 +243,12 @@ fn too_many_skipped(args: &EvalArgs, skipped: &[SkippedPicture], total: usize) -
 fn summary(
     args: &EvalArgs,
     classifier: &Classifier,
-    found: &Found,
+    verdicts: &Verdicts,
+    skipped: Vec<SkippedPicture>,
     model: &Path,
-    data: &Path,
-    part: Part,
+    (data, part): (&Path, Part),
 ) -> Summary {
-    let tally = &found.verdicts.tally;
+    let tally = &verdicts.tally;
     let result = tally.evaluation();
     let (top1, top5) = result.accuracy.map_or((0.0, 0.0), |a| (a.top1, a.top5));
     let percent = |share: f64| (1e6 * share).round() / 1e4;
@@ -297,13 +277,10 @@ fn summary(
         weights: args.weights.name(),
         loss: result.loss,
         ece: tally.calibration_error(),
-        temperature: found
-            .verdicts
-            .temperature()
-            .map(|[temperature, _]| temperature),
-        found: found.verdicts.all.len() + found.skipped.len(),
-        evaluated: found.verdicts.all.len(),
-        skipped: found.skipped.clone(),
+        temperature: verdicts.temperature().map(|[temperature, _]| temperature),
+        found: verdicts.all.len() + skipped.len(),
+        evaluated: verdicts.all.len(),
+        skipped,
     }
 }
 
@@ -312,11 +289,11 @@ fn write(
     out: &Path,
     classifier: &Classifier,
     pictures: &Pictures,
-    found: &Found,
+    verdicts: &Verdicts,
     summary: &Summary,
     told: Option<Told>,
 ) -> Result<()> {
-    let (classes, verdicts) = (&classifier.labels().classes, &found.verdicts);
+    let classes = &classifier.labels().classes;
     let name = |class: u32| quoted(&classes[class as usize]);
     let mut to = DirWriter::begin(out, KIND)?;
     to.write_json("summary.json", summary)?;
@@ -369,19 +346,15 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
-fn print(summary: &Summary, classes: &[String], tally: &Tally) {
+fn print(summary: &Summary, classes: &[String], verdicts: &Verdicts) {
+    let tally = &verdicts.tally;
     outln!(
         "model          {} ({} weights)",
         summary.model,
         summary.weights
     );
     outln!("data           {}, {}", summary.data, summary.split);
-    outln!(
-        "pictures       {} evaluated + {} skipped = {} found",
-        summary.evaluated,
-        summary.skipped.len(),
-        summary.found
-    );
+    outln!("pictures       {}", verdicts.counts());
     outln!("top-1          {:.2} %", summary.top1);
     outln!("top-5          {:.2} %", summary.top5);
     outln!("loss           {:.4} nats per image", summary.loss);

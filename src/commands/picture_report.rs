@@ -60,9 +60,8 @@ impl About<'_> {
             preprocess: &labels.preparation.input,
             classes: &labels.classes,
             what: format!(
-                "What the {} weights say of {} pictures of the {} split.",
+                "What the {} weights say of the pictures of the {} split",
                 args.weights.name(),
-                self.summary.evaluated,
                 self.part.name()
             ),
         };

@@ -24,9 +24,9 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A required picture that cannot be read.
+    /// A picture of a dataset that cannot be read any more.
     #[error(
-        "{location}: {}\n  expected: {}\n  got:      {}\n  help:     replace or remove the file",
+        "{location}: {}\n  expected: {}\n  got:      {}\n  help:     put the file back, or run `tokenformer data prepare --images` again",
         reason.problem, reason.expected, reason.got
     )]
     Picture {

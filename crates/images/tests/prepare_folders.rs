@@ -364,6 +364,7 @@ fn changed_files_of_an_index_are_named() {
     fs::remove_file(&path).unwrap();
     let error = train.picture(1).unwrap_err().to_string();
     assert!(error.contains("001.png: cannot be read"), "{error}");
+    assert!(error.contains("put the file back"), "{error}");
     assert!(train.picture(0).is_ok());
 }
 

@@ -1,16 +1,20 @@
-//! The study on pictures: what its report says of runs that diverged.
+//! The study on pictures: what its report says of runs that diverged, and that it tests on all pictures or on none.
 
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokenformer_core::Device;
 use tokenformer_cpu::Cpu;
 use tokenformer_images::fractals::{self, FractalOptions};
-use tokenformer_images::{PrepareOptions, prepare};
+use tokenformer_images::source::SourceOptions;
+use tokenformer_images::{ImageSet, PrepareOptions, Source, Split, Storage, prepare};
 use tokenformer_study::vision::{
-    Measured, VisionProfile, VisionResult, VisionResults, VisionRun, VisionRunner, named,
+    Measured, VisionProfile, VisionResult, VisionResults, VisionRun, VisionRunner, VisionWatcher,
+    named,
 };
+use tokenformer_train::Progress;
 
 /// The smoke profile, far smaller.
 fn profile() -> VisionProfile {
@@ -35,6 +39,27 @@ fn pictures(dir: &Path) -> PathBuf {
     let mut options = PrepareOptions::new(dir.join("data"));
     options.valid_share = 0.3;
     prepare(&source.unwrap(), &options, &mut |_| {}).unwrap();
+    options.out
+}
+
+/// The same pictures as files of the folder `tree`, and an index of them.
+fn indexed(dir: &Path) -> PathBuf {
+    let set = ImageSet::open(&pictures(dir)).unwrap();
+    let tree = dir.join("tree");
+    for split in Split::ALL {
+        let pictures = set.split(split).unwrap();
+        for index in 0..pictures.len() {
+            let class = &set.summary().classes[pictures.label(index) as usize];
+            let folder = tree.join(split.name()).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            let file = folder.join(format!("{index}.png"));
+            fs::write(file, pictures.picture(index).unwrap().to_png()).unwrap();
+        }
+    }
+    let source = Source::open(&tree, &SourceOptions::default()).unwrap();
+    let mut options = PrepareOptions::new(dir.join("index"));
+    options.storage = Some(Storage::Indexed);
+    prepare(&source, &options, &mut |_| {}).unwrap();
     options.out
 }
 
@@ -153,4 +178,37 @@ fn a_report_of_a_part_of_the_runs_says_so() {
     let page = runner(&["tokenformer", "vit"], 1, &data, &out).report();
     let page = fs::read_to_string(page.unwrap()).unwrap();
     assert!(!page.contains("runs are done"), "{page}");
+}
+
+/// Hears nothing.
+struct Deaf;
+
+impl VisionWatcher for Deaf {
+    fn step(&mut self, _: &str, _: (usize, usize), _: &Progress) {}
+    fn ended(&mut self, _: &VisionResult) {}
+    fn note(&mut self, _: &str) {}
+}
+
+/// Accuracies on fewer pictures than the dataset has cannot be compared.
+#[test]
+fn a_test_picture_that_cannot_be_read_ends_the_study() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (data, out) = (indexed(scratch.path()), scratch.path().join("study"));
+    let file = scratch.path().join("tree/test/fractal-1/7.png");
+    let good = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let go = AtomicBool::new(false);
+    let mut study = runner(&["tokenformer"], 1, &data, &out);
+    let error = study.run(&mut Deaf, &go).unwrap_err().to_string();
+    for part in ["7.png: cannot be read", "put the file back"] {
+        assert!(error.contains(part), "no {part:?} in {error}");
+    }
+    // With the file back, the run goes on from its end and is tested on all.
+    fs::write(&file, good).unwrap();
+    study.run(&mut Deaf, &go).unwrap();
+    let run = study
+        .run_of(study.arms()[0], profile().rates[0], 1)
+        .unwrap();
+    let test = study.result(&run).unwrap().test.unwrap();
+    assert_eq!(test.map(|measured| measured.pictures), [10, 10]);
 }

@@ -252,7 +252,8 @@ impl VisionRunner {
     /// Runs everything that is missing; stops after the update in which `stop` is set.
     ///
     /// # Errors
-    /// If another process runs a study in this folder, or a run fails for another reason than that it diverged.
+    /// If another process runs a study in this folder, a picture cannot be read, or a run fails for another reason than that
+    /// it diverged.
     pub fn run(&mut self, watcher: &mut dyn VisionWatcher, stop: &AtomicBool) -> Result<Outcome> {
         let work = self.out.join("work");
         std::fs::create_dir_all(&work).map_err(|source| Error::Io {
@@ -343,21 +344,27 @@ impl VisionRunner {
         }))
     }
 
+    /// Measures a model on all pictures of a split; `None` if `stop` was set meanwhile.
     fn measure(&self, model: &Model, split: Split, stop: &AtomicBool) -> Result<Option<Measured>> {
         let Some(pictures) = self.set.split(split) else {
             return Ok(None);
         };
         let preprocess = self.preprocess()?;
         let found = Verdicts::of(model, pictures, &preprocess, self.profile.batch, stop)?;
-        Ok(found.map(|verdicts| {
-            let found = verdicts.tally.evaluation();
-            let accuracy = found.accuracy;
-            Measured {
-                loss: found.loss,
-                top1: accuracy.map_or(0.0, |a| a.top1),
-                top5: accuracy.map_or(0.0, |a| a.top5),
-                pictures: found.tokens,
-            }
+        let Some(verdicts) = found else {
+            return Ok(None);
+        };
+        // Shares of fewer pictures than the other runs were measured on cannot be compared.
+        if let Some(first) = verdicts.skipped.into_iter().next() {
+            return Err(first.reason.into());
+        }
+        let found = verdicts.tally.evaluation();
+        let accuracy = found.accuracy;
+        Ok(Some(Measured {
+            loss: found.loss,
+            top1: accuracy.map_or(0.0, |a| a.top1),
+            top5: accuracy.map_or(0.0, |a| a.top5),
+            pictures: found.tokens,
         }))
     }
 

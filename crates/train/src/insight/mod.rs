@@ -5,7 +5,7 @@ mod tokens;
 mod verdicts;
 
 pub use tokens::{Selective, TokenUse};
-pub use verdicts::{Verdict, Verdicts};
+pub use verdicts::{Skipped, Verdict, Verdicts};
 
 use crate::error::Result;
 use crate::tally::Tally;
@@ -19,6 +19,8 @@ use tokenformer_report::pictures::{Calibration, ClassRow, ConfidenceBin, Picture
 const WATCHED: usize = 1000;
 /// Pictures of a pass that watches: it keeps the weights of all tokens for all positions.
 const WATCHED_BATCH: usize = 16;
+/// Pictures that cannot be read and are named.
+const NAMED: usize = 5;
 
 /// A model and the pictures that it is shown.
 pub struct Insight<'a> {
@@ -30,13 +32,13 @@ pub struct Insight<'a> {
     pub preprocess: &'a Preprocess,
     /// Names of the classes.
     pub classes: &'a [String],
-    /// Which pictures and which weights, in a sentence.
+    /// Which pictures and which weights, as the start of a sentence.
     pub what: String,
 }
 
 impl Insight<'_> {
     /// Shows the model all pictures, and makes a report; `None` if `stop` was set meanwhile. Pictures that cannot be read
-    /// are left out.
+    /// are counted and named in it.
     ///
     /// # Errors
     /// If the device fails.
@@ -63,7 +65,7 @@ impl Insight<'_> {
         };
         let mut report = PictureReport {
             classes: self.classes.to_vec(),
-            what: self.what.clone(),
+            what: self.sentence(verdicts),
             scores: scores(&verdicts.tally),
             confusions: (verdicts.tally.confusions())
                 .map(|((label, told), images)| (label, told, images))
@@ -77,6 +79,19 @@ impl Insight<'_> {
         report.rollout = self.rollout(verdicts)?;
         report.tokens = self.class_tokens(&used, &watched);
         Ok(Some((report, used)))
+    }
+
+    /// Which pictures and which weights, how many pictures, and which of them were skipped.
+    fn sentence(&self, verdicts: &Verdicts) -> String {
+        let mut sentence = format!("{}: {}.", self.what, verdicts.counts());
+        for Skipped { reason, .. } in verdicts.skipped.iter().take(NAMED) {
+            let reason = reason.to_string();
+            sentence += &format!(" {}.", reason.lines().next().unwrap_or_default());
+        }
+        if verdicts.skipped.len() > NAMED {
+            sentence += &format!(" And {} more.", verdicts.skipped.len() - NAMED);
+        }
+        sentence
     }
 
     /// Watches the parameter tokens on pictures that are spread evenly; with the numbers of these.
@@ -95,7 +110,9 @@ impl Insight<'_> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let (there, pixels) = inputs(self.pictures, self.preprocess, chunk);
+            // They were read before, and one that is gone since is not watched.
+            let chunk = chunk.iter().copied();
+            let Inputs { there, pixels, .. } = Inputs::of(self.pictures, self.preprocess, chunk);
             if there.is_empty() {
                 continue;
             }
@@ -107,20 +124,34 @@ impl Insight<'_> {
     }
 }
 
-/// The inputs of those of some pictures that can be read, and their numbers.
-fn inputs(
-    pictures: &Pictures,
-    preprocess: &Preprocess,
-    indices: &[usize],
-) -> (Vec<usize>, Vec<f32>) {
-    let (mut there, mut pixels) = (Vec::new(), Vec::new());
-    for &index in indices {
-        if let Ok(picture) = pictures.picture(index) {
-            pixels.extend(preprocess.input(picture));
-            there.push(index);
+/// Some pictures, read.
+#[derive(Default)]
+struct Inputs {
+    /// The numbers of those that can be read.
+    there: Vec<usize>,
+    /// Their inputs.
+    pixels: Vec<f32>,
+    skipped: Vec<Skipped>,
+}
+
+impl Inputs {
+    fn of(
+        pictures: &Pictures,
+        preprocess: &Preprocess,
+        indices: impl Iterator<Item = usize>,
+    ) -> Self {
+        let mut inputs = Self::default();
+        for index in indices {
+            match pictures.picture(index) {
+                Ok(picture) => {
+                    inputs.pixels.extend(preprocess.input(picture));
+                    inputs.there.push(index);
+                }
+                Err(reason) => inputs.skipped.push(Skipped { index, reason }),
+            }
         }
+        inputs
     }
-    (there, pixels)
 }
 
 /// At most `count` of `all`, spread evenly.

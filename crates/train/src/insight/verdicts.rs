@@ -1,8 +1,9 @@
 //! What was said of each picture, and how far it can be trusted.
 
-use super::inputs;
+use super::Inputs;
 use crate::error::Result;
 use crate::tally::{Tally, likeliest, log_sum};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Model;
 use tokenformer_images::Preprocess;
@@ -40,13 +41,24 @@ impl Verdict {
     }
 }
 
+/// A picture that cannot be read.
+#[derive(Debug)]
+pub struct Skipped {
+    /// The picture's number in its split.
+    pub index: usize,
+    /// The reason, with its file.
+    pub reason: tokenformer_images::Error,
+}
+
 /// What was said of many pictures.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Verdicts {
     /// Counts and sums.
     pub tally: Tally,
     /// Picture by picture.
     pub all: Vec<Verdict>,
+    /// Pictures of which nothing was said, because they cannot be read.
+    pub skipped: Vec<Skipped>,
     classes: usize,
     labels: Vec<u32>,
     logits: Vec<f32>,
@@ -58,14 +70,14 @@ impl Verdicts {
         Self {
             tally: Tally::new(classes),
             all: Vec::new(),
+            skipped: Vec::new(),
             classes,
             labels: Vec::new(),
             logits: Vec::new(),
         }
     }
 
-    /// What `model` says of all pictures, shown as `preprocess` prepares them; `None` if `stop` was set meanwhile. Pictures that
-    /// cannot be read are left out.
+    /// What `model` says of all pictures, shown as `preprocess` prepares them; `None` if `stop` was set meanwhile.
     ///
     /// # Errors
     /// If the device fails.
@@ -76,23 +88,48 @@ impl Verdicts {
         batch: usize,
         stop: &AtomicBool,
     ) -> Result<Option<Self>> {
-        let classes = model.vocab();
-        let mut verdicts = Self::new(classes);
+        let mut verdicts = Self::new(model.vocab());
         for start in (0..pictures.len()).step_by(batch.max(1)) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let all: Vec<usize> = (start..pictures.len().min(start + batch.max(1))).collect();
-            let (there, pixels) = inputs(pictures, preprocess, &all);
-            if there.is_empty() {
-                continue;
-            }
-            let logits = model.classify(&pixels, there.len())?;
-            for (row, index) in logits.chunks_exact(classes).zip(there) {
-                verdicts.add(index, pictures.label(index), row);
-            }
+            let some = start..pictures.len().min(start + batch.max(1));
+            verdicts.show(pictures, preprocess, some, |pixels, count| {
+                Ok(model.classify(pixels, count)?)
+            })?;
         }
         Ok(Some(verdicts))
+    }
+
+    /// Takes in what `classify` says of some pictures: the logits of inputs, which it gets with their number. A picture that
+    /// cannot be read is noted as skipped, and never replaced.
+    ///
+    /// # Errors
+    /// Those of `classify`.
+    pub fn show(
+        &mut self,
+        pictures: &Pictures,
+        preprocess: &Preprocess,
+        some: Range<usize>,
+        classify: impl FnOnce(&[f32], usize) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let inputs = Inputs::of(pictures, preprocess, some);
+        self.skipped.extend(inputs.skipped);
+        if inputs.there.is_empty() {
+            return Ok(());
+        }
+        let logits = classify(&inputs.pixels, inputs.there.len())?;
+        for (row, index) in logits.chunks_exact(self.classes).zip(inputs.there) {
+            self.add(index, pictures.label(index), row);
+        }
+        Ok(())
+    }
+
+    /// How many pictures there are, and of how many of them something was said.
+    pub fn counts(&self) -> String {
+        let (seen, skipped) = (self.all.len(), self.skipped.len());
+        let found = seen + skipped;
+        format!("{seen} evaluated + {skipped} skipped = {found} found")
     }
 
     /// Takes in picture number `index` of class `label`, with the logits that a model gave it.

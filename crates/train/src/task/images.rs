@@ -292,10 +292,7 @@ impl Task for Images {
             pictures,
             preprocess: &self.options.preprocess,
             classes: &self.set.summary().classes,
-            what: format!(
-                "What {weights} at the end of the run say of the {} held-out pictures.",
-                pictures.len()
-            ),
+            what: format!("What {weights} at the end of the run say of the held-out pictures"),
         };
         insight.report(self.batch, stop)
     }
