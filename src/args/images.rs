@@ -12,13 +12,14 @@ pub struct ImageArgs {
     /// Pictures: a folder of class folders (or of train, val, test with such), IDX files, or binary CIFAR files.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["input", "tokenizer", "text_key", "split_on"])]
     pub images: Option<PathBuf>,
-    /// Pictures to validate on, if they lie elsewhere.
+    /// Pictures to validate on, if they lie elsewhere, of the same classes.
     #[arg(long, value_name = "PATH", requires = "images")]
     pub valid_images: Option<PathBuf>,
-    /// Pictures to test on, if they lie elsewhere.
+    /// Pictures to test on, if they lie elsewhere, of the same classes.
     #[arg(long, value_name = "PATH", requires = "images")]
     pub test_images: Option<PathBuf>,
-    /// A text file with the name of a class per line, in the order of their numbers [default: byte order].
+    /// A text file with the name of a class per line, in the order of their numbers; folders of other classes are left out
+    /// [default: the folders of the training pictures in byte order; others are an error].
     #[arg(long, value_name = "FILE", requires = "images")]
     pub class_map: Option<PathBuf>,
     /// Keep the pixels in the dataset, or only where the files are [default: packed up to 128 x 128].

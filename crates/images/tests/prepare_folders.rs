@@ -274,6 +274,49 @@ fn classes_are_those_of_training() {
     assert!(refused(&dir, &none).contains("two sets for one split"));
 }
 
+/// Pictures that lie elsewhere are held to the same classes as those in the tree.
+#[test]
+fn classes_elsewhere_are_those_of_training_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    tree(&dir, &["one/a", "one/b", "two/a", "two/c"], 3);
+    let map = scratch.path().join("classes.txt");
+    fs::write(&map, "a\nb\n").unwrap();
+    for split in ["valid", "test"] {
+        let mut options = SourceOptions::default();
+        match split {
+            "valid" => options.valid = Some(dir.join("two")),
+            _ => options.test = Some(dir.join("two")),
+        }
+        let error = refused(&dir.join("one"), &options);
+        assert!(
+            error.contains(
+                "unknown classes\n  expected: classes that there are training pictures of"
+            ) && error.contains("1 others, such as c"),
+            "{error}"
+        );
+        // Whoever names the classes knows of the others; the note names the split, not the one that the folder would be alone.
+        options.class_map = Some(map.clone());
+        let source = Source::open(&dir.join("one"), &options).unwrap();
+        let mut prepare_options = PrepareOptions::new(scratch.path().join(split));
+        prepare_options.valid_share = 0.4;
+        let summary = prepare(&source, &prepare_options, &mut |_| {}).unwrap();
+        for note in [
+            format!(
+                "1 class folders of {split} that are not among the classes were left out, such as c."
+            ),
+            format!("1 classes have no folder for {split}."),
+        ] {
+            assert!(
+                summary.notes.iter().any(|n| n.ends_with(&note)),
+                "{note} is not in {:?}",
+                summary.notes
+            );
+        }
+        assert_eq!(summary.found, 9);
+    }
+}
+
 #[test]
 fn a_class_map_fixes_numbers() {
     let scratch = tempfile::tempdir().unwrap();
@@ -336,6 +379,29 @@ fn held_out_pictures_may_lie_elsewhere() {
         );
         assert_eq!(valid.picture(0).unwrap(), numbered(9, 12, 9, 3));
     }
+}
+
+/// What cannot be read is named from the same folder on as what can.
+#[cfg(unix)]
+#[test]
+fn unreadable_pictures_elsewhere_are_named_with_their_folder() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    tree(&dir, &["one/a", "two/a"], 3);
+    for folder in ["one", "two"] {
+        let link = dir.join(folder).join("a/gone.png");
+        std::os::unix::fs::symlink(dir.join("nowhere.png"), link).unwrap();
+    }
+    let options = SourceOptions {
+        valid: Some(dir.join("two")),
+        ..SourceOptions::default()
+    };
+    let source = Source::open(&dir.join("one"), &options).unwrap();
+    let mut options = PrepareOptions::new(scratch.path().join("set"));
+    options.max_unreadable = 0.5;
+    let summary = prepare(&source, &options, &mut |_| {}).unwrap();
+    let skipped: Vec<&str> = summary.skipped.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(skipped, ["one/a/gone.png", "two/a/gone.png"]);
 }
 
 #[test]

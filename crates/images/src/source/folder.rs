@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::{Data, Item, MAX_CLASSES, Part, Source};
+use super::{Classes, Data, Item, MAX_CLASSES, Part, Source};
 use crate::decode::{Unreadable, looks_like_a_picture};
 use crate::error::{Error, Result};
 use crate::layout::is_image_dataset;
@@ -28,9 +28,9 @@ const ENDINGS: [&str; 13] = [
     "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif", "heic", "jxl",
 ];
 
-/// Lists the pictures of a folder. `classes` fixes the order of classes; without it they are the folders of the
-/// training pictures.
-pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
+/// Lists the pictures of a folder. Known `classes` have their numbers; otherwise they are the folders of the training
+/// pictures. A folder without splits, or with a single one, has the pictures of `split`.
+pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Source> {
     let root = dir.canonicalize().map_err(Error::io("read", dir))?;
     let mut listing = Listing::default();
     let top = listing.folders(&root)?;
@@ -47,8 +47,11 @@ pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
             .into_iter()
             .zip(top.iter().map(|name| format!("{name}/")))
             .collect(),
-        None => vec![(Split::Train, String::new())],
+        None => vec![(split, String::new())],
     };
+    if let [(only, _)] = &mut folders[..] {
+        *only = split;
+    }
     folders.sort();
     let mut neighbours = folders.iter().zip(folders.iter().skip(1));
     if let Some(((split, first), (_, second))) = neighbours.find(|(a, b)| a.0 == b.0) {
@@ -61,14 +64,14 @@ pub(super) fn open(dir: &Path, classes: Option<&[String]>) -> Result<Source> {
         });
     }
 
-    let mut names = classes.map(<[String]>::to_vec);
+    let mut names = classes.names().map(<[String]>::to_vec);
     let mut parts = Vec::new();
     let mut notes = Vec::new();
-    let is_map = classes.is_some();
     for (split, folder) in folders {
         let found = listing.folders(&root.join(&folder))?;
         let names = names.get_or_insert_with(|| found.clone());
         let place: PathBuf = root.join(&folder).components().collect();
+        let is_map = matches!(classes, Classes::Map(_));
         check_classes(&place, names, &found, is_map, split, &mut notes)?;
         let numbers: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
         let mut items = Vec::new();
@@ -138,7 +141,8 @@ fn check_classes(
         if !is_map {
             let expected = "classes that there are training pictures of".into();
             let got = format!("{} others, such as {}", unknown.len(), shown(first));
-            let help = "rename or remove their folders";
+            let help =
+                "rename or remove their folders, or name the classes to take with --class-map";
             return Err(invalid("unknown classes", expected, got, help));
         }
         notes.push(format!(
@@ -311,9 +315,8 @@ fn is_meant(path: &Path) -> bool {
     read.is_ok_and(|count| looks_like_a_picture(&first[..count]))
 }
 
-/// Moves `mine` up to the folder that it shares with `theirs`, renames the items under it, and returns how `theirs` is
-/// called from there.
-pub(super) fn common_root(mine: &mut PathBuf, theirs: &Path, parts: &mut [Part]) -> Result<String> {
+/// The folder that two folders share, and how each of them is called from there.
+pub(super) fn common_root(mine: &Path, theirs: &Path) -> Result<(PathBuf, [String; 2])> {
     let common: PathBuf = mine
         .components()
         .zip(theirs.components())
@@ -332,11 +335,6 @@ pub(super) fn common_root(mine: &mut PathBuf, theirs: &Path, parts: &mut [Part])
         })?;
         Ok(parts.iter().map(|part| format!("{part}/")).collect())
     };
-    let prefix = below(mine)?;
-    for item in parts.iter_mut().flat_map(|part| &mut part.items) {
-        item.name.insert_str(0, &prefix);
-    }
-    let name = below(theirs)?;
-    *mine = common;
-    Ok(name)
+    let names = [below(mine)?, below(theirs)?];
+    Ok((common, names))
 }

@@ -6,7 +6,8 @@
 //! | IDX | the format of MNIST and Fashion-MNIST, also gzipped: a folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same of `t10k`, or one file of images |
 //! | CIFAR | the binary versions of CIFAR-10 and CIFAR-100 |
 //!
-//! Classes come from the training pictures, in byte order of their folders' names, or from a class map.
+//! Classes come from the training pictures, in byte order of their folders' names, or from a class map. Folders of other classes
+//! are an error; beside a class map they are left out, with a note.
 
 mod cifar;
 mod class_map;
@@ -23,6 +24,7 @@ use crate::decode::{DecodeOptions, Unreadable, decode, read_file};
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::split::Split;
+use crate::text::shown;
 use fractals::System;
 
 /// Most classes of a dataset.
@@ -111,6 +113,27 @@ pub(crate) struct Loaded {
     pub(crate) file: Option<(u64, [u8; 32])>,
 }
 
+/// The classes that the pictures of a set may have.
+#[derive(Debug, Clone, Copy)]
+enum Classes<'a> {
+    /// Its own.
+    Own,
+    /// Those of the pictures to train on; others are an error.
+    Trained(&'a [String]),
+    /// Those of the user's class map; others are left out.
+    Map(&'a [String]),
+}
+
+impl<'a> Classes<'a> {
+    /// Their names by number, if they are known.
+    fn names(self) -> Option<&'a [String]> {
+        match self {
+            Self::Own => None,
+            Self::Trained(names) | Self::Map(names) => Some(names),
+        }
+    }
+}
+
 /// Optional parts of a source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
@@ -133,7 +156,8 @@ impl Source {
             .as_deref()
             .map(class_map::read)
             .transpose()?;
-        let mut source = Self::open_one(path, class_map.as_deref())?;
+        let classes = class_map.as_deref().map_or(Classes::Own, Classes::Map);
+        let mut source = Self::open_one(path, Split::Train, classes)?;
         let others = [(&options.valid, Split::Valid), (&options.test, Split::Test)];
         for (path, split) in others {
             let Some(path) = path else { continue };
@@ -152,13 +176,14 @@ impl Source {
         Ok(source)
     }
 
-    fn open_one(path: &Path, class_map: Option<&[String]>) -> Result<Self> {
+    /// The set at a path; a folder without splits, or with a single one, has the pictures of `split`.
+    fn open_one(path: &Path, split: Split, classes: Classes<'_>) -> Result<Self> {
         std::fs::metadata(path).map_err(Error::io("read", path))?;
         if let Some(files) = idx::find(path)? {
-            return idx::open(path, files, class_map);
+            return idx::open(path, files, classes.names());
         }
         if let Some(files) = cifar::find(path)? {
-            return cifar::open(path, &files, class_map);
+            return cifar::open(path, &files, classes.names());
         }
         if !path.is_dir() {
             return Err(Error::Source {
@@ -169,7 +194,7 @@ impl Source {
                 help: "name the folder that holds a folder for each class".into(),
             });
         }
-        folder::open(path, class_map)
+        folder::open(path, split, classes)
     }
 
     /// Adds the pictures at another path as `split`; the classes stay those of the training pictures.
@@ -188,33 +213,39 @@ impl Source {
             let got = format!("they are in {} too", self.location);
             return Err(invalid("two sets for one split", expected, got));
         }
-        let other = Self::open_one(path, class_map.or(Some(&self.classes)))?;
+        let classes = class_map.map_or(Classes::Trained(&self.classes), Classes::Map);
+        let mut other = Self::open_one(path, split, classes)?;
         if self.root.is_some() != other.root.is_some() || self.channels != other.channels {
             let expected = format!("the kind of {}", self.location);
             return Err(invalid("another kind of set", expected, "another".into()));
         }
+        if let (Some(mine), Some(theirs)) = (&self.root, &other.root) {
+            let (root, [below, other_below]) = folder::common_root(mine, theirs)?;
+            self.put_below(&below);
+            other.put_below(&other_below);
+            self.root = Some(root);
+        }
         let [part]: [Part; 1] = other.parts.try_into().map_err(|parts: Vec<Part>| {
             invalid("more than one split", "one".into(), parts.len().to_string())
         })?;
-        let prefix = match (&mut self.root, &other.root) {
-            (Some(mine), Some(theirs)) => Some(folder::common_root(mine, theirs, &mut self.parts)?),
-            _ => None,
-        };
-        let named = |name: String| match &prefix {
-            Some(prefix) => format!("{prefix}{name}"),
-            None => name,
-        };
-        let items = part.items.into_iter().map(|item| Item {
-            name: named(item.name),
-            ..item
-        });
-        self.parts.push(Part {
-            split,
-            items: items.collect(),
-        });
+        self.parts.push(Part { split, ..part });
         self.unreadable.extend(other.unreadable);
-        self.notes.extend(other.notes);
+        // Each of both sources has its notes on folders and files.
+        let place = shown(&path.display().to_string());
+        let notes = other.notes.into_iter();
+        self.notes
+            .extend(notes.map(|note| format!("{place}: {note}")));
         Ok(())
+    }
+
+    /// Puts folders in front of the names of all files, read or not.
+    fn put_below(&mut self, folders: &str) {
+        let items = self.parts.iter_mut().flat_map(|part| &mut part.items);
+        let items = items.map(|item| &mut item.name);
+        let unreadable = self.unreadable.iter_mut().map(|(name, _)| name);
+        items
+            .chain(unreadable)
+            .for_each(|name| name.insert_str(0, folders));
     }
 
     /// Reads and decodes an item.
