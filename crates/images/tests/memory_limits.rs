@@ -1,9 +1,12 @@
-//! Files that promise more than they hold take no memory for it.
+//! Files that promise more than they hold take no memory for it, and those that hold much take it a few at a time.
 
 mod common;
 
-use common::{bytes, fixture};
-use tokenformer_images::{DecodeOptions, decode};
+use common::{bytes, fixture, numbered, png, write};
+use tokenformer_images::source::SourceOptions;
+use tokenformer_images::{
+    DecodeOptions, Picture, PrepareOptions, Source, Split, Storage, decode, prepare,
+};
 use tokenformer_testing::{Watching, held};
 
 #[global_allocator]
@@ -65,5 +68,42 @@ fn a_limit_of_pixels_holds_before_unpacking() {
         let (read, most_bytes) = held(|| decode(&file, &few));
         assert_eq!(read.unwrap_err().problem, "too large a picture", "{name}");
         assert!(most_bytes < MOST_BYTES, "{name}: {most_bytes} bytes");
+    }
+}
+
+/// Ten small files of 48 MB of pixels each: an index needs none of them any more when the next one is decoded, and packed ones
+/// are written before all are decoded.
+#[test]
+fn large_pictures_are_prepared_a_few_at_a_time() {
+    const SIDE: usize = 4000;
+    const PICTURE_BYTES: usize = 3 * SIDE * SIDE;
+    let grey = Picture::new(SIDE, SIDE, 1, vec![90; SIDE * SIDE]).unwrap();
+    let (file, small) = (png(&grey), png(&numbered(1, 12, 9, 3)));
+    let scratch = tempfile::tempdir().unwrap();
+    let tree = scratch.path().join("tree");
+    for number in 0..10 {
+        write(&tree.join(format!("train/a/{number}.png")), &file);
+    }
+    write(&tree.join("val/a/0.png"), &small);
+    let source = Source::open(&tree, &SourceOptions::default()).unwrap();
+    let alone = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap();
+    for (storage, most_pictures) in [(Storage::Indexed, 2), (Storage::Packed, 7)] {
+        let mut options = PrepareOptions::new(scratch.path().join(storage.name()));
+        options.storage = Some(storage);
+        let (made, most_bytes) =
+            alone.install(|| held(|| prepare(&source, &options, &mut |_| {}).unwrap()));
+        let train = made.split(Split::Train).unwrap();
+        assert_eq!((train.images, train.largest), (10, [SIDE, SIDE]));
+        assert_eq!(train.pixel_bytes, 10 * PICTURE_BYTES as u64);
+        assert!(
+            (made.mean[0] - 90.0 / 255.0).abs() < 1e-12,
+            "{:?}",
+            made.mean
+        );
+        let most = most_pictures * PICTURE_BYTES;
+        assert!(most_bytes < most, "{}: {most_bytes} bytes", storage.name());
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{numbered, png, prepared, write};
+use common::{bytes, fixture, numbered, png, prepared, write};
 use tokenformer_images::source::SourceOptions;
 use tokenformer_images::{
     Error, ImageSet, PrepareOptions, Source, Split, Storage, Summary, prepare,
@@ -315,6 +315,26 @@ fn classes_elsewhere_are_those_of_training_too() {
         }
         assert_eq!(summary.found, 9);
     }
+}
+
+/// The size of a picture may come after a long profile or thumbnail.
+#[test]
+fn a_size_far_behind_the_start_of_a_file_counts() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    tree(&dir, &["train/a", "val/a"], 2);
+    let row = fixture("decode").into_iter();
+    let row = row.into_iter().find(|row| row["name"] == "444.jpg");
+    let mut jpeg = bytes(&row.unwrap(), "file");
+    let frame = jpeg.windows(5).position(|at| at == [0xff, 0xc0, 0, 17, 8]);
+    let at = frame.unwrap() + 5;
+    jpeg[at..at + 4].copy_from_slice(&[1, 0, 1, 0]);
+    // Comments behind the start of the image.
+    let comment = [&[0xff, 0xfe, 0xff, 0xff][..], &[b'x'; 65_533]].concat();
+    jpeg.splice(2..2, comment.repeat(5));
+    write(&dir.join("train/a/large.jpg"), &jpeg);
+    let summary = made(&dir, |o| o.max_unreadable = 0.5).unwrap();
+    assert_eq!(summary.storage, Storage::Indexed);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::summary::{Duplicates, SplitSummary};
 use crate::picture::Picture;
 use crate::split::Split;
 
-/// Sums over the pixels of the training pictures, computed exactly in integers.
+/// Sums over the pixels of pictures, computed exactly in integers, so that their order does not matter.
 pub(super) struct Moments {
     sums: Vec<u64>,
     squares: Vec<u64>,
@@ -23,16 +23,26 @@ impl Moments {
         }
     }
 
-    pub(super) fn add(&mut self, picture: &Picture) {
-        let channels = self.sums.len();
-        self.pixels += (picture.width() * picture.height()) as u64;
+    pub(super) fn of(picture: &Picture) -> Self {
+        let channels = picture.channels();
+        let mut moments = Self::new(channels);
+        moments.pixels = (picture.width() * picture.height()) as u64;
         for channel in 0..channels {
             for &value in picture.pixels()[channel..].iter().step_by(channels) {
                 let value = u64::from(value);
-                self.sums[channel] += value;
-                self.squares[channel] += value * value;
+                moments.sums[channel] += value;
+                moments.squares[channel] += value * value;
             }
         }
+        moments
+    }
+
+    /// Adds those of other pictures with as many channels.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.pixels += other.pixels;
+        let sums = self.sums.iter_mut().zip(&other.sums);
+        let squares = self.squares.iter_mut().zip(&other.squares);
+        sums.chain(squares).for_each(|(sum, more)| *sum += more);
     }
 
     /// Mean and deviation of each channel on the scale 0 to 1.
@@ -75,12 +85,12 @@ impl Tally {
         }
     }
 
-    pub(super) fn add(&mut self, picture: &Picture, label: u32) {
+    /// Counts a picture with this width and height and as many bytes of pixels.
+    pub(super) fn add(&mut self, sides: [usize; 2], pixel_bytes: u64, label: u32) {
         let Self { summary } = self;
         summary.images += 1;
         summary.per_class[label as usize] += 1;
-        summary.pixel_bytes += picture.pixels().len() as u64;
-        let sides = [picture.width(), picture.height()];
+        summary.pixel_bytes += pixel_bytes;
         let bounds = summary.smallest.iter_mut().zip(&mut summary.largest);
         for ((smallest, largest), side) in bounds.zip(sides) {
             *smallest = side.min(*smallest);

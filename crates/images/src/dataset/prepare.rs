@@ -1,7 +1,7 @@
 //! Makes a dataset folder from a source.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use super::gather::{Moments, Tally, Twins};
 use super::summary::VERSION;
 use super::table::{Record, TableWriter};
 use super::{Skipped, Storage, Summary};
-use crate::decode::{DecodeOptions, Unreadable, dimensions};
+use crate::decode::{DecodeOptions, Unreadable};
 use crate::error::{Error, Result};
 use crate::layout::{KIND, file_names, is_image_dataset};
 use crate::picture::Picture;
@@ -108,10 +108,10 @@ pub struct Progress {
 
 /// Pictures with more pixels stay in their files by default.
 const MOST_PACKED_PIXELS: usize = 128 * 128;
-/// Number of pictures that are decoded in parallel at a time.
+/// Most pictures that are decoded in parallel at a time.
 const BATCH: usize = 64;
-/// Number of bytes at the start of a file that are searched for its size.
-const HEADER_BYTES: u64 = 256 << 10;
+/// Most bytes of their pixels; a larger picture is decoded alone. Decoders need up to four times as much meanwhile.
+const BATCH_BYTES: u64 = 256 << 20;
 
 /// Reads, checks and hashes every picture of `source` and writes the dataset folder. A picture depends only on its file
 /// and the options, and its split only on the picture and the seed, so any number of threads gives the same bytes.
@@ -197,9 +197,9 @@ fn choose_storage(source: &Source, options: &PrepareOptions) -> Result<Storage> 
     if let Some(storage) = options.storage {
         return Ok(storage);
     }
-    let root = source.root.as_deref().unwrap_or(Path::new("."));
+    // What has no size cannot be read, which is reported later.
     let is_large = |item: &Item| {
-        let size = size_of(&root.join(&item.name));
+        let size = source.dimensions(item);
         size.is_some_and(|(width, height)| width.saturating_mul(height) > MOST_PACKED_PIXELS)
     };
     let items = source.parts.iter().flat_map(|part| &part.items);
@@ -212,19 +212,16 @@ fn choose_storage(source: &Source, options: &PrepareOptions) -> Result<Storage> 
     })
 }
 
-/// The size in the header of a file; `None` if it cannot be read, which is reported later.
-fn size_of(path: &Path) -> Option<(usize, usize)> {
-    let mut start = Vec::new();
-    let file = path.is_file().then(|| File::open(path).ok())??;
-    file.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
-    dimensions(&start).ok()
-}
-
-/// A picture that was read, in the form in which it is stored.
+/// What is kept of a picture that was read.
 struct Ready {
-    picture: Picture,
-    file: Option<(u64, [u8; 32])>,
+    /// Width and height.
+    sides: [usize; 2],
+    pixel_bytes: u64,
     content: [u8; 32],
+    file: Option<(u64, [u8; 32])>,
+    moments: Moments,
+    /// The picture itself, if pixels are packed.
+    packed: Option<Picture>,
 }
 
 /// The files of a split while they are written.
@@ -263,21 +260,36 @@ impl Work<'_> {
         let mut done = self.skipped.len();
         for part in parts {
             for items in part.items.chunks(BATCH) {
-                let ready: Vec<_> = items.par_iter().map(|item| self.ready(item)).collect();
-                for (item, ready) in items.iter().zip(ready) {
-                    match ready {
-                        Ok(ready) => self.keep(part.split, item, &ready)?,
-                        Err(reason) => self.skip(&item.name, &reason)?,
+                let items: Vec<_> = (items.par_iter())
+                    .map(|item| (item, self.decoded_bytes(item)))
+                    .collect();
+                for items in batches(&items) {
+                    let ready: Vec<_> =
+                        items.par_iter().map(|(item, _)| self.ready(item)).collect();
+                    for ((item, _), ready) in items.iter().zip(ready) {
+                        match ready {
+                            Ok(ready) => self.keep(part.split, item, &ready)?,
+                            Err(reason) => self.skip(&item.name, &reason)?,
+                        }
                     }
+                    done += items.len();
+                    progress(Progress {
+                        done,
+                        total: self.found,
+                    });
                 }
-                done += items.len();
-                progress(Progress {
-                    done,
-                    total: self.found,
-                });
             }
         }
         Ok(())
+    }
+
+    /// Bytes of the pixels of an item by its header, before it is reduced or made grey.
+    fn decoded_bytes(&self, item: &Item) -> u64 {
+        const MOST_CHANNELS: u64 = 3;
+        let (width, height) = self.source.dimensions(item).unwrap_or_default();
+        (width as u64)
+            .saturating_mul(height as u64)
+            .saturating_mul(MOST_CHANNELS)
     }
 
     fn ready(&self, item: &Item) -> Result<Ready, Unreadable> {
@@ -287,11 +299,13 @@ impl Work<'_> {
             Some(side) => reduce(picture, side),
             None => picture,
         };
-        let content = picture.content_hash();
         Ok(Ready {
-            picture,
+            sides: [picture.width(), picture.height()],
+            pixel_bytes: picture.pixels().len() as u64,
+            content: picture.content_hash(),
             file,
-            content,
+            moments: Moments::of(&picture),
+            packed: (self.storage == Storage::Packed).then_some(picture),
         })
     }
 
@@ -301,7 +315,7 @@ impl Work<'_> {
             split => split,
         };
         if split == Split::Train {
-            self.moments.add(&ready.picture);
+            self.moments.add(&ready.moments);
         }
         self.twins.add(ready.content, split, item.label, &item.name);
         let missing = || Error::Option {
@@ -400,6 +414,19 @@ impl Work<'_> {
     }
 }
 
+/// Cuts items, each with the bytes of its pixels, into parts that may be in memory together.
+fn batches<'i, 'a>(items: &'i [(&'a Item, u64)]) -> impl Iterator<Item = &'i [(&'a Item, u64)]> {
+    let mut sum = items.first().map_or(0, |(_, bytes)| *bytes);
+    items.chunk_by(move |_, (_, bytes)| {
+        sum = sum.saturating_add(*bytes);
+        let is_within = sum <= BATCH_BYTES;
+        if !is_within {
+            sum = *bytes;
+        }
+        is_within
+    })
+}
+
 /// The source's notes, and notes on classes that are missing in a split.
 fn notes(source: &Source, splits: &[super::SplitSummary]) -> Vec<String> {
     let mut notes = source.notes.clone();
@@ -434,22 +461,24 @@ impl SplitWriter {
     }
 
     fn add(&mut self, item: &Item, ready: &Ready) -> Result<()> {
-        let pixels = ready.picture.pixels();
-        self.tally.add(&ready.picture, item.label);
-        let (start, bytes, file) = match (&mut self.pixels, ready.file) {
-            (Some((path, writer, written)), _) => {
+        self.tally.add(ready.sides, ready.pixel_bytes, item.label);
+        let (start, bytes, file) = match (&mut self.pixels, &ready.packed) {
+            (Some((path, writer, written)), Some(picture)) => {
                 let start = *written;
+                let pixels = picture.pixels();
                 writer.write_all(pixels).map_err(Error::io("write", path))?;
                 *written += pixels.len() as u64;
                 (start, pixels.len() as u64, [0; 32])
             }
-            (None, Some((bytes, hash))) => (0, bytes, hash),
-            (None, None) => (0, 0, [0; 32]),
+            _ => {
+                let (bytes, hash) = ready.file.unwrap_or_default();
+                (0, bytes, hash)
+            }
         };
         self.table.push(&Record {
             label: item.label,
-            width: ready.picture.width() as u32,
-            height: ready.picture.height() as u32,
+            width: ready.sides[0] as u32,
+            height: ready.sides[1] as u32,
             name: item.name.clone(),
             start,
             bytes,

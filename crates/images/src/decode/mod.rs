@@ -144,6 +144,26 @@ pub fn dimensions(bytes: &[u8]) -> Result<(usize, usize), Unreadable> {
     read.unwrap_or_else(|| Err(Unreadable::damaged(decoder.name(), "the decoder gave up")))
 }
 
+/// Number of bytes at the start of a file that usually have its size.
+const HEADER_BYTES: u64 = 256 << 10;
+
+/// Width and height in the header of a file, before it is turned upright; `None` if it cannot be read as a picture.
+pub(crate) fn file_dimensions(path: &Path) -> Option<(usize, usize)> {
+    // Opening a pipe would block.
+    let mut file = path.is_file().then(|| File::open(path).ok())??;
+    let mut bytes = Vec::new();
+    let mut start = (&mut file).take(HEADER_BYTES);
+    start.read_to_end(&mut bytes).ok()?;
+    if let Ok(found) = dimensions(&bytes) {
+        return Some(found);
+    }
+    // Profiles and thumbnails may come first.
+    let has_more = bytes.len() as u64 == HEADER_BYTES && format_of(&bytes).is_ok();
+    let rest = if has_more { MAX_FILE_BYTES } else { 0 };
+    file.take(rest).read_to_end(&mut bytes).ok()?;
+    dimensions(&bytes).ok()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Jpeg,

@@ -20,7 +20,7 @@ pub use folder::{Listed, list};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::decode::{DecodeOptions, Unreadable, decode, read_file};
+use crate::decode::{DecodeOptions, Unreadable, decode, file_dimensions, read_file};
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::split::Split;
@@ -248,12 +248,26 @@ impl Source {
             .for_each(|name| name.insert_str(0, folders));
     }
 
+    /// Width and height of an item, which is not decoded for it; `None` if its file has none, since it is no picture then.
+    pub(crate) fn dimensions(&self, item: &Item) -> Option<(usize, usize)> {
+        match &item.data {
+            Data::File => file_dimensions(&self.path(item)),
+            Data::Block { block, .. } => Some((block.width, block.height)),
+            Data::Fractal { side, .. } => Some((*side, *side)),
+        }
+    }
+
+    /// The file of an item that is one.
+    fn path(&self, item: &Item) -> PathBuf {
+        let root = self.root.as_deref().unwrap_or(Path::new("."));
+        root.join(&item.name)
+    }
+
     /// Reads and decodes an item.
     pub(crate) fn load(&self, item: &Item, options: &DecodeOptions) -> Result<Loaded, Unreadable> {
         match &item.data {
             Data::File => {
-                let root = self.root.as_deref().unwrap_or(Path::new("."));
-                let bytes = read_file(&root.join(&item.name))?;
+                let bytes = read_file(&self.path(item))?;
                 let hash = *blake3::hash(&bytes).as_bytes();
                 Ok(Loaded {
                     picture: decode(&bytes, options)?,
