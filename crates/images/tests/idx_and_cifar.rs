@@ -99,6 +99,33 @@ fn idx_files_are_read_plain_and_compressed() {
     }
 }
 
+/// A compressed file can hold a thousand times its bytes, so a limit of pixels holds for its pictures, too.
+#[test]
+fn a_limit_of_pixels_holds_for_idx_files() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("idx");
+    for prefix in ["train", "t10k"] {
+        let images = idx(&[20, 5, 7], &pixels(&pictures(20, 7, 5, 1)));
+        write(&dir.join(format!("{prefix}-images-idx3-ubyte")), &images);
+        write(
+            &dir.join(format!("{prefix}-labels-idx1-ubyte")),
+            &idx(&[20], &[0; 20]),
+        );
+    }
+    let source = open(&dir).unwrap();
+    let mut options = PrepareOptions::new(scratch.path().join("set"));
+    options.valid_share = 0.3;
+    options.decode.max_pixels = 34;
+    let error = prepare(&source, &options, &mut |_| {}).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("train-images-idx3-ubyte:0: too large a picture: 7 x 5 pixels"),
+        "{error}"
+    );
+    options.decode.max_pixels = 35;
+    prepare(&source, &options, &mut |_| {}).unwrap();
+}
+
 #[test]
 fn damaged_idx_files_are_refused() {
     let scratch = tempfile::tempdir().unwrap();

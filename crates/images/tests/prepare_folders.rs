@@ -317,6 +317,38 @@ fn classes_elsewhere_are_those_of_training_too() {
     }
 }
 
+#[test]
+fn pictures_outside_of_class_folders_are_counted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    let good = png(&numbered(900, 12, 9, 3));
+    let left_out = |dir: &Path| -> Vec<String> {
+        let made = made(dir, |o| {
+            o.force = true;
+            o.valid_share = 0.4;
+        });
+        let notes = made.unwrap().notes.into_iter();
+        notes.filter(|note| note.contains("class folder")).collect()
+    };
+    tree(&dir, &["a", "b"], 20);
+    write(&dir.join("readme.txt"), b"words");
+    assert!(left_out(&dir).is_empty());
+    write(&dir.join("one.png"), &good);
+    write(&dir.join("two.jpg"), b"<html>");
+    assert_eq!(
+        left_out(&dir),
+        ["2 pictures that lie in no class folder were left out, such as one.png."]
+    );
+    let dir = scratch.path().join("splits");
+    tree(&dir, &["train/a", "val/a"], 20);
+    write(&dir.join("top.png"), &good);
+    write(&dir.join("val/held-out.png"), &good);
+    assert_eq!(
+        left_out(&dir),
+        ["2 pictures that lie in no class folder were left out, such as top.png."]
+    );
+}
+
 /// The size of a picture may come after a long profile or thumbnail.
 #[test]
 fn a_size_far_behind_the_start_of_a_file_counts() {

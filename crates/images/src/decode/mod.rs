@@ -222,7 +222,7 @@ pub(crate) fn looks_like_a_picture(first: &[u8]) -> bool {
 
 /// Returns an error for sides of 0, and for more pixels than accepted or than `most_pixels`, the most that a file of
 /// this size can hold.
-fn check_size(
+pub(crate) fn check_size(
     (width, height): (usize, usize),
     options: &DecodeOptions,
     most_pixels: u64,

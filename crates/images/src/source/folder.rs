@@ -33,7 +33,7 @@ const ENDINGS: [&str; 13] = [
 pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Source> {
     let root = dir.canonicalize().map_err(Error::io("read", dir))?;
     let mut listing = Listing::default();
-    let top = listing.folders(&root)?;
+    let top = listing.folders(&root, "")?;
     let split_of = |name: &String| {
         SPLITS
             .iter()
@@ -68,7 +68,10 @@ pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Sou
     let mut parts = Vec::new();
     let mut notes = Vec::new();
     for (split, folder) in folders {
-        let found = listing.folders(&root.join(&folder))?;
+        let found = match folder.is_empty() {
+            true => top.clone(),
+            false => listing.folders(&root, &folder)?,
+        };
         let names = names.get_or_insert_with(|| found.clone());
         let place: PathBuf = root.join(&folder).components().collect();
         let is_map = matches!(classes, Classes::Map(_));
@@ -86,6 +89,13 @@ pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Sou
             }
         }
         parts.push(Part { split, items });
+    }
+    if let Some(first) = listing.outside.iter().min() {
+        notes.push(format!(
+            "{} pictures that lie in no class folder were left out, such as {}.",
+            listing.outside.len(),
+            shown(first),
+        ));
     }
     if listing.others > 0 {
         notes.push(format!("{} other files were left out.", listing.others));
@@ -194,16 +204,28 @@ struct Listing {
     unreadable: Vec<(String, Unreadable)>,
     /// Number of files that are not pictures.
     others: usize,
+    /// Names of pictures that lie beside folders of classes or splits.
+    outside: Vec<String>,
 }
 
 impl Listing {
-    /// Names of the folders in `dir`, in byte order; hidden folders and datasets made from these pictures are skipped.
-    fn folders(&mut self, dir: &Path) -> Result<Vec<String>> {
+    /// Names of the folders in `folder` (empty, or with a slash at its end) of `root`, in byte order; hidden folders and
+    /// datasets made from these pictures are skipped, and pictures beside them are noted.
+    fn folders(&mut self, root: &Path, folder: &str) -> Result<Vec<String>> {
+        let dir = &root.join(folder);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
             let entry = entry.map_err(Error::io("read", dir))?;
             // Links to folders are class folders too; a dangling link is not.
-            if !entry.path().is_dir() || is_image_dataset(&entry.path()) {
+            if !entry.path().is_dir() {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                if !name.starts_with('.') && is_meant(&entry.path()) {
+                    self.outside.push(format!("{folder}{name}"));
+                }
+                continue;
+            }
+            if is_image_dataset(&entry.path()) {
                 continue;
             }
             let name = entry

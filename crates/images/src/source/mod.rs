@@ -20,7 +20,7 @@ pub use folder::{Listed, list};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::decode::{DecodeOptions, Unreadable, decode, file_dimensions, read_file};
+use crate::decode::{DecodeOptions, Unreadable, check_size, decode, file_dimensions, read_file};
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::split::Split;
@@ -275,6 +275,8 @@ impl Source {
                 })
             }
             Data::Block { block, index } => {
+                // Bytes of a block need not be those of its file, which may be compressed.
+                check_size((block.width, block.height), options, u64::MAX)?;
                 let missing = || Unreadable::new("a missing picture", "one more", "the end");
                 Ok(Loaded {
                     picture: block.picture(*index).ok_or_else(missing)?,
