@@ -182,16 +182,14 @@ fn a_held_out_text_of_one_token_is_refused() {
     written.publish().expect("a file");
     fs::write(&summary, json.to_string()).expect("room for a summary");
     let recipe = lab.recipe("recipe.toml", "");
-    fail(
-        lab.command(&["inspect", "--plan", &recipe]),
-        2,
-        &[
-            text_of(&lab.path("data")),
-            "the held-out text is too short",
-            "at least 2 tokens",
-        ],
-    );
-    fail(lab.train(&recipe, "run", &[]), 2, &[]);
+    let data = lab.path("data");
+    let words = [
+        text_of(&data),
+        "the held-out text is too short",
+        "at least 2 tokens",
+    ];
+    fail(lab.command(&["inspect", "--plan", &recipe]), 2, &words);
+    fail(lab.train(&recipe, "run", &[]), 2, &words);
 }
 
 /// Puts a token into a token file that its vocabulary does not have, with all hashes made to fit.

@@ -3,7 +3,7 @@
 use super::{Nats, Sample, Task};
 use crate::continuation::encode_prompt;
 use crate::error::{Error, Result};
-use crate::evaluate::{EvalOptions, Evaluation, HeldOut, Protocol};
+use crate::evaluate::{EvalOptions, Evaluation, HeldOut, Protocol, ensure_held_out};
 use crate::files::{self, TOKENIZER};
 use crate::recipe::{Recipe, SampleTable};
 use crate::sample::continue_text;
@@ -61,6 +61,7 @@ impl Language {
         }
         let dir = Path::new(&recipe.data.dir);
         let dataset = Dataset::open(dir)?;
+        ensure_held_out(&recipe.data.dir, dataset.valid.len())?;
         let config = recipe.model.build(dataset.tokenizer.vocab_size())?;
         let context = config.context;
         // A text that is too short is refused before anything is allocated or written.
