@@ -158,7 +158,7 @@ fn weights_that_are_not_finite_are_not_saved() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
     let sets = [
-        "schedule.lr=1e39",
+        "optimizer.weight_decay=1e20",
         "train.steps=2",
         "eval.every=0",
         "checkpoint.every=1",
