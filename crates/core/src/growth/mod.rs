@@ -247,9 +247,13 @@ impl Growth {
                 width::widen(&mut map, self, method, birth)?
             }
             _ => {
-                tokens::append(&mut map, self, birth)?;
+                let gained = tokens::append(&mut map, self, birth)?;
                 hidden::append(&mut map, self, birth)?;
                 blocks::insert(&mut map, self, birth)?;
+                // What asks for sizes that are there already grows nothing, and may say how it would.
+                if map.target.params() > before {
+                    tokens::check_effect(self, gained)?;
+                }
             }
         }
         map.target.validate()?;

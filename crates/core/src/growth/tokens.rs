@@ -12,10 +12,19 @@ use crate::error::{Result, config_error};
 use crate::model::site_name;
 use crate::path::{ParamPath, ParamRole, Place};
 
+/// What settings of tokens can have an effect on.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Gained {
+    /// A site that gains tokens.
+    tokens: bool,
+    /// One that then has a joint norm.
+    joint: bool,
+}
+
 /// Adds to `map` the new tokens of every site.
-pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Result<()> {
+pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Result<Gained> {
     let ways = growth.token_ways();
-    let (mut grows, mut moves_tau) = (false, false);
+    let mut gained = Gained::default();
     for b in 0..map.target.layers() {
         for kind in SiteKind::ALL {
             let name = site_name(b, kind);
@@ -27,7 +36,8 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
                 continue;
             };
             let norm = check(site, &ways, &name)?;
-            (grows, moves_tau) = (true, moves_tau || norm == NormSpan::Joint);
+            gained.tokens = true;
+            gained.joint |= norm == NormSpan::Joint;
             if !preserves(&ways, site, norm) {
                 map.promise = Promise::Nothing;
             }
@@ -71,20 +81,21 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
             }
         }
     }
-    check_effect(growth, grows, moves_tau)
+    Ok(gained)
 }
 
-/// Returns an error for settings of tokens where no site gains any, and for a rule of `τ` where no grown site has a joint norm.
-fn check_effect(growth: &Growth, grows: bool, moves_tau: bool) -> Result<()> {
+/// Returns an error for settings of tokens where no site gained any, and for a rule of `τ` where no grown site has a joint norm.
+pub(super) fn check_effect(growth: &Growth, gained: Gained) -> Result<()> {
+    let Gained { tokens, joint } = gained;
     let settings = [
-        ("keys", growth.keys.is_some(), grows),
-        ("values", growth.values.is_some(), grows),
-        ("norm", growth.norm.is_some(), grows),
-        ("tau", growth.tau != TauRule::Pinned, moves_tau),
+        ("keys", growth.keys.is_some(), tokens),
+        ("values", growth.values.is_some(), tokens),
+        ("norm", growth.norm.is_some(), tokens),
+        ("tau", growth.tau != TauRule::Pinned, joint),
     ];
     for (field, given, has_effect) in settings {
         if given && !has_effect {
-            let (expected, help) = match grows {
+            let (expected, help) = match tokens {
                 true => (
                     "nothing, where no grown site has a joint norm",
                     "with a norm per segment each segment has its own tau: leave it out",
