@@ -281,25 +281,30 @@ fn one_request_of_many_texts_keeps_no_other_waiting() {
     let models = [served("a", 1)];
     let metrics = Metrics::default();
     let limits = Limits { batch: 1, ..LIMITS };
-    with_models(&models, limits, &metrics, |commands| {
-        let (sender, mut events) = unbounded_channel();
-        let texts = |of: usize, count: usize| -> Vec<Job> {
-            (0..count)
-                .map(|i| Job {
-                    index: 100 * of + i,
-                    ..job(&[of as u32], 8, &sender)
-                })
-                .collect()
-        };
-        commands.send(Command::Continue(texts(1, 9))).unwrap();
-        commands.send(Command::Continue(texts(2, 1))).unwrap();
-        drop(sender);
+    let (sender, mut events) = unbounded_channel();
+    let texts = |of: usize, count: usize| -> Vec<Job> {
+        (0..count)
+            .map(|i| Job {
+                index: 100 * of + i,
+                ..job(&[of as u32], 8, &sender)
+            })
+            .collect()
+    };
+    // Both requests are there before the first text begins, however slow this thread is.
+    let (commands, receiver) = channel();
+    commands.send(Command::Continue(texts(1, 9))).unwrap();
+    commands.send(Command::Continue(texts(2, 1))).unwrap();
+    drop(sender);
+    std::thread::scope(|scope| {
+        let (models, metrics) = (&models, &metrics);
+        scope.spawn(move || run(models, limits, &receiver, metrics));
         let mut ended = Vec::new();
         while let Some((index, event)) = events.blocking_recv() {
             if matches!(event, Event::End(..)) {
                 ended.push(index);
             }
         }
+        drop(commands);
         let place = ended.iter().position(|&index| index == 200).unwrap();
         assert_eq!(ended.len(), 10);
         assert!(place < 4, "the second request ended as number {place}");
