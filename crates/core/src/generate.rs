@@ -200,8 +200,8 @@ fn bucket(weight: f32) -> usize {
 }
 
 /// The least likely of those likeliest tokens whose weights have a sum that is enough, and this sum; the least likely of all
-/// if no sum is, and `None` if there is no token. The time is in proportion to the number of tokens, for nothing is put in
-/// order but what lies around the place, which is copied to `around`.
+/// if no sum is, and `None` if there is no token. The time is in proportion to the number of tokens, because only the
+/// tokens around the place are sorted; they are copied to `around`.
 fn likeliest(
     found: &[(f32, u32)],
     around: &mut Vec<(f32, u32)>,

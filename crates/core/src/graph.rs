@@ -396,7 +396,7 @@ impl<'m> Graph<'m> {
     /// If the device fails.
     pub fn pattention(&mut self, x: Tensor, site: &'m Site) -> Result<Tensor> {
         if let Some(tape) = &mut self.tape {
-            // Counted with the gradients, for a pass that is done again is not counted with the graph.
+            // These are counted with the gradients, because the graph of a recomputed pass is not counted.
             let gradients = &mut *tape.gradients;
             gradients.flops += gradients.scores.add(&self.rec, &x, site)?;
         }

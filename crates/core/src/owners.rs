@@ -78,7 +78,7 @@ impl Owners {
         self.loads[owner] += len;
     }
 
-    /// The owner of array `id`; rank 0 owns what nobody knows.
+    /// The owner of array `id`; rank 0 owns unknown arrays.
     pub fn of(&self, id: usize) -> usize {
         let known = self.by_id.get(id).copied().flatten();
         known.map_or(0, |(owner, _)| owner)

@@ -898,7 +898,7 @@ fn refused(spec: &ModelSpec, growth: &Growth, words: &[&str]) {
     assert!(before == (weights(&model), model.config()));
 }
 
-/// A setting that changes nothing is a mistake of whoever gave it.
+/// A setting without effect is a mistake of its user.
 #[test]
 fn settings_without_effect_are_refused() {
     let more = Growth {

@@ -33,7 +33,7 @@ fn detect() -> Option<Caches> {
     const AMD: u32 = 0x8000_001d;
     /// Kinds of caches: none, data, instructions, both.
     const INSTRUCTIONS: u32 = 2;
-    /// More caches than any processor has, so that a wrong answer cannot loop for ever.
+    /// More caches than any processor has, so that a wrong answer cannot cause an endless loop.
     const MOST: u32 = 16;
     let read = |leaf: u32| {
         let mut sizes = [0; 2];

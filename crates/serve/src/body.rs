@@ -17,7 +17,7 @@ const MOST_DISCARDED_BYTES: usize = 64 << 20;
 /// connections bounds them.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Reads a body, and takes a place for its request. The place is taken last, so that bodies that never end keep nobody out.
+/// Reads a body, and takes a place for its request. The place is taken last, so that a body without an end blocks no other request.
 ///
 /// # Errors
 /// If the body is too long or late, there is no room or place for it, or the server is ending.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most lines in a period: whoever can make a model fail must not be able to fill a disk.
+/// Most lines in a period, so that a client that makes a model fail cannot fill a disk.
 const MOST_LINES: usize = 10;
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -34,7 +34,7 @@ impl Failures {
     pub fn tell(&self, model: &str, error: &str) {
         let mut period = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = period.line(Instant::now(), model, error) {
-            // If nobody reads it, the server still answers.
+            // The server still answers if standard error is closed.
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         }
     }

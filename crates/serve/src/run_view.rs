@@ -27,7 +27,7 @@ const LINE_BYTES: u64 = 4 << 20;
 
 /// The records of the run as server-sent events: first all that there are, then each as it comes. A message is
 /// `{"kind": "run", ...}` for what is known of the whole, at first and whenever the recipe is written,
-/// `{"kind": "reset"}` when the records begin anew, `{"kind": "records", "records": [...]}`, or
+/// `{"kind": "reset"}` when the records start again, `{"kind": "records", "records": [...]}`, or
 /// `{"kind": "alive", "silent_s": ...}`.
 pub(crate) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let Some(dir) = app.run.clone() else {
@@ -141,7 +141,7 @@ impl Follow {
         }
         let end = match bytes.iter().rposition(|&byte| byte == b'\n') {
             Some(end) => end + 1,
-            // A line that never ends is passed over, or it would be read again for ever.
+            // A line without an end is skipped, because it would be read again and again.
             None if bytes.len() as u64 >= LINE_BYTES => bytes.len(),
             None => return Ok(Vec::new()),
         };

@@ -202,7 +202,7 @@ impl<'m> Scheduler<'m> {
         set(&self.metrics.cache_bytes, self.pool.used_bytes());
     }
 
-    /// Drops what nobody waits for any more, and what has waited too long.
+    /// Drops texts whose client has left, and texts that have waited too long.
     fn drop_left(&mut self) {
         let mut left = self.queue.drop_left(self.limits.wait);
         for sequence in &mut self.sequences {
@@ -232,7 +232,7 @@ impl<'m> Scheduler<'m> {
     }
 
     /// Lets texts begin while there is a place and memory, in the order of the queue. The first that finds no memory
-    /// blocks those behind it, so that none is passed over for ever.
+    /// blocks those behind it, so that every text gets its turn.
     fn admit(&mut self) {
         let mut waiting = 0;
         while self.sequences.len() < self.limits.batch {

@@ -1,4 +1,4 @@
-//! What a client can do wrong, or on purpose: clear answers, bounded memory, and nobody else notices.
+//! What a client can do wrong, or on purpose: clear answers, bounded memory, and no effect on other clients.
 
 mod common;
 
@@ -449,7 +449,7 @@ fn a_flood_of_connections_is_told_that_there_are_too_many() {
         s.net.refusal = Duration::from_secs(60);
     });
     let idle: Vec<_> = (0..8).map(|_| server.connect()).collect();
-    // More than are refused at a time, one after the other; each sends a request in parts that nobody reads.
+    // More than are refused at a time, one after the other; each sends a request in parts that are not read.
     for _ in 0..300 {
         let mut stream = server.connect();
         let head =

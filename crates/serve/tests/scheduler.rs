@@ -1,4 +1,4 @@
-//! Continuous batching: what a text gets does not depend on who shares its steps, and nothing is kept for ever.
+//! Continuous batching: a text does not depend on the texts in its batch, and all memory is freed.
 
 mod common;
 

@@ -95,7 +95,7 @@ impl SpeedUp {
     /// The interval as text.
     pub fn reach(&self) -> String {
         match self.interval {
-            [0.0, high] if high.is_infinite() => "one seed".into(),
+            [0.0, high] if high.is_infinite() => "not known".into(),
             [low, high] if high.is_infinite() => format!("at least {low:.2}"),
             [0.0, high] => format!("at most {high:.2}"),
             [low, high] => format!("{low:.2} to {high:.2}"),

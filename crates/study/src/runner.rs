@@ -228,7 +228,7 @@ impl Runner {
         Ok(Claimed::Elsewhere(plan.graph.node(first).label.clone()))
     }
 
-    /// Folder of the lock of whoever runs a node.
+    /// Folder of the lock of the process that runs a node.
     fn claim_of(&self, node: &Node) -> PathBuf {
         self.claims.join(&node.key)
     }

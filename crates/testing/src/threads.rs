@@ -42,7 +42,7 @@ struct State {
     begun: Vec<usize>,
     /// By number.
     operations: BTreeMap<usize, Operation>,
-    /// Why nobody gets anything any more.
+    /// Why all operations fail from now on.
     lost: Option<String>,
 }
 

@@ -21,7 +21,7 @@ pub enum End {
 /// What came of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The token that was chosen, be it the end of the document; `None` if the text ended without one.
+    /// The token that was chosen, also if it is the end of the document; `None` if the text ended without one.
     pub token: Option<u32>,
     /// The text that is certain now: characters whose last byte has come, and that no stop text may begin with.
     pub text: String,

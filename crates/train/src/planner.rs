@@ -46,7 +46,7 @@ impl<'a> Trainer<'a> {
         self.dir.writes() && planned_now(&self.recipe, &self.state).is_some()
     }
 
-    /// Returns an error if growths are left whose moments nobody finds, or the law would not see how the run began.
+    /// Returns an error if growths are left whose moments are not searched, or the law would not see how the run began.
     pub(crate) fn check_planner(&mut self) -> Result<()> {
         if !self.awaits_planner() {
             return Ok(());

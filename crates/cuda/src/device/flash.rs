@@ -161,7 +161,7 @@ pub unsafe fn forward(
     let log_sums = log_sums.unwrap_or(Address(0));
     let blocks = dims.queries.div_ceil(tiles.rows);
     let shared = size.shared(1, tiles);
-    // SAFETY: the kernel takes these tensors, and a null pointer for log-denominators that nobody needs.
+    // SAFETY: the kernel takes these tensors, and a null pointer for log-denominators that are not needed.
     unsafe { launch(gpu, dims, kernel, blocks, shared, &[q, k, v, o, log_sums]) }
 }
 

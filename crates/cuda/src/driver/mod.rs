@@ -477,7 +477,7 @@ impl Gpu for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Errors are those of earlier work, and nobody is left to hear of them.
+        // Errors are those of earlier work, and no caller is left to receive them.
         if self.enter().is_err() {
             return;
         }

@@ -6,7 +6,7 @@ use libloading::Library;
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 
-/// Handles of communicators, requests, types, operations: pointers in both ABIs that nobody dereferences here.
+/// Handles of communicators, requests, types, operations: pointers in both ABIs, which are not dereferenced here.
 pub type Handle = *mut c_void;
 
 /// Longest texts of both, and what a function returns if it succeeds.

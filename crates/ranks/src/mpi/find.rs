@@ -37,7 +37,7 @@ fn names(variable: &impl Fn(&str) -> Option<String>) -> Vec<String> {
 }
 
 /// Loads the library: the one that the variable names, the one next to the launcher of this process, the system's, or one
-/// next to a launcher in PATH. A launcher and a library of two MPIs do not understand each other, hence this order.
+/// next to a launcher in PATH. A launcher and a library of two MPIs do not work together, so the order is this.
 ///
 /// # Errors
 /// What was found instead.

@@ -1,7 +1,7 @@
 //! Signs of life between the ranks, in a thread of each.
 //!
 //! A launcher notices a process that ended, but not a machine that was cut off or a process that stands still: the others would
-//! wait for ever. So every rank sends a number to rank 0 each second, and rank 0 to every rank. The thread also lets operations
+//! wait without an end. So every rank sends a number to rank 0 each second, and rank 0 to every rank. The thread also lets operations
 //! go on while the process computes.
 
 use super::Connection;
@@ -153,7 +153,7 @@ impl Peer {
                 return Ok(());
             }
         }
-        // SAFETY: the number is boxed, and lives and stays untouched until the request is done, or for ever (`beat`).
+        // SAFETY: the number is boxed, and lives and stays untouched until the request is done, or is never freed (`beat`).
         self.receiving = Some(unsafe {
             connection
                 .calls

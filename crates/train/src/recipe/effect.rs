@@ -1,15 +1,15 @@
-//! Keys that do nothing beside the other values of their recipe: whoever sets one expects that it does.
+//! Keys that have no effect in their recipe: a user who sets one expects an effect.
 
 use super::{ImagesTable, ModelTable, PositionKind, Recipe, Resolved, SampleTable};
 use crate::error::{Error, Result};
 use tokenformer_core::config::Family;
 use toml::{Table, Value};
 
-/// Keys of which none has an effect, for one reason.
+/// Keys that have no effect, all for the same reason.
 struct Idle {
     why: &'static str,
     help: &'static str,
-    /// Each with whether its value is another than where nobody sets it.
+    /// Each with whether its value differs from the default.
     keys: Vec<(&'static str, bool)>,
 }
 
@@ -93,7 +93,7 @@ fn idle(recipe: &Recipe) -> Result<Vec<Idle>> {
                 keys: vec![
                     ("sample.every", sample.every != usual.every),
                     ("sample.prompt", sample.prompt != usual.prompt),
-                    // That no text is wanted is true.
+                    // No samples is what such a run has anyway.
                     (
                         "sample.tokens",
                         sample.tokens != usual.tokens && sample.tokens > 0,
