@@ -152,7 +152,11 @@ impl Observer for TrainingView {
                 self.print(&format!("{}{}", s.prompt, printable(&s.text)));
                 self.print("---");
             }
-            Record::Train(_) | Record::Grow(_) | Record::Control(_) | Record::Note(_) => {}
+            Record::Start(_)
+            | Record::Train(_)
+            | Record::Grow(_)
+            | Record::Control(_)
+            | Record::Note(_) => {}
         }
     }
 

@@ -98,7 +98,11 @@ fn field(column: &Column, record: &Record) -> Option<String> {
     match record {
         Record::Train(r) => Some(of_train(r)),
         Record::Eval(r) => Some(of_eval(r)),
-        Record::Grow(_) | Record::Control(_) | Record::Sample(_) | Record::Note(_) => None,
+        Record::Start(_)
+        | Record::Grow(_)
+        | Record::Control(_)
+        | Record::Sample(_)
+        | Record::Note(_) => None,
     }
 }
 

@@ -33,7 +33,7 @@ pub use html::{Page, ReportInput, render};
 pub use plots::{Plot, ZOOM_AFTER, ZOOM_BEFORE, plots};
 pub use records::{
     ControlRecord, Damage, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ResumePoint,
-    SampleRecord, SiteGrowth, TrainRecord, Unit, read,
+    SampleRecord, SiteGrowth, StartRecord, TrainRecord, Unit, read,
 };
 pub use tensorboard::write_events;
 pub use write::write_report;

@@ -12,12 +12,16 @@ pub(crate) struct Clock {
 impl Clock {
     /// Training milliseconds up to and including `record`; records come in file order.
     pub(crate) fn advance(&mut self, record: &Record) -> f64 {
-        if let Record::Train(r) = record {
-            let steps = r.step.saturating_sub(self.last_step).max(1);
-            if r.step_ms.is_finite() && r.step_ms >= 0.0 {
-                self.elapsed_ms += r.step_ms * steps as f64;
+        match record {
+            Record::Start(r) => self.last_step = r.step,
+            Record::Train(r) => {
+                let steps = r.step.saturating_sub(self.last_step).max(1);
+                if r.step_ms.is_finite() && r.step_ms >= 0.0 {
+                    self.elapsed_ms += r.step_ms * steps as f64;
+                }
+                self.last_step = r.step;
             }
-            self.last_step = r.step;
+            _ => {}
         }
         self.elapsed_ms
     }
@@ -50,6 +54,9 @@ pub(crate) fn stages(records: &[Record]) -> Vec<Stage<'_>> {
     let mut stages: Vec<Stage<'_>> = Vec::new();
     for record in records {
         match record {
+            Record::Start(r) if stages.is_empty() => {
+                stages.push(empty_stage(r.stage, r.params, r.step, r.tokens));
+            }
             Record::Train(r) => {
                 touch(&mut stages, r.stage, r.params, r.step, r.tokens);
             }
@@ -68,7 +75,7 @@ pub(crate) fn stages(records: &[Record]) -> Vec<Stage<'_>> {
                     ..empty_stage(r.stage, r.params_after, r.step, r.tokens)
                 });
             }
-            Record::Control(_) | Record::Sample(_) | Record::Note(_) => {}
+            Record::Start(_) | Record::Control(_) | Record::Sample(_) | Record::Note(_) => {}
         }
     }
     stages

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{eval, every_kind, grow, input, note, of_images, sample, train};
+use common::{eval, every_kind, grow, input, note, of_images, sample, start, train};
 use tokenformer_report::{Record, ReportInput, render, write_report};
 
 use tokenformer_report::pictures::{
@@ -194,6 +194,18 @@ fn headline_names_first_and_last_values() {
     assert!(page.contains("<b>80ms</b>"));
     assert!(page.contains("median 3.2k tokens/s"));
     assert!(page.contains("0 (exact)"));
+}
+
+#[test]
+fn a_run_that_began_from_a_checkpoint_is_told_from_there() {
+    let page = |records: &[Record]| render(&input("run", records));
+    let own = [train(120, 4.0), train(140, 3.0)];
+    let told = page(&[&[start(100, 0)], &own[..]].concat());
+    // Forty steps of 20 ms, and their tokens.
+    assert!(told.contains("<b>800ms</b>"), "{told}");
+    assert!(told.contains("<td>2.56k</td><td>40</td>"), "{told}");
+    // Without the record nothing says that the steps before were another run's.
+    assert!(page(&own).contains("<b>2.8s</b>"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokenformer_core::growth::GrowthReport;
 use tokenformer_report::pictures::PictureReport;
 use tokenformer_report::{
     ControlRecord, EvalRecord, GrowRecord, MetricsWriter, NoteRecord, Record, ReportInput,
-    ResumePoint, SampleRecord, SiteGrowth, TrainRecord, Unit,
+    ResumePoint, SampleRecord, SiteGrowth, StartRecord, TrainRecord, Unit,
 };
 
 /// The records' file in a run directory.
@@ -105,6 +105,24 @@ impl<'a> Records<'a> {
             records.warning(point.step, &damage)?;
         }
         Ok(records)
+    }
+
+    /// Records what the run begins with, unless it has records already or begins from scratch.
+    pub fn begin(&mut self, at: Place) -> Result<()> {
+        let is_first = match &self.metrics {
+            Some(metrics) => at.step > 0 && metrics.is_empty()?,
+            None => false,
+        };
+        if is_first {
+            self.write(Record::Start(StartRecord {
+                step: at.step,
+                tokens: at.tokens,
+                stage: at.stage as usize,
+                params: at.params,
+                flops: at.flops,
+            }))?;
+        }
+        Ok(())
     }
 
     /// Waits until all records are on the disk.

@@ -206,6 +206,7 @@ impl<'a> Trainer<'a> {
             unit,
             writes,
         )?;
+        records.begin(place(&state, &model))?;
         for warning in warnings {
             records.warning(state.step, &warning)?;
         }
@@ -536,13 +537,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn place(&self) -> Place {
-        Place {
-            step: self.state.step,
-            tokens: self.state.tokens,
-            stage: self.state.stage,
-            params: self.model.param_count(),
-            flops: self.state.flops,
-        }
+        place(&self.state, &self.model)
     }
 
     /// Saves a checkpoint of this step, unless there is one.
@@ -582,5 +577,16 @@ impl<'a> Trainer<'a> {
     pub(crate) fn retain(&mut self) -> Result<()> {
         let keep = self.recipe.checkpoint.keep;
         self.dir.retain(keep, self.sound_step)
+    }
+}
+
+/// The place of a state, with its model.
+fn place(state: &TrainState, model: &Model) -> Place {
+    Place {
+        step: state.step,
+        tokens: state.tokens,
+        stage: state.stage,
+        params: model.param_count(),
+        flops: state.flops,
     }
 }

@@ -19,6 +19,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Record {
+    /// What the run began with, if that was a checkpoint of another run.
+    Start(StartRecord),
     /// An optimizer step.
     Train(TrainRecord),
     /// A measurement on held-out data.
@@ -38,6 +40,7 @@ impl Record {
     #[must_use]
     pub fn step(&self) -> u64 {
         match self {
+            Record::Start(r) => r.step,
             Record::Train(r) => r.step,
             Record::Eval(r) => r.step,
             Record::Grow(r) => r.step,
@@ -51,6 +54,7 @@ impl Record {
     #[must_use]
     pub fn stage(&self) -> Option<usize> {
         match self {
+            Record::Start(r) => Some(r.stage),
             Record::Train(r) => Some(r.stage),
             Record::Eval(r) => Some(r.stage),
             Record::Grow(r) => Some(r.stage),
@@ -59,6 +63,21 @@ impl Record {
             Record::Note(_) => None,
         }
     }
+}
+
+/// The state that a run began with, if that was a checkpoint of another run: what came before is not in its records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartRecord {
+    /// Steps done so far.
+    pub step: u64,
+    /// Training tokens, or images, seen so far.
+    pub tokens: u64,
+    /// Growth stage, counted from 0.
+    pub stage: usize,
+    /// Parameters of the model.
+    pub params: u64,
+    /// Floating-point operations of training so far.
+    pub flops: f64,
 }
 
 /// An optimizer step.

@@ -146,6 +146,17 @@ impl MetricsWriter {
         Ok(Self { file, path, damage })
     }
 
+    /// Whether nothing is recorded yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file's size cannot be read.
+    pub fn is_empty(&self) -> Result<bool> {
+        match self.file.metadata() {
+            Ok(about) => Ok(about.len() == 0),
+            Err(source) => Err(io_error("read the size of the records", &self.path, source)),
+        }
+    }
+
     /// The damage of the file when it was opened, if any.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()

@@ -233,7 +233,7 @@ fn encode(records: &[Record]) -> Vec<Event> {
                 let text = format!("{}{}", r.prompt, r.text);
                 push(record, &[("samples", Value::Text(&text))]);
             }
-            Record::Control(_) | Record::Note(_) => push(record, &[]),
+            Record::Start(_) | Record::Control(_) | Record::Note(_) => push(record, &[]),
         }
     }
     // Records of a run are in this order already, but the file format does not guarantee it.

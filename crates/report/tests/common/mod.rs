@@ -3,7 +3,7 @@
 
 use tokenformer_report::{
     ControlRecord, EvalRecord, GrowRecord, NoteRecord, Record, ReportInput, SampleRecord,
-    SiteGrowth, TrainRecord,
+    SiteGrowth, StartRecord, TrainRecord,
 };
 
 pub fn train(step: u64, loss: f64) -> Record {
@@ -79,6 +79,16 @@ pub fn sample(step: u64, prompt: &str, text: &str) -> Record {
     })
 }
 
+pub fn start(step: u64, stage: usize) -> Record {
+    Record::Start(StartRecord {
+        step,
+        tokens: step * 64,
+        stage,
+        params: 12_800,
+        flops: 1e9,
+    })
+}
+
 pub fn note(step: u64, text: &str) -> Record {
     Record::Note(NoteRecord {
         step,
@@ -88,6 +98,7 @@ pub fn note(step: u64, text: &str) -> Record {
 
 pub fn every_kind() -> Vec<Record> {
     vec![
+        start(0, 0),
         eval(0, 0, 5.5),
         train(1, 5.25),
         train(2, 0.1 + 0.2),
