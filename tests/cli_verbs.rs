@@ -396,6 +396,39 @@ fn a_recipe_is_shown_with_the_origin_of_its_values_and_reads_back() {
 }
 
 #[test]
+fn lists_and_texts_of_lines_are_shown_with_their_origin_and_read_back() {
+    let lab = Lab::new();
+    let growths = "[[grow]]\nat_step = 5\nffn = \"+8\"\nschedule = { lr = 1e-4 }\n\n\
+                   [[grow]]\nat_step = 9\nsites = { \"blocks.0.ffn\" = \"+8\" }\n";
+    let recipe = lab.recipe("recipe.toml", growths);
+    let prompt = "sample.prompt=\"Q: why?\\nwidth = 1\\n[A]\"";
+    let args = ["config", "show", "--config", &recipe, "--set", prompt];
+    let shown = succeed(lab.command(&args)).out;
+    let count = |line: &str, origin: &str| {
+        let is = |found: &&str| found.starts_with(line) && found.ends_with(origin);
+        shown.lines().filter(is).count()
+    };
+    assert_eq!(count("at_step = ", "recipe.toml"), 2, "{shown}");
+    assert_eq!(count("ffn = \"+8\"", "recipe.toml"), 1, "{shown}");
+    assert_eq!(count("ffn = \"+0\"", "# default"), 1, "{shown}");
+    assert_eq!(count("lr = 0.0001", "recipe.toml"), 1, "{shown}");
+    assert_eq!(
+        count("\"blocks.0.ffn\" = \"+8\"", "recipe.toml"),
+        1,
+        "{shown}"
+    );
+    assert_eq!(count("[[grow]]", ""), 2, "{shown}");
+    assert_eq!(count("# prompt: ", "--set"), 1, "{shown}");
+
+    let again: toml::Table = shown.parse().expect("TOML");
+    let prompt = again["sample"]["prompt"].as_str();
+    assert_eq!(prompt, Some("Q: why?\nwidth = 1\n[A]"));
+    let file = lab.file("again.toml", &shown);
+    let twice = succeed(lab.command(&["config", "show", "--config", &file])).out;
+    assert_eq!(twice.parse::<toml::Table>().expect("TOML"), again);
+}
+
+#[test]
 fn the_recipes_that_come_along_are_possible() {
     let lab = Lab::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
@@ -547,6 +580,21 @@ fn kernels_and_growth_have_benchmarks() {
         "{found}"
     );
     assert!(bench("growth", &[]).out.contains("time over FLOPs"));
+}
+
+#[test]
+fn the_peak_of_memory_is_that_of_the_work() {
+    let lab = Lab::empty();
+    let args = "bench train --preset nano --batch 1 --steps 1 --threads 1 --json";
+    let args: Vec<&str> = args.split(' ').collect();
+    let found = json(&succeed(lab.command(&args)));
+    // The measurement of the machine's own limits takes 256 MiB.
+    let peak = found["peak_rss_bytes"].as_u64().expect("a number");
+    assert!((1 << 20..200 << 20).contains(&peak), "{found}");
+    assert!(
+        found["machine"]["read_gb_per_s"].as_f64() > Some(0.0),
+        "{found}"
+    );
 }
 
 #[test]

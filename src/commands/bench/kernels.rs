@@ -3,6 +3,7 @@
 use super::machine::Machine;
 use super::{Setup, median};
 use crate::commands::print_json;
+use crate::usage;
 use std::time::Instant;
 use tokenformer_core::device::{
     Adam, AttentionDims, NormSpan, RotaryDims, RotaryTable, SiteDims, Theta, Write,
@@ -47,7 +48,20 @@ struct Output<'a> {
 /// Times the kernels.
 pub fn run(setup: &Setup<'_>) -> Result<()> {
     let (precision, threads) = (setup.precision()?, setup.threads());
+    if setup.is_on_gpu() {
+        let device = setup.args.compute.device.as_deref().unwrap_or_default();
+        let help =
+            "`bench train --device cuda` times whole steps there, and `gpu-check` its products";
+        return Err(usage(
+            "--device",
+            "the CPU, whose kernels these are",
+            device,
+            help,
+        ));
+    }
     setup.ensure_training(&setup.config)?;
+    // Which checks the number of threads and the name of the device.
+    setup.device(precision)?;
     let machine = Machine::measure(threads);
     let (pool, mut scratch) = (Pool::new(threads), Scratch::default());
     let mut bench = Bench {

@@ -13,7 +13,7 @@ mod train;
 
 use super::device_in;
 use crate::args::{BenchArgs, BenchWhat};
-use crate::{Failure, usage};
+use crate::{Failure, devices, usage};
 use std::sync::Arc;
 use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::presets::Preset;
@@ -110,6 +110,10 @@ impl<'a> Setup<'a> {
             let help = "what weights are kept as is yours to choose";
             usage("--precision", "f32, bf16 or int8", "auto", help)
         })
+    }
+
+    fn is_on_gpu(&self) -> bool {
+        devices::is_gpu(self.args.compute.device.as_deref())
     }
 
     fn device(&self, precision: Precision) -> Result<Arc<dyn Device>> {

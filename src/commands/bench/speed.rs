@@ -35,7 +35,9 @@ struct Output<'a> {
     gflops: f64,
     read_gb_per_s: f64,
     share_of_limit: Option<f64>,
-    machine: Machine,
+    /// Of the CPU alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<Machine>,
 }
 
 /// What was timed.
@@ -43,7 +45,6 @@ struct Timed {
     what: &'static str,
     precision: &'static str,
     computed_on: String,
-    machine: Machine,
     /// Seconds of each step.
     seconds: Vec<f64>,
     /// Tokens or pictures of a step.
@@ -59,7 +60,6 @@ pub fn train(setup: &Setup<'_>) -> Result<()> {
     let precision = setup.precision()?;
     setup.ensure_training(&setup.config)?;
     let device = setup.device(precision)?;
-    let machine = Machine::measure(setup.threads());
     let shape = [setup.batch, setup.context];
     let recompute = setup.args.recompute;
     report(
@@ -68,7 +68,6 @@ pub fn train(setup: &Setup<'_>) -> Result<()> {
             what: "train",
             precision: precision.name(),
             computed_on: device.describe(),
-            machine,
             seconds: train::run(&setup.config, shape, recompute, setup.args.steps, &device)?,
             items: match setup.config.input.is_tokens() {
                 true => setup.rows(),
@@ -123,14 +122,12 @@ fn inference(
     let work_bytes = memory::inference_bytes(&setup.config, setup.rows() as u64);
     setup.ensure(weight_bytes.saturating_add(work_bytes))?;
     let device = setup.device(Precision::F32)?;
-    let machine = Machine::measure(setup.threads());
     report(
         setup,
         Timed {
             what,
             precision: weights.name(),
             computed_on: device.describe(),
-            machine,
             seconds: run(setup, &device)?,
             items,
             flops: match setup.config.input.is_tokens() {
@@ -152,7 +149,16 @@ fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
     let gflops = steps_per_s * timed.flops / 1e9;
     let of_texts = setup.config.input.is_tokens();
     let read = (timed.read_bytes).map(|bytes| steps_per_s * bytes as f64 / 1e9);
-    let machine = timed.machine;
+    // Before the machine is measured, which takes memory of its own.
+    let peak_rss_bytes = (!setup.is_on_gpu())
+        .then(memory::resident)
+        .flatten()
+        .map(|resident| resident.peak_bytes);
+    let machine = (!setup.is_on_gpu()).then(|| Machine::measure(setup.threads()));
+    let of_limit = |machine: &Machine| match read {
+        Some(read) => Some(read / machine.read_gb_per_s),
+        None => machine.peak_gflops.map(|peak| gflops / peak),
+    };
     let output = Output {
         what: timed.what,
         preset: &setup.args.preset,
@@ -169,13 +175,10 @@ fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
         min: rates[0],
         max: rates[rates.len() - 1],
         step_ms: 1e3 / steps_per_s,
-        peak_rss_bytes: memory::resident().map(|r| r.peak_bytes),
+        peak_rss_bytes,
         gflops,
         read_gb_per_s: read.unwrap_or_default(),
-        share_of_limit: match read {
-            Some(read) => Some(read / machine.read_gb_per_s),
-            None => machine.peak_gflops.map(|peak| gflops / peak),
-        },
+        share_of_limit: machine.as_ref().and_then(of_limit),
         machine,
     };
     match setup.args.json {
@@ -209,24 +212,23 @@ fn print(output: &Output<'_>, unit: &str, rate: f64) {
     if let Some(bytes) = output.peak_rss_bytes {
         outln!("peak memory    {}", human_bytes(bytes));
     }
-    let machine = &output.machine;
+    let machine = output.machine.as_ref();
     let (name, value, limit) = match output.read_gb_per_s > 0.0 {
         true => (
             "weights read",
             format!("{:.1} GB/s", output.read_gb_per_s),
-            format!("{:.1} GB/s that the machine reads", machine.read_gb_per_s),
+            machine.map(|m| format!("{:.1} GB/s that the machine reads", m.read_gb_per_s)),
         ),
         false => (
             "computes",
             format!("{:.0} GFLOP/s", output.gflops),
-            format!(
-                "{:.0} GFLOP/s that its units do",
-                machine.peak_gflops.unwrap_or_default()
-            ),
+            machine
+                .and_then(|m| m.peak_gflops)
+                .map(|peak| format!("{peak:.0} GFLOP/s that its units do")),
         ),
     };
-    match output.share_of_limit {
-        Some(share) => outln!("{name:<15}{value}, {:.0} % of the {limit}", 100.0 * share),
+    match output.share_of_limit.zip(limit) {
+        Some((share, limit)) => outln!("{name:<15}{value}, {:.0} % of the {limit}", 100.0 * share),
         None => outln!("{name:<15}{value}"),
     }
 }

@@ -49,26 +49,56 @@ impl Resolved {
 
     /// The whole recipe as TOML, each value with a comment that says where it came from.
     pub fn explain(&self) -> String {
-        let mut table = String::new();
         let mut lines = String::new();
-        for line in self.to_toml().lines() {
-            let key = line.split(" = ").next().unwrap_or_default();
-            if let Some(name) = line.strip_prefix('[') {
-                table = format!("{}.", name.trim_matches(['[', ']']));
-                lines += line;
-            } else if line.contains(" = ") {
-                let origin = self
-                    .origins
-                    .get(&format!("{table}{key}"))
-                    .map_or("default", |o| o);
-                lines += &format!("{line:<44} # {origin}");
-            } else {
-                lines += line;
-            }
-            lines.push('\n');
-        }
+        self.explain_table(&self.to_table(), "", "", &mut lines);
         lines
     }
+
+    /// As [`Resolved::to_toml`], parsed: keys keep the order of the recipe's fields.
+    fn to_table(&self) -> Table {
+        // A recipe was read from TOML, so it can be written as such.
+        Table::try_from(&self.recipe).expect("a recipe is plain data with string keys")
+    }
+
+    /// Appends the lines of a table. `name` is what its header calls it, and `path` what its values' origins do, both with
+    /// a dot after them: the elements of a list share their name, but not their path.
+    fn explain_table(&self, table: &Table, name: &str, path: &str, lines: &mut String) {
+        let (tables, values): (Vec<_>, Vec<_>) = table
+            .iter()
+            .partition(|(_, value)| value.is_table() || is_list_of_tables(value));
+        for (key, value) in values {
+            let origin = self.origin(&format!("{path}{key}")).unwrap_or("default");
+            let line = Table::from_iter([(key.clone(), value.clone())]).to_string();
+            let line = line.trim_end();
+            *lines += &match line.contains('\n') {
+                false => format!("{line:<44} # {origin}\n"),
+                // A comment inside of a string would be a part of it.
+                true => format!("# {key}: {origin}\n{line}\n"),
+            };
+        }
+        for (key, value) in tables {
+            let (name, path) = (format!("{name}{key}"), format!("{path}{key}"));
+            let mut append = |open: &str, table: &Table, close: &str, path: &str| {
+                *lines += &format!("\n{open}{name}{close}\n");
+                self.explain_table(table, &format!("{name}."), &format!("{path}."), lines);
+            };
+            match value {
+                Value::Table(table) => append("[", table, "]", &path),
+                list => {
+                    let elements = list.as_array().into_iter().flatten();
+                    for (i, table) in elements.filter_map(Value::as_table).enumerate() {
+                        append("[[", table, "]]", &format!("{path}[{i}]"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_list_of_tables(value: &Value) -> bool {
+    value
+        .as_array()
+        .is_some_and(|list| list.first().is_some_and(Value::is_table))
 }
 
 /// Resolves the recipe of a file (`None` for defaults alone) with `--set` assignments over it.
@@ -402,10 +432,20 @@ fn merge(into: &mut Table, layer: Table) {
 
 fn note_origins(table: &Table, path: &str, origin: &str, origins: &mut BTreeMap<String, String>) {
     for (key, value) in table {
+        let name = format!("{path}{key}");
         match value {
-            Value::Table(inner) => note_origins(inner, &format!("{path}{key}."), origin, origins),
-            _ => {
-                origins.insert(format!("{path}{key}"), origin.into());
+            Value::Table(inner) => note_origins(inner, &format!("{name}."), origin, origins),
+            value => {
+                if origins.insert(name.clone(), origin.into()).is_some() {
+                    // A list replaces an earlier one as a whole.
+                    let element = format!("{name}[");
+                    origins.retain(|known, _| !known.starts_with(&element));
+                }
+                for (i, inner) in value.as_array().into_iter().flatten().enumerate() {
+                    if let Some(inner) = inner.as_table() {
+                        note_origins(inner, &format!("{name}[{i}]."), origin, origins);
+                    }
+                }
             }
         }
     }
