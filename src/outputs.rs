@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tokenformer_base::files::is_same_file;
 use tokenformer_store::{MANIFEST_NAME, Manifest};
-use tokenformer_train::Result;
+use tokenformer_train::{Error, Result};
 
 /// The description of a dataset folder.
 const DATASET: &str = "dataset.json";
@@ -133,6 +133,28 @@ pub fn run_folder(out: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Makes a run directory for a run whose dataset will be made in its folder `data`.
+///
+/// # Errors
+/// As [`run_folder`]; and [`tokenformer_train::Error::Recipe`] for `--out` if there is such a folder, but no run: it is somebody's, and
+/// would be replaced.
+pub fn run_folder_with_data(out: &Path, data: &str) -> Result<()> {
+    run_folder(out)?;
+    if !is_run(out) && out.join(data).exists() {
+        let got = format!("{}, which holds {data:?} and no run", out.display());
+        let help = "choose another folder; the data would be replaced";
+        return Err(usage("--out", "a run, or a folder without data", got, help));
+    }
+    // From here on it is a run, whose data may be made again after a stop.
+    let checkpoints = out.join(CHECKPOINTS);
+    fs::create_dir_all(&checkpoints).map_err(|source| Error::Io {
+        action: "make the folder of checkpoints",
+        path: checkpoints,
+        source,
+        help: "check the permissions, or choose another --out",
+    })
 }
 
 /// A run has a lock, then a folder of checkpoints, before it has anything else; the lock may be left behind where a

@@ -642,7 +642,7 @@ fn flags_out_of_range_are_refused() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
     succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
-    let flags: [(&[&str], &str); 21] = [
+    let flags: [(&[&str], &str); 29] = [
         (&["train", "--threads", "0"], "--threads"),
         (&["train", "--threads", "1000000"], "--threads"),
         (&["train", "--threads", "two"], "--threads"),
@@ -698,6 +698,40 @@ fn flags_out_of_range_are_refused() {
             "--limit",
         ),
         (
+            &[
+                "eval",
+                "--model",
+                "run",
+                "--tasks",
+                "piqa",
+                "--context",
+                "8",
+            ],
+            "--context",
+        ),
+        (
+            &["eval", "--model", "run", "--tasks", "piqa", "--stride", "8"],
+            "--stride",
+        ),
+        (
+            &["eval", "--model", "run", "--tasks", "piqa", "--tokens", "8"],
+            "--tokens",
+        ),
+        (
+            &["eval", "--model", "run", "--tasks", "piqa", "--batch", "8"],
+            "--batch",
+        ),
+        (
+            &[
+                "eval", "--model", "run", "--tasks", "piqa", "--split", "test",
+            ],
+            "--split",
+        ),
+        (
+            &["eval", "--model", "run", "--tasks", "piqa", "--report"],
+            "--report",
+        ),
+        (
             &["generate", "--model", "run", "--temperature=-1"],
             "temperature",
         ),
@@ -713,6 +747,18 @@ fn flags_out_of_range_are_refused() {
         (
             &["grow", "--from", "run", "--to", "x", "--tau", "free"],
             "--tau",
+        ),
+        (
+            &[
+                "grow", "--from", "run", "--to", "x", "--ffn", "+8", "--at", "start",
+            ],
+            "growth: at",
+        ),
+        (
+            &[
+                "grow", "--from", "run", "--to", "x", "--ffn", "+8", "--blocks", "copy",
+            ],
+            "growth: blocks",
         ),
     ];
     for (args, part) in flags {
@@ -1047,6 +1093,21 @@ fn benchmarks_that_cannot_be_are_refused() {
     );
     fail(bench(&["prefill", "--batch", "1000000"]), 2, &["--batch"]);
     fail(bench(&["predict"]), 2, &["a model of pictures", "nano"]);
+    for threads in ["0", "1000000000000", "18446744073709551615"] {
+        for what in ["kernels", "train"] {
+            fail(bench(&[what, "--threads", threads]), 2, &["--threads"]);
+        }
+    }
+    fail(
+        bench(&["kernels", "--device", "abacus"]),
+        2,
+        &["--device", "abacus"],
+    );
+    fail(
+        bench(&["kernels", "--device", "cuda"]),
+        2,
+        &["--device", "the CPU"],
+    );
     for what in ["prefill", "decode", "growth"] {
         let args = ["bench", what, "--preset", "vit-digits"];
         fail(lab.command(&args), 2, &["a language model", "vit-digits"]);

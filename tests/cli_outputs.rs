@@ -202,6 +202,14 @@ fn a_run_does_not_begin_among_the_files_of_others() {
         "demo", "--steps", "2", "--data", "data.txt", "--out", "project",
     ];
     fail(lab.command(&demo), 2, &["--out", "config.toml"]);
+    // A dataset that lies where a demo would make its own.
+    let before = files(&lab.path("data"));
+    for pictures in [&[][..], &["--images"]] {
+        let demo = ["demo", "--steps", "2", "--out", "."];
+        let demo = [&demo[..], pictures].concat();
+        fail(lab.command(&demo), 2, &["--out", "\"data\" and no run"]);
+    }
+    assert!(files(&lab.path("data")) == before);
     // A log that was begun for the run does no harm, and a run continues in its place.
     fs::create_dir(lab.path("logged")).expect("a folder");
     lab.file("logged/log.txt", "");

@@ -101,6 +101,8 @@ fn sites_are_planned_by_gradients_and_the_growth_is_a_recipe() {
 
     // What is printed is a growth with which the run goes on.
     let told = succeed(plan(&["--factor", "3"])).out;
+    // All sites have whole units.
+    assert!(told.contains("even growth: 3.000 times"), "{told}");
     let growth = told.find("[[grow]]").expect("a growth");
     let grown = lab.recipe("grown.toml", &told[growth..]);
     succeed(lab.train(&grown, "run", &[]));
@@ -126,6 +128,8 @@ fn wrong_evidence_and_budgets_are_errors() {
         &["nowhere", "metrics.jsonl"],
     );
     fail(plan(&["grown", "--config", &recipe]), 2, &["--flops"]);
+    // One training is not predicted from others.
+    fail(plan(&["grown", "--check"]), 2, &["two trainings"]);
     fail(
         plan(&["grown", "--config", &recipe, "--flops", "-1"]),
         2,

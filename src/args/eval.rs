@@ -40,20 +40,31 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", requires = "tasks")]
     pub samples: Option<PathBuf>,
     /// Which part of the dataset; `test` exists for pictures.
-    #[arg(long, value_name = "valid|train|test", default_value = "valid")]
+    #[arg(
+        long,
+        value_name = "valid|train|test",
+        default_value = "valid",
+        conflicts_with = "tasks"
+    )]
     pub split: Split,
     /// Tokens of a window [default: the model's context].
-    #[arg(long, value_name = "N", value_parser = values::count)]
+    #[arg(long, value_name = "N", value_parser = values::count, conflicts_with = "tasks")]
     pub context: Option<usize>,
     /// Slide windows by N tokens and score only what is new [default: windows side by side].
-    #[arg(long, value_name = "N", value_parser = values::count)]
+    #[arg(long, value_name = "N", value_parser = values::count, conflicts_with = "tasks")]
     pub stride: Option<usize>,
     /// Score at most this many tokens; 0 for all.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = values::count)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = values::count,
+        conflicts_with = "tasks"
+    )]
     pub tokens: usize,
     /// Windows, or pictures, per forward pass [default: as many windows as have 2048 tokens, 64 pictures]. Results do not
     /// depend on it.
-    #[arg(long, value_name = "N", value_parser = values::count)]
+    #[arg(long, value_name = "N", value_parser = values::count, conflicts_with = "tasks")]
     pub batch: Option<usize>,
     /// Which weights of a checkpoint.
     #[arg(
@@ -68,7 +79,7 @@ pub struct EvalArgs {
     pub out: Option<PathBuf>,
     /// Also write report.html into --out: pictures with what was said of them, the confusion matrix, calibration, where
     /// attention looked, and what the parameter tokens did (also in tokens.csv).
-    #[arg(long, requires = "out")]
+    #[arg(long, requires = "out", conflicts_with = "tasks")]
     pub report: bool,
     /// Replace what an evaluation wrote to --out before.
     #[arg(long, requires = "out")]

@@ -60,7 +60,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         let data = Dataset::open(Path::new(&recipe.recipe.data.dir))?;
         (recipe, data.tokenizer.vocab_size())
     } else {
-        outputs::run_folder(&out)?;
+        outputs::run_folder_with_data(&out, DATA)?;
         let data = prepare_data(args, &out)?;
         let recipe = recipe(args, &data, &out, &device)?;
         (recipe, data.tokenizer.vocab_size)

@@ -44,14 +44,15 @@ pub fn run(args: &DemoArgs) -> std::result::Result<(), Failure> {
         "TokenFormer demo: a model learns to tell pictures apart, grows, and learns on. Everything goes to {}.\n",
         out.display()
     );
-    outputs::run_folder(&out)?;
     let earlier = out.join("config.toml");
     let recipe = if earlier.exists() {
+        outputs::run_folder(&out)?;
         outln!("going on with the demo that is there, by its own settings");
         let mut recipe = resolve(Some(&earlier), &[])?;
         recipe.recipe.data.dir = out.join(DATA).display().to_string();
         recipe
     } else {
+        outputs::run_folder_with_data(&out, DATA)?;
         make_pictures(args, &out)?;
         recipe(args, &out, &device)?
     };

@@ -94,6 +94,11 @@ fn budget(args: &PlanGrowthArgs, evidence: &Evidence) -> Result<Budget> {
 /// Prints how well each training is predicted from the others.
 fn check(evidence: &Evidence, json: bool) -> Result<()> {
     let found = coverage(&evidence.observations);
+    if found.predictions.is_empty() {
+        let expected = "two trainings or more, to predict each from the others";
+        let help = "name more runs";
+        return Err(usage("--check", expected, "fewer", help));
+    }
     if json {
         print_json(&found);
         return Ok(());

@@ -6,7 +6,7 @@ use crate::usage;
 use tokenformer_core::growth::Birth;
 use tokenformer_report::table::Table;
 use tokenformer_store::Which;
-use tokenformer_study::planner::{Reading, SitePlan, plan_sites};
+use tokenformer_study::planner::{Reading, SitePlan, UNIT, plan_sites};
 use tokenformer_train::recipe::resolve;
 use tokenformer_train::{Result, files, memory};
 
@@ -58,12 +58,12 @@ pub fn run(args: &PlanSitesArgs) -> Result<()> {
     let sites = plan_sites(model, task.as_mut(), reading, args.factor, birth)?;
     match args.json {
         true => print_json(&sites),
-        false => print(&sites, state.step),
+        false => print(&sites, args.factor, state.step),
     }
     Ok(())
 }
 
-fn print(sites: &[SitePlan], step: u64) {
+fn print(sites: &[SitePlan], factor: f64, step: u64) {
     let mut table = Table::new(["site", "tokens", "gain", "even growth", "planned"]);
     for site in sites {
         table.row([
@@ -75,8 +75,12 @@ fn print(sites: &[SitePlan], step: u64) {
         ]);
     }
     out!("{table}");
+    outln!("\ngain: fall of the loss by a first update over its cost; 1 is the mean of all sites");
+    let before: usize = sites.iter().map(|site| site.tokens).sum();
+    let even: usize = sites.iter().map(|site| site.even).sum();
     outln!(
-        "\ngain: fall of the loss by a first update over its cost; 1 is the mean of all sites\n"
+        "even growth: {:.3} times the tokens, in whole units of {UNIT} for each site; {factor} times were asked for\n",
+        (before + even) as f64 / before as f64
     );
     outln!("[[grow]]\nat_step = {step}\nmethod = \"segment\"\n\n[grow.sites]");
     for site in sites {

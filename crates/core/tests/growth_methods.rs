@@ -914,6 +914,16 @@ fn settings_without_effect_are_refused() {
         ..more.clone()
     };
     refused(&segments, &anneal, &["growth: tau", "joint norm"]);
+    let at = Growth {
+        at: Some(At::Start),
+        ..more.clone()
+    };
+    refused(&spec(), &at, &["growth: at", "no block is added"]);
+    let copies = Growth {
+        blocks: NewBlocks::Copy,
+        ..more.clone()
+    };
+    refused(&spec(), &copies, &["growth: blocks", "no block is added"]);
     for (field, growth) in [
         (
             "keys",

@@ -61,6 +61,23 @@ pub(super) fn insert(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
     Ok(())
 }
 
+/// Returns an error for settings of blocks where none is added.
+pub(super) fn check_effect(growth: &Growth) -> Result<()> {
+    let settings = [
+        ("blocks", growth.blocks != NewBlocks::default()),
+        ("at", growth.at.is_some()),
+    ];
+    match settings.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) if growth.layers == 0 => Err(config_error(
+            format!("growth: {field}"),
+            "nothing, where no block is added",
+            "a value",
+            "leave it out, or add blocks (--layers)",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The positions of the new blocks and the blocks that they resemble, first to last.
 fn places(growth: &Growth, old: usize) -> Result<Vec<New>> {
     let (start, count) = (growth.block_start(), growth.layers);

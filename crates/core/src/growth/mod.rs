@@ -253,6 +253,7 @@ impl Growth {
                 // What asks for sizes that are there already grows nothing, and may say how it would.
                 if map.target.params() > before {
                     tokens::check_effect(self, gained)?;
+                    blocks::check_effect(self)?;
                 }
             }
         }

@@ -17,7 +17,7 @@ use tokenformer_train::task::Task;
 use tokenformer_train::{Error, Result};
 
 /// Numbers of new tokens are multiples of this one.
-const UNIT: usize = 16;
+pub const UNIT: usize = 16;
 /// Share of its even growth that a site gets at least.
 const LEAST: f64 = 0.2;
 
