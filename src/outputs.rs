@@ -26,11 +26,11 @@ const RUN_FILES: [&str; 8] = [
 ];
 
 /// Returns an error for a folder that will be written, unless it is empty, or `force` is given and this program wrote
-/// everything in it. A folder that is also an input is never replaced.
+/// everything in it, as one of `kinds`. A folder that is an input, holds one or lies in one is never replaced.
 ///
 /// # Errors
 /// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
-pub fn folder(flag: &str, to: &Path, force: bool, inputs: &[&Path]) -> Result<()> {
+pub fn folder(flag: &str, to: &Path, force: bool, kinds: &[&str], inputs: &[&Path]) -> Result<()> {
     refuse_inputs(flag, to, inputs)?;
     let refuse = |got: String, help: &str| {
         let expected = "a new or an empty folder";
@@ -46,6 +46,10 @@ pub fn folder(flag: &str, to: &Path, force: bool, inputs: &[&Path]) -> Result<()
         Err(_) => return refuse("which is no folder".into(), "choose another name"),
     };
     match Manifest::read(to) {
+        Ok(manifest) if !kinds.contains(&&*manifest.kind) => refuse(
+            format!("which holds a {}", manifest.kind),
+            "choose another folder; --force replaces only what this command writes",
+        ),
         Ok(_) if force => Ok(()),
         Ok(manifest) => refuse(
             format!("which holds a {}", manifest.kind),
@@ -79,8 +83,8 @@ pub fn new_files(flag: &str, files: &[PathBuf], force: bool, inputs: &[&Path]) -
     Ok(())
 }
 
-/// Returns an error for an output file that is an input, is inside an input folder, or belongs to a model, dataset or
-/// run.
+/// Returns an error for an output file that is an input, exists inside an input folder other than a run, or belongs to a
+/// model, dataset or run.
 ///
 /// # Errors
 /// [`tokenformer_train::Error::Recipe`] for the flag `flag`.
@@ -172,11 +176,22 @@ fn refuse_inputs(flag: &str, to: &Path, inputs: &[&Path]) -> Result<()> {
         if is_same_file(to, input) {
             return refuse(format!("{}, which is read", to.display()));
         }
-        let lies_within = |(to, input): (PathBuf, PathBuf)| to.is_file() && to.starts_with(input);
-        let both = to.canonicalize().ok().zip(input.canonicalize().ok());
-        if !is_run(input) && both.is_some_and(lies_within) {
-            return refuse(format!("a file in {}, which is read", input.display()));
+        let (Ok(target), Ok(read)) = (to.canonicalize(), input.canonicalize()) else {
+            continue;
+        };
+        if read.starts_with(&target) {
+            let (to, input) = (to.display(), input.display());
+            return refuse(format!("{to}, which holds {input}, which is read"));
+        }
+        let is_own_file = target.is_file() && is_run(input);
+        if target.starts_with(&read) && !is_own_file && !is_empty_folder(&target) {
+            let what = if target.is_file() { "file" } else { "folder" };
+            return refuse(format!("a {what} in {}, which is read", input.display()));
         }
     }
     Ok(())
+}
+
+fn is_empty_folder(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }

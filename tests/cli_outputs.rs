@@ -84,6 +84,50 @@ fn what_is_read_is_not_written() {
         fail(lab.command(args), 2, &["--to", "which is read"]);
     }
     let before = files(&lab.path("run"));
+    // A folder that holds what is read, and one that lies in it.
+    let inside: [&[&str]; 3] = [
+        &["export", "--model", "run", "--to", checkpoint, "--force"],
+        &["grow", "--from", "run", "--to", checkpoint, "--force"],
+        &[
+            "convert",
+            "--from",
+            "published/model.safetensors",
+            "--to",
+            "published",
+            "--force",
+        ],
+    ];
+    for args in inside {
+        fail(lab.command(args), 2, &["--to", "which is read"]);
+    }
+    assert!(files(&lab.path("run")) == before, "the run is as it was");
+    succeed(lab.command(&["convert", "--from", "published", "--to", "model"]));
+    // What another command wrote is not replaced: it may be the only copy.
+    for (kind, args) in [
+        ("model", ["export", "--model", "run", "--to", "model"]),
+        (
+            "checkpoint",
+            ["export", "--model", "model", "--to", checkpoint],
+        ),
+        (
+            "checkpoint",
+            ["convert", "--from", "published", "--to", checkpoint],
+        ),
+        ("export", ["grow", "--from", "run", "--to", "published"]),
+    ] {
+        let got = format!("{}, which holds a {kind}", args[4]);
+        let parts = [
+            "--to",
+            &got,
+            "--force replaces only what this command writes",
+        ];
+        let more: &[&str] = if args[0] == "grow" {
+            &["--ffn", "+8", "--force"]
+        } else {
+            &["--force"]
+        };
+        fail(lab.command(&[&args[..], more].concat()), 2, &parts);
+    }
     // Files added to, or in place of, those of a model, a dataset, a run.
     let inside = format!("{checkpoint}/pytorch_model.bin");
     let samples = |path: &str| {
@@ -171,6 +215,18 @@ fn exported_files_are_replaced_with_force_only() {
     assert_eq!(fs::read(lab.path("words.idx")).expect("kept"), b"mine");
     succeed(tokens(&["--force"]));
     fail(tokens(&[]), 2, &["--out", "words.bin, which is there"]);
+    // The path of either file means both.
+    for (file, name) in [("words.bin", "words.bin"), ("words.idx", "words.bin")] {
+        let args = ["data", "export", "--data", "data", "--out", file];
+        let there = format!("{name}, which is there");
+        fail(lab.command(&args), 2, &["--out", &there]);
+        let told = succeed(lab.command(&[&args[..], &["--force"]].concat()));
+        assert!(
+            told.out.contains("written to words.bin and words.idx"),
+            "{told:?}"
+        );
+        assert!(!lab.path(&format!("{file}.bin")).exists());
+    }
 }
 
 #[test]

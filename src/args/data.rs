@@ -123,7 +123,7 @@ pub struct ExportDataArgs {
     /// Dataset folder made by `data prepare` or `data import`.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Token data to write: PREFIX.bin and PREFIX.idx.
+    /// Token data to write: PREFIX.bin and PREFIX.idx. The path of either means both.
     #[arg(long, value_name = "PREFIX")]
     pub out: PathBuf,
     /// Which part of it [default: all, the documents for training first].

@@ -9,6 +9,7 @@ use tokenformer_convert::{ConvertOptions, convert, expect_timm};
 use tokenformer_data::Tokenizer;
 use tokenformer_report::table::{human_bytes, human_count};
 use tokenformer_train::Error;
+use tokenformer_train::files::KIND_MODEL;
 
 /// Runs the verb.
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
@@ -17,7 +18,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let (is_timm, from) = with_layout("--from", &args.from)?;
     let configs = args.config.iter().map(PathBuf::as_path);
     let inputs: Vec<&Path> = std::iter::once(from).chain(configs).collect();
-    outputs::folder("--to", &args.to, args.force, &inputs)?;
+    outputs::folder("--to", &args.to, args.force, &[KIND_MODEL], &inputs)?;
     let device = device(&args.compute)?;
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::parse_spec);
     if is_timm {

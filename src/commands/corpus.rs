@@ -3,7 +3,6 @@
 use super::{dataset, print_json};
 use crate::args::{ExportDataArgs, ImportArgs, Split};
 use crate::{Failure, outputs, ui, usage};
-use std::path::PathBuf;
 use tokenformer_convert::corpus::{self, ImportCorpus, Part};
 use tokenformer_data::Tokenizer;
 use tokenformer_report::table::human_count;
@@ -45,11 +44,7 @@ pub fn export(args: &ExportDataArgs) -> Result<(), Failure> {
         None => Part::All,
     };
     dataset::ensure("--data", &args.data)?;
-    let files = [".bin", ".idx"].map(|end| {
-        let mut name = args.out.clone().into_os_string();
-        name.push(end);
-        PathBuf::from(name)
-    });
+    let files = corpus::files(&args.out);
     outputs::new_files("--out", &files, args.force, &[&args.data])?;
     let bar = ui::bar(0, "writing");
     let exported = corpus::export(&args.data, &args.out, part, |done, total| {
@@ -65,6 +60,7 @@ pub fn export(args: &ExportDataArgs) -> Result<(), Failure> {
         exported.valid_documents,
         human_count(exported.tokens)
     );
-    outln!("written to {0}.bin and {0}.idx", args.out.display());
+    let [tokens, index] = files;
+    outln!("written to {} and {}", tokens.display(), index.display());
     Ok(())
 }

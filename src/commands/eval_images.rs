@@ -64,7 +64,7 @@ struct SkippedPicture {
 pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
     refuse_flags_of_text(args)?;
     if let Some(out) = &args.out {
-        outputs::folder("--out", out, args.force, &[&args.model, data])?;
+        outputs::folder("--out", out, args.force, &[KIND], &[&args.model, data])?;
     }
     if !(0.0..=1.0).contains(&args.max_unreadable) {
         let help = "0.01 is the default";
@@ -73,6 +73,9 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
     let device = device(&args.compute)?;
     let weights = Weights::from(args.weights);
     let model_dir = find_model(&args.model, weights.best())?.dir;
+    if let Some(out) = &args.out {
+        outputs::folder("--out", out, args.force, &[KIND], &[&model_dir])?;
+    }
     let classifier = Classifier::load(
         &model_dir,
         &device,

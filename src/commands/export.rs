@@ -3,24 +3,20 @@
 use super::{device, find_model};
 use crate::args::{ExportArgs, with_layout};
 use crate::{Failure, outputs, ui, usage};
-use tokenformer_convert::{ExportOptions, export};
+use std::path::Path;
+use tokenformer_convert::{ExportOptions, KIND_EXPORT, export};
 use tokenformer_report::table::human_count;
 use tokenformer_store::Which;
+use tokenformer_train::Result;
 use tokenformer_train::files::read_config;
 
 /// Runs the verb.
-pub fn run(args: &ExportArgs) -> Result<(), Failure> {
+pub fn run(args: &ExportArgs) -> std::result::Result<(), Failure> {
     let (is_timm, to) = with_layout("--to", &args.to)?;
-    let inputs = [args.model.as_path()];
-    match to.extension().and_then(|end| end.to_str()) {
-        // The configuration next to a file never replaces an existing one.
-        Some("safetensors" | "bin" | "pt" | "pth") if !to.is_dir() => {
-            outputs::new_files("--to", &[to.to_path_buf()], args.force, &inputs)?;
-        }
-        _ => outputs::folder("--to", to, args.force, &inputs)?,
-    }
+    check_target(to, args.force, &args.model)?;
     let device = device(&args.compute)?;
     let model = find_model(&args.model, Which::Latest)?.dir;
+    check_target(to, args.force, &model)?;
     if is_timm && read_config(&model)?.input.is_tokens() {
         let help = "timm has models of images; leave the word out to export this one";
         return Err(usage("--to", "a path, for a language model", "timm", help).into());
@@ -51,4 +47,15 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
         outln!("written to {}", file.display());
     }
     Ok(())
+}
+
+/// Returns an error for a target that may not be written while `model` is read.
+fn check_target(to: &Path, force: bool, model: &Path) -> Result<()> {
+    match to.extension().and_then(|end| end.to_str()) {
+        // The configuration next to a file never replaces an existing one.
+        Some("safetensors" | "bin" | "pt" | "pth") if !to.is_dir() => {
+            outputs::new_files("--to", &[to.to_path_buf()], force, &[model])
+        }
+        _ => outputs::folder("--to", to, force, &[KIND_EXPORT], &[model]),
+    }
 }

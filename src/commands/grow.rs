@@ -59,9 +59,11 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         freeze_old: args.freeze_old,
         old_lr: args.old_lr,
     };
-    outputs::folder("--to", &args.to, args.force, &[&args.from])?;
+    let kinds = [KIND_CHECKPOINT, KIND_MODEL];
+    outputs::folder("--to", &args.to, args.force, &kinds, &[&args.from])?;
     let device = device(&args.compute)?;
     let found = find_model(&args.from, Which::Latest)?;
+    outputs::folder("--to", &args.to, args.force, &kinds, &[&found.dir])?;
     let mut state = match found.dir.join(files::STATE).exists() {
         true => Some(files::read_state(&found.dir)?),
         false => None,

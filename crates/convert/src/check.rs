@@ -7,21 +7,19 @@ use tokenformer_core::ModelConfig;
 use tokenformer_core::config::Positions;
 use tokenformer_formats::neox_config::NeoxConfig;
 
+use crate::checkpoint::Checkpoint;
 use crate::compare::{Place, expect_same};
 use crate::config::from_neox;
 use crate::error::{TensorMismatch, shown};
 use crate::layout::{Array, arrays};
-use crate::names::{expect_weights, named};
+use crate::names::{HEADS, expect_weights, is_head, named};
 use crate::source::{Held, Source};
 use crate::{Error, Result};
 
 const EMBEDDING: &str = "sequential.0.word_embeddings.weight";
 
 /// A configuration, the arrays that it requires, and a source that has each of them with the right shape.
-pub(crate) fn check(
-    source: Source,
-    configs: &[PathBuf],
-) -> Result<(ModelConfig, Vec<Array>, Source)> {
+pub(crate) fn check(source: Source, configs: &[PathBuf]) -> Result<Checkpoint> {
     let place: Vec<String> = configs
         .iter()
         .map(|path| path.display().to_string())
@@ -31,7 +29,7 @@ pub(crate) fn check(
     let source = {
         // The names are the same for any vocabulary.
         let arrays = arrays(&from_neox(&place, &neox, 1)?);
-        named(source, &names(&arrays))?
+        named(source, &names(&arrays), &HEADS)?
     };
     let vocab = match source.shape(EMBEDDING) {
         Some(&[rows, _]) => rows,
@@ -65,6 +63,7 @@ pub(crate) fn check(
             && !is_rotary_table(name)
             && matches!(source.held(name, 0), Some(Held::Weights(_)))
     };
+    // In the published architecture the head is the embedding.
     let is_copy = |name: &&str| is_head(name) && source.shape(name) == source.shape(EMBEDDING);
     let (heads, extra): (Vec<&str>, Vec<&str>) = source.names().filter(is_extra).partition(is_copy);
     mismatch.unexpected = extra.into_iter().map(String::from).collect();
@@ -83,18 +82,17 @@ pub(crate) fn check(
         expect_same(&kept, &copy, help)?;
     }
     check_rotary_tables(&source, &config)?;
-    Ok((config, arrays, source))
+    Ok(Checkpoint {
+        config,
+        arrays,
+        source,
+        ignored: neox.ignored,
+    })
 }
 
 /// The published names of arrays.
 fn names(arrays: &[Array]) -> BTreeSet<&str> {
     arrays.iter().map(|array| &*array.published).collect()
-}
-
-/// Whether a name is that of an output head. In the published architecture the head is the embedding.
-fn is_head(name: &str) -> bool {
-    const HEADS: [&str; 3] = ["lm_head.weight", "embed_out.weight", ".final_linear.weight"];
-    HEADS.iter().any(|head| name.ends_with(head))
 }
 
 /// Frequencies of the rotary embedding, which some configurations save.
@@ -107,13 +105,19 @@ pub(crate) fn check_rotary_tables(source: &Source, config: &ModelConfig) -> Resu
     // Relative error of a frequency that was saved in half precision.
     const RELATIVE: f64 = 0.01;
     const ABSOLUTE: f64 = 1e-7;
-    let Positions::Rotary { fraction, base } = config.positions else {
-        return Ok(());
-    };
     let is_table = |name: &&str| {
         is_rotary_table(name) && matches!(source.held(name, 0), Some(Held::Weights(_)))
     };
     for name in source.names().filter(is_table) {
+        let Positions::Rotary { fraction, base } = config.positions else {
+            return Err(Error::Damaged {
+                path: source.path().into(),
+                what: "the weights have rotary frequencies, and the configuration other positions",
+                expected: "no such tensor".into(),
+                got: shown(name),
+                help: "give the configuration of these weights with --config",
+            });
+        };
         let table = source.whole(name)?;
         let dims = 2.0 * table.len() as f64;
         for (i, &got) in table.iter().enumerate() {

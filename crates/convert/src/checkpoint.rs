@@ -7,6 +7,7 @@ use tokenformer_core::ModelConfig;
 use crate::Result;
 use crate::check::check;
 use crate::compare;
+use crate::error::shown;
 use crate::layout::Array;
 use crate::names::left_out;
 use crate::plain;
@@ -19,7 +20,12 @@ pub(crate) struct Checkpoint {
     /// The arrays that the configuration requires, each of which the source has under its `published` name.
     pub(crate) arrays: Vec<Array>,
     pub(crate) source: Source,
+    /// Keys of the configuration that have no effect.
+    pub(crate) ignored: Vec<String>,
 }
+
+/// Limit of the keys that a note lists.
+const SHOWN_KEYS: usize = 64;
 
 impl Checkpoint {
     /// Notes for the user about the weights.
@@ -30,20 +36,31 @@ impl Checkpoint {
         };
         let mut notes = read.notes();
         notes.extend(left_out(read));
+        if let [_, ..] = &self.ignored[..] {
+            let shown = (self.ignored.iter().take(SHOWN_KEYS)).map(|key| shown(key));
+            let shown: Vec<String> = shown.collect();
+            let more = match self.ignored.len().checked_sub(SHOWN_KEYS + 1) {
+                Some(more) => format!(" and {} more", more + 1),
+                None => String::new(),
+            };
+            notes.push(format!(
+                "keys of the configuration that have no effect here: {}{more}",
+                shown.join(", ")
+            ));
+        }
         notes
     }
 
     /// Opens weights as a plain Transformer if they are one, else as a published TokenFormer. Tensors that occur more
     /// than once in the files are read and compared.
     pub(crate) fn open(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
-        let mut opened = Checkpoint::open_again(weights, configs)?;
-        compare::files(&mut opened.source)?;
+        let opened = Checkpoint::read(weights, configs)?;
+        compare::files(&opened.source)?;
         compare::deepspeed(weights)?;
         Ok(opened)
     }
 
-    /// Opens weights that were opened before. Copies of tensors are not compared a second time.
-    pub(crate) fn open_again(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
+    fn read(weights: &Weights, configs: &[PathBuf]) -> Result<Checkpoint> {
         let source = Source::open(weights)?;
         if plain::is_timm(&source) {
             let path = configs.last().map(PathBuf::as_path);
@@ -52,16 +69,20 @@ impl Checkpoint {
                 config,
                 arrays,
                 source,
+                ignored: Vec::new(),
             });
         }
-        let (config, arrays, source) = match (plain::recognise(&source, configs)?, configs) {
-            (Some(layout), [path, ..]) => plain::import(layout, source, path)?,
-            _ => check(source, configs)?,
-        };
-        Ok(Checkpoint {
-            config,
-            arrays,
-            source,
-        })
+        match (plain::recognise(&source, configs)?, configs) {
+            (Some(layout), [path, ..]) => {
+                let (config, arrays, source) = plain::import(layout, source, path)?;
+                Ok(Checkpoint {
+                    config,
+                    arrays,
+                    source,
+                    ignored: Vec::new(),
+                })
+            }
+            _ => check(source, configs),
+        }
     }
 }

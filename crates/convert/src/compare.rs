@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::shown;
 use crate::layout::{CHUNK_ELEMENTS, elements, index};
-use crate::source::{Held, Source};
+use crate::source::{Held, ReadBytes, Source};
 use crate::weight_type::WeightType;
 use crate::weights::Weights;
 use crate::{Error, Result};
@@ -91,23 +91,21 @@ impl Place<'_> {
 }
 
 /// Compares the copies of tensors that occur in several files.
-pub(crate) fn files(source: &mut Source) -> Result<()> {
+pub(crate) fn files(source: &Source) -> Result<()> {
     let source = match source {
-        Source::Mapped(mapped) => mapped.inner_mut(),
+        Source::Mapped(mapped) => mapped.inner(),
         source => source,
     };
+    let mut read = ReadBytes::default();
     let is_repeated = |name: &&str| {
         source.files(name) > 1 && matches!(source.held(name, 0), Some(Held::Weights(_)))
     };
-    let repeated: Vec<String> = (source.names().filter(is_repeated))
-        .map(String::from)
-        .collect();
-    for name in &repeated {
+    for name in source.names().filter(is_repeated) {
         for file in 1..source.files(name) {
             let [kept, copy] = [0, file].map(|file| Place { source, name, file });
             let help = "the files do not belong together; copy them again";
             expect_same(&kept, &copy, help)?;
-            passed(source, name)?;
+            read.add(source, name);
         }
     }
     Ok(())
@@ -120,11 +118,12 @@ pub(crate) fn deepspeed(weights: &Weights) -> Result<()> {
     };
     const HELP: &str = "the files are of different steps or were mixed up; copy the checkpoint again, or give one without \
                         the files *_optim_states.pt to take the half-precision weights";
-    let mut module = Source::open(&Weights::Module(folder.clone()))?;
-    let names: Vec<String> = module.names().map(String::from).collect();
+    let module = Source::open(&Weights::Module(folder.clone()))?;
+    let mut read_of_module = ReadBytes::default();
     for other in [weights.clone(), Weights::Frozen(folder.clone())] {
-        let mut other = Source::open(&other)?;
-        for name in &names {
+        let other = Source::open(&other)?;
+        let mut read_of_other = ReadBytes::default();
+        for name in module.names() {
             let [kept, copy] = [&module, &other].map(|source| Place {
                 source,
                 name,
@@ -134,14 +133,9 @@ pub(crate) fn deepspeed(weights: &Weights) -> Result<()> {
                 continue;
             }
             expect_same(&kept, &copy, HELP)?;
-            passed(&mut module, name)?;
-            passed(&mut other, name)?;
+            read_of_module.add(&module, name);
+            read_of_other.add(&other, name);
         }
     }
     Ok(())
-}
-
-fn passed(source: &mut Source, name: &str) -> Result<()> {
-    let numbers = source.shape(name).map_or(0, elements);
-    source.passed(numbers * size_of::<f32>() as u64)
 }

@@ -13,7 +13,7 @@ use tokenformer_train::files::{CLASSES, CONFIG, KIND_MODEL, PREPROCESS, TOKENIZE
 
 use crate::checkpoint::Checkpoint;
 use crate::corpus::known;
-use crate::find::{Found, find};
+use crate::find::find;
 use crate::fingerprint::{FILE, Fingerprint};
 use crate::forward::Arrays;
 use crate::layout::by_published_name;
@@ -81,14 +81,15 @@ pub fn convert(
     let Checkpoint {
         config,
         arrays,
-        mut source,
-    } = opened;
+        source,
+        ..
+    } = &opened;
     let beside = || found.tokenizer.clone().map(TokenizerSpec::File);
     let tokenizer = (options.tokenizer.clone().or_else(beside))
         .map(|spec| read_tokenizer(&spec, config.vocab))
         .transpose()?;
     let weights = source.path().to_path_buf();
-    let labels = labels_beside(&weights, &config)?;
+    let labels = labels_beside(&weights, config)?;
 
     let mut writer = DirWriter::begin(&options.to, KIND_MODEL)?;
     writer.write_bytes(CONFIG, config.to_json().as_bytes())?;
@@ -128,8 +129,8 @@ pub fn convert(
     };
     // The fingerprint needs the weights in another order than the file has; it reads them from the page cache.
     let fingerprint = thread::scope(|scope| {
-        let fingerprint = scope.spawn(|| fingerprint(&found, device));
-        Pipe::new(&mut source, WeightType::F32, &mut count).safetensors(&planned, |tensors| {
+        let fingerprint = scope.spawn(|| fingerprint(&opened, device));
+        Pipe::new(source, WeightType::F32, &mut count).safetensors(&planned, |tensors| {
             writer.write_tensors(WEIGHTS, &BTreeMap::new(), tensors)
         })?;
         fingerprint
@@ -141,7 +142,7 @@ pub fn convert(
     }
     writer.commit()?;
     Ok(Converted {
-        config,
+        config: config.clone(),
         weights,
         tensors: arrays.len(),
         has_tokenizer: tokenizer.is_some(),
@@ -178,17 +179,13 @@ fn labels_beside(weights: &Path, config: &ModelConfig) -> Result<Option<Labels>>
 }
 
 /// `None` for an image model: a fingerprint is of tokens.
-fn fingerprint(found: &Found, device: &Arc<dyn Device>) -> Result<Option<Fingerprint>> {
-    let mut opened = Checkpoint::open_again(&found.weights, &found.configs)?;
+fn fingerprint(opened: &Checkpoint, device: &Arc<dyn Device>) -> Result<Option<Fingerprint>> {
     if !opened.config.input.is_tokens() {
         return Ok(None);
     }
-    let path = opened.source.path().to_path_buf();
-    let arrays = Arrays {
-        source: &mut opened.source,
-        named: &by_published_name(&opened.arrays),
-    };
-    Fingerprint::make(device, &opened.config, &path, arrays).map(Some)
+    let named = by_published_name(&opened.arrays);
+    let arrays = Arrays::new(&opened.source, &named);
+    Fingerprint::make(device, &opened.config, opened.source.path(), arrays).map(Some)
 }
 
 /// The bytes of a tokenizer, checked to have no more tokens than the vocabulary.

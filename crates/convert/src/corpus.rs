@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tokenformer_data::{Dataset, ImportOptions, Summary, TokenFile, Tokenizer, TokenizerSpec};
+pub use tokenformer_formats::megatron::files;
 use tokenformer_formats::megatron::{MegatronData, MegatronWriter};
 
 use crate::{Error, Result};
@@ -95,8 +96,8 @@ pub struct ExportedCorpus {
     pub tokens: u64,
 }
 
-/// Writes the documents of a dataset as `PREFIX.bin` and `PREFIX.idx`, one sequence each, in the order of the dataset.
-/// `progress` is called with (tokens written, tokens in all).
+/// Writes the documents of a dataset as `PREFIX.bin` and `PREFIX.idx`, one sequence each, in the order of the dataset;
+/// [`files`] gives their paths. `progress` is called with (tokens written, tokens in all).
 ///
 /// # Errors
 /// When the dataset is damaged, a document has 2³¹ tokens or more, or the files cannot be written.

@@ -24,12 +24,12 @@ use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// Kind of an exported folder in its manifest.
-pub(crate) const KIND_EXPORT: &str = "export";
+pub const KIND_EXPORT: &str = "export";
 
 /// What to export and where to write it.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// The model directory, which is verified first.
+    /// The model directory; [`verify`](crate::verify()) checks it, this does not.
     pub model: PathBuf,
     /// `FILE.safetensors`, `FILE.bin`, `FILE.pt` or `FILE.pth`, with `config.json` next to it; or a folder.
     pub to: PathBuf,
@@ -81,7 +81,7 @@ pub fn export(
     let Layout {
         config: published,
         planned,
-        mut source,
+        source,
     } = match plain::is_plain(&config) {
         true => plain_transformer(&config, source, dtype)?,
         false => tokenformer(&config, source, tokens, dtype, &options.to)?,
@@ -97,7 +97,7 @@ pub fn export(
     };
     let joined = planned.iter().map(|tensor| tensor.sources.len() - 1).sum();
     let (tensors, params) = (planned.len(), config.params());
-    let pipe = Pipe::new(&mut source, options.weights, &mut count);
+    let pipe = Pipe::new(&source, options.weights, &mut count);
     let files = match Target::of(&options.to)? {
         Target::Safetensors => {
             let written = || {
@@ -375,10 +375,8 @@ fn write_fingerprint(
     let path = writer.file(FILE)?;
     let files: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
     let configs = [path.with_file_name(CONFIG)];
-    let mut opened = Checkpoint::open(&Weights::Safetensors(files), &configs)?;
-    let arrays = Arrays {
-        source: &mut opened.source,
-        named: &by_published_name(&opened.arrays),
-    };
+    let opened = Checkpoint::open(&Weights::Safetensors(files), &configs)?;
+    let named = by_published_name(&opened.arrays);
+    let arrays = Arrays::new(&opened.source, &named);
     Fingerprint::make(device, &opened.config, &path, arrays)?.write(&path)
 }

@@ -126,10 +126,11 @@ fn is_ours(folder: &Path) -> bool {
     ours || folder.join("config.toml").is_file() && folder.join("checkpoints").is_dir()
 }
 
-/// The weights of the DeepSpeed folder `deepspeed`, which is `folder` or lies in it.
+/// The weights of the DeepSpeed folder `deepspeed`, which is `folder` or lies in it. A training that goes on names a newer
+/// checkpoint there at any moment, so that the one of now is chosen once.
 fn in_deepspeed(folder: &Path, deepspeed: &Path) -> Result<Found> {
     let checkpoint = DeepSpeedFolder::open(deepspeed)?.folder().to_path_buf();
-    let mut found = beside(folder, Weights::DeepSpeed(deepspeed.into()));
+    let mut found = beside(folder, Weights::DeepSpeed(checkpoint.clone()));
     if found.configs.is_empty() {
         found.configs = yaml_files(&checkpoint.join("configs"))?;
     }
@@ -304,4 +305,19 @@ fn sharded(index: &Path) -> Result<Weights> {
         }
     }
     Ok(weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkpoint_of_a_training_folder_is_chosen_once() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/deepspeed");
+        let found = find(&folder).unwrap();
+        assert_eq!(
+            found.weights,
+            Weights::DeepSpeed(folder.join("global_step3"))
+        );
+    }
 }

@@ -10,7 +10,7 @@ use tokenformer_core::{Device, Graph, Model, ModelConfig, Tensor};
 
 use crate::layout::CHUNK_ELEMENTS;
 use crate::layout::elements;
-use crate::source::Source;
+use crate::source::{ReadBytes, Source};
 use crate::{Error, Result};
 
 const EMBEDDING: &str = "embedding";
@@ -20,12 +20,22 @@ const HEAD_BIAS: &str = "head.bias";
 
 /// The arrays of a model, read when they are needed.
 pub(crate) struct Arrays<'a> {
-    pub(crate) source: &'a mut Source,
+    source: &'a Source,
     /// Maps the name of an array in a model directory to its name in the source.
-    pub(crate) named: &'a dyn Fn(&str) -> String,
+    named: &'a dyn Fn(&str) -> String,
+    read: ReadBytes,
 }
 
-impl Arrays<'_> {
+impl<'a> Arrays<'a> {
+    /// Arrays of a source that has them under the names to which `named` maps those of a model directory.
+    pub(crate) fn new(source: &'a Source, named: &'a dyn Fn(&str) -> String) -> Arrays<'a> {
+        Arrays {
+            source,
+            named,
+            read: ReadBytes::default(),
+        }
+    }
+
     /// Calls a function with the elements of an array of this shape, at most `chunk` at a time.
     fn for_each_chunk(
         &mut self,
@@ -50,8 +60,8 @@ impl Arrays<'_> {
             take(numbers);
             Ok(())
         })?;
-        self.source
-            .passed(elements(shape) * size_of::<f32>() as u64)
+        self.read.add(self.source, &name);
+        Ok(())
     }
 
     /// A whole array.

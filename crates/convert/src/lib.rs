@@ -35,7 +35,7 @@ mod weights;
 
 pub use convert::{ConvertOptions, Converted, convert, expect_timm};
 pub use error::{Error, TensorMismatch};
-pub use export::{ExportOptions, Exported, WeightType, export};
+pub use export::{ExportOptions, Exported, KIND_EXPORT, WeightType, export};
 pub use find::has_usual_weights;
 pub use tokenformer_formats::deepspeed::is_training_folder;
 pub use verify::{Check, verify};

@@ -20,24 +20,31 @@ const WRAPPERS: [&str; 6] = [
     "_forward_module",
 ];
 
-/// Renames tensors to the names that are wanted, by removing their common prefix and the parts that wrappers added.
+/// Names of the module that is an output head, in the code of several models.
+pub(crate) const HEADS: [&str; 3] = ["lm_head", "embed_out", "final_linear"];
+
+/// Renames tensors to the names that are wanted, by removing their common prefix and the parts that wrappers added. An
+/// output head (a module named in `heads`) that lies beside the model, in a module that holds both, gets the name that it
+/// would have in the model.
 ///
 /// # Errors
-/// [`Error::Ambiguous`] when all wanted names occur under several prefixes, [`Error::Damaged`] when a wanted name
-/// occurs twice under one prefix.
-pub(crate) fn named(source: Source, wanted: &BTreeSet<&str>) -> Result<Source> {
+/// [`Error::Ambiguous`] when all wanted names occur under several prefixes, [`Error::Damaged`] when the name of a wanted
+/// tensor or of a head occurs twice.
+pub(crate) fn named(source: Source, wanted: &BTreeSet<&str>, heads: &[&str]) -> Result<Source> {
     let prefix = prefix(&source, wanted)?;
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     for original in source.names() {
-        let Some(rest) = original.strip_prefix(&prefix) else {
-            continue;
+        let name = match original.strip_prefix(&prefix) {
+            // Tensors of an optimizer are not weights, even if their names look like it.
+            Some(rest) if rest.split('.').any(is_optimizer) => continue,
+            Some(rest) => without_wrappers(rest),
+            None => match head_beside(original, &prefix, heads) {
+                Some(head) => head,
+                None => continue,
+            },
         };
-        // Tensors of an optimizer are not weights, even if their names look like it.
-        if rest.split('.').any(is_optimizer) {
-            continue;
-        }
-        let name = without_wrappers(rest);
-        if let Some(other) = names.get(&name).filter(|_| wanted.contains(&*name)) {
+        let must_be_one = wanted.contains(&*name) || is_of(heads, &name);
+        if let Some(other) = names.get(&name).filter(|_| must_be_one) {
             return Err(Error::Damaged {
                 path: source.path().into(),
                 what: "two tensors have the same name in the model",
@@ -86,6 +93,27 @@ fn prefix(source: &Source, wanted: &BTreeSet<&str>) -> Result<String> {
             places: whole.into_iter().map(place).collect(),
         }),
     }
+}
+
+/// Whether a name is that of the matrix of an output head.
+pub(crate) fn is_head(name: &str) -> bool {
+    is_of(&HEADS, name) && name.ends_with(".weight")
+}
+
+/// Whether a name is that of a tensor of one of these modules.
+fn is_of(modules: &[&str], name: &str) -> bool {
+    let module = name.rsplit('.').nth(1);
+    module.is_some_and(|module| modules.contains(&module))
+}
+
+/// The name, in its module, of a tensor of an output head that does not lie under the model's prefix but beside it: in a
+/// module that the prefix leads through. Those who wrap a model keep its head there, and it is a part of what the model
+/// computes.
+fn head_beside(original: &str, prefix: &str, heads: &[&str]) -> Option<String> {
+    // The second way to part a name leaves the tensor and its module.
+    let (before, head) = ends(original, usize::MAX).nth(1)?;
+    let leads_there = without_wrappers(prefix).starts_with(&without_wrappers(before));
+    (leads_there && is_of(heads, &head)).then_some(head)
 }
 
 /// A prefix as it is shown in messages.
@@ -181,5 +209,17 @@ mod tests {
             [("a.", "b".to_string())]
         );
         assert_eq!(ends("", 9).count(), 0);
+    }
+
+    #[test]
+    fn a_head_beside_the_model_is_found_through_wrappers() {
+        let found = |name, prefix| head_beside(name, prefix, &HEADS);
+        let head = Some("lm_head.weight".to_string());
+        assert_eq!(found("lm_head.weight", "model."), head);
+        assert_eq!(found("_orig_mod.lm_head.weight", "model."), head);
+        assert_eq!(found("net.lm_head.weight", "module.net.model."), head);
+        assert_eq!(found("ema.lm_head.weight", "net.model."), None);
+        assert_eq!(found("ne.lm_head.weight", "net.model."), None);
+        assert_eq!(found("norm.weight", "model."), None);
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use tokenformer_store::TensorSource;
 
 use crate::layout::{CHUNK_ELEMENTS, elements, index};
-use crate::source::Source;
+use crate::source::{ReadBytes, Source};
 use crate::weight_type::WeightType;
 use crate::{Error, Result};
 
@@ -28,7 +28,8 @@ impl Planned {
 
 /// Copies tensors.
 pub(crate) struct Pipe<'a> {
-    source: RefCell<&'a mut Source>,
+    source: &'a Source,
+    read: RefCell<ReadBytes>,
     kind: WeightType,
     /// Called with the number of bytes written since the last call.
     progress: RefCell<&'a mut dyn FnMut(u64)>,
@@ -37,12 +38,13 @@ pub(crate) struct Pipe<'a> {
 
 impl<'a> Pipe<'a> {
     pub(crate) fn new(
-        source: &'a mut Source,
+        source: &'a Source,
         kind: WeightType,
         progress: &'a mut dyn FnMut(u64),
     ) -> Pipe<'a> {
         Pipe {
-            source: RefCell::new(source),
+            source,
+            read: RefCell::default(),
             kind,
             progress: RefCell::new(progress),
             failed: RefCell::new(None),
@@ -89,14 +91,9 @@ impl<'a> Pipe<'a> {
         tensor: &Planned,
         mut run: impl FnMut(&Source, &str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut source = self.source.borrow_mut();
         for name in &tensor.sources {
-            run(&source, name)?;
-            // Sources take at most eight bytes per number. This counts mapped pages, so an upper bound is enough.
-            let numbers = source.shape(name).map_or(0, elements);
-            source
-                .passed(numbers * size_of::<f32>() as u64)
-                .map_err(Failure::Read)?;
+            run(self.source, name)?;
+            self.read.borrow_mut().add(self.source, name);
         }
         Ok(())
     }

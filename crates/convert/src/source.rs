@@ -14,7 +14,7 @@ use crate::Result;
 use crate::layout::{CHUNK_ELEMENTS, elements};
 use crate::weight_type::WeightType;
 use crate::weights::Weights;
-use shards::{MAX_MAPPED_BYTES, Shards};
+use shards::Shards;
 
 pub(crate) use mapped::{Made, Mapped, Part};
 pub(crate) use named::Named;
@@ -41,14 +41,11 @@ pub(crate) enum Source {
 
 /// Several open `torch.save` archives, used as one.
 pub(crate) struct Archives {
-    weights: Weights,
     path: PathBuf,
     parts: Vec<Tensors>,
     /// Indices of the archives that have each tensor, or another object in its place.
     place: BTreeMap<String, Vec<usize>>,
     note: Option<String>,
-    /// Bytes read since the files were mapped.
-    read_bytes: u64,
 }
 
 impl Source {
@@ -187,13 +184,31 @@ impl Source {
         Ok(all)
     }
 
-    /// Counts bytes that were read, and maps the files again when the limit is reached, which releases their memory.
-    pub(crate) fn passed(&mut self, bytes: u64) -> Result<()> {
+    /// Releases the memory of what was read; it counts as memory of this process until then. The files stay open, so that
+    /// all is of the files as they were opened, whatever takes their names meanwhile.
+    pub(crate) fn release(&self) {
         match self {
-            Source::Safetensors(shards) => shards.passed(bytes),
-            Source::Torch(archives) => archives.passed(bytes),
-            Source::Named(named) => named.inner_mut().passed(bytes),
-            Source::Mapped(mapped) => mapped.inner_mut().passed(bytes),
+            Source::Safetensors(shards) => shards.release(),
+            Source::Torch(archives) => archives.parts.iter().for_each(Tensors::release),
+            Source::Named(named) => named.inner().release(),
+            Source::Mapped(mapped) => mapped.inner().release(),
+        }
+    }
+}
+
+/// Bytes that were read from a source since its memory was released.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBytes(u64);
+
+impl ReadBytes {
+    /// Counts a tensor that was read, and releases the memory of the source when it has become much.
+    pub(crate) fn add(&mut self, source: &Source, name: &str) {
+        const MOST: u64 = 128 << 20;
+        // An element may have eight bytes; this is about pages, so a rough count is enough.
+        self.0 += source.shape(name).map_or(0, elements) * size_of::<f32>() as u64;
+        if self.0 > MOST {
+            source.release();
+            self.0 = 0;
         }
     }
 }
@@ -210,7 +225,6 @@ impl Archives {
             }
         }
         Ok(Archives {
-            weights: weights.clone(),
             path: parts
                 .first()
                 .map(|part| part.path().into())
@@ -218,7 +232,6 @@ impl Archives {
             parts,
             place,
             note,
-            read_bytes: 0,
         })
     }
 
@@ -246,16 +259,6 @@ impl Archives {
             count: self.place.len(),
         }
     }
-
-    fn passed(&mut self, bytes: u64) -> Result<()> {
-        self.read_bytes += bytes;
-        if self.read_bytes > MAX_MAPPED_BYTES {
-            self.parts.clear();
-            self.parts = open(&self.weights)?.0;
-            self.read_bytes = 0;
-        }
-        Ok(())
-    }
 }
 
 fn open(weights: &Weights) -> Result<(Vec<Tensors>, Option<String>)> {
@@ -265,6 +268,10 @@ fn open(weights: &Weights) -> Result<(Vec<Tensors>, Option<String>)> {
             let weights = DeepSpeedFolder::open(folder)?.weights()?;
             let note = match weights.precision {
                 Precision::Full => None,
+                Precision::Half { shards: 0, .. } => Some(
+                    "these are the half-precision weights: no files with slices of 32-bit ones (*_optim_states.pt) are there"
+                        .into(),
+                ),
                 Precision::Half { shards, ranks } => Some(format!(
                     "these are the half-precision weights: {shards} of the {ranks} files with slices of the 32-bit ones are there"
                 )),

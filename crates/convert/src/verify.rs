@@ -107,7 +107,8 @@ fn check_logits(dir: &Path, kind: &str, device: &Arc<dyn Device>) -> Result<Stri
     let Checkpoint {
         config,
         arrays,
-        mut source,
+        source,
+        ..
     } = if kind == KIND_EXPORT {
         let found = find(dir)?;
         Checkpoint::open(&found.weights, &found.configs)?
@@ -115,14 +116,13 @@ fn check_logits(dir: &Path, kind: &str, device: &Arc<dyn Device>) -> Result<Stri
         Checkpoint {
             config: files::read_config(dir)?,
             arrays: Vec::new(),
+            ignored: Vec::new(),
             source: Source::open(&Weights::Safetensors(vec![dir.join(WEIGHTS)]))?,
         }
     };
     let fingerprint = Fingerprint::read(&path, &config)?;
-    let arrays = Arrays {
-        source: &mut source,
-        named: &by_published_name(&arrays),
-    };
+    let named = by_published_name(&arrays);
+    let arrays = Arrays::new(&source, &named);
     let difference = fingerprint.difference(device, &config, arrays)?;
     let count = fingerprint.logits.len();
     if difference <= TOLERANCE {

@@ -33,12 +33,17 @@ fn master(name: &str) -> Vec<u8> {
     numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// Replaces bytes that a file has once.
+/// Replaces bytes that a file has once, and removes its checksums.
 fn replace(path: &Path, from: &[u8], to: &[u8]) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.windows(from.len()).position(|found| found == from);
     let at = at.expect("the bytes");
     bytes[at..at + to.len()].copy_from_slice(to);
+    for record in 0..bytes.len() - 20 {
+        if bytes[record..].starts_with(b"PK\x01\x02") {
+            bytes[record + 16..record + 20].fill(0);
+        }
+    }
     std::fs::write(path, bytes).unwrap();
 }
 
@@ -155,6 +160,45 @@ fn an_output_head_is_the_embedding_or_refused() {
     }
 }
 
+#[test]
+fn a_head_beside_the_model_counts_as_its_head() {
+    let lab = Lab::new();
+    let right = stored(&lab.model());
+    let embedding = weights()["sequential.0.word_embeddings.weight"].clone();
+    let path = lab.path("w.safetensors");
+    for (i, (prefix, head)) in [
+        ("model.", "lm_head.weight"),
+        ("model.", "final_linear.weight"),
+        ("state_dict.net.model.", "state_dict.net.embed_out.weight"),
+        ("module.model.", "module._orig_mod.lm_head.weight"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let with = |head: &str, tensor| {
+            let renamed = weights().into_iter();
+            let mut tensors: Named =
+                (renamed.map(|(name, t)| (format!("{prefix}{name}"), t))).collect();
+            tensors.insert(head.into(), tensor);
+            save(&tensors, &path);
+        };
+        with(head, embedding.clone());
+        lab.convert(&path, &i.to_string()).unwrap();
+        assert_eq!(stored(&lab.path(&i.to_string())), right, "{head}");
+        let mut other = embedding.clone();
+        other.1[2 * 64 + 5] = 7.5;
+        with(head, other);
+        let told = message(lab.convert(&path, "other"));
+        assert!(told.contains("at index [2, 5]\n"), "{told}");
+        assert!(told.contains("no output head but the embedding"), "{told}");
+        // A bias adds to the logits, and the published architecture has none.
+        let bias = head.replace(".weight", ".bias");
+        with(&bias, (vec![embedding.0[0]], vec![0.5; embedding.0[0]]));
+        let told = message(lab.convert(&path, "other"));
+        assert!(told.contains("1 unexpected"), "{told}");
+    }
+}
+
 /// A folder of two files with an index that names `weight_map`, as JSON.
 fn sharded(lab: &Lab, first: &Named, second: &Named, weight_map: &str) -> PathBuf {
     let folder = lab.folder("hf");
@@ -252,4 +296,10 @@ fn saved_rotary_frequencies_are_those_of_the_configuration() {
     }
     save(&with(name, (vec![2], vec![1.0, 0.010002136])), &path);
     lab.convert(&path, "rounded").unwrap();
+    // A model without positions has no frequencies either.
+    let config = common::CONFIG.replace("\"rotary\"", "\"none\"");
+    std::fs::write(lab.path("none.yml"), config).unwrap();
+    let told = message(lab.convert_with(&path, &[lab.path("none.yml")], "none"));
+    assert!(told.contains("the configuration other positions"), "{told}");
+    assert!(told.contains(name), "{told}");
 }

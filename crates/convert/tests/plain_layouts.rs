@@ -403,6 +403,53 @@ fn prefixes_and_wrappers_of_both_layouts_are_left_out() {
 }
 
 #[test]
+fn a_head_beside_the_wrapped_model_is_found() {
+    let untied = ModelSpec {
+        head: HeadKind::Untied,
+        ..gpt2()
+    };
+    for (spec, prefix, head) in [
+        (gpt2(), "transformer.", "lm_head.weight"),
+        (untied, "transformer.", "lm_head.weight"),
+        (neox(), "gpt_neox.", "embed_out.weight"),
+    ] {
+        let lab = Lab::new();
+        let mut tensors = exported(&lab, &spec);
+        let embedding = (tensors.iter())
+            .find(|(name, _)| name.ends_with("wte.weight") || name.ends_with("embed_in.weight"))
+            .map(|(_, tensor)| tensor.clone());
+        let is_tied = !tensors.contains_key(head);
+        let own = tensors.remove(head).or(embedding).unwrap();
+        for (i, (new, head)) in [
+            ("model.".to_string(), head.to_string()),
+            (format!("model.{prefix}"), head.to_string()),
+            (format!("module.net.{prefix}"), format!("module.{head}")),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let renamed = tensors.iter();
+            let renamed = renamed.map(|(name, t)| (name.replacen(prefix, new, 1), t.clone()));
+            let mut renamed: Named = renamed.collect();
+            renamed.insert(head.clone(), own.clone());
+            let folder = lab.folder(&format!("{i}"));
+            std::fs::copy(lab.path("hf/config.json"), folder.join("config.json")).unwrap();
+            save(&renamed, &folder.join("model.safetensors"));
+            lab.convert_with(&folder, &[], "back").unwrap();
+            let same = stored(&lab.path("back")) == stored(&lab.path("model"));
+            assert!(same, "{new} {head}");
+            // A head of its own is not dropped where the configuration knows of none.
+            if is_tied {
+                renamed.get_mut(head).unwrap().1[3] = 9.0;
+                save(&renamed, &folder.join("model.safetensors"));
+                let told = message(lab.convert_with(&folder, &[], "other"));
+                assert!(told.contains("tie_word_embeddings"), "{told}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_tied_head_is_the_embedding_as_far_as_its_type_goes() {
     use tokenformer_formats::{TensorSpec, write_torch};
     let lab = Lab::new();

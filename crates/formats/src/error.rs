@@ -1,5 +1,6 @@
 //! Errors: where, what was expected, what was found and what helps.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -132,7 +133,7 @@ pub enum Error {
         /// The value.
         got: String,
         /// What to do.
-        help: &'static str,
+        help: Cow<'static, str>,
     },
     /// A token outside the vocabulary.
     #[error(

@@ -1,8 +1,11 @@
 //! Memory maps for reading files, temporary files for writing them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use tempfile::NamedTempFile;
 use tokenformer_base::files;
 
@@ -15,6 +18,23 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     // SAFETY: the map is only read, as bytes, for which every value is valid. This crate never writes into a file under
     // its final name; the crate's documentation requires the same of other programs while a file is mapped.
     unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map it into memory"))
+}
+
+/// Releases the memory pages of a range that was read; until then they count as memory of this process. They are read
+/// again when they are needed.
+pub(crate) fn release(map: &Mmap, range: &Range<usize>) {
+    #[cfg(unix)]
+    {
+        // SAFETY: this is a read-only map of a file, so released pages are read again with the same bytes, and slices of
+        // them stay valid.
+        let advised = unsafe {
+            map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+        // This is only advice: if the system ignores it, the process just uses more memory.
+        let _ = advised;
+    }
+    #[cfg(not(unix))]
+    let _ = (map, range);
 }
 
 /// Reads a file that should be small.

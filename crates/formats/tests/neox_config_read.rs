@@ -370,6 +370,54 @@ fn unusable_values_are_told() {
 }
 
 #[test]
+fn a_key_that_looks_like_an_absent_one_that_matters_is_refused() {
+    for (key, line, meant) in [
+        ("rotary_pct", "\"rotary_percent\": 0.25,", "rotary_pct"),
+        ("rotary_pct", "\"rotary-pcnt\": 0.25,", "rotary_pct"),
+        (
+            "data_impl",
+            "\"layer_norm_eps\": 1e-6,",
+            "layernorm_epsilon",
+        ),
+        (
+            "data_impl",
+            "\"rotary_embed_base\": 5000,",
+            "rotary_emb_base",
+        ),
+        (
+            "gpt_j_residual",
+            "\"gpt_j_residal\": true,",
+            "gpt_j_residual",
+        ),
+        (
+            "norm_activation_type",
+            "\"norm_activation\": \"softmax\",",
+            "norm_activation_type",
+        ),
+    ] {
+        let text = message(&with(key, line));
+        assert!(text.starts_with("c.yml:"), "{text}");
+        assert!(text.contains("is not known"), "{text}");
+        assert!(
+            text.contains(&format!("help:     did you mean {meant}?")),
+            "{text}"
+        );
+    }
+    // Keys of GPT-NeoX that mean something else, and any key beside the one that it looks like.
+    for (key, line) in [
+        (
+            "data_impl",
+            "\"layernorm_fusion\": true, \"rms_norm_epsilon\": 1e-8,",
+        ),
+        ("model_parallel_size", "\"moe_expert_parallel_size\": 1,"),
+        ("attention_config", "\"attention_dropout\": 0.0,"),
+        ("data_impl", "\"rotary_percent\": 0.5,"),
+    ] {
+        parse(&with(key, line)).unwrap();
+    }
+}
+
+#[test]
 fn hostile_yaml_is_refused() {
     // Aliases that multiply, tags that would construct, and depth.
     assert!(message("a: &a [1, 2]\nb: [*a, *a]\n").contains("an anchor"));

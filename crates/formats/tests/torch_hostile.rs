@@ -415,6 +415,48 @@ fn shared_values_do_not_multiply() {
 }
 
 #[test]
+fn what_many_tensors_share_is_not_gone_through_for_each() {
+    const SHARED: usize = 5_000;
+    const TENSORS: usize = 100;
+    let entries = |key: &str, value: &[u8]| {
+        let entry = [text(key).as_slice(), value].concat();
+        [b"}(".as_slice(), &entry.repeat(SHARED), b"uq\x01"].concat()
+    };
+    let plain = tensor("", b"K\x00", b"K\x04", b"K\x01").split_off(text("").len());
+    let metadata = [&plain[..plain.len() - 2], b"h\x01tR"].concat();
+    let around = b"ctorch._utils\n_rebuild_parameter_with_state\n(";
+    let attributes = [around.as_slice(), &plain, b"\x89}h\x01tR"].concat();
+    let list = [b"](".as_slice(), &b"N".repeat(SHARED), b"eq\x01"].concat();
+    for (shared, record, part) in [
+        (
+            entries("neg", b"\x89"),
+            &metadata,
+            "its metadata has 5000 entries",
+        ),
+        (
+            entries("note", b"N"),
+            &attributes,
+            "it has 5000 attributes or more",
+        ),
+        (list, &attributes, "it has 5000 attributes or more"),
+    ] {
+        let mut pickle = [b"\x80\x02".as_slice(), &shared, b"0}("].concat();
+        for index in 0..TENSORS {
+            pickle.extend(text(&index.to_string()));
+            pickle.extend(record);
+        }
+        pickle.extend(b"u.");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&archive(&pickle)).unwrap();
+        let tensors = TorchFile::open(file.path()).unwrap().tensors().unwrap();
+        assert_eq!(tensors.unread().count(), TENSORS);
+        for (_, why) in tensors.unread() {
+            assert_eq!(why, part);
+        }
+    }
+}
+
+#[test]
 fn one_long_storage_name_is_not_copied_for_each_tensor() {
     let key = "k".repeat(60_000);
     let one = |name: &str| {

@@ -223,6 +223,78 @@ fn a_wrong_buffer_or_name_is_told() {
     );
 }
 
+/// The record of an entry in the archive's directory, and the first byte of its data.
+fn entry(bytes: &[u8], name: &str) -> (usize, usize) {
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let is_it = |at: &usize| {
+        bytes[*at..].starts_with(b"PK\x01\x02")
+            && bytes[at + 46..at + 46 + u16_at(at + 28)].ends_with(name.as_bytes())
+    };
+    let record = (0..bytes.len() - 46).find(is_it).unwrap();
+    let local = u32::from_le_bytes(bytes[record + 42..record + 46].try_into().unwrap()) as usize;
+    (record, local + 30 + u16_at(local + 26) + u16_at(local + 28))
+}
+
+#[test]
+fn a_storage_that_changed_since_it_was_saved_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("views.pt");
+    let whole = std::fs::read(fixture("views.pt")).unwrap();
+    let open = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        TorchFile::open(&path)
+    };
+    let storage = |name: &str| {
+        let tensors = open(&whole).unwrap().tensors().unwrap();
+        tensors.get(name).unwrap().storage.clone()
+    };
+    let damaged = format!("data/{}", storage("matrix"));
+    assert_ne!(storage("matrix"), storage("half"));
+    let (record, data) = entry(&whole, &damaged);
+    let mut bytes = whole.clone();
+    bytes[data + 5] ^= 1;
+    let tensors = open(&bytes).unwrap().tensors().unwrap();
+    for _ in 0..2 {
+        // The transposed matrix is a view of the same storage.
+        for name in ["matrix", "transposed"] {
+            let told = tensors.read_f32(name).unwrap_err().to_string();
+            let what = format!("views.pt: the entry {damaged:?} is not as it was saved");
+            assert!(told.contains(&what) && told.contains("help: "), "{told}");
+            let mut chunks = 0;
+            let read = tensors.for_each_chunk(name, 2, |_| {
+                chunks += 1;
+                Ok::<(), Error>(())
+            });
+            assert!(read.is_err() && chunks == 0);
+        }
+        tensors.read_f32("half").unwrap();
+    }
+    // PyTorch leaves the checksum at 0 if it is told to compute none.
+    bytes[record + 16..record + 20].fill(0);
+    let tensors = open(&bytes).unwrap().tensors().unwrap();
+    tensors.read_f32("matrix").unwrap();
+
+    let mut bytes = whole.clone();
+    let (_, pickle) = entry(&whole, "data.pkl");
+    bytes[pickle + 40] ^= 1;
+    let told = open(&bytes).err().unwrap().to_string();
+    assert!(
+        told.contains("the entry \"data.pkl\" is not as it was saved"),
+        "{told}"
+    );
+}
+
+#[test]
+fn released_memory_is_read_again() {
+    let tensors = TorchFile::open(&fixture("views.pt"))
+        .unwrap()
+        .tensors()
+        .unwrap();
+    let before = tensors.read_f32("matrix").unwrap();
+    tensors.release();
+    assert_eq!(tensors.read_f32("matrix").unwrap(), before);
+}
+
 #[test]
 fn other_formats_are_recognised() {
     let dir = tempfile::tempdir().unwrap();

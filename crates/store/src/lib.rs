@@ -6,8 +6,7 @@
 //! * [`write_atomic`]: small files replaced in one step;
 //! * [`DirWriter`] and [`verify`]: directories written next to their final name, hashed into a [`Manifest`], synced and
 //!   renamed;
-//! * [`CheckpointWriter`] and [`Checkpoints`]: the step checkpoints of a run directory, and which of them is the newest
-//! * [`resolve`]: finds the directory to load for a path that the user typed.
+//! * [`CheckpointWriter`] and [`Checkpoints`]: the step checkpoints of a run directory, and which of them is the newest;
 //! * [`resolve`]: from a path that the user typed to the directory to load.
 //!
 //! The same input gives the same bytes: nothing written depends on time, host, threads or map iteration order.

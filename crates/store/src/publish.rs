@@ -53,8 +53,9 @@ impl DirWriter {
     /// is undone.
     ///
     /// # Errors
-    /// [`Error::NotReplaceable`] when `final_dir` holds anything that was not published completely, [`Error::Damaged`]
-    /// when it was published and has changed since, [`Error::Busy`] when another process is writing it, [`Error::Io`].
+    /// [`Error::NotReplaceable`] when `final_dir` holds anything that its manifest does not list (the listed files are not
+    /// read), [`Error::Damaged`] when the manifest cannot be read or is not as it was written, [`Error::Busy`] when another
+    /// process is writing the directory, [`Error::Io`].
     pub fn begin(final_dir: &Path, kind: &str) -> Result<DirWriter> {
         DirWriter::begin_in_place_of(final_dir, kind, Replace::Published)
     }

@@ -17,7 +17,7 @@ use crate::check::{check_rotary_tables, is_rotary_table};
 use crate::compare::{Place, expect_same};
 use crate::error::{TensorMismatch, shown};
 use crate::layout::Array;
-use crate::names::{expect_weights, named};
+use crate::names::{HEADS, expect_weights, named};
 use crate::source::{Held, Made, Mapped, Source};
 use crate::{Error, Result};
 use entries::{Entry, entries, entries_of_images, heads_of_file, prefix_of};
@@ -91,7 +91,12 @@ fn take(
     // A head goes by several names.
     let required = entries.iter().filter(|entry| !entry.is_head());
     let required: BTreeSet<&str> = required.map(|entry| &*entry.theirs).collect();
-    let source = named(source, &required)?;
+    // A head of text beside an image model is not this model's.
+    let heads: &[&str] = match config.input.is_tokens() {
+        true => &HEADS,
+        false => &[],
+    };
+    let source = named(source, &required, heads)?;
     let entries = check_file(&source, entries, &config, path)?;
     for entry in &entries {
         check_constant(&source, entry)?;

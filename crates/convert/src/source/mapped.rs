@@ -51,11 +51,6 @@ impl Mapped {
         &self.source
     }
 
-    /// As [`Mapped::inner`], for counting the bytes read.
-    pub(crate) fn inner_mut(&mut self) -> &mut Source {
-        &mut self.source
-    }
-
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.made.keys().map(String::as_str)
     }

@@ -31,11 +31,6 @@ impl Named {
         &self.source
     }
 
-    /// As [`Named::inner`], for counting the bytes read.
-    pub(crate) fn inner_mut(&mut self) -> &mut Source {
-        &mut self.source
-    }
-
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
     }

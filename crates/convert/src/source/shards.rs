@@ -16,14 +16,13 @@ pub(crate) struct Shards {
     files: Vec<SafetensorsFile>,
     /// Indices of the files that have each array.
     place: BTreeMap<String, Vec<usize>>,
-    /// Bytes read since the files were mapped.
-    read_bytes: u64,
 }
 
 impl Shards {
     /// Opens the files.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Shards> {
-        let files = open(paths)?;
+        let open = |path: &PathBuf| Ok(SafetensorsFile::open(path)?);
+        let files: Vec<SafetensorsFile> = paths.iter().map(open).collect::<Result<_>>()?;
         let mut place: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
             for name in file.names() {
@@ -34,7 +33,6 @@ impl Shards {
             paths: paths.to_vec(),
             files,
             place,
-            read_bytes: 0,
         })
     }
 
@@ -111,25 +109,10 @@ impl Shards {
         Ok((file.bytes(name)?, to_f32))
     }
 
-    /// Counts bytes that were read, and maps the files again when the limit is reached, which releases their memory.
-    pub(crate) fn passed(&mut self, bytes: u64) -> Result<()> {
-        self.read_bytes += bytes;
-        if self.read_bytes > MAX_MAPPED_BYTES {
-            self.files.clear();
-            self.files = open(&self.paths)?;
-            self.read_bytes = 0;
-        }
-        Ok(())
+    /// Releases the memory of what was read.
+    pub(crate) fn release(&self) {
+        self.files.iter().for_each(SafetensorsFile::release_all);
     }
-}
-
-/// Pages of a mapped file that were read count as memory of this process until the file is unmapped; after this many
-/// bytes the file is mapped again.
-pub(crate) const MAX_MAPPED_BYTES: u64 = 128 << 20;
-
-fn open(paths: &[PathBuf]) -> Result<Vec<SafetensorsFile>> {
-    let open = |path: &PathBuf| Ok(SafetensorsFile::open(path)?);
-    paths.iter().map(open).collect()
 }
 
 /// How elements of a type are converted to `f32`.

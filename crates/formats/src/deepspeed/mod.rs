@@ -1,4 +1,5 @@
-//! DeepSpeed training folders (ZeRO stages 0 to 2, no pipeline or model parallelism).
+//! DeepSpeed training folders (ZeRO stages 0 to 2, no pipeline or model parallelism). Slices of the 32-bit weights, which
+//! stages 1 and 2 save, are merged; of stage 0 the module's half-precision weights are read.
 //!
 //! ```text
 //! checkpoints/
@@ -53,7 +54,8 @@ pub struct Weights {
 pub enum Precision {
     /// The optimizer's 32-bit weights, merged.
     Full,
-    /// The module's half-precision weights, because some files of the 32-bit weights are missing.
+    /// The module's half-precision weights, because some files of the 32-bit weights are missing, or all (as in ZeRO stage
+    /// 0, which writes none; the 32-bit weights that its optimizer may keep among the model states are not read).
     Half {
         /// Number of files with slices of the 32-bit weights that exist.
         shards: usize,

@@ -90,16 +90,15 @@ impl TokenType {
     }
 }
 
-/// The two files of a prefix; the path of either file is accepted in place of the prefix.
-fn files(path: &Path) -> (PathBuf, PathBuf) {
+/// The two files of a prefix, `PREFIX.bin` and `PREFIX.idx`; the path of either file is accepted in place of the prefix.
+pub fn files(path: &Path) -> [PathBuf; 2] {
     let prefix = match path.extension().and_then(|extension| extension.to_str()) {
         Some("bin" | "idx") => path.with_extension(""),
         _ => path.to_path_buf(),
     };
-    let with = |end: &str| {
+    [".bin", ".idx"].map(|end| {
         let mut name = prefix.clone().into_os_string();
         name.push(end);
         PathBuf::from(name)
-    };
-    (with(".bin"), with(".idx"))
+    })
 }

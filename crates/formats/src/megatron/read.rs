@@ -32,7 +32,7 @@ impl MegatronData {
     /// # Errors
     /// [`Error::Damaged`], [`Error::Unsupported`] (the older kind of index, tokens that are not integers), [`Error::Io`].
     pub fn open(path: &Path) -> Result<MegatronData> {
-        let (bin_path, index_path) = files(path);
+        let [bin_path, index_path] = files(path);
         let index = file::map(&index_path)?;
         let bin = file::map(&bin_path)?;
         let (token, sequences, entries) = header(&index_path, &index)?;

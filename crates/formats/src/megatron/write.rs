@@ -38,7 +38,7 @@ impl MegatronWriter {
                 got: vocab_size.to_string(),
             });
         }
-        let (bin_path, index_path) = files(prefix);
+        let [bin_path, index_path] = files(prefix);
         let staged = file::stage(&bin_path)?;
         let handle = staged
             .as_file()

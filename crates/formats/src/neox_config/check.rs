@@ -4,7 +4,46 @@ use super::keys::Keys;
 use super::{ConfigValue, NeoxConfig, Norm, NormActivation, Positions, Training};
 use crate::Result;
 
+/// Optional keys that decide what the model computes. Without one of them its default is taken, and nothing in the weights
+/// would tell.
+const DECIDING: [&str; 18] = [
+    "attention_config",
+    "final_norm",
+    "gpt_j_residual",
+    "gpt_j_tied",
+    "layernorm_epsilon",
+    "model_parallel_size",
+    "moe_num_experts",
+    "no_weight_tying",
+    "norm",
+    "norm_activation_type",
+    "num_kv_heads",
+    "rotary_emb_base",
+    "rotary_pct",
+    "sliding_window_width",
+    "sparsity_config",
+    "use_bias_in_attn_linear",
+    "use_bias_in_mlp",
+    "use_mup",
+];
+
+/// Keys of GPT-NeoX that look like one of these.
+const NO_MISSPELLINGS: [&str; 9] = [
+    "attention_dropout",
+    "layernorm_fusion",
+    "moe_expert_parallel_size",
+    "pipe_parallel_size",
+    "rms_norm_epsilon",
+    "rmsnorm_epsilon",
+    "scalenorm_epsilon",
+    "use_bias_in_norms",
+    "use_tutel",
+];
+
 pub(super) fn config(mut keys: Keys) -> Result<NeoxConfig> {
+    let absent: Vec<&str> = (DECIDING.into_iter())
+        .filter(|key| !keys.has(key))
+        .collect();
     let num_layers = keys.count("num_layers")?;
     let hidden_size = keys.count("hidden_size")?;
     let num_attention_heads = keys.required(
@@ -67,6 +106,7 @@ pub(super) fn config(mut keys: Keys) -> Result<NeoxConfig> {
         training: Training::take(&mut keys)?,
         ignored: Vec::new(),
     };
+    keys.refuse_similar(&absent, &NO_MISSPELLINGS)?;
     Ok(NeoxConfig {
         ignored: keys.rest(),
         ..config

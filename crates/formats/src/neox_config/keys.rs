@@ -35,13 +35,39 @@ impl Keys {
                     problem: "is given twice, with - and with _",
                     expected: "one of the two".into(),
                     got: value.describe(),
-                    help: "remove one of them",
+                    help: "remove one of them".into(),
                 });
             }
             here.insert(key, Found { value, location });
         }
         self.found.extend(here);
         Ok(())
+    }
+
+    /// Whether a key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.found.contains_key(key)
+    }
+
+    /// Returns an error for a key that was not read and looks like one of those that are absent, unless it is in `others`.
+    pub(super) fn refuse_similar(&self, absent: &[&str], others: &[&str]) -> Result<()> {
+        let not_read = self.found.iter();
+        let mut unknown = not_read.filter(|(key, _)| !others.contains(&&***key));
+        let similar = unknown.find_map(|(key, found)| {
+            let meant = tokenformer_base::nearest(key, absent.iter().copied())?;
+            Some((key, found, meant))
+        });
+        match similar {
+            None => Ok(()),
+            Some((key, Found { value, location }, meant)) => Err(Error::Config {
+                location: location.as_str().into(),
+                key: key.as_str().into(),
+                problem: "is not known, and looks like one that decides what the model computes",
+                expected: format!("{meant}, or a name that means something else"),
+                got: value.describe(),
+                help: format!("did you mean {meant}? Else remove the key").into(),
+            }),
+        }
     }
 
     /// The keys that were not read.
@@ -70,7 +96,9 @@ impl Keys {
                 problem: "has a value that cannot be used",
                 expected: expected.into(),
                 got: value.describe(),
-                help: "correct the value, or give the configuration that the model was trained with",
+                help:
+                    "correct the value, or give the configuration that the model was trained with"
+                        .into(),
             }),
         }
     }
@@ -103,7 +131,7 @@ impl Keys {
                 Some(other) => format!("the similar key {}", shown(other)),
                 None => "no such key".into(),
             },
-            help,
+            help: help.into(),
         }
     }
 
@@ -143,7 +171,7 @@ impl Keys {
                     problem: "asks for something that is not supported",
                     expected: expected.into(),
                     got: value.describe(),
-                    help,
+                    help: help.into(),
                 })
             }
             _ => Ok(()),

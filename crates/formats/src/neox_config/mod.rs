@@ -81,7 +81,7 @@ pub struct NeoxConfig {
     pub init_method_std: f64,
     /// How the model was trained.
     pub training: Training,
-    /// Keys that have no effect here, sorted.
+    /// Keys that have no effect here, sorted. None of them looks like an absent one that decides what the model computes.
     pub ignored: Vec<String>,
 }
 

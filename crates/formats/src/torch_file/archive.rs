@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use memmap2::Mmap;
 
@@ -17,9 +18,19 @@ const SMALL_FILE_BYTES: usize = 16 << 20;
 pub(crate) struct Archive {
     pub(crate) path: PathBuf,
     pub(crate) map: Mmap,
-    /// The range of each storage in `map`.
-    pub(super) storages: HashMap<String, Range<usize>>,
+    /// In the order of the file.
+    storages: Vec<Storage>,
+    /// The index of each storage, by its key.
+    keys: HashMap<String, usize>,
     pub(crate) pickle: Pickle,
+}
+
+/// The numbers of tensors, of which each is a view.
+struct Storage {
+    range: Range<usize>,
+    crc: u32,
+    /// Whether the bytes have this checksum; known once it was asked for.
+    is_intact: OnceLock<bool>,
 }
 
 impl Archive {
@@ -31,15 +42,23 @@ impl Archive {
         }
         let entries = zip::entries(&location, &map)?;
         let root = root(&location, &entries)?;
-        let mut storages = HashMap::new();
+        let mut storages = Vec::new();
         let mut pickle = None;
         for entry in &entries {
             let Some(name) = entry.name.strip_prefix(&root) else {
                 continue;
             };
             if let Some(key) = name.strip_prefix("data/") {
-                storages.insert(key.to_string(), entry.range.clone());
+                let storage = Storage {
+                    range: entry.range.clone(),
+                    crc: entry.crc,
+                    is_intact: OnceLock::new(),
+                };
+                storages.push((key.to_string(), storage));
             } else if name == "data.pkl" {
+                if !has_checksum(&map, &entry.range, entry.crc) {
+                    return Err(changed(&location, "data.pkl", entry.crc));
+                }
                 pickle = map.get(entry.range.clone());
             } else if name == "byteorder" && map.get(entry.range.clone()) != Some(b"little") {
                 return Err(Error::Unsupported {
@@ -56,12 +75,50 @@ impl Archive {
             pickle.unwrap_or_default(),
             budget_bytes,
         )?;
+        storages.sort_unstable_by_key(|(_, storage)| storage.range.start);
+        let (keys, storages): (Vec<String>, Vec<Storage>) = storages.into_iter().unzip();
         Ok(Archive {
             path: path.to_path_buf(),
             map,
             storages,
+            keys: keys.into_iter().zip(0..).collect(),
             pickle,
         })
+    }
+
+    /// The range of a storage in the map.
+    pub(super) fn storage(&self, key: &str) -> Option<Range<usize>> {
+        let storage = self.storages.get(*self.keys.get(key)?)?;
+        Some(storage.range.clone())
+    }
+
+    /// Returns an error if the storage that a range lies in does not have the checksum that was saved with it. All of it is
+    /// read for that, once.
+    pub(super) fn check(&self, range: &Range<usize>) -> Result<()> {
+        let after = (self.storages).partition_point(|storage| storage.range.start <= range.start);
+        let Some((at, storage)) = (after.checked_sub(1))
+            .and_then(|at| Some((at, self.storages.get(at)?)))
+            .filter(|_| !range.is_empty())
+        else {
+            return Ok(());
+        };
+        let is_intact = (storage.is_intact)
+            .get_or_init(|| has_checksum(&self.map, &storage.range, storage.crc));
+        if *is_intact {
+            return Ok(());
+        }
+        let key = self.keys.iter().find(|&(_, &index)| index == at);
+        let entry = format!("data/{}", key.map_or("", |(key, _)| key));
+        Err(changed(
+            &self.path.display().to_string(),
+            &entry,
+            storage.crc,
+        ))
+    }
+
+    /// Releases the memory pages of a range that was read.
+    pub(super) fn release(&self, range: &Range<usize>) {
+        file::release(&self.map, range);
     }
 
     /// Memory that listing the tensors may take: the budget that the pickle has left.
@@ -82,6 +139,34 @@ impl Archive {
             got,
             help: "the file is damaged or not a checkpoint; copy or save it again",
         }
+    }
+}
+
+/// Whether the bytes of an entry have its checksum. PyTorch saves 0 where it computes none: with
+/// `torch.serialization.set_crc32_options(False)`, and for storages that are filled later.
+fn has_checksum(map: &Mmap, range: &Range<usize>, crc: u32) -> bool {
+    const STEP_BYTES: usize = 16 << 20;
+    if crc == 0 {
+        return true;
+    }
+    let mut found = crc32fast::Hasher::new();
+    for start in range.clone().step_by(STEP_BYTES) {
+        let step = start..range.end.min(start + STEP_BYTES);
+        found.update(map.get(step.clone()).unwrap_or_default());
+        file::release(map, &step);
+    }
+    found.finalize() == crc
+}
+
+/// The error for an entry whose bytes have another checksum.
+fn changed(location: &str, entry: &str, crc: u32) -> Error {
+    Error::Damaged {
+        location: location.into(),
+        what: format!("the entry {} is not as it was saved", shown(entry)),
+        expected: format!("the checksum {crc:08x}"),
+        got: "another one".into(),
+        help: "the file is damaged; copy it again. If a program has changed it in place, load it with PyTorch and save it \
+               again",
     }
 }
 

@@ -15,6 +15,9 @@ pub(super) struct Made<'p> {
 /// Limit of nested calls around a tensor; PyTorch makes two.
 const MAX_WRAPPERS: usize = 8;
 
+/// Limit of the attributes and of the metadata of a tensor, which a pickle can share between many.
+const MAX_ENTRIES: usize = 256;
+
 /// The call of a value, or the reason why its tensor cannot be read; `None` if it is not a tensor.
 pub(super) fn made(value: Value<'_>) -> Option<Result<Made<'_>, String>> {
     let object = value.as_object()?;
@@ -65,6 +68,15 @@ pub(super) fn made(value: Value<'_>) -> Option<Result<Made<'_>, String>> {
 fn other_numbers(attributes: Value<'_>) -> Option<String> {
     const NUMBERS: [&str; 3] = ["data", "real", "imag"];
     // A dict, or a pair of the dict and the slots.
+    let pair = attributes.elements().into_iter().flatten();
+    let sizes = pair.take(MAX_ENTRIES).chain([attributes]).map(|part| {
+        let entries = part.entries().map_or(0, |entries| entries.len());
+        entries + part.elements().map_or(0, |elements| elements.len())
+    });
+    let size = sizes.fold(0, usize::saturating_add);
+    if size > MAX_ENTRIES {
+        return Some(format!("it has {size} attributes or more"));
+    }
     let dicts = attributes
         .elements()
         .into_iter()
@@ -92,6 +104,9 @@ impl Made<'_> {
         let entries = metadata
             .entries()
             .ok_or_else(|| format!("its metadata is {}", metadata.describe()))?;
+        if entries.len() > MAX_ENTRIES {
+            return Err(format!("its metadata has {} entries", entries.len()));
+        }
         let mut negated = false;
         for (key, value) in entries {
             match (key.as_str(), value.as_bool()) {

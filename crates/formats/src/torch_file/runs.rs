@@ -2,9 +2,10 @@
 
 use super::info::{Source, TensorInfo};
 use super::{contiguous, elements};
+use crate::Error;
 
-/// Calls a function with runs of consecutive bytes, in row-major order.
-pub(super) fn for_each_run<E>(
+/// Calls a function with runs of consecutive bytes, in row-major order, of storages that are as they were saved.
+pub(super) fn for_each_run<E: From<Error>>(
     info: &TensorInfo,
     source: &Source,
     mut take: impl FnMut(&[u8]) -> Result<(), E>,
@@ -14,12 +15,14 @@ pub(super) fn for_each_run<E>(
     }
     let piece = match source {
         Source::Joined(pieces) => {
-            return pieces
-                .iter()
-                .try_for_each(|piece| take(piece.archive.bytes(piece.range.clone())));
+            return pieces.iter().try_for_each(|piece| {
+                piece.archive.check(&piece.range)?;
+                take(piece.archive.bytes(piece.range.clone()))
+            });
         }
         Source::View(piece) => piece,
     };
+    piece.archive.check(&piece.range)?;
     let bytes = piece.archive.bytes(piece.range.clone());
     let size = info.dtype.size_bytes();
     // Trailing axes without gaps form one run.

@@ -120,14 +120,14 @@ impl Pickled<'_> {
                 format!("{} axes, {} strides", shape.len(), stride.len()),
             ));
         }
-        let range = self.range(&key, dtype, offset, &shape, &stride)?;
+        let range = self.range(key, dtype, offset, &shape, &stride)?;
         // Elements share places if there are more elements than places.
         let repeats = elements(&shape).is_none_or(|count| count > range.len() / dtype.size_bytes());
         Ok(Found::Read(Strided {
             dtype,
             shape,
             stride,
-            storage: key,
+            storage: key.into(),
             offset,
             range,
             negated,
@@ -136,7 +136,7 @@ impl Pickled<'_> {
     }
 
     /// A storage's key and its class, from `('storage', class, key, place, elements)`.
-    fn storage<'p>(&self, value: Value<'p>) -> Result<(String, Value<'p>)> {
+    fn storage<'p>(&self, value: Value<'p>) -> Result<(&'p str, Value<'p>)> {
         let damaged = || {
             self.damaged(
                 "has no storage".into(),
@@ -151,7 +151,7 @@ impl Pickled<'_> {
         }
         let kind = field(1).ok_or_else(damaged)?;
         let key = field(2).and_then(Value::as_str).ok_or_else(damaged)?;
-        Ok((key.into(), kind))
+        Ok((key, kind))
     }
 
     /// The range of the view, after checking that it is inside the storage.
@@ -163,7 +163,7 @@ impl Pickled<'_> {
         shape: &[usize],
         stride: &[usize],
     ) -> Result<Range<usize>> {
-        let storage = self.archive.storages.get(key).ok_or_else(|| {
+        let storage = self.archive.storage(key).ok_or_else(|| {
             self.damaged(
                 "has no data".into(),
                 "an entry data/KEY for its storage",

@@ -138,10 +138,25 @@ impl Tensors {
         self.find(name).map(|(info, _)| info)
     }
 
+    /// Releases the memory pages of all tensors that were read; until then they count as memory of this process. They are
+    /// read again when they are needed.
+    pub fn release(&self) {
+        for source in &self.sources {
+            let pieces = match source {
+                Source::View(piece) => std::slice::from_ref(piece),
+                Source::Joined(pieces) => pieces,
+            };
+            for piece in pieces {
+                piece.archive.release(&piece.range);
+            }
+        }
+    }
+
     /// A floating-point tensor, row-major, from `F32`, `F16`, `BF16` or `F64` (rounded).
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Unsupported`] for one that is not read.
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Unsupported`] for one that is not read, [`Error::Damaged`]
+    /// for one whose storage has another checksum than was saved with it.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let (info, _) = self.find_float(name)?;
         // The tensor has no more elements than the file; repeated elements were limited when it was listed.
@@ -153,7 +168,8 @@ impl Tensors {
     /// Like [`read_f32`](Self::read_f32), into a buffer that has exactly the tensor's elements.
     ///
     /// # Errors
-    /// [`Error::WrongSize`], [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Unsupported`] for one that is not read.
+    /// [`Error::WrongSize`], [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Unsupported`] for one that is not
+    /// read, [`Error::Damaged`] for one whose storage has another checksum than was saved with it.
     pub fn read_into(&self, name: &str, out: &mut [f32]) -> Result<()> {
         let (info, source) = self.find_float(name)?;
         if out.len() != info.elements() {
@@ -180,7 +196,8 @@ impl Tensors {
     /// the last chunk, so that a tensor of any size takes the memory of one chunk.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Argument`] for chunks of 0, and errors of `take`.
+    /// [`Error::MissingTensor`], [`Error::WrongDtype`], [`Error::Damaged`] for a storage that has another checksum than was saved
+    /// with it, [`Error::Argument`] for chunks of 0, and errors of `take`.
     pub fn for_each_chunk<E: From<Error>>(
         &self,
         name: &str,

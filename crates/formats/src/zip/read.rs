@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// The range of its bytes, always inside the archive.
     pub(crate) range: Range<usize>,
+    /// The checksum of its bytes in the directory; it is not compared here.
+    pub(crate) crc: u32,
 }
 
 /// The archive's entries, in the order of its directory.
@@ -210,6 +212,7 @@ impl Archive<'_> {
         let entry = Entry {
             name: name.to_string(),
             range,
+            crc: record.crc,
         };
         Ok((entry, whole, record.next))
     }
@@ -224,6 +227,7 @@ impl Archive<'_> {
         let mut record = Record {
             flags: self.u16(at + 8)?,
             method: self.u16(at + 10)?,
+            crc: self.u32(at + 16)?,
             packed_bytes: self.u32(at + 20)?.into(),
             bytes: self.u32(at + 24)?.into(),
             local: self.u32(at + 42)?.into(),
@@ -306,6 +310,7 @@ impl Archive<'_> {
 struct Record<'a> {
     flags: u16,
     method: u16,
+    crc: u32,
     packed_bytes: u64,
     bytes: u64,
     local: u64,

@@ -1,6 +1,7 @@
 //! The memory-mapped reader.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -70,7 +71,16 @@ impl SafetensorsFile {
     /// # Errors
     /// [`Error::MissingTensor`].
     pub fn release(&self, name: &str) -> Result<()> {
-        let range = self.info(name)?.range.clone();
+        self.release_range(&self.info(name)?.range);
+        Ok(())
+    }
+
+    /// As [`release`](Self::release), for all tensors.
+    pub fn release_all(&self) {
+        self.release_range(&(0..self.map.len()));
+    }
+
+    fn release_range(&self, range: &Range<usize>) {
         #[cfg(unix)]
         {
             // SAFETY: the map is a read-only map of a file, so released pages are read again with the same bytes, and
@@ -84,7 +94,6 @@ impl SafetensorsFile {
         }
         #[cfg(not(unix))]
         let _ = range;
-        Ok(())
     }
 
     /// A tensor's shape; empty for a scalar.
