@@ -51,7 +51,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let stop = stop_flag();
     print(&prompt);
     let mut continuation = Continuation::new(&tokenizer, &tokens, sampler, args.tokens, &args.stop);
-    let mut new = 0;
+    let (mut new, mut fed) = (0, 0);
     let started = Instant::now();
     let end = loop {
         if stop.load(Ordering::Relaxed) {
@@ -64,7 +64,10 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         print(&piece.text);
         new += usize::from(piece.token.is_some() && piece.end != Some(End::Document));
         match (piece.token, piece.end) {
-            (Some(token), None) => session.feed(&[token])?,
+            (Some(token), None) => {
+                session.feed(&[token])?;
+                fed += 1;
+            }
             (_, end) => break Ok(end),
         }
     };
@@ -78,11 +81,14 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
             model.context()
         );
     }
+    // The first new token comes from the pass over the prompt, and the last one is not read any more.
+    let speed = match fed {
+        0 => String::new(),
+        _ => format!(" at {:.1} tokens/s", fed as f64 / decode_s.max(1e-9)),
+    };
     errln!(
-        "{} prompt tokens in {:.2} s, {new} new tokens at {:.1} tokens/s",
-        tokens.len(),
-        prefill_s,
-        new as f64 / decode_s.max(1e-9)
+        "{} prompt tokens in {prefill_s:.2} s, {new} new tokens{speed}",
+        tokens.len()
     );
     Ok(())
 }

@@ -143,6 +143,30 @@ fn evaluation_shows_every_picture_in_order_without_changes() {
 
 /// Without random changes training shows what evaluation does.
 #[test]
+fn a_part_of_an_evaluation_has_pictures_of_all_classes() {
+    let (_dir, set) = set();
+    let of = set.split(Split::Valid).unwrap();
+    let loader = |most| {
+        let options = options(Augment::default());
+        Loader::evaluation_of_part(set.clone(), Split::Valid, options, most).unwrap()
+    };
+    let classes = |images: &[usize]| {
+        let labels = images.iter().map(|&image| of.label(image));
+        labels.collect::<std::collections::BTreeSet<_>>()
+    };
+    let every: Vec<usize> = (0..of.len()).collect();
+    let most = classes(&every).len();
+    assert!(most > 1 && most < of.len());
+    let part = loader(most).next(of.len()).unwrap();
+    assert_eq!(part.len(), most);
+    assert!(part.images.is_sorted_by(|a, b| a < b));
+    assert!(classes(&part.images).len() > 1, "{:?}", part.images);
+    for all in [of.len(), of.len() + 1, usize::MAX] {
+        assert_eq!(loader(all).next(of.len() + 9).unwrap().images, every);
+    }
+}
+
+#[test]
 fn nothing_random_is_the_evaluation() {
     let (_scratch, set) = set();
     let plain = Augment::default();

@@ -57,6 +57,8 @@ pub struct Analysis {
     pub speed_ups: BTreeMap<String, SpeedUp>,
     /// The map of where growth pays, as far as it was run.
     pub map: Vec<Cell>,
+    /// Arms from scratch that the plan leaves out: with them scratch can only be better.
+    pub left_out: Vec<&'static str>,
     /// What the arms that learn a second text lose of the first.
     pub shift: Vec<Shifted>,
     /// Standard error of the difference of two arms that began with the base of the grown one, and its degrees of freedom.
@@ -67,14 +69,18 @@ pub struct Analysis {
     pub audit: Option<(f64, f64)>,
 }
 
-/// The plain Transformer from scratch whose size is nearest to `params`, among arms with their numbers of parameters.
+/// Models of one size have numbers of parameters within this factor.
+const SAME_SIZE: f64 = 1.3;
+
+/// The plain Transformer from scratch of the size `params`, the nearest one among arms with their numbers of parameters; `None` if
+/// none is of this size.
 pub(crate) fn nearest_in_size<'a>(
     arms: impl Iterator<Item = (&'a str, u64)>,
     params: u64,
 ) -> Option<&'a str> {
     let distance = |own: u64| (own as f64 / params as f64).ln().abs();
     let nearest = arms
-        .filter(|(arm, _)| is_scratch(arm))
+        .filter(|(arm, own)| is_scratch(arm) && distance(*own) <= SAME_SIZE.ln())
         .min_by(|a, b| distance(a.1).total_cmp(&distance(b.1)));
     Some(nearest?.0)
 }
@@ -112,6 +118,7 @@ impl Analysis {
             contrasts: BTreeMap::new(),
             forest: Vec::new(),
             speed_ups: BTreeMap::new(),
+            left_out: ends.left_out(),
             map: map::cells(&ends),
             shift: shift::shifted(&ends),
             pooled: None,

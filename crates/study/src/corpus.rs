@@ -137,6 +137,18 @@ impl Text {
     }
 }
 
+/// Whether a vocabulary is that of a profile. A text of few words has not as many tokens as are asked for.
+fn fits(profile: &Profile, vocab: usize) -> bool {
+    let is_of_another = || {
+        Profile::all()
+            .iter()
+            .any(|other| other.vocab == Some(vocab))
+    };
+    profile
+        .vocab
+        .is_none_or(|own| own == vocab || (vocab < own && !is_of_another()))
+}
+
 /// A dataset of `text` in `data`: the one that is there, or one to prepare.
 fn prepared(
     profile: &Profile,
@@ -146,10 +158,7 @@ fn prepared(
 ) -> Result<Source> {
     if data.join(DATASET).exists() {
         let summary = Dataset::open(data)?.summary;
-        let vocab = profile
-            .vocab
-            .is_none_or(|vocab| vocab == summary.tokenizer.vocab_size);
-        if summary.inputs == [text.name.clone()] && vocab {
+        if summary.inputs == [text.name.clone()] && fits(profile, summary.tokenizer.vocab_size) {
             return Ok(Source::Ready(data.into()));
         }
         return Err(Error::Recipe {

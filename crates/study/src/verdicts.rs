@@ -54,27 +54,36 @@ pub fn verdicts(analysis: &Analysis) -> Vec<Verdict> {
             "C3",
             "a grown model is better than one of its size from scratch at equal cost, base included",
         ),
-        better(
+        of_any_size(
             analysis,
-            "C4",
-            "a grown model is better than the best of any size from scratch at equal cost",
+            better(
+                analysis,
+                "C4",
+                "a grown model is better than the best of any size from scratch at equal cost",
+            ),
         ),
-        saving(
+        of_any_size(
             analysis,
-            "C5",
-            "the same quality for half of the cost or less",
-            &{
-                let size = analysis.rows.iter().rev().find(|row| row.arm == GROWN);
-                format!("{GROWN} {}, within 2 %", size.map_or("", |row| &row.size))
-            },
+            saving(
+                analysis,
+                "C5",
+                "the same quality for half of the cost or less",
+                &{
+                    let size = analysis.rows.iter().rev().find(|row| row.arm == GROWN);
+                    format!("{GROWN} {}, within 2 %", size.map_or("", |row| &row.size))
+                },
+            ),
         ),
         pattention(analysis),
         recipe(analysis),
-        saving(
+        of_any_size(
             analysis,
-            "C8",
-            "a series of sizes for half of the cost or less",
-            "series",
+            saving(
+                analysis,
+                "C8",
+                "a series of sizes for half of the cost or less",
+                "series",
+            ),
         ),
         shift(analysis),
     ]
@@ -93,6 +102,18 @@ fn verdict(
         finding: finding.unwrap_or(Finding::Open),
         numbers,
     }
+}
+
+/// The verdict of a comparison with models of any size from scratch. If some sizes were left out, it cannot support the claim: one of
+/// them may be better.
+fn of_any_size(analysis: &Analysis, mut found: Verdict) -> Verdict {
+    if !analysis.left_out.is_empty() && found.numbers != MISSING {
+        found.numbers += &format!("; without {}", analysis.left_out.join(", "));
+        if found.finding == Finding::Supported {
+            found.finding = Finding::Open;
+        }
+    }
+    found
 }
 
 fn exact(analysis: &Analysis) -> Verdict {

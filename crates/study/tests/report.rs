@@ -135,6 +135,37 @@ fn a_better_grown_model_is_found_to_be_better() {
 }
 
 #[test]
+fn sizes_from_scratch_that_are_left_out_support_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut settings = settings(3);
+    settings
+        .arms
+        .retain(|arm| !["g-scr-1", "g-scr-4"].contains(&arm.name));
+    let (_, plan, results) = study_of(
+        settings.clone(),
+        &scratch.path().join("better"),
+        GROWN,
+        0.25,
+    );
+    let analysis = Analysis::new(&plan, &results);
+    // What is left has other sizes than the grown model.
+    for claim in ["C2", "C3"] {
+        let (found, numbers) = finding(&analysis, claim);
+        assert_eq!(found, Finding::Open, "{claim}: {numbers}");
+        assert!(numbers.contains("not enough results"), "{claim}: {numbers}");
+    }
+    // One of them may be better than the grown model, too.
+    let (c4, numbers) = finding(&analysis, "C4");
+    assert_eq!(c4, Finding::Open, "{numbers}");
+    assert!(numbers.ends_with("; without g-scr-1, g-scr-4"), "{numbers}");
+    // But none of them can make scratch worse.
+    let (_, plan, results) = study_of(settings, &scratch.path().join("worse"), GROWN, -0.25);
+    let analysis = Analysis::new(&plan, &results);
+    let (c4, numbers) = finding(&analysis, "C4");
+    assert_eq!(c4, Finding::Refuted, "{numbers}");
+}
+
+#[test]
 fn a_grown_model_keeps_the_cost_of_attention_between_tokens() {
     let scratch = tempfile::tempdir().unwrap();
     let (_, plan, _) = study(scratch.path(), GROWN, 0.0);

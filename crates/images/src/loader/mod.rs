@@ -107,8 +107,15 @@ struct Maker {
     set: Arc<ImageSet>,
     split: Split,
     options: LoaderOptions,
-    /// `None` for evaluation: the pictures in their order, without random changes.
-    order: Option<Order>,
+    takes: Takes,
+}
+
+/// Which picture is at a position.
+enum Takes {
+    /// For training: an endless order, with random changes.
+    Endless(Order),
+    /// For evaluation: `count` pictures at equal distances in the order of the split, which is by class, without random changes.
+    Spread { count: u64, of: u64 },
 }
 
 impl Maker {
@@ -123,12 +130,12 @@ impl Maker {
     fn sample(&self, position: u64) -> Result<Sample> {
         let pictures = self.pictures()?;
         let preprocess = &self.options.preprocess;
-        let (image, pixels) = match &self.order {
-            None => {
-                let image = position as usize;
+        let (image, pixels) = match &self.takes {
+            Takes::Spread { count, of } => {
+                let image = (u128::from(position) * u128::from(*of) / u128::from(*count)) as usize;
                 (image, preprocess.input(pictures.picture(image)?))
             }
-            Some(order) => {
+            Takes::Endless(order) => {
                 let image = order.at(position);
                 let mut draws = Draws::new(self.options.seed, Purpose::Augment, position);
                 let mut pixels = vec![0.0; preprocess.len()];
@@ -148,8 +155,8 @@ impl Maker {
 
     /// How the pair of a position is mixed.
     fn mixing(&self, position: u64) -> Mixing {
-        match (&self.order, &self.options.augment.mix) {
-            (Some(_), Some(mix)) => {
+        match (&self.takes, &self.options.augment.mix) {
+            (Takes::Endless(_), Some(mix)) => {
                 let mut draws = Draws::new(self.options.seed, Purpose::Mix, position / 2);
                 mix.draw(self.size(), &mut draws)
             }
@@ -180,8 +187,8 @@ impl Loader {
     pub fn training(set: Arc<ImageSet>, options: LoaderOptions, position: u64) -> Result<Self> {
         options.augment.check()?;
         let count = set.split(Split::Train).map_or(1, Pictures::len);
-        let order = Some(Order::new(options.seed, count));
-        Self::new(set, Split::Train, options, order, position, None)
+        let takes = Takes::Endless(Order::new(options.seed, count));
+        Self::new(set, Split::Train, options, takes, position, None)
     }
 
     /// A loader for evaluation: every picture of a split once, in order and without random changes.
@@ -189,15 +196,31 @@ impl Loader {
     /// # Errors
     /// The dataset has no such split, or an option is out of its range.
     pub fn evaluation(set: Arc<ImageSet>, split: Split, options: LoaderOptions) -> Result<Self> {
-        let count = set.split(split).map(|pictures| pictures.len() as u64);
-        Self::new(set, split, options, None, 0, count)
+        Self::evaluation_of_part(set, split, options, usize::MAX)
+    }
+
+    /// As [`Loader::evaluation`], of `most` pictures at equal distances, so that all classes have their part: a split is in the
+    /// order of its classes.
+    ///
+    /// # Errors
+    /// As [`Loader::evaluation`].
+    pub fn evaluation_of_part(
+        set: Arc<ImageSet>,
+        split: Split,
+        options: LoaderOptions,
+        most: usize,
+    ) -> Result<Self> {
+        let of = set.split(split).map_or(0, Pictures::len);
+        let [count, of] = [of.min(most), of].map(|n| n as u64);
+        let takes = Takes::Spread { count, of };
+        Self::new(set, split, options, takes, 0, Some(count))
     }
 
     fn new(
         set: Arc<ImageSet>,
         split: Split,
         options: LoaderOptions,
-        order: Option<Order>,
+        takes: Takes,
         position: u64,
         end: Option<u64>,
     ) -> Result<Self> {
@@ -207,7 +230,7 @@ impl Loader {
             set,
             split,
             options,
-            order,
+            takes,
         });
         maker.pictures()?;
         let make = Arc::clone(&maker);

@@ -143,6 +143,14 @@ impl<'a> Ends<'a> {
             .count()
     }
 
+    /// The arms from scratch that have no end in the plan.
+    pub fn left_out(&self) -> Vec<&'static str> {
+        let is_planned = |name: &str| self.plan.endpoints.iter().any(|end| end.arm == name);
+        let arms = ARMS.iter().map(|arm| arm.name);
+        arms.filter(|name| is_scratch(name) && !is_planned(name))
+            .collect()
+    }
+
     /// Cost and loss of the ends of an arm from scratch; none before all that are planned have ended, since a part of them would
     /// be a weaker rival.
     pub fn points(&self, arm: &str, seed: u64) -> Vec<(f64, f64)> {

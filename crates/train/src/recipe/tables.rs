@@ -249,7 +249,7 @@ pub struct EvalTable {
     pub every: u64,
     /// Held-out tokens per evaluation, from the start of the split; 0 for all.
     pub tokens: usize,
-    /// The same in pictures.
+    /// Held-out pictures per evaluation, at equal distances in the split; 0 for all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub images: usize,
 }

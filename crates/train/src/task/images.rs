@@ -83,8 +83,17 @@ impl Images {
     }
 
     fn held_out(&self) -> Result<Loader> {
-        let set = Arc::clone(&self.set);
-        Ok(Loader::evaluation(set, Split::Valid, self.options.clone())?)
+        let (set, options) = (Arc::clone(&self.set), self.options.clone());
+        let most = match self.eval_images {
+            0 => usize::MAX,
+            images => images,
+        };
+        Ok(Loader::evaluation_of_part(
+            set,
+            Split::Valid,
+            options,
+            most,
+        )?)
     }
 }
 
@@ -236,21 +245,16 @@ impl Task for Images {
     ) -> Result<Option<Evaluation>> {
         let classes = self.config.classes();
         let mut loader = self.held_out()?;
-        let mut left = match self.eval_images {
-            0 => usize::MAX,
-            images => images,
-        };
         let mut tally = Tally::new(classes);
         let mut is_over = false;
-        while left > 0 && !is_over {
+        while !is_over {
             if any(ranks, stop.load(Ordering::Relaxed))? {
                 return Ok(None);
             }
             let mut coming = Vec::new();
             for rank in 0..ranks.world() {
-                let batch = loader.next(self.batch.min(left))?;
+                let batch = loader.next(self.batch)?;
                 is_over |= batch.is_empty();
-                left -= batch.len();
                 let mut numbers: Vec<f32> = match rank == ranks.rank() && !batch.is_empty() {
                     true => model.classify(&batch.pixels, batch.len())?,
                     false => vec![0.0; batch.len() * classes],
