@@ -87,6 +87,17 @@ fn runs_are_planned_for_a_gpu_that_is_not_there() {
     );
 }
 
+/// In bfloat16 the scores that a τ follows are measured as they flow through the network.
+#[test]
+fn a_tracked_tau_is_planned_in_bf16() {
+    let lab = Lab::new();
+    let growth = "\n[[grow]]\nat_step = 3\nffn = \"+16\"\ntau = \"tracked\"\n";
+    let recipe = lab.recipe("tiny.toml", growth);
+    let set = "train.precision=bf16";
+    let plan = ["inspect", "--plan", &recipe, "--device", "cuda:80GiB"];
+    succeed(lab.command(&[&plan[..], &["--set", set]].concat()));
+}
+
 #[cfg(feature = "cuda-emulator")]
 mod emulated {
     use super::common::{GROWTH, Lab, Ran, loss_columns, run, succeed};

@@ -197,6 +197,7 @@ fn packed_weights_serve_products_rows_and_reads() -> Result<()> {
 #[test]
 fn steps_of_the_optimizer() {
     f32_suite().steps_of_the_optimizer(20_000);
+    f32_suite().sums_of_squares(20_000, 12);
     f32_suite().gradients_that_are_not_finite();
 }
 

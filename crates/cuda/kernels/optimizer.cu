@@ -11,12 +11,22 @@ DEV double block_sum_f64(double x, double* part) {
 }
 
 // partial[block] = Σ x² of the numbers that the block visits.
-KERNEL(squares_f32, (const float* x, double* partial, u64 n)) {
-  __shared__ double part[32];
+template <class T> DEV void squares(const T* x, double* partial, u64 n, double* part) {
   double sum = 0;
-  for (u64 i = thread_number(); i < n; i += (u64)gridDim.x * blockDim.x) sum += (double)x[i] * x[i];
+  for (u64 i = thread_number(); i < n; i += (u64)gridDim.x * blockDim.x) {
+    double number = load(x, i);
+    sum += number * number;
+  }
   sum = block_sum_f64(sum, part);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+KERNEL(squares_f32, (const float* x, double* partial, u64 n)) {
+  __shared__ double part[32];
+  squares(x, partial, n, part);
+}
+KERNEL(squares_bf16, (const u16* x, double* partial, u64 n)) {
+  __shared__ double part[32];
+  squares(x, partial, n, part);
 }
 
 // sums[group] += Σ partial; one block.

@@ -12,7 +12,7 @@ use tokenformer_core::config::{
 };
 use tokenformer_core::device::reference::Reference;
 use tokenformer_core::generate::Session;
-use tokenformer_core::growth::{Amount, Birth, Growth, Probe, grow};
+use tokenformer_core::growth::{Amount, Birth, Fill, Growth, Method, Probe, TauRule, grow};
 use tokenformer_core::optim::{AdamW, AdamWConfig};
 use tokenformer_core::path::ParamPath;
 use tokenformer_core::{
@@ -164,39 +164,46 @@ fn learn_images(model: &Model) -> (f64, Gradients) {
     (losses.iter().map(|x| f64::from(*x)).sum(), gradients)
 }
 
+fn image_spec(pool: Pool) -> ModelSpec {
+    ModelSpec {
+        input: Input::Image(ImageInput {
+            height: 6,
+            width: 4,
+            channels: 2,
+            patch: [2, 2],
+            pool,
+        }),
+        vocab: 7,
+        // It follows from the input.
+        context: ModelSpec::default().context,
+        causal: false,
+        positions: Positions::Learned,
+        head: HeadKind::Untied,
+        head_bias: true,
+        ..spec()
+    }
+}
+
+/// A model of images on the device and on the plain one. A fresh head is zero; here it is not.
+fn image_models(fast: &Arc<dyn Device>, pool: Pool) -> [Model; 2] {
+    let plain: Arc<dyn Device> = Reference::new();
+    let config = image_spec(pool).build().expect("a valid model");
+    [fast, &plain].map(|device| {
+        let numbers = &mut |path: &ParamPath, shape: &[usize]| {
+            let len = shape.iter().product();
+            Ok(init::normal(11, &path.to_string(), len, 0.4))
+        };
+        Model::build(device, &config, numbers).expect("memory")
+    })
+}
+
 #[test]
 fn gradients_of_vision_models() {
     for (order, pool) in [(1, Pool::Class), (2, Pool::Mean)] {
-        let spec = ModelSpec {
-            input: Input::Image(ImageInput {
-                height: 6,
-                width: 4,
-                channels: 2,
-                patch: [2, 2],
-                pool,
-            }),
-            vocab: 7,
-            // It follows from the input.
-            context: ModelSpec::default().context,
-            causal: false,
-            positions: Positions::Learned,
-            head: HeadKind::Untied,
-            head_bias: true,
-            ..spec()
-        };
         let Some(fast) = device(order, Precision::F32) else {
             return;
         };
-        let plain: Arc<dyn Device> = Reference::new();
-        // A fresh head is zero; here it is not.
-        let config = spec.build().expect("a valid model");
-        let [fast, plain] = [&fast, &plain].map(|device| {
-            let numbers = &mut |path: &ParamPath, shape: &[usize]| {
-                let len = shape.iter().product();
-                Ok(init::normal(11, &path.to_string(), len, 0.4))
-            };
-            Model::build(device, &config, numbers).expect("memory")
-        });
+        let [fast, plain] = image_models(&fast, pool);
         compare(
             [&fast, &plain],
             [learn_images(&fast), learn_images(&plain)],
@@ -215,6 +222,104 @@ fn gradients_in_bf16() {
         ..gpt2()
     };
     check_gradients(&spec, 1, Precision::Bf16, 0.05);
+}
+
+/// `‖got − want‖ / ‖want‖`.
+fn relative(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let off: Vec<f32> = got.iter().zip(want).map(|(got, want)| got - want).collect();
+    norm(&off) / norm(want)
+}
+
+const BIRTH: Birth = Birth {
+    stage: 1,
+    step: 1,
+    seed: 7,
+};
+
+fn must_grow(model: &mut Model, growth: &Growth) -> f64 {
+    let text = tokens(5, BATCH * 10);
+    let probe = Probe::Tokens {
+        tokens: &text,
+        batch: BATCH,
+    };
+    let report = grow(model, growth, BIRTH, probe).unwrap_or_else(|error| panic!("{error}"));
+    report.max_logit_diff
+}
+
+/// New keys in bfloat16 have the size that scores on the plain device ask for.
+#[test]
+fn keys_as_large_as_scores_ask_for_in_bf16() {
+    let growth = Growth {
+        ffn: Amount::Add(40),
+        keys: Some(Fill::Scores),
+        values: Some(Fill::Random),
+        tau: TauRule::SqrtN,
+        ..Growth::default()
+    };
+    let Some(fast) = device(1, Precision::Bf16) else {
+        return;
+    };
+    let plain: Arc<dyn Device> = Reference::new();
+    let [fast, plain] = [&fast, &plain].map(|device| {
+        let mut model = fresh(device, &spec());
+        must_grow(&mut model, &growth);
+        model
+    });
+    for (fast_param, param) in fast.each_param().zip(plain.each_param()) {
+        let got = host(&**fast.device(), fast_param.value());
+        let want = host(&**plain.device(), param.value());
+        assert!(relative(&got, &want) < 0.02, "{}", param.name());
+    }
+}
+
+/// A τ that follows the scores goes in bfloat16 as on the plain device.
+#[test]
+fn a_tracked_tau_in_bf16() {
+    let growth = Growth {
+        ffn: Amount::Add(40),
+        tau: TauRule::Tracked,
+        warmup: Some(0),
+        method: Some(Method::ZeroKey),
+        ..Growth::default()
+    };
+    let Some(fast) = device(2, Precision::Bf16) else {
+        return;
+    };
+    let plain: Arc<dyn Device> = Reference::new();
+    let [got, want] = [&fast, &plain].map(|device| {
+        let mut model = fresh(device, &spec());
+        must_grow(&mut model, &growth);
+        let losses = losses_of(model);
+        assert!(losses.iter().all(|loss| loss.is_finite()), "{losses:?}");
+        losses
+    });
+    for (got, want) in got.iter().zip(&want) {
+        assert!((got - want).abs() < 0.05, "{got:?} is not {want:?}");
+    }
+}
+
+/// What a model of pictures has seen, in bfloat16 and on the plain device.
+#[test]
+fn what_was_seen_in_bf16() {
+    let Some(fast) = device(0, Precision::Bf16) else {
+        return;
+    };
+    for pool in [Pool::Class, Pool::Mean] {
+        let pixels = tokenformer_testing::Random::new(4).normals(3 * 6 * 4 * 2, 1.0);
+        let [got, want] = image_models(&fast, pool)
+            .map(|model| model.seen(&pixels, 3, true).expect("what was seen"));
+        assert!(relative(&got.logits, &want.logits) < 0.05);
+        assert!(relative(&got.rollout, &want.rollout) < 0.05);
+        assert_eq!(got.sites.len(), want.sites.len());
+        for (got, want) in got.sites.iter().zip(&want.sites) {
+            assert!(relative(&got.firing, &want.firing) < 0.1, "{:?}", want.kind);
+            for ((stage, energy), (_, want)) in got.energies.iter().zip(&want.energies) {
+                let off = (energy / want - 1.0).abs();
+                assert!(off < 0.1, "stage {stage}: {energy} is not {want}");
+            }
+        }
+    }
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -237,17 +342,7 @@ fn growth_is_exact() {
             ffn: Amount::Add(40),
             ..Growth::default()
         };
-        let birth = Birth {
-            stage: 1,
-            step: 1,
-            seed: 7,
-        };
-        let probe = Probe::Tokens {
-            tokens: &text,
-            batch: BATCH,
-        };
-        let report = grow(&mut model, &growth, birth, probe).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(report.max_logit_diff, 0.0, "{norm:?}");
+        assert_eq!(must_grow(&mut model, &growth), 0.0, "{norm:?}");
         let after = model.infer(&text, BATCH).expect("logits");
         assert_eq!(bits(&before), bits(&after), "{norm:?}");
         let (_, gradients) = learn(&model, Recompute::None);
@@ -298,9 +393,12 @@ fn recomputation_changes_nothing() {
     }
 }
 
-/// Losses of a few updates, which also clip and decay.
 fn losses(device: &Arc<dyn Device>, spec: &ModelSpec) -> Vec<f64> {
-    let mut model = fresh(device, spec);
+    losses_of(fresh(device, spec))
+}
+
+/// Losses of a few updates, which also clip and decay, and let each τ follow the scores if it does.
+fn losses_of(mut model: Model) -> Vec<f64> {
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model).expect("memory");
     let step = |_| {
         let (loss, gradients) = learn(&model, Recompute::None);

@@ -112,6 +112,7 @@ fn rows_by_index() {
 fn steps_of_the_optimizer() {
     let Some(suite) = f32_suite() else { return };
     suite.steps_of_the_optimizer(20_000);
+    suite.sums_of_squares(20_000, 12);
     suite.gradients_that_are_not_finite();
 }
 
@@ -142,6 +143,7 @@ fn operations_on_rows_in_bf16() {
     suite.layer_norms(70, 45, 5);
     suite.rotations_and_caches(6);
     suite.steps_of_the_optimizer(300);
+    suite.sums_of_squares(9000, 8);
 }
 
 /// Attention in bfloat16 with heads of this size.

@@ -77,6 +77,7 @@ pub fn operations(
     suite.losses([at(5), at(100), at(8)], false, true, seed);
     suite.losses([at(5), at(100), at(8)], true, false, seed);
     suite.steps_of_the_optimizer(at(5000));
+    suite.sums_of_squares(at(5000), seed);
     suite.gradients_that_are_not_finite();
     for causal in [true, false] {
         let length = 17 * scale;

@@ -18,10 +18,12 @@ impl Cuda {
         let blocks = x.len().div_ceil(NUMBERS).min(MOST_BLOCKS);
         let partial = self.scratch(blocks * size_of::<f64>())?;
         let (grid, partial) = ([size(blocks), 1, 1], partial.at());
+        // Gradients and what flows through the network: the second may be rounded.
+        let number = number(x);
         // SAFETY: there is a partial sum per block, and the group is one of the accumulator's.
         unsafe {
-            let args = args![floats(x), partial, x.len() as u64];
-            self.launch("squares_f32", grid, THREADS, 0, args)?;
+            let args = args![of_type(x, number), partial, x.len() as u64];
+            self.launch(named!("squares", number), grid, THREADS, 0, args)?;
             let args = args![partial, sums(to), size(blocks), size(group)];
             self.launch("add_squares", [1; 3], THREADS, 0, args)
         }

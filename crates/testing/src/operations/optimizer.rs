@@ -79,6 +79,23 @@ impl Suite {
         assert_eq!(got[1], [(1.0 / (200f64.sqrt() + 1e-6)) as f32, 1.0]);
     }
 
+    /// Sums of squares of `len` numbers of each kind that is measured: gradients, and what flows through the network.
+    pub fn sums_of_squares(&self, len: usize, seed: u64) {
+        let numbers = Random::new(seed).normals(len, 1.0);
+        for role in [Role::Gradient, Role::Activation, Role::Weight] {
+            self.agree("sums of squares", 1e-6, |device| {
+                let x = device.alloc_from(numbers.clone(), role)?;
+                let mut sums = device.alloc(3, Role::Accumulator)?;
+                for group in [0, 2, 2] {
+                    device.sum_of_squares(&x, &mut sums, group)?;
+                }
+                let mut host = [f64::NAN; 3];
+                device.read_accumulator(&sums, &mut host)?;
+                Ok(vec![host.map(|sum| sum as f32).to_vec()])
+            });
+        }
+    }
+
     /// A gradient that is not finite changes nothing.
     pub fn gradients_that_are_not_finite(&self) {
         for bad in [f32::NAN, f32::INFINITY] {
