@@ -7,7 +7,7 @@ use common::{Lab, Remains};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokenformer_core::device::{Collective, Device};
+use tokenformer_core::device::{Collective, Device, Precision};
 use tokenformer_cpu::Cpu;
 use tokenformer_testing::Threads;
 use tokenformer_train::recipe::{Resolved, resolve};
@@ -351,4 +351,20 @@ fn a_rank_that_dies_ends_the_others_and_leaves_good_checkpoints() {
     assert!(survivors.load(Ordering::Relaxed), "rank 0 says who is lost");
     train_on(4, &recipe, &SETS, &lab.path("run"));
     assert_same(&lab, "run", "whole");
+}
+
+/// Each rank would find another precision; that of rank 0 counts, and the others do not even measure.
+#[test]
+fn the_precision_of_the_first_rank_is_that_of_all() {
+    for first in Precision::ALL {
+        let found = Threads::run(3, |ranks| {
+            let rank = ranks.rank();
+            let find = || match rank {
+                0 => first,
+                _ => panic!("rank {rank} measures"),
+            };
+            tokenformer_train::precision_of_first(&*ranks, find).expect("a precision")
+        });
+        assert_eq!(found, [first; 3]);
+    }
 }

@@ -242,3 +242,35 @@ fn a_growth_that_is_refused_comes_after_a_checkpoint_and_can_be_tried_again() {
     let shown = lab.command(&["inspect", "run", "--json"]);
     assert_eq!(json(&succeed(shown))["state"]["stage"], 2);
 }
+
+/// What is faster was measured when the run began; another measurement does not change its precision.
+#[test]
+fn an_automatic_precision_stays_that_of_the_run() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    for precision in ["f32", "bf16"] {
+        let steps = |steps| ["--set", steps, "--precision"];
+        let begin = [&steps("train.steps=2")[..], &[precision]].concat();
+        succeed(lab.train(&recipe, precision, &begin));
+        let go_on = [&steps("train.steps=4")[..], &["auto"]].concat();
+        let told = succeed(lab.train(&recipe, precision, &go_on)).err;
+        let note = format!("--precision auto is {precision} here: the run has begun in it");
+        assert!(told.contains(&note), "{told}");
+        let left = fs::read_to_string(lab.path(precision).join("config.toml")).expect("a recipe");
+        assert!(
+            left.contains(&format!("precision = \"{precision}\"")),
+            "{left}"
+        );
+        // Another run that starts from its checkpoint.
+        let from = lab.path(precision);
+        let from = text_of(&from);
+        let other = format!("{precision}-other");
+        let go_on = ["--resume", from, "--set", "train.steps=5"];
+        let told = succeed(lab.train(
+            &recipe,
+            &other,
+            &[&go_on[..], &["--precision", "auto"]].concat(),
+        ));
+        assert!(told.err.contains(&note), "{told:?}");
+    }
+}

@@ -67,7 +67,8 @@ pub struct TrainArgs {
         action = clap::ArgAction::Set
     )]
     pub ranks: bool,
-    /// Precision of products, instead of the recipe's `train.precision`.
+    /// Precision of products, instead of the recipe's `train.precision`. `auto` is that of the run that goes on, and for a new
+    /// one the faster one.
     #[arg(long, value_name = "P", value_parser = values::training_precision())]
     pub precision: Option<values::TrainingPrecision>,
     #[command(flatten)]

@@ -28,22 +28,23 @@ pub fn run(args: &TrainArgs) -> std::result::Result<i32, Failure> {
 }
 
 fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
-    let mut sets = args.recipe.sets.clone();
-    if let Some(precision) = args.precision.map(|asked| precision(asked, args)) {
-        sets.push(format!("train.precision={}", precision));
-    }
     let trunk = match &args.branch_from {
         Some(from) => Some(find_model(from, Which::Latest)?.dir),
         None => None,
     };
     let of_trunk = trunk.as_deref().and_then(recipe_of);
     let recipe = args.recipe.config.as_deref().or(of_trunk.as_deref());
-    let mut resolved = of_user(recipe, &sets)?;
-    dataset::locate(&mut resolved, recipe)?;
     let out = args.out.clone().unwrap_or_else(|| {
         let name = recipe.and_then(Path::file_stem);
         Path::new("runs").join(name.unwrap_or_else(|| "run".as_ref()))
     });
+    let mut sets = args.recipe.sets.clone();
+    let begun = || of_trunk.clone().or_else(|| begun(&args.resume, &out));
+    if let Some(precision) = precision(args, begun, &**collective)? {
+        sets.push(format!("train.precision={precision}"));
+    }
+    let mut resolved = of_user(recipe, &sets)?;
+    dataset::locate(&mut resolved, recipe)?;
     let resume = match (&trunk, args.resume.as_str()) {
         (Some(trunk), _) => branch(args, &mut resolved, trunk, &out)?,
         (_, "auto" | "never") if args.new_data => {
@@ -70,21 +71,46 @@ fn train_by(args: &TrainArgs, collective: &Arc<dyn Collective>) -> Result<()> {
     train_together(&resolved, &out, &resume, &device, collective).map(|_| ())
 }
 
-/// The precision that was asked for; says which one `auto` is, and why.
-fn precision(asked: TrainingPrecision, args: &TrainArgs) -> Precision {
-    match asked {
-        TrainingPrecision::Named(precision) => precision,
-        TrainingPrecision::Auto if devices::is_gpu(args.compute.device.as_deref()) => {
-            errln!("note: --precision auto is bf16 here: tensor cores multiply it");
-            Precision::Bf16
-        }
-        TrainingPrecision::Auto => {
-            let recommended = tokenformer_cpu::recommended_precision();
-            let name = recommended.precision.name();
-            errln!("note: --precision auto is {name} here: {recommended}");
-            recommended.precision
-        }
-    }
+/// The precision that was asked for. `auto` is that of the recipe `begun` of a run that goes on, otherwise what the device is
+/// faster in: rank 0 finds out and says why, and the others take it, since machines may differ.
+fn precision(
+    args: &TrainArgs,
+    begun: impl FnOnce() -> Option<PathBuf>,
+    collective: &dyn Collective,
+) -> Result<Option<Precision>> {
+    let asked = match args.precision {
+        None => return Ok(None),
+        Some(TrainingPrecision::Named(precision)) => return Ok(Some(precision)),
+        Some(TrainingPrecision::Auto) => args.compute.device.as_deref(),
+    };
+    let find = || {
+        let (precision, reason) = match begun().and_then(|recipe| resolve(Some(&recipe), &[]).ok())
+        {
+            Some(run) => (run.recipe.train.precision, "the run has begun in it".into()),
+            None if devices::is_gpu(asked) => {
+                let reason = "tensor cores multiply it".to_string();
+                (Precision::Bf16, reason)
+            }
+            None => {
+                let recommended = tokenformer_cpu::recommended_precision();
+                (recommended.precision, recommended.to_string())
+            }
+        };
+        errln!("note: --precision auto is {precision} here: {reason}");
+        precision
+    };
+    tokenformer_train::precision_of_first(collective, find).map(Some)
+}
+
+/// The recipe of the run that `--resume` means, if it has begun.
+fn begun(resume: &str, out: &Path) -> Option<PathBuf> {
+    let run = match resume {
+        "never" => return None,
+        "auto" => out,
+        path => Path::new(path),
+    };
+    let recipe = Some(run.join("config.toml")).filter(|recipe| recipe.exists());
+    recipe.or_else(|| recipe_of(run))
 }
 
 /// The recipe of the run that the checkpoint at `dir` lies in.

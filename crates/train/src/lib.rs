@@ -44,6 +44,7 @@ pub use evaluate::{Accuracy, EvalOptions, Evaluation, HeldOut, Protocol};
 pub use finite::ensure_finite;
 pub use observer::{Observer, Progress, Silent};
 pub use planner::{GrowthPlanner, Moment};
+pub use ranks::precision_of_first;
 pub use recipe::{Recipe, Resolved};
 pub use run_dir::Resume;
 pub use scored::{ScoredBytes, bits_per_byte};

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::task::Nats;
 use std::path::{Path, PathBuf};
-use tokenformer_core::Model;
 use tokenformer_core::device::Collective;
+use tokenformer_core::{Model, Precision};
 
 /// Checks that a recipe gives each of `world` ranks something to do.
 ///
@@ -131,6 +131,31 @@ pub(crate) fn share_path(
     // Ranks run the same program on the same kind of system, so that the text is a path there, too.
     let text = String::from_utf8_lossy(&bytes).into_owned();
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// The precision that rank 0 finds, on all ranks: what each would find may differ between machines, and from one measurement to
+/// the next.
+///
+/// # Errors
+/// If a rank or the connection fails.
+pub fn precision_of_first(
+    collective: &dyn Collective,
+    find: impl FnOnce() -> Precision,
+) -> Result<Precision> {
+    let found = match collective.rank() {
+        0 => find().name().into(),
+        _ => Vec::new(),
+    };
+    let name = collective.share(found)?;
+    let precision = std::str::from_utf8(&name)
+        .ok()
+        .and_then(|name| name.parse().ok());
+    precision.ok_or_else(|| Error::Ranks {
+        problem: "rank 0 has a precision that this rank does not know".into(),
+        expected: "f32 or bf16".into(),
+        got: String::from_utf8_lossy(&name).into_owned(),
+        help: "start the same program on every machine".into(),
+    })
 }
 
 /// Waits for all ranks, and tells whether any of them says so.
