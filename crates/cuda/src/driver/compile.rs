@@ -2,7 +2,7 @@
 //!
 //! A file of the cache is named by the file of kernels, the architecture and the hash of everything that the code
 //! depends on; it begins with the hash of the code, so that a damaged file is compiled again. It appears whole, or not
-//! at all.
+//! at all, and only with code that the driver has loaded; code that it no longer loads is compiled again.
 
 use super::error::OpenError;
 use super::find::{Version, compiler_version};
@@ -195,32 +195,54 @@ impl Cache {
         Some(self.folder.as_ref()?.join(name))
     }
 
-    /// The code of a file of kernels, compiled if it is not in the cache.
+    /// What `load` makes of the code of a file of kernels, which is compiled if it is not in the cache, or if `load` does not
+    /// accept what is there; `load` says why.
     ///
     /// # Errors
-    /// Those of [`compile`]. What goes wrong with the cache is no error: the code is then compiled in every run.
-    pub fn code(&self, source: &Source, capability: Version) -> Result<Vec<u8>, OpenError> {
-        self.code_or(source, capability, || {
-            Ok(compile(source, capability, &[])?.code)
-        })
-    }
-
-    fn code_or(
+    /// Those of [`compile`], and [`OpenError::Module`] if `load` does not accept new code. What goes wrong with the cache is
+    /// no error: the code is then compiled in every run.
+    pub fn load<T>(
         &self,
         source: &Source,
         capability: Version,
+        load: impl FnMut(&[u8]) -> Result<T, String>,
+    ) -> Result<T, OpenError> {
+        let compile = || Ok(compile(source, capability, &[])?.code);
+        self.load_or(source, capability, load, compile)
+    }
+
+    fn load_or<T>(
+        &self,
+        source: &Source,
+        capability: Version,
+        mut load: impl FnMut(&[u8]) -> Result<T, String>,
         compile: impl FnOnce() -> Result<Vec<u8>, OpenError>,
-    ) -> Result<Vec<u8>, OpenError> {
-        let Some(path) = self.path(source, capability) else {
-            return compile();
+    ) -> Result<T, OpenError> {
+        let path = self.path(source, capability);
+        let refused = match path.as_deref().and_then(|path| Some((path, read(path)?))) {
+            None => None,
+            Some((path, code)) => match load(&code) {
+                Ok(loaded) => return Ok(loaded),
+                Err(reason) => Some((path, reason)),
+            },
         };
-        if let Some(code) = read(&path) {
-            return Ok(code);
+        let code = compile().map_err(|error| match (error, &refused) {
+            // Without a compiler the file that is refused is what there is to repair.
+            (OpenError::NoCompiler, Some((path, reason))) => OpenError::Module {
+                file: path.display().to_string(),
+                reason: format!("{reason}; and without NVRTC it cannot be compiled again"),
+            },
+            (error, _) => error,
+        })?;
+        let loaded = load(&code).map_err(|reason| OpenError::Module {
+            file: format!("{}.cu", source.name),
+            reason,
+        })?;
+        if let Some(path) = &path {
+            // A full or read-only disk costs time in the next run, nothing else.
+            let _ = write(path, &code);
         }
-        let code = compile()?;
-        // A full or read-only disk costs time in the next run, nothing else.
-        let _ = write(&path, &code);
-        Ok(code)
+        Ok(loaded)
     }
 }
 
@@ -253,14 +275,67 @@ mod tests {
         text: "KERNEL(some, ()) {}",
     };
 
-    /// Asks the cache for code, and says whether it was compiled.
+    /// Asks the cache for code, of which all is accepted, and says whether it was compiled.
     fn ask(cache: &Cache, source: &Source, capability: Version, code: &[u8]) -> (Vec<u8>, bool) {
         let compiled = Cell::new(false);
-        let result = cache.code_or(source, capability, || {
+        let compile = || {
             compiled.set(true);
             Ok(code.to_vec())
-        });
+        };
+        let load = |code: &[u8]| Ok(code.to_vec());
+        let result = cache.load_or(source, capability, load, compile);
         (result.unwrap(), compiled.get())
+    }
+
+    /// As [`ask`], where the driver refuses code that begins with "new".
+    fn ask_old_driver(
+        cache: &Cache,
+        compile: impl FnOnce() -> Result<Vec<u8>, OpenError>,
+    ) -> Result<Vec<u8>, OpenError> {
+        let load = |code: &[u8]| match code.starts_with(b"new") {
+            true => Err("unsupported".to_string()),
+            false => Ok(code.to_vec()),
+        };
+        cache.load_or(&SOURCE, Version(9, 0), load, compile)
+    }
+
+    #[test]
+    fn code_that_the_driver_refuses_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let path = cache.path(&SOURCE, Version(9, 0)).unwrap();
+        let error = ask_old_driver(&cache, || Ok(b"new".to_vec())).unwrap_err();
+        assert!(
+            error.to_string().contains("some.cu: unsupported"),
+            "{error}"
+        );
+        assert!(!path.exists());
+        // A compiler that fits the driver is found.
+        assert_eq!(
+            ask_old_driver(&cache, || Ok(b"old".to_vec())).unwrap(),
+            b"old"
+        );
+        assert_eq!(read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn kept_code_that_the_driver_refuses_is_compiled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let path = cache.path(&SOURCE, Version(9, 0)).unwrap();
+        write(&path, b"new").unwrap();
+        let error = ask_old_driver(&cache, || Err(OpenError::NoCompiler)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        assert!(
+            text.contains("unsupported") && text.contains("help:"),
+            "{text}"
+        );
+        assert_eq!(
+            ask_old_driver(&cache, || Ok(b"old".to_vec())).unwrap(),
+            b"old"
+        );
+        assert_eq!(read(&path).unwrap(), b"old");
     }
 
     #[test]

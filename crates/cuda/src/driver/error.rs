@@ -72,10 +72,10 @@ pub enum OpenError {
     },
     /// The driver does not load a file of kernels.
     #[error(
-        "the driver does not load the kernels of {file}.cu: {reason}\n  help:     a compiler (NVRTC) that is newer than the driver needs a newer driver"
+        "the driver does not load the kernels of {file}: {reason}\n  help:     a compiler (NVRTC) that is newer than the driver needs a newer driver"
     )]
     Module {
-        /// The file's name.
+        /// The file of kernels, or that of the cache.
         file: String,
         /// What the driver said.
         reason: String,

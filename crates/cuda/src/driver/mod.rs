@@ -267,22 +267,19 @@ impl Driver {
         if let Some(module) = modules.get(name) {
             return Ok(*module);
         }
-        let unknown = || OpenError::Module {
-            file: name.into(),
-            reason: "there is no such file".into(),
-        };
         let source = SOURCES.iter().find(|source| source.name == name);
-        let mut code = self
-            .cache
-            .code(source.ok_or_else(unknown)?, self.capability)?;
-        // PTX is a text, which ends with a zero.
-        code.push(0);
-        // SAFETY: the code is the compiler's, whole, and ends with a zero.
-        let module = unsafe { cuda::module::load_data(code.as_ptr().cast()) };
-        let module = module.map_err(|error| OpenError::Module {
-            file: name.into(),
-            reason: find::reason(&error),
+        let source = source.ok_or_else(|| OpenError::Module {
+            file: format!("{name}.cu"),
+            reason: "there is no such file".into(),
         })?;
+        let load = |code: &[u8]| {
+            // PTX is a text, which ends with a zero.
+            let code = [code, &[0]].concat();
+            // SAFETY: the code is the compiler's, whole, and ends with a zero.
+            let module = unsafe { cuda::module::load_data(code.as_ptr().cast()) };
+            module.map_err(|error| find::reason(&error))
+        };
+        let module = self.cache.load(source, self.capability, load)?;
         modules.insert(name, module);
         Ok(module)
     }
