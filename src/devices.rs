@@ -68,14 +68,13 @@ fn cuda(at: Option<&str>, precision: Precision) -> Result<Arc<dyn Device>> {
     Ok(Cuda::new(Arc::new(driver), precision))
 }
 
-/// The GPU of a name like `cuda:80GiB`, which is not there: its bytes, and a device that counts them.
-pub fn planned(name: Option<&str>, precision: Precision) -> Option<(u64, Arc<dyn Device>)> {
+/// The GPU of a name like `cuda:80GiB`, which is not there: a device that counts its bytes.
+pub fn planned(name: Option<&str>, precision: Precision) -> Option<Arc<dyn Device>> {
     let size = name?.strip_prefix("cuda:")?.strip_suffix("GiB")?;
     let bytes = size.parse::<u32>().ok().filter(|gib| *gib > 0)?;
-    let bytes = u64::from(bytes) << 30;
-    let gpu = Planned::new(format!("a GPU of {size} GiB"), usize::try_from(bytes).ok()?);
-    let device: Arc<dyn Device> = Cuda::new(Arc::new(gpu), precision);
-    Some((bytes, device))
+    let bytes = usize::try_from(u64::from(bytes) << 30).ok()?;
+    let gpu = Planned::new(format!("a GPU of {size} GiB"), bytes);
+    Some(Cuda::new(Arc::new(gpu), precision))
 }
 
 /// Emulated threads run in the order that the number after the colon chooses.

@@ -50,6 +50,9 @@ fn runs_are_planned_for_a_gpu_that_is_not_there() {
     };
     let found = plan("cuda:80GiB", &[]);
     assert_eq!(found["available_bytes"], 80u64 << 30);
+    assert_eq!(found["modes"][0]["base_bytes"], 0);
+    // The scratch memory of cuBLASLt.
+    assert_eq!(found["modes"][0]["stages"][0]["scratch_bytes"], 32 << 20);
     assert_eq!(
         found["modes"][0]["stages"].as_array().map(Vec::len),
         Some(2)
@@ -117,6 +120,22 @@ mod emulated {
         let mut all = args.to_vec();
         all.extend(["--device", device]);
         succeed(lab.command(&all))
+    }
+
+    /// What is free is asked of the GPU, not of the host.
+    #[test]
+    fn memory_is_that_of_the_gpu() {
+        let lab = Lab::new();
+        let Some(cuda) = device(&lab) else { return };
+        let recipe = lab.recipe("tiny.toml", GROWTH);
+        let plan = ["inspect", "--plan", &recipe, "--json"];
+        let found = super::common::json(&on(&lab, cuda, &plan));
+        assert_eq!(found["available_bytes"], 8u64 << 30);
+        assert_eq!(found["modes"][0]["base_bytes"], 0);
+        let large = ["--device", cuda, "--set", "train.batch=2000000"];
+        let parts = ["this run: not enough memory", "8 GiB on cuda", "help:"];
+        super::common::fail(lab.train(&recipe, "run", &large), 1, &parts);
+        assert!(!lab.path("run").exists());
     }
 
     /// Losses of the records of a run.

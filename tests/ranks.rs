@@ -8,10 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::device::{Collective, Device, Precision};
+use tokenformer_core::optim::MomentFormat;
 use tokenformer_cpu::Cpu;
+use tokenformer_cuda::{Cuda, Planned};
 use tokenformer_testing::Threads;
+use tokenformer_train::memory::TrainingPlan;
 use tokenformer_train::recipe::{Resolved, resolve};
-use tokenformer_train::{Observer, Outcome, Progress, Result, Resume, Trainer, task};
+use tokenformer_train::{Observer, Outcome, Progress, Result, Resume, Silent, Trainer, task};
 
 /// A growth in width and depth whose new tokens make τ follow the scores, and the updates without it for comparison.
 const GROWTH: &str =
@@ -366,5 +369,49 @@ fn the_precision_of_the_first_rank_is_that_of_all() {
             tokenformer_train::precision_of_first(&*ranks, find).expect("a precision")
         });
         assert_eq!(found, [first; 3]);
+    }
+}
+
+/// What one rank has room for is too much for two that share the memory, on a device that counts it and computes nothing.
+#[test]
+fn ranks_share_the_memory_of_their_machine() {
+    let lab = Lab::new();
+    let resolved = resolved(&lab.recipe("recipe.toml", ""), &["train.accumulate=2"]);
+    let recipe = &resolved.recipe;
+    let config = task::open(recipe).expect("data").config().clone();
+    let needed = TrainingPlan::new(
+        &config,
+        recipe.train.batch,
+        config.context,
+        recipe.train.recompute,
+        MomentFormat::default(),
+    );
+    const SCRATCH: usize = 32 << 20;
+    let room = SCRATCH + 3 * needed.total_bytes() as usize / 2;
+    for world in [1, 2] {
+        let out = lab.path(&format!("run-{world}"));
+        let found = Threads::run(world, |ranks| {
+            let precision = recipe.train.precision;
+            let device: Arc<dyn Device> =
+                Cuda::new(Arc::new(Planned::new("a GPU", room)), precision);
+            let mut silent = Silent;
+            let task = task::open(recipe)?;
+            let resume = &Resume::Never;
+            Trainer::together(task, &resolved, &out, resume, &device, ranks, &mut silent).map(drop)
+        });
+        for found in found {
+            match (world, found) {
+                (1, Ok(())) => {}
+                (2, Err(error)) => {
+                    let text = error.to_string();
+                    assert!(
+                        text.contains("this run on the 2 ranks of a machine"),
+                        "{text}"
+                    );
+                    assert!(text.contains("on cuda, f32, a GPU"), "{text}");
+                }
+                (_, found) => panic!("{found:?} on {world} ranks"),
+            }
+        }
     }
 }

@@ -103,11 +103,9 @@ fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Resu
     let options = options(args, model.context())?;
     let windows = text.len().div_ceil(args.stride.unwrap_or(options.context));
     let rows = (options.batch.min(windows) * options.context) as u64;
-    memory::ensure(
-        "the evaluation",
-        memory::inference_bytes(&model.config(), rows),
-        "choose a smaller --batch",
-    )?;
+    let bytes = memory::inference_bytes(&model.config(), rows);
+    let help = "choose a smaller --batch";
+    memory::ensure_together(&*device, "the evaluation", bytes, help, collective)?;
     let total = text.len().saturating_sub(1).min(match args.tokens {
         0 => usize::MAX,
         n => n,

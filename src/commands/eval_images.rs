@@ -189,7 +189,8 @@ fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Re
     let config = classifier.model().config();
     let rows = (batch.min(pictures.len()) * config.context) as u64;
     let bytes = memory::inference_bytes(&config, rows);
-    memory::ensure("the evaluation", bytes, "choose a smaller --batch")?;
+    let (device, help) = (classifier.model().device(), "choose a smaller --batch");
+    memory::ensure(&**device, "the evaluation", bytes, help)?;
     let input = &classifier.labels().preparation.input;
     let (total, stop) = (pictures.len(), stop_flag());
     let bar = ui::bar(total as u64, "scoring");

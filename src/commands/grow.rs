@@ -74,6 +74,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
     };
     let more = params_after(&model, &growth)?.saturating_sub(model.param_count());
     memory::ensure(
+        &*device,
         "the growth",
         more.saturating_mul(12),
         "grow by fewer tokens",

@@ -44,12 +44,12 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
     let logit_bytes = (tokens.len() as u64)
         .saturating_mul(v as u64)
         .saturating_mul(4);
-    memory::ensure(
-        "the logits",
-        memory::inference_bytes(&model.config(), tokens.len() as u64)
-            .saturating_add(logit_bytes.saturating_mul(2)),
-        "give fewer tokens at a time",
-    )?;
+    // They are computed on the device and copied to the host, which for some devices is one memory.
+    let bytes = memory::inference_bytes(&model.config(), tokens.len() as u64)
+        .saturating_add(logit_bytes.saturating_mul(2));
+    let help = "give fewer tokens at a time";
+    memory::ensure(&*device, "the logits", bytes, help)?;
+    memory::ensure_on_host("the logits", logit_bytes, help)?;
     tokenformer_store::ensure_space(&args.out, logit_bytes)?;
 
     let logits = model.infer(&tokens, batch)?;

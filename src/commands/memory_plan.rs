@@ -26,7 +26,7 @@ const LOADER_BYTES: u64 = 5 << 20;
 struct Output {
     /// The plan with the settings of the recipe.
     recompute: Recompute,
-    /// Bytes that are free on this machine, or those of the GPU that the plan is for.
+    /// Bytes that are free on this machine, or on the GPU that the plan is for.
     available_bytes: Option<u64>,
     device: String,
     /// Bytes of the data that are read through the system's cache of files: they count as memory of the program while
@@ -41,10 +41,13 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     dataset::locate(&mut resolved, recipe)?;
     let recipe = resolved.recipe;
     let planned = devices::planned(args.compute.device.as_deref(), recipe.train.precision);
-    let (device, gpu_bytes) = match planned {
-        Some((bytes, device)) => (device, Some(bytes)),
-        None => (device_in(&args.compute, recipe.train.precision)?, None),
+    let device = match planned {
+        Some(device) => device,
+        None => device_in(&args.compute, recipe.train.precision)?,
     };
+    // What the device holds already, for its libraries, is part of the plan.
+    let own_bytes = device.free_bytes();
+    let own_bytes = own_bytes.map(|free| free + device.usage().total() as u64);
     let mut beside = RUN_BYTES;
     let (vocab, held_out) = match recipe.data.dir.as_str() {
         "" => (without_data(&recipe)?, 0),
@@ -62,8 +65,8 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
     let around = Circumstances {
         vocab,
         held_out,
-        base_bytes: match gpu_bytes {
-            // The program itself is not on the GPU.
+        base_bytes: match own_bytes {
+            // The program itself is not in the memory of a GPU.
             Some(_) => 0,
             None => memory::resident().map_or(PROGRAM_BYTES, |r| r.now_bytes) + beside,
         },
@@ -73,7 +76,7 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let output = Output {
         recompute: recipe.train.recompute,
-        available_bytes: gpu_bytes.or_else(memory::available_bytes),
+        available_bytes: own_bytes.or_else(memory::available_bytes),
         device: device.describe(),
         mapped_bytes: mapped_bytes(Path::new(&recipe.data.dir)),
         modes,

@@ -45,7 +45,7 @@ pub fn run(args: &PlanSitesArgs) -> Result<()> {
     let state = files::read_state(&found.dir)?;
     let model = files::load_for_training(&found.dir, &device, &state)?;
     let more = model.param_count() as f64 * (args.factor - 1.0) * BYTES;
-    memory::ensure("the probe", more as u64, "try a smaller --factor")?;
+    memory::ensure(&*device, "the probe", more as u64, "try a smaller --factor")?;
     let reading = Reading {
         first_window: state.windows,
         batches: args.batches,

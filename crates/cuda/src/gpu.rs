@@ -151,6 +151,9 @@ pub struct Gemm {
     pub batch: usize,
 }
 
+/// Scratch memory of the algorithms of cuBLASLt, which NVIDIA recommends for its newer GPUs.
+pub(crate) const WORKSPACE_BYTES: usize = 32 << 20;
+
 /// Bytes of a GPU's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {

@@ -1,6 +1,6 @@
 //! A GPU that is not there: memory is counted and nothing is computed. Runs are planned on it.
 
-use crate::gpu::{Address, Gemm, Gpu, GpuError, Launch, Memory, Result};
+use crate::gpu::{Address, Gemm, Gpu, GpuError, Launch, Memory, Result, WORKSPACE_BYTES};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
@@ -21,13 +21,13 @@ struct State {
 }
 
 impl Planned {
-    /// A GPU of this many bytes.
+    /// A GPU of this many bytes, of which cuBLASLt has its part.
     pub fn new(name: impl Into<String>, total: usize) -> Self {
         Self {
             name: name.into(),
             total,
             segment_bytes: 32 << 20,
-            scratch_bytes: 0,
+            scratch_bytes: WORKSPACE_BYTES,
             state: Mutex::new(State { used: 0, next: 256 }),
         }
     }
@@ -96,7 +96,7 @@ impl Gpu for Planned {
     fn memory(&self) -> Result<Memory> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Memory {
-            free: self.total - state.used,
+            free: (self.total - state.used).saturating_sub(self.scratch_bytes),
             total: self.total,
         })
     }

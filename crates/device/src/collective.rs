@@ -16,6 +16,11 @@ pub trait Collective: Send + Sync + fmt::Debug {
     /// Number of processes.
     fn world(&self) -> usize;
 
+    /// Ranks that share the memory of this machine, this one among them, as far as that is known.
+    fn ranks_here(&self) -> usize {
+        1
+    }
+
     /// A rank as messages name it, with its machine and process where they are known.
     fn name(&self, rank: usize) -> String {
         format!("rank {rank}")

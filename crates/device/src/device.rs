@@ -103,6 +103,16 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// The memory that the device holds.
     fn usage(&self) -> Usage;
 
+    /// Bytes that buffers can still take, of a device that has memory of its own; `None` if it uses the host's.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Bytes of a number that flows through the network, [`Role::Activation`].
+    fn activation_bytes(&self) -> usize {
+        size_of::<f32>()
+    }
+
     /// A copy of this device that allocates the same memory but computes nothing: numbers read from it are 0. The
     /// memory of a run is planned by running it on this copy.
     ///

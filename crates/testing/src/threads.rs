@@ -243,6 +243,10 @@ impl Collective for Threads {
         self.meeting.world
     }
 
+    fn ranks_here(&self) -> usize {
+        self.meeting.world
+    }
+
     fn begin_gather(
         &self,
         root: usize,

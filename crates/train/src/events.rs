@@ -30,7 +30,7 @@ impl Trainer<'_> {
             self.records.note(step, text)?;
             return Ok(ControlFlow::Continue(()));
         }
-        ensure_memory(&self.model, &self.recipe, &event, more)?;
+        ensure_memory(&self.model, &self.recipe, &event, more, &*self.collective)?;
         if self.control(&event, stop)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }

@@ -473,6 +473,7 @@ fn load(
     let file = SafetensorsFile::open(&path)?;
     let help = "close other programs, or use a smaller model";
     memory::ensure(
+        &**device,
         &dir.display().to_string(),
         inference.unwrap_or_default().bytes(config.params()),
         help,

@@ -5,6 +5,7 @@ mod available;
 use crate::error::{Error, Result};
 use std::path::Path;
 use tokenformer_core::config::BlockConfig;
+use tokenformer_core::device::{Collective, Device};
 use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::{ModelConfig, Recompute};
 use tokenformer_report::table::human_bytes;
@@ -67,6 +68,16 @@ impl TrainingPlan {
         }
     }
 
+    /// The plan on a device that keeps what flows through the network in numbers of so many bytes.
+    pub fn with_activations_of(self, bytes: usize) -> Self {
+        let part = |all: u64| all / size_of::<f32>() as u64 * bytes as u64;
+        Self {
+            activation_bytes: part(self.activation_bytes),
+            work_bytes: part(self.work_bytes),
+            ..self
+        }
+    }
+
     /// Total bytes: gradients are allocated while activations are freed.
     pub fn total_bytes(&self) -> u64 {
         let shared = self.gradient_bytes.max(self.activation_bytes);
@@ -74,7 +85,7 @@ impl TrainingPlan {
     }
 }
 
-/// Bytes that this process can still allocate, if the system reports it.
+/// Bytes that this process can still allocate on the host, if the system reports it.
 ///
 /// In a container this is what its limits leave, never more than what the machine has. Memory that only caches files
 /// counts as available.
@@ -87,19 +98,71 @@ pub fn available_bytes() -> Option<u64> {
     })
 }
 
-/// Returns an error if `needed_bytes` do not fit.
+/// Returns an error if `needed_bytes` do not fit into the memory that a device uses.
 ///
 /// # Errors
 /// [`Error::Memory`] if `needed_bytes` is more than is available.
-pub fn ensure(what: &str, needed_bytes: u64, help: &str) -> Result<()> {
+pub fn ensure(device: &dyn Device, what: &str, needed_bytes: u64, help: &str) -> Result<()> {
+    match device.free_bytes() {
+        None => ensure_on_host(what, needed_bytes, help),
+        Some(free) if needed_bytes > free => {
+            let available = format!("{} on {}", human_bytes(free), device.describe());
+            Err(too_large(what, needed_bytes, available, help))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// As [`ensure`], of the host's memory.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_on_host(what: &str, needed_bytes: u64, help: &str) -> Result<()> {
     match available_bytes() {
-        Some(available) if needed_bytes > available => Err(Error::Memory {
-            what: what.into(),
-            needed: human_bytes(needed_bytes),
-            available: human_bytes(available),
+        Some(available) if needed_bytes > available => {
+            Err(too_large(what, needed_bytes, human_bytes(available), help))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn too_large(what: &str, needed_bytes: u64, available: String, help: &str) -> Error {
+    Error::Memory {
+        what: what.into(),
+        needed: human_bytes(needed_bytes),
+        available,
+        help: help.into(),
+    }
+}
+
+/// As [`ensure`], of `needed_bytes` on every rank: those of a machine share its memory. All ranks end if one of them has too
+/// little, and none takes memory before all have looked.
+///
+/// # Errors
+/// As [`ensure`], and if another rank has too little memory.
+pub fn ensure_together(
+    device: &dyn Device,
+    what: &str,
+    needed_bytes: u64,
+    help: &str,
+    ranks: &dyn Collective,
+) -> Result<()> {
+    let here = ranks.ranks_here() as u64;
+    let on_all = match here {
+        1 => what.into(),
+        _ => format!("{what} on the {here} ranks of a machine"),
+    };
+    let own = ensure(device, &on_all, needed_bytes.saturating_mul(here), help);
+    let is_refused = ranks.any(own.is_err())?;
+    own?;
+    match is_refused {
+        false => Ok(()),
+        true => Err(Error::Ranks {
+            problem: format!("{what}: another rank has not enough memory"),
+            expected: format!("{} available for each rank", human_bytes(needed_bytes)),
+            got: "less on another machine".into(),
             help: help.into(),
         }),
-        _ => Ok(()),
     }
 }
 

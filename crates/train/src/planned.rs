@@ -6,6 +6,7 @@ use crate::memory;
 use crate::recipe::{GrowEvent, Recipe};
 use tokenformer_core::Model;
 use tokenformer_core::config::TrainingSettings;
+use tokenformer_core::device::Collective;
 use tokenformer_core::growth::{Birth, Growth, Promise, params_after};
 use tokenformer_report::{ZOOM_AFTER, ZOOM_BEFORE};
 
@@ -77,33 +78,40 @@ pub(crate) fn ensure_memory(
     recipe: &Recipe,
     event: &GrowEvent,
     more: u64,
+    ranks: &dyn Collective,
 ) -> Result<()> {
     let float = size_of::<f32>() as u64;
     // Nearly all that a growth adds, and all that it freezes of sites, is divided between the ranks that have tokens.
-    let ranks = model.device().token_ranks() as u64;
-    let more = more.div_ceil(ranks);
+    let parts = model.device().token_ranks() as u64;
+    let more = more.div_ceil(parts);
     // The average of the weights grows as they do.
     let weight = float * (1 + u64::from(recipe.ema.decay > 0.0));
     let trained = float + 2 * recipe.optimizer.moments.bytes();
-    let freed = match event.growth.freeze_old {
-        true => model.each_param().filter(|param| param.trainable()),
-        false => return ensure_bytes(more.saturating_mul(weight + trained)),
+    let all = more.saturating_mul(weight + trained);
+    let bytes = match event.growth.freeze_old {
+        false => all,
+        true => {
+            let frozen = model.each_param().filter(|param| param.trainable());
+            let freed = frozen
+                .map(|param| param.len() as u64 * trained)
+                .sum::<u64>()
+                / parts;
+            // The new weights exist before the old moments are freed.
+            all.saturating_sub(freed).max(more.saturating_mul(weight))
+        }
     };
-    let freed = freed.map(|param| param.len() as u64 * trained).sum::<u64>() / ranks;
-    // The new weights exist before the old moments are freed.
-    let weights = more.saturating_mul(weight);
-    let all = weights.saturating_add(more.saturating_mul(trained));
-    ensure_bytes(all.saturating_sub(freed).max(weights))
-}
-
-fn ensure_bytes(bytes: u64) -> Result<()> {
     let help = "free memory and run the same command again, which goes on from here; or grow by fewer tokens";
-    memory::ensure("the growth", bytes, help)
+    memory::ensure_together(&**model.device(), "the growth", bytes, help, ranks)
 }
 
 /// Returns an error if a growth that is still to come is impossible, before anything is trained. Whether there is memory
 /// is asked for the next one only: it may change until the others come.
-pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> Result<()> {
+pub(crate) fn check_next(
+    model: &Model,
+    recipe: &Recipe,
+    state: &TrainState,
+    ranks: &dyn Collective,
+) -> Result<()> {
     let mut config = model.config();
     let mut training = model.training_settings();
     let mut stage = state.stage;
@@ -126,7 +134,7 @@ pub(crate) fn check_next(model: &Model, recipe: &Recipe, state: &TrainState) -> 
         }
         let more = map.target.params().saturating_sub(config.params());
         if number == 0 {
-            ensure_memory(model, recipe, &event, more)?;
+            ensure_memory(model, recipe, &event, more, ranks)?;
         }
         // A growth that adds nothing does not happen.
         if more > 0 {

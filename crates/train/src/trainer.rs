@@ -133,7 +133,8 @@ impl<'a> Trainer<'a> {
             config.context,
             recipe.train.recompute,
             recipe.optimizer.moments,
-        );
+        )
+        .with_activations_of(device.activation_bytes());
         let help =
             "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";
         let average_bytes = match recipe.ema.decay {
@@ -141,7 +142,7 @@ impl<'a> Trainer<'a> {
             _ => own.params().saturating_mul(size_of::<f32>() as u64),
         };
         let bytes = plan.total_bytes().saturating_add(average_bytes);
-        memory::ensure("this run", bytes, help)?;
+        memory::ensure_together(&**device, "this run", bytes, help, &*collective)?;
 
         let mut warnings = Vec::new();
         let mut warn = |warning: Warning| warnings.push(warning.to_string());

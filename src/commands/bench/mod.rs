@@ -125,11 +125,13 @@ impl<'a> Setup<'a> {
         let moments = MomentFormat::default();
         let recompute = self.args.recompute;
         let plan = TrainingPlan::new(config, self.batch, self.context, recompute, moments);
-        self.ensure(plan.total_bytes())
+        let device = self.device(self.precision()?)?;
+        let plan = plan.with_activations_of(device.activation_bytes());
+        self.ensure(&*device, plan.total_bytes())
     }
 
-    fn ensure(&self, bytes: u64) -> Result<()> {
-        memory::ensure("the benchmark", bytes, "choose a smaller --preset")
+    fn ensure(&self, device: &dyn Device, bytes: u64) -> Result<()> {
+        memory::ensure(device, "the benchmark", bytes, "choose a smaller --preset")
     }
 }
 

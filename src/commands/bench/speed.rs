@@ -120,8 +120,8 @@ fn inference(
     let weights = setup.weights()?;
     let weight_bytes = weights.bytes(setup.config.params());
     let work_bytes = memory::inference_bytes(&setup.config, setup.rows() as u64);
-    setup.ensure(weight_bytes.saturating_add(work_bytes))?;
     let device = setup.device(Precision::F32)?;
+    setup.ensure(&*device, weight_bytes.saturating_add(work_bytes))?;
     report(
         setup,
         Timed {

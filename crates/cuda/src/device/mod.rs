@@ -128,6 +128,15 @@ impl Device for Cuda {
         }
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        let free = self.gpu.memory().ok()?.free + self.pool.free_bytes();
+        Some(free as u64)
+    }
+
+    fn activation_bytes(&self) -> usize {
+        Form::of(Role::Activation, self.precision).bytes()
+    }
+
     fn dry_run(&self) -> Result<Arc<dyn Device>> {
         let planned = Planned::of(&*self.gpu);
         Ok(Self::new(Arc::new(planned), self.precision))

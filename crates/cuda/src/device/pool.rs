@@ -104,6 +104,13 @@ impl Pool {
         [state.in_use, state.reserved]
     }
 
+    /// Bytes of segments without blocks, which [`Pool::trim`] returns.
+    pub fn free_bytes(&self) -> usize {
+        let state = self.state();
+        let free = state.segments.iter().filter(|segment| segment.is_free());
+        free.map(|segment| segment.bytes).sum()
+    }
+
     /// The size of the part that holds a block: a GPU without segments gives every block memory of its exact size, so
     /// that what is written beyond its end is noticed.
     fn part(&self, bytes: usize) -> Result<usize> {

@@ -13,10 +13,10 @@ pub use error::OpenError;
 pub use find::{Found, FoundDevice, Version};
 
 use crate::gemm;
-use crate::gpu::{Address, Gemm, Gpu, GpuError, Launch, Memory, Result};
+use crate::gpu::{Address, Gemm, Gpu, GpuError, Launch, Memory, Result, WORKSPACE_BYTES};
 use crate::sources::SOURCES;
 use cudarc::driver::{DriverError, result as cuda, sys};
-use products::{Products, WORKSPACE_BYTES};
+use products::Products;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
@@ -216,8 +216,8 @@ impl Driver {
             .try_for_each(|source| self.module(source.name).map(drop))
     }
 
-    /// Milliseconds from the queueing of work by `queue` to its end. The clock is the host's: the driver's own needs a newer one
-    /// than the rest, and work that takes milliseconds does not show what a launch costs.
+    /// Milliseconds from the queueing of work by `queue` to its end. The clock is the host's: that of the GPU needs a newer
+    /// driver than all else does, and in work of milliseconds what a launch costs does not show.
     ///
     /// # Errors
     /// Those of `queue` and of the driver.
@@ -250,6 +250,29 @@ impl Driver {
                         cuda::mem_pool::set_attribute(pool, threshold, all)
                     })
                     .is_ok()
+        }
+    }
+
+    /// Bytes that the driver's pool keeps of what was freed, which can be allocated again.
+    fn kept_bytes(&self) -> usize {
+        use sys::CUmemPool_attribute as Of;
+        let read = |attribute| {
+            let mut bytes = 0u64;
+            // SAFETY: device and pool come from the driver, and the attribute is a u64.
+            let read = unsafe {
+                cuda::device::get_mem_pool(self.device).and_then(|pool| {
+                    let bytes = (&raw mut bytes).cast::<c_void>();
+                    cuda::mem_pool::get_attribute(pool, attribute, bytes)
+                })
+            };
+            read.map_or(0, |()| bytes)
+        };
+        match self.pooled {
+            true => {
+                let reserved = read(Of::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+                reserved.saturating_sub(read(Of::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)) as usize
+            }
+            false => 0,
         }
     }
 
@@ -450,7 +473,12 @@ impl Gpu for Driver {
         let fail = failed("asking for memory");
         self.enter().map_err(&fail)?;
         let (free, total) = cuda::mem_get_info().map_err(&fail)?;
+        let free = free.saturating_add(self.kept_bytes());
         Ok(Memory { free, total })
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.workspace.map_or(0, |_| WORKSPACE_BYTES)
     }
 }
 

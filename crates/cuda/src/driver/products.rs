@@ -1,14 +1,11 @@
 //! Products through cuBLASLt. The algorithm for a product is asked for once, and then kept: asking costs more time than
 //! a small product, and the same algorithm gives the same bits.
 
-use crate::gpu::{Address, Factor, Gemm, GpuError, Number};
+use crate::gpu::{Address, Factor, Gemm, GpuError, Number, WORKSPACE_BYTES};
 use cudarc::cublaslt::{result as lt, sys};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
-
-/// Scratch memory of the algorithms, which NVIDIA recommends for its newer GPUs.
-pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// What an algorithm depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -101,6 +101,14 @@ impl Device for Divided {
         self.inner.trim();
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        self.inner.free_bytes()
+    }
+
+    fn activation_bytes(&self) -> usize {
+        self.inner.activation_bytes()
+    }
+
     fn usage(&self) -> Usage {
         self.inner.usage()
     }

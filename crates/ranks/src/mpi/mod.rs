@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     calls: Calls,
     rank: usize,
     world: usize,
+    /// Ranks on this machine, if the launcher said so.
+    here: Option<usize>,
     library: String,
     path: PathBuf,
     /// Names of the ranks in messages.
@@ -98,6 +100,7 @@ impl Mpi {
             calls,
             rank,
             world,
+            here: found.local_world,
             library,
             path: loaded.path,
             names: OnceLock::new(),
@@ -243,6 +246,10 @@ impl Collective for Mpi {
 
     fn world(&self) -> usize {
         self.connection.world
+    }
+
+    fn ranks_here(&self) -> usize {
+        self.connection.here.unwrap_or(1)
     }
 
     fn name(&self, rank: usize) -> String {

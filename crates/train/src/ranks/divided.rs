@@ -21,6 +21,10 @@ impl Collective for Alike {
         1
     }
 
+    fn ranks_here(&self) -> usize {
+        self.0.ranks_here()
+    }
+
     fn begin_gather(
         &self,
         _: usize,

@@ -65,7 +65,7 @@ pub(crate) fn start(
         start.state.leave_others_behind();
     }
     start.state.measure_on(task.measured_on());
-    planned::check_next(&start.model, recipe, &start.state)?;
+    planned::check_next(&start.model, recipe, &start.state, collective)?;
     let records = dir.path().join(METRICS);
     if let Some(from) = &found {
         if dir.writes() && !dir.owns(from) {
