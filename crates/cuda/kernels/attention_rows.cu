@@ -5,16 +5,28 @@
 struct Sizes {
   u32 queries, keys, key_stride, heads, channels, causal;
   float scale;
+  u32 batch, head;  // of this block
 };
+// Blocks are (batch, heads, positions / warps) along one axis, since the others end at 65535. Positions are those of queries; a
+// backward pass has as many keys.
+DEV u32 warps() { return blockDim.x >> 5; }
+DEV u32 blocks_of_head(u32 queries) { return (queries + warps() - 1) / warps(); }
+DEV Sizes sizes(u32 queries, u32 keys, u32 key_stride, u32 heads, u32 channels, u32 causal, float scale) {
+  u32 head = blockIdx.x / blocks_of_head(queries);
+  Sizes s = {queries, keys, key_stride, heads, channels, causal, scale, head / heads, head % heads};
+  return s;
+}
+// The position that this warp works for.
+DEV u32 position(const Sizes& s) { return blockIdx.x % blocks_of_head(s.queries) * warps() + (threadIdx.x >> 5); }
 DEV u32 visible_keys(const Sizes& s, u32 query) { return s.causal ? s.keys - s.queries + query + 1 : s.keys; }
 // The first channel of a head at a query's or a key's position.
 DEV u64 query_at(const Sizes& s, u32 query) {
-  return (((u64)blockIdx.z * s.queries + query) * s.heads + blockIdx.y) * s.channels;
+  return (((u64)s.batch * s.queries + query) * s.heads + s.head) * s.channels;
 }
 DEV u64 key_at(const Sizes& s, u32 key) {
-  return (((u64)blockIdx.z * s.key_stride + key) * s.heads + blockIdx.y) * s.channels;
+  return (((u64)s.batch * s.key_stride + key) * s.heads + s.head) * s.channels;
 }
-DEV u64 stat_at(const Sizes& s, u32 query) { return ((u64)blockIdx.z * s.heads + blockIdx.y) * s.queries + query; }
+DEV u64 stat_at(const Sizes& s, u32 query) { return ((u64)s.batch * s.heads + s.head) * s.queries + query; }
 template <class T> DEV float inner_product(const float* a, const T* b, u64 at, u32 channels) {
   float sum = 0;
   for (u32 c = 0; c < channels; c++) sum += a[c] * load(b, at + c);
@@ -139,52 +151,49 @@ DEV void key_gradient(const T* q, const T* k, const T* v, const T* d_o, const fl
   }
 }
 
-// The position that this warp works for; blocks are (positions / warps, heads, batch).
-DEV u32 position() { return blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5); }
-
 KERNEL(attention_rows_f32, (const float* q, const float* k, const float* v, float* o, float* log_sums, u32 queries, u32 keys, u32 key_stride, u32 heads, u32 channels, u32 causal, float scale)) {
   DYN_SHARED(float, memory);
-  Sizes s = {queries, keys, key_stride, heads, channels, causal, scale};
-  u32 query = position();
+  Sizes s = sizes(queries, keys, key_stride, heads, channels, causal, scale);
+  u32 query = position(s);
   if (query < queries) attend(q, k, v, o, log_sums, s, query, memory + (threadIdx.x >> 5) * (2 * channels + 32));
 }
 KERNEL(attention_rows_bf16, (const u16* q, const u16* k, const u16* v, u16* o, float* log_sums, u32 queries, u32 keys, u32 key_stride, u32 heads, u32 channels, u32 causal, float scale)) {
   DYN_SHARED(float, memory);
-  Sizes s = {queries, keys, key_stride, heads, channels, causal, scale};
-  u32 query = position();
+  Sizes s = sizes(queries, keys, key_stride, heads, channels, causal, scale);
+  u32 query = position(s);
   if (query < queries) attend(q, k, v, o, log_sums, s, query, memory + (threadIdx.x >> 5) * (2 * channels + 32));
 }
 KERNEL(attention_rows_inner_f32, (const float* o, const float* d_o, float* inner, u32 queries, u32 heads, u32 channels)) {
-  Sizes s = {queries, queries, queries, heads, channels, 0, 0};
-  u32 query = position();
+  Sizes s = sizes(queries, queries, queries, heads, channels, 0, 0);
+  u32 query = position(s);
   if (query < queries) output_inner(o, d_o, inner, s, query);
 }
 KERNEL(attention_rows_inner_bf16, (const u16* o, const u16* d_o, float* inner, u32 queries, u32 heads, u32 channels)) {
-  Sizes s = {queries, queries, queries, heads, channels, 0, 0};
-  u32 query = position();
+  Sizes s = sizes(queries, queries, queries, heads, channels, 0, 0);
+  u32 query = position(s);
   if (query < queries) output_inner(o, d_o, inner, s, query);
 }
 KERNEL(attention_rows_query_gradient_f32, (const float* q, const float* k, const float* v, const float* d_o, const float* log_sums, const float* inner, float* dq, u32 length, u32 heads, u32 channels, u32 causal, float scale)) {
   DYN_SHARED(float, memory);
-  Sizes s = {length, length, length, heads, channels, causal, scale};
-  u32 query = position();
+  Sizes s = sizes(length, length, length, heads, channels, causal, scale);
+  u32 query = position(s);
   if (query < length) query_gradient(q, k, v, d_o, log_sums, inner, dq, s, query, memory + (threadIdx.x >> 5) * (3 * channels + 32));
 }
 KERNEL(attention_rows_query_gradient_bf16, (const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums, const float* inner, u16* dq, u32 length, u32 heads, u32 channels, u32 causal, float scale)) {
   DYN_SHARED(float, memory);
-  Sizes s = {length, length, length, heads, channels, causal, scale};
-  u32 query = position();
+  Sizes s = sizes(length, length, length, heads, channels, causal, scale);
+  u32 query = position(s);
   if (query < length) query_gradient(q, k, v, d_o, log_sums, inner, dq, s, query, memory + (threadIdx.x >> 5) * (3 * channels + 32));
 }
 KERNEL(attention_rows_key_gradient_f32, (const float* q, const float* k, const float* v, const float* d_o, const float* log_sums, const float* inner, float* dk, float* dv, u32 length, u32 heads, u32 channels, u32 causal, float scale)) {
   DYN_SHARED(float, memory);
-  Sizes s = {length, length, length, heads, channels, causal, scale};
-  u32 key = position();
+  Sizes s = sizes(length, length, length, heads, channels, causal, scale);
+  u32 key = position(s);
   if (key < length) key_gradient(q, k, v, d_o, log_sums, inner, dk, dv, s, key, memory + (threadIdx.x >> 5) * (4 * channels + 64));
 }
 KERNEL(attention_rows_key_gradient_bf16, (const u16* q, const u16* k, const u16* v, const u16* d_o, const float* log_sums, const float* inner, u16* dk, u16* dv, u32 length, u32 heads, u32 channels, u32 causal, float scale)) {
   DYN_SHARED(float, memory);
-  Sizes s = {length, length, length, heads, channels, causal, scale};
-  u32 key = position();
+  Sizes s = sizes(length, length, length, heads, channels, causal, scale);
+  u32 key = position(s);
   if (key < length) key_gradient(q, k, v, d_o, log_sums, inner, dk, dv, s, key, memory + (threadIdx.x >> 5) * (4 * channels + 64));
 }

@@ -14,14 +14,15 @@ template <int ROWS, int COLS> DEV void load_panel(u16* tile, const u16* x, u32 l
 }
 
 // Blocks of 128 x 128 of C, 32 terms at a time in three stages; four warps of 64 x 64. TA, TB: whether the stored
-// factor is the transpose. Grid (columns, rows, batch); shared memory of 3 times the two tiles, see gemm.rs.
+// factor is the transpose. Grid (rows x columns, 1, batch), row by row; shared memory of 3 times the two tiles, see gemm.rs.
 template <bool TA, bool TB, class T>
 DEV void gemm(const u16* a, const u16* b, T* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u32 ldc, float alpha, float beta) {
   const int BLOCK = 128, STEP = 32, WIDE = BLOCK + 8, NARROW = STEP + 8;
   const int A_TILE = TA ? STEP * WIDE : BLOCK * NARROW, B_TILE = TB ? BLOCK * NARROW : STEP * WIDE;
   DYN_SHARED(u16, stages);
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row = (warp >> 1) * 64, col = (warp & 1) * 64;
-  u32 first_row = blockIdx.y * BLOCK, first_col = blockIdx.x * BLOCK, steps = (k + STEP - 1) / STEP;
+  u32 across = (n + BLOCK - 1) / BLOCK, first_row = blockIdx.x / across * BLOCK, first_col = blockIdx.x % across * BLOCK;
+  u32 steps = (k + STEP - 1) / STEP;
   float sums[4][8][4];
 #pragma unroll
   for (int i = 0; i < 4; i++)
@@ -96,7 +97,8 @@ KERNEL_BOUNDED(gemm_tt_bf16, 128, 2, GEMM(u16)) RUN_GEMM(true, true)
 template <class X, class T>
 DEV void gemm_any(const X* a, const X* b, T* c, u32 m, u32 n, u32 k, u64 a_row, u64 a_col, u64 b_row, u64 b_col, u64 ldc, float alpha,
                   float beta, float (*as)[17], float (*bs)[17]) {
-  u32 x = threadIdx.x & 15, y = threadIdx.x >> 4, row = blockIdx.y * 16 + y, col = blockIdx.x * 16 + x;
+  u32 across = (n + 15) / 16, x = threadIdx.x & 15, y = threadIdx.x >> 4;
+  u32 row = blockIdx.x / across * 16 + y, col = blockIdx.x % across * 16 + x;
   float sum = 0.0f;
   for (u32 l = 0; l < k; l += 16) {
     as[y][x] = row < m && l + x < k ? load(a, row * a_row + (l + x) * a_col) : 0.0f;

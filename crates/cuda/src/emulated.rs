@@ -250,6 +250,7 @@ impl Gpu for Emulated {
     }
 
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        launch.check()?;
         let name = CString::new(launch.kernel).map_err(|e| failed(launch.kernel, e.to_string()))?;
         let mut bytes: Vec<([u8; 8], usize)> = launch.args.iter().map(|arg| arg.bytes()).collect();
         let sizes: Vec<usize> = bytes.iter().map(|(_, size)| *size).collect();

@@ -35,11 +35,17 @@ fn large(x: usize) -> Arg {
     Arg::U64(x as u64)
 }
 
-fn blocks(x: usize, size: usize) -> Result<u32> {
-    u32::try_from(x.div_ceil(size)).map_err(|_| GpuError::Failed {
-        operation: "a product".into(),
-        reason: format!("a size of {x} is too large"),
-    })
+/// The grid of blocks of `size` rows and columns: those of a product along the first axis, since the others are short.
+fn grid(gemm: &Gemm, size: usize) -> Result<[u32; 3]> {
+    let blocks = gemm.m.div_ceil(size).checked_mul(gemm.n.div_ceil(size));
+    let axis = |x: Option<usize>| x.and_then(|x| u32::try_from(x).ok());
+    match (axis(blocks), axis(Some(gemm.batch))) {
+        (Some(blocks), Some(batch)) => Ok([blocks, 1, batch]),
+        _ => Err(GpuError::Failed {
+            operation: "a product".into(),
+            reason: format!("{} of {} x {} are too large", gemm.batch, gemm.m, gemm.n),
+        }),
+    }
 }
 
 /// Queues a product.
@@ -100,11 +106,7 @@ unsafe fn on_tensor_cores(gpu: &dyn Gpu, gemm: &Gemm) -> Result<()> {
     args.extend([gemm.alpha, gemm.beta].map(Arg::F32));
     let launch = Launch {
         kernel,
-        grid: [
-            blocks(gemm.n, BLOCK)?,
-            blocks(gemm.m, BLOCK)?,
-            blocks(gemm.batch, 1)?,
-        ],
+        grid: grid(gemm, BLOCK)?,
         block: [128, 1, 1],
         shared: STAGES * (tile(gemm.a.transposed) + tile(!gemm.b.transposed)),
         args: &args,
@@ -146,11 +148,7 @@ unsafe fn anything(gpu: &dyn Gpu, gemm: &Gemm) -> Result<()> {
     args.extend([gemm.alpha, gemm.beta].map(Arg::F32));
     let launch = Launch {
         kernel,
-        grid: [
-            blocks(gemm.n, SMALL_BLOCK)?,
-            blocks(gemm.m, SMALL_BLOCK)?,
-            blocks(gemm.batch, 1)?,
-        ],
+        grid: grid(gemm, SMALL_BLOCK)?,
         block: [256, 1, 1],
         shared: 0,
         args: &args,

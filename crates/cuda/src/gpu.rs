@@ -106,6 +106,29 @@ pub struct Launch<'a> {
     pub args: &'a [Arg],
 }
 
+/// The largest numbers of blocks along the axes of a grid, on every GPU.
+pub const MOST_BLOCKS: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
+
+impl Launch<'_> {
+    /// Refuses a grid that no driver accepts.
+    ///
+    /// # Errors
+    /// [`GpuError::Failed`].
+    pub fn check(&self) -> Result<()> {
+        let mut axes = self.grid.iter().zip(MOST_BLOCKS);
+        match axes.all(|(blocks, most)| (1..=most).contains(blocks)) {
+            true => Ok(()),
+            false => Err(GpuError::Failed {
+                operation: self.kernel.into(),
+                reason: format!(
+                    "a grid of {:?} blocks, where {MOST_BLOCKS:?} are the most",
+                    self.grid
+                ),
+            }),
+        }
+    }
+}
+
 /// A factor of a product.
 #[derive(Clone, Copy, Debug)]
 pub struct Factor {

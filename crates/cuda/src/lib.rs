@@ -18,7 +18,7 @@ pub use device::{Cuda, flash};
 pub use driver::Driver;
 #[cfg(feature = "emulator")]
 pub use emulated::Emulated;
-pub use gpu::{Address, Arg, Factor, Gemm, Gpu, GpuError, Launch, Memory, Number};
+pub use gpu::{Address, Arg, Factor, Gemm, Gpu, GpuError, Launch, MOST_BLOCKS, Memory, Number};
 pub use planned::Planned;
 pub use sources::{PRELUDE, SOURCES, Source};
 

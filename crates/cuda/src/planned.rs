@@ -81,8 +81,8 @@ impl Gpu for Planned {
         Ok(())
     }
 
-    unsafe fn launch(&self, _launch: &Launch<'_>) -> Result<()> {
-        Ok(())
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        launch.check()
     }
 
     unsafe fn gemm(&self, _gemm: &Gemm) -> Result<()> {

@@ -18,8 +18,10 @@ fn shared(vectors: usize, channels: usize, others: usize) -> usize {
 }
 
 impl Cuda {
-    fn grid(dims: &AttentionDims, positions: usize) -> [u32; 3] {
-        [positions.div_ceil(WARPS), dims.heads, dims.batch].map(size)
+    /// All blocks along the first axis, which alone is long enough for every batch.
+    fn grid(dims: &AttentionDims) -> [u32; 3] {
+        let blocks = dims.batch * dims.heads * dims.queries.div_ceil(WARPS);
+        [size(blocks), 1, 1]
     }
 
     pub(super) fn attend(
@@ -99,7 +101,7 @@ impl Cuda {
             q, k, v, out, log_sums, queries, keys, stride, heads, channels, causal, scale
         ];
         let kernel = named!("attention_rows", number);
-        let grid = Self::grid(&dims, dims.queries);
+        let grid = Self::grid(&dims);
         // SAFETY: the caller guarantees it.
         unsafe { self.launch(kernel, grid, 32 * WARPS as u32, shared, args) }
     }
@@ -144,7 +146,7 @@ impl Cuda {
         }
         let [length, heads, channels] = [dims.queries, dims.heads, dims.channels].map(size);
         let (causal, scale) = (dims.causal, dims.scale());
-        let (grid, threads) = (Self::grid(&dims, dims.queries), 32 * WARPS as u32);
+        let (grid, threads) = (Self::grid(&dims), 32 * WARPS as u32);
         let of_query = shared(3, dims.channels, 32);
         // SAFETY: all buffers have a row of the width per position, and the statistics one number per head and query.
         unsafe {

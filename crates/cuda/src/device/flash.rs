@@ -1,6 +1,6 @@
 //! Launches of the attention kernels in `kernels/flash_attention.cu`: bf16 rows, f32 log-denominators.
 
-use crate::gpu::{Address, Arg, Gpu, Launch, Result};
+use crate::gpu::{Address, Arg, Gpu, Launch, MOST_BLOCKS, Result};
 use tokenformer_device::AttentionDims;
 
 /// Threads of a block: four warps.
@@ -70,9 +70,6 @@ impl Size {
     }
 }
 
-/// The largest number of blocks along the second and third axis of a grid.
-const GRID_LIMIT: usize = 65535;
-
 fn size(dims: &AttentionDims) -> Option<&'static Size> {
     SIZES.iter().find(|size| size.channels >= dims.channels)
 }
@@ -84,8 +81,8 @@ pub fn supports(dims: &AttentionDims) -> bool {
     size(dims).is_some()
         && dims.channels > 0
         && dims.channels.is_multiple_of(8)
-        && dims.heads <= GRID_LIMIT
-        && dims.batch <= GRID_LIMIT
+        && dims.heads <= MOST_BLOCKS[1] as usize
+        && dims.batch <= MOST_BLOCKS[2] as usize
         && dims.width() <= limit
         && dims.key_stride <= limit / 2
         && dims.batch.saturating_mul(dims.queries) <= limit
