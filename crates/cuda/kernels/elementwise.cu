@@ -45,6 +45,14 @@ KERNEL(lerp_f32, (const float* x, float* y, float weight, u64 n)) {
   if (i < n) y[i] += weight * (x[i] - y[i]);
 }
 
+// Rows of `cols` numbers in bfloat16, `pitch` numbers apart, of rows that are `stride` apart; n numbers in all.
+template <class T> DEV void pack_rows_each(const T* x, u16* y, u64 n, u32 cols, u64 stride, u64 pitch) {
+  u64 i = thread_number();
+  if (i < n) store(y, i / cols * pitch + i % cols, load(x, i / cols * stride + i % cols));
+}
+KERNEL(pack_rows_f32, (const float* x, u16* y, u64 n, u32 cols, u64 stride, u64 pitch)) { pack_rows_each(x, y, n, cols, stride, pitch); }
+KERNEL(pack_rows_bf16, (const u16* x, u16* y, u64 n, u32 cols, u64 stride, u64 pitch)) { pack_rows_each(x, y, n, cols, stride, pitch); }
+
 // Rounds to bfloat16.
 KERNEL(round_bf16, (const float* x, u16* y, u64 n)) {
   u64 i = thread_number();

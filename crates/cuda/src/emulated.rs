@@ -1,6 +1,7 @@
 //! The emulator as a GPU: the kernels as C++, one fiber per thread. For tests; see `emulator/cuda_emu.h` for what it
 //! makes visible.
 
+use crate::gemm;
 use crate::gpu::{Address, Factor, Gemm, Gpu, GpuError, Launch, Memory, Number, Result};
 use std::alloc::Layout;
 use std::collections::HashMap;
@@ -54,6 +55,8 @@ pub struct Emulated {
     /// Bytes after every allocation; none for a sanitizer, which has its own.
     guard: usize,
     total: usize,
+    /// Whether products are computed by the program's own kernels, as where cuBLASLt is missing.
+    own_products: bool,
     /// Sizes of allocations by address.
     blocks: Mutex<HashMap<u64, usize>>,
 }
@@ -126,6 +129,7 @@ impl Emulated {
             _library: library,
             guard,
             total: Self::DEFAULT_MEMORY,
+            own_products: false,
             blocks: Mutex::default(),
         }
     }
@@ -133,6 +137,12 @@ impl Emulated {
     /// Without bytes after allocations: for a sanitizer, which notices what is beyond the end itself.
     pub fn without_guards(mut self) -> Self {
         self.guard = 0;
+        self
+    }
+
+    /// With products by the program's own kernels.
+    pub fn with_own_products(mut self) -> Self {
+        self.own_products = true;
         self
     }
 
@@ -283,6 +293,10 @@ impl Gpu for Emulated {
     }
 
     unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
+        if self.own_products {
+            // SAFETY: the caller's guarantee.
+            return unsafe { gemm::multiply(self, gemm) };
+        }
         for batch in 0..gemm.batch {
             // SAFETY: the caller's guarantee.
             unsafe { multiply(gemm, batch) };

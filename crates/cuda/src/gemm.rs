@@ -14,12 +14,15 @@ const STAGES: usize = 3;
 /// Rows and columns of C that a block of the kernel for anything computes.
 const SMALL_BLOCK: usize = 16;
 
+/// Numbers in bfloat16 of the 16 bytes that are loaded at once.
+pub(crate) const ALIGNED_NUMBERS: usize = 8;
+
 /// Whether the rows of a factor begin at multiples of 16 bytes.
-fn is_aligned(factor: &Factor, batch: usize) -> bool {
+pub(crate) fn is_aligned(factor: &Factor, batch: usize) -> bool {
     factor.number == Number::Bf16
         && factor.at.0.is_multiple_of(16)
-        && factor.row_stride.is_multiple_of(8)
-        && (batch == 1 || factor.batch_stride.is_multiple_of(8))
+        && factor.row_stride.is_multiple_of(ALIGNED_NUMBERS)
+        && (batch == 1 || factor.batch_stride.is_multiple_of(ALIGNED_NUMBERS))
 }
 
 fn small(x: usize) -> Result<Arg> {

@@ -152,7 +152,12 @@ fn check(driver: Arc<Driver>, args: &Args) -> Vec<Check> {
     run(all, "training in bf16", || {
         losses(&gpu, Precision::Bf16, preset, steps, seed)
     });
-    run(all, "growth", || growth(&gpu, preset, seed));
+    run(all, "growth in f32", || {
+        growth(&gpu, Precision::F32, preset, seed)
+    });
+    run(all, "growth in bf16", || {
+        growth(&gpu, Precision::Bf16, preset, seed)
+    });
     run(all, "out of memory", || out_of_memory(&gpu));
     if args.quick {
         return checks;

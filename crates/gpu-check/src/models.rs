@@ -90,19 +90,20 @@ pub fn losses(
     ))
 }
 
-/// Grows a preset with a norm per segment: no bit of a logit may change.
+/// Grows a preset with a norm per segment, by odd numbers of tokens, so that rows of scores begin anywhere: no bit of a logit may
+/// change.
 ///
 /// # Errors
 /// If one does, or the GPU fails.
-pub fn growth(gpu: &Arc<dyn Gpu>, preset: &str, seed: u64) -> Result<Report> {
+pub fn growth(gpu: &Arc<dyn Gpu>, precision: Precision, preset: &str, seed: u64) -> Result<Report> {
     let mut spec = spec(preset)?;
     spec.norm = NormSpan::Segment;
-    let device: Arc<dyn Device> = Cuda::new(Arc::clone(gpu), Precision::F32);
+    let device: Arc<dyn Device> = Cuda::new(Arc::clone(gpu), precision);
     let mut model = Model::fresh(&device, &spec.build()?, seed)?;
     let growth = Growth {
-        qkv: Amount::To(spec.slots.qkv * 2),
-        proj: Amount::To(spec.slots.proj * 2),
-        ffn: Amount::To(spec.slots.ffn * 3),
+        qkv: Amount::To(spec.slots.qkv * 2 + 7),
+        proj: Amount::To(spec.slots.proj * 2 + 1),
+        ffn: Amount::To(spec.slots.ffn * 3 + 5),
         layers: 1,
         ..Growth::default()
     };
@@ -115,14 +116,14 @@ pub fn growth(gpu: &Arc<dyn Gpu>, preset: &str, seed: u64) -> Result<Report> {
     let report = grow(&mut model, &growth, birth, Probe::text(&probe))?;
     if report.max_logit_diff != 0.0 {
         return Err(format!(
-            "growth of {preset} changes a logit by {}",
+            "growth of {preset} in {precision} changes a logit by {}",
             report.max_logit_diff
         )
         .into());
     }
     Ok((
         format!(
-            "{preset} grew from {} to {} parameters and computes the same bits",
+            "{preset} in {precision} grew from {} to {} parameters and computes the same bits",
             report.params_before, report.params_after
         ),
         vec![("largest logit difference".into(), report.max_logit_diff)],

@@ -34,7 +34,9 @@ fn kernels_pass() {
 #[test]
 fn growth_is_exact() {
     let Some(gpu) = gpu() else { return };
-    growth(&gpu, "nano", 5).unwrap();
+    for precision in Precision::ALL {
+        growth(&gpu, precision, "nano", 5).unwrap();
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Products of matrices.
 
 use super::Cuda;
-use super::launch::{args, size};
+use super::launch::{args, named, size};
 use super::pool::Block;
 use super::storage::{number, of_type};
+use crate::gemm;
 use crate::gpu::{Address, Factor, Gemm, Number};
 use tokenformer_device::{Buffer, Operand, Result, Write};
 
@@ -89,14 +90,16 @@ impl Cuda {
         }
     }
 
-    /// A factor `[rows, cols]` in the type of the product; a rounded copy lives as long as the block.
+    /// A factor `[rows, cols]` in the type of the product; a copy lives as long as the block. In bfloat16 the rows of a factor
+    /// begin where tensor cores can load them: so the kernel of a product, and with it the order of its sums, does not depend
+    /// on the matrix that the factor is cut from.
     fn converted(
         &self,
         side: Side,
         [rows, cols]: [usize; 2],
         to: Number,
     ) -> Result<(Side, Option<Block>)> {
-        if side.number == to {
+        if side.number == to && (to == Number::F32 || gemm::is_aligned(&side.factor(), 1)) {
             return Ok((side, None));
         }
         assert_eq!(to, Number::Bf16, "factors are rounded, not widened");
@@ -105,13 +108,21 @@ impl Cuda {
         } else {
             (rows, cols)
         };
-        let count = (rows - 1) * side.stride + cols;
-        let copy = self.scratch(count * to.bytes())?;
-        // SAFETY: the stored matrix has this many numbers from its first to its last.
-        unsafe { self.each("round_bf16", count, args![side.at, copy.at(), count as u64])? };
+        let pitch = cols.next_multiple_of(gemm::ALIGNED_NUMBERS);
+        let copy = self.scratch(rows * pitch * to.bytes())?;
+        let (count, stride) = (rows * cols, side.stride);
+        if side.number == Number::F32 && stride == cols && pitch == cols {
+            self.round_to(side.at, count, copy.at())?;
+        } else {
+            let [stride, pitch] = [stride, pitch].map(|x| x as u64);
+            let args = args![side.at, copy.at(), count as u64, size(cols), stride, pitch];
+            // SAFETY: the stored matrix has rows of this length and stride, and the copy room for as many.
+            unsafe { self.each(named!("pack_rows", side.number), count, args)? };
+        }
         let side = Side {
             at: copy.at(),
             number: to,
+            stride: pitch,
             ..side
         };
         Ok((side, Some(copy)))
@@ -127,7 +138,7 @@ impl Cuda {
         let number = self.type_of_factors(&product);
         let (a, _a_copy) = self.converted(product.a, [m, k], number)?;
         let (b, _b_copy) = self.converted(product.b, [k, n], number)?;
-        let gemm = Gemm {
+        let product = Gemm {
             m,
             n,
             k,
@@ -145,12 +156,11 @@ impl Cuda {
             batch: 1,
         };
         // SAFETY: the operands lie inside of their buffers.
-        self.done("a product", unsafe { self.gpu.gemm(&gemm) })
+        self.done("a product", unsafe { self.gpu.gemm(&product) })
     }
 
     /// The numbers of a buffer rounded to bfloat16, at an address that holds as many.
     pub(super) fn round_to(&self, from: Address, count: usize, to: Address) -> Result<()> {
-        let _ = size;
         // SAFETY: the caller passes addresses of `count` numbers.
         unsafe { self.each("round_bf16", count, args![from, to, count as u64]) }
     }
