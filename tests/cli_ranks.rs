@@ -78,6 +78,35 @@ fn ranks_can_be_left_out() {
     assert!(!lab.path("one").join("ranks.csv").exists());
 }
 
+/// What can be done instead is something that the verb has.
+#[test]
+fn each_verb_says_what_to_do_without_mpi() {
+    let lab = Lab::new();
+    let ranks = |args: &[&str]| {
+        let mut command = lab.command(args);
+        command.env("RANK", "0").env("WORLD_SIZE", "2");
+        command.env("TOKENFORMER_MPI", "/there/is/no/libmpi_abi.so.1");
+        command
+    };
+    succeed(train(&lab, "run", &[]));
+    let eval = ["eval", "--model", "run", "--data", "data"];
+    fail(ranks(&eval), 1, &["no MPI library", "--ranks off"]);
+    succeed(ranks(&[&eval[..], &["--ranks", "off"]].concat()));
+    let sums = ["bench", "sums"];
+    fail(
+        ranks(&sums),
+        1,
+        &["no MPI library", "launch -n 2 -- bench sums"],
+    );
+    let said = run(ranks(&sums)).err;
+    assert!(!said.contains("--ranks off"), "{said}");
+    let mut wrong = ranks(&sums);
+    wrong.env("RANK", "2");
+    let said = run(wrong).err;
+    assert!(said.contains("RANK: not a possible value"), "{said}");
+    assert!(!said.contains("--ranks off"), "{said}");
+}
+
 #[test]
 fn impossible_variables_are_named() {
     let lab = Lab::new();

@@ -104,4 +104,14 @@ pub struct EvalArgs {
     pub precision: WeightFormat,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    /// Whether the processes that a launcher started (`mpirun -n 4 tokenformer eval ...`) divide the work: `auto`, or `off` to
+    /// work alone.
+    #[arg(
+        long,
+        value_name = "auto|off",
+        value_parser = values::ranks(),
+        default_value = "auto",
+        action = clap::ArgAction::Set
+    )]
+    pub ranks: bool,
 }

@@ -237,7 +237,7 @@ pub fn above_one(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Whether ranks train together.
+/// Whether ranks work together.
 pub fn ranks() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["auto", "off"]).map(|text| text == "auto")
 }

@@ -35,7 +35,7 @@ struct Output {
 
 /// Runs the verb; returns the exit code, which is that of the rank where this process only guards one.
 pub fn run(args: &EvalArgs) -> std::result::Result<i32, Failure> {
-    let collective = match ranks::join(true)? {
+    let collective = match ranks::join(args.ranks, ranks::ALONE)? {
         ranks::Role::Rank(collective) => collective,
         #[cfg(unix)]
         ranks::Role::Guard(code) => return Ok(code),

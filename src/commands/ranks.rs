@@ -15,13 +15,28 @@ pub enum Role {
     Guard(i32),
 }
 
+/// What to do instead where ranks cannot be connected, with a verb that has the flag.
+pub const ALONE: &str = "or compute alone with --ranks off";
+
 /// Connects this process to the other ranks, if there are any and `wanted` says so. Ranks of a launcher that cannot be
-/// connected are an error: as independent runs they would write into one folder.
-pub fn join(wanted: bool) -> Result<Role, Failure> {
-    let found = match wanted {
-        true => Environment::find(|name| std::env::var(name).ok())?,
-        false => None,
-    };
+/// connected are an error, because as independent runs they would write into one folder; its help ends with what to do
+/// `instead`.
+pub fn join(wanted: bool, instead: &str) -> Result<Role, Failure> {
+    if !wanted {
+        return Ok(Role::Rank(Arc::new(Single)));
+    }
+    connect().map_err(|error| {
+        let is_of_launcher = error.is_of_launcher();
+        let mut failure = Failure::from(error);
+        if is_of_launcher {
+            failure.message += &format!("; {instead}");
+        }
+        failure
+    })
+}
+
+fn connect() -> tokenformer_ranks::Result<Role> {
+    let found = Environment::find(|name| std::env::var(name).ok())?;
     let Some(found) = found.filter(|found| found.world > 1) else {
         return Ok(Role::Rank(Arc::new(Single)));
     };

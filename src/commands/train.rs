@@ -18,7 +18,7 @@ use tokenformer_train::{Branch, Outcome, Result, Resume, Silent, Trainer, files}
 
 /// Runs the verb; returns the exit code, which is that of the rank where this process only guards one.
 pub fn run(args: &TrainArgs) -> std::result::Result<i32, Failure> {
-    let collective = match ranks::join(args.ranks)? {
+    let collective = match ranks::join(args.ranks, ranks::ALONE)? {
         ranks::Role::Rank(collective) => collective,
         #[cfg(unix)]
         ranks::Role::Guard(code) => return Ok(code),

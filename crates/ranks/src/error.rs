@@ -8,8 +8,7 @@ use tokenformer_base::shown;
 pub enum Error {
     /// The variables of the launcher make no sense.
     #[error(
-        "{name}: not a possible value\n  expected: {expected}\n  got:      {}\n  help:     unset the variables of {launcher}, or \
-         train alone with --ranks off",
+        "{name}: not a possible value\n  expected: {expected}\n  got:      {}\n  help:     unset the variables of {launcher}",
         shown(got)
     )]
     Variable {
@@ -103,6 +102,14 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether the ranks of a launcher cannot work together, of which each could work alone.
+    pub fn is_of_launcher(&self) -> bool {
+        matches!(
+            self,
+            Self::Variable { .. } | Self::NoMpi { .. } | Self::World { .. }
+        )
+    }
+
     /// Whether settings are wrong (exit code 2), as opposed to something that failed (exit code 1).
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Variable { .. })

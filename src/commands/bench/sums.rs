@@ -13,6 +13,9 @@ use tokenformer_train::{Error, Result};
 /// Numbers of a message: 4 KiB to 64 MiB of f32.
 const NUMBERS: [usize; 5] = [1 << 10, 1 << 14, 1 << 18, 1 << 22, 1 << 24];
 
+/// How several ranks are started that can be connected.
+const START: &str = "or with tokenformer launch -n 2 -- bench sums";
+
 #[derive(serde::Serialize)]
 struct Row {
     bytes: u64,
@@ -30,15 +33,15 @@ struct Output {
 
 /// Measures as one of the ranks; returns the exit code.
 pub fn run(args: &BenchArgs) -> std::result::Result<i32, Failure> {
-    let collective = match ranks::join(true)? {
+    let collective = match ranks::join(true, START)? {
         ranks::Role::Rank(collective) => collective,
         #[cfg(unix)]
         ranks::Role::Guard(code) => return Ok(code),
     };
     let ranks = &*collective;
     if ranks.world() == 1 {
-        let help = "start it with mpirun -n 2, or with tokenformer launch -n 2 -- bench sums";
-        return Err(usage("bench sums", "several ranks", "one process", help).into());
+        let help = format!("start it with mpirun -n 2, {START}");
+        return Err(usage("bench sums", "several ranks", "one process", &help).into());
     }
     let mut output = Output {
         ranks: ranks.world(),

@@ -77,7 +77,7 @@ impl Mpi {
             world: found.world,
             launcher,
             got,
-            help: format!("{INSTALL}; or train alone with --ranks off"),
+            help: INSTALL.into(),
         })?;
         // It stays loaded until the process ends: MPI may leave threads and handlers behind.
         let library: &'static Library = Box::leak(Box::new(loaded.library));
@@ -196,15 +196,9 @@ fn advice(launcher: Launcher) -> &'static str {
         Launcher::OpenMpi => {
             "name the library that belongs to this mpirun with TOKENFORMER_MPI=/path/to/libmpi.so.40"
         }
-        Launcher::Torch => {
-            "torchrun starts processes and no MPI: start them with mpirun, or train alone with --ranks off"
-        }
-        Launcher::Kubernetes => {
-            "start the ranks with mpirun, as an MPIJob does; or train alone with --ranks off"
-        }
-        Launcher::Slurm => {
-            "try srun --mpi=pmi2 or --mpi=pmix, or mpirun; or train alone with --ranks off"
-        }
+        Launcher::Torch => "torchrun starts processes and no MPI: start them with mpirun",
+        Launcher::Kubernetes => "start the ranks with mpirun, as an MPIJob does",
+        Launcher::Slurm => "try srun --mpi=pmi2 or --mpi=pmix, or mpirun",
     }
 }
 
