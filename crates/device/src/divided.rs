@@ -17,9 +17,9 @@ use std::sync::Arc;
 ///
 /// | pass | what | numbers |
 /// |---|---|---|
-/// | forward | statistics of its norms | `R · groups` |
+/// | forward | statistics of its norms | `R · groups · n`, in f64 |
 /// | forward | the sum of the outputs | `R · D_out` |
-/// | backward | projections on what its norms normalise | `R · groups` |
+/// | backward | projections on what its norms normalise | `R · groups · n`, in f64 |
 /// | backward | the sum of the gradients of the input | `R · D_in` |
 ///
 /// To other code a divided array is whole: it is written whole, and reading it brings the parts together. So every rank has to do
