@@ -147,7 +147,11 @@ pub fn ensure_together(
     help: &str,
     ranks: &dyn Collective,
 ) -> Result<()> {
-    let here = ranks.ranks_here() as u64;
+    // A GPU is one rank's, as far as is known: launchers give every rank its own.
+    let here = match device.free_bytes() {
+        Some(_) => 1,
+        None => ranks.ranks_here() as u64,
+    };
     let on_all = match here {
         1 => what.into(),
         _ => format!("{what} on the {here} ranks of a machine"),
