@@ -30,7 +30,7 @@ The same command, started again beside it, shares the work: each process takes r
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GrowthArgs {
-    /// Sizes and budgets: smoke takes minutes, laptop hours, gpu wants an accelerator.
+    /// Sizes and budgets: smoke takes minutes, laptop about two days of one core, gpu wants an accelerator.
     #[arg(long, value_name = "smoke|laptop|gpu", default_value = "smoke")]
     pub profile: String,
     /// Folder of text, or a dataset made by `data prepare` [default for smoke: made-up text].

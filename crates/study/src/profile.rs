@@ -110,7 +110,7 @@ impl Profile {
                 problem: "no such profile".into(),
                 expected: format!("one of {}", known.join(", ")),
                 got: name.into(),
-                help: "smoke takes minutes, laptop hours, gpu wants an accelerator".into(),
+                help: "smoke takes minutes, laptop about two days of one core, gpu wants an accelerator".into(),
             })
     }
 
@@ -184,7 +184,7 @@ fn smoke() -> Profile {
 fn laptop() -> Profile {
     Profile {
         name: "laptop",
-        about: "the main study: hours on a few cores",
+        about: "the main study: about two days of one core",
         layers: 3,
         width: 64,
         context: 256,
