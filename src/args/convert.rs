@@ -48,9 +48,13 @@ pub struct ConvertArgs {
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
-  tokenformer export --model runs/grow --to exported
-  tokenformer export --model runs/grow --to pytorch_model.bin --dtype bf16
-  tokenformer export --model models/vit-tiny --to timm vit_tiny.safetensors";
+  tokenformer export --model runs/reference_growth --to exported
+  tokenformer export --model models/150m --to pytorch_model.bin --dtype bf16
+  tokenformer export --model models/vit-tiny --to timm vit_tiny.safetensors
+
+The published layout of TokenFormers has one norm over all parameter tokens of a site, and tau is the root of their number. A
+model that has grown with a norm per segment (recipes/grow.toml, the demo) or with a pinned tau is refused, since it computes
+something else; one that has not grown, or grew with tau = \"sqrt-n\" (recipes/reference_growth.toml), is written.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXPORT_EXAMPLES)]
