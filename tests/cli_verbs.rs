@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{CONTEXT, GROWTH, Lab, files, json, loss_columns, newest, run, succeed, text_of};
+use common::{
+    CONTEXT, GROWTH, Lab, fail, files, json, loss_columns, newest, run, succeed, text_of,
+};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -215,6 +217,25 @@ fn a_model_without_training_state_grows_again_and_again() {
         &data[from..to]
     };
     assert!(keys(1) != keys(2), "new numbers are drawn for each stage");
+
+    // `--stage` counts from 1, those of the file from 0, and a message says so.
+    let ask = |model: &str, stage: &str| {
+        lab.command(&[
+            "generate", "--model", model, "--tokens", "3", "--stage", stage,
+        ])
+    };
+    for stage in ["1", "2", "3"] {
+        succeed(ask("second", stage));
+    }
+    let counting = "--stage counts stages from 1, config.json from 0";
+    for stage in ["0", "4"] {
+        fail(ask("second", stage), 2, &["1 to 3", counting]);
+    }
+    succeed(lab.command(&[
+        "grow", "--from", "second", "--to", "deeper", "--layers", "+1",
+    ]));
+    let blocks = "to which no later stage added blocks";
+    fail(ask("deeper", "1"), 2, &[blocks, counting]);
 }
 
 #[test]

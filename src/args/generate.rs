@@ -45,7 +45,8 @@ pub struct GenerateArgs {
     /// End when this text appears; it is not printed. May be repeated.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Compute with the first N stages of a grown model alone, which must have norms per segment.
+    /// Compute with the first N stages of a grown model alone: 1 is the model before its first growth. It must have norms per
+    /// segment, and no later stage may have added blocks or width.
     #[arg(long, value_name = "N")]
     pub stage: Option<usize>,
     /// What weights are kept as; fewer bytes decode faster.

@@ -99,8 +99,7 @@ fn newest_stage(model: &Model, count: Option<usize>) -> Result<Option<u32>> {
     let config = model.config();
     let stages = config.stages();
     let newest = count.checked_sub(1).and_then(|at| stages.get(at)).copied();
-    let help =
-        "`tokenformer inspect` shows the segments of each site; their stages are in config.json";
+    let help = "`tokenformer inspect` shows the segments of each site; --stage counts stages from 1, config.json from 0";
     match newest {
         Some(newest) if config.until_stage(newest).is_some() => Ok(Some(newest)),
         Some(_) => {
