@@ -136,6 +136,8 @@ fn a_branch_goes_on() {
     }
     succeed(lab.command(&branch(text_of(&from), "run", &more)));
     assert_same(&lab, "run", "whole", [12, 22]);
+    let told = succeed(lab.command(&branch(text_of(&from), "run", &more))).err;
+    assert!(told.contains("nothing left to train"), "{told}");
 }
 
 /// A stage with a separate schedule decays by it; the later growth is dropped.

@@ -97,3 +97,31 @@ fn data_of_another_tokenizer_and_a_missing_run_are_refused() {
     // The run that was named is as it was.
     assert_eq!(state(&lab, "base")["step"], 13);
 }
+
+#[test]
+fn a_run_that_has_all_its_steps_says_so() {
+    let (lab, _) = lab();
+    let without = lab.path("without.toml");
+    let without = common::text_of(&without);
+    let steps = ["--set", "train.steps=13"];
+    let told = succeed(lab.train(without, "base", &steps)).err;
+    assert!(
+        told.contains("train.steps = 13 are done already: there is nothing left to train"),
+        "{told}"
+    );
+    fail(
+        lab.train(without, "x", &[&OTHER[..], &steps].concat()),
+        2,
+        &[
+            "train.steps: no step is left for the new data",
+            "more than the 13 steps",
+            "train.steps counts from the model's first step",
+        ],
+    );
+    let told = succeed(lab.train(
+        without,
+        "x",
+        &[&OTHER[..], &["--set", "train.steps=14"]].concat(),
+    ));
+    assert!(!told.err.contains("nothing left"), "{}", told.err);
+}

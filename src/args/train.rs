@@ -20,10 +20,13 @@ const EXAMPLES: &str = "\
 Examples:
   tokenformer train --config recipes/grow.toml --set data.dir=data/mine
   tokenformer train --config recipes/grow.toml --set train.steps=5000 --out runs/longer --precision auto
-  tokenformer train --config runs/grow/config.toml --set data.dir=data/other --set train.steps=3000 \
+  tokenformer train --config runs/grow/config.toml --set data.dir=data/other --set train.steps=4000 \
     --resume runs/grow --new-data --out runs/grow-other
-  tokenformer train --branch-from runs/grow/checkpoints/step-00001000 --decay 200 --out runs/grow-at-1000
+  tokenformer train --config recipes/grow.toml --set checkpoint.keep=15 --out runs/trunk
+  tokenformer train --branch-from runs/trunk/checkpoints/step-00001000 --decay 200 --out runs/trunk-at-1000
 
+train.steps counts from the first step of the model, also where a run goes on with another's. A run keeps its best checkpoint
+and the checkpoint.keep newest, so one that is to have branches needs a larger number.
 mpirun -n 4, srun -n 4 and the like before a command train on four processes with the bytes of one; see `launch`.
 A folder in the recipe's data.dir is looked for from here, then beside the recipe. Ctrl-C saves the run and
 ends it, a second one ends it at once; the same command goes on either way.";
@@ -41,7 +44,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
     pub resume: String,
     /// With --resume DIR: the recipe's data are others than the checkpoint's, with the same tokenizer. They are read from
-    /// their beginning; weights, moments and steps continue. A growth at that step gives the model room for them.
+    /// their beginning; weights, moments and steps continue, up to a larger train.steps. A growth at that step gives the model room for them.
     #[arg(long)]
     pub new_data: bool,
     /// Checkpoint or run to take a decay branch from, into --out: the same run, whose learning rate falls over the next

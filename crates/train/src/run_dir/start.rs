@@ -119,6 +119,18 @@ fn load(
     among: Among,
 ) -> Result<Start> {
     let mut state = files::read_state(from)?;
+    if may_change_data && state.step >= recipe.train.steps {
+        return Err(Error::Recipe {
+            place: "train.steps".into(),
+            problem: "no step is left for the new data".into(),
+            expected: format!(
+                "more than the {} steps that the model has been trained for",
+                state.step
+            ),
+            got: recipe.train.steps.to_string(),
+            help: "train.steps counts from the model's first step: set it to theirs and those for the new data together".into(),
+        });
+    }
     let others = task.identity();
     let changes_data = may_change_data && state.data_hash != others;
     if changes_data {
@@ -144,6 +156,12 @@ fn load(
     )];
     if changes_data {
         notes.push("the training data are others now, read from their beginning".into());
+    }
+    if state.step >= recipe.train.steps {
+        notes.push(format!(
+            "train.steps = {} are done already: there is nothing left to train; a larger number would go on",
+            recipe.train.steps
+        ));
     }
     notes.extend(differences(from, recipe));
     let ema = Ema::load(recipe.ema, from, &model)?;
