@@ -44,7 +44,8 @@ Example:
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print every value of a recipe and where it came from.
+    /// Print the values of a recipe and where each came from. Keys that few recipes need are left out while they have their
+    /// defaults; docs/recipe.md lists all.
     #[command(after_help = SHOW_EXAMPLES)]
     Show(RecipeArgs),
     /// List the presets.

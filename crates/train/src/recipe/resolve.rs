@@ -176,7 +176,7 @@ pub fn resolve_table(table: Table, name: &str, sets: &[String]) -> Result<Resolv
             problem: "a value of the wrong kind".into(),
             expected: expectation(&schema, &path),
             got: e.into_inner().to_string().trim_end().replace('\n', " "),
-            help: "`config show` prints every key with its value".into(),
+            help: "docs/recipe.md lists every key with its values".into(),
         }
     })?;
     recipe.validate()?;
@@ -210,7 +210,7 @@ fn check_growths(
                         problem: "a value of the wrong kind".into(),
                         expected: expectation(schema, &path),
                         got: error.to_string().trim_end().replace('\n', " "),
-                        help: "`config show` prints every key with its value".into(),
+                        help: "docs/recipe.md lists every key with its values".into(),
                     });
                 }
             }
@@ -380,6 +380,29 @@ fn schema() -> Table {
     Table::try_from(&full).expect("a recipe is plain data with string keys")
 }
 
+/// Every key that a recipe can have, such as `train.steps`; those of the elements of a list as `grow.at_step`.
+pub fn keys() -> Vec<String> {
+    fn visit(table: &Table, path: &str, keys: &mut Vec<String>) {
+        for (key, value) in table {
+            let name = format!("{path}{key}");
+            let inner = match value {
+                // Keyed by the layers of the model.
+                Value::Table(_) if name.ends_with("grow.sites") => None,
+                Value::Table(inner) => Some(inner),
+                Value::Array(list) => list.first().and_then(Value::as_table),
+                _ => None,
+            };
+            match inner {
+                Some(inner) => visit(inner, &format!("{name}."), keys),
+                None => keys.push(name),
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    visit(&schema(), "", &mut keys);
+    keys
+}
+
 fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result<()> {
     for (key, value) in table {
         let Some(known) = schema.get(key) else {
@@ -393,7 +416,7 @@ fn check_keys(table: &Table, schema: &Table, origin: &str, path: &str) -> Result
                 problem: "unknown key".into(),
                 expected: format!("one of {}", keys.join(", ")),
                 got: key.clone(),
-                help: near.map_or("`config show` prints every key".into(), |near| {
+                help: near.map_or("docs/recipe.md lists every key".into(), |near| {
                     format!("did you mean {path}{near}?")
                 }),
             });
