@@ -8,13 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::device::{Collective, Device, Precision};
-use tokenformer_core::optim::MomentFormat;
 use tokenformer_cpu::Cpu;
 use tokenformer_cuda::{Cuda, Planned};
 use tokenformer_testing::Threads;
-use tokenformer_train::memory::TrainingPlan;
+use tokenformer_train::memory;
 use tokenformer_train::recipe::{Resolved, resolve};
-use tokenformer_train::{Observer, Outcome, Progress, Result, Resume, Silent, Trainer, task};
+use tokenformer_train::{Observer, Outcome, Progress, Result, Resume, Trainer, task};
 
 /// A growth in width and depth whose new tokens make τ follow the scores, and the updates without it for comparison.
 const GROWTH: &str =
@@ -372,46 +371,35 @@ fn the_precision_of_the_first_rank_is_that_of_all() {
     }
 }
 
-/// What one rank has room for is too much for two that share the memory, on a device that counts it and computes nothing.
+/// What one rank has room for is too much for two that share the memory of a machine; GPUs they do not share.
 #[test]
 fn ranks_share_the_memory_of_their_machine() {
-    let lab = Lab::new();
-    let resolved = resolved(&lab.recipe("recipe.toml", ""), &["train.accumulate=2"]);
-    let recipe = &resolved.recipe;
-    let config = task::open(recipe).expect("data").config().clone();
-    let needed = TrainingPlan::new(
-        &config,
-        recipe.train.batch,
-        config.context,
-        recipe.train.recompute,
-        MomentFormat::default(),
-    );
+    let ensured = |device: &Arc<dyn Device>, world: usize, bytes: u64| {
+        let check = |ranks: Arc<dyn Collective>| {
+            memory::ensure_together(&**device, "this run", bytes, "try less", &*ranks)
+        };
+        Threads::run(world, check)
+    };
+    let Some(free) = memory::available_bytes() else {
+        return;
+    };
+    let cpu: Arc<dyn Device> = Cpu::new(Some(1));
+    let most = free / 4 * 3;
+    assert!(ensured(&cpu, 1, most).iter().all(Result::is_ok));
+    for found in ensured(&cpu, 2, most) {
+        let text = found.unwrap_err().to_string();
+        let what = "this run on the 2 ranks of a machine";
+        assert!(text.contains(what), "{text}");
+    }
+
     const SCRATCH: usize = 32 << 20;
-    let room = SCRATCH + 3 * needed.total_bytes() as usize / 2;
-    for world in [1, 2] {
-        let out = lab.path(&format!("run-{world}"));
-        let found = Threads::run(world, |ranks| {
-            let precision = recipe.train.precision;
-            let device: Arc<dyn Device> =
-                Cuda::new(Arc::new(Planned::new("a GPU", room)), precision);
-            let mut silent = Silent;
-            let task = task::open(recipe)?;
-            let resume = &Resume::Never;
-            Trainer::together(task, &resolved, &out, resume, &device, ranks, &mut silent).map(drop)
-        });
-        for found in found {
-            match (world, found) {
-                (1, Ok(())) => {}
-                (2, Err(error)) => {
-                    let text = error.to_string();
-                    assert!(
-                        text.contains("this run on the 2 ranks of a machine"),
-                        "{text}"
-                    );
-                    assert!(text.contains("on cuda, f32, a GPU"), "{text}");
-                }
-                (_, found) => panic!("{found:?} on {world} ranks"),
-            }
+    let gpu: Arc<dyn Device> = Cuda::new(
+        Arc::new(Planned::new("a GPU", SCRATCH + (3 << 20))),
+        Precision::F32,
+    );
+    for (bytes, fits) in [(2 << 20, true), (4 << 20, false)] {
+        for found in ensured(&gpu, 2, bytes) {
+            assert_eq!(found.is_ok(), fits, "{found:?}");
         }
     }
 }
