@@ -279,6 +279,10 @@ fn generation_is_deterministic_and_stops() {
         "2",
     ]);
     assert_eq!(greedy.out, again.out);
+    assert!(greedy.err.contains(" new tokens at "), "{}", greedy.err);
+    // One token comes from the pass over the prompt, so nothing is decoded whose speed there is.
+    let one = generate(&["--temperature", "0", "--tokens", "1"]);
+    assert!(one.err.contains("1 new tokens\n"), "{}", one.err);
     // Sampled: the seed does.
     let sampled =
         |seed: &str| generate(&["--temperature", "1", "--tokens", "20", "--seed", seed]).out;

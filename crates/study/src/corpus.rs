@@ -217,3 +217,24 @@ impl Corpus {
         notes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_few_words_has_fewer_tokens_than_asked_for() {
+        let [laptop, gpu] = ["laptop", "gpu"].map(|name| Profile::named(name).expect("a profile"));
+        let own = |profile: &Profile| profile.vocab.expect("a size");
+        for (profile, vocab, is_its) in [
+            (&laptop, own(&laptop), true),
+            (&laptop, 321, true),
+            (&laptop, own(&gpu), false),
+            (&gpu, own(&gpu) - 1, true),
+            // That of the other profile, whose study it may be.
+            (&gpu, own(&laptop), false),
+        ] {
+            assert_eq!(fits(profile, vocab), is_its, "{} {vocab}", profile.name);
+        }
+    }
+}
