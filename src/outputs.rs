@@ -139,7 +139,7 @@ pub fn run_folder(out: &Path) -> Result<()> {
     }
 }
 
-/// Makes a run directory for a run whose dataset will be made in its folder `data`.
+/// Makes a run directory for a run that keeps its dataset in the folder `data`.
 ///
 /// # Errors
 /// As [`run_folder`]; and [`tokenformer_train::Error::Recipe`] for `--out` if there is such a folder, but no run: it is somebody's, and
@@ -151,7 +151,7 @@ pub fn run_folder_with_data(out: &Path, data: &str) -> Result<()> {
         let help = "choose another folder; the data would be replaced";
         return Err(usage("--out", "a run, or a folder without data", got, help));
     }
-    // From here on it is a run, whose data may be made again after a stop.
+    // The folder now counts as a run, so a stopped demo may make its data again.
     let checkpoints = out.join(CHECKPOINTS);
     fs::create_dir_all(&checkpoints).map_err(|source| Error::Io {
         action: "make the folder of checkpoints",

@@ -84,7 +84,7 @@ fn what_is_read_is_not_written() {
         fail(lab.command(args), 2, &["--to", "which is read"]);
     }
     let before = files(&lab.path("run"));
-    // A folder that holds what is read, and one that lies in it.
+    // A folder that contains an input, and a folder inside an input.
     let inside: [&[&str]; 3] = [
         &["export", "--model", "run", "--to", checkpoint, "--force"],
         &["grow", "--from", "run", "--to", checkpoint, "--force"],
@@ -258,7 +258,7 @@ fn a_run_does_not_begin_among_the_files_of_others() {
         "demo", "--steps", "2", "--data", "data.txt", "--out", "project",
     ];
     fail(lab.command(&demo), 2, &["--out", "config.toml"]);
-    // A dataset that lies where a demo would make its own.
+    // A demo would write its own dataset where this one is.
     let before = files(&lab.path("data"));
     for pictures in [&[][..], &["--images"]] {
         let demo = ["demo", "--steps", "2", "--out", "."];

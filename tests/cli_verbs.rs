@@ -280,7 +280,7 @@ fn generation_is_deterministic_and_stops() {
     ]);
     assert_eq!(greedy.out, again.out);
     assert!(greedy.err.contains(" new tokens at "), "{}", greedy.err);
-    // One token comes from the pass over the prompt, so nothing is decoded whose speed there is.
+    // The pass over the prompt gives the first token, so there is no decoding to measure.
     let one = generate(&["--temperature", "0", "--tokens", "1"]);
     assert!(one.err.contains("1 new tokens\n"), "{}", one.err);
     // Sampled: the seed does.

@@ -58,7 +58,7 @@ pub struct GrowArgs {
     /// What new blocks start from, where the method does not say it.
     #[arg(long, value_name = "START", default_value = "zero", value_parser = values::new_blocks())]
     pub blocks: NewBlocks,
-    /// Where new blocks stand, that are no copies [default: the end; even for the methods identity-blocks and fresh-blocks].
+    /// Position of new blocks that are not copies [default: the end; spread evenly by the methods identity-blocks and fresh-blocks].
     #[arg(long, value_name = "start|even|middle|end|after:N")]
     pub at: Option<At>,
     /// Width of a plain Transformer, with a method that widens.

@@ -126,8 +126,8 @@ fn is_ours(folder: &Path) -> bool {
     ours || folder.join("config.toml").is_file() && folder.join("checkpoints").is_dir()
 }
 
-/// The weights of the DeepSpeed folder `deepspeed`, which is `folder` or lies in it. A training that goes on names a newer
-/// checkpoint there at any moment, so that the one of now is chosen once.
+/// The weights of the DeepSpeed folder `deepspeed`, which is `folder` or inside it. A running training can name a newer
+/// checkpoint there at any moment, so the checkpoint is resolved only once.
 fn in_deepspeed(folder: &Path, deepspeed: &Path) -> Result<Found> {
     let checkpoint = DeepSpeedFolder::open(deepspeed)?.folder().to_path_buf();
     let mut found = beside(folder, Weights::DeepSpeed(checkpoint.clone()));

@@ -14,7 +14,7 @@ const STAGES: usize = 3;
 /// Rows and columns of C that a block of the kernel for anything computes.
 const SMALL_BLOCK: usize = 16;
 
-/// Numbers in bfloat16 of the 16 bytes that are loaded at once.
+/// The kernels load 16 bytes at a time: this many numbers in bfloat16.
 pub(crate) const ALIGNED_NUMBERS: usize = 8;
 
 /// Whether the rows of a factor begin at multiples of 16 bytes.

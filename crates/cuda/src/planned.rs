@@ -21,7 +21,7 @@ struct State {
 }
 
 impl Planned {
-    /// A GPU of this many bytes, of which cuBLASLt has its part.
+    /// A GPU of this many bytes; the workspace of cuBLASLt takes some of them.
     pub fn new(name: impl Into<String>, total: usize) -> Self {
         Self {
             name: name.into(),

@@ -102,7 +102,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Whether the ranks of a launcher cannot work together, of which each could work alone.
+    /// Whether the launcher's ranks cannot work together although each could work alone.
     pub fn is_of_launcher(&self) -> bool {
         matches!(
             self,

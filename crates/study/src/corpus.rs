@@ -231,7 +231,7 @@ mod tests {
             (&laptop, 321, true),
             (&laptop, own(&gpu), false),
             (&gpu, own(&gpu) - 1, true),
-            // That of the other profile, whose study it may be.
+            // The size of the other profile: the folder may belong to a study of that profile.
             (&gpu, own(&laptop), false),
         ] {
             assert_eq!(fits(profile, vocab), is_its, "{} {vocab}", profile.name);

@@ -158,7 +158,7 @@ fn sizes_from_scratch_that_are_left_out_support_nothing() {
     let (c4, numbers) = finding(&analysis, "C4");
     assert_eq!(c4, Finding::Open, "{numbers}");
     assert!(numbers.ends_with("; without g-scr-1, g-scr-4"), "{numbers}");
-    // But none of them can make scratch worse.
+    // No left-out size can make the best from scratch worse.
     let (_, plan, results) = study_of(settings, &scratch.path().join("worse"), GROWN, -0.25);
     let analysis = Analysis::new(&plan, &results);
     let (c4, numbers) = finding(&analysis, "C4");

@@ -147,7 +147,7 @@ pub fn ensure_together(
     help: &str,
     ranks: &dyn Collective,
 ) -> Result<()> {
-    // A GPU is one rank's, as far as is known: launchers give every rank its own.
+    // Launchers usually give every rank a GPU of its own, so ranks share only the host's memory.
     let here = match device.free_bytes() {
         Some(_) => 1,
         None => ranks.ranks_here() as u64,

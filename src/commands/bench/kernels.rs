@@ -60,7 +60,7 @@ pub fn run(setup: &Setup<'_>) -> Result<()> {
         ));
     }
     setup.ensure_training(&setup.config)?;
-    // Which checks the number of threads and the name of the device.
+    // This checks the number of threads and the name of the device.
     setup.device(precision)?;
     let machine = Machine::measure(threads);
     let (pool, mut scratch) = (Pool::new(threads), Scratch::default());

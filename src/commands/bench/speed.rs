@@ -149,7 +149,7 @@ fn report(setup: &Setup<'_>, timed: Timed) -> Result<()> {
     let gflops = steps_per_s * timed.flops / 1e9;
     let of_texts = setup.config.input.is_tokens();
     let read = (timed.read_bytes).map(|bytes| steps_per_s * bytes as f64 / 1e9);
-    // Before the machine is measured, which takes memory of its own.
+    // The peak is read first, because measuring the machine takes memory of its own.
     let peak_rss_bytes = (!setup.is_on_gpu())
         .then(memory::resident)
         .flatten()

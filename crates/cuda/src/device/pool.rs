@@ -104,7 +104,7 @@ impl Pool {
         [state.in_use, state.reserved]
     }
 
-    /// Bytes of segments without blocks, which [`Pool::trim`] returns.
+    /// Bytes of segments that hold no blocks; [`Pool::trim`] returns them to the GPU.
     pub fn free_bytes(&self) -> usize {
         let state = self.state();
         let free = state.segments.iter().filter(|segment| segment.is_free());

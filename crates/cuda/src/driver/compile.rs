@@ -227,7 +227,7 @@ impl Cache {
             },
         };
         let code = compile().map_err(|error| match (error, &refused) {
-            // Without a compiler the file that is refused is what there is to repair.
+            // Without a compiler, the refused file is what the user has to repair.
             (OpenError::NoCompiler, Some((path, reason))) => OpenError::Module {
                 file: path.display().to_string(),
                 reason: format!("{reason}; and without NVRTC it cannot be compiled again"),
@@ -275,7 +275,7 @@ mod tests {
         text: "KERNEL(some, ()) {}",
     };
 
-    /// Asks the cache for code, of which all is accepted, and says whether it was compiled.
+    /// Asks the cache for code with a driver that accepts everything; also returns whether the code was compiled.
     fn ask(cache: &Cache, source: &Source, capability: Version, code: &[u8]) -> (Vec<u8>, bool) {
         let compiled = Cell::new(false);
         let compile = || {

@@ -253,7 +253,7 @@ impl Driver {
         }
     }
 
-    /// Bytes that the driver's pool keeps of what was freed, which can be allocated again.
+    /// Bytes of freed memory that the driver's pool keeps; they can be allocated again.
     fn kept_bytes(&self) -> usize {
         use sys::CUmemPool_attribute as Of;
         let read = |attribute| {
@@ -288,7 +288,7 @@ impl Driver {
             reason: "there is no such file".into(),
         })?;
         let load = |code: &[u8]| {
-            // PTX is a text, which ends with a zero.
+            // PTX is text, so the driver expects a zero at its end.
             let code = [code, &[0]].concat();
             // SAFETY: the code is the compiler's, whole, and ends with a zero.
             let module = unsafe { cuda::module::load_data(code.as_ptr().cast()) };
