@@ -376,7 +376,7 @@ fn the_precision_of_the_first_rank_is_that_of_all() {
 fn ranks_share_the_memory_of_their_machine() {
     let ensured = |device: &Arc<dyn Device>, world: usize, bytes: u64| {
         let check = |ranks: Arc<dyn Collective>| {
-            memory::ensure_together(&**device, "this run", bytes, "try less", &*ranks)
+            memory::ensure_on_ranks(&**device, "this run", bytes, "try less", &*ranks)
         };
         Threads::run(world, check)
     };

@@ -139,7 +139,7 @@ pub struct ExportDataArgs {
 pub enum Split {
     Valid,
     Train,
-    /// Of pictures alone.
+    /// For pictures only.
     Test,
 }
 

@@ -70,8 +70,8 @@ pub struct TrainArgs {
         action = clap::ArgAction::Set
     )]
     pub ranks: bool,
-    /// Precision of products, instead of the recipe's `train.precision`. `auto` is that of the run that goes on, and for a new
-    /// one the faster one.
+    /// Precision of products, instead of the recipe's `train.precision`. `auto` keeps the precision of a resumed run, and takes
+    /// the faster one for a new run.
     #[arg(long, value_name = "P", value_parser = values::training_precision())]
     pub precision: Option<values::TrainingPrecision>,
     #[command(flatten)]

@@ -105,7 +105,7 @@ fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Resu
     let rows = (options.batch.min(windows) * options.context) as u64;
     let bytes = memory::inference_bytes(&model.config(), rows);
     let help = "choose a smaller --batch";
-    memory::ensure_together(&*device, "the evaluation", bytes, help, collective)?;
+    memory::ensure_on_ranks(&*device, "the evaluation", bytes, help, collective)?;
     let total = text.len().saturating_sub(1).min(match args.tokens {
         0 => usize::MAX,
         n => n,
@@ -117,7 +117,7 @@ fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Resu
     let bytes = &ScoredBytes::new(&dataset.tokenizer, text);
     let held_out = HeldOut { text, bytes };
     let progress = |done| bar.set_position(done);
-    let ended = held_out.evaluate_together(&model, options, stop_flag(), progress, collective)?;
+    let ended = held_out.evaluate_on_ranks(&model, options, stop_flag(), progress, collective)?;
     let done = bar.position();
     bar.finish_and_clear();
     let result = checked(ended, done, total)?;

@@ -10,7 +10,7 @@ use tokenformer_core::config::Input;
 use tokenformer_core::device::Single;
 use tokenformer_core::growth::{Amount, Birth, Growth, GrowthReport, Probe, grow, params_after};
 use tokenformer_core::init;
-use tokenformer_core::optim::{AdamWConfig, Among};
+use tokenformer_core::optim::{AdamWConfig, Sharding};
 use tokenformer_store::{DirWriter, Which};
 use tokenformer_train::files::{
     self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth, Snapshot, TrainState,
@@ -85,7 +85,7 @@ pub fn run(args: &GrowArgs) -> Result<()> {
             &model,
             AdamWConfig::default(),
             state,
-            Among::default(),
+            Sharding::default(),
         )?),
         None => None,
     };

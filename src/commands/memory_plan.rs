@@ -11,7 +11,7 @@ use tokenformer_data::Dataset;
 use tokenformer_images::dataset::{Pictures, is_image_dataset};
 use tokenformer_images::{ImageSet, Split};
 use tokenformer_report::table::{Table, human_bytes, human_count};
-use tokenformer_train::footprint::{Circumstances, Footprint};
+use tokenformer_train::footprint::{Footprint, PlanInputs};
 use tokenformer_train::recipe::Recipe;
 use tokenformer_train::{Result, memory};
 
@@ -62,7 +62,7 @@ pub fn run(args: &InspectArgs, recipe: Option<&Path>) -> Result<()> {
             (dataset.tokenizer.vocab_size(), dataset.valid.len())
         }
     };
-    let around = Circumstances {
+    let around = PlanInputs {
         vocab,
         held_out,
         base_bytes: match own_bytes {

@@ -184,8 +184,8 @@ impl Source {
         Ok(all)
     }
 
-    /// Releases the memory of what was read; it counts as memory of this process until then. The files stay open, so that
-    /// all is of the files as they were opened, whatever takes their names meanwhile.
+    /// Releases the memory of what was read; it counts as memory of this process until then. The files stay open, so
+    /// later reads see the files as they were opened, even if others have taken their names.
     pub(crate) fn release(&self) {
         match self {
             Source::Safetensors(shards) => shards.release(),

@@ -26,7 +26,7 @@ pub struct Block {
 
 /// What the blocks of a network share.
 #[derive(Debug)]
-pub(crate) struct Attend {
+pub(crate) struct AttentionSettings {
     pub heads: usize,
     pub causal: bool,
     pub residual: Residual,
@@ -35,14 +35,19 @@ pub(crate) struct Attend {
     pub rotary: Option<Arc<RotaryTable>>,
 }
 
-impl Attend {
+impl AttentionSettings {
     /// Queries and keys with their rotary positions, the first of each sequence at position `first`; values as they are.
-    pub fn turn(&self, g: &mut Graph<'_>, qkv: [Tensor; 3], first: usize) -> Result<[Tensor; 3]> {
-        self.turn_by(g, qkv, self.rotary.as_ref(), first)
+    pub fn apply_rotary(
+        &self,
+        g: &mut Graph<'_>,
+        qkv: [Tensor; 3],
+        first: usize,
+    ) -> Result<[Tensor; 3]> {
+        self.apply_rotary_table(g, qkv, self.rotary.as_ref(), first)
     }
 
-    /// As [`Attend::turn`], by this table.
-    pub fn turn_by(
+    /// As [`AttentionSettings::apply_rotary`], by this table.
+    pub fn apply_rotary_table(
         &self,
         g: &mut Graph<'_>,
         qkv: [Tensor; 3],
@@ -63,7 +68,7 @@ impl Block {
     pub(crate) fn forward<'m>(
         &'m self,
         g: &mut Graph<'m>,
-        how: &Attend,
+        how: &AttentionSettings,
         b: usize,
         h: Tensor,
         past: Option<&mut dyn Past>,
@@ -96,7 +101,7 @@ impl Block {
     fn attend<'m>(
         &'m self,
         g: &mut Graph<'m>,
-        how: &Attend,
+        how: &AttentionSettings,
         u: Tensor,
         past: Option<&mut dyn Past>,
     ) -> Result<Tensor> {
@@ -105,7 +110,7 @@ impl Block {
         let c = match past {
             Some(past) => past.attend(g, how, qkv)?,
             None => {
-                let qkv = how.turn(g, qkv, 0)?;
+                let qkv = how.apply_rotary(g, qkv, 0)?;
                 g.attention(qkv, how.heads, how.causal)?
             }
         };

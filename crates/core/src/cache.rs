@@ -1,6 +1,6 @@
 //! Keys and values of the positions seen so far, for decoding.
 
-use crate::block::Attend;
+use crate::block::AttentionSettings;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::tensor::Tensor;
@@ -30,7 +30,7 @@ pub(crate) trait Past {
     fn attend(
         &mut self,
         g: &mut Graph<'_>,
-        how: &Attend,
+        how: &AttentionSettings,
         qkv: [Tensor; 3],
     ) -> device::Result<Tensor>;
 }
@@ -39,10 +39,10 @@ impl Past for LayerCache<'_> {
     fn attend(
         &mut self,
         g: &mut Graph<'_>,
-        how: &Attend,
+        how: &AttentionSettings,
         qkv: [Tensor; 3],
     ) -> device::Result<Tensor> {
-        let qkv = how.turn(g, qkv, self.seen)?;
+        let qkv = how.apply_rotary(g, qkv, self.seen)?;
         g.attention_cached(qkv, how.heads, self.seen, self.capacity, self.kv)
     }
 }
@@ -59,13 +59,13 @@ impl Past for EachCache<'_> {
     fn attend(
         &mut self,
         g: &mut Graph<'_>,
-        how: &Attend,
+        how: &AttentionSettings,
         qkv: [Tensor; 3],
     ) -> device::Result<Tensor> {
         if let [(cache, _)] = &mut self.sequences[..] {
             return cache.attend(g, how, qkv);
         }
-        let qkv = how.turn_by(g, qkv, self.rotary, 0)?;
+        let qkv = how.apply_rotary_table(g, qkv, self.rotary, 0)?;
         let mut sequences: Vec<_> = (self.sequences.iter_mut())
             .map(|(cache, queries)| CachedSequence {
                 queries: *queries,
@@ -155,7 +155,7 @@ impl Cache {
     }
 
     /// A cache of the first sequence with room for `capacity` positions, which has seen its first `len` positions.
-    /// Texts that begin alike are so computed once.
+    /// It lets texts with a common prefix share the computation of the prefix.
     ///
     /// # Errors
     /// If memory is short.

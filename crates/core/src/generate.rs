@@ -190,8 +190,8 @@ fn order(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// Lower bits of a weight that its bucket does not depend on: a bucket has all weights with some exponent and some first
-/// three bits of the mantissa.
+/// Low bits of a weight that its bucket ignores: a bucket holds the weights of one exponent and three leading bits of the
+/// mantissa.
 const BUCKET_BITS: u32 = 20;
 
 /// Bucket of a weight; likelier tokens are in higher ones.
@@ -199,9 +199,9 @@ fn bucket(weight: f32) -> usize {
     (weight.to_bits() >> BUCKET_BITS) as usize
 }
 
-/// The least likely of those likeliest tokens whose weights have a sum that is enough, and this sum; the least likely of all
-/// if no sum is, and `None` if there is no token. The time is in proportion to the number of tokens, because only the
-/// tokens around the place are sorted; they are copied to `around`.
+/// Finds the smallest set of most likely tokens whose weights have a sum that is enough, and returns its last token and its
+/// sum. If no sum is enough, the set has all tokens; without tokens it is `None`. The time is linear in the number of tokens:
+/// only the bucket in which the set ends is sorted, in `around`.
 fn likeliest(
     found: &[(f32, u32)],
     around: &mut Vec<(f32, u32)>,

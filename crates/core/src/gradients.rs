@@ -31,9 +31,9 @@ struct Slot {
     len: usize,
     /// Parameter tokens and width, if it has a row for each of them.
     tokens: Option<[usize; 2]>,
-    /// Of the micro-batch at hand; `None` while it is zero.
+    /// Gradient of the current micro-batch; `None` while it is zero.
     held: Option<Temp>,
-    /// Of the micro-batches before it; `None` before the first.
+    /// Sum of the gradients of earlier micro-batches; `None` before the first.
     sum: Option<Temp>,
     /// Noted operations that will add to the gradient of the micro-batch.
     pending: u32,

@@ -4,14 +4,12 @@
 //! walks the notes from the last to the first. In inference nothing is noted and memory is freed as the
 //! model goes. A model is written once, forward only, and is the same code in both. What an operation computes
 //! stands in its file in `ops/`.
-//!
-//! The file is long because every operation has a method here, with its shapes.
 
 use crate::config::ImageInput;
 use crate::drop_path::{Branch, DropPath};
 use crate::error;
-use crate::front;
 use crate::gradients::{Finished, Gradients};
+use crate::input_layer;
 use crate::ops::{self, Backward, Recorder};
 use crate::param::Param;
 use crate::recompute::Recompute;
@@ -179,8 +177,8 @@ impl<'m> Graph<'m> {
         self.rec.newest_stage
     }
 
-    /// The same graph, which keeps the weights that each site gives its parameter tokens: for the last row, or over all rows of
-    /// each sequence; and with `attention`, what meets in each attention.
+    /// The same graph, which also records the weights that each site gives its parameter tokens, for the last row or over all
+    /// rows of each sequence, and with `attention` the queries and keys of each attention.
     pub(crate) fn watching(mut self, all_rows: bool, attention: bool) -> Self {
         self.watched = Some(Watched {
             all_rows,
@@ -315,7 +313,7 @@ impl<'m> Graph<'m> {
         batch: usize,
     ) -> Result<Tensor> {
         self.with_lists(|g, _, rows| {
-            front::patch_rows(input, pixels, rows);
+            input_layer::patch_rows(input, pixels, rows);
             let mut data = g.rec.temp(rows.len())?;
             g.rec.device.write(rows, &mut data)?;
             let shape = [batch, input.patches(), input.patch_len()];
@@ -324,7 +322,7 @@ impl<'m> Graph<'m> {
     }
 
     /// The sequence `[B, T, D]` of an image: patches `[B, P, D]`, before them a class token `[1, D]`, and a table `[T, D]`
-    /// added to both, with the parameter that it is of, if it is learned.
+    /// of positions added to both, with its parameter if the table is learned.
     ///
     /// # Errors
     /// If the device fails.

@@ -13,23 +13,23 @@ use tokenformer_device::{Buffer, Role};
 /// What stands before the blocks.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one of them in a model")]
-pub(crate) enum Front {
-    /// Of a language model.
-    Tokens(TokenFront),
-    /// Of an image model.
-    Image(ImageFront),
+pub(crate) enum InputLayer {
+    /// The embedding of a language model's tokens.
+    Tokens(TokenEmbedding),
+    /// The embedding of an image model's patches.
+    Image(PatchEmbedding),
 }
 
 /// `E[token]`, plus learned vectors of positions.
 #[derive(Debug)]
-pub(crate) struct TokenFront {
+pub(crate) struct TokenEmbedding {
     pub embedding: Param,
     positions: Option<Param>,
 }
 
 /// A linear embedding of patches, a class token, positions.
 #[derive(Debug)]
-pub(crate) struct ImageFront {
+pub(crate) struct PatchEmbedding {
     pub input: ImageInput,
     patches: Linear,
     class_token: Option<Param>,
@@ -53,7 +53,7 @@ impl ImagePositions {
     }
 }
 
-impl Front {
+impl InputLayer {
     pub fn build(builder: &mut Builder<'_, '_>, config: &ModelConfig) -> Result<Self> {
         let d = config.width;
         let positions = trunk(config, "positions");
@@ -63,7 +63,7 @@ impl Front {
         let input = match &config.input {
             Input::Tokens => {
                 let place = trunk(config, "embedding");
-                return Ok(Self::Tokens(TokenFront {
+                return Ok(Self::Tokens(TokenEmbedding {
                     embedding: builder.table(place, ParamRole::Embedding, [config.vocab, d])?,
                     positions: match config.positions {
                         Positions::Learned => Some(learned(builder)?),
@@ -90,7 +90,7 @@ impl Front {
             }
             Positions::Rotary { .. } | Positions::None => ImagePositions::None,
         };
-        Ok(Self::Image(ImageFront {
+        Ok(Self::Image(PatchEmbedding {
             input,
             patches,
             class_token,
@@ -102,38 +102,43 @@ impl Front {
     pub fn input(&self) -> Input {
         match self {
             Self::Tokens(_) => Input::Tokens,
-            Self::Image(front) => Input::Image(front.input),
+            Self::Image(input_layer) => Input::Image(input_layer.input),
         }
     }
 
     /// Its arrays, in the order of files.
     pub fn params(&self) -> impl Iterator<Item = &Param> {
         let params = match self {
-            Self::Tokens(front) => [Some(&front.embedding), front.positions.as_ref(), None, None],
-            Self::Image(front) => [
-                Some(&front.patches.weight),
-                front.patches.bias.as_ref(),
-                front.class_token.as_ref(),
-                front.positions.param(),
+            Self::Tokens(input_layer) => [
+                Some(&input_layer.embedding),
+                input_layer.positions.as_ref(),
+                None,
+                None,
+            ],
+            Self::Image(input_layer) => [
+                Some(&input_layer.patches.weight),
+                input_layer.patches.bias.as_ref(),
+                input_layer.class_token.as_ref(),
+                input_layer.positions.param(),
             ],
         };
         params.into_iter().flatten()
     }
 
-    /// As [`Front::params`], to change.
+    /// As [`InputLayer::params`], to change.
     pub fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
         let params = match self {
-            Self::Tokens(front) => [
-                Some(&mut front.embedding),
-                front.positions.as_mut(),
+            Self::Tokens(input_layer) => [
+                Some(&mut input_layer.embedding),
+                input_layer.positions.as_mut(),
                 None,
                 None,
             ],
-            Self::Image(front) => [
-                Some(&mut front.patches.weight),
-                front.patches.bias.as_mut(),
-                front.class_token.as_mut(),
-                match &mut front.positions {
+            Self::Image(input_layer) => [
+                Some(&mut input_layer.patches.weight),
+                input_layer.patches.bias.as_mut(),
+                input_layer.class_token.as_mut(),
+                match &mut input_layer.positions {
                     ImagePositions::Learned(table) => Some(table),
                     ImagePositions::Fixed(_) | ImagePositions::None => None,
                 },
@@ -143,7 +148,7 @@ impl Front {
     }
 }
 
-impl TokenFront {
+impl TokenEmbedding {
     /// `[B, T, D]` of `tokens` `[B, T]`, the first of which stand at position `first`.
     pub fn forward<'m>(
         &'m self,
@@ -160,7 +165,7 @@ impl TokenFront {
         Ok(g.add(h, p)?)
     }
 
-    /// As [`TokenFront::forward`], for rows of several sequences at the given `positions` `[R]`: `[1, R, D]`.
+    /// As [`TokenEmbedding::forward`], for rows of several sequences at the given `positions` `[R]`: `[1, R, D]`.
     pub fn forward_at<'m>(
         &'m self,
         g: &mut Graph<'m>,
@@ -176,7 +181,7 @@ impl TokenFront {
     }
 }
 
-impl ImageFront {
+impl PatchEmbedding {
     /// `[B, T, D]` of `pixels` `[B, C, H, W]`.
     pub fn forward<'m>(
         &'m self,

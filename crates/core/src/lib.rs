@@ -36,8 +36,6 @@
 //! tokens, [`growth`] appends to them, [`graph`] replays operations backward; `tokenformer-device` is the interface
 //! through which they are computed.
 
-#![warn(missing_docs)]
-
 pub mod block;
 pub mod build;
 pub mod cache;
@@ -45,12 +43,12 @@ pub mod config;
 mod drop_path;
 mod error;
 mod exchange;
-mod front;
 pub mod generate;
 pub mod gradients;
 pub mod graph;
 pub mod growth;
 pub mod init;
+mod input_layer;
 pub mod layers;
 pub mod model;
 mod ops;
@@ -76,7 +74,7 @@ pub use error::{Error, Result};
 pub use exchange::share_arrays;
 pub use gradients::{Finished, Gradients};
 pub use graph::{Graph, LossTargets, OutputHead};
-pub use model::{Model, Seen, SiteSeen};
+pub use model::{ImageTrace, Model, SiteTrace};
 pub use owners::{MESSAGE, Message, Owners, Part};
 pub use recompute::Recompute;
 pub use tensor::Tensor;

@@ -16,15 +16,13 @@
 //! The layers `query`, `key`, `value`, `proj` and `ffn` are Pattention sites in a TokenFormer, and linear projections
 //! and an MLP in a plain Transformer ([`crate::layers`], [`crate::block`]). Training runs the forward pass with a
 //! tape, inference without, decoding with a [`Cache`].
-//!
-//! The file is long because the network is in it from its inputs to its losses, in the order of the formulas above.
 
 pub(crate) mod each;
 mod fired;
 mod seen;
 mod training;
 
-use crate::block::{Attend, Block};
+use crate::block::{AttentionSettings, Block};
 use crate::build::{Builder, Weights, trunk};
 use crate::cache::Cache;
 use crate::config::{
@@ -32,15 +30,15 @@ use crate::config::{
     SiteKind,
 };
 use crate::error::{Error, Result};
-use crate::front::Front;
 use crate::graph::{Blocks, Graph, LossTargets, OutputHead};
 use crate::init;
+use crate::input_layer::InputLayer;
 use crate::layers::Norm;
 use crate::param::Param;
 use crate::path::{ParamPath, ParamRole};
 use crate::tensor::Tensor;
-pub use fired::Fired;
-pub use seen::{Seen, SiteSeen};
+pub use fired::TokenWeights;
+pub use seen::{ImageTrace, SiteTrace};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokenformer_device::{Device, Role, RotaryTable, WeightFormat};
@@ -50,11 +48,11 @@ use tokenformer_device::{Device, Role, RotaryTable, WeightFormat};
 pub struct Model {
     device: Arc<dyn Device>,
     spec: Spec,
-    front: Front,
+    input_layer: InputLayer,
     blocks: Vec<Block>,
-    attend: Attend,
+    attend: AttentionSettings,
     final_norm: Norm,
-    /// Of its own; `None` if the embedding serves as head.
+    /// A separate output head; `None` if it is tied to the embedding.
     head: Option<Head>,
     next_id: usize,
     base: BaseSizes,
@@ -157,7 +155,7 @@ impl Model {
     pub(crate) fn assemble(config: &ModelConfig, mut builder: Builder<'_, '_>) -> Result<Self> {
         config.validate()?;
         let (d, device) = (config.width, Arc::clone(builder.device));
-        let front = Front::build(&mut builder, config)?;
+        let input_layer = InputLayer::build(&mut builder, config)?;
         let blocks = (config.blocks.iter().enumerate())
             .map(|(b, block)| builder.block(b, block, config))
             .collect::<Result<Vec<_>>>()?;
@@ -199,9 +197,9 @@ impl Model {
                 logit_scale: config.logit_scale,
                 init: config.init,
             },
-            front,
+            input_layer,
             blocks,
-            attend: Attend {
+            attend: AttentionSettings {
                 heads: config.heads,
                 causal: config.causal,
                 residual: config.residual,
@@ -221,7 +219,7 @@ impl Model {
         ModelConfig {
             format: "tokenformer".into(),
             version: FORMAT_VERSION,
-            input: self.front.input(),
+            input: self.input_layer.input(),
             vocab: self.vocab(),
             width: s.width,
             heads: self.attend.heads,
@@ -258,7 +256,7 @@ impl Model {
 
     /// What the model reads.
     pub fn input(&self) -> Input {
-        self.front.input()
+        self.input_layer.input()
     }
 
     /// Positions that the model can attend to.
@@ -269,11 +267,6 @@ impl Model {
     /// The blocks, first to last.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
-    }
-
-    /// The blocks, to change sites of.
-    pub fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut self.blocks
     }
 
     /// Takes all arrays out, by name, with the number of the next one. What stays must be replaced by another model.
@@ -292,7 +285,7 @@ impl Model {
     /// As [`Model::params`], one after the other.
     pub fn each_param(&self) -> impl Iterator<Item = &Param> {
         let head = self.head.iter();
-        (self.front.params())
+        (self.input_layer.params())
             .chain(self.blocks.iter().flat_map(Block::params))
             .chain(self.final_norm.affine.iter().flatten())
             .chain(head.flat_map(|head| std::iter::once(&head.table).chain(&head.bias)))
@@ -306,7 +299,7 @@ impl Model {
     /// As [`Model::params_mut`], one after the other.
     pub fn each_param_mut(&mut self) -> impl Iterator<Item = &mut Param> {
         let head = self.head.iter_mut();
-        (self.front.params_mut())
+        (self.input_layer.params_mut())
             .chain(self.blocks.iter_mut().flat_map(Block::params_mut))
             .chain(self.final_norm.affine.iter_mut().flatten())
             .chain(head.flat_map(|head| std::iter::once(&mut head.table).chain(&mut head.bias)))
@@ -374,7 +367,7 @@ impl Model {
         batch: usize,
         mut cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
-        let Front::Tokens(front) = &self.front else {
+        let InputLayer::Tokens(input_layer) = &self.input_layer else {
             let (expected, got) = ("images", "tokens");
             return Err(Error::OtherInput { expected, got });
         };
@@ -396,7 +389,7 @@ impl Model {
             cache.as_ref().is_none_or(|c| c.batch() == batch),
             "a cache is for its batch"
         );
-        let mut h = front.forward(g, tokens, batch, seen)?;
+        let mut h = input_layer.forward(g, tokens, batch, seen)?;
         for (b, block) in self.blocks.iter().enumerate() {
             h = match &mut cache {
                 Some(cache) => block.forward(g, &self.attend, b, h, Some(&mut cache.layer(b)))?,
@@ -418,28 +411,30 @@ impl Model {
     /// # Panics
     /// If `pixels` are not `batch` images of the model's size.
     pub fn pooled<'m>(&'m self, g: &mut Graph<'m>, pixels: &[f32], batch: usize) -> Result<Tensor> {
-        let Front::Image(front) = &self.front else {
+        let InputLayer::Image(input_layer) = &self.input_layer else {
             let (expected, got) = ("tokens", "images");
             return Err(Error::OtherInput { expected, got });
         };
         assert!(
-            batch > 0 && pixels.len() == batch * front.input.pixels(),
+            batch > 0 && pixels.len() == batch * input_layer.input.pixels(),
             "pixels are [B, C, H, W]"
         );
-        let mut h = front.forward(g, pixels, batch)?;
+        let mut h = input_layer.forward(g, pixels, batch)?;
         for b in 0..self.blocks.len() {
             h = g.block(self, b, h)?;
         }
-        let pooled = front.pool(g, h)?;
+        let pooled = input_layer.pool(g, h)?;
         Ok(self.final_norm.forward(g, &pooled)?)
     }
 
     /// The output head, with its table `[V, D]`.
     fn output_head(&self) -> OutputHead<'_> {
-        let (table, bias) = match (&self.head, &self.front) {
+        let (table, bias) = match (&self.head, &self.input_layer) {
             (Some(head), _) => (&head.table, head.bias.as_ref()),
-            (None, Front::Tokens(front)) => (&front.embedding, None),
-            (None, Front::Image(_)) => unreachable!("a checked image model has a head of its own"),
+            (None, InputLayer::Tokens(input_layer)) => (&input_layer.embedding, None),
+            (None, InputLayer::Image(_)) => {
+                unreachable!("a checked image model has a head of its own")
+            }
         };
         let scale = self.logit_factor();
         OutputHead { table, bias, scale }
@@ -447,8 +442,8 @@ impl Model {
 
     /// Checks that every target is a token of the vocabulary, or a class of an image model.
     fn check_targets(&self, targets: &[u32]) -> Result<()> {
-        match (&self.front, self.check_tokens(targets)) {
-            (Front::Image(_), Err(Error::TokenOutOfRange { token, vocab })) => {
+        match (&self.input_layer, self.check_tokens(targets)) {
+            (InputLayer::Image(_), Err(Error::TokenOutOfRange { token, vocab })) => {
                 let (class, classes) = (token, vocab);
                 Err(Error::ClassOutOfRange { class, classes })
             }

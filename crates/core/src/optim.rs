@@ -1,6 +1,4 @@
 //! AdamW over the parameters of a model, with gradient clipping; moments are on every rank, or on one rank for each array.
-//!
-//! The file is long because both ways share the norms, the clipping and the order of the steps.
 
 use crate::error::Result;
 use crate::exchange::share_arrays;
@@ -103,7 +101,7 @@ impl AdamWConfig {
 
 /// How several ranks share the work of an optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Among {
+pub struct Sharding {
     /// This rank.
     pub rank: usize,
     /// Number of ranks; 0 counts as 1.
@@ -126,7 +124,7 @@ pub struct Moments {
 
 /// The outcome of an update.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Applied {
+pub struct StepOutcome {
     /// Global L2 norm of the gradient before clipping.
     pub grad_norm: f64,
     /// False if the gradient was not finite and nothing was changed.
@@ -142,7 +140,7 @@ pub struct AdamW {
     moments: Vec<Option<Moments>>,
     /// The numbers that change in every step, on the device.
     step: StepState,
-    among: Among,
+    among: Sharding,
     owners: Owners,
 }
 
@@ -168,7 +166,7 @@ impl StepState {
         device: &dyn Device,
         slots: usize,
         mut generations: Vec<u32>,
-        among: Among,
+        among: Sharding,
     ) -> Result<Self> {
         generations.sort_unstable();
         generations.dedup();
@@ -201,8 +199,8 @@ impl StepState {
         Ok(())
     }
 
-    /// [`StepState::norms`] of gradients each of which one rank has. The sums over arrays are added in the same order.
-    fn norms_together(
+    /// As [`StepState::norms`], when each gradient is held by one rank only. The sums over arrays are added in the same order.
+    fn norms_on_ranks(
         &mut self,
         model: &Model,
         gradients: &Gradients,
@@ -218,7 +216,7 @@ impl StepState {
         }
         let mut by_param = vec![0.0; self.by_param.len()];
         device.read_accumulator(&self.by_param, &mut by_param)?;
-        collective.sum(&mut by_param)?;
+        collective.all_reduce(&mut by_param)?;
         self.host_sums.fill(0.0);
         for param in model.each_param().filter(|param| param.trainable()) {
             let group = self.group(param);
@@ -244,14 +242,14 @@ impl AdamW {
     /// # Errors
     /// If memory is short.
     pub fn new(config: AdamWConfig, model: &Model) -> Result<Self> {
-        Self::among(config, model, Among::default())
+        Self::among(config, model, Sharding::default())
     }
 
     /// As [`AdamW::new`], of one of several ranks.
     ///
     /// # Errors
     /// If memory is short.
-    pub fn among(config: AdamWConfig, model: &Model, among: Among) -> Result<Self> {
+    pub fn among(config: AdamWConfig, model: &Model, among: Sharding) -> Result<Self> {
         let mut optimizer = Self {
             config,
             moments: Vec::new(),
@@ -356,8 +354,13 @@ impl AdamW {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn step(&mut self, model: &mut Model, gradients: &Gradients, lr: f64) -> Result<Applied> {
-        self.step_together(model, gradients, lr, &Single)
+    pub fn step(
+        &mut self,
+        model: &mut Model,
+        gradients: &Gradients,
+        lr: f64,
+    ) -> Result<StepOutcome> {
+        self.step_on_ranks(model, gradients, lr, &Single)
     }
 
     /// As [`AdamW::step`], on all ranks at once. If the moments are sharded, the gradients of arrays that other ranks own are
@@ -365,13 +368,13 @@ impl AdamW {
     ///
     /// # Errors
     /// If the device or a connection fails.
-    pub fn step_together(
+    pub fn step_on_ranks(
         &mut self,
         model: &mut Model,
         gradients: &Gradients,
         lr: f64,
         collective: &dyn Collective,
-    ) -> Result<Applied> {
+    ) -> Result<StepOutcome> {
         let device: Arc<dyn Device> = Arc::clone(model.device());
         let c = &self.config;
         let layers = model.blocks().len();
@@ -383,7 +386,7 @@ impl AdamW {
         match self.among.is_sharded {
             true => self
                 .step
-                .norms_together(model, gradients, c.clip, collective)?,
+                .norms_on_ranks(model, gradients, c.clip, collective)?,
             false => self.step.norms(model, gradients, c.clip)?,
         }
         let state = &mut self.step;
@@ -436,7 +439,7 @@ impl AdamW {
             }
             model.follow_scores(gradients)?;
         }
-        Ok(Applied { grad_norm, updated })
+        Ok(StepOutcome { grad_norm, updated })
     }
 
     /// Brings the weights from the ranks that have updated them to all.

@@ -6,7 +6,7 @@ use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 use tokenformer_device::{Buffer, Device, Matmul, Operand, Output, Result, Role, Write};
 
-/// While training, one row of this number is measured: a running mean needs no more, and it costs little.
+/// In training every eighth row is measured, which is enough for a running mean and costs little.
 const SAMPLED: usize = 8;
 
 /// Sums of squared scores of sites, in the order of their segments.

@@ -46,12 +46,6 @@ impl Segment {
             born_step: self.born_step,
         }
     }
-
-    /// Sets whether training changes the segment.
-    pub fn set_trainable(&mut self, trainable: bool) {
-        self.keys.training.trainable = trainable;
-        self.values.training.trainable = trainable;
-    }
 }
 
 /// A Pattention site: one layer of a block.

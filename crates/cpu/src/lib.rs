@@ -28,8 +28,6 @@
 //!
 //! [`Device`]: tokenformer_device::Device
 
-#![warn(missing_docs)]
-
 pub mod adamw;
 pub mod arena;
 pub mod attention;

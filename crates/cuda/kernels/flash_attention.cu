@@ -167,7 +167,7 @@ DEV void flash_forward(const u16* q, const u16* k, const u16* v, u16* o, float* 
     cp_wait<0>();
     __syncthreads();  // stage j has landed, and nobody reads the other one any more
     if (j + 1 < blocks) load(j + 1);
-    // Of the first row of a warp, and behind its last.
+    // Keys that the warp's first row sees, and those up to its last row.
     int seen = visible(a, first + row), unseen = visible(a, first + row + 16 * MT - 1);
     if (j * BN >= unseen) continue;
     const u16* ks = stages + (j & 1) * 2 * TILE;

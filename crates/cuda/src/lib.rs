@@ -1,8 +1,6 @@
 //! CUDA as a device. Kernels are CUDA C++ without any header (`kernels/`); a driver compiles them at run time, and the
 //! emulator runs them on the CPU, where tests hold them against the plain f64 device.
 
-#![warn(missing_docs)]
-
 mod device;
 #[cfg(feature = "driver")]
 pub mod driver;
@@ -21,9 +19,3 @@ pub use emulated::Emulated;
 pub use gpu::{Address, Arg, Factor, Gemm, Gpu, GpuError, Launch, MOST_BLOCKS, Memory, Number};
 pub use planned::Planned;
 pub use sources::{PRELUDE, SOURCES, Source};
-
-/// What of NVIDIA's was looked for, and what was found: pairs for `doctor`.
-#[cfg(feature = "driver")]
-pub fn driver_report() -> Vec<(String, String)> {
-    driver::Found::look().rows()
-}

@@ -1,13 +1,13 @@
 //! What is said where something is missing. The tests also pass on a machine that has all of it.
 #![cfg(feature = "driver")]
 
+use tokenformer_cuda::SOURCES;
 use tokenformer_cuda::driver::{Driver, Found, OpenError, Options, Version, compile};
-use tokenformer_cuda::{SOURCES, driver_report};
 
 #[test]
 fn looking_does_not_fail() {
     let found = Found::look();
-    let names: Vec<String> = driver_report().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = found.rows().into_iter().map(|(name, _)| name).collect();
     for name in ["driver", "NVRTC", "cuBLASLt"] {
         assert!(names.iter().any(|known| known == name), "{names:?}");
         assert!(found.to_string().contains(&format!("{name}: ")), "{found}");

@@ -7,7 +7,7 @@ use std::fmt;
 /// process computes, and are waited for later. They carry numbers of the host: a device's numbers are read before and written
 /// after.
 ///
-/// Nothing here rounds except [`Collective::begin_sum`], whose bits may depend on the number of ranks. What must not depend on
+/// Nothing here rounds except [`Collective::begin_all_reduce`], whose bits may depend on the number of ranks. What must not depend on
 /// it is gathered, and added up in a fixed order.
 pub trait Collective: Send + Sync + fmt::Debug {
     /// Number of this process, from 0.
@@ -49,14 +49,14 @@ pub trait Collective: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As [`Collective::begin_gather`].
-    fn begin_sum(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>>;
+    fn begin_all_reduce(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>>;
 
     /// Adds up a few numbers of all ranks, such as counts. Sums that are exact do not depend on the number of ranks: of whole
     /// numbers, and of slots that all ranks but one leave at zero.
     ///
     /// # Errors
     /// As [`Collective::begin_gather`].
-    fn sum(&self, numbers: &mut [f64]) -> Result<()>;
+    fn all_reduce(&self, numbers: &mut [f64]) -> Result<()>;
 
     /// Waits for all ranks, and tells whether any of them says so.
     ///
@@ -64,7 +64,7 @@ pub trait Collective: Send + Sync + fmt::Debug {
     /// As [`Collective::begin_gather`].
     fn any(&self, says: bool) -> Result<bool> {
         let mut said = [f64::from(u8::from(says))];
-        self.sum(&mut said)?;
+        self.all_reduce(&mut said)?;
         Ok(said != [0.0])
     }
 
@@ -72,13 +72,13 @@ pub trait Collective: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As [`Collective::begin_gather`].
-    fn share(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    fn broadcast_bytes(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let mut len = [if self.rank() == 0 {
             bytes.len() as f64
         } else {
             0.0
         }];
-        self.sum(&mut len)?;
+        self.all_reduce(&mut len)?;
         // A length in memory is far below the numbers that f64 cannot hold exactly.
         let len = len[0] as usize;
         // Every byte as a whole number, which every transport keeps.
@@ -151,11 +151,11 @@ impl Collective for Single {
         Ok(Box::new(Done(numbers)))
     }
 
-    fn begin_sum(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>> {
+    fn begin_all_reduce(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>> {
         Ok(Box::new(Done(numbers)))
     }
 
-    fn sum(&self, _numbers: &mut [f64]) -> Result<()> {
+    fn all_reduce(&self, _numbers: &mut [f64]) -> Result<()> {
         Ok(())
     }
 }

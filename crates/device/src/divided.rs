@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// A device of several ranks that divide the parameter tokens of every site between them.
 ///
-/// Rank `r` of `n` has the tokens `N·r/n .. N·(r+1)/n` of each segment: their keys, values, gradients and moments. What flows
-/// between sites, and all other parameters, every rank has whole, and computes alike. A site exchanges, over all ranks:
+/// Rank `r` of `n` has the tokens `N·r/n .. N·(r+1)/n` of each segment: their keys, values, gradients and moments. The
+/// activations between sites and all other parameters are replicated on every rank. A site exchanges, over all ranks:
 ///
 /// | pass | what | numbers |
 /// |---|---|---|
@@ -111,7 +111,7 @@ impl Divided {
         // Minus infinity, the statistic of no scores at all, would make the others' sums infinite.
         let none = f64::from(f32::MIN);
         slots.iter_mut().for_each(|slot| *slot = slot.max(none));
-        self.ranks.sum(&mut slots)?;
+        self.ranks.all_reduce(&mut slots)?;
         let all: Vec<f32> = slots
             .chunks_exact(world)
             .map(|parts| together(parts) as f32)
@@ -120,10 +120,10 @@ impl Divided {
     }
 
     /// Begins to add up a buffer of all ranks.
-    fn begin_sum(&self, buffer: &Buffer) -> Result<Box<dyn Pending>> {
+    fn begin_all_reduce(&self, buffer: &Buffer) -> Result<Box<dyn Pending>> {
         let mut numbers = vec![0.0; buffer.len()];
         self.inner.read(buffer, &mut numbers)?;
-        self.ranks.begin_sum(numbers)
+        self.ranks.begin_all_reduce(numbers)
     }
 
     /// All of an array on every rank.

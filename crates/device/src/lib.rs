@@ -31,8 +31,6 @@
 //! Shapes are contracts: an implementation may panic on a violation, which is an error of the caller and cannot be
 //! caused by outside data.
 
-#![warn(missing_docs)]
-
 mod buffer;
 pub mod collective;
 mod composed;

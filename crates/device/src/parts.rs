@@ -2,8 +2,8 @@
 
 use crate::{Buffer, Result, SiteRef, Theta};
 
-/// The parts of which [`crate::Device::theta`] and its gradient consist, so that devices can exchange what they must know of
-/// each other's tokens: one number per row and group of tokens forwards, and another one backwards.
+/// The steps of [`crate::Device::theta`] and of its gradient, split so that devices with different tokens can exchange what
+/// they need of each other: one number per row and group of tokens forwards, and another one backwards.
 ///
 /// A site here has the tokens of this device alone; a segment of it may be empty. Scores are `[R, N]`, statistics and projections
 /// `[R, groups]`.
@@ -21,8 +21,8 @@ pub trait ThetaInParts {
     /// As above.
     fn weights(&self, site: &SiteRef<'_>, stats: &Buffer, scores: &mut Buffer) -> Result<()>;
 
-    /// How far the gradient `d` `[R, N]` of the weights points along what the norm normalises, by this device's tokens; the sum
-    /// over all devices is what the norm takes away.
+    /// Dot product of the gradient `d` `[R, N]` with the normalised direction, over this device's tokens. The norm's backward
+    /// pass subtracts the sum over all devices.
     ///
     /// # Errors
     /// As above.

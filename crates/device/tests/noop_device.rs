@@ -273,8 +273,8 @@ fn operations_are_accepted_and_memory_is_kept() -> Result<()> {
     let gathered = Single.begin_gather(0, numbers.clone(), &[3])?.wait()?;
     assert_eq!(gathered, numbers);
     assert!(Single.begin_gather(1, numbers.clone(), &[0, 3]).is_err());
-    assert_eq!(Single.begin_sum(numbers.clone())?.wait()?, numbers);
-    assert_eq!(Single.share(b"bytes".to_vec())?, b"bytes");
+    assert_eq!(Single.begin_all_reduce(numbers.clone())?.wait()?, numbers);
+    assert_eq!(Single.broadcast_bytes(b"bytes".to_vec())?, b"bytes");
     Ok(())
 }
 

@@ -1,7 +1,5 @@
 //! Checks and measurements of a GPU. Every check takes a [`Gpu`], so that tests run the same code on the emulator.
 
-#![warn(missing_docs)]
-
 mod exact;
 mod models;
 mod speed;

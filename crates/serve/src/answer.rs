@@ -2,7 +2,7 @@
 
 use crate::error::ApiError;
 use crate::http::App;
-use crate::job::{Chance, Event};
+use crate::job::{Event, TokenLogprobs};
 use crate::models::Served;
 use crate::offsets::{characters, offsets};
 use axum::http::StatusCode;
@@ -33,10 +33,15 @@ pub(crate) struct Beginning {
 
 impl Beginning {
     /// After the tokens of a prompt, which the answer begins with if it is given as text.
-    pub fn new(served: &Served, prompt: &[u32], echoed: Option<String>, has_chances: bool) -> Self {
+    pub fn new(
+        served: &Served,
+        prompt: &[u32],
+        echoed: Option<String>,
+        has_logprobs: bool,
+    ) -> Self {
         let bytes = |&token: &u32| served.tokenizer.token_bytes(token);
         let offsets = match &echoed {
-            Some(text) if has_chances => {
+            Some(text) if has_logprobs => {
                 offsets(text, &prompt.iter().map(bytes).collect::<Vec<_>>())
             }
             _ => Vec::new(),
@@ -97,7 +102,7 @@ impl Choice {
 #[derive(Debug, Default)]
 struct Delta {
     text: String,
-    chances: Vec<Chance>,
+    token_logprobs: Vec<TokenLogprobs>,
     end: Option<&'static str>,
 }
 
@@ -119,7 +124,7 @@ pub(crate) struct Answer {
     created: u64,
     choices: Vec<Choice>,
     /// Whether probabilities are part of the answer.
-    has_chances: bool,
+    has_logprobs: bool,
     prompt: PromptUse,
     has_told_losses: bool,
     new_tokens: usize,
@@ -133,7 +138,7 @@ impl Answer {
         model: usize,
         kind: Kind,
         beginnings: Vec<Beginning>,
-        has_chances: bool,
+        has_logprobs: bool,
         prompt: PromptUse,
     ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -157,7 +162,7 @@ impl Answer {
             created: now.as_secs(),
             open: choices.len(),
             choices,
-            has_chances,
+            has_logprobs,
             prompt,
             has_told_losses: false,
             new_tokens: 0,
@@ -177,11 +182,15 @@ impl Answer {
     fn delta(&mut self, index: usize, event: Event) -> Result<Delta, ApiError> {
         let mut delta = Delta::default();
         match event {
-            Event::Prompt(chances) => delta.chances = chances,
-            Event::Token { text, chance, .. } => {
+            Event::Prompt(token_logprobs) => delta.token_logprobs = token_logprobs,
+            Event::Token {
+                text,
+                token_logprob,
+                ..
+            } => {
                 self.new_tokens += 1;
                 delta.text = text;
-                delta.chances.extend(chance);
+                delta.token_logprobs.extend(token_logprob);
             }
             Event::End(end, text) => {
                 delta.text = text;
@@ -219,10 +228,10 @@ impl Answer {
     /// If the text could not be continued.
     pub fn stream(&mut self, index: usize, event: Event) -> Result<Vec<Value>, ApiError> {
         let delta = self.delta(index, event)?;
-        if delta.text.is_empty() && delta.chances.is_empty() && delta.end.is_none() {
+        if delta.text.is_empty() && delta.token_logprobs.is_empty() && delta.end.is_none() {
             return Ok(Vec::new());
         }
-        let logprobs = self.logprobs(index, &delta.chances);
+        let logprobs = self.logprobs(index, &delta.token_logprobs);
         let choice = match self.kind {
             Kind::Text => json!({
                 "index": index, "text": delta.text, "logprobs": logprobs, "finish_reason": delta.end,
@@ -258,12 +267,12 @@ impl Answer {
             let delta = self.delta(index, event)?;
             let all = &mut whole[index];
             all.text += &delta.text;
-            all.chances.extend(delta.chances);
+            all.token_logprobs.extend(delta.token_logprobs);
             all.end = delta.end.or(all.end);
         }
         let mut choices = Vec::with_capacity(whole.len());
         for (index, all) in whole.into_iter().enumerate() {
-            let logprobs = self.logprobs(index, &all.chances);
+            let logprobs = self.logprobs(index, &all.token_logprobs);
             choices.push(match self.kind {
                 Kind::Text => json!({
                     "index": index, "text": all.text, "logprobs": logprobs, "finish_reason": all.end,
@@ -309,21 +318,21 @@ impl Answer {
         })
     }
 
-    fn logprobs(&mut self, index: usize, chances: &[Chance]) -> Value {
-        if !self.has_chances || chances.is_empty() {
+    fn logprobs(&mut self, index: usize, token_logprobs: &[TokenLogprobs]) -> Value {
+        if !self.has_logprobs || token_logprobs.is_empty() {
             return Value::Null;
         }
         match self.kind {
-            Kind::Text => self.text_logprobs(index, chances),
+            Kind::Text => self.text_logprobs(index, token_logprobs),
             Kind::Chat => {
                 let served = self.served();
                 let entry = |token: u32, logprob: Option<f32>| {
                     let bytes = served.tokenizer.token_bytes(token);
                     json!({"token": served.token_text(token), "logprob": logprob, "bytes": bytes})
                 };
-                let content = chances.iter().map(|chance| {
-                    let top = chance.top.iter().map(|&(id, l)| entry(id, Some(l)));
-                    let mut value = entry(chance.token, chance.logprob);
+                let content = token_logprobs.iter().map(|token_logprob| {
+                    let top = token_logprob.top.iter().map(|&(id, l)| entry(id, Some(l)));
+                    let mut value = entry(token_logprob.token, token_logprob.logprob);
                     value["top_logprobs"] = top.collect();
                     value
                 });
@@ -333,22 +342,28 @@ impl Answer {
     }
 
     /// Tokens as texts with their `ln p`; the numbers of tokens and alternatives are an extension.
-    fn text_logprobs(&mut self, index: usize, chances: &[Chance]) -> Value {
+    fn text_logprobs(&mut self, index: usize, token_logprobs: &[TokenLogprobs]) -> Value {
         let served = &self.app.models[self.model];
         let choice = &mut self.choices[index];
         let (mut tokens, mut logprobs, mut tops) = (Vec::new(), Vec::new(), Vec::new());
         let (mut offsets, mut ids, mut alternatives) = (Vec::new(), Vec::new(), Vec::new());
-        for chance in chances {
-            tokens.push(served.token_text(chance.token));
-            logprobs.push(chance.logprob);
-            ids.push(chance.token);
-            offsets.push(choice.next_offset(&served.tokenizer, chance.token));
+        for token_logprob in token_logprobs {
+            tokens.push(served.token_text(token_logprob.token));
+            logprobs.push(token_logprob.logprob);
+            ids.push(token_logprob.token);
+            offsets.push(choice.next_offset(&served.tokenizer, token_logprob.token));
             let alternative = |&(id, logprob): &(u32, f32)| json!({"id": id, "text": served.token_text(id), "logprob": logprob});
-            alternatives.push(chance.top.iter().map(alternative).collect::<Vec<_>>());
-            tops.push(chance.logprob.map(|logprob| {
+            alternatives.push(
+                token_logprob
+                    .top
+                    .iter()
+                    .map(alternative)
+                    .collect::<Vec<_>>(),
+            );
+            tops.push(token_logprob.logprob.map(|logprob| {
                 let mut top = serde_json::Map::new();
-                let own = (chance.token, logprob);
-                for &(token, logprob) in chance.top.iter().chain(std::iter::once(&own)) {
+                let own = (token_logprob.token, logprob);
+                for &(token, logprob) in token_logprob.top.iter().chain(std::iter::once(&own)) {
                     top.insert(served.token_text(token).into_owned(), json!(logprob));
                 }
                 top

@@ -13,8 +13,8 @@ use tokio::sync::SemaphorePermit;
 
 /// If a body is too long, at most this many bytes are read and discarded, so that the client can read why it was refused.
 const MOST_DISCARDED_BYTES: usize = 64 << 20;
-/// Bytes of each body that need no room: those of most requests, which large bodies therefore never keep out. The number of
-/// connections bounds them.
+/// First bytes of each body that do not count against the shared limit. Most requests are no longer, so large bodies never keep
+/// them out; the number of connections bounds their sum.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// Reads a body, and takes a place for its request. The place is taken last, so that a body without an end blocks no other request.

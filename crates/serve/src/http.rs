@@ -219,7 +219,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Those of a JSON answer, which must not be cached.
+/// Headers of a JSON answer, which must not be cached.
 pub(crate) const JSON_HEADERS: [(HeaderName, &str); 2] = [
     (header::CONTENT_TYPE, "application/json"),
     (header::CACHE_CONTROL, "no-store"),
@@ -396,7 +396,7 @@ async fn fired(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiE
         return Err(ApiError::field("tokens", expected, got.to_string(), help));
     }
     let (answer, fired) = oneshot::channel();
-    let command = Command::Fired {
+    let command = Command::TokenWeights {
         model,
         newest_stage,
         tokens: request.tokens,

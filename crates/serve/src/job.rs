@@ -34,7 +34,7 @@ pub struct Job {
 
 /// The probability of a token.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chance {
+pub struct TokenLogprobs {
     /// The token.
     pub token: u32,
     /// `ln p` over the whole vocabulary, before temperature and bias; `None` for the first token of a prompt.
@@ -47,7 +47,7 @@ pub struct Chance {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The tokens of the prompt with their probabilities.
-    Prompt(Vec<Chance>),
+    Prompt(Vec<TokenLogprobs>),
     /// A new token, the end of the document included.
     Token {
         /// The token.
@@ -55,7 +55,7 @@ pub enum Event {
         /// The text that is certain now.
         text: String,
         /// Its probability, if asked for.
-        chance: Option<Chance>,
+        token_logprob: Option<TokenLogprobs>,
     },
     /// The end, with the text that was still held back.
     End(End, String),

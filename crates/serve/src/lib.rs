@@ -3,22 +3,20 @@
 //!
 //! The models compute on one thread, [`scheduler`]; everything else only moves messages between it and the network.
 
-#![warn(missing_docs)]
-
 mod access;
 mod answer;
 mod body;
-mod chance;
 mod error;
 mod failures;
 mod http;
 pub mod job;
+mod logprobs;
 pub mod metrics;
 mod models;
 mod offsets;
 mod page;
 mod patient;
-mod pool;
+mod prefix_cache;
 pub mod prompt;
 mod queue;
 pub mod request;

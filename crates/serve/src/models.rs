@@ -100,8 +100,8 @@ impl Served {
         2 * self.config.layers() * self.config.width * size_of::<f32>()
     }
 
-    /// A token as text for lists of probabilities, different for each token: its characters; its bytes where they are no
-    /// characters, or where another token has these characters; its number where it has no bytes either.
+    /// A token as text for lists of probabilities, unique for each token: its characters if they are valid UTF-8 and no other
+    /// token has them, else its bytes, else (for a token without bytes) its number.
     pub fn token_text(&self, token: u32) -> Cow<'_, str> {
         match self.names.get(token as usize) {
             Some(name) => name.into(),

@@ -13,7 +13,7 @@ pub(crate) type Owner = (usize, Option<u32>);
 
 /// The keys and values of an ended text.
 #[derive(Debug)]
-struct Kept {
+struct CachedPrefix {
     owner: Owner,
     tokens: Vec<u32>,
     cache: Cache,
@@ -22,11 +22,11 @@ struct Kept {
 
 /// The pool.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct PrefixCache {
     limit_bytes: usize,
     used_bytes: usize,
     /// The one that was used longest ago is first.
-    kept: Vec<Kept>,
+    kept: Vec<CachedPrefix>,
 }
 
 /// Tokens that two texts begin with. The last token of `prompt` is left out: its logits are needed.
@@ -36,7 +36,7 @@ pub(crate) fn shared(seen: &[u32], prompt: &[u32]) -> usize {
     if len < FEWEST_SHARED { 0 } else { len }
 }
 
-impl Pool {
+impl PrefixCache {
     pub fn new(limit_bytes: usize) -> Self {
         Self {
             limit_bytes,
@@ -62,14 +62,14 @@ impl Pool {
         true
     }
 
-    /// Gives back what [`Pool::take`] took.
+    /// Gives back what [`PrefixCache::take`] took.
     pub fn give(&mut self, bytes: usize) {
         self.used_bytes -= bytes;
     }
 
     /// Keeps the keys and values of an ended text, of `bytes` that are still taken. `tokens` are those that it has seen.
     pub fn keep(&mut self, owner: Owner, tokens: Vec<u32>, cache: Cache, bytes: usize) {
-        let is_held = |kept: &Kept| kept.owner == owner && kept.tokens.starts_with(&tokens);
+        let is_held = |kept: &CachedPrefix| kept.owner == owner && kept.tokens.starts_with(&tokens);
         if tokens.len() < FEWEST_SHARED || self.kept.iter().any(is_held) {
             self.give(bytes);
             return;
@@ -85,7 +85,7 @@ impl Pool {
         if self.kept.len() == MOST_KEPT {
             self.drop_first();
         }
-        self.kept.push(Kept {
+        self.kept.push(CachedPrefix {
             owner,
             tokens,
             cache,

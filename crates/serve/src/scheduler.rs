@@ -4,18 +4,18 @@
 //! tokens of prompts, through the model at once. What a text gets does not depend on the others: the model computes each
 //! row by itself, and every text has its own sampler.
 
-use crate::chance::chance;
 use crate::failures::Failures;
-use crate::job::{Chance, Event, Job};
+use crate::job::{Event, Job, TokenLogprobs};
+use crate::logprobs;
 use crate::metrics::{Metrics, add, seconds, set};
 use crate::models::Served;
-use crate::pool::{Owner, Pool, shared};
+use crate::prefix_cache::{Owner, PrefixCache, shared};
 use crate::queue::Queue;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokenformer_core::generate::{Feed, Sampler};
-use tokenformer_core::model::Fired;
+use tokenformer_core::model::TokenWeights;
 use tokenformer_core::{Cache, Graph};
 use tokenformer_train::{Continuation, End};
 use tokio::sync::oneshot;
@@ -43,7 +43,7 @@ pub enum Command {
     /// Continue the texts of a request.
     Continue(Vec<Job>),
     /// Tell which parameter tokens the last of some tokens uses.
-    Fired {
+    TokenWeights {
         /// Number of the model.
         model: usize,
         /// The newest stage that takes part.
@@ -51,7 +51,7 @@ pub enum Command {
         /// At least one, at most as many as the context.
         tokens: Vec<u32>,
         /// Takes the answer, or why there is none.
-        answer: oneshot::Sender<Result<Vec<Fired>, String>>,
+        answer: oneshot::Sender<Result<Vec<TokenWeights>, String>>,
     },
 }
 
@@ -67,7 +67,7 @@ struct Sequence<'m> {
     tokens: Vec<u32>,
     continuation: Continuation<'m>,
     /// Probabilities of the prompt so far, if they are asked for.
-    scores: Vec<Chance>,
+    scores: Vec<TokenLogprobs>,
     arrived: Instant,
     last_token: Option<Instant>,
     is_done: bool,
@@ -107,7 +107,7 @@ pub fn run(models: &[Served], limits: Limits, commands: &Receiver<Command>, metr
         models,
         limits,
         metrics,
-        pool: Pool::new(limits.cache_bytes),
+        cache: PrefixCache::new(limits.cache_bytes),
         queue: Queue::default(),
         sequences: Vec::new(),
         logits: Vec::new(),
@@ -132,7 +132,7 @@ struct Scheduler<'m> {
     models: &'m [Served],
     limits: Limits,
     metrics: &'m Metrics,
-    pool: Pool,
+    cache: PrefixCache,
     queue: Queue,
     sequences: Vec<Sequence<'m>>,
     logits: Vec<f32>,
@@ -156,7 +156,7 @@ impl<'m> Scheduler<'m> {
     fn take(&mut self, command: Command) {
         match command {
             Command::Continue(jobs) => self.queue.push(jobs),
-            Command::Fired {
+            Command::TokenWeights {
                 model,
                 newest_stage,
                 tokens,
@@ -199,7 +199,7 @@ impl<'m> Scheduler<'m> {
     fn gauges(&self) {
         set(&self.metrics.queued, self.queue.len());
         set(&self.metrics.running, self.sequences.len());
-        set(&self.metrics.cache_bytes, self.pool.used_bytes());
+        set(&self.metrics.cache_bytes, self.cache.used_bytes());
     }
 
     /// Drops texts whose client has left, and texts that have waited too long.
@@ -227,7 +227,7 @@ impl<'m> Scheduler<'m> {
                 cache_bytes,
                 ..
             } = sequence;
-            self.pool.keep(owner, tokens, cache, cache_bytes);
+            self.cache.keep(owner, tokens, cache, cache_bytes);
         }
     }
 
@@ -249,7 +249,7 @@ impl<'m> Scheduler<'m> {
             let served = &self.models[job.model];
             let capacity = capacity(served, &job);
             let bytes = capacity * served.position_bytes();
-            if !self.pool.take(bytes) {
+            if !self.cache.take(bytes) {
                 self.queue.put_back(arrived, job);
                 break;
             }
@@ -272,7 +272,7 @@ impl<'m> Scheduler<'m> {
                     });
                 }
                 Err(error) => {
-                    self.pool.give(bytes);
+                    self.cache.give(bytes);
                     self.failures.tell(&served.name, &error);
                     let _ = job.events.send((job.index, Event::Failed(error)));
                 }
@@ -311,7 +311,7 @@ impl<'m> Scheduler<'m> {
         let running = running
             .map(|s| (&s.cache, shared(&s.tokens[..s.cache.len()], &job.prompt)))
             .max_by_key(|&(_, len)| len);
-        let kept = self.pool.longest(owner, &job.prompt);
+        let kept = self.cache.longest(owner, &job.prompt);
         let longest = running.into_iter().chain(kept).max_by_key(|&(_, len)| len);
         let cache = match longest {
             // The logits of a prompt's tokens are needed to score them.
@@ -457,7 +457,7 @@ fn score_prompt(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize) {
     }
     let count = sequence.job.alternatives.unwrap_or(0);
     if sequence.scores.is_empty() {
-        sequence.scores.push(Chance {
+        sequence.scores.push(TokenLogprobs {
             token: prompt[0],
             logprob: None,
             top: Vec::new(),
@@ -466,7 +466,7 @@ fn score_prompt(sequence: &mut Sequence<'_>, logits: &[f32], rows: usize) {
     let vocab = logits.len() / rows;
     for (row, position) in logits.chunks_exact(vocab).zip(seen - rows..seen) {
         if let Some(&next) = prompt.get(position + 1) {
-            sequence.scores.push(chance(row, next, count));
+            sequence.scores.push(logprobs::of_token(row, next, count));
         }
     }
     if sequence.scores.len() == prompt.len() {
@@ -496,11 +496,11 @@ fn next_token(sequence: &mut Sequence<'_>, logits: &[f32], metrics: &Metrics, fa
     if let Some(token) = token {
         add(&metrics.new_tokens, 1);
         let count = sequence.job.alternatives;
-        let chance = count.map(|count| chance(logits, token, count));
+        let token_logprob = count.map(|count| logprobs::of_token(logits, token, count));
         sequence.send(Event::Token {
             token,
             text: text.clone(),
-            chance,
+            token_logprob,
         });
     }
     match (token, end) {

@@ -256,7 +256,7 @@ fn ready(
     }
     let max_tokens = common.max_tokens.unwrap_or(wish.default_new_tokens);
     let (sender, events) = unbounded_channel();
-    let has_chances = wish.alternatives.is_some();
+    let has_logprobs = wish.alternatives.is_some();
     let mut losses = Losses::default();
     let (mut jobs, mut beginnings, mut prompt_tokens) = (Vec::new(), Vec::new(), 0);
     for prompt in prompts {
@@ -271,7 +271,7 @@ fn ready(
             Some(text) => text,
             None => served.tokenizer.decode(&tokens),
         });
-        let beginning = Beginning::new(served, &tokens, echoed, has_chances);
+        let beginning = Beginning::new(served, &tokens, echoed, has_logprobs);
         for i in 0..common.n {
             beginnings.push(beginning.clone());
             jobs.push(Job {
@@ -286,7 +286,7 @@ fn ready(
                 bias: common.bias.clone(),
                 stops: common.stops.clone(),
                 alternatives: wish.alternatives,
-                scores_prompt: wish.echo && has_chances,
+                scores_prompt: wish.echo && has_logprobs,
                 index: jobs.len(),
                 events: sender.clone(),
             });
@@ -299,7 +299,7 @@ fn ready(
             model,
             wish.kind,
             beginnings,
-            has_chances,
+            has_logprobs,
             PromptUse {
                 tokens: prompt_tokens,
                 losses,

@@ -348,8 +348,8 @@ fn probabilities_of_prompt_and_text_are_those_of_the_model() {
         let (mut scored, mut chosen) = (Vec::new(), Vec::new());
         while let Some((_, event)) = events.blocking_recv() {
             match event {
-                Event::Prompt(chances) => scored = chances,
-                Event::Token { chance, .. } => chosen.extend(chance),
+                Event::Prompt(token_logprobs) => scored = token_logprobs,
+                Event::Token { token_logprob, .. } => chosen.extend(token_logprob),
                 _ => {}
             }
         }
@@ -364,13 +364,16 @@ fn probabilities_of_prompt_and_text_are_those_of_the_model() {
     let rows: Vec<&[f32]> = logits.chunks(models[0].model.vocab()).collect();
     assert_eq!(scored.len(), prompt.len());
     assert_eq!(scored[0].logprob, None);
-    for (i, chance) in scored.iter().chain(&chosen).enumerate().skip(1) {
-        assert_eq!(chance.token, all[i]);
+    for (i, token_logprob) in scored.iter().chain(&chosen).enumerate().skip(1) {
+        assert_eq!(token_logprob.token, all[i]);
         let row = rows[i - 1];
         let sum: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();
         let want = f64::from(row[all[i] as usize]) - sum.ln();
-        assert!((f64::from(chance.logprob.unwrap()) - want).abs() < 1e-5);
-        assert_eq!(chance.top.len(), 3);
-        assert!(chance.top[0].1 >= chance.top[1].1 && chance.top[1].1 >= chance.top[2].1);
+        assert!((f64::from(token_logprob.logprob.unwrap()) - want).abs() < 1e-5);
+        assert_eq!(token_logprob.top.len(), 3);
+        assert!(
+            token_logprob.top[0].1 >= token_logprob.top[1].1
+                && token_logprob.top[1].1 >= token_logprob.top[2].1
+        );
     }
 }

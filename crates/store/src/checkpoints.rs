@@ -213,7 +213,7 @@ impl CheckpointWriter {
     /// A checkpoint of the same step is replaced. If `fill` or anything else fails, nothing changes.
     ///
     /// # Errors
-    /// Those of [`DirWriter`], and what `fill` returns.
+    /// The errors of [`DirWriter`], and what `fill` returns.
     pub fn save<E: From<Error>>(
         &mut self,
         step: u64,

@@ -145,7 +145,7 @@ impl DirWriter {
     /// and listed too.
     ///
     /// # Errors
-    /// Those of [`begin`](Self::begin), and [`Error::Io`]. The final name then still leads to the old directory.
+    /// The errors of [`begin`](Self::begin), and [`Error::Io`]. The final name then still leads to the old directory.
     pub fn commit(mut self) -> Result<Manifest> {
         for name in entry_names(&self.temporary)? {
             check_file_name(&self.final_dir, &name)?;

@@ -304,7 +304,7 @@ impl Analysis {
                 let loss = ends.loss(arm, size, seed)? - easier;
                 cost_from_scratch(&curves, loss)
             });
-            // A seed of which something has not been run says nothing.
+            // Seeds with missing runs are left out.
             let found: Option<Vec<FromScratch>> = found.collect();
             let (Some(found), Some(own)) = (found, ends.series_flops(models, seed)) else {
                 continue;

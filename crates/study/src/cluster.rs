@@ -140,13 +140,13 @@ pub struct Estimate {
     pub ranks: usize,
     /// Seconds of an update.
     pub step_s: f64,
-    /// Of it forward and backward passes.
+    /// Seconds of the forward and backward passes.
     pub compute_s: f64,
-    /// Of it the optimizer.
+    /// Seconds of the optimizer.
     pub update_s: f64,
     /// Seconds of communication, hidden or not.
     pub reduce_s: f64,
-    /// Of it what the backward pass does not hide.
+    /// Seconds of communication that the backward pass does not hide.
     pub exposed_s: f64,
     /// Speed over that of as many single ranks.
     pub efficiency: f64,

@@ -1,7 +1,7 @@
-//! What a token costs to train on, over the length of the context: tokens with tokens, and tokens with parameters.
+//! What training on one token costs at different lengths of the context.
 //!
-//! The paper's second argument for parameter tokens: a grown TokenFormer keeps its width, so that attention between tokens
-//! costs what it did, while that of a plain Transformer of as many parameters is as much dearer as it is wider.
+//! This is the paper's second argument for parameter tokens: a grown TokenFormer keeps its width, so attention between tokens
+//! costs the same as before, while in a plain Transformer of equal size it costs more in proportion to its width.
 
 use crate::analysis::{GROWN, nearest_in_size};
 use crate::plan::Plan;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig};
 use tokenformer_train::Result;
 
-/// Lengths of the context, over that of the profile.
+/// Lengths of the context, as multiples of the profile's.
 const LENGTHS: [f64; 6] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0];
 
 /// What a model costs to train at several lengths of the context.

@@ -3,8 +3,6 @@
 //! [`profile`] and [`arms`] define what is trained, [`plan`] makes a [`graph`] of runs from it, and [`runner`] runs
 //! those that have no [`result`] so far. [`vision`] is a study of the same kind on pictures.
 
-#![warn(missing_docs)]
-
 pub mod analysis;
 pub mod arms;
 pub mod cluster;

@@ -1,7 +1,5 @@
-//! Runs the parts of the plan without a result, one after the other. Several processes may do so in one folder: each takes
-//! parts that no other one is at.
-//!
-//! It is long because a part goes through one life here: chosen, claimed, resumed, trained, measured, noted, tidied away.
+//! Runs the nodes of the plan that have no result, one after the other: claim, resume, train, evaluate, store the result,
+//! clean up. Several processes may share one folder: each takes nodes that no other process is running.
 
 use crate::context_cost::context_costs;
 use crate::corpus::Corpus;
@@ -52,7 +50,7 @@ pub trait Watcher {
 enum Claimed {
     /// This node, while the lock lives.
     Node(usize, RunLock),
-    /// Other processes are at all that is left; the first of it.
+    /// Other processes are running everything that is left; the label of the first such node.
     Elsewhere(String),
     /// Nothing is left.
     Finished,
@@ -199,7 +197,7 @@ impl Runner {
             watcher.ended(&result);
             self.results.add(result)?;
             drop(claim);
-            // Whoever still waits for this file finds the result behind it.
+            // A process that still waits for this lock finds the result already stored.
             remove(&self.claim_of(plan.graph.node(next)))?;
         }
     }

@@ -118,7 +118,7 @@ impl Speeds {
             return Ok(());
         };
         match tokenformer_store::write_atomic(&self.path, &text) {
-            // Another process of the study is at it, and knows as much.
+            // Another process of the study is writing the same file; its measurements are as good as ours.
             Err(tokenformer_store::Error::Busy { .. }) => Ok(()),
             written => Ok(written?),
         }

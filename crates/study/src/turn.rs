@@ -1,4 +1,4 @@
-//! What only one of the processes that share a study may do at a time.
+//! Locks that let one of the processes of a study do something at a time.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(crate) fn claims(out: &Path) -> PathBuf {
     out.join("work").join("claims")
 }
 
-/// Waits until no other process is at `what` in the study's folder `out`; this one is as long as the value lives.
+/// Waits for the lock `what` in the study's folder `out`. It is held until the value is dropped.
 ///
 /// # Errors
 /// If the folder cannot be written.

@@ -67,7 +67,7 @@ impl<S: Scorer> Scorer for Together<S> {
                 Some(true) => 2.0,
             };
         }
-        self.ranks.sum(&mut numbers)?;
+        self.ranks.all_reduce(&mut numbers)?;
         let scores = numbers.chunks(2).map(|slot| Scored {
             loglik: slot[0],
             greedy: match slot[1] {

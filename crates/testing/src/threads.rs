@@ -13,7 +13,7 @@ use tokenformer_device::{Collective, DeviceError, Pending, Result};
 ///
 /// let sums = Threads::run(3, |rank| {
 ///     let mut numbers = [1.0, rank.rank() as f64];
-///     rank.sum(&mut numbers).unwrap();
+///     rank.all_reduce(&mut numbers).unwrap();
 ///     numbers
 /// });
 /// assert_eq!(sums, [[3.0, 3.0]; 3]);
@@ -263,11 +263,11 @@ impl Collective for Threads {
         Ok(Box::new(self.begin(Kind::Broadcast(root), wide(&numbers))?))
     }
 
-    fn begin_sum(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>> {
+    fn begin_all_reduce(&self, numbers: Vec<f32>) -> Result<Box<dyn Pending>> {
         Ok(Box::new(self.begin(Kind::Sum, wide(&numbers))?))
     }
 
-    fn sum(&self, numbers: &mut [f64]) -> Result<()> {
+    fn all_reduce(&self, numbers: &mut [f64]) -> Result<()> {
         let sums = self.begin(Kind::Sum, numbers.to_vec())?.result()?;
         numbers.copy_from_slice(&sums);
         Ok(())

@@ -1,7 +1,7 @@
 //! The gradients of an update: micro-batches one after the other, on one rank or divided between several.
 
 use crate::error::Result;
-use crate::ranks::{self, Leaves, Reducer, Times};
+use crate::ranks::{self, MicroBatchStats, Reducer, Times};
 use crate::recipe::TrainTable;
 use crate::task::Nats;
 use crate::trainer::Trainer;
@@ -17,11 +17,14 @@ impl Trainer<'_> {
     /// Micro-batch `i` is that of rank `i mod world`. All sums are chains in the order of micro-batches, so that they have the
     /// same bits for any number of ranks.
     pub(crate) fn accumulate(&mut self, stop: &AtomicBool) -> Result<Option<Nats>> {
-        let (rank, world) = (self.work.rank() as u64, self.work.world() as u64);
+        let (rank, world) = (
+            self.data_parallel.rank() as u64,
+            self.data_parallel.world() as u64,
+        );
         let micro_batches = self.recipe.train.accumulate;
         let rounds = micro_batches.div_ceil(world);
         // One process adds up in place, and allocates nothing.
-        let mut leaves = (self.reducer.as_ref()).map(|_| Leaves::new(micro_batches));
+        let mut leaves = (self.reducer.as_ref()).map(|_| MicroBatchStats::new(micro_batches));
         let mut sum: Option<Nats> = None;
         for round in 0..rounds {
             if round > 0 && self.is_stopped(stop)? {
@@ -48,7 +51,7 @@ impl Trainer<'_> {
         };
         reducer.finish(&mut self.gradients)?;
         let started = Instant::now();
-        let whole = leaves.add_up(self.gradients.flops(), &*self.work)?;
+        let whole = leaves.add_up(self.gradients.flops(), &*self.data_parallel)?;
         self.waited += started.elapsed();
         self.gradients.set_score_sums(&whole.scores);
         self.gradients.set_flops(whole.flops);
@@ -93,13 +96,13 @@ impl Trainer<'_> {
         Ok(asked)
     }
 
-    /// Notes where the time of an update went, which `took` so long after the ranks had waited for each other `before` it.
+    /// Records the time that an update computed and waited: it `took` so long after its ranks had waited for each other `before` it.
     pub(crate) fn count_time(&mut self, took: Duration, before: Duration) {
         let Some(reducer) = &mut self.reducer else {
             return;
         };
         let waiting = std::mem::take(&mut self.waited) + reducer.take_waited();
-        let targets = self.targets() / self.work.world() as u64;
+        let targets = self.targets() / self.data_parallel.world() as u64;
         self.times.add(Times {
             computing: took.saturating_sub(waiting),
             waiting: waiting + before,

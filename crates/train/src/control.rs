@@ -25,7 +25,7 @@ impl Trainer<'_> {
         }
         self.save()?;
         // Until rank 0 has written it, the others cannot read it.
-        self.meet()?;
+        self.barrier()?;
         let text = format!("training on for {updates} updates without the growth, for comparison");
         self.records.note(step, text)?;
 
@@ -50,7 +50,7 @@ impl Trainer<'_> {
             if self.is_stopped(stop)? {
                 return Ok(ControlFlow::Break(()));
             }
-            let Some(update) = self.descend(stop)? else {
+            let Some(update) = self.train_step(stop)? else {
                 return Ok(ControlFlow::Break(()));
             };
             self.records.control(self.state.step, stage, update.loss)?;

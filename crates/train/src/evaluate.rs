@@ -25,7 +25,7 @@ pub enum Protocol {
 pub struct Accuracy {
     /// As the class of the highest logit.
     pub top1: f64,
-    /// Among those of the five highest.
+    /// Sharding those of the five highest.
     pub top5: f64,
 }
 
@@ -101,7 +101,7 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
         stop: &AtomicBool,
         progress: impl FnMut(u64),
     ) -> Result<Option<Evaluation>> {
-        self.evaluate_together(model, options, stop, progress, &Single)
+        self.evaluate_on_ranks(model, options, stop, progress, &Single)
     }
 
     /// As [`HeldOut::evaluate`], on all ranks at once: each passes its share of the windows, and all of them get the result,
@@ -109,7 +109,7 @@ impl<S: TokenSource + ?Sized> HeldOut<'_, S> {
     ///
     /// # Errors
     /// If the model sees what it should predict, the text cannot be read, or the device or a connection fails.
-    pub fn evaluate_together(
+    pub fn evaluate_on_ranks(
         &self,
         model: &Model,
         options: EvalOptions,

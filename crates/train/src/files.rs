@@ -3,8 +3,6 @@
 //! A model directory holds `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`; a
 //! checkpoint is a model directory with `optimizer.safetensors` and `state.json`, so every verb that reads a
 //! model also reads a checkpoint.
-//!
-//! The file is long because what is written and what reads it back, on one rank or several, are kept side by side.
 
 mod state;
 
@@ -19,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::config::TrainingSettings;
 use tokenformer_core::device::{Buffer, Collective, Device, DeviceError};
-use tokenformer_core::optim::{AdamW, AdamWConfig, Among};
+use tokenformer_core::optim::{AdamW, AdamWConfig, Sharding};
 use tokenformer_core::param::Param;
 use tokenformer_core::path::{ParamPath, ParamRole};
 use tokenformer_core::{MESSAGE, Model, ModelConfig, WeightFormat, resample};
@@ -576,7 +574,7 @@ pub fn load_optimizer(
     model: &Model,
     config: AdamWConfig,
     state: &TrainState,
-    among: Among,
+    among: Sharding,
 ) -> Result<AdamW> {
     let mut optimizer = AdamW::among(config, model, among)?;
     read_moments(dir, model, &mut optimizer, state)?;

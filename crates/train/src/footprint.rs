@@ -56,7 +56,7 @@ pub struct StageFootprint {
 
 /// Inputs of a plan other than the recipe.
 #[derive(Clone, Copy, Debug)]
-pub struct Circumstances {
+pub struct PlanInputs {
     /// Tokens of the vocabulary, or classes.
     pub vocab: usize,
     /// Tokens of the held-out text, or held-out pictures; 0 if there is no dataset yet.
@@ -75,7 +75,7 @@ impl Footprint {
         recipe: &Recipe,
         recompute: Recompute,
         device: &Arc<dyn Device>,
-        around: Circumstances,
+        around: PlanInputs,
     ) -> Result<Self> {
         let mut config = recipe.model.build(around.vocab)?;
         if config.input.is_tokens() && around.held_out > 0 {
@@ -129,7 +129,7 @@ struct DryRun<'a> {
     recipe: &'a Recipe,
     recompute: Recompute,
     device: &'a Arc<dyn Device>,
-    around: Circumstances,
+    around: PlanInputs,
     from_step: u64,
     number: u32,
 }
@@ -228,17 +228,17 @@ impl DryRun<'_> {
 enum Inputs {
     /// Sequences of tokens.
     Tokens {
-        /// Of a micro-batch `[batch, T]`.
+        /// Tokens of a micro-batch, `[batch, T]`.
         train: Vec<u32>,
         batch: usize,
-        /// Of a pass of an evaluation, and how many sequences they are.
+        /// Tokens of a pass of an evaluation, and their number of sequences.
         held_out: (Vec<u32>, usize),
-        /// What a growth compares logits on.
+        /// Tokens on which a growth compares logits.
         probe: Vec<u32>,
     },
     /// Pictures.
     Images {
-        /// Of a micro-batch `[batch, C, H, W]`.
+        /// Pixels of a micro-batch, `[batch, C, H, W]`.
         train: Vec<f32>,
         batch: usize,
         /// Pictures of a pass of an evaluation, and of a growth.
@@ -249,7 +249,7 @@ enum Inputs {
 }
 
 impl Inputs {
-    fn new(config: &ModelConfig, recipe: &Recipe, around: Circumstances) -> Self {
+    fn new(config: &ModelConfig, recipe: &Recipe, around: PlanInputs) -> Self {
         let (batch, context) = (recipe.train.batch, config.context);
         let valid = match around.held_out {
             0 => usize::MAX,

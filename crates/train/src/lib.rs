@@ -3,8 +3,6 @@
 //! [`trainer`] is the loop, [`task`] what it trains on, [`recipe`] decides everything it does, [`files`] is what it
 //! leaves.
 
-#![warn(missing_docs)]
-
 mod accumulate;
 mod best;
 pub mod branch;

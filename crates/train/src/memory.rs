@@ -140,7 +140,7 @@ fn too_large(what: &str, needed_bytes: u64, available: String, help: &str) -> Er
 ///
 /// # Errors
 /// As [`ensure`], and if another rank has too little memory.
-pub fn ensure_together(
+pub fn ensure_on_ranks(
     device: &dyn Device,
     what: &str,
     needed_bytes: u64,

@@ -101,7 +101,7 @@ pub(crate) fn ensure_memory(
         }
     };
     let help = "free memory and run the same command again, which goes on from here; or grow by fewer tokens";
-    memory::ensure_together(&**model.device(), "the growth", bytes, help, ranks)
+    memory::ensure_on_ranks(&**model.device(), "the growth", bytes, help, ranks)
 }
 
 /// Returns an error if a growth that is still to come is impossible, before anything is trained. Whether there is memory

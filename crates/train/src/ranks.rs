@@ -57,7 +57,7 @@ pub(crate) fn check(recipe: &Recipe, world: usize) -> Result<()> {
 }
 
 /// Numbers of the micro-batches of an update, each known to the rank that had it.
-pub(crate) struct Leaves {
+pub(crate) struct MicroBatchStats {
     /// Losses in nats, and bytes.
     nats: Vec<[f64; 2]>,
     /// Sums of squared scores.
@@ -65,13 +65,13 @@ pub(crate) struct Leaves {
 }
 
 /// Numbers of an update on all ranks.
-pub(crate) struct Whole {
+pub(crate) struct StepStats {
     pub nats: Option<Nats>,
     pub scores: Vec<f64>,
     pub flops: u64,
 }
 
-impl Leaves {
+impl MicroBatchStats {
     pub fn new(micro_batches: u64) -> Self {
         let count = micro_batches as usize;
         Self {
@@ -87,7 +87,7 @@ impl Leaves {
     }
 
     /// Adds up the numbers of all micro-batches in their order, as one process does.
-    pub fn add_up(self, flops: u64, collective: &dyn Collective) -> Result<Whole> {
+    pub fn add_up(self, flops: u64, collective: &dyn Collective) -> Result<StepStats> {
         const HALF: u32 = 32;
         let measured = self.scores.iter().map(Vec::len).max().unwrap_or(0);
         // Every slot is zero on all ranks but one, so that the sums over ranks are exact. Of the operations both halves are
@@ -98,9 +98,9 @@ impl Leaves {
             numbers.extend(scores);
             numbers.resize(numbers.len() + measured - scores.len(), 0.0);
         }
-        collective.sum(&mut numbers)?;
+        collective.all_reduce(&mut numbers)?;
         let (flops, leaves) = numbers.split_at(2);
-        let mut whole = Whole {
+        let mut whole = StepStats {
             nats: None,
             scores: vec![0.0; measured],
             flops: ((flops[0] as u64) << HALF) + flops[1] as u64,
@@ -127,7 +127,7 @@ pub(crate) fn share_path(
         return Ok(found);
     }
     let bytes = found.map(|path| path.as_os_str().as_encoded_bytes().to_vec());
-    let bytes = collective.share(bytes.unwrap_or_default())?;
+    let bytes = collective.broadcast_bytes(bytes.unwrap_or_default())?;
     // Ranks run the same program on the same kind of system, so that the text is a path there, too.
     let text = String::from_utf8_lossy(&bytes).into_owned();
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
@@ -146,7 +146,7 @@ pub fn precision_of_first(
         0 => find().name().into(),
         _ => Vec::new(),
     };
-    let name = collective.share(found)?;
+    let name = collective.broadcast_bytes(found)?;
     let precision = std::str::from_utf8(&name)
         .ok()
         .and_then(|name| name.parse().ok());
@@ -170,7 +170,7 @@ pub(crate) fn ensure_equal(collective: &dyn Collective, what: &str, value: u64) 
     let mut values = vec![0.0; 2 * world];
     values[2 * rank] = (value >> HALF) as f64;
     values[2 * rank + 1] = (value & u64::from(u32::MAX)) as f64;
-    collective.sum(&mut values)?;
+    collective.all_reduce(&mut values)?;
     let first = &values[..2];
     match values.chunks(2).position(|of_rank| of_rank != first) {
         Some(other) => Err(Error::Ranks {

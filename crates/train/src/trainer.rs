@@ -3,8 +3,6 @@
 //! One step of the loop: events that are due, an update, then what is due after the update — records, evaluation,
 //! samples, a checkpoint. All of it is a function of the recipe and the data, so a run that was killed or stopped and
 //! continues from its last checkpoint repeats exactly what it would have done.
-//!
-//! The file is long because the order of these parts, and of what ranks do together, is visible only in one place.
 
 use crate::best::{Better, Measured};
 use crate::ema::Ema;
@@ -28,7 +26,7 @@ use std::time::{Duration, Instant};
 use tokenformer_core::Gradients;
 use tokenformer_core::Model;
 use tokenformer_core::device::{Collective, Device, Single};
-use tokenformer_core::optim::{AdamW, Applied};
+use tokenformer_core::optim::{AdamW, StepOutcome};
 use tokenformer_report::ResumePoint;
 use tokenformer_store::Warning;
 
@@ -57,7 +55,7 @@ pub struct Trainer<'a> {
     /// All ranks of the run.
     pub(crate) collective: Arc<dyn Collective>,
     /// The ranks between which micro-batches are divided: all, or this one if the device divides the parameter tokens.
-    pub(crate) work: Arc<dyn Collective>,
+    pub(crate) data_parallel: Arc<dyn Collective>,
     /// `None` in one process, whose gradients are added up in place.
     pub(crate) reducer: Option<Reducer>,
     pub(crate) times: RankTimes,
@@ -122,9 +120,9 @@ impl<'a> Trainer<'a> {
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
         let recipe = resolved.recipe.clone();
-        let (device, work) = ranks::divide(&recipe, device, &collective)?;
+        let (device, data_parallel) = ranks::divide(&recipe, device, &collective)?;
         let device = &device;
-        ranks::check(&recipe, work.world())?;
+        ranks::check(&recipe, data_parallel.world())?;
         let config = task.config();
         let own = ranks::part_of(config, device.token_ranks());
         let plan = TrainingPlan::new(
@@ -142,7 +140,7 @@ impl<'a> Trainer<'a> {
             _ => own.params().saturating_mul(size_of::<f32>() as u64),
         };
         let bytes = plan.total_bytes().saturating_add(average_bytes);
-        memory::ensure_together(&**device, "this run", bytes, help, &*collective)?;
+        memory::ensure_on_ranks(&**device, "this run", bytes, help, &*collective)?;
 
         let mut warnings = Vec::new();
         let mut warn = |warning: Warning| warnings.push(warning.to_string());
@@ -163,7 +161,7 @@ impl<'a> Trainer<'a> {
             &recipe,
             &*task,
             device,
-            [&*collective, &*work],
+            [&*collective, &*data_parallel],
             &mut warn,
         )?;
         let recipe = with_past(&recipe, &state);
@@ -214,7 +212,7 @@ impl<'a> Trainer<'a> {
         for note in notes {
             records.note(state.step, note)?;
         }
-        let times = RankTimes::open(&work, out, state.step)?;
+        let times = RankTimes::open(&data_parallel, out, state.step)?;
         let mut trainer = Self {
             recipe,
             task,
@@ -228,7 +226,7 @@ impl<'a> Trainer<'a> {
             planner: None,
             dir,
             collective,
-            work,
+            data_parallel,
             reducer: None,
             times,
             waited: Duration::ZERO,
@@ -239,9 +237,9 @@ impl<'a> Trainer<'a> {
 
     /// What adds up the gradients of the present model with those of other ranks, if there are any.
     pub(crate) fn new_reducer(&self) -> Option<Reducer> {
-        (self.work.world() > 1).then(|| {
+        (self.data_parallel.world() > 1).then(|| {
             Reducer::new(
-                &self.work,
+                &self.data_parallel,
                 self.model.device(),
                 &self.gradients,
                 self.optimizer.owners(),
@@ -297,7 +295,7 @@ impl<'a> Trainer<'a> {
         };
         self.records.report(&self.times, pictures.as_ref())?;
         // A process that ends early would end the job before rank 0 has written everything.
-        self.meet()?;
+        self.barrier()?;
         Ok(outcome)
     }
 
@@ -333,7 +331,7 @@ impl<'a> Trainer<'a> {
 
     /// One update and its records. Breaks with nothing changed if `stop` was set between two micro-batches.
     fn update(&mut self, stop: &AtomicBool) -> Result<ControlFlow<()>> {
-        let Some(update) = self.descend(stop)? else {
+        let Some(update) = self.train_step(stop)? else {
             return Ok(ControlFlow::Break(()));
         };
         self.count(update)?;
@@ -355,7 +353,7 @@ impl<'a> Trainer<'a> {
 
     /// Gradients of all micro-batches, clipping, AdamW, and the position in the data; `None`, with nothing changed, if
     /// `stop` was set between two micro-batches.
-    pub(crate) fn descend(&mut self, stop: &AtomicBool) -> Result<Option<Update>> {
+    pub(crate) fn train_step(&mut self, stop: &AtomicBool) -> Result<Option<Update>> {
         let started = Instant::now();
         let waited_before = std::mem::take(&mut self.waited);
         let waited = self.task.waited();
@@ -365,11 +363,13 @@ impl<'a> Trainer<'a> {
         let loss = nats.map(|nats| nats.sum / self.targets() as f64);
         let lr = self.recipe.lr_at(step);
         let applied = match loss {
-            Some(loss) if loss.is_finite() => {
-                self.optimizer
-                    .step_together(&mut self.model, &self.gradients, lr, &*self.work)?
-            }
-            _ => Applied {
+            Some(loss) if loss.is_finite() => self.optimizer.step_on_ranks(
+                &mut self.model,
+                &self.gradients,
+                lr,
+                &*self.data_parallel,
+            )?,
+            _ => StepOutcome {
                 grad_norm: f64::NAN,
                 updated: false,
             },
@@ -405,8 +405,8 @@ impl<'a> Trainer<'a> {
         self.dir.writes() || self.model.device().token_ranks() > 1
     }
 
-    /// The flag that stops something that ranks do not agree about on the way: none may leave before the others if each has a part
-    /// of the model.
+    /// The stop flag for work in which ranks do not agree on stopping. It is ignored if each rank holds a part of the model,
+    /// because then none may leave before the others.
     fn stop_of_one<'s>(&self, stop: &'s AtomicBool) -> &'s AtomicBool {
         static NEVER: AtomicBool = AtomicBool::new(false);
         match self.model.device().token_ranks() {
@@ -416,8 +416,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Waits for all ranks.
-    pub(crate) fn meet(&self) -> Result<()> {
-        Ok(self.collective.sum(&mut [0.0])?)
+    pub(crate) fn barrier(&self) -> Result<()> {
+        Ok(self.collective.all_reduce(&mut [0.0])?)
     }
 
     /// Windows of an update, on all ranks.
@@ -516,7 +516,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`crate::Error::Diverged`] if it is not finite.
     pub(crate) fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Measured>> {
-        let ranks = &*self.work;
+        let ranks = &*self.data_parallel;
         let Some(trained) = self.task.evaluate(&self.model, stop, ranks)? else {
             return Ok(None);
         };

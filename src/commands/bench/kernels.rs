@@ -135,8 +135,8 @@ impl Bench<'_> {
         numbers
     }
 
-    /// Times `work`, with the given numbers of operations and of floats that it passes over: for as often as asked, and once
-    /// before.
+    /// Times `work`, which does the given number of operations and reads or writes the given number of floats: once to warm up,
+    /// then as often as asked.
     fn time(
         &mut self,
         kernel: &'static str,

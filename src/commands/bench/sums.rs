@@ -46,11 +46,9 @@ pub fn run(args: &BenchArgs) -> std::result::Result<i32, Failure> {
     let mut output = Output {
         ranks: ranks.world(),
         latency_us: 1e6
-            * median(times(
-                ranks,
-                10 * args.steps,
-                || Ok(ranks.sum(&mut [1.0])?),
-            )?),
+            * median(times(ranks, 10 * args.steps, || {
+                Ok(ranks.all_reduce(&mut [1.0])?)
+            })?),
         messages: Vec::new(),
     };
     for numbers in NUMBERS {
@@ -59,7 +57,7 @@ pub fn run(args: &BenchArgs) -> std::result::Result<i32, Failure> {
         let mut copies = vec![ones; args.steps + 1];
         let sum = || {
             let numbers = copies.pop().unwrap_or_default();
-            let sum = ranks.begin_sum(numbers).and_then(Pending::wait)?;
+            let sum = ranks.begin_all_reduce(numbers).and_then(Pending::wait)?;
             match sum.first() {
                 Some(sum) if *sum == ranks.world() as f32 => Ok(()),
                 other => Err(wrong(ranks, other)),
@@ -103,7 +101,7 @@ fn times(
 ) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(count);
     for number in 0..=count {
-        ranks.sum(&mut [0.0])?;
+        ranks.all_reduce(&mut [0.0])?;
         let started = Instant::now();
         run()?;
         if number > 0 {

@@ -91,7 +91,7 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Sines and cosines of two axes share the width, and their table is made before any weight vouches for it.
+    /// Sines and cosines of two axes share the width. Their table is allocated before any weight confirms the sizes.
     fn check_sines(&self) -> Result<()> {
         let (field, d) = ("positions", self.width);
         if self.input.is_tokens() {

@@ -23,11 +23,11 @@ pub enum Family {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slots {
-    /// Of query, key and value each.
+    /// Parameter tokens of the query, key and value projections, each.
     pub qkv: usize,
-    /// Of the output projection.
+    /// Parameter tokens of the output projection.
     pub proj: usize,
-    /// Of the feed-forward network.
+    /// Parameter tokens of the feed-forward network.
     pub ffn: usize,
 }
 

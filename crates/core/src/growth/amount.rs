@@ -83,7 +83,7 @@ pub enum Fill {
     Random,
     /// Random, with the root mean square of those that the site has.
     Matched,
-    /// Of keys: random, so that the new scores have the root mean square of the old ones on probe tokens.
+    /// For keys: random, so that the new scores have the root mean square of the old ones on probe tokens.
     Scores,
 }
 
@@ -133,7 +133,7 @@ impl FromStr for TauRule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rate {
-    /// Of arrays that start from zero: `n / m` of the usual one, where `n` are the site's first tokens (the first hidden
+    /// For arrays that start from zero: `n / m` of the usual one, where `n` are the site's first tokens (the first hidden
     /// units of an MLP) and `m` the new ones, at most 1. The first steps of zero rows all go in coherent directions, so
     /// at the usual rate they move the output in proportion to `m`. Of linear layers that were widened: the old width
     /// over the new one.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub enum Promise {
     /// Every logit keeps its bits.
     Exact,
-    /// The logits change only by rounding: the root mean square of the differences is at most so much of theirs.
+    /// The logits change only by rounding: the rms of their differences, divided by their own rms, is at most this.
     Within(f64),
     /// Nothing; the report says how much the logits changed.
     Nothing,

@@ -57,29 +57,29 @@ pub struct Growth {
     /// The way to grow; without one, tokens follow the norm of their site, or what `keys`, `values`, `norm` and `tau` say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
-    /// Of query, key and value each.
+    /// Growth of the query, key and value projections, each.
     pub qkv: Amount,
-    /// Of the query projection, where it is another.
+    /// Growth of the query projection, instead of `qkv`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<Amount>,
-    /// Of the key projection, likewise.
+    /// Growth of the key projection, instead of `qkv`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Amount>,
-    /// Of the value projection, likewise.
+    /// Growth of the value projection, instead of `qkv`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Amount>,
-    /// Of the output projection.
+    /// Growth of the output projection.
     pub proj: Amount,
-    /// Of the feed-forward network: tokens, or hidden units of an MLP.
+    /// Growth of the feed-forward network: tokens, or hidden units of an MLP.
     pub ffn: Amount,
-    /// Of single layers by name, `blocks.0.ffn`, over all of the above.
+    /// Growth of single layers by name, `blocks.0.ffn`, instead of all of the above.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sites: BTreeMap<String, Amount>,
     /// More blocks.
     pub layers: usize,
     /// What new blocks start from, where the method does not say it.
     pub blocks: NewBlocks,
-    /// Where new blocks stand, that are no copies; behind the last, unless the method says otherwise.
+    /// Where new blocks are inserted that are not copies of others; after the last one, unless the method says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<At>,
     /// Width of a plain Transformer.

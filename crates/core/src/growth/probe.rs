@@ -8,14 +8,14 @@ use crate::tensor::Tensor;
 /// Inputs on which a growth compares the outputs before and after, and measures scores.
 #[derive(Clone, Copy, Debug)]
 pub enum Probe<'a> {
-    /// Of a language model.
+    /// Tokens for a language model.
     Tokens {
         /// `[batch, T]`.
         tokens: &'a [u32],
         /// Sequences.
         batch: usize,
     },
-    /// Of an image model.
+    /// Images for an image model.
     Images {
         /// `[batch, C, H, W]`.
         pixels: &'a [f32],

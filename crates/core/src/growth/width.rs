@@ -255,7 +255,7 @@ fn old_shape(old: &ModelConfig, path: &ParamPath) -> [usize; 2] {
     [1, fan_in]
 }
 
-/// Whether an array embeds the patches of an image, whose pixels are as many at any width.
+/// Whether an array embeds the patches of an image: its input, the pixels of a patch, does not depend on the width.
 fn of_patches(path: &ParamPath) -> bool {
     path.place == Place::Image("patches")
 }

@@ -3,8 +3,8 @@
 use super::Model;
 use crate::cache::{Cache, EachCache};
 use crate::error::{Error, Result};
-use crate::front::Front;
 use crate::graph::Graph;
+use crate::input_layer::InputLayer;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Model {
     /// # Panics
     /// If there is no sequence, one has no new token, or a cache holds more than one sequence.
     pub fn hidden_each<'m>(&'m self, g: &mut Graph<'m>, feeds: &mut [Feed<'_>]) -> Result<Tensor> {
-        let Front::Tokens(front) = &self.front else {
+        let InputLayer::Tokens(input_layer) = &self.input_layer else {
             let (expected, got) = ("images", "tokens");
             return Err(Error::OtherInput { expected, got });
         };
@@ -51,7 +51,7 @@ impl Model {
         let positions: Vec<u32> = (feeds.iter().flat_map(positions))
             .map(|position| position as u32)
             .collect();
-        let mut h = front.forward_at(g, &tokens, &positions)?;
+        let mut h = input_layer.forward_at(g, &tokens, &positions)?;
         let rotary = match &self.attend.rotary {
             Some(table) if feeds.len() > 1 => Some(Arc::new(g.rotary_at(table, &positions)?)),
             _ => None,

@@ -7,7 +7,7 @@ use crate::graph::Graph;
 
 /// The weights of a site's parameter tokens at one position.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fired {
+pub struct TokenWeights {
     /// The block of the site.
     pub block: usize,
     /// Its place in the block.
@@ -24,7 +24,7 @@ impl Model {
     ///
     /// # Errors
     /// If there are no tokens, they are more than the context, one is not in the vocabulary, or the device fails.
-    pub fn fired(&self, tokens: &[u32], newest_stage: Option<u32>) -> Result<Vec<Fired>> {
+    pub fn fired(&self, tokens: &[u32], newest_stage: Option<u32>) -> Result<Vec<TokenWeights>> {
         if tokens.is_empty() || tokens.len() > self.context() {
             return Err(Error::ContextFull {
                 context: self.context(),
@@ -52,7 +52,7 @@ impl Model {
                 let stages = used
                     .flat_map(|s| std::iter::repeat_n(s.stage, s.tokens))
                     .collect();
-                fired.push(Fired {
+                fired.push(TokenWeights {
                     block,
                     kind,
                     stages,

@@ -3,24 +3,24 @@
 use super::Model;
 use crate::config::{Pool, SiteKind};
 use crate::error::Result;
-use crate::front::Front;
 use crate::graph::Graph;
+use crate::input_layer::InputLayer;
 use crate::site::Site;
 
 /// What a pass over pictures showed.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ImageTrace {
     /// Logits `[B, classes]`.
     pub logits: Vec<f32>,
     /// The sites in the order of blocks; a plain Transformer has none.
-    pub sites: Vec<SiteSeen>,
+    pub sites: Vec<SiteTrace>,
     /// How much of the answer comes from each patch, `[B, P]`, adding up to 1 for a picture; empty if it was not asked for.
     pub rollout: Vec<f32>,
 }
 
 /// What a site did with the pictures.
 #[derive(Clone, Debug)]
-pub struct SiteSeen {
+pub struct SiteTrace {
     /// The block of the site.
     pub block: usize,
     /// Its place in the block.
@@ -43,7 +43,7 @@ impl Model {
     ///
     /// # Panics
     /// As [`Model::pooled`].
-    pub fn seen(&self, pixels: &[f32], batch: usize, rollout: bool) -> Result<Seen> {
+    pub fn seen(&self, pixels: &[f32], batch: usize, rollout: bool) -> Result<ImageTrace> {
         let mut g = Graph::inference(&self.device).watching(true, rollout);
         let pooled = self.pooled(&mut g, pixels, batch)?;
         let logits = self.logits(&mut g, &pooled)?.to_host(&*self.device)?;
@@ -57,7 +57,7 @@ impl Model {
                 let seen = watched.sites.iter().find(|(s, _)| std::ptr::eq(*s, site));
                 let Some((_, seen)) = seen else { continue };
                 let stages = site.segments().iter().map(|s| s.config().stage);
-                sites.push(SiteSeen {
+                sites.push(SiteTrace {
                     block,
                     kind,
                     stages: stage_of_tokens(site),
@@ -67,7 +67,7 @@ impl Model {
             }
         }
         let rollout = (watched.attention).map_or(Vec::new(), |met| self.rollout(&met, batch));
-        Ok(Seen {
+        Ok(ImageTrace {
             logits,
             sites,
             rollout,
@@ -103,15 +103,15 @@ impl Model {
 
     /// The rollout `[B, P]` of queries and keys of every block.
     fn rollout(&self, attention: &[[Vec<f32>; 2]], batch: usize) -> Vec<f32> {
-        let Front::Image(front) = &self.front else {
+        let InputLayer::Image(input_layer) = &self.input_layer else {
             return Vec::new();
         };
-        let (length, patches) = (self.spec.context, front.input.patches());
+        let (length, patches) = (self.spec.context, input_layer.input.patches());
         let mut found = Vec::with_capacity(batch * patches);
         for picture in 0..batch {
             // Row vectors pass the product of the blocks' matrices from the last to the first.
             let mut flow = vec![0.0; length];
-            let read = match front.input.pool {
+            let read = match input_layer.input.pool {
                 Pool::Class => 0..1,
                 Pool::Mean => 0..length,
                 Pool::MeanBesideClass => 1..length,

@@ -123,7 +123,7 @@ impl Model {
         let rows = match config.input {
             Input::Tokens => layers + table,
             Input::Image(image) => {
-                let patches = self.front.params().next().filter(|p| !p.trainable());
+                let patches = self.input_layer.params().next().filter(|p| !p.trainable());
                 let patches = patches.map_or(0.0, |p| (image.patches() * p.len()) as f64);
                 layers + (patches + table) / config.context as f64
             }

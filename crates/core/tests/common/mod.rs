@@ -9,7 +9,7 @@ use tokenformer_core::config::{
 };
 use tokenformer_core::device::{Buffer, reference::Reference};
 use tokenformer_core::growth::Probe;
-use tokenformer_core::optim::{AdamW, Applied};
+use tokenformer_core::optim::{AdamW, StepOutcome};
 use tokenformer_core::param::Param;
 use tokenformer_core::path::ParamRole;
 use tokenformer_core::{Device, Gradients, Graph, Model, ModelConfig, SiteKind, init};
@@ -130,7 +130,7 @@ pub fn train_step(
     [inputs, targets]: [&[u32]; 2],
     batch: usize,
     lr: f64,
-) -> (f64, Applied) {
+) -> (f64, StepOutcome) {
     let (loss, gradients) = gradients(model, inputs, targets, batch);
     (loss, optimizer.step(model, &gradients, lr).unwrap())
 }

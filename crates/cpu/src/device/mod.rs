@@ -1,6 +1,4 @@
 //! The CPU as a device: its memory, and the kernels that its operations call.
-//!
-//! The file is long because it is the one implementation of the trait, which has a method for every operation.
 
 mod site;
 mod storage;

@@ -199,7 +199,7 @@ impl Cache {
     /// accept what is there; `load` says why.
     ///
     /// # Errors
-    /// Those of [`compile`], and [`OpenError::Module`] if `load` does not accept new code. What goes wrong with the cache is
+    /// The errors of [`compile`], and [`OpenError::Module`] if `load` does not accept new code. What goes wrong with the cache is
     /// no error: the code is then compiled in every run.
     pub fn load<T>(
         &self,

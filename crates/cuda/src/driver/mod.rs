@@ -1,7 +1,7 @@
-//! A GPU of NVIDIA's. Its libraries are opened at run time, so that the program is built and starts without them; what
-//! is missing is said by [`OpenError`]. Kernels are compiled by NVRTC when they are first used, and cached on disk.
+//! An NVIDIA GPU. Its libraries are loaded at run time, so the program is built and starts without them; [`OpenError`] says
+//! which are missing. Kernels are compiled by NVRTC when they are first used, and cached on disk.
 //!
-//! The file is long because all calls of the driver, whose arguments are raw addresses, are in one place.
+//! All calls of the driver are here, because their arguments are raw addresses.
 
 mod compile;
 mod error;
@@ -200,11 +200,6 @@ impl Driver {
         self.capability
     }
 
-    /// Whether products are computed by cuBLASLt.
-    pub fn has_libraries(&self) -> bool {
-        self.products.is_some()
-    }
-
     /// Compiles and loads all kernels, so that a compiler that is missing is known before work begins.
     ///
     /// # Errors
@@ -220,7 +215,7 @@ impl Driver {
     /// driver than all else does, and in work of milliseconds what a launch costs does not show.
     ///
     /// # Errors
-    /// Those of `queue` and of the driver.
+    /// The errors of `queue` and of the driver.
     pub fn time_ms(&self, queue: impl FnOnce() -> Result<()>) -> Result<f32> {
         self.synchronize()?;
         let started = Instant::now();

@@ -142,7 +142,7 @@ impl Device for Divided {
     /// The sum over all ranks: see [`Device::sum_of_squares`] here.
     fn read_accumulator(&self, from: &Buffer, to: &mut [f64]) -> Result<()> {
         self.inner.read_accumulator(from, to)?;
-        self.ranks.sum(to)
+        self.ranks.all_reduce(to)
     }
 
     fn zero(&self, buffer: &mut Buffer) -> Result<()> {

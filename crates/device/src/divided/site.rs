@@ -51,7 +51,7 @@ impl FusedSite for Divided {
                     composed.outputs(own, &weights, dims, y)?;
                 }
             }
-            let sum = self.begin_sum(y)?.wait()?;
+            let sum = self.begin_all_reduce(y)?.wait()?;
             self.inner.write(&sum, y)
         })
     }
@@ -112,7 +112,7 @@ impl FusedSite for Divided {
                     0 => self.inner.zero(&mut part)?,
                     _ => composed.input_gradient(own, d, dims, Write::Replace, &mut part)?,
                 }
-                sum = Some((self.begin_sum(&part)?, part));
+                sum = Some((self.begin_all_reduce(&part)?, part));
             }
             // The sum goes on meanwhile.
             let mut of_parts: Vec<SegmentGradient<'_>> = (gradients.iter_mut())

@@ -139,7 +139,7 @@ impl DeepSpeedFolder {
     /// The 32-bit weights if all of their files exist, else those of the module.
     ///
     /// # Errors
-    /// Those of [`masters`](Self::masters) and [`module`](Self::module).
+    /// The errors of [`masters`](Self::masters) and [`module`](Self::module).
     pub fn weights(&self) -> Result<Weights> {
         Ok(match self.masters()? {
             Some(tensors) => Weights {

@@ -118,9 +118,9 @@ pub(crate) struct Loaded {
 enum Classes<'a> {
     /// Its own.
     Own,
-    /// Those of the pictures to train on; others are an error.
+    /// The classes of the pictures to train on; other classes are an error.
     Trained(&'a [String]),
-    /// Those of the user's class map; others are left out.
+    /// The classes of the user's class map; other classes are left out.
     Map(&'a [String]),
 }
 

@@ -40,9 +40,9 @@ const STANDARD: Constants = Constants {
 /// Which ABI a library has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abi {
-    /// That of the standard.
+    /// The ABI of the MPI standard.
     Standard,
-    /// That of Open MPI from 1.7 to 5: predefined handles are the addresses of objects in the library.
+    /// The ABI of Open MPI from 1.7 to 5: predefined handles are the addresses of objects in the library.
     OpenMpi,
 }
 

@@ -1,7 +1,7 @@
 //! The calls of MPI, one at a time.
 //!
-//! Every call returns at once: what takes time was begun, and is asked about again and again. So a thread that waits can be told
-//! that a rank was lost, and a second thread can let operations go on while the first one computes.
+//! All calls are non-blocking, and operations that take time are polled. So a waiting thread can be told that a rank was lost, and
+//! a second thread can drive the operations while the first one computes.
 
 use super::abi::{self, Constants, Functions, Handle};
 use crate::error::{Error, Result};

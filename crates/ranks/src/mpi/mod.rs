@@ -150,7 +150,7 @@ impl Mpi {
         let gathered = self.begin_gather(0, slot, &vec![NAME; self.world()]);
         let gathered = gathered.and_then(Pending::wait).map_err(failed)?;
         let bytes: Vec<u8> = gathered.iter().map(|&number| number as u8).collect();
-        let bytes = self.share(bytes).map_err(failed)?;
+        let bytes = self.broadcast_bytes(bytes).map_err(failed)?;
         let names = bytes.chunks(NAME).enumerate().map(|(rank, slot)| {
             let text = String::from_utf8_lossy(slot);
             format!("rank {rank} ({})", text.trim_end_matches('\0'))
@@ -293,7 +293,7 @@ impl Collective for Mpi {
         })
     }
 
-    fn begin_sum(&self, numbers: Vec<f32>) -> device::Result<Box<dyn Pending>> {
+    fn begin_all_reduce(&self, numbers: Vec<f32>) -> device::Result<Box<dyn Pending>> {
         const FUNCTION: &str = "MPI_Iallreduce";
         ensure_countable(FUNCTION, numbers.len())?;
         self.begin(FUNCTION, Buffers::in_place(numbers), &|calls, b| {
@@ -302,7 +302,7 @@ impl Collective for Mpi {
         })
     }
 
-    fn sum(&self, numbers: &mut [f64]) -> device::Result<()> {
+    fn all_reduce(&self, numbers: &mut [f64]) -> device::Result<()> {
         const FUNCTION: &str = "MPI_Iallreduce";
         ensure_countable(FUNCTION, numbers.len())?;
         let mut buffers = Buffers::sending(Vec::new());

@@ -54,8 +54,8 @@ impl Buffers {
     }
 }
 
-/// An operation that was begun. It owns its memory, which moves in no way before it is done: vectors keep their place when they
-/// are moved themselves.
+/// An operation that was begun. It owns its memory, whose address does not change before the operation is done: moving a vector
+/// does not move its elements.
 pub struct Request {
     connection: &'static Connection,
     id: Id,

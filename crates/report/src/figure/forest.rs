@@ -31,7 +31,7 @@ pub struct Interval {
 }
 
 impl Forest {
-    /// The `<svg>` element for a page that carries [`stylesheet`](super::stylesheet).
+    /// The `<svg>` element for a [`Page`](crate::html::Page), which has its style sheet.
     #[must_use]
     pub fn draw(&self) -> String {
         const ROW: f64 = 24.0;

@@ -9,7 +9,7 @@ pub use forest::{Forest, Interval};
 
 use crate::escape::escape;
 use crate::series::{Range, plottable};
-use crate::svg::{STYLE, hue_class, short};
+use crate::svg::{hue_class, short};
 use axis::Axis;
 
 const WIDTH: f64 = 1000.0;
@@ -95,7 +95,7 @@ pub struct Dot {
 }
 
 impl Figure {
-    /// The `<svg>` element for a page that carries [`stylesheet`].
+    /// The `<svg>` element for a [`Page`](crate::html::Page), which has its style sheet.
     #[must_use]
     pub fn draw(&self) -> String {
         let values = || {
@@ -187,12 +187,6 @@ impl Figure {
             x += KEY + 12.0 + LETTER * label.chars().count() as f64;
         }
     }
-}
-
-/// The style sheet of figures and of the page around them.
-#[must_use]
-pub fn stylesheet() -> &'static str {
-    STYLE
 }
 
 /// The class of a colour.

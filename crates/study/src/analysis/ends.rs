@@ -85,8 +85,8 @@ impl<'a> Ends<'a> {
         first.label.split_once('/').map(|(_, run)| run)
     }
 
-    /// The paired difference of two rows of `table`. What arms of one base have in common, it has no part in, so all of
-    /// them tell its error; other rows also differ by the chance of their bases, of which their own differences alone tell.
+    /// The paired difference of two rows of `table`. Effects of a shared base cancel in it, so all arms of that base are
+    /// pooled to estimate its error. Arms of different bases also vary with their bases, so only their own differences count.
     pub fn contrast(
         &self,
         table: &Table,

@@ -436,8 +436,8 @@ impl Planner<'_> {
         Some(best.0)
     }
 
-    /// Adds ends that are run with several factors at the size number `at`. The best there counts for all sizes; the others
-    /// wait until it is known, so that none is run with a factor that is not used.
+    /// Adds ends that try several factors of the rate at `sizes[at]`. The best factor is used for all sizes; the other sizes
+    /// wait until it is known.
     fn checked(
         &mut self,
         arm: &Arm,

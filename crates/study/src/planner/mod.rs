@@ -202,7 +202,7 @@ fn parameters(draws: &[Law]) -> Vec<(&'static str, Estimate)> {
     ]
 }
 
-/// What of a schedule lies far beyond the observations.
+/// Names the quantities of a schedule that are extrapolated far beyond the observations.
 fn extrapolated(observations: &[Observation], schedule: &Schedule) -> Vec<&'static str> {
     let stages = schedule.stages();
     let largest = |numbers: &mut dyn Iterator<Item = f64>| numbers.fold(0.0, f64::max);

@@ -29,7 +29,7 @@ fn ended(analysis: &Analysis) -> impl Iterator<Item = &Row> {
 }
 
 /// The main figure: loss over cost, scratch in grey, the grown model in colour.
-pub(super) fn five_seconds(analysis: &Analysis) -> Figure {
+pub(super) fn cost_figure(analysis: &Analysis) -> Figure {
     let mut figure = over(analysis, |row| row.flops);
     figure.name = "cost".into();
     figure.title = "What a loss costs".into();
@@ -202,7 +202,7 @@ pub(super) fn map(analysis: &Analysis) -> Figure {
         let mut best: BTreeMap<u64, &Cell> = BTreeMap::new();
         for cell in analysis.map.iter().filter(|cell| cell.factor == factor) {
             let known = best.entry(cell.base_tokens).or_insert(cell);
-            // What is at most so much is no rival of what was measured.
+            // An upper bound must not displace a measured value.
             let rank = |cell: &Cell| (cell.bound != "<=", cell.speed_up);
             if rank(cell) > rank(known) {
                 *known = cell;

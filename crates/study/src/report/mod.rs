@@ -82,7 +82,7 @@ fn ends(plan: &Plan, results: &Results) -> Vec<StudyEnd> {
     let tokens = (common.batch * common.context) as f64;
     let end = |end: &Endpoint| {
         let node = graph.node(end.node);
-        // What another text made of the loss on the first one, no law of one text says.
+        // Ends that were trained on the second text are left out: the law describes one text.
         if node.text == OnText::Second {
             return None;
         }
@@ -127,7 +127,7 @@ fn page(settings: &Settings, plan: &Plan, results: &Results, document: &Document
         "Growth against training from scratch",
         lead,
     );
-    page.figure(&figures::five_seconds(analysis).draw());
+    page.figure(&figures::cost_figure(analysis).draw());
     page.notes(&remarks(settings, plan, results, document.notes, analysis));
     tables::verdicts(&mut page, document.verdicts);
     page.heading("All arms");

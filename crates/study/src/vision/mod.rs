@@ -119,7 +119,7 @@ impl VisionProfile {
         slots(self.width, 4 * self.width)
     }
 
-    /// Those of the model that grows to this size: a quarter.
+    /// Parameter tokens of the model that grows to this size: a quarter.
     pub fn small_slots(&self) -> Slots {
         slots(self.width / 4, self.width)
     }

@@ -69,7 +69,7 @@ pub struct TrainState {
     pub flops: f64,
     /// Updates skipped because of a loss or gradient that was not finite.
     pub skipped: u64,
-    /// Those of them since the last update that was not skipped.
+    /// Updates skipped since the last one that was not.
     #[serde(default)]
     pub skipped_in_row: u64,
     /// Whether the evaluation that is due after `step` was interrupted, and must be repeated.
@@ -158,7 +158,7 @@ impl TrainState {
         self.measured_on = what;
     }
 
-    /// Forgets what was best before, if its checkpoint is not the present one, because the run goes on where that is not.
+    /// Forgets best checkpoints other than this one, because the directory of the resumed run does not contain them.
     pub fn leave_others_behind(&mut self) {
         let step = self.step;
         for best in [&mut self.best, &mut self.best_ema] {

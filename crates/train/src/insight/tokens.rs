@@ -1,7 +1,7 @@
 //! What parameter tokens do: which of them fire at all, for which class, and how much each growth stage contributes.
 
 use crate::error::Result;
-use tokenformer_core::{Model, Seen, SiteKind};
+use tokenformer_core::{ImageTrace, Model, SiteKind};
 
 /// A token is dead below this share of the mean of its site.
 const DEAD: f64 = 0.01;
@@ -123,7 +123,7 @@ impl TokenUse {
     ///
     /// # Panics
     /// If they are not of the model that this was made for.
-    pub fn add(&mut self, seen: &Seen, labels: &[u32]) {
+    pub fn add(&mut self, seen: &ImageTrace, labels: &[u32]) {
         assert_eq!(seen.sites.len(), self.sites.len(), "one model");
         for (site, seen) in self.sites.iter_mut().zip(&seen.sites) {
             for picture in seen.firing.chunks_exact(site.firing.len()) {

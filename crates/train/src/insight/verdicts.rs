@@ -105,7 +105,7 @@ impl Verdicts {
     /// cannot be read is noted as skipped, and never replaced.
     ///
     /// # Errors
-    /// Those of `classify`.
+    /// The errors of `classify`.
     pub fn show(
         &mut self,
         pictures: &Pictures,

@@ -63,7 +63,7 @@ impl Mount {
         let path = memberships
             .lines()
             .find_map(|line| self.version.group(line))?;
-        // A process that was moved outside of what its mounts show has the mount's own group as the nearest one.
+        // If the process is in a group outside of the mounted subtree, the nearest visible group is the mount's root.
         let inside = Path::new(path)
             .strip_prefix(&self.root)
             .unwrap_or(Path::new(""));

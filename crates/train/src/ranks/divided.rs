@@ -38,11 +38,11 @@ impl Collective for Alike {
         Ok(Box::new(Done(numbers)))
     }
 
-    fn begin_sum(&self, numbers: Vec<f32>) -> device::Result<Box<dyn Pending>> {
+    fn begin_all_reduce(&self, numbers: Vec<f32>) -> device::Result<Box<dyn Pending>> {
         Ok(Box::new(Done(numbers)))
     }
 
-    fn sum(&self, _: &mut [f64]) -> device::Result<()> {
+    fn all_reduce(&self, _: &mut [f64]) -> device::Result<()> {
         Ok(())
     }
 

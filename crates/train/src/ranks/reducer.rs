@@ -96,7 +96,7 @@ impl Reducer {
         }
     }
 
-    /// Ends a round: what is left goes on its way.
+    /// Ends a round: sends the remaining buffers.
     pub fn end_round(&mut self) -> device::Result<()> {
         (0..self.filling.len()).try_for_each(|owner| self.send(owner))
     }
@@ -115,7 +115,7 @@ impl Reducer {
             return Ok(());
         }
         if self.reduce.is_fast() {
-            let pending = self.collective.begin_sum(numbers)?;
+            let pending = self.collective.begin_all_reduce(numbers)?;
             self.queue(owner, parts, pending);
             return Ok(());
         }

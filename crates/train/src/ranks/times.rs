@@ -98,7 +98,7 @@ impl RankTimes {
         numbers[3 * rank] = own.computing.as_secs_f64();
         numbers[3 * rank + 1] = own.waiting.as_secs_f64();
         numbers[3 * rank + 2] = own.targets as f64;
-        self.collective.sum(&mut numbers)?;
+        self.collective.all_reduce(&mut numbers)?;
         self.last = numbers.chunks(3).map(|of| [of[0], of[1], of[2]]).collect();
         if rank == 0 {
             let mut text = String::new();

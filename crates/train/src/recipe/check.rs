@@ -10,7 +10,7 @@ use tokenformer_core::optim::MomentFormat;
 /// Most threads that decode images.
 const MAX_WORKERS: usize = 256;
 
-/// What numbers that the optimizer rounds to single precision must be besides.
+/// The further condition on numbers that the optimizer rounds to single precision.
 const SINGLE: &str = "that single precision has: from about 1e-45 to 3e38";
 
 /// Whether a number is above 0, and still is when the optimizer has rounded it to single precision.

@@ -355,7 +355,7 @@ pub struct GrowEvent {
 /// A schedule, and the updates that it is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Course<'r> {
-    /// That of the recipe, or of the last growth before that has one.
+    /// The schedule of the recipe, or of the last earlier growth that sets one.
     pub schedule: &'r Schedule,
     /// Updates before it.
     pub start: u64,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenformer_core::Model;
 use tokenformer_core::device::{Collective, Device};
-use tokenformer_core::optim::{AdamW, Among};
+use tokenformer_core::optim::{AdamW, Sharding};
 use tokenformer_store::{MANIFEST_NAME, Warning, Which, write_atomic};
 
 /// In the folder of a run: the manifest of the checkpoint elsewhere that it began from.
@@ -46,7 +46,7 @@ pub(crate) fn start(
         false => None,
     };
     let found = ranks::share_path(collective, found)?;
-    let among = Among {
+    let among = Sharding {
         rank: work.rank(),
         world: work.world(),
         is_sharded: recipe.ranks.moments == MomentsOn::Owner && work.world() > 1,
@@ -97,7 +97,7 @@ fn fresh(
     recipe: &Recipe,
     task: &dyn Task,
     device: &Arc<dyn Device>,
-    among: Among,
+    among: Sharding,
 ) -> Result<Start> {
     let mut model = Model::fresh(device, task.config(), recipe.seed)?;
     model.scale_rates(&recipe.lr_base);
@@ -116,7 +116,7 @@ fn load(
     recipe: &Recipe,
     task: &dyn Task,
     device: &Arc<dyn Device>,
-    among: Among,
+    among: Sharding,
 ) -> Result<Start> {
     let mut state = files::read_state(from)?;
     if may_change_data && state.step >= recipe.train.steps {

@@ -177,7 +177,7 @@ impl Task for Language {
             text: &self.dataset.valid,
             bytes: &self.held_out_bytes,
         };
-        held_out.evaluate_together(model, self.eval, stop, |_| {}, ranks)
+        held_out.evaluate_on_ranks(model, self.eval, stop, |_| {}, ranks)
     }
 
     fn sample(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Vec<Sample>>> {
