@@ -12,7 +12,7 @@ pub use shift::Shifted;
 use crate::arms::{ARMS, Arm, Kind, is_scratch};
 use crate::plan::Plan;
 use crate::result::Results;
-use crate::stats::{Beyond, Contrast, Curve, Table, error_of_mean, holm, mean, quantile};
+use crate::stats::{Beyond, Contrast, Curve, Losses, error_of_mean, holm, mean, quantile};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tokenformer_core::config::Family;
@@ -68,6 +68,9 @@ pub struct Analysis {
     /// Smallest and largest ratio of counted operations to the formula's.
     pub audit: Option<(f64, f64)>,
 }
+
+/// Costs within this factor are equal.
+const EQUAL_COST: f64 = 1.05;
 
 /// Models of one size have numbers of parameters within this factor.
 const SAME_SIZE: f64 = 1.3;
@@ -142,8 +145,15 @@ impl Analysis {
             .find(|row| row.arm == arm && row.size == size)
     }
 
+    /// By how much an end of an arm costs more than the grown model of its size, as a share; `None` if it does not.
+    pub fn costs_more(&self, arm: &str, size: &str) -> Option<f64> {
+        let [own, grown] = [arm, GROWN].map(|arm| Some(self.row(arm, size)?.flops));
+        let ratio = own? / grown?;
+        (ratio > EQUAL_COST).then_some(ratio - 1.0)
+    }
+
     /// Losses, by seed, of all arms at the size and of the models that they are compared with.
-    fn table(&self, ends: &Ends<'_>, size: &str) -> Table {
+    fn table(&self, ends: &Ends<'_>, size: &str) -> Losses {
         let seeds = ends.seeds();
         let by_seed = |loss: &dyn Fn(u64) -> Option<f64>| -> Vec<Option<f64>> {
             seeds.iter().map(|&seed| loss(seed)).collect()
@@ -152,22 +162,21 @@ impl Analysis {
         // Arms of the second text are no rivals on the first.
         let of_first = |arm: &&Arm| !matches!(arm.kind, Kind::Shift(..));
         for arm in ARMS.iter().filter(of_first) {
-            // An arm with other sizes is compared at its last size.
             let sizes = ends.sizes(arm.name);
-            let own = match sizes.iter().any(|own| own == size) {
-                true => size.to_string(),
-                false => match (grows(arm.name), sizes.last()) {
-                    (Some(_), Some(last)) if !last.starts_with('x') => last.clone(),
-                    _ => continue,
-                },
+            let own = match (sizes.iter().any(|own| own == size), arm.kind) {
+                (true, _) => size,
+                // It has a size of its own, at the cost of the whole ladder.
+                (false, Kind::Late(_)) if ends.last_size(GROWN) == Some(size) => {
+                    let Some(own) = sizes.last() else { continue };
+                    own.as_str()
+                }
+                _ => continue,
             };
-            rows.push((
-                arm.name.into(),
-                by_seed(&|seed| ends.loss(arm.name, &own, seed)),
-            ));
+            let losses = by_seed(&|seed| ends.outcome(arm.name, own, seed));
+            rows.push((arm.name.into(), losses));
         }
         let Some(grown) = self.row(GROWN, size) else {
-            return Table::new(rows);
+            return Losses::new(rows);
         };
         let sizes = self.rows.iter().map(|row| (&*row.arm, row.params));
         if let Some(same) = nearest_in_size(sizes, grown.params) {
@@ -177,7 +186,6 @@ impl Analysis {
                 by_seed(&|seed| curve(seed)?.at(grown.flops)),
             ));
             let tokens = |seed| {
-                let grown = ends.of(GROWN, size, seed)?;
                 let stage = ends.growth_tokens(GROWN, size, seed)?;
                 let plain = self.rows.iter().find(|row| row.arm == same)?;
                 let per_token = plain.flops / plain.tokens as f64;
@@ -190,14 +198,14 @@ impl Analysis {
         }
         let frontier = |seed| ends.frontier(seed, grown.flops);
         rows.push(("best scratch of the same cost".into(), by_seed(&frontier)));
-        Table::new(rows)
+        Losses::new(rows)
     }
 
     /// The contrasts of the claims.
     fn compare(&mut self, ends: &Ends<'_>, size: &str) {
         let table = self.table(ends, size);
         let origin = ends.origin(GROWN);
-        self.pooled = table.among(|arm| ends.origin(arm) == origin).error();
+        self.pooled = table.error(|arm| ends.origin(arm) == origin);
         // Where all rivals have an end, as far as they are planned.
         let own = ends.sizes(GROWN);
         let of_rivals = own.iter().rev().find(|size| ends.rivals_reach(size));
@@ -206,15 +214,14 @@ impl Analysis {
             _ => None,
         };
         let at_rivals = among.as_ref().map_or(&table, |(_, table)| table);
+        // Over the seeds that an arm has in common with the grown one: others may be luckier.
         let best = |family: Family| {
-            let rows = at_rivals
-                .rows()
-                .iter()
-                .filter(|row| grows(&row.0) == Some(family));
-            let best = rows.min_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)));
-            best.map(|row| row.0.clone())
+            let arms = at_rivals.arms().filter(|arm| grows(arm) == Some(family));
+            let found = arms.filter_map(|arm| Some((arm, at_rivals.difference(arm, GROWN)?)));
+            let best = found.min_by(|a, b| a.1.total_cmp(&b.1))?;
+            Some(best.0.to_string())
         };
-        let mut wanted = vec![
+        let wanted = [
             (
                 "C2",
                 GROWN.to_string(),
@@ -224,17 +231,21 @@ impl Analysis {
             ("C4", GROWN.into(), "best scratch of the same cost".into()),
         ];
         let best = best(Family::Tokenformer).zip(best(Family::Gpt));
-        if let (Some((t, g)), None) = (&best, &among) {
-            wanted.push(("C6", t.clone(), g.clone()));
-        }
         let found = wanted.into_iter().filter_map(|(claim, arm, reference)| {
             let name = format!("{claim}: {arm} against {reference}");
             ends.contrast(&table, name, &arm, &reference)
         });
         let mut found: Vec<Contrast> = found.collect();
-        if let (Some((t, g)), Some((size, table))) = (&best, &among) {
-            let name = format!("C6: {t} against {g}, {size}");
-            found.extend(ends.contrast(table, name, t, g));
+        if let Some((t, g)) = &best {
+            let at = among.as_ref().map_or(size, |(size, _)| size);
+            let mut name = format!("C6: {t} against {g}");
+            if among.is_some() {
+                name += &format!(", {at}");
+            }
+            if let Some(more) = self.costs_more(g, at) {
+                name += &format!(", which costs {:.0} % more", 100.0 * more);
+            }
+            found.extend(ends.contrast(at_rivals, name, t, g));
         }
         // Other recipes may end at an earlier size: they are compared at the last one of both.
         for rival in RECIPES {
@@ -256,8 +267,8 @@ impl Analysis {
     fn compare_all(&mut self, ends: &Ends<'_>, sizes: &[String]) {
         for size in sizes {
             let table = self.table(ends, size);
-            for (arm, _) in table.rows().iter().filter(|row| row.0 != GROWN) {
-                if let Some(contrast) = ends.contrast(&table, arm.clone(), arm, GROWN) {
+            for arm in table.arms().filter(|arm| *arm != GROWN) {
+                if let Some(contrast) = ends.contrast(&table, arm.into(), arm, GROWN) {
                     self.forest.push((size.clone(), contrast));
                 }
             }
@@ -406,14 +417,11 @@ fn tuning_flops(plan: &Plan, results: &Results) -> f64 {
 }
 
 fn audit(plan: &Plan, results: &Results) -> Option<(f64, f64)> {
-    let found = plan
-        .graph
-        .nodes()
-        .iter()
-        .filter_map(|node| results.of(node));
+    let nodes = plan.graph.nodes().iter();
+    let found = nodes.filter_map(|node| Some((node, results.of(node)?)));
     let ratios = found
-        .filter(|r| r.diverged.is_none())
-        .map(|r| r.counted_flops / r.flops);
+        .filter(|(_, result)| result.diverged.is_none())
+        .map(|(node, result)| result.counted_flops / node.flops);
     ratios.fold(None, |range, ratio| {
         let (low, high) = range.unwrap_or((ratio, ratio));
         Some((f64::min(low, ratio), f64::max(high, ratio)))

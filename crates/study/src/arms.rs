@@ -3,8 +3,8 @@
 use crate::profile::Profile;
 use tokenformer_core::config::Family;
 use tokenformer_core::growth::{Amount, At, Growth, Method, Moments, Rate, TauRule};
+use tokenformer_train::Result;
 use tokenformer_train::recipe::GrowEvent;
-use tokenformer_train::{Error, Result};
 
 /// A way to get a larger model.
 #[derive(Clone, Copy, Debug)]
@@ -470,26 +470,11 @@ const ANNEAL_STEPS: u64 = 200;
 /// The arms of these names, in the order of [`ARMS`]; all without names.
 ///
 /// # Errors
-/// [`Error::Recipe`] for an unknown name.
+/// [`tokenformer_train::Error::Recipe`] for an unknown name.
 pub fn named(names: &[String]) -> Result<Vec<Arm>> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| ARMS.iter().all(|arm| arm.name != **name))
-    {
-        let known: Vec<&str> = ARMS.iter().map(|arm| arm.name).collect();
-        let near = tokenformer_base::nearest(unknown, known.iter().copied());
-        return Err(Error::Recipe {
-            place: "--arms".into(),
-            problem: "no such arm".into(),
-            expected: format!("names among {}", known.join(", ")),
-            got: unknown.clone(),
-            help: near.map_or("leave it out for all of them".into(), |near| {
-                format!("did you mean {near}?")
-            }),
-        });
-    }
-    let wanted = |arm: &Arm| names.is_empty() || names.iter().any(|name| name == arm.name);
-    Ok(ARMS.into_iter().filter(wanted).collect())
+    let mut arms = crate::named::named(&ARMS, |arm| arm.name, names)?;
+    arms.sort_by_key(|arm| ARMS.iter().position(|known| known.name == arm.name));
+    Ok(arms)
 }
 
 /// Whether an arm of this name is a plain Transformer from scratch.

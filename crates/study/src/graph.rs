@@ -110,7 +110,7 @@ pub struct Node {
     pub text: OnText,
     /// The network.
     pub config: Arc<ModelConfig>,
-    /// Floating-point operations of an update.
+    /// Floating-point operations of an update; what is frozen has no gradients.
     pub flops_per_step: f64,
     /// Floating-point operations since the first update of its first ancestor.
     pub flops: f64,
@@ -268,9 +268,9 @@ impl Graph {
         if let Some(&index) = self.by_key.get(&key) {
             return Ok(index);
         }
-        let config = shapes.of(&root.model, &growths)?;
+        let shape = shapes.of(&root.model, &growths)?;
         let tokens = (self.common.batch * self.common.context) as f64;
-        let flops_per_step = tokens * config.train_flops_per_token(self.common.context);
+        let flops_per_step = tokens * shape.train_flops_per_token(self.common.context);
         let own = flops_per_step * (stretch.to_step - from_step) as f64;
         let node = Node {
             flops: before.map_or(0.0, |node| node.flops) + own,
@@ -285,7 +285,7 @@ impl Graph {
             growths,
             grows,
             text: stretch.text,
-            config,
+            config: Arc::clone(&shape.config),
             flops_per_step,
         };
         self.nodes.push(node);

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod context_cost;
 pub mod corpus;
 pub mod graph;
+mod named;
 pub mod plan;
 pub mod planner;
 pub mod profile;

@@ -4,7 +4,7 @@
 use crate::context_cost::context_costs;
 use crate::corpus::Corpus;
 use crate::graph::{Graph, Node, OnText};
-use crate::plan::{Plan, Settings};
+use crate::plan::{Plan, Settings, ended};
 use crate::recipe;
 use crate::result::{self, EvalPoint, FORMAT, GrowthFacts, HeldOut, NodeResult, Results};
 use crate::shapes::Shapes;
@@ -477,7 +477,7 @@ impl Runner {
         let nodes = plan.graph.nodes();
         let mut needed = vec![false; nodes.len()];
         for target in plan.targets() {
-            if self.results.of(&nodes[target]).is_some() {
+            if ended(&plan.graph, &self.results, target).is_some() {
                 continue;
             }
             for at in plan.graph.path(target) {

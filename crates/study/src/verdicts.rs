@@ -150,27 +150,39 @@ fn exact(analysis: &Analysis) -> Verdict {
 }
 
 fn no_spike(analysis: &Analysis) -> Verdict {
+    let claim = "C1";
+    let text = "a growth does not raise the loss by more than 2 %";
     let rows = analysis.rows.iter().filter(|row| row.arm == GROWN);
-    let spikes: Vec<f64> = rows.flat_map(|row| row.spikes.iter().copied()).collect();
-    let worst = spikes.iter().copied().reduce(f64::max);
-    let finding = worst.map(|worst| match worst <= NO_SPIKE {
-        true => Finding::Supported,
-        false => Finding::Refuted,
-    });
-    let numbers = worst.map_or("no growth has a result".into(), |worst| {
-        format!(
-            "worst mean of 20 losses after a growth, over the mean before and less the same without a growth: {:+.2} % \
-             in {} growths",
-            100.0 * worst,
-            spikes.len()
-        )
-    });
-    verdict(
-        "C1",
-        "a growth does not raise the loss by more than 2 %",
-        finding,
-        numbers,
-    )
+    let spikes: Vec<(f64, Option<f64>)> = rows
+        .flat_map(|row| row.spikes.iter().copied().zip(row.controls.iter().copied()))
+        .collect();
+    let Some(worst) = spikes.iter().map(|(spike, _)| *spike).reduce(f64::max) else {
+        return verdict(claim, text, None, "no growth has a result".into());
+    };
+    let over_control: Vec<f64> = (spikes.iter())
+        .filter_map(|(spike, control)| Some(spike - (*control)?))
+        .collect();
+    let mut numbers = format!(
+        "worst mean of 20 losses after a growth, over the mean before: {:+.2} %; ",
+        100.0 * worst
+    );
+    let worst = over_control.iter().copied().reduce(f64::max);
+    if let Some(worst) = worst {
+        numbers += &format!("less the same without a growth: {:+.2} %; ", 100.0 * worst);
+    }
+    numbers += &format!(
+        "what happens without one was measured for {} of {} growths",
+        over_control.len(),
+        spikes.len()
+    );
+    // A growth without its control may still be worse.
+    let is_whole = over_control.len() == spikes.len();
+    let finding = match worst {
+        Some(worst) if worst > NO_SPIKE => Some(Finding::Refuted),
+        Some(_) if is_whole => Some(Finding::Supported),
+        _ => None,
+    };
+    verdict(claim, text, finding, numbers)
 }
 
 /// The contrast of a claim.
@@ -183,9 +195,10 @@ fn percent(contrast: &Contrast) -> String {
     let perplexity = |nats: f64| 100.0 * nats.exp_m1();
     let [low, high] = contrast.interval.map(perplexity);
     format!(
-        "perplexity {:+.2} % ({low:+.2} to {high:+.2}), p {:.3} after correction",
+        "perplexity {:+.2} % ({low:+.2} to {high:+.2}), p {:.3} after correction, {} seeds",
         perplexity(contrast.difference),
-        contrast.p_corrected
+        contrast.p_corrected,
+        contrast.seeds
     )
 }
 
@@ -202,7 +215,7 @@ fn better(analysis: &Analysis, claim: &'static str, text: &'static str) -> Verdi
     verdict(claim, text, finding, percent(found))
 }
 
-const MISSING: &str = "not enough results: two seeds of both sides at least";
+const MISSING: &str = "not enough results: two seeds that both sides have, at least";
 
 fn saving(analysis: &Analysis, claim: &'static str, text: &'static str, name: &str) -> Verdict {
     let Some(found) = analysis.speed_ups.get(name) else {
@@ -283,15 +296,15 @@ fn recipe(analysis: &Analysis) -> Verdict {
 
 fn shift(analysis: &Analysis) -> Verdict {
     let text = "a grown TokenFormer learns new text and keeps the old: no grown plain Transformer does both better";
-    let of = |family| {
-        analysis
-            .shift
-            .iter()
-            .filter(move |arm| arm.grown && arm.family == family)
-    };
-    let (mut tokens, mut plain) = (of(Family::Tokenformer).peekable(), of(Family::Gpt));
-    let seeds = analysis.shift.iter().map(|arm| arm.old.len()).min();
-    if seeds.is_none_or(|seeds| seeds < 2) || tokens.peek().is_none() || plain.next().is_none() {
+    let grown = || analysis.shift.iter().filter(|arm| arm.grown);
+    // Of different seeds the luckier would win.
+    let have_all = |seed: &u64| grown().all(|arm| arm.seeds.contains(seed));
+    let seeds = grown().next().map_or(&[][..], |arm| arm.seeds.as_slice());
+    let seeds: Vec<u64> = seeds.iter().copied().filter(have_all).collect();
+    let grown: Vec<Shifted> = grown().map(|arm| arm.of_seeds(&seeds)).collect();
+    let of = |family| grown.iter().filter(move |arm| arm.family == family);
+    let has = |family| of(family).next().is_some();
+    if seeds.len() < 2 || !has(Family::Tokenformer) || !has(Family::Gpt) {
         let numbers = match analysis.shift.is_empty() {
             true => "not measured: it needs a second text".into(),
             false => MISSING.into(),
@@ -303,17 +316,14 @@ fn shift(analysis: &Analysis) -> Verdict {
         true => Finding::Refuted,
         false => Finding::Supported,
     };
-    let said = analysis.shift.iter().filter(|arm| arm.grown).map(|arm| {
+    let said = grown.iter().map(|arm| {
         let [old, new] = arm.bits_per_byte;
         format!(
             "{}: old text {old:.4}, new text {new:.4} bits per byte",
             arm.arm
         )
     });
-    verdict(
-        "C9",
-        text,
-        Some(finding),
-        said.collect::<Vec<_>>().join("; "),
-    )
+    let mut numbers = said.collect::<Vec<_>>().join("; ");
+    numbers += &format!("; {} seeds", seeds.len());
+    verdict("C9", text, Some(finding), numbers)
 }

@@ -12,6 +12,11 @@ use tokenformer_study::{Plan, Profile, Results, Settings, arms};
 
 /// Makes up results in the order of the plan, better with the factor `best` of the learning rate; returns the labels.
 fn order(arm: &str, seeds: u64, best: &str) -> Vec<String> {
+    order_with(arm, seeds, best, "none")
+}
+
+/// The same, where the run `diverges` does.
+fn order_with(arm: &str, seeds: u64, best: &str, diverges: &str) -> Vec<String> {
     let scratch = tempfile::tempdir().unwrap();
     let device: Arc<dyn Device> = Cpu::new(Some(1));
     let mut shapes = Shapes::new(&device);
@@ -42,9 +47,11 @@ fn order(arm: &str, seeds: u64, best: &str) -> Vec<String> {
             "" => !node.label.contains('@'),
             best => node.label.contains(best),
         };
-        results
-            .add(result(node, if is_best { 0.1 } else { 0.0 }))
-            .unwrap();
+        let mut found = result(node, if is_best { 0.1 } else { 0.0 });
+        if node.label == diverges {
+            (found.diverged, found.held_out) = (Some("the loss is not finite".into()), None);
+        }
+        results.add(found).unwrap();
         assert_eq!(results.len(), done + 1);
         at.insert(node.key.clone());
         if !node.label.starts_with("tune/") {
@@ -78,6 +85,20 @@ fn other_ends_from_scratch_wait_for_the_best_factor() {
         expected.extend(other(1).into_iter().chain(checked(2, best)).chain(other(2)));
         assert_eq!(labels.len(), expected.len(), "{labels:?}");
         assert_eq!(labels.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_factor_whose_trunk_diverges_has_ended_and_is_not_the_best() {
+    let labels = order_with("g-scr-4", 2, "@1.41", "s1/g-scr-4@1.41/400");
+    let of_factor: Vec<&String> = (labels.iter())
+        .filter(|label| label.contains("@1.41"))
+        .collect();
+    assert_eq!(of_factor, ["s1/g-scr-4@1.41/400"]);
+    // All others are run, with one of the factors that are left.
+    for end in ["s1/g-scr-4/2000-decayed", "s2/g-scr-4/1000-decayed"] {
+        let of_end = |label: &&String| label.replace("@0.71", "") == end;
+        assert!(labels.iter().any(|label| of_end(&label)), "{labels:?}");
     }
 }
 

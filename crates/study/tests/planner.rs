@@ -156,7 +156,10 @@ fn one_short_run_is_no_reason_to_grow() {
     assert!(plan(&Evidence::default(), Budget::Tokens(1e6), &size).is_none());
 }
 
-/// Records of a run of one size, with losses of a law at a constant rate.
+/// Operations per second, divided by 6, of the made-up runs.
+const SPEED: f64 = 1e9;
+
+/// Records of a run of one size after the other, with losses of a law at a constant rate.
 fn records_of(law: &Law, sizes: &[(f64, f64)]) -> Vec<Record> {
     let (mut records, mut flops, mut seen) = (Vec::new(), 0.0, 0.0);
     let mut stages: Vec<Stage> = Vec::new();
@@ -172,7 +175,7 @@ fn records_of(law: &Law, sizes: &[(f64, f64)]) -> Vec<Record> {
             let (tokens, stage) = (seen as u64, number);
             let train = serde_json::json!({
                 "kind": "train", "step": step, "stage": stage, "tokens": tokens, "flops": flops, "lr": 1e-3, "loss": loss,
-                "grad_norm": 1.0, "params": 1, "step_ms": 1.0, "skipped": false,
+                "grad_norm": 1.0, "params": 1, "step_ms": 1.0, "skipped": false, "tokens_per_s": SPEED / size,
             });
             let eval = serde_json::json!({
                 "kind": "eval", "step": step, "stage": stage, "tokens": tokens, "loss": loss, "params": 1, "eval_tokens": 1,
@@ -254,4 +257,130 @@ fn a_second_text_is_no_evidence() {
     evidence.add(folder.path()).unwrap();
     let losses: Vec<f64> = evidence.observations.iter().map(|o| o.loss).collect();
     assert_eq!(losses, [3.0]);
+}
+
+/// The folder of a run with these records, and a recipe if that is not empty.
+fn folder_of(records: &[Record], recipe: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = records
+        .iter()
+        .map(|record| serde_json::to_string(record).unwrap() + "\n");
+    std::fs::write(
+        folder.path().join("metrics.jsonl"),
+        lines.collect::<String>(),
+    )
+    .unwrap();
+    if !recipe.is_empty() {
+        std::fs::write(folder.path().join("config.toml"), recipe).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn the_speed_of_a_grown_run_is_that_of_its_stages() {
+    let mut evidence = Evidence::default();
+    // Most of the records are the base's, at which a token costs a tenth.
+    let mut records = records_of(&truth(1.2), &[(2e5, 4e6), (2e6, 4e6)]);
+    records.truncate(2 * 30);
+    evidence.add(folder_of(&records, "").path()).unwrap();
+    let rate = evidence.flop_rate.unwrap();
+    assert!((rate / (6.0 * SPEED) - 1.0).abs() < 1e-3, "{rate}");
+}
+
+#[test]
+fn a_run_that_begins_with_a_grown_model_is_evidence() {
+    let all = records_of(&truth(1.2), &[(2e5, 4e6), (8e5, 4e6)]);
+    let Record::Train(last) = &all[2 * 20 - 2] else {
+        panic!("a record of training")
+    };
+    let start = |stage: usize| -> Record {
+        serde_json::from_value(serde_json::json!({
+            "kind": "start", "step": last.step, "tokens": last.tokens, "stage": stage, "params": 1, "flops": last.flops,
+        }))
+        .unwrap()
+    };
+    // It grew when it began, or just before.
+    for stage in [0, 1] {
+        let records = [&[start(stage)], &all[2 * 20..]].concat();
+        let mut evidence = Evidence::default();
+        evidence.add(folder_of(&records, "").path()).unwrap();
+        for observation in &evidence.observations {
+            let [base, grown] = observation.stages.as_slice() else {
+                panic!("{observation:?}")
+            };
+            for (got, expected) in [(base.size, 2e5), (base.tokens, 4e6), (grown.size, 8e5)] {
+                assert!((got / expected - 1.0).abs() < 1e-6, "{observation:?}");
+            }
+        }
+        assert!(evidence.observations.len() > 3);
+    }
+}
+
+#[test]
+fn runs_on_pictures_and_of_plain_transformers_are_no_evidence() {
+    let records = records_of(&truth(1.2), &[(2e5, 4e6)]);
+    let mut pictures = records.clone();
+    for record in &mut pictures {
+        if let Record::Eval(eval) = record {
+            eval.top1 = Some(0.5);
+        }
+    }
+    let plain = "[model]\npreset = \"gpt-tiny\"\n";
+    for (records, recipe, got) in [
+        (&pictures, "", "on pictures"),
+        (&records, plain, "of a plain Transformer"),
+    ] {
+        let folder = folder_of(records, recipe);
+        let error = Evidence::default()
+            .add(folder.path())
+            .unwrap_err()
+            .to_string();
+        for part in ["a run of a TokenFormer on text", got, "help"] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+    let folder = folder_of(&records, "[model]\npreset = \"nano\"\n");
+    Evidence::default().add(folder.path()).unwrap();
+}
+
+#[test]
+fn the_second_growth_of_a_schedule_comes_as_if_growth_wasted_nothing() {
+    let mut evidence = grid(&truth(1.3));
+    // Without an error the fit is the law.
+    for observation in &mut evidence.observations {
+        let above = if observation.decayed { 0.0 } else { 0.03 };
+        observation.loss = truth(1.3).loss_after(&observation.stages).unwrap() * (1.0 + above);
+    }
+    let advice = plan(&evidence, Budget::Flops(6.0 * 2e6 * 1.6e7), &size).unwrap();
+    let law = advice.law;
+    assert!(law.k > 1.1, "{law:?}");
+    let wastes_nothing = Law { k: 1.0, ..law };
+    let mut seen = 0;
+    for candidate in &advice.grown {
+        let stages = candidate.schedule.stages();
+        let [base, second, third, ..] = stages.as_slice() else {
+            continue;
+        };
+        let moment = |law: &Law, tokens: f64, from: &Stage, to: &Stage| {
+            tokens
+                / law
+                    .tokens_before_growth(from.size, to.size, to.size / from.size)
+                    .unwrap()
+        };
+        let first = moment(&law, base.tokens, base, second);
+        let at = law
+            .tokens_for(second.size, law.loss(base.size, base.tokens))
+            .unwrap();
+        let then = moment(&wastes_nothing, at + second.tokens / law.k, second, third);
+        // A stage that would be too short is longer.
+        let least = 0.0301 * candidate.schedule.flops();
+        if [base, second]
+            .iter()
+            .all(|stage| 6.0 * stage.size * stage.tokens > least)
+        {
+            assert!((then / first - 1.0).abs() < 1e-6, "{first} {then}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "{:?}", advice.grown);
 }

@@ -207,6 +207,179 @@ fn recipes_that_end_early_are_compared_where_they_end() {
     assert_ne!(finding(&analysis, "C4").0, Finding::Supported);
 }
 
+/// The results of a study without those of the runs whose names `leave_out` picks.
+fn without(
+    plan: &Plan,
+    results: &Results,
+    out: &Path,
+    leave_out: impl Fn(&str) -> bool,
+) -> Results {
+    let mut partial = Results::open(&out.join("partial"), None).unwrap();
+    for node in plan.graph.nodes() {
+        if let Some(result) = results.of(node).filter(|_| !leave_out(&node.label)) {
+            partial.add(result.clone()).unwrap();
+        }
+    }
+    partial
+}
+
+#[test]
+fn a_model_that_grows_late_is_compared_at_the_cost_of_the_whole_ladder() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut settings = settings(3);
+    settings.profile.rival_stages = 1;
+    (settings.arms).extend(arms::named(&["g-one-copy".to_string()]).unwrap());
+    let (_, plan, results) = study_of(settings, scratch.path(), "g-one-copy", 0.25);
+    let analysis = Analysis::new(&plan, &results);
+    // At the first size it costs far more than the models of that size.
+    let (_, numbers) = finding(&analysis, "C6");
+    assert!(numbers.contains("against g-ffn, x4"), "{numbers}");
+    let is_late = |(_, contrast): &&(String, _)| {
+        let contrast: &tokenformer_study::stats::Contrast = contrast;
+        contrast.name == "g-one-copy"
+    };
+    let compared = analysis.forest.iter().filter(is_late);
+    let sizes: Vec<&String> = compared.map(|(size, _)| size).collect();
+    assert_eq!(sizes, ["x16"]);
+}
+
+#[test]
+fn what_costs_more_than_the_grown_model_is_said_to() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut settings = settings(3);
+    settings
+        .arms
+        .extend(arms::named(&["g-stack".to_string()]).unwrap());
+    let (settings, plan, results) = study_of(settings, scratch.path(), "g-stack", 0.25);
+    let analysis = Analysis::new(&plan, &results);
+    let [grown, stack] = [GROWN, "g-stack"].map(|arm| analysis.row(arm, "x16").unwrap().flops);
+    let more = 100.0 * (stack / grown - 1.0);
+    assert!(more > 5.0, "{more}");
+    let (_, numbers) = finding(&analysis, "C6");
+    let said = format!("against g-stack, which costs {more:.0} % more");
+    assert!(numbers.contains(&said), "{numbers}");
+    let page = report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(
+        html.contains(&format!("g-stack x16 (+{more:.0} %)")),
+        "{more}"
+    );
+}
+
+#[test]
+fn a_seed_that_has_only_begun_takes_no_comparison_away() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, results) = study(scratch.path(), GROWN, 0.25);
+    let partial = without(&plan, &results, scratch.path(), |label| {
+        let has_begun = label.starts_with("s3/") && !label.starts_with("s3/t-base");
+        has_begun || label.starts_with("s2/t-near")
+    });
+    let analysis = Analysis::new(&plan, &partial);
+    for claim in ["C2", "C3", "C4", "C6"] {
+        let (found, numbers) = finding(&analysis, claim);
+        assert_eq!(found, Finding::Supported, "{claim}: {numbers}");
+        assert!(numbers.contains("2 seeds"), "{claim}: {numbers}");
+    }
+    // One recipe has a single seed, the others two.
+    let (_, numbers) = finding(&analysis, "C7");
+    for (recipe, is_there) in [("t-zero", true), ("t-rel", true), ("t-near,", false)] {
+        let said = format!("against {recipe}");
+        assert_eq!(numbers.contains(&said), is_there, "{numbers}");
+    }
+    // Its row is no part of the error of the others: two seeds of t-seg, t-zero, t-rel and t-stay.
+    let of = |claim: &str| &analysis.contrasts[claim];
+    let c7 = of("C7: t-seg against t-zero, x16");
+    assert_eq!(c7.freedom, 3.0, "{c7:?}");
+    assert!(analysis.pooled.is_some());
+}
+
+#[test]
+fn an_arm_of_which_a_seed_diverged_is_not_judged_by_the_others() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, results) = study(scratch.path(), GROWN, 0.25);
+    let mut partial = without(&plan, &results, scratch.path(), |label| {
+        label.starts_with("s1/t-zero-x16")
+    });
+    let end = |node: &&tokenformer_study::graph::Node| node.label == "s1/t-zero-x16/485";
+    let node = plan.graph.nodes().iter().find(end).unwrap();
+    let mut diverged = result(node, 0.0);
+    (diverged.diverged, diverged.held_out) = (Some("the loss is not finite".into()), None);
+    partial.add(diverged).unwrap();
+    let analysis = Analysis::new(&plan, &partial);
+    let row = analysis.row("t-zero", "x16").unwrap();
+    assert_eq!((&row.seeds[..], &row.diverged[..]), (&[2, 3][..], &[1][..]));
+    assert_eq!(row.tokens, 500 * 256);
+    let (_, numbers) = finding(&analysis, "C7");
+    assert!(!numbers.contains("against t-zero"), "{numbers}");
+}
+
+#[test]
+fn a_growth_is_judged_by_its_rise_over_that_of_the_control() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, results) = study(scratch.path(), GROWN, 0.0);
+    let (found, numbers) = finding(&Analysis::new(&plan, &results), "C1");
+    assert_eq!(found, Finding::Supported, "{numbers}");
+    for part in ["+0.40 %", "+0.30 %", "6 of 6 growths"] {
+        assert!(numbers.contains(part), "{part}: {numbers}");
+    }
+    // The rule needs the control: without one nothing is subtracted, and nothing is decided.
+    let partial = without(&plan, &results, &scratch.path().join("none"), |label| {
+        label.contains("/t-stay/")
+    });
+    let (found, numbers) = finding(&Analysis::new(&plan, &partial), "C1");
+    assert_eq!(found, Finding::Open, "{numbers}");
+    assert!(
+        numbers.contains("+0.40 %") && numbers.contains("0 of 6 growths"),
+        "{numbers}"
+    );
+    // A control that falls does not hide that the loss rose: 1.5 % over the mean before, and 2.5 % over the control.
+    let mut falls = without(&plan, &results, &scratch.path().join("falls"), |label| {
+        label.starts_with("s2/t-stay/") || label.starts_with("s2/t-seg")
+    });
+    for node in plan.graph.nodes() {
+        if let Some(found) = results.of(node).filter(|_| falls.of(node).is_none()) {
+            let mut found = found.clone();
+            found.spike = Some(if node.grows { 0.015 } else { -0.01 });
+            falls.add(found).unwrap();
+        }
+    }
+    let (found, numbers) = finding(&Analysis::new(&plan, &falls), "C1");
+    assert_eq!(found, Finding::Refuted, "{numbers}");
+    assert!(numbers.contains("+2.50 %"), "{numbers}");
+}
+
+#[test]
+fn losses_around_a_growth_are_those_of_the_factor_that_counts() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut settings = settings(1);
+    settings.profile.checks = vec![1.0, std::f64::consts::FRAC_1_SQRT_2];
+    let (settings, plan, results) = study_of(settings, scratch.path(), "t-seg-x16@0.71", 0.25);
+    let page = report::write(scratch.path(), &settings, &plan, &results, &[], &[]).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains(">t-seg-x16@0.71<") && !html.contains(">t-seg-x16<"));
+}
+
+#[test]
+fn a_second_text_is_judged_by_the_seeds_that_all_have() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, plan, results) = study(scratch.path(), "n-g-ffn", 0.25);
+    let left_out = |names: &'static [&'static str]| {
+        move |label: &str| names.iter().any(|name| label.starts_with(name))
+    };
+    // Two seeds of each, and one that all have.
+    let out = scratch.path().join("one");
+    let partial = without(&plan, &results, &out, left_out(&["s1/n-t-", "s3/n-g-"]));
+    let (found, numbers) = finding(&Analysis::new(&plan, &partial), "C9");
+    assert_eq!(found, Finding::Open, "{numbers}");
+    assert!(numbers.contains("not enough results"), "{numbers}");
+    // A stay is no rival.
+    let out = scratch.path().join("two");
+    let partial = without(&plan, &results, &out, left_out(&["s1/n-t-", "s2/n-t-stay"]));
+    let (found, numbers) = finding(&Analysis::new(&plan, &partial), "C9");
+    assert_eq!(found, Finding::Refuted, "{numbers}");
+    assert!(numbers.contains("2 seeds"), "{numbers}");
+}
+
 #[test]
 fn an_equal_grown_model_is_not_found_to_be_better() {
     let scratch = tempfile::tempdir().unwrap();
@@ -385,4 +558,24 @@ fn a_part_of_the_scratch_models_is_no_rival() {
     let page = report::write(scratch.path(), &settings, &plan, &partial, &[], &[]).unwrap();
     let html = std::fs::read_to_string(page).unwrap();
     assert!(html.contains("Ends from scratch without a result: 1."));
+}
+
+#[test]
+fn ends_after_a_trunk_that_diverged_are_not_waited_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (settings, plan, results) = study(scratch.path(), GROWN, 0.25);
+    let mut partial = without(&plan, &results, scratch.path(), |label| {
+        label.starts_with("s1/g-scr-4/")
+    });
+    let first = |node: &&tokenformer_study::graph::Node| node.label == "s1/g-scr-4/24";
+    let node = plan.graph.nodes().iter().find(first).unwrap();
+    let mut diverged = result(node, 0.0);
+    diverged.diverged = Some("the loss is not finite".into());
+    partial.add(diverged).unwrap();
+    let analysis = Analysis::new(&plan, &partial);
+    let same = &analysis.speed_ups["t-seg x16, same loss"];
+    assert_eq!(same.by_seed.len(), 3);
+    let page = report::write(scratch.path(), &settings, &plan, &partial, &[], &[]).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(!html.contains("Ends from scratch without a result"));
 }

@@ -179,6 +179,13 @@ fn a_study_that_is_stopped_again_and_again_has_the_same_results() {
             .max_logit_diff,
         0.0
     );
+    // What is frozen has no gradients: the formula agrees with the count, without the probe of the growth.
+    let flat = of("s1/n-t-frozen/27");
+    let own = [
+        shifted.counted_flops - flat.counted_flops,
+        shifted.flops - flat.flops,
+    ];
+    assert!((own[0] / own[1] - 1.0).abs() < 0.01, "{own:?}");
     // The formula leaves out what is done once per update, and the probes of growths.
     let counted = end.counted_flops / end.flops;
     assert!((0.9..1.2).contains(&counted), "{counted}");

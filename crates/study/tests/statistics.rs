@@ -1,7 +1,7 @@
 //! Statistics against values of scipy 1.x, and by hand.
 
 use tokenformer_study::stats::{
-    Beyond, Contrast, Curve, Table, cdf, error_of_mean, holm, quantile, rank_correlation,
+    Beyond, Contrast, Curve, Losses, Table, cdf, error_of_mean, holm, quantile, rank_correlation,
 };
 use tokenformer_testing::Random;
 
@@ -121,11 +121,45 @@ fn differences_that_all_seeds_share_leave_no_error() {
     assert_eq!(single.error(), None);
 }
 
+/// Of an unfinished study: `a`, `b` and `c` are the first columns of [`table`], and a third seed has only begun.
+#[test]
+fn a_difference_is_over_the_seeds_that_both_have() {
+    let row = |name: &str, losses: [Option<f64>; 3]| (name.to_string(), losses.to_vec());
+    let losses = Losses::new([
+        row("a", [Some(3.40), Some(3.42), Some(3.37)]),
+        row("b", [Some(3.45), Some(3.46), None]),
+        row("c", [Some(3.50), Some(3.55), Some(3.49)]),
+        row("one", [None, Some(3.0), None]),
+        row("diverged", [Some(3.0), Some(3.0), Some(f64::INFINITY)]),
+    ]);
+    let all = |arm: &str, reference: &str| losses.contrast("x".into(), arm, reference, |_| true);
+    // Two seeds of a, b, c and of the arm that diverged with the third: (4 - 1)·(2 - 1).
+    let contrast = all("a", "b").unwrap();
+    assert_eq!((contrast.seeds, contrast.freedom), (2, 3.0));
+    near(contrast.difference, -0.045, 1e-9);
+    near(losses.difference("a", "b").unwrap(), -0.045, 1e-9);
+    // By hand, of three seeds of a and c alone.
+    let contrast = losses
+        .contrast("x".into(), "a", "c", |row| row != "b")
+        .unwrap();
+    assert_eq!((contrast.seeds, contrast.freedom), (3, 2.0));
+    let (error, _) = error_of_mean(&[-0.10, -0.13, -0.12]).unwrap();
+    near(contrast.error, error, 1e-9);
+    // One seed is too few, and what diverged is not judged by what is left of it.
+    assert_eq!(all("a", "one"), None);
+    assert_eq!(all("a", "diverged"), None);
+    assert_eq!(losses.difference("a", "one"), None);
+    // Three seeds of two arms give as many degrees of freedom as two seeds of three.
+    let (_, freedom) = losses.error(|row| row != "diverged").unwrap();
+    assert_eq!(freedom, 2.0);
+    assert_eq!(Losses::default().error(|_| true), None);
+}
+
 #[test]
 fn holm_multiplies_by_the_tests_that_are_left() {
     let with_p = |p: f64| Contrast {
         p,
-        ..Contrast::new("x".into(), 1.0, 1.0, 5.0)
+        ..Contrast::new("x".into(), 2, 1.0, 1.0, 5.0)
     };
     let mut contrasts = [0.01, 0.04, 0.03, 0.005].map(with_p);
     holm(&mut contrasts);

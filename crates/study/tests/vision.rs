@@ -212,3 +212,13 @@ fn a_test_picture_that_cannot_be_read_ends_the_study() {
     let test = study.result(&run).unwrap().test.unwrap();
     assert_eq!(test.map(|measured| measured.pictures), [10, 10]);
 }
+
+#[test]
+fn an_arm_that_is_named_twice_is_run_once_and_an_unknown_one_has_a_nearest_name() {
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let found = named(&names(&["vit", "tokenformer", "vit"])).unwrap();
+    let found: Vec<&str> = found.iter().map(|arm| arm.name).collect();
+    assert_eq!(found, ["vit", "tokenformer"]);
+    let error = named(&names(&["affine-norm"])).unwrap_err().to_string();
+    assert!(error.contains("did you mean affine-norms?"), "{error}");
+}

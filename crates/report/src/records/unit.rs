@@ -14,7 +14,8 @@ pub enum Unit {
 
 impl Unit {
     /// The unit of a run, by its records.
-    pub(crate) fn of(records: &[Record]) -> Self {
+    #[must_use]
+    pub fn of(records: &[Record]) -> Self {
         let is_of_images = |record: &Record| match record {
             Record::Train(r) => r.images_per_s.is_some(),
             Record::Eval(r) => r.top1.is_some(),

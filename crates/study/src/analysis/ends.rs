@@ -2,9 +2,9 @@
 
 use super::STAY;
 use crate::arms::{ARMS, Arm, Group, Kind, is_scratch};
-use crate::plan::{Endpoint, Plan};
+use crate::plan::{Endpoint, Plan, ended};
 use crate::result::{NodeResult, Results};
-use crate::stats::{Contrast, Curve, Table};
+use crate::stats::{Contrast, Curve, Losses};
 use serde::Serialize;
 
 /// The results of an end of an arm over its seeds.
@@ -34,8 +34,10 @@ pub struct Row {
     pub bits_per_byte: Vec<f64>,
     /// Seeds whose run diverged.
     pub diverged: Vec<u64>,
-    /// Spikes of the growth of this stage, by seed, minus those of the base that is trained further, if known.
+    /// Spikes of the growth of this stage, by seed.
     pub spikes: Vec<f64>,
+    /// What the base that is trained further without a growth has at the same updates, for each of these, where it was run.
+    pub controls: Vec<Option<f64>>,
     /// Largest and relative logit difference of the growth, of the worst seed.
     pub moved: Option<(f64, f64)>,
 }
@@ -47,15 +49,15 @@ pub(crate) struct Ends<'a> {
 }
 
 impl<'a> Ends<'a> {
+    /// Ends that count, with their results; of a run that diverged before its end was begun, the result of that.
     fn counting(&self) -> impl Iterator<Item = (&'a Endpoint, &'a NodeResult)> {
         let ends = self
             .plan
             .endpoints
             .iter()
             .filter(|end| end.counts && end.settled);
-        let results = self.results;
-        let graph = &self.plan.graph;
-        ends.filter_map(move |end| Some((end, results.of(graph.node(end.node))?)))
+        let (graph, results) = (&self.plan.graph, self.results);
+        ends.filter_map(move |end| Some((end, ended(graph, results, end.node)?)))
     }
 
     /// The result of an end.
@@ -67,6 +69,15 @@ impl<'a> Ends<'a> {
 
     pub fn loss(&self, arm: &str, size: &str, seed: u64) -> Option<f64> {
         Some(self.of(arm, size, seed)?.held_out.as_ref()?.loss)
+    }
+
+    /// The loss of an end; infinite for one that diverged.
+    pub fn outcome(&self, arm: &str, size: &str, seed: u64) -> Option<f64> {
+        let diverged = self.of(arm, size, seed)?.diverged.is_some();
+        match diverged {
+            true => Some(f64::INFINITY),
+            false => self.loss(arm, size, seed),
+        }
     }
 
     /// Seeds with any result, in order.
@@ -85,22 +96,22 @@ impl<'a> Ends<'a> {
         first.label.split_once('/').map(|(_, run)| run)
     }
 
-    /// The paired difference of two rows of `table`. Effects of a shared base cancel in it, so all arms of that base are
+    /// The paired difference of two rows of `losses`. Effects of a shared base cancel in it, so all arms of that base are
     /// pooled to estimate its error. Arms of different bases also vary with their bases, so only their own differences count.
     pub fn contrast(
         &self,
-        table: &Table,
+        losses: &Losses,
         name: String,
         arm: &str,
         reference: &str,
     ) -> Option<Contrast> {
         let origin = self.origin(arm);
         let is_kin = |row: &str| origin.is_some() && self.origin(row) == origin;
-        let rows = match is_kin(reference) {
-            true => table.among(is_kin),
-            false => table.among(|row| row == arm || row == reference),
-        };
-        rows.contrast(name, arm, reference)
+        let is_pair = |row: &str| row == arm || row == reference;
+        match is_kin(reference) {
+            true => losses.contrast(name, arm, reference, is_kin),
+            false => losses.contrast(name, arm, reference, is_pair),
+        }
     }
 
     /// The sizes of an arm with a result, in the order of the plan.
@@ -127,7 +138,7 @@ impl<'a> Ends<'a> {
         })
     }
 
-    /// Number of the planned ends of an arm, or of all arms from scratch, that have no result for a seed.
+    /// Number of the planned ends of an arm, or of all arms from scratch, that have no result for a seed and may get one.
     pub fn missing_from_scratch(&self, arm: Option<&str>, seed: u64) -> usize {
         let asked = |name: &str| match arm {
             Some(arm) => name == arm,
@@ -139,7 +150,7 @@ impl<'a> Ends<'a> {
             .iter()
             .filter(|end| end.counts && end.seed == seed);
         let ends = ends.filter(|end| asked(end.arm));
-        ends.filter(|end| self.results.of(self.plan.graph.node(end.node)).is_none())
+        ends.filter(|end| ended(&self.plan.graph, self.results, end.node).is_none())
             .count()
     }
 
@@ -160,7 +171,8 @@ impl<'a> Ends<'a> {
         let of = self
             .counting()
             .filter(|(end, _)| (end.arm, end.seed) == (arm, seed));
-        of.filter_map(|(_, result)| Some((result.flops, result.held_out.as_ref()?.loss)))
+        let flops = |end: &Endpoint| self.plan.graph.node(end.node).flops;
+        of.filter_map(|(end, result)| Some((flops(end), result.held_out.as_ref()?.loss)))
             .collect()
     }
 
@@ -206,7 +218,10 @@ impl<'a> Ends<'a> {
 
     pub fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
+        let common = self.plan.graph.common();
         for (end, result) in self.counting() {
+            let node = self.plan.graph.node(end.node);
+            let tokens = node.to_step * (common.batch * common.context) as u64;
             let known = rows
                 .iter()
                 .position(|r| r.arm == end.arm && r.size == end.size);
@@ -214,17 +229,18 @@ impl<'a> Ends<'a> {
                 rows.push(Row {
                     arm: end.arm.into(),
                     size: end.size.clone(),
-                    params: result.params,
-                    tokens: result.tokens,
-                    epochs: result.epochs,
-                    flops: result.flops,
+                    params: node.config.params(),
+                    tokens,
+                    epochs: result.epochs * tokens as f64 / result.tokens as f64,
+                    flops: node.flops,
                     seconds: 0.0,
-                    lr: result.lr,
+                    lr: node.peak_rate(),
                     seeds: Vec::new(),
                     losses: Vec::new(),
                     bits_per_byte: Vec::new(),
                     diverged: Vec::new(),
                     spikes: Vec::new(),
+                    controls: Vec::new(),
                     moved: None,
                 });
                 rows.len() - 1
@@ -240,8 +256,8 @@ impl<'a> Ends<'a> {
             row.seconds += self.seconds(end.node);
             if let Some(grown) = self.growth(end.node) {
                 if let Some(spike) = grown.spike {
-                    row.spikes
-                        .push(spike - self.control(end.seed, grown.from_step).unwrap_or(0.0));
+                    row.spikes.push(spike);
+                    row.controls.push(self.control(end.seed, grown.from_step));
                 }
                 if let Some(facts) = &grown.growth {
                     let (max, relative) = row.moved.unwrap_or_default();
@@ -254,6 +270,12 @@ impl<'a> Ends<'a> {
             row.seconds /= row.seeds.len().max(1) as f64;
         }
         rows
+    }
+
+    /// The last planned size of an arm.
+    pub fn last_size(&self, arm: &str) -> Option<&'a str> {
+        let mut ends = self.plan.endpoints.iter().rev();
+        Some(ends.find(|end| end.arm == arm)?.size.as_str())
     }
 
     /// Tokens seen when the last growth of an end happened.

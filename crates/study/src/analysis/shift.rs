@@ -17,16 +17,42 @@ pub struct Shifted {
     pub grown: bool,
     /// Number of parameters.
     pub params: u64,
+    /// Seeds with a result.
+    pub seeds: Vec<u64>,
     /// Held-out losses on the first text, in nats per token, by seed.
     pub old: Vec<f64>,
     /// The same on the second text.
     pub new: Vec<f64>,
     /// Means of both in bits per byte.
     pub bits_per_byte: [f64; 2],
+    /// Both in bits per byte, by seed.
+    #[serde(skip)]
+    bits: [Vec<f64>; 2],
 }
 
 impl Shifted {
-    /// Whether another arm is nowhere worse by more than 0.5 % of perplexity, and somewhere better by more than that.
+    /// The same of some of the seeds alone.
+    pub fn of_seeds(&self, seeds: &[u64]) -> Self {
+        let of = |losses: &[f64]| -> Vec<f64> {
+            let by_seed = self.seeds.iter().zip(losses);
+            let kept = by_seed.filter(|(seed, _)| seeds.contains(seed));
+            kept.map(|(_, loss)| *loss).collect()
+        };
+        let [old, new] = &self.bits;
+        let bits = [of(old), of(new)];
+        Self {
+            seeds: (self.seeds.iter().copied())
+                .filter(|seed| seeds.contains(seed))
+                .collect(),
+            old: of(&self.old),
+            new: of(&self.new),
+            bits_per_byte: [mean(&bits[0]), mean(&bits[1])],
+            bits,
+            ..*self
+        }
+    }
+
+    /// Whether another arm of the same seeds is nowhere worse by more than 0.5 % of perplexity, and somewhere better by more than that.
     pub fn is_dominated_by(&self, other: &Self) -> bool {
         let differences = [(&self.old, &other.old), (&self.new, &other.new)];
         let differences = differences.map(|(own, others)| mean(others) - mean(own));
@@ -41,8 +67,8 @@ pub(super) fn shifted(ends: &Ends<'_>) -> Vec<Shifted> {
         let Kind::Shift(family, growth) = arm.kind else {
             continue;
         };
-        let (mut old, mut new, mut bits, mut params) =
-            (Vec::new(), Vec::new(), [Vec::new(), Vec::new()], 0);
+        let (mut seeds, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bits, mut params) = ([Vec::new(), Vec::new()], 0);
         for size in ends.sizes(arm.name) {
             for seed in ends.seeds() {
                 let Some(result) = ends.of(arm.name, &size, seed) else {
@@ -52,6 +78,7 @@ pub(super) fn shifted(ends: &Ends<'_>) -> Vec<Shifted> {
                 else {
                     continue;
                 };
+                seeds.push(seed);
                 old.push(first.loss);
                 new.push(second.loss);
                 bits[0].push(first.bits_per_byte);
@@ -65,7 +92,9 @@ pub(super) fn shifted(ends: &Ends<'_>) -> Vec<Shifted> {
                 family,
                 grown: growth.is_some(),
                 params,
-                bits_per_byte: bits.map(|bits| mean(&bits)),
+                seeds,
+                bits_per_byte: [mean(&bits[0]), mean(&bits[1])],
+                bits,
                 old,
                 new,
             });

@@ -84,6 +84,18 @@ pub struct Plan {
     pub tuned: bool,
 }
 
+/// The result of a node, or that of a run before it that diverged: after such a one the node is not run.
+pub(crate) fn ended<'a>(
+    graph: &Graph,
+    results: &'a Results,
+    node: usize,
+) -> Option<&'a NodeResult> {
+    graph.path(node).find_map(|at| {
+        let result = results.of(graph.node(at))?;
+        (at == node || result.diverged.is_some()).then_some(result)
+    })
+}
+
 /// Bits per byte of an end; infinite for a run that diverged.
 pub fn bits(result: &NodeResult) -> Option<f64> {
     match (&result.held_out, &result.diverged) {
@@ -162,25 +174,18 @@ impl Plan {
     ) -> Vec<usize> {
         let mut missing = Vec::new();
         for &target in targets {
+            if ended(&self.graph, results, target).is_some() {
+                continue;
+            }
             let mut path = Vec::new();
             for at in self.graph.path(target) {
                 let node = self.graph.node(at);
-                let done = match at == target {
-                    true => results.of(node).is_some(),
-                    false => missing.contains(&at) || has_checkpoint(node),
-                };
-                if done {
+                if missing.contains(&at) || at != target && has_checkpoint(node) {
                     break;
                 }
                 path.push(at);
             }
-            let diverged = |at: usize| {
-                let result = results.of(self.graph.node(at));
-                result.is_some_and(|result| result.diverged.is_some())
-            };
-            if !self.graph.path(target).skip(1).any(diverged) {
-                missing.extend(path.into_iter().rev());
-            }
+            missing.extend(path.into_iter().rev());
         }
         missing
     }
@@ -428,7 +433,7 @@ impl Planner<'_> {
         let of_first = (self.plan.endpoints.iter())
             .filter(|end| (end.arm, &*end.size, end.seed) == (arm.name, size, 1));
         let losses = of_first.map(|end| {
-            let result = self.results.of(self.plan.graph.node(end.node))?;
+            let result = ended(&self.plan.graph, self.results, end.node)?;
             Some((end.scale, bits(result)?))
         });
         let losses: Option<Vec<(f64, f64)>> = losses.collect();
@@ -467,7 +472,7 @@ impl Planner<'_> {
         let best = self.best_scale(arm, &sizes[at]);
         if seed == 1 {
             let tries = ends[at].iter().map(|&(scale, node)| {
-                let result = self.results.of(self.plan.graph.node(node));
+                let result = ended(&self.plan.graph, self.results, node);
                 (scale, result.and_then(bits))
             });
             let mut tries: Vec<(f64, Option<f64>)> = tries.collect();

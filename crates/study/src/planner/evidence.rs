@@ -4,13 +4,17 @@ use super::law::Stage;
 use crate::arms::{ARMS, Kind};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use tokenformer_report::Record;
+use tokenformer_core::config::Family;
+use tokenformer_report::{Record, TrainRecord, Unit};
+use tokenformer_train::recipe::resolve;
 use tokenformer_train::{Error, Result};
 
 /// Name of the numbers of a growth study in its folder.
 pub const STUDY: &str = "study.json";
 /// Name of the records of a run in its folder.
 const RECORDS: &str = "metrics.jsonl";
+/// Name of the recipe of a run in its folder.
+const RECIPE: &str = "config.toml";
 const MAX_BYTES: u64 = 256 << 20;
 /// Observations that a run gives at most, evenly spaced in the logarithm of the tokens.
 const PER_RUN: usize = 8;
@@ -75,7 +79,7 @@ impl Evidence {
     /// Adds a run's folder, or the folder of a growth study, of which the TokenFormers count.
     ///
     /// # Errors
-    /// If there is neither, or a file is damaged.
+    /// If there is neither, a file is damaged, or the run is not of a TokenFormer on text.
     pub fn add(&mut self, dir: &Path) -> Result<()> {
         let before = self.observations.len();
         let (study, records) = (dir.join(STUDY), dir.join(RECORDS));
@@ -92,7 +96,7 @@ impl Evidence {
             true => Ok(()),
             false => Err(damaged(
                 &source,
-                "has no held-out loss of a TokenFormer after its warm-up".into(),
+                "has no held-out loss of a TokenFormer after its warm-up, at the highest learning rate or a decayed one".into(),
             )),
         }
     }
@@ -137,6 +141,7 @@ impl Evidence {
 
     fn add_run(&mut self, dir: &Path, path: &Path) -> Result<()> {
         let records = tokenformer_report::read(path)?;
+        check_kind(dir, &records)?;
         self.add_records(dir, path, &records)
     }
 
@@ -190,6 +195,27 @@ impl Evidence {
     }
 }
 
+/// Refuses a run in `dir` that is on pictures or of a plain Transformer: other laws hold for them.
+fn check_kind(dir: &Path, records: &[Record]) -> Result<()> {
+    let recipe = Some(dir.join(RECIPE)).filter(|recipe| recipe.exists());
+    let model = recipe
+        .map(|recipe| resolve(Some(&recipe), &[]))
+        .transpose()?;
+    let family = model.map(|resolved| resolved.recipe.model.family);
+    let got = match (Unit::of(records), family) {
+        (Unit::Image, _) => "a run on pictures",
+        (Unit::Token, Some(Family::Gpt)) => "a run of a plain Transformer",
+        (Unit::Token, Some(Family::Tokenformer) | None) => return Ok(()),
+    };
+    Err(Error::Recipe {
+        place: dir.display().to_string(),
+        problem: "tells nothing of how a TokenFormer learns text".into(),
+        expected: "a run of a TokenFormer on text".into(),
+        got: got.into(),
+        help: "leave it out, or name another run".into(),
+    })
+}
+
 fn damaged(path: &Path, problem: String) -> Error {
     Error::Damaged {
         path: PathBuf::from(path),
@@ -205,7 +231,7 @@ pub(super) fn stages_of(records: &[Record], tokens: f64) -> Option<Vec<Stage>> {
 
 /// What the records of a run say.
 struct Run {
-    /// Stage, tokens and operations at each record that counts them, in order.
+    /// Stage, tokens and operations at its beginning, if that is a checkpoint, and at each record that counts them, in order.
     counts: Vec<(usize, f64, f64)>,
     /// Tokens, loss and learning rate over the highest at each evaluation after the warm-up.
     evals: Vec<(f64, f64, f64)>,
@@ -226,6 +252,9 @@ impl Run {
         let (mut counts, mut evals, mut rate) = (Vec::new(), Vec::new(), 1.0);
         for record in records {
             match record {
+                Record::Start(start) => {
+                    counts.push((start.stage, start.tokens as f64, start.flops));
+                }
                 Record::Train(train) => {
                     rate = train.lr / highest;
                     let count = |flops| (train.stage, train.tokens as f64, flops);
@@ -237,33 +266,57 @@ impl Run {
                 _ => {}
             }
         }
-        let mut speeds: Vec<f64> = trains().filter_map(|train| train.tokens_per_s).collect();
-        speeds.sort_by(f64::total_cmp);
-        let speed = speeds.get(speeds.len() / 2);
-        let per_token = counts.last().map(|(_, tokens, flops)| flops / tokens);
-        let rate = speed.zip(per_token).map(|(speed, flops)| speed * flops);
-        Self {
+        let mut run = Self {
             counts,
             evals,
-            flop_rate: rate.filter(|rate| rate.is_finite() && *rate > 0.0),
+            flop_rate: None,
+        };
+        // A token costs more after a growth, and there are fewer of them in a second.
+        let rate = |train: &TrainRecord| Some(train.tokens_per_s? * 6.0 * run.size(train.stage)?);
+        let mut rates: Vec<f64> = trains().filter_map(rate).collect();
+        rates.retain(|rate| rate.is_finite() && *rate > 0.0);
+        rates.sort_by(f64::total_cmp);
+        run.flop_rate = rates.get(rates.len() / 2).copied();
+        run
+    }
+
+    /// The size of a stage: the slope of its operations.
+    fn size(&self, stage: usize) -> Option<f64> {
+        let mut of_stage = self.counts.iter().filter(|(s, ..)| *s == stage);
+        let first = of_stage.next()?;
+        let end = of_stage.next_back().unwrap_or(first);
+        match end.1 > first.1 {
+            true => Some((end.2 - first.2) / (end.1 - first.1) / 6.0),
+            // Of the first stage, what came before is known, too.
+            false => (stage == 0).then(|| end.2 / end.1 / 6.0),
         }
     }
 
-    /// The stages up to a number of tokens. The size of a stage is the slope of its operations.
+    /// The stages up to a number of tokens. What came before the records of a run that began with a grown model is one stage of
+    /// its mean size.
     fn stages(&self, tokens: f64) -> Option<Vec<Stage>> {
         let last = self.counts.iter().rfind(|(_, seen, _)| *seen <= tokens)?.0;
+        let &(first, before, flops) = self.counts.first()?;
         let (mut stages, mut begin) = (Vec::new(), 0.0);
-        for stage in 0..=last {
-            let of_stage = || self.counts.iter().filter(|(s, ..)| *s == stage);
-            let (first, end) = (of_stage().next()?, of_stage().next_back()?);
-            let size = match end.1 > first.1 {
-                true => (end.2 - first.2) / (end.1 - first.1) / 6.0,
-                false if stage == 0 => end.2 / end.1 / 6.0,
-                false => return None,
-            };
-            let until = if stage == last { tokens } else { end.1 };
+        if first > 0 {
+            let size = flops / before / 6.0;
             stages.push(Stage {
                 size,
+                tokens: before,
+            });
+            begin = before;
+        }
+        for stage in first..=last {
+            let until = match stage == last {
+                true => tokens,
+                false => self.counts.iter().rfind(|(s, ..)| *s == stage)?.1,
+            };
+            // The run began with a growth out of this stage.
+            if until <= begin {
+                continue;
+            }
+            stages.push(Stage {
+                size: self.size(stage)?,
                 tokens: until - begin,
             });
             begin = until;

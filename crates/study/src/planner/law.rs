@@ -85,6 +85,12 @@ impl Law {
         Some(loss)
     }
 
+    /// The law by which a model that has grown before grows again: it needs `k` times the tokens with and without the
+    /// growth, so that `k` drops out of [`Law::tokens_before_growth`].
+    pub(super) fn of_grown(&self) -> Self {
+        Self { k: 1.0, ..*self }
+    }
+
     /// The equivalent tokens of a size from which on a larger one lowers the loss more for the same cost: where
     /// `(D/D')^(β+1) = k·c`, with the tokens `D'` of the larger size that have the same loss, and `c` the ratio of the costs of a
     /// token.

@@ -92,7 +92,7 @@ impl GrowthPlanner for Online {
             let seen = law.tokens_for(size, loss)?;
             let law = match stages.len() {
                 1 => *law,
-                _ => Law { k: 1.0, ..*law },
+                _ => law.of_grown(),
             };
             Some(seen >= law.tokens_before_growth(size, larger, larger / size)?)
         };

@@ -160,8 +160,12 @@ impl Search<'_> {
             let [size, larger] = [pair[0], pair[1]];
             let [price, dearer] = [size, larger].map(|s| self.budget.per_token(s.effective));
             let (now, then) = (size.effective, larger.effective);
-            let pays = self.law.tokens_before_growth(now, then, dearer / price)?;
-            let k = if legs.is_empty() { 1.0 } else { self.law.k };
+            // A model that has grown needs `k` times the tokens with and without the next growth.
+            let (k, law) = match legs.is_empty() {
+                true => (1.0, *self.law),
+                false => (self.law.k, self.law.of_grown()),
+            };
+            let pays = law.tokens_before_growth(now, then, dearer / price)?;
             let tokens = (k * (pays * moment - seen)).max(least / price);
             let loss = self.law.loss(size.effective, seen + tokens / k);
             seen = self.law.tokens_for(larger.effective, loss)?;

@@ -1,12 +1,12 @@
 //! The figures.
 
 use crate::analysis::{Analysis, Cell, Ends, GROWN, Row, STAY, Shifted};
-use crate::arms::is_scratch;
+use crate::arms::{ARMS, Arm, Group, is_scratch};
 use crate::context_cost::{ContextCost, Point};
-use crate::plan::Plan;
+use crate::plan::{Endpoint, Plan};
 use crate::planner::{Coverage, Estimate};
 use crate::stats::{error_of_mean, mean, quantile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokenformer_report::figure::{Dot, Figure, Forest, Interval, Mark};
 use tokenformer_report::table::human_count;
 
@@ -357,17 +357,20 @@ pub(super) fn shift(analysis: &Analysis) -> Figure {
     }
 }
 
-/// Losses around the growths of every arm, of the first seed, compared with the base trained on.
+/// Losses around the growths of every arm, of the first seed and the factor of the learning rate that counts, compared with the
+/// base trained on.
 pub(super) fn zooms(ends: &Ends<'_>) -> Vec<Figure> {
     let graph = &ends.plan.graph;
     let mut starts: Vec<u64> = Vec::new();
-    let shown = |label: &str| {
-        label.starts_with("s1/")
-            && !["@", "/a-", "/n-", "t-map"]
-                .iter()
-                .any(|part| label.contains(part))
+    let is_shown = |end: &&Endpoint| {
+        let groups = [Group::Main, Group::Rival];
+        let has_figure = |arm: &Arm| arm.name == end.arm && groups.contains(&arm.group);
+        end.seed == 1 && end.counts && end.settled && ARMS.iter().any(has_figure)
     };
-    let grown = graph.nodes().iter().filter(|n| n.grows && shown(&n.label));
+    let shown = ends.plan.endpoints.iter().filter(is_shown);
+    let growth = |end: &Endpoint| graph.path(end.node).find(|&at| graph.node(at).grows);
+    let growths: BTreeSet<usize> = shown.filter_map(growth).collect();
+    let grown = growths.iter().map(|&at| graph.node(at));
     for node in grown.clone() {
         if !starts.contains(&node.from_step) && !node.label.contains("g-one") {
             starts.push(node.from_step);

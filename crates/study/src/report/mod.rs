@@ -218,6 +218,18 @@ fn remarks(
         )),
         None => remarks.push("No errors yet: they need two seeds of two arms.".into()),
     }
+    let dear = analysis.rows.iter().filter_map(|row| {
+        let more = analysis.costs_more(&row.arm, &row.size)?;
+        Some(format!("{} {} (+{:.0} %)", row.arm, row.size, 100.0 * more))
+    });
+    let dear: Vec<String> = dear.collect();
+    if !dear.is_empty() {
+        remarks.push(format!(
+            "No comparison at equal cost: these cost more than {} of their size: {}.",
+            crate::analysis::GROWN,
+            dear.join(", ")
+        ));
+    }
     let ends = Ends { plan, results };
     let missing: usize = (1..=settings.seeds)
         .map(|seed| ends.missing_from_scratch(None, seed))

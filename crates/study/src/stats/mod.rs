@@ -1,9 +1,11 @@
 //! The statistics of the study: paired differences with a pooled error, corrections for many contrasts, equality.
 
 mod curve;
+mod losses;
 mod student;
 
 pub use curve::{Beyond, Curve};
+pub use losses::Losses;
 pub use student::{cdf, quantile};
 
 use serde::Serialize;
@@ -19,7 +21,9 @@ pub struct Table {
 pub struct Contrast {
     /// A description of the comparison.
     pub name: String,
-    /// Mean over the seeds of the first minus the second.
+    /// Number of seeds that both have.
+    pub seeds: usize,
+    /// Mean over these seeds of the first minus the second.
     pub difference: f64,
     /// Its standard error.
     pub error: f64,
@@ -34,8 +38,8 @@ pub struct Contrast {
 }
 
 impl Contrast {
-    /// From a difference and its error.
-    pub fn new(name: String, difference: f64, error: f64, freedom: f64) -> Self {
+    /// From a difference over some seeds and its error.
+    pub fn new(name: String, seeds: usize, difference: f64, error: f64, freedom: f64) -> Self {
         let reach = quantile(0.975, freedom) * error;
         let p = match error > 0.0 {
             true => 2.0 * cdf(-(difference / error).abs(), freedom),
@@ -43,6 +47,7 @@ impl Contrast {
         };
         Self {
             name,
+            seeds,
             difference,
             error,
             freedom,
@@ -133,7 +138,14 @@ impl Table {
         let (error, freedom) = self.error()?;
         let (a, b) = (self.losses(arm)?, self.losses(reference)?);
         let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-        Some(Contrast::new(name, mean(&differences), error, freedom))
+        let difference = mean(&differences);
+        Some(Contrast::new(
+            name,
+            differences.len(),
+            difference,
+            error,
+            freedom,
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ use tokenformer_images::augment::Crop;
 use tokenformer_images::{Split, Summary};
 use tokenformer_train::recipe::{GrowEvent, ModelTable};
 use tokenformer_train::schedule::{Schedule, Shape};
-use tokenformer_train::{Error, Recipe, Result};
+use tokenformer_train::{Recipe, Result};
 
 /// An arm of the study.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,25 +94,12 @@ const fn arm(name: &'static str, about: &'static str, change: Change) -> Arm {
     }
 }
 
-/// The arms of these names; all for none.
+/// The arms of these names, in their order; all without names.
 ///
 /// # Errors
-/// For an unknown name.
+/// [`tokenformer_train::Error::Recipe`] for an unknown name.
 pub fn named(names: &[String]) -> Result<Vec<Arm>> {
-    if names.is_empty() {
-        return Ok(ARMS.to_vec());
-    }
-    let find = |name: &String| {
-        let found = ARMS.into_iter().find(|arm| arm.name == name);
-        found.ok_or_else(|| Error::Recipe {
-            place: "--arms".into(),
-            problem: "no such arm".into(),
-            expected: ARMS.map(|arm| arm.name).join(", "),
-            got: name.clone(),
-            help: "leave --arms out for all of them".into(),
-        })
-    };
-    names.iter().map(find).collect()
+    crate::named::named(&ARMS, |arm| arm.name, names)
 }
 
 /// The recipe of a run.
