@@ -31,6 +31,13 @@ impl Usage {
 
 /// Memory and operations. Operations may run asynchronously, in the order of the calls; [`Device::read`] and
 /// [`Device::synchronize`] wait for them. In parameter lists, outputs come last.
+///
+/// Shapes are row-major. `R` are rows (positions of all sequences, `B·T`), `D` a width, `N` the parameter tokens of a site, `V` a
+/// vocabulary. Every operation returns an error only if the device fails: [`DeviceError::OutOfMemory`] or
+/// [`DeviceError::Failed`].
+///
+/// # Panics
+/// If the lengths of buffers do not fit the shapes that an operation states; the caller has checked what comes from outside.
 pub trait Device: Send + Sync + fmt::Debug {
     /// Human-readable description of the device: instruction sets, threads, precision.
     fn describe(&self) -> String;
@@ -41,9 +48,6 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn handles(&self) -> &Handles;
 
     /// A new, zeroed, long-lived buffer of `len` numbers.
-    ///
-    /// # Errors
-    /// [`DeviceError::OutOfMemory`], here and for every operation that needs memory.
     fn alloc(&self, len: usize, role: Role) -> Result<Buffer>;
 
     /// A long-lived buffer of these numbers. A device that uses the host's memory keeps the allocation and copies
@@ -179,7 +183,7 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     // ----- primitives -----
 
-    /// `y += x`.
+    /// `y += x`, of equal lengths.
     fn add(&self, x: &Buffer, y: &mut Buffer) -> Result<()>;
 
     /// Adds `bias` `[D]` to each row of `y` `[R, D]`.
@@ -191,13 +195,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// `y[r] = factors[r] · x[r]`, or added to `y`, for the rows of `x` and `y`; there are as many as `factors`.
     fn scale_rows(&self, x: &Buffer, factors: &Buffer, write: Write, y: &mut Buffer) -> Result<()>;
 
-    /// `C = scale · A·B`, or added to `C`.
+    /// `C = scale · A·B` `[rows, cols]`, or added to `C`; each [`Operand`](crate::Operand) says whether it is transposed.
     fn matmul(&self, product: Matmul<'_>, write: Write, c: Output<'_>) -> Result<()>;
 
-    /// Exact GELU: `y = x·Φ(x)`.
+    /// Exact GELU, element by element: `y = x·Φ(x)`, of equal lengths.
     fn gelu(&self, x: &Buffer, y: &mut Buffer) -> Result<()>;
 
-    /// Gradient of [`Device::gelu`]: `dx = dy · gelu'(x)`.
+    /// Gradient of [`Device::gelu`]: `dx = dy · gelu'(x)`, of equal lengths.
     fn gelu_backward(&self, x: &Buffer, dy: &Buffer, dx: &mut Buffer) -> Result<()>;
 
     /// Applies `Θ` of a site along each row of `scores` `[R, N]`, in place; `stats` `[R, groups]` receives what the
@@ -215,7 +219,7 @@ pub trait Device: Send + Sync + fmt::Debug {
         d_scores: &mut Buffer,
     ) -> Result<()>;
 
-    /// Rows `index` of `table` `[V, D]`: `y` `[R, D]`.
+    /// `y` `[R, D]` are the rows `index` `[R]` of `table` `[V, D]`, `D` the `width`.
     fn gather_rows(
         &self,
         table: &Buffer,
@@ -224,7 +228,7 @@ pub trait Device: Send + Sync + fmt::Debug {
         y: &mut Buffer,
     ) -> Result<()>;
 
-    /// Adds the rows of `dy` `[R, D]` to the rows `index` of `d_table` `[V, D]`.
+    /// Adds the rows of `dy` `[R, D]` to the rows `index` `[R]` of `d_table` `[V, D]`, in the order of `R`.
     fn scatter_add_rows(
         &self,
         index: &Buffer,
@@ -233,7 +237,8 @@ pub trait Device: Send + Sync + fmt::Debug {
         d_table: &mut Buffer,
     ) -> Result<()>;
 
-    /// LayerNorm along rows of `width`; `affine` is gain and bias; `stats` `[R, 2]`.
+    /// LayerNorm of the rows of `x` `[R, D]` to `y` `[R, D]`, `D` the `width`. `affine` is gain `[D]` and bias `[D]`; `stats` `[R, 2]` receives
+    /// mean and reciprocal deviation for the backward pass.
     fn layer_norm(
         &self,
         x: &Buffer,
@@ -308,7 +313,7 @@ pub trait Device: Send + Sync + fmt::Debug {
         d_qkv: [&mut Buffer; 3],
     ) -> Result<()>;
 
-    /// Copies rows into a cache.
+    /// Copies `rows` `[B·length, width]` into a cache `[B, capacity, width]`, those of each sequence from position `at` on.
     fn store_rows(&self, rows: &Buffer, dims: RowsToStore, cache: &mut Buffer) -> Result<()>;
 
     /// Cross-entropy (nats) of each row `[R]` through an output head, and gradients of `weight · Σ losses` on request.
@@ -323,7 +328,7 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     // ----- optimizer -----
 
-    /// `sums[group] += Σ x²`; `sums` is an [`Role::Accumulator`].
+    /// `sums[group] += Σ x²`, in f64; `sums` is a [`Role::Accumulator`].
     fn sum_of_squares(&self, x: &Buffer, sums: &mut Buffer, group: usize) -> Result<()>;
 
     /// `factors`, one per group, by which its gradients are multiplied so that their norm is at most `limit` (0 means
@@ -331,8 +336,8 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// not finite, all factors are NaN.
     fn clip_factors(&self, sums: &Buffer, limit: f64, factors: &mut Buffer) -> Result<()>;
 
-    /// One AdamW update of `p` from the gradient `g` and the moments `m` and `v`. If the factor is NaN, nothing
-    /// changes.
+    /// One update of AdamW (Loshchilov and Hutter, arXiv 1711.05101) of `p` from the gradient `g` and the moments `m` and `v`, all of
+    /// equal lengths. If the factor of [`Device::clip_factors`] is NaN, nothing changes.
     fn adamw(
         &self,
         step: AdamStep<'_>,
@@ -342,7 +347,7 @@ pub trait Device: Send + Sync + fmt::Debug {
         v: &mut Buffer,
     ) -> Result<()>;
 
-    /// Moves `y` towards `x` by a share of the way: `y += weight · (x − y)`.
+    /// Moves `y` towards `x` by a share of the way, of equal lengths: `y += weight · (x − y)`.
     fn lerp(&self, weight: f32, x: &Buffer, y: &mut Buffer) -> Result<()>;
 
     // ----- fused operations -----
