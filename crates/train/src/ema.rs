@@ -8,6 +8,7 @@ use crate::recipe::EmaTable;
 use std::path::Path;
 use std::sync::Arc;
 use tokenformer_core::Model;
+use tokenformer_core::config::TrainingSettings;
 use tokenformer_core::growth::{Birth, Growth, GrowthReport, Origin};
 
 /// The average of a model's weights.
@@ -95,6 +96,9 @@ impl Ema {
     ) -> Result<()> {
         let origins = growth.map(&self.model, birth)?.origins;
         grow(&mut self.model)?;
+        // Nothing trains the average. A `τ` that moves does so in the trained model, and is taken from there: the rule itself
+        // would bring back, at a later growth, what `τ` was at this one.
+        self.model.set_training(&TrainingSettings::default());
         let device = Arc::clone(grown.device());
         for (average, now) in self.model.each_param_mut().zip(grown.each_param()) {
             // How large these numbers are depends on the old ones, and the two models differ in them.
