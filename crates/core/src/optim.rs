@@ -346,7 +346,8 @@ impl AdamW {
             0 => 1.0,
             warmup => (step as f64 / warmup as f64).min(1.0),
         };
-        lr * f64::from(how.lr_scale) * warmth * config.layer_factor(&param.path(), layers)
+        let factor = f64::from(how.lr_scale * how.old_lr);
+        lr * factor * warmth * config.layer_factor(&param.path(), layers)
     }
 
     /// Clips the gradient of each generation and updates every trainable parameter. A gradient that is not finite changes

@@ -809,11 +809,51 @@ fn old_arrays_learn_at_a_rate_of_their_own() {
             param.name().contains("segments.1"),
             param.name().ends_with("values"),
         ) {
-            (true, true) => 0.5,
-            (true, false) => 1.0,
-            (false, _) => 0.3,
+            (true, true) => (0.5, 1.0),
+            (true, false) => (1.0, 1.0),
+            (false, _) => (1.0, 0.3),
         };
-        assert_eq!(param.training.lr_scale, want, "{}", param.name());
+        let how = param.training;
+        assert_eq!((how.lr_scale, how.old_lr), want, "{}", param.name());
+    }
+}
+
+/// No array of a wider network is an old one, so nothing of it is held back by a growth before.
+#[test]
+fn a_wider_network_learns_as_a_whole() {
+    let settings = |first: Growth, method| {
+        let (mut model, mut optimizer) = trained(&cpu(), &gpt());
+        must_grow(&mut model, &mut optimizer, &first);
+        let wide = Growth {
+            width: Amount::To(32),
+            ..way(method)
+        };
+        must_grow(&mut model, &mut optimizer, &wide);
+        assert!(model.each_param().all(|p| p.trainable()), "{method}");
+        let before = weights(&model);
+        train(&mut model, &mut optimizer, 2);
+        for ((name, before), (_, after)) in before.iter().zip(weights(&model)) {
+            assert!(*before != after, "{method}: {name}");
+        }
+        model.training_settings()
+    };
+    let hidden = || Growth {
+        ffn: Amount::Add(24),
+        ..way(Method::Ffn)
+    };
+    for method in [Method::Corner, Method::Clone] {
+        let usual = settings(hidden(), method);
+        let frozen = Growth {
+            freeze_old: true,
+            ..hidden()
+        };
+        let slow = Growth {
+            old_lr: 0.25,
+            ..hidden()
+        };
+        for first in [frozen, slow] {
+            assert_eq!(settings(first, method), usual, "{method}");
+        }
     }
 }
 

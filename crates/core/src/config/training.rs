@@ -138,6 +138,9 @@ pub struct ParamTraining {
     pub trainable: bool,
     /// Factor of the learning rate.
     pub lr_scale: f32,
+    /// A further one, of growths for which the array was an old one.
+    #[serde(skip_serializing_if = "is_one")]
+    pub old_lr: f32,
     /// Growths before its birth. The gradients of each generation are clipped by their own norm, so that those of
     /// new arrays, which are large at first, do not shrink the updates of old ones.
     pub generation: u32,
@@ -151,10 +154,15 @@ impl Default for ParamTraining {
         Self {
             trainable: true,
             lr_scale: 1.0,
+            old_lr: 1.0,
             generation: 0,
             warmup: 0,
         }
     }
+}
+
+fn is_one(factor: &f32) -> bool {
+    *factor == 1.0
 }
 
 /// What differs from a fresh model's training.
@@ -185,15 +193,12 @@ impl TrainingSettings {
     /// [`crate::Error::Config`] for the first that is out of range.
     pub fn validate(&self) -> Result<()> {
         for (name, param) in &self.params {
-            if !(param.lr_scale.is_finite() && param.lr_scale >= 0.0) {
-                let field = format!("{name}: lr_scale");
-                let help = "1 is the usual factor of the learning rate";
-                return Err(config_error(
-                    field,
-                    "a number from 0 on",
-                    param.lr_scale,
-                    help,
-                ));
+            for (part, factor) in [("lr_scale", param.lr_scale), ("old_lr", param.old_lr)] {
+                if !(factor.is_finite() && factor >= 0.0) {
+                    let field = format!("{name}: {part}");
+                    let help = "1 is the usual factor of the learning rate";
+                    return Err(config_error(field, "a number from 0 on", factor, help));
+                }
             }
         }
         for (name, anneal) in &self.anneals {

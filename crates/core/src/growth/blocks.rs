@@ -161,6 +161,7 @@ fn add_arrays(
         let how = ParamTraining {
             trainable: true,
             lr_scale,
+            old_lr: 1.0,
             generation: birth.stage,
             warmup: growth.warmup(),
         };

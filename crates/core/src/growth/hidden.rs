@@ -70,6 +70,7 @@ fn part(
     let how = |lr_scale| ParamTraining {
         trainable: true,
         lr_scale,
+        old_lr: 1.0,
         generation: birth.stage,
         warmup: growth.warmup(),
     };

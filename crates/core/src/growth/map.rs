@@ -67,7 +67,7 @@ impl GrowthMap {
             if stays && (growth.freeze_old || growth.old_lr != 1.0) {
                 let how = self.training.params.entry(name).or_default();
                 how.trainable &= !growth.freeze_old;
-                how.lr_scale *= growth.old_lr;
+                how.old_lr *= growth.old_lr;
             }
         }
     }

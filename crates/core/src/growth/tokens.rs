@@ -74,6 +74,7 @@ pub(super) fn append(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
                 let how = ParamTraining {
                     trainable: true,
                     lr_scale: factor * map.training.base.factor(&path(id), base),
+                    old_lr: 1.0,
                     generation: birth.stage,
                     warmup: growth.warmup(),
                 };

@@ -9,7 +9,8 @@ use super::origin::{Origin, Split};
 use super::{Amount, Birth, Growth, Method, Rate};
 use crate::build::all_paths;
 use crate::config::{
-    HeadKind, ImageInput, LayerConfig, MAX_SIZE, ModelConfig, NormKind, Positions, SiteKind,
+    HeadKind, ImageInput, LayerConfig, MAX_SIZE, ModelConfig, NormKind, ParamTraining, Positions,
+    SiteKind,
 };
 use crate::error::{Result, config_error};
 use crate::init;
@@ -46,8 +47,13 @@ pub(super) fn widen(
     let ratio = old.width as f32 / width as f32;
     for path in all_paths(&map.target) {
         let name = path.to_string();
-        let mut how = map.training_of(&name);
-        how.warmup = growth.warmup();
+        // No array stays, so none is held back as an old one any longer.
+        let mut how = ParamTraining {
+            trainable: true,
+            old_lr: 1.0,
+            warmup: growth.warmup(),
+            ..map.training_of(&name)
+        };
         if path.role == ParamRole::Weight && !of_patches(&path) && growth.rate == Rate::Slots {
             how.lr_scale *= ratio;
         }
