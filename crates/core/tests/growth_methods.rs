@@ -720,6 +720,58 @@ fn settings_follow_the_blocks_that_move() {
     assert!(settings.params["blocks.0.query.segments.0.keys"].trainable);
 }
 
+/// The `τ`s of the feed-forward layers.
+fn ffn_taus(model: &Model) -> Vec<f64> {
+    let blocks = model.config().blocks;
+    (blocks.iter())
+        .map(|block| block.site(SiteKind::Ffn).unwrap().tau)
+        .collect()
+}
+
+/// A copy of a block is trained as the block is: a `τ` that moves does so in both.
+#[test]
+fn copied_blocks_have_the_rules_of_tau_too() {
+    let tokens = |tau| Growth {
+        ffn: Amount::Add(60),
+        tau,
+        warmup: Some(0),
+        ..way(Method::ZeroKey)
+    };
+    let copies = Growth {
+        layers: 2,
+        ..way(Method::Interpose)
+    };
+    for tau in [TauRule::Anneal(10), TauRule::Tracked] {
+        let both = Growth {
+            layers: 2,
+            blocks: NewBlocks::Interpose,
+            method: None,
+            ..tokens(tau)
+        };
+        for growths in [vec![both], vec![tokens(tau), copies.clone()]] {
+            let (mut model, mut optimizer) = trained(&cpu(), &spec());
+            for growth in &growths {
+                must_grow(&mut model, &mut optimizer, growth);
+                train(&mut model, &mut optimizer, 3);
+                model.set_step(BIRTH.step + 3);
+            }
+            let settings = model.training_settings();
+            let rules = [settings.anneals.len(), settings.tracked.len()];
+            assert_eq!(rules.iter().sum::<usize>(), 4, "{tau}: {settings:?}");
+            let before = ffn_taus(&model);
+            train(&mut model, &mut optimizer, 3);
+            model.set_step(BIRTH.step + 8);
+            let after = ffn_taus(&model);
+            for (before, after) in before.iter().zip(&after) {
+                assert!(after > before, "{tau}: {before} -> {after}");
+            }
+            if tau != TauRule::Tracked {
+                assert!(after.iter().all(|tau| *tau == after[0]), "{after:?}");
+            }
+        }
+    }
+}
+
 /// A growth of tokens and of blocks: the copies have what the same growth adds.
 #[test]
 fn copied_blocks_have_the_new_tokens_too() {

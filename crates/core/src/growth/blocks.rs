@@ -6,9 +6,10 @@ use super::{At, Birth, Growth, NewBlocks};
 use crate::build::block_paths;
 use crate::config::{
     BlockConfig, LayerConfig, MAX_LAYERS, ModelConfig, ParamTraining, SiteConfig, SiteKind,
-    in_block,
+    TrainingSettings, in_block,
 };
 use crate::error::{Result, config_error};
+use crate::model::site_name;
 use crate::path::{ParamPath, ParamRole, Place};
 use std::collections::BTreeMap;
 
@@ -42,7 +43,7 @@ pub(super) fn insert(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
     let sources = Sources {
         target: map.target.clone(),
         origins: map.origins.clone(),
-        training: map.training.params.clone(),
+        training: map.training.clone(),
     };
     move_old(map, old, number);
     for (i, at) in new.iter().enumerate() {
@@ -50,7 +51,10 @@ pub(super) fn insert(map: &mut GrowthMap, growth: &Growth, birth: Birth) -> Resu
         let source = &sources.target.blocks[at.of];
         let config = match start {
             NewBlocks::Zero | NewBlocks::Fresh => fresh(source, birth),
-            NewBlocks::Copy | NewBlocks::Interpose | NewBlocks::Last => reborn(source, birth),
+            NewBlocks::Copy | NewBlocks::Interpose | NewBlocks::Last => {
+                copy_taus(&mut map.training, &sources.training, [b, at.of]);
+                reborn(source, birth)
+            }
         };
         map.target.blocks.insert(b, config);
         add_arrays(map, growth, birth, start, &sources, [b, at.of]);
@@ -131,7 +135,7 @@ fn move_old(map: &mut GrowthMap, old: usize, number: impl Fn(usize) -> usize) {
 struct Sources {
     target: ModelConfig,
     origins: BTreeMap<String, Origin>,
-    training: BTreeMap<String, ParamTraining>,
+    training: TrainingSettings,
 }
 
 /// Defines the origin of the arrays of the new block `b`, which is like the present block `of`.
@@ -151,10 +155,8 @@ fn add_arrays(
             NewBlocks::Copy | NewBlocks::Interpose | NewBlocks::Last => {
                 // Arrays that the same growth adds to the source are also added to the copy.
                 let known = sources.origins.get(&source).cloned();
-                let scale = sources
-                    .training
-                    .get(&source)
-                    .map_or(1.0, |how| how.lr_scale);
+                let how = sources.training.params.get(&source);
+                let scale = how.map_or(1.0, |how| how.lr_scale);
                 (known.unwrap_or(Origin::Copy { of: source }), scale)
             }
         };
@@ -166,6 +168,19 @@ fn add_arrays(
             warmup: growth.warmup(),
         };
         map.add(&path, origin, how);
+    }
+}
+
+/// Lets each `τ` of the new block `b` move as that of the present block `of` does, whose copy it is.
+fn copy_taus(training: &mut TrainingSettings, sources: &TrainingSettings, [b, of]: [usize; 2]) {
+    for kind in SiteKind::ALL {
+        let (name, source) = (site_name(b, kind), site_name(of, kind));
+        if let Some(anneal) = sources.anneals.get(&source) {
+            training.anneals.insert(name.clone(), anneal.clone());
+        }
+        if let Some(tracked) = sources.tracked.get(&source) {
+            training.tracked.insert(name, tracked.clone());
+        }
     }
 }
 
