@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`gemm`], [`par_gemm`] | f32 factors in place; B is copied block by block if it is a transpose, or for many rows |
 //! | [`gemm_packed`], [`par_gemm_packed`] | B packed beforehand by [`pack`] or [`par_pack`], in f32 or [`Bf16`] |
-//! | [`par_matmul`] | any of the above: B is packed in stripes unless there are only a few rows |
+//! | [`par_matmul`] | any of the above: B is packed in stripes unless there are only a few rows of f32 |
 //! | [`par_products`], [`gemm_weights`] | B as [`PackedWeights`] for inference, in f32, bfloat16 or 8-bit integers |
 //! | [`few_rows_dot`], [`few_rows_sum`] | [`par_gemm`] for weights and a handful of rows |
 //!

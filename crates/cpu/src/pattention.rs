@@ -62,7 +62,8 @@ pub struct Saved<'a, K = f32> {
 
 /// Rows per task. The block's weights `[64, N]` stay in the second-level cache for usual `N`.
 const ROW_BLOCK: usize = 64;
-/// Below this many rows, threads share the tokens of a site instead of its rows.
+/// Below this many rows, threads share the tokens of a site instead of its rows, and read its matrices in place. Products in
+/// bfloat16 round them, so there a few rows are computed as many are.
 const FEW_ROWS: usize = 8;
 
 /// One weight matrix per segment, which is packed before the rows are distributed to tasks.
@@ -121,7 +122,7 @@ pub fn forward<P: Element>(
     if r == 0 {
         return;
     }
-    if let (true, None) = (r < FEW_ROWS, &saved) {
+    if P::IS_EXACT && r < FEW_ROWS && saved.is_none() {
         return forward_few_rows(exec, site, x, y, dims);
     }
     let (keep, scores, stats) = match saved {

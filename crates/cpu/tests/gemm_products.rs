@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokenformer_cpu::gemm::{
     Bf16, Element, Line, Mat, MatMut, Packed, SCRATCH, Source, few_rows_dot, few_rows_sum, gemm,
-    gemm_packed, pack, packed_lines, par_gemm, par_gemm_packed, par_pack, round_to_bf16,
-    widen_bf16,
+    gemm_packed, pack, packed_lines, par_gemm, par_gemm_packed, par_matmul, par_pack,
+    round_to_bf16, widen_bf16,
 };
 use tokenformer_cpu::simd::{Level, set_level};
 use tokenformer_cpu::{Exec, Pool, Scratch};
@@ -241,6 +241,38 @@ proptest! {
             prop_assert_eq!(bits(few_y), bits(many_y));
         }
     }
+}
+
+/// Rows have the same bits alone and among others, in both precisions.
+#[test]
+fn a_product_of_few_rows_is_rounded_as_one_of_many() {
+    fn check<P: Element>()
+    where
+        f32: Source<P>,
+    {
+        let (m, k, n) = (20, 37, 70);
+        let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+        let pool = Pool::new(2);
+        let mut scratch = Scratch::default();
+        let mut exec = Exec {
+            pool: &pool,
+            scratch: &mut scratch,
+        };
+        let mut product = |rows: usize| {
+            let mut c = vec![0.0; rows * n];
+            let (a, b) = (Mat::new(&a[..rows * k], rows, k), Mat::new(&b, n, k).t());
+            let to = MatMut::new(&mut c, rows, n);
+            par_matmul::<P>(&mut exec, to, Write::Replace, a, b, 0.5);
+            bits(&c)
+        };
+        let many = product(m);
+        for rows in [1, 2, 7, 8] {
+            assert_eq!(product(rows), many[..rows * n], "{rows} rows");
+        }
+    }
+    let _level = hold_level();
+    check::<f32>();
+    check::<Bf16>();
 }
 
 /// The levels to compare. The portable one may call a library for every step, so only small shapes.

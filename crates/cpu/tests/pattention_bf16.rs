@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::cases;
 use common::sites::{Case, Found, Numbers, any_case};
+use common::{bits, cases};
 use proptest::prelude::*;
 use tokenformer_cpu::gemm::Bf16;
 use tokenformer_device::Write;
@@ -56,6 +56,33 @@ proptest! {
         prop_assert_eq!(fast.dx, other.dx);
         prop_assert_eq!(fast.keys, other.keys);
         prop_assert_eq!(fast.values, other.values);
+    }
+}
+
+/// A pass that keeps nothing gives the bits of one that does, however few its rows are.
+#[test]
+fn few_rows_are_rounded_as_many_are() {
+    for rows in [1, 2, 7, 8, 9] {
+        let case = Case {
+            theta: tokenformer_device::Theta::L2NormGelu,
+            joint: true,
+            rows,
+            d_in: 40,
+            d_out: 24,
+            tokens: vec![50, 17],
+            seed: 3,
+        };
+        let numbers = case.numbers();
+        let kept = case
+            .fast_in::<Bf16>(&numbers, 2, 0.0, Write::Replace, &[])
+            .y;
+        assert_eq!(
+            bits(&case.infer_in::<Bf16>(&numbers, 2)),
+            bits(&kept),
+            "{rows} rows"
+        );
+        let kept = case.fast(&numbers, 2, 0.0, Write::Replace, &[]).y;
+        assert_eq!(bits(&case.infer(&numbers, 2)), bits(&kept), "{rows} rows");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A product of two matrices; B is packed in stripes unless there are only a few rows.
+//! A product of two matrices; B is packed in stripes unless there are only a few rows of f32.
 
 use super::{
     Element, Mat, MatMut, Packed, Source, Write, packed_lines, par_gemm_packed, par_pack,
@@ -17,7 +17,7 @@ pub(crate) fn stripes<P: Element>(len: usize, across: usize) -> Pieces {
     Pieces::new(len, (STRIPE / across.max(1) / width).max(1) * width)
 }
 
-/// `C = scale · A·B (+ C)` with factors of type `P`; with few rows B is read in place, in f32.
+/// `C = scale · A·B (+ C)` with factors of type `P`; with few rows an f32 B is read in place.
 pub fn par_matmul<P: Element>(
     exec: &mut Exec<'_>,
     mut c: MatMut<'_>,
@@ -29,7 +29,7 @@ pub fn par_matmul<P: Element>(
     f32: Source<P>,
 {
     let ([rows, inner], [_, cols]) = (a.shape(), b.shape());
-    if rows < FEW_ROWS {
+    if P::IS_EXACT && rows < FEW_ROWS {
         return par_product(exec, c, write, a, b, scale);
     }
     let stripes = stripes::<P>(cols, inner);

@@ -17,6 +17,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// Positions of the inner dimension in a word.
     #[doc(hidden)]
     const PER_WORD: usize;
+    /// Whether factors keep all bits of an f32, so that f32 matrices can be multiplied in place.
+    const IS_EXACT: bool;
     /// The micro-kernels for a product of this number of rows. Their strips and columns do not depend on it.
     #[doc(hidden)]
     fn kernels(rows: usize) -> &'static Kernels;
@@ -35,6 +37,7 @@ pub trait Element: Copy + Send + Sync + 'static {
 impl Element for f32 {
     type Kept = f32;
     const PER_WORD: usize = 1;
+    const IS_EXACT: bool = true;
     fn kernels(rows: usize) -> &'static Kernels {
         f32_kernels(rows)
     }
@@ -43,6 +46,7 @@ impl Element for f32 {
 impl Element for Bf16 {
     type Kept = Self;
     const PER_WORD: usize = 2;
+    const IS_EXACT: bool = false;
     fn kernels(_: usize) -> &'static Kernels {
         bf16_kernels()
     }

@@ -127,10 +127,18 @@ impl Case {
 
     /// Output without keeping anything, as in inference.
     pub fn infer(&self, n: &Numbers, threads: usize) -> Vec<f32> {
+        self.infer_in::<f32>(n, threads)
+    }
+
+    /// As [`Case::infer`], with products in precision `P`.
+    pub fn infer_in<P: Element>(&self, n: &Numbers, threads: usize) -> Vec<f32>
+    where
+        f32: Source<P>,
+    {
         let mut y = vec![f32::NAN; self.rows * self.d_out];
         self.with_site(n, |site| {
             exec(threads, |exec| {
-                forward::<f32>(exec, site, &n.x, &mut y, self.dims(), None)
+                forward::<P>(exec, site, &n.x, &mut y, self.dims(), None)
             })
         });
         y
