@@ -658,6 +658,31 @@ fn an_annealed_tau_reaches_the_root_of_n() {
     assert_eq!(tau(&model), to);
 }
 
+/// A growth that pins `τ` keeps it where it is, also if an earlier growth was still moving it.
+#[test]
+fn a_pinned_tau_ends_an_anneal() {
+    let mut model = fresh(&cpu(), &spec(), 1);
+    let annealed = Growth {
+        tau: TauRule::Anneal(40),
+        ..all_sites(8)
+    };
+    must_grow(&mut model, &annealed, 1);
+    model.set_step(120);
+    let taus = |model: &Model| {
+        let config = model.config();
+        [SiteKind::Proj, SiteKind::Ffn].map(|kind| config.blocks[1].site(kind).unwrap().tau)
+    };
+    let [_, ffn] = taus(&model);
+    let pinned = Growth {
+        ffn: Amount::Add(8),
+        ..Growth::default()
+    };
+    must_grow(&mut model, &pinned, 2);
+    model.set_step(140);
+    // Sites that do not grow go on as they were.
+    assert_eq!(taus(&model), [18f64.sqrt(), ffn]);
+}
+
 #[test]
 fn the_same_seed_grows_the_same_tokens() {
     let grown = |seed| {

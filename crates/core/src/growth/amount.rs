@@ -90,7 +90,7 @@ pub enum Fill {
 /// What happens to the `τ` of a grown site under a joint norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TauRule {
-    /// It is unchanged.
+    /// It stays as it is; one that an earlier growth moves stops.
     #[default]
     Pinned,
     /// It becomes the square root of the new total immediately, as in the released code.

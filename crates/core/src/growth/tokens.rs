@@ -226,15 +226,14 @@ fn set_tau(
     if site.norm != NormSpan::Joint {
         return;
     }
-    // A `τ` that followed the scores of an earlier growth stops at its value, because its tokens are old now.
+    // A `τ` that an earlier growth moves stops where it is: the tokens of that growth are old now, and its goal was the root
+    // of fewer.
     training.tracked.remove(name);
+    training.anneals.remove(name);
     let to = (site.tokens() as f64).sqrt();
     match rule {
         TauRule::Pinned => {}
-        TauRule::SqrtN => {
-            site.tau = to;
-            training.anneals.remove(name);
-        }
+        TauRule::SqrtN => site.tau = to,
         TauRule::Anneal(steps) => {
             let anneal = Anneal {
                 from: site.tau,
@@ -245,7 +244,6 @@ fn set_tau(
             training.anneals.insert(name.into(), anneal);
         }
         TauRule::Tracked => {
-            training.anneals.remove(name);
             let tracked = Tracked::new(site.tau, site.segments.len() - 1);
             training.tracked.insert(name.into(), tracked);
         }
