@@ -314,15 +314,16 @@ impl VisionWatcher for StudyView {
     }
 }
 
-/// A growth as a table: tokens and parameters per site before and after, and how much the function changed.
+/// A growth as a table: tokens per block and parameters of all blocks, per kind of site, before and after, and how much the function changed.
 pub fn growth_text(report: &GrowthReport) -> String {
-    use tokenformer_report::table::Table;
+    use tokenformer_report::table::{Table, range};
+    let tokens = |fewest: usize, most: Option<usize>| range(fewest as u64, most.map(|m| m as u64));
     let mut table = Table::new(["site", "tokens", "->", "parameters", "->"]);
     for site in &report.sites {
         table.row([
             site.site.name().to_string(),
-            site.tokens_before.to_string(),
-            site.tokens_after.to_string(),
+            tokens(site.tokens_before, site.most_before),
+            tokens(site.tokens_after, site.most_after),
             human_count(site.params_before),
             human_count(site.params_after),
         ]);

@@ -552,6 +552,7 @@ fn the_report_counts() {
         .find(|s| s.site == SiteKind::Ffn)
         .unwrap();
     assert_eq!((ffn.tokens_before, ffn.tokens_after), (20, 40));
+    assert_eq!((ffn.most_before, ffn.most_after), (None, None));
     // 2 blocks of 20 tokens before, 3 of 40 after; a token is 2 rows of 16 numbers.
     assert_eq!(
         (ffn.params_before, ffn.params_after),
@@ -578,6 +579,15 @@ fn the_report_counts() {
         ),
         (20, 3, 300, 20f64.sqrt())
     );
+    // Where blocks differ, the fewest and the most tokens of one.
+    let single = Growth {
+        sites: [("blocks.0.ffn".to_string(), Amount::Add(6))].into(),
+        ..Growth::default()
+    };
+    let report = must_grow(&mut model, &single, 4);
+    let ffn = report.sites.last().expect("the feed-forward layers");
+    assert_eq!((ffn.tokens_before, ffn.most_before), (40, None));
+    assert_eq!((ffn.tokens_after, ffn.most_after), (40, Some(46)));
 }
 
 #[test]

@@ -812,10 +812,26 @@ fn layers_grow_by_amounts_of_their_own() {
         (tokens(0), tokens(1)),
         ([30, 20, 12, 10, 20], [16, 20, 12, 10, 23])
     );
-    let summary = growth.summary();
     assert_eq!(
-        summary,
-        "+4 qkv, +8 key, =30 blocks.0.query, +3 blocks.1.ffn (segment)"
+        growth.summary(),
+        "+4 query, +8 key, =30 blocks.0.query, +3 blocks.1.ffn (segment)"
+    );
+    // What is named grows, and what does not grow where others do is named as well.
+    let growth = Growth {
+        value: None,
+        key: None,
+        ffn: Amount::Add(5),
+        sites: [
+            ("blocks.0.ffn".to_string(), Amount::Add(0)),
+            ("blocks.1.ffn".to_string(), Amount::Add(5)),
+            ("blocks.1.proj".to_string(), Amount::Add(0)),
+        ]
+        .into(),
+        ..growth
+    };
+    assert_eq!(
+        growth.summary(),
+        "+4 qkv, +5 ffn, +0 blocks.0.ffn (segment)"
     );
 }
 

@@ -132,6 +132,8 @@ fn grow(step: u64, stage: usize) -> Record {
                 name: name.to_owned(),
                 tokens_before: before / if name == "ffn" { 1 } else { 4 },
                 tokens_after: after / if name == "ffn" { 1 } else { 4 },
+                most_before: None,
+                most_after: None,
                 params_before: before * 256,
                 params_after: after * 256,
             })

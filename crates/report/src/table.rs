@@ -73,6 +73,22 @@ pub fn human_count(count: u64) -> String {
     scaled(count as f64, 1000.0, &["", "k", "M", "B", "T", "P", "E"])
 }
 
+/// The numbers from the least to the most of several things; just the number, if they do not differ.
+///
+/// ```
+/// use tokenformer_report::table::range;
+///
+/// assert_eq!(range(48, None), "48");
+/// assert_eq!(range(48, Some(64)), "48..64");
+/// ```
+#[must_use]
+pub fn range(least: u64, most: Option<u64>) -> String {
+    match most {
+        Some(most) => format!("{least}..{most}"),
+        None => least.to_string(),
+    }
+}
+
 /// A size in three significant digits with binary units.
 ///
 /// ```

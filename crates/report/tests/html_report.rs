@@ -225,6 +225,19 @@ fn stages_table_has_the_losses_of_each_stage() {
 }
 
 #[test]
+fn a_growth_of_single_blocks_shows_the_fewest_tokens_and_the_most() {
+    let of = |most_after| {
+        let Record::Grow(mut growth) = grow(2, 1) else {
+            unreachable!();
+        };
+        growth.sites[0].most_after = most_after;
+        render(&input("run", &[train(1, 2.0), Record::Grow(growth)]))
+    };
+    assert!(of(None).contains("<td>512 → 1024</td><td>+512</td>"));
+    assert!(of(Some(2048)).contains("<td>512 → 1024..2048</td><td>differs by block</td>"));
+}
+
+#[test]
 fn small_and_empty_runs_have_a_page() {
     assert!(render(&input("", &[])).contains("Nothing has been recorded yet."));
     let page = render(&input("one", &[train(1, 2.0)]));

@@ -313,6 +313,8 @@ fn grow_record(report: &GrowthReport, tokens: u64) -> GrowRecord {
         name: s.site.name().into(),
         tokens_before: s.tokens_before as u64,
         tokens_after: s.tokens_after as u64,
+        most_before: s.most_before.map(|most| most as u64),
+        most_after: s.most_after.map(|most| most as u64),
         params_before: s.params_before,
         params_after: s.params_after,
     });

@@ -159,18 +159,22 @@ fn is_one(value: &f32) -> bool {
 impl Growth {
     /// How much a layer of block `b` grows.
     fn amount(&self, b: usize, kind: SiteKind) -> Amount {
-        let of_kind = match kind {
+        let own = match self.sites.is_empty() {
+            true => None,
+            false => self.sites.get(&site_name(b, kind)),
+        };
+        own.copied().unwrap_or(self.amount_of(kind))
+    }
+
+    /// How much layers of a kind grow that have no amount of their own.
+    fn amount_of(&self, kind: SiteKind) -> Amount {
+        match kind {
             SiteKind::Query => self.query.unwrap_or(self.qkv),
             SiteKind::Key => self.key.unwrap_or(self.qkv),
             SiteKind::Value => self.value.unwrap_or(self.qkv),
             SiteKind::Proj => self.proj,
             SiteKind::Ffn => self.ffn,
-        };
-        let own = match self.sites.is_empty() {
-            true => None,
-            false => self.sites.get(&site_name(b, kind)),
-        };
-        own.copied().unwrap_or(of_kind)
+        }
     }
 
     /// Whether it gives amounts to add, and some above 0, instead of amounts to reach.
@@ -187,29 +191,29 @@ impl Growth {
         self.warmup.unwrap_or(DEFAULT_WARMUP)
     }
 
-    /// A short description, for example `+512 ffn, +2 layers`.
+    /// A short description, for example `+512 ffn, +2 layers`. Query, key and value are one entry if they grow alike, and a
+    /// single layer has one if it does not grow as the others of its kind.
     pub fn summary(&self) -> String {
-        let some = |amount: Option<Amount>| amount.unwrap_or_default();
-        let amounts = [
-            ("qkv", self.qkv),
-            ("query", some(self.query)),
-            ("key", some(self.key)),
-            ("value", some(self.value)),
-            ("proj", self.proj),
-            ("ffn", self.ffn),
-            ("width", self.width),
-        ];
-        let named = amounts
-            .into_iter()
-            .map(|(name, amount)| (name.to_string(), amount));
-        let sites = self
-            .sites
-            .iter()
-            .map(|(name, amount)| (name.clone(), *amount));
-        let mut parts: Vec<String> = (named.chain(sites))
+        let kinds = SiteKind::ALL.map(|kind| (kind.name(), self.amount_of(kind)));
+        let [query, key, value, proj, ffn] = kinds;
+        let named = match query.1 == key.1 && key.1 == value.1 {
+            true => vec![("qkv", query.1), proj, ffn],
+            false => kinds.into(),
+        };
+        let mut parts: Vec<String> = (named.into_iter().chain([("width", self.width)]))
             .filter(|(_, amount)| *amount != Amount::default())
             .map(|(name, amount)| format!("{amount} {name}"))
             .collect();
+        let as_others = |name: &str, amount: Amount| {
+            kinds
+                .into_iter()
+                .any(|(kind, of_kind)| name.ends_with(&format!(".{kind}")) && amount == of_kind)
+        };
+        let sites = self
+            .sites
+            .iter()
+            .filter(|(name, amount)| !as_others(name, **amount));
+        parts.extend(sites.map(|(name, amount)| format!("{amount} {name}")));
         if self.layers > 0 {
             parts.push(format!("+{} layers", self.layers));
         }

@@ -5,15 +5,21 @@ use crate::config::{ModelConfig, SiteKind};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How one kind of layer grew, added up over the blocks.
+/// How one kind of layer grew in all blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteGrowth {
     /// Kind of layer.
     pub site: SiteKind,
-    /// Parameter tokens (hidden width of an MLP) per block before, of the first block.
+    /// Parameter tokens (hidden width of an MLP) per block before; the fewest, where blocks differ.
     pub tokens_before: usize,
-    /// Parameter tokens per block after.
+    /// Parameter tokens per block after; likewise.
     pub tokens_after: usize,
+    /// The most per block before, where blocks differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_before: Option<usize>,
+    /// The most per block after; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_after: Option<usize>,
     /// Parameters in all blocks before.
     pub params_before: u64,
     /// Parameters in all blocks after.
@@ -108,6 +114,13 @@ impl Movement {
     }
 }
 
+/// The fewest tokens of a layer in a block, and the most if that is another number.
+fn tokens_per_block(config: &ModelConfig, kind: SiteKind) -> (usize, Option<usize>) {
+    let tokens = || config.blocks.iter().map(|block| block.layer(kind).hidden());
+    let fewest = tokens().min().unwrap_or(0);
+    (fewest, tokens().max().filter(|most| *most != fewest))
+}
+
 pub(super) fn report(
     growth: &Growth,
     birth: Birth,
@@ -117,15 +130,18 @@ pub(super) fn report(
 ) -> GrowthReport {
     let after = &map.target;
     let sites = SiteKind::ALL.map(|kind| {
-        let tokens = |c: &ModelConfig| c.blocks[0].layer(kind).hidden();
+        let (tokens_before, most_before) = tokens_per_block(before, kind);
+        let (tokens_after, most_after) = tokens_per_block(after, kind);
         let params = |c: &ModelConfig| {
             let layers = c.blocks.iter().map(|b| b.layer(kind));
             layers.map(|layer| layer.params(c.width)).sum()
         };
         SiteGrowth {
             site: kind,
-            tokens_before: tokens(before),
-            tokens_after: tokens(after),
+            tokens_before,
+            tokens_after,
+            most_before,
+            most_after,
             params_before: params(before),
             params_after: params(after),
         }

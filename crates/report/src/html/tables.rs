@@ -3,9 +3,9 @@
 use super::figure;
 use crate::escape::escape;
 use crate::plots::Plot;
-use crate::records::{EvalRecord, GrowRecord, Record, Unit};
+use crate::records::{EvalRecord, GrowRecord, Record, SiteGrowth, Unit};
 use crate::svg::{hue_class, short};
-use crate::table::human_count;
+use crate::table::{human_count, range};
 use crate::timeline::Stage;
 
 /// A column of the stages table: its header, and its cell for a stage.
@@ -127,16 +127,16 @@ fn growth(r: &GrowRecord, unit: Unit, open: bool, zoom: Option<&Plot>) -> String
             format!(
                 "<tr><td>{}</td><td>{} → {}</td><td>{}</td><td>{} → {}</td></tr>\n",
                 escape(&site.name),
-                site.tokens_before,
-                site.tokens_after,
-                added(site.tokens_before, site.tokens_after),
+                range(site.tokens_before, site.most_before),
+                range(site.tokens_after, site.most_after),
+                added(site),
                 human_count(site.params_before),
                 human_count(site.params_after),
             )
         })
         .collect();
     let sites = format!(
-        "<div class=\"scroll\"><table><thead><tr><th>Site</th><th>Parameter tokens</th><th>Added</th><th>Parameters</th></tr></thead>\
+        "<div class=\"scroll\"><table><thead><tr><th>Site</th><th>Parameter tokens per block</th><th>Added</th><th>Parameters</th></tr></thead>\
          <tbody>\n{rows}</tbody></table></div>"
     );
     format!(
@@ -193,7 +193,12 @@ fn pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     )
 }
 
-fn added(before: u64, after: u64) -> String {
+/// The tokens that each block gained.
+fn added(site: &SiteGrowth) -> String {
+    if site.most_before.or(site.most_after).is_some() {
+        return "differs by block".to_owned();
+    }
+    let (before, after) = (site.tokens_before, site.tokens_after);
     match after.checked_sub(before) {
         Some(added) => format!("+{added}"),
         None => format!("−{}", before - after),

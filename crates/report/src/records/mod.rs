@@ -207,10 +207,16 @@ pub struct GrowRecord {
 pub struct SiteGrowth {
     /// The site's name, such as `ffn`.
     pub name: String,
-    /// Parameter tokens before.
+    /// Parameter tokens per block before; the fewest, where blocks differ.
     pub tokens_before: u64,
-    /// Parameter tokens after.
+    /// Parameter tokens per block after; likewise.
     pub tokens_after: u64,
+    /// The most per block before, where blocks differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_before: Option<u64>,
+    /// The most per block after; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_after: Option<u64>,
     /// Parameters before.
     pub params_before: u64,
     /// Parameters after.

@@ -57,6 +57,8 @@ pub fn grow(step: u64, stage: usize) -> Record {
             name: "ffn".to_owned(),
             tokens_before: 512,
             tokens_after: 1024,
+            most_before: None,
+            most_after: None,
             params_before: 4096,
             params_after: 8192,
         }],
