@@ -332,11 +332,13 @@ pub fn growth_text(report: &GrowthReport) -> String {
         0 => String::new(),
         n => format!(", {n} more layers"),
     };
-    let moved = match (report.max_logit_diff, report.preserving) {
-        (0.0, _) => {
+    let is_exact = report.preserving && report.tolerance == 0.0;
+    let moved = match report.max_logit_diff {
+        0.0 if is_exact => {
             "largest logit difference 0: the grown model computes exactly what it did".into()
         }
-        (diff, _) => format!(
+        0.0 => "largest logit difference 0 on the probe tokens; others may differ".into(),
+        diff => format!(
             "largest logit difference {diff:.3e} ({:.1} % of the logits' size)",
             100.0 * report.relative_logit_diff
         ),

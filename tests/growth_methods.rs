@@ -304,6 +304,57 @@ fn grow_knows_every_method() {
     fail(grow(&["--site", "blocks.1.ffn"]), 2, &["blocks.0.ffn=+64"]);
 }
 
+/// What `grow` says of a growth: the tokens of every block, and that the function stays only where that is sure.
+#[test]
+fn grow_says_what_grew_and_what_is_sure() {
+    let lab = Lab::new();
+    let short = ["--set", "train.steps=6"];
+    succeed(lab.train(&lab.recipe("recipe.toml", ""), "run", &short));
+    let grow = |from: &str, to: &str, more: &[&str]| {
+        let all = [&["grow", "--from", from, "--to", to], more].concat();
+        succeed(lab.command(&all)).out
+    };
+    let exact = "computes exactly what it did";
+    let one = ["--qkv", "+8", "--query", "+0", "--site", "blocks.1.ffn=+16"];
+    let said = grow("run", "one", &one);
+    let row = |name: &str| {
+        let row = said.lines().find(|line| line.starts_with(name));
+        let cells = row.expect("a row").split_whitespace();
+        cells.map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(row("query")[1..3], ["16", "16"]);
+    assert_eq!(row("key")[1..3], ["16", "24"]);
+    assert_eq!(row("ffn")[1..3], ["48", "48..64"]);
+    assert!(
+        said.contains("by +8 key, +8 value, +16 blocks.1.ffn:"),
+        "{said}"
+    );
+    assert!(said.contains(exact), "{said}");
+    // A copy of a block that adds nothing adds nothing, too, but no copy promises that.
+    let said = grow(
+        "run",
+        "zero",
+        &[
+            "--method",
+            "identity-blocks",
+            "--layers",
+            "+1",
+            "--at",
+            "end",
+        ],
+    );
+    assert!(said.contains(exact), "{said}");
+    let said = grow(
+        "zero",
+        "copy",
+        &["--method", "repeat-last", "--layers", "+1"],
+    );
+    assert!(
+        said.contains("largest logit difference 0") && !said.contains(exact),
+        "{said}"
+    );
+}
+
 #[test]
 fn recipes_say_what_is_wrong_with_a_growth() {
     let lab = Lab::new();
