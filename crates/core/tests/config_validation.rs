@@ -5,7 +5,7 @@ mod common;
 use common::{cpu, spec};
 use tokenformer_core::config::{
     Anneal, Init, LayerConfig, ModelConfig, ModelSpec, NormSpan, ParamTraining, Positions,
-    SegmentConfig, SiteConfig, SiteKind, Slots, Theta, TrainingSettings,
+    SegmentConfig, SiteConfig, SiteKind, Slots, Theta, Tracked, TrainingSettings,
 };
 use tokenformer_core::presets::{PRESETS, Preset};
 use tokenformer_core::{Error, Model, init, published};
@@ -47,6 +47,14 @@ fn annealing(from: f64, to: f64) -> TrainingSettings {
     };
     TrainingSettings {
         anneals: [("blocks.0.ffn".to_string(), anneal)].into(),
+        ..TrainingSettings::default()
+    }
+}
+
+/// Training settings in which the `τ` of a site follows the scores.
+fn tracking(from: f64) -> TrainingSettings {
+    TrainingSettings {
+        tracked: [("blocks.0.ffn".to_string(), Tracked::new(from, 1))].into(),
         ..TrainingSettings::default()
     }
 }
@@ -223,16 +231,17 @@ fn a_fresh_model_too_large_for_memory_is_an_error() {
 
 #[test]
 fn small_numbers_have_bounds() {
-    for eps in [0.0, -1e-6, 2e-3, f64::NAN] {
+    // Numbers that single precision, in which they are used, does not have are refused as well.
+    for eps in [0.0, -1e-6, 2e-3, f64::NAN, 1e-60] {
         assert_eq!(
             contradiction(changed(|c| site(c, 1, SiteKind::Ffn).eps = eps))[0],
             "blocks.1.ffn.eps"
         );
     }
-    for eps in [0.0, -1e-6, 1.5, f64::NAN] {
+    for eps in [0.0, -1e-6, 1.5, f64::NAN, 1e-60] {
         assert_eq!(contradiction(changed(|c| c.norm_eps = eps))[0], "norm_eps");
     }
-    for tau in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+    for tau in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60, 1e39] {
         assert_eq!(
             contradiction(changed(|c| site(c, 1, SiteKind::Ffn).tau = tau))[0],
             "blocks.1.ffn.tau"
@@ -243,6 +252,8 @@ fn small_numbers_have_bounds() {
             let found = contradiction(annealing(from, to).validate());
             assert_eq!(found[0], format!("blocks.0.ffn: anneal.{end}"));
         }
+        let found = contradiction(tracking(tau).validate());
+        assert_eq!(found[0], "blocks.0.ffn: tracked");
     }
     for scale in [-1.0, f32::NAN, f32::INFINITY] {
         let found = contradiction(scaled(scale).validate());

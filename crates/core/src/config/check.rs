@@ -189,9 +189,19 @@ pub(crate) fn size(name: &str, size: usize, max: usize) -> Result<()> {
     Ok(())
 }
 
+/// Whether a number is above 0 and finite, and still is in single precision, in which it is used.
+pub(super) fn is_positive(value: f64) -> bool {
+    let rounded = value as f32;
+    rounded > 0.0 && rounded.is_finite()
+}
+
+/// What [`is_positive`] asks for.
+pub(super) const POSITIVE: &str =
+    "a positive number that single precision has, from about 1e-45 to 3e38";
+
 fn epsilon(name: &str, eps: f64, max: f64) -> Result<()> {
-    if !(eps > 0.0 && eps <= max) {
-        let expected = format!("above 0, at most {max}");
+    if !(is_positive(eps) && eps <= max) {
+        let expected = format!("above 0 in single precision, at most {max}");
         return Err(config_error(name, expected, eps, "a small positive number"));
     }
     Ok(())
@@ -216,11 +226,11 @@ fn mlp(hidden: usize, parts: &[MlpPart], name: &str) -> Result<()> {
 
 fn site(site: &SiteConfig, name: &str) -> Result<()> {
     let positive = |field: String, value: f64| {
-        if value.is_finite() && value > 0.0 {
+        if is_positive(value) {
             return Ok(());
         }
         let help = "a fresh site has the root of its tokens";
-        Err(config_error(field, "a positive number", value, help))
+        Err(config_error(field, POSITIVE, value, help))
     };
     positive(format!("{name}.tau"), site.tau)?;
     epsilon(&format!("{name}.eps"), site.eps, 1e-3)?;

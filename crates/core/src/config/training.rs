@@ -1,5 +1,6 @@
 //! Settings of a model that only training needs: stored with a run's state, not in its configuration.
 
+use super::check::{POSITIVE, is_positive};
 use crate::error::{Result, config_error};
 use crate::path::{ParamPath, ParamRole, Place, SiteKind};
 use serde::{Deserialize, Serialize};
@@ -203,18 +204,16 @@ impl TrainingSettings {
         }
         for (name, anneal) in &self.anneals {
             for (part, tau) in [("from", anneal.from), ("to", anneal.to)] {
-                if !(tau.is_finite() && tau > 0.0) {
+                if !is_positive(tau) {
                     let field = format!("{name}: anneal.{part}");
                     let help = "a fresh site has the root of its tokens";
-                    return Err(config_error(field, "a positive number", tau, help));
+                    return Err(config_error(field, POSITIVE, tau, help));
                 }
             }
         }
         for (name, tracked) in &self.tracked {
             let Tracked { from, old, new, .. } = *tracked;
-            let fine = from.is_finite()
-                && from > 0.0
-                && [old, new].iter().all(|e| e.is_finite() && *e >= 0.0);
+            let fine = is_positive(from) && [old, new].iter().all(|e| e.is_finite() && *e >= 0.0);
             if !fine {
                 let field = format!("{name}: tracked");
                 let expected = "a positive tau, and sums of squares from 0 on";
