@@ -52,6 +52,16 @@ fn exported(model: &Path, to: &Path) {
     export(&options, &device(), &mut |_, _| {}).unwrap();
 }
 
+/// The folder of a new model, in `dir`.
+fn written(spec: &ModelSpec, dir: &Path) -> PathBuf {
+    let model = Model::fresh(&device(), &spec.build().unwrap(), 1).unwrap();
+    let folder = dir.join("model");
+    let mut writer = DirWriter::begin(&folder, files::KIND_MODEL).unwrap();
+    files::write_model(&mut writer, &model, None).unwrap();
+    writer.commit().unwrap();
+    folder
+}
+
 /// The five largest of a row, largest first.
 fn top5(row: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..row.len()).collect();
@@ -201,6 +211,24 @@ fn what_shapes_do_not_tell_is_asked_for() {
 }
 
 #[test]
+fn the_ratio_that_is_written_gives_the_hidden_width() {
+    // The quotient of these widths times the first is a little less than the second.
+    let spec = ModelSpec {
+        width: 88,
+        heads: 4,
+        mlp_hidden: 120,
+        ..Preset::named("vit-plain-digits").unwrap().spec()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let folder = written(&spec, dir.path());
+    exported(&folder, &dir.path().join("out"));
+    let config = std::fs::read(dir.path().join("out/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let ratio = config["model_args"]["mlp_ratio"].as_f64().unwrap();
+    assert_eq!((88.0 * ratio) as usize, 120, "{ratio}");
+}
+
+#[test]
 fn what_timm_has_no_words_for_is_refused() {
     let base = Preset::named("vit-plain-digits").unwrap().spec();
     for (spec, place) in [
@@ -214,11 +242,7 @@ fn what_timm_has_no_words_for_is_refused() {
         (Preset::named("vit-digits").unwrap().spec(), "input"),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let model = Model::fresh(&device(), &spec.build().unwrap(), 1).unwrap();
-        let folder = dir.path().join("model");
-        let mut writer = DirWriter::begin(&folder, files::KIND_MODEL).unwrap();
-        files::write_model(&mut writer, &model, None).unwrap();
-        writer.commit().unwrap();
+        let folder = written(&spec, dir.path());
         let options = ExportOptions {
             model: folder,
             to: dir.path().join("out"),

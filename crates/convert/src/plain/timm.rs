@@ -275,6 +275,16 @@ pub(super) fn check(config: &ModelConfig) -> Result<()> {
     expect_plain_blocks(config)
 }
 
+/// The ratio from which timm computes the hidden width, `int(embed_dim * mlp_ratio)`. Where the quotient is rounded down, the
+/// product may fall below the width; with the next larger number it is at least the width, and far from the next.
+fn mlp_ratio(width: usize, hidden: usize) -> f64 {
+    let ratio = hidden as f64 / width as f64;
+    match (width as f64 * ratio) as usize == hidden {
+        true => ratio,
+        false => ratio.next_up(),
+    }
+}
+
 /// The text of `config.json`, which timm reads from a folder.
 pub(super) fn write(config: &ModelConfig, image: &ImageInput) -> Value {
     let pool = if image.pool == Pool::Class {
@@ -298,7 +308,7 @@ pub(super) fn write(config: &ModelConfig, image: &ImageInput) -> Value {
             "embed_dim": config.width,
             "depth": config.layers(),
             "num_heads": config.heads,
-            "mlp_ratio": hidden(config) as f64 / config.width as f64,
+            "mlp_ratio": mlp_ratio(config.width, hidden(config)),
             "num_classes": config.classes(),
             "global_pool": pool,
             "class_token": image.has_class_token(),
@@ -311,4 +321,23 @@ pub(super) fn write(config: &ModelConfig, image: &ImageInput) -> Value {
             "classifier": "head",
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mlp_ratio;
+
+    #[test]
+    fn timm_computes_the_hidden_width_from_the_ratio() {
+        for width in (1..=2048).step_by(3) {
+            for hidden in (1..=5 * width).step_by(7) {
+                let ratio = mlp_ratio(width, hidden);
+                assert_eq!((width as f64 * ratio) as usize, hidden, "width {width}");
+            }
+        }
+        for (width, hidden) in [(224, 976), (88, 120), (768, 3072), (192, 768)] {
+            assert_eq!((width as f64 * mlp_ratio(width, hidden)) as usize, hidden);
+        }
+        assert_eq!(mlp_ratio(768, 3072), 4.0);
+    }
 }
