@@ -4,7 +4,7 @@
     python page.py path/to/tokenformer MODEL_DIR SHOTS_DIR
 
 MODEL_DIR is a grown model with a norm per segment. Streaming, colours, alternatives by pointer and by keyboard, branching, two
-stages side by side, the structure, the training of another process with a growth, the width of a phone, light and dark; no
+stages side by side, texts of another stage, without a beginning and longer than the context, the structure, the training of another process with a growth, the width of a phone, light and dark; no
 message on the console, and no request to another host.
 """
 
@@ -61,6 +61,90 @@ def prepare(binary, folder):
     return [Path(binary).resolve(), "train", "--config", "recipe.toml", "--out", "run", "--threads", "1"]
 
 
+def others(page, sent):
+    """Texts that go on after a change: another stage, another pane, no beginning, and more tokens than the context."""
+    panes, box = page.locator(".pane"), page.get_by_label("Text to continue")
+    both, more = page.get_by_label("Side by side"), page.get_by_role("button", name="Write on")
+    settings = {label: page.get_by_label(label).input_value() for label in ["Tokens", "Temperature"]}
+
+    def done():
+        expect(page.get_by_role("button", name="Continue")).to_be_enabled(timeout=60_000)
+        expect(page.locator("#error")).to_be_hidden()
+
+    def bodies(path):
+        found = [body for to, body in sent if to == path]
+        sent.clear()
+        return found
+
+    def wrote(pane, index):
+        """What is sent to learn which parameter tokens wrote a token."""
+        sent.clear()
+        with page.expect_request("**/api/fired") as asked:
+            panes.nth(pane).locator(".token").nth(index).hover()
+        expect(page.locator(".fired tr").first).to_be_visible()
+        return asked.value.post_data_json
+
+    # A pane with another stage begins anew, and the other goes on.
+    page.get_by_label("Tokens", exact=True).fill("6")
+    count = panes.nth(0).locator(".token").count()
+    panes.nth(1).locator("select").select_option("2 m")
+    expect(panes.nth(1).locator(".token")).to_have_count(0)
+    sent.clear()
+    more.click()
+    done()
+    assert panes.nth(0).locator(".token").count() > count
+    assert panes.nth(1).locator(".token").count() > 0
+    assert [body["prompt"] for to, body in sent if to == "/tokenize"] == [PROMPT]
+    lengths = {len(body["prompt"]): body["stage"] for body in bodies("/v1/completions")}
+    assert len(lengths) == 2 and set(lengths.values()) == {2}, lengths
+    panes.nth(1).locator("select").select_option("1 m")
+
+    # A pane that comes later begins with the text of the first.
+    both.uncheck()
+    expect(panes).to_have_count(1)
+    page.get_by_role("button", name="Continue").click()
+    done()
+    both.check()
+    more.click()
+    done()
+    assert all(panes.nth(i).locator(".token").count() > 0 for i in range(2))
+    both.uncheck()
+
+    # No beginning at all: the text follows the end of a document, also when it goes on.
+    box.fill("")
+    sent.clear()
+    page.get_by_role("button", name="Continue").click()
+    done()
+    start = bodies("/v1/completions")[0]["prompt"]
+    assert len(start) == 1, start
+    assert wrote(0, 0)["tokens"] == start
+    sent.clear()
+    more.click()
+    done()
+    assert bodies("/v1/completions")[0]["prompt"][:1] == start
+
+    # A long text: what a token was written from is what its request was sent.
+    context = page.evaluate("fetch('/v1/models').then((answer) => answer.json()).then((list) => list.data[0].max_model_len)")
+    box.fill(f"{PROMPT} " * context)
+    page.get_by_label("Tokens", exact=True).fill("20")
+    sent.clear()
+    page.get_by_role("button", name="Continue").click()
+    done()
+    prompt = bodies("/v1/completions")[0]["prompt"]
+    assert len(prompt) == context - min(20, context // 2), (len(prompt), context)
+    assert wrote(0, 0)["tokens"] == prompt
+    fourth = wrote(0, 3)["tokens"]
+    assert fourth[: len(prompt)] == prompt and len(fourth) == len(prompt) + 3
+
+    # As it was before.
+    both.check()
+    box.fill(PROMPT)
+    for label, value in settings.items():
+        page.get_by_label(label, exact=True).fill(value)
+    page.get_by_role("button", name="Continue").click()
+    done()
+
+
 def main():
     binary, model, shots = sys.argv[1:]
     shots = Path(shots)
@@ -74,6 +158,8 @@ def main():
             page.on("console", lambda message: said.append(message.text))
             page.on("pageerror", lambda error: said.append(str(error)))
             page.on("request", lambda request: foreign.append(request.url) if not request.url.startswith(address) else None)
+            sent = []
+            page.on("request", lambda request: sent.append((request.url.removeprefix(address), request.post_data_json)) if request.method == "POST" else None)
             page.goto(address)
 
             # Two stages side by side on one prompt, streamed.
@@ -114,6 +200,8 @@ def main():
             assert shown.nth(2).inner_text() == before
             assert visible(shown.nth(3).evaluate("e => e.textContent")) == wanted
             assert shown.count() > 4
+
+            others(page, sent)
 
             page.get_by_role("tab", name="Structure").click()
             expect(page.locator("#structure rect.s2").first).to_be_visible()

@@ -70,13 +70,13 @@ const stageClass = (stage) => `s${((stage - 1) % 6) + 1}`;
 
 let models = [];
 let running = null;
+/// The token whose details are shown.
+let shown = null;
+let asking = null;
 
 /// A text that is being written, with the model and stage that write it.
 class Pane {
   constructor(choice) {
-    this.before = [];
-    this.tokens = [];
-    this.lost = "";
     this.select = make("select", { "aria-label": "Model and stage" });
     for (const model of models) {
       for (const { stage, params } of model.stages) {
@@ -90,30 +90,66 @@ class Pane {
     this.text = make("div", { class: "text", role: "group", "aria-label": "Continued text" });
     this.note = make("p", { class: "note" });
     this.root = make("section", { class: "pane" }, this.select, this.text, this.note);
+    this.clear();
+    // The tokens of one model mean nothing to another, and what a stage wrote is not what another would have.
+    this.select.addEventListener("change", () => {
+      this.clear();
+      allow();
+    });
   }
 
-  get wish() {
+  /// Forgets the text, and stops writing it.
+  clear() {
+    this.own?.abort();
+    this.own = new AbortController();
+    if (shown?.pane === this) hideDetails();
+    this.wish = null;
+    this.before = [];
+    this.tokens = [];
+    this.lost = "";
+    this.text.replaceChildren();
+    this.note.textContent = "";
+  }
+
+  /// A signal of this text that ends with `signal` too.
+  until(signal) {
+    return AbortSignal.any([signal, this.own.signal]);
+  }
+
+  /// Begins with a text, for the model and stage that are chosen now.
+  async begin(prompt, signal) {
+    this.clear();
     const [stage, ...name] = this.select.value.split(" ");
-    return { model: name.join(" "), stage: Number(stage) };
-  }
-
-  async begin(prompt) {
-    const response = await ask("/tokenize", { model: this.wish.model, prompt });
+    const model = models.find((m) => m.id === name.join(" "));
+    const response = await ask("/tokenize", { model: model.id, prompt }, this.until(signal));
     const { tokens, prompt_losses } = await response.json();
     const { dropped = 0, unknown = 0 } = prompt_losses ?? {};
     this.lost = dropped + unknown ? `; the tokenizer lost ${dropped + unknown} characters of the text` : "";
-    this.before = tokens;
-    this.tokens = [];
+    this.wish = { model, stage: Number(stage) };
+    this.before = tokens.length > 0 ? tokens : [model.start_token];
     this.text.replaceChildren(make("span", { class: "before" }, prompt));
   }
 
-  async write(signal) {
+  /// The prompt's tokens and the first `count` of the written ones, from number `from` on.
+  tokensFrom(from, count) {
+    return [...this.before, ...this.tokens.slice(0, count).map((token) => token.id)].slice(from);
+  }
+
+  async write(outer) {
+    if (!this.wish) return;
     const started = performance.now();
+    const signal = this.until(outer);
     const { model, stage } = this.wish;
+    const most = Number(by("tokens").value);
+    const context = model.max_model_len;
+    const length = this.before.length + this.tokens.length;
+    // A text that is longer than the context loses its beginning. Every token keeps where the prompt that it was written from
+    // began, to show what wrote it.
+    const from = length > context ? length - context + Math.min(most, Math.floor(context / 2)) : 0;
     const body = {
-      model, stage, prompt: [...this.before, ...this.tokens.map((token) => token.id)],
-      max_tokens: Number(by("tokens").value), temperature: Number(by("temperature").value),
-      top_p: Number(by("top-p").value), seed: Number(by("seed").value), logprobs: 8, stream: true, truncate: true,
+      model: model.id, stage, prompt: this.tokensFrom(from),
+      max_tokens: most, temperature: Number(by("temperature").value),
+      top_p: Number(by("top-p").value), seed: Number(by("seed").value), logprobs: 8, stream: true,
     };
     this.note.textContent = "…";
     let written = 0, end = "stopped";
@@ -123,7 +159,7 @@ class Pane {
         const choice = message.choices[0];
         if (!choice) continue;
         for (const token of taken(choice.logprobs)) {
-          this.add(token);
+          this.add({ ...token, from });
           written += 1;
         }
         if (choice.finish_reason) end = choice.finish_reason === "stop" ? "the text ended" : "as long as asked for";
@@ -133,7 +169,7 @@ class Pane {
     } finally {
       // The whole time, because messages may arrive together: the time between them says nothing.
       const seconds = (performance.now() - started) / 1000;
-      this.note.textContent = `${written} tokens in ${seconds.toFixed(2)} s; ${end}${this.lost}`;
+      if (this.wish) this.note.textContent = `${written} tokens in ${seconds.toFixed(2)} s; ${end}${this.lost}`;
     }
   }
 
@@ -151,7 +187,7 @@ class Pane {
       if (to?.classList?.contains("token")) to.focus();
       if (event.key === "Enter") by("alternatives").firstChild?.focus();
     });
-    this.tokens.push({ ...token, span });
+    this.tokens.push({ ...token, span, pane: this });
     this.text.append(span);
   }
 
@@ -176,7 +212,11 @@ let panes = [];
 function layout() {
   const wanted = by("both").checked ? 2 : 1;
   const options = panes[0]?.select.options.length ?? 0;
-  while (panes.length > wanted) panes.pop().root.remove();
+  while (panes.length > wanted) {
+    const pane = panes.pop();
+    pane.clear();
+    pane.root.remove();
+  }
   while (panes.length < wanted) {
     // The first begins with the whole of the first model, the second with what comes before it in the list.
     const stages = models[0]?.stages.filter((stage) => stage.params !== null).length ?? 1;
@@ -184,6 +224,14 @@ function layout() {
     panes.push(pane);
     by("panes").append(pane.root);
   }
+  allow();
+}
+
+/// Lets what can be done now be asked for.
+function allow() {
+  by("stop").disabled = !running;
+  by("go").disabled = Boolean(running);
+  by("more").disabled = Boolean(running) || panes.every((pane) => pane.tokens.length === 0);
 }
 
 /// Runs work that Stop can end; only one thing is done at a time.
@@ -192,30 +240,48 @@ async function work(run) {
   const own = new AbortController();
   running = own;
   complain(null);
-  by("stop").disabled = false;
-  by("go").disabled = by("more").disabled = true;
+  allow();
   try {
     await run(own.signal);
   } catch (error) {
     if (error.name !== "AbortError") complain(error);
   } finally {
-    if (running === own) {
-      running = null;
-      by("stop").disabled = true;
-      by("go").disabled = false;
-      by("more").disabled = panes.every((pane) => pane.tokens.length === 0);
-    }
+    // If one text failed, the others are still being written.
+    own.abort();
+    if (running === own) running = null;
+    allow();
   }
 }
 
+/// The text that was last begun with.
+let prompt = "";
+
 const start = () => work(async (signal) => {
-  by("details").hidden = true;
-  await Promise.all(panes.map((pane) => pane.begin(by("prompt").value)));
-  await Promise.all(panes.map((pane) => pane.write(signal)));
+  prompt = by("prompt").value;
+  await each((pane) => pane.begin(prompt, signal));
+  await each((pane) => pane.write(signal));
 });
 
-let shown = null;
-let asking = null;
+/// Goes on with every text; those that have not begun, or whose model was changed, begin where the others did.
+const writeOn = () => work(async (signal) => {
+  await each((pane) => pane.wish ? null : pane.begin(prompt, signal));
+  await each((pane) => pane.write(signal));
+});
+
+/// Does something for all texts at once. One that is cleared meanwhile does not stop the others.
+function each(what) {
+  const quiet = (error) => {
+    if (error.name !== "AbortError") throw error;
+  };
+  return Promise.all(panes.map((pane) => Promise.resolve(what(pane)).catch(quiet)));
+}
+
+function hideDetails() {
+  clearTimeout(asking);
+  shown?.span.classList.remove("chosen");
+  shown = null;
+  by("details").hidden = true;
+}
 
 /// Shows the alternatives of a token, and after a moment which parameter tokens wrote it.
 function details(pane, index) {
@@ -228,7 +294,7 @@ function details(pane, index) {
   by("details-title").textContent = `${visible(token.text)}, ${percent(token.logprob)}`;
   by("alternatives").replaceChildren(...(token.alternatives ?? []).map((other) => {
     const button = make("button", { type: "button" }, visible(other.text), make("small", {}, percent(other.logprob)));
-    button.addEventListener("click", () => pane.branch(index, { ...other, alternatives: token.alternatives }));
+    button.addEventListener("click", () => pane.branch(index, { ...other, alternatives: token.alternatives, from: token.from }));
     return button;
   }));
   by("fired").replaceChildren();
@@ -239,10 +305,7 @@ function details(pane, index) {
 async function fired(pane, index, token) {
   try {
     const { model, stage } = pane.wish;
-    const tokens = [...pane.before, ...pane.tokens.slice(0, index).map((t) => t.id)];
-    if (tokens.length === 0) return;
-    const context = models.find((m) => m.id === model).max_model_len;
-    const response = await ask("/api/fired", { model, stage, tokens: tokens.slice(-context) });
+    const response = await ask("/api/fired", { model: model.id, stage, tokens: pane.tokensFrom(token.from, index) });
     const { sites } = await response.json();
     if (shown !== token || sites.length === 0) return;
     const table = make("table", { class: "fired" });
@@ -342,7 +405,7 @@ by("prompt").addEventListener("keydown", (event) => {
     start();
   }
 });
-by("more").addEventListener("click", () => work((signal) => Promise.all(panes.map((pane) => pane.write(signal)))));
+by("more").addEventListener("click", writeOn);
 by("stop").addEventListener("click", () => running?.abort());
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();

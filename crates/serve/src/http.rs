@@ -374,6 +374,7 @@ async fn structure(State(app): State<Arc<App>>) -> Response {
     let models = app.models.iter().map(|served| {
         let mut entry = model_entry(served);
         entry["config"] = json!(served.config);
+        entry["start_token"] = json!(served.start_token());
         entry["born"] = served.stages.iter().map(|stage| stage.born).collect();
         entry
     });

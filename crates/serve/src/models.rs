@@ -95,6 +95,11 @@ impl Served {
         }
     }
 
+    /// What a text begins with that has no other token: the end of the document before it.
+    pub(crate) fn start_token(&self) -> u32 {
+        self.tokenizer.eod().unwrap_or(0)
+    }
+
     /// Bytes of keys and values of a position.
     pub(crate) fn position_bytes(&self) -> usize {
         2 * self.config.layers() * self.config.width * size_of::<f32>()

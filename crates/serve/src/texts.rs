@@ -344,7 +344,7 @@ fn encode(
         Prompt::Tokens(tokens) => (tokens, Losses::default(), None),
     };
     if tokens.is_empty() {
-        tokens.push(served.tokenizer.eod().unwrap_or(0));
+        tokens.push(served.start_token());
     }
     let checked = served.model.check_tokens(&tokens);
     checked.map_err(|error| bad(format!("prompt: {error}")))?;

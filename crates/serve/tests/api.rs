@@ -255,6 +255,14 @@ fn models_stages_and_parameter_tokens_are_told() {
         2
     );
     assert_eq!(structure["models"][0]["born"], json!([0, 1]));
+    // What an empty text is continued from.
+    let start = &structure["models"][0]["start_token"];
+    assert_eq!(*start, 256);
+    let text = |prompt: Value| {
+        let body = json!({"model": "a", "prompt": prompt, "max_tokens": 5, "seed": 1});
+        server.post("/v1/completions", &body).json()["choices"][0]["text"].clone()
+    };
+    assert_eq!(text(json!("")), text(json!([start])));
     let fired = server
         .post("/api/fired", &json!({"model": "a", "tokens": [1, 2, 3]}))
         .json();
