@@ -18,7 +18,7 @@ mod page;
 mod patient;
 mod prefix_cache;
 pub mod prompt;
-mod queue;
+pub mod queue;
 pub mod request;
 mod run_view;
 pub mod scheduler;

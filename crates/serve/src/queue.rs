@@ -8,26 +8,41 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 struct Request {
     arrived: Instant,
+    /// When it came, or when the last of its texts began.
+    waits_since: Instant,
     jobs: VecDeque<Job>,
+}
+
+/// Where a text waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Place of its request in the queue.
+    request: usize,
+    /// Its place among those of its request.
+    job: usize,
 }
 
 /// A fair queue.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub struct Queue {
     requests: VecDeque<Request>,
-    aside: Vec<Request>,
 }
 
 impl Queue {
-    pub fn push(&mut self, jobs: Vec<Job>) {
-        self.requests.push_back(Request {
-            arrived: Instant::now(),
-            jobs: jobs.into(),
-        });
+    /// Puts the texts of a request at the end.
+    pub fn push(&mut self, jobs: Vec<Job>, now: Instant) {
+        if !jobs.is_empty() {
+            self.requests.push_back(Request {
+                arrived: now,
+                waits_since: now,
+                jobs: jobs.into(),
+            });
+        }
     }
 
+    /// Whether no text waits.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.requests.is_empty()
     }
 
     /// Texts that wait.
@@ -35,44 +50,33 @@ impl Queue {
         self.requests.iter().map(|r| r.jobs.len()).sum()
     }
 
-    /// The next text. Its request goes to the end of the queue, so that one with many texts keeps none waiting.
-    pub fn pop(&mut self) -> Option<(Instant, Job)> {
-        loop {
-            let mut request = self.requests.pop_front()?;
-            let arrived = request.arrived;
-            let Some(job) = request.jobs.pop_front() else {
-                continue;
-            };
-            if !request.jobs.is_empty() {
-                self.requests.push_back(request);
-            }
-            return Some((arrived, job));
+    /// The next text that may begin now. Those before it keep their places.
+    pub fn next(&self, may_begin: impl Fn(&Job) -> bool) -> Option<(Place, &Job)> {
+        self.requests.iter().enumerate().find_map(|(request, of)| {
+            let job = of.jobs.iter().position(&may_begin)?;
+            Some((Place { request, job }, &of.jobs[job]))
+        })
+    }
+
+    /// Takes the text at a place that [`Queue::next`] has told, and tells when it came. Its request goes to the end of the
+    /// queue, so that one with many texts keeps none waiting.
+    pub fn take(&mut self, place: Place, now: Instant) -> Option<(Instant, Job)> {
+        let mut request = self.requests.remove(place.request)?;
+        let job = request.jobs.remove(place.job);
+        let arrived = request.arrived;
+        request.waits_since = now;
+        if !request.jobs.is_empty() {
+            self.requests.push_back(request);
         }
+        Some((arrived, job?))
     }
 
-    /// Puts a text back to the front.
-    pub fn put_back(&mut self, arrived: Instant, job: Job) {
-        self.requests.push_front(single(arrived, job));
-    }
-
-    /// Puts a text aside until [`Queue::take_aside`].
-    pub fn put_aside(&mut self, arrived: Instant, job: Job) {
-        self.aside.push(single(arrived, job));
-    }
-
-    /// Puts what was set aside back to the front, in its order.
-    pub fn take_aside(&mut self) {
-        for request in self.aside.drain(..).rev() {
-            self.requests.push_front(request);
-        }
-    }
-
-    /// Drops texts whose reader is gone, and says so to those that have waited longer than `wait`. Returns how many readers
-    /// were gone.
-    pub fn drop_left(&mut self, wait: Duration) -> usize {
+    /// Drops texts whose reader is gone, and those of requests of which none has begun for longer than `wait`, which are told
+    /// so. Returns how many readers were gone.
+    pub fn drop_left(&mut self, wait: Duration, now: Instant) -> usize {
         let mut left = 0;
         for request in &mut self.requests {
-            let is_late = request.arrived.elapsed() > wait;
+            let is_late = now.saturating_duration_since(request.waits_since) > wait;
             request.jobs.retain(|job| {
                 let is_gone = job.events.is_closed();
                 left += usize::from(is_gone);
@@ -84,12 +88,5 @@ impl Queue {
         }
         self.requests.retain(|request| !request.jobs.is_empty());
         left
-    }
-}
-
-fn single(arrived: Instant, job: Job) -> Request {
-    Request {
-        arrived,
-        jobs: VecDeque::from([job]),
     }
 }

@@ -33,7 +33,7 @@ pub struct Limits {
     pub threads: usize,
     /// Logits of a step for which a further of these threads is started, which takes as long as choosing from some thousands.
     pub logits_per_thread: usize,
-    /// How long a text may wait for its turn.
+    /// How long the texts of a request may wait for one of them to begin.
     pub wait: Duration,
 }
 
@@ -155,7 +155,7 @@ impl<'m> Scheduler<'m> {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Continue(jobs) => self.queue.push(jobs),
+            Command::Continue(jobs) => self.queue.push(jobs, Instant::now()),
             Command::TokenWeights {
                 model,
                 newest_stage,
@@ -204,7 +204,7 @@ impl<'m> Scheduler<'m> {
 
     /// Drops texts whose client has left, and texts that have waited too long.
     fn drop_left(&mut self) {
-        let mut left = self.queue.drop_left(self.limits.wait);
+        let mut left = self.queue.drop_left(self.limits.wait, Instant::now());
         for sequence in &mut self.sequences {
             if sequence.job.events.is_closed() {
                 sequence.is_done = true;
@@ -234,25 +234,23 @@ impl<'m> Scheduler<'m> {
     /// Lets texts begin while there is a place and memory, in the order of the queue. The first that finds no memory
     /// blocks those behind it, so that every text gets its turn.
     fn admit(&mut self) {
-        let mut waiting = 0;
         while self.sequences.len() < self.limits.batch {
-            let Some((arrived, job)) = self.queue.pop() else {
+            // What another text is reading now, a text that begins alike can copy then.
+            let next = self.queue.next(|job| !self.is_read_by_another(job));
+            let Some((place, job)) = next else {
                 break;
             };
-            // What another text is reading now, this one can copy then.
-            if self.is_read_by_another(&job) {
-                self.queue.put_aside(arrived, job);
-                waiting += 1;
-                continue;
-            }
-            let owner = (job.model, job.newest_stage);
             let served = &self.models[job.model];
-            let capacity = capacity(served, &job);
+            let capacity = capacity(served, job);
             let bytes = capacity * served.position_bytes();
             if !self.cache.take(bytes) {
-                self.queue.put_back(arrived, job);
                 break;
             }
+            let Some((arrived, job)) = self.queue.take(place, Instant::now()) else {
+                self.cache.give(bytes);
+                break;
+            };
+            let owner = (job.model, job.newest_stage);
             match self.begin(&job, owner, capacity) {
                 Ok((cache, continuation)) => {
                     add(&self.metrics.prompt_tokens, job.prompt.len());
@@ -277,9 +275,6 @@ impl<'m> Scheduler<'m> {
                     let _ = job.events.send((job.index, Event::Failed(error)));
                 }
             }
-        }
-        if waiting > 0 {
-            self.queue.take_aside();
         }
     }
 

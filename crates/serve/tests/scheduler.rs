@@ -276,39 +276,82 @@ fn a_reader_who_leaves_frees_the_place() {
     assert!(metrics.cancelled.load(Relaxed) >= 1);
 }
 
-#[test]
-fn one_request_of_many_texts_keeps_no_other_waiting() {
-    let models = [served("a", 1)];
+/// The order in which the texts of some requests end, and of one more that comes when the first token is told. The others are
+/// all there before the first text begins, however slow this thread is.
+fn order_of_ends(
+    models: &[Served],
+    limits: Limits,
+    requests: impl FnOnce(&UnboundedSender<(usize, Event)>) -> (Vec<Vec<Job>>, Vec<Job>),
+) -> Vec<usize> {
     let metrics = Metrics::default();
-    let limits = Limits { batch: 1, ..LIMITS };
     let (sender, mut events) = unbounded_channel();
-    let texts = |of: usize, count: usize| -> Vec<Job> {
-        (0..count)
-            .map(|i| Job {
-                index: 100 * of + i,
-                ..job(&[of as u32], 8, &sender)
-            })
-            .collect()
-    };
-    // Both requests are there before the first text begins, however slow this thread is.
-    let (commands, receiver) = channel();
-    commands.send(Command::Continue(texts(1, 9))).unwrap();
-    commands.send(Command::Continue(texts(2, 1))).unwrap();
+    let (requests, mut late) = requests(&sender);
     drop(sender);
+    let (commands, receiver) = channel();
+    for request in requests {
+        commands.send(Command::Continue(request)).unwrap();
+    }
     std::thread::scope(|scope| {
-        let (models, metrics) = (&models, &metrics);
+        let metrics = &metrics;
         scope.spawn(move || run(models, limits, &receiver, metrics));
         let mut ended = Vec::new();
         while let Some((index, event)) = events.blocking_recv() {
+            if matches!(event, Event::Token { .. }) && !late.is_empty() {
+                let late = std::mem::take(&mut late);
+                commands.send(Command::Continue(late)).unwrap();
+            }
             if matches!(event, Event::End(..)) {
                 ended.push(index);
             }
         }
         drop(commands);
-        let place = ended.iter().position(|&index| index == 200).unwrap();
+        ended
+    })
+}
+
+/// Texts with a common prompt whose first token is `of`, and numbers from 1000 times that on.
+fn texts(
+    of: u32,
+    prompt_tokens: u32,
+    count: usize,
+    events: &UnboundedSender<(usize, Event)>,
+) -> Vec<Job> {
+    let prompt: Vec<u32> = (of..of + prompt_tokens).collect();
+    let text = |i| Job {
+        index: 1000 * of as usize + i,
+        bias: vec![(256, -100.0)],
+        ..job(&prompt, 8, events)
+    };
+    (0..count).map(text).collect()
+}
+
+#[test]
+fn one_request_of_many_texts_keeps_no_other_waiting() {
+    let models = [served("a", 1)];
+    for (batch, prompt_tokens) in [(1, 1), (1, 9), (1, 30), (2, 9), (2, 30)] {
+        let limits = Limits { batch, ..LIMITS };
+        let ended = order_of_ends(&models, limits, |events| {
+            let many = texts(1, prompt_tokens, 9, events);
+            let one = texts(2, prompt_tokens, 1, events);
+            (vec![many, one], Vec::new())
+        });
         assert_eq!(ended.len(), 10);
-        assert!(place < 4, "the second request ended as number {place}");
+        let place = ended.iter().position(|&index| index == 2000).unwrap();
+        assert!(place < 4, "{prompt_tokens}: ended as number {place}");
+    }
+}
+
+#[test]
+fn texts_that_wait_for_their_common_beginning_keep_no_later_request_waiting() {
+    let models = [served("a", 1)];
+    let limits = Limits { batch: 2, ..LIMITS };
+    let ended = order_of_ends(&models, limits, |events| {
+        let many = texts(1, 30, 400, events);
+        (vec![many], texts(2, 1, 1, events))
     });
+    assert_eq!(ended.len(), 401);
+    let place = ended.iter().position(|&index| index == 2000).unwrap();
+    assert!(place < 300, "ended as number {place}");
 }
 
 #[test]
