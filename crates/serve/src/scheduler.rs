@@ -109,6 +109,7 @@ pub fn run(models: &[Served], limits: Limits, commands: &Receiver<Command>, metr
         metrics,
         cache: PrefixCache::new(limits.cache_bytes),
         queue: Queue::default(),
+        last_reader: None,
         sequences: Vec::new(),
         logits: Vec::new(),
         failures: Failures::new(),
@@ -134,6 +135,8 @@ struct Scheduler<'m> {
     metrics: &'m Metrics,
     cache: PrefixCache,
     queue: Queue,
+    /// Whose prompts were read first in the last step that read some.
+    last_reader: Option<Owner>,
     sequences: Vec<Sequence<'m>>,
     logits: Vec<f32>,
     failures: Failures,
@@ -172,11 +175,8 @@ impl<'m> Scheduler<'m> {
         self.drop_left();
         self.admit();
         self.gauges();
-        let mut owners: Vec<Owner> = self.sequences.iter().map(|s| s.owner).collect();
-        owners.sort_unstable();
-        owners.dedup();
         let mut prompt_tokens = self.limits.prompt_tokens;
-        for owner in owners {
+        for owner in self.turns() {
             let shares = self.shares(owner, &mut prompt_tokens);
             if shares.is_empty() {
                 continue;
@@ -194,6 +194,21 @@ impl<'m> Scheduler<'m> {
             }
         }
         self.drop_done();
+    }
+
+    /// The owners of all texts, in the order in which they take their shares of the step. Those with prompts to read take turns
+    /// to be the first of them, because the first may leave nothing to the others.
+    fn turns(&mut self) -> Vec<Owner> {
+        let mut owners: Vec<Owner> = self.sequences.iter().map(|s| s.owner).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        let next = owners.partition_point(|&owner| Some(owner) <= self.last_reader);
+        owners.rotate_left(next);
+        let reads =
+            |owner: Owner| (self.sequences.iter()).any(|s| s.owner == owner && s.pending() > 1);
+        let reader = owners.iter().copied().find(|&owner| reads(owner));
+        self.last_reader = reader.or(self.last_reader);
+        owners
     }
 
     fn gauges(&self) {

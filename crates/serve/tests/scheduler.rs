@@ -355,6 +355,31 @@ fn texts_that_wait_for_their_common_beginning_keep_no_later_request_waiting() {
 }
 
 #[test]
+fn prompts_of_one_model_keep_no_other_waiting() {
+    let models = [served("a", 1), served("b", 2)];
+    let other_model = (1, None);
+    let other_stage = (0, Some(0));
+    for (model, newest_stage) in [other_model, other_stage] {
+        let ended = order_of_ends(&models, LIMITS, |events| {
+            let different = (0..64).map(|i| Job {
+                index: i,
+                ..job(&[i as u32; 40], 1, events)
+            });
+            let small = Job {
+                model,
+                newest_stage,
+                index: 2000,
+                ..job(&[1, 2, 3], 1, events)
+            };
+            (vec![different.collect(), vec![small]], Vec::new())
+        });
+        assert_eq!(ended.len(), 65);
+        let place = ended.iter().position(|&index| index == 2000).unwrap();
+        assert!(place < 4, "ended as number {place}");
+    }
+}
+
+#[test]
 fn who_waits_too_long_is_told() {
     let models = [served("a", 1)];
     let metrics = Metrics::default();
