@@ -81,7 +81,7 @@ async fn answer(
     app.commands.send(command).map_err(|_| app.broken())?;
     let Ready {
         answer,
-        mut events,
+        events,
         is_stream,
         include_usage,
         ..
@@ -90,14 +90,24 @@ async fn answer(
         let stream = TextStream::new(answer, events, include_usage, permit);
         return Ok(stream.into_response());
     }
-    let mut all = Vec::new();
-    // The channel ends when the last text has ended, because each holds a sender.
-    while let Some(event) = events.recv().await {
-        all.push(event);
-    }
+    let all = gather(events).await;
     let work = move |_: &Arc<App>| answer.whole(all).map(|value| json_text(&value));
     let (json, permit) = aside(app, permit, work).await?;
     Ok(whole(json, permit))
+}
+
+/// All events of a request, or those up to the first that makes it fail. The channel is closed then, which ends its other texts.
+async fn gather(mut events: UnboundedReceiver<(usize, Event)>) -> Vec<(usize, Event)> {
+    let mut all = Vec::new();
+    // The channel ends when the last text has ended, because each holds a sender.
+    while let Some((index, event)) = events.recv().await {
+        let has_failed = matches!(event, Event::Busy | Event::Failed(_));
+        all.push((index, event));
+        if has_failed {
+            break;
+        }
+    }
+    all
 }
 
 fn prepare_texts(app: &Arc<App>, body: &[u8]) -> Result<Ready, ApiError> {

@@ -138,6 +138,24 @@ fn texts_that_need_more_memory_than_there_is_are_refused() {
 }
 
 #[test]
+fn a_request_of_which_one_text_fails_computes_no_others() {
+    // Of 128 texts one finds no place. How long it may wait so that it is told before the others end depends on the machine.
+    let has_cancelled = |wait_ms| {
+        let server = start(|s| {
+            s.limits.batch = 127;
+            s.limits.wait = Duration::from_millis(wait_ms);
+        });
+        let body = json!({"prompt": "a", "max_tokens": 47, "n": 128, "logit_bias": {"256": -100}});
+        let status = server.post("/v1/completions", &body).status;
+        server.wait_for("tokenformer_texts_running", 0.0);
+        let cancelled = server.metric("tokenformer_cancelled_total");
+        server.end();
+        status == 503 && cancelled > 0.0
+    };
+    assert!((0..10).any(|power| has_cancelled(1 << power)));
+}
+
+#[test]
 fn large_bodies_are_refused_and_not_kept() {
     let server = start(|s| s.net.body_bytes = 100_000);
     let body = vec![b'x'; 10 << 20];
