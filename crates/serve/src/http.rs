@@ -178,16 +178,16 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Checks who asks, and adds the headers that every answer has.
+/// Checks who asks, counts the errors, and adds the headers that every answer has.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let checked = app.access.check(request.uri().path(), request.headers());
     let mut response = match checked {
         Ok(()) => next.run(request).await,
-        Err(error) => {
-            add(&app.metrics.refused, 1);
-            error.into_response()
-        }
+        Err(error) => error.into_response(),
     };
+    if response.status().is_client_error() || response.status().is_server_error() {
+        add(&app.metrics.refused, 1);
+    }
     let headers = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),

@@ -45,27 +45,16 @@ struct Wish {
 }
 
 /// Continues texts.
-pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Response {
-    respond(app, body, prepare_texts).await
+pub(crate) async fn completions(
+    State(app): State<Arc<App>>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(&app, body, prepare_texts).await
 }
 
 /// Answers a chat.
-pub(crate) async fn chat(State(app): State<Arc<App>>, body: Body) -> Response {
-    respond(app, body, prepare_chat).await
-}
-
-async fn respond(
-    app: Arc<App>,
-    body: Body,
-    prepare: fn(&Arc<App>, &[u8]) -> Result<Ready, ApiError>,
-) -> Response {
-    match answer(&app, body, prepare).await {
-        Ok(response) => response,
-        Err(error) => {
-            add(&app.metrics.refused, 1);
-            error.into_response()
-        }
-    }
+pub(crate) async fn chat(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
+    answer(&app, body, prepare_chat).await
 }
 
 async fn answer(

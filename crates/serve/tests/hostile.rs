@@ -156,6 +156,23 @@ fn a_request_of_which_one_text_fails_computes_no_others() {
 }
 
 #[test]
+fn every_request_that_is_answered_with_an_error_is_counted() {
+    let server = start(|_| {});
+    let refused = || server.metric("tokenformer_refused_total");
+    server.post("/v1/completions", &json!({"prompt": "a"}));
+    assert_eq!(refused(), 0.0);
+    server.post("/v1/completions", &json!({"prompt": []}));
+    server.post("/tokenize", &json!({"prompt": 1}));
+    server.post("/api/fired", &json!({"tokens": []}));
+    server.get("/nothing");
+    server.get("/v1/completions");
+    server.get("/v1/models/other");
+    server.ask("GET", "/v1/models", "Origin: https://evil.example\r\n", b"");
+    assert_eq!(refused(), 7.0);
+    server.end();
+}
+
+#[test]
 fn large_bodies_are_refused_and_not_kept() {
     let server = start(|s| s.net.body_bytes = 100_000);
     let body = vec![b'x'; 10 << 20];
