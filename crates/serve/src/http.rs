@@ -38,6 +38,9 @@ pub struct NetLimits {
     pub body_bytes: usize,
     /// Bytes of all bodies that are being read, beyond the first 64 KiB of each.
     pub unfinished_bytes: usize,
+    /// Probabilities that an answer reports: of every token and of each of its alternatives. One takes up to 2 kB until its
+    /// answer is written.
+    pub logprobs: usize,
     /// How long the head of a request may take, and a connection may be idle.
     pub head: Duration,
     /// How long a body may take.
@@ -57,6 +60,7 @@ impl Default for NetLimits {
             requests: 64,
             body_bytes: 2 << 20,
             unfinished_bytes: 128 << 20,
+            logprobs: 1 << 17,
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),

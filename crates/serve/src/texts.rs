@@ -44,6 +44,23 @@ struct Wish {
     default_new_tokens: usize,
 }
 
+impl Wish {
+    /// Refuses probabilities whose answer would take too much memory.
+    fn ensure_reportable(&self, reported: usize, most: usize) -> Result<(), ApiError> {
+        if reported <= most {
+            return Ok(());
+        }
+        let param = match self.kind {
+            Kind::Text => "logprobs",
+            Kind::Chat => "top_logprobs",
+        };
+        let expected = format!("at most {most} probabilities in the answer");
+        let got = format!("{reported} or more: texts x tokens x (alternatives + 1)");
+        let help = "ask for fewer texts at a time, a smaller max_tokens, or fewer alternatives";
+        Err(ApiError::field(param, expected, got, help))
+    }
+}
+
 /// Continues texts.
 pub(crate) async fn completions(
     State(app): State<Arc<App>>,
@@ -258,10 +275,15 @@ fn ready(
     let has_logprobs = wish.alternatives.is_some();
     let mut losses = Losses::default();
     let (mut jobs, mut beginnings, mut prompt_tokens) = (Vec::new(), Vec::new(), 0);
+    let mut reported = 0;
     for prompt in prompts {
         let encoded = encode(served, prompt, max_tokens, common.truncate)?;
         let tokens = encoded.tokens;
         app.ensure_memory(model, tokens.len(), max_tokens)?;
+        let new_tokens = max_tokens.min(served.model.context() - tokens.len() + 1);
+        let scored_tokens = new_tokens + if wish.echo { tokens.len() } else { 0 };
+        reported += common.n * scored_tokens * wish.alternatives.map_or(0, |count| count + 1);
+        wish.ensure_reportable(reported, app.limits.logprobs)?;
         prompt_tokens += tokens.len();
         losses += encoded.losses;
         // The tokens may lose characters, so a text is echoed as it came.

@@ -138,6 +138,48 @@ fn texts_that_need_more_memory_than_there_is_are_refused() {
 }
 
 #[test]
+fn answers_of_more_probabilities_than_fit_are_refused() {
+    let server = start(|s| s.net.logprobs = 1000);
+    let ask = |path: &str, body: Value| server.post(path, &body);
+    let text = |n: usize, logprobs: usize, echo: bool| {
+        let body = json!({
+            "prompt": "abcdefghij", "max_tokens": 10, "n": n, "logprobs": logprobs, "echo": echo, "seed": 1,
+        });
+        ask("/v1/completions", body)
+    };
+    for (n, logprobs, echo) in [
+        (4, 20, false),
+        (2, 20, true),
+        (50, 0, true),
+        (100, 0, false),
+    ] {
+        assert_eq!(text(n, logprobs, echo).status, 200, "{n} {logprobs} {echo}");
+    }
+    for (n, logprobs, echo) in [
+        (5, 20, false),
+        (3, 20, true),
+        (51, 0, true),
+        (101, 0, false),
+    ] {
+        let error = ensure_error(&text(n, logprobs, echo), 400);
+        assert_eq!(error["param"], "logprobs");
+        assert!(
+            error["message"].as_str().unwrap().contains("1000"),
+            "{error}"
+        );
+    }
+    // New tokens count as far as the context reaches, and prompts of one request together.
+    let body = json!({"prompt": "a", "max_tokens": u64::MAX, "logprobs": 19});
+    assert_eq!(ask("/v1/completions", body).status, 200);
+    let body = json!({"prompt": ["a", "b"], "max_tokens": u64::MAX, "logprobs": 19});
+    ensure_error(&ask("/v1/completions", body), 400);
+    let chat = json!({"messages": [{"role": "user", "content": "x"}], "n": 20, "logprobs": true, "top_logprobs": 5});
+    let error = ensure_error(&ask("/v1/chat/completions", chat), 400);
+    assert_eq!(error["param"], "top_logprobs");
+    server.end();
+}
+
+#[test]
 fn a_request_of_which_one_text_fails_computes_no_others() {
     // Of 128 texts one finds no place. How long it may wait so that it is told before the others end depends on the machine.
     let has_cancelled = |wait_ms| {
