@@ -185,6 +185,38 @@ fn growth_as_a_command_is_growth_in_the_recipe() {
     );
 }
 
+/// The best loss so far is that of the model before the growth, and no rival of what the grown one reaches.
+#[test]
+fn a_grown_checkpoint_has_no_best_so_far() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "\n[ema]\ndecay = 0.9\n");
+    let steps = |steps| ["--set", steps, "--set", "schedule.lr=1e-9"];
+    succeed(lab.train(&recipe, "run", &steps("train.steps=6")));
+    let of = |dir: &Path| -> serde_json::Value {
+        let state = fs::read(dir.join("state.json")).expect("a state");
+        serde_json::from_slice(&state).expect("JSON")
+    };
+    let run = of(&newest(&lab.path("run")));
+    assert!(run["best"]["loss"].is_f64() && run["best_ema"]["loss"].is_f64());
+    // New tokens drawn like those of a fresh model change what it computes.
+    let moved = ["--method", "random", "--ffn", "+48", "--qkv", "+16"];
+    let grow = ["grow", "--from", "run", "--to", "grown"];
+    succeed(lab.command(&[&grow[..], &moved].concat()));
+    let grown = of(&lab.path("grown"));
+    assert!(
+        grown["best"].is_null() && grown["best_ema"].is_null(),
+        "{grown}"
+    );
+
+    let more = [&steps("train.steps=8")[..], &["--resume", "grown"]].concat();
+    succeed(lab.train(&recipe, "on", &more));
+    let on = of(&newest(&lab.path("on")));
+    assert_eq!(
+        (&on["best"]["step"], &on["best_ema"]["step"]),
+        (&8.into(), &8.into())
+    );
+}
+
 /// Without the state of a training, the model itself says which stages it has had.
 #[test]
 fn a_model_without_training_state_grows_again_and_again() {

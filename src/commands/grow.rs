@@ -12,11 +12,9 @@ use tokenformer_core::growth::{Amount, Birth, Growth, GrowthReport, Probe, grow,
 use tokenformer_core::init;
 use tokenformer_core::optim::{AdamWConfig, Sharding};
 use tokenformer_store::{DirWriter, Which};
-use tokenformer_train::files::{
-    self, KIND_CHECKPOINT, KIND_MODEL, PastGrowth, Snapshot, TrainState,
-};
+use tokenformer_train::files::{self, KIND_CHECKPOINT, KIND_MODEL, Snapshot, TrainState};
 use tokenformer_train::recipe::{EmaTable, MAX_NEW_LAYERS, resolve};
-use tokenformer_train::{Ema, Result, memory};
+use tokenformer_train::{Ema, Growing, Result, memory};
 
 /// An average that is read and grown; its decay is that of the recipe with which it continues.
 const AVERAGE: EmaTable = EmaTable {
@@ -89,45 +87,35 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         )?),
         None => None,
     };
-
-    let birth = match &state {
-        Some(state) => Birth {
-            stage: state.stage + 1,
-            step: state.step,
-            seed: state.seed,
-        },
-        None => Birth {
-            stage: model.config().stages().last().map_or(0, |last| last + 1),
-            step: 0,
-            seed: args.seed,
-        },
-    };
     let mut ema = match &state {
         Some(_) if found.dir.join(files::EMA).exists() => Ema::load(AVERAGE, &found.dir, &model)?,
         _ => None,
     };
-    let report = grow_on_probe(&mut model, &growth, birth)?;
-    if let Some(ema) = &mut ema {
-        let grow = |average: &mut Model| grow_on_probe(average, &growth, birth);
-        ema.grow(&model, &growth, birth, grow)?;
-    }
-    if let Some(optimizer) = &mut optimizer {
-        optimizer.extend(&model)?;
-        if growth.resets_moments() {
-            optimizer.reset(&model)?;
+
+    let grow = |model: &mut Model, birth| grow_on_probe(model, &growth, birth);
+    let report = match (&mut state, &mut optimizer) {
+        (Some(state), Some(optimizer)) => {
+            let growing = Growing {
+                model: &mut model,
+                ema: ema.as_mut(),
+                optimizer,
+                state,
+            };
+            let report = growing.grow(&growth, None, grow)?;
+            // They were measured before the growth.
+            state.forget_best();
+            report
         }
-    }
+        _ => {
+            let birth = Birth {
+                stage: model.config().stages().last().map_or(0, |last| last + 1),
+                step: 0,
+                seed: args.seed,
+            };
+            grow(&mut model, birth)?
+        }
+    };
     let task_files = files::task_files(&found.dir)?;
-    if let Some(state) = &mut state {
-        if report.params_after > report.params_before {
-            state.stage += 1;
-        }
-        state.flops += report.probe_flops as f64;
-        state.growths.push(PastGrowth {
-            event: None,
-            report: report.clone(),
-        });
-    }
 
     let kind = if state.is_some() {
         KIND_CHECKPOINT

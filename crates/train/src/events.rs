@@ -1,7 +1,7 @@
 //! Changes of the model between two updates; at present these are growths, at steps of the recipe or when they pay.
 
 use crate::error::Result;
-use crate::files::PastGrowth;
+use crate::growing::Growing;
 use crate::planned::{adds, ensure_memory, growth_due};
 use crate::ranks;
 use crate::recipe::GrowEvent;
@@ -9,8 +9,7 @@ use crate::trainer::Trainer;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokenformer_core::growth::Birth;
-use tokenformer_core::{Gradients, Model};
+use tokenformer_core::Gradients;
 
 impl Trainer<'_> {
     /// Does what the recipe plans for this step and what has not happened so far. Breaks if `stop` was set during that
@@ -34,40 +33,31 @@ impl Trainer<'_> {
         if self.control(&event, stop)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        self.grow(event)?;
+        self.grow(&event)?;
         Ok(match self.evaluate(stop)? {
             Some(_) => ControlFlow::Continue(()),
             None => ControlFlow::Break(()),
         })
     }
 
-    fn grow(&mut self, event: GrowEvent) -> Result<()> {
-        let birth = Birth {
-            stage: self.state.stage + 1,
-            step: self.state.step,
-            seed: self.recipe.seed,
+    fn grow(&mut self, event: &GrowEvent) -> Result<()> {
+        let task = &self.task;
+        let growing = Growing {
+            model: &mut self.model,
+            ema: self.ema.as_mut(),
+            optimizer: &mut self.optimizer,
+            state: &mut self.state,
         };
-        let report = self.task.grow(&mut self.model, &event.growth, birth)?;
-        if let Some(ema) = &mut self.ema {
-            let grow = |average: &mut Model| self.task.grow(average, &event.growth, birth);
-            ema.grow(&self.model, &event.growth, birth, grow)?;
-        }
-        self.optimizer.extend(&self.model)?;
-        if event.growth.resets_moments() {
-            self.optimizer.reset(&self.model)?;
-        }
+        let report = growing.grow(
+            &event.growth,
+            Some(event.without_control()),
+            |model, birth| task.grow(model, &event.growth, birth),
+        )?;
         let device = Arc::clone(self.model.device());
         self.gradients = Gradients::zeros(&device, self.model.params())?;
         self.reducer = self.new_reducer();
         ranks::ensure_same_weights(&*self.collective, &self.model)?;
-        self.state.stage += 1;
-        self.state.flops += report.probe_flops as f64;
-        self.records.grow(&report, self.state.tokens)?;
-        self.state.growths.push(PastGrowth {
-            event: Some(event.without_control()),
-            report,
-        });
-        Ok(())
+        self.records.grow(&report, self.state.tokens)
     }
 
     /// Whether the stage ends here: with the run, or before a growth that adds something or cannot be done.

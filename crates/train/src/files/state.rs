@@ -143,8 +143,7 @@ impl TrainState {
             data_hash: std::mem::replace(&mut self.data_hash, data_hash),
         });
         self.windows = 0;
-        self.best = None;
-        self.best_ema = None;
+        self.forget_best();
         self.unevaluated = false;
         self.pending_loss = (0.0, 0);
         self.pending_text = (0.0, 0.0);
@@ -153,9 +152,14 @@ impl TrainState {
     /// Measures on `what` from now on: the best of other measurements is no rival.
     pub fn measure_on(&mut self, what: String) {
         if !self.measured_on.is_empty() && self.measured_on != what {
-            (self.best, self.best_ema) = (None, None);
+            self.forget_best();
         }
         self.measured_on = what;
+    }
+
+    /// Forgets the best losses so far, because they are of something else than what comes: the next that is measured is the best.
+    pub fn forget_best(&mut self) {
+        (self.best, self.best_ema) = (None, None);
     }
 
     /// Forgets best checkpoints other than this one, because the directory of the resumed run does not contain them.
