@@ -95,3 +95,27 @@ freeze_old = true
     assert_eq!(steps, (14..=30).collect::<Vec<u64>>());
     assert_eq!(controls.len(), 17);
 }
+
+/// The checkpoint from which the run goes on was written without an average, which the control goes back to.
+#[test]
+fn an_average_may_begin_where_a_control_does() {
+    let lab = Lab::new();
+    let plain = lab.recipe("plain.toml", "");
+    succeed(lab.train(&plain, "run", &["--set", "train.steps=12"]));
+    let growth = |control: &str| {
+        format!("[ema]\ndecay = 0.9\n[[grow]]\nat_step = 12\n{control}ffn = \"+24\"\n")
+    };
+    let without = lab.recipe("without.toml", &growth(""));
+    succeed(lab.train(&without, "without", &["--resume", "run"]));
+    let with = lab.recipe("with.toml", &growth("control = 5\n"));
+    succeed(lab.train(&with, "run", &[]));
+    let [with, without] = ["run", "without"].map(|run| files(&common::newest(&lab.path(run))));
+    assert!(with.contains_key("ema.safetensors"));
+    for (name, bytes) in &with {
+        // The best so far of the run elsewhere is forgotten.
+        assert!(
+            name == "state.json" || name == "manifest.json" || *bytes == without[name],
+            "{name}"
+        );
+    }
+}

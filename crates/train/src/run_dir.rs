@@ -159,11 +159,13 @@ impl RunDir {
     }
 
     /// Restores the checkpoints to their state right after the one from which the run continues: a kill may have come
-    /// before the pointers were written, and a branch starts with its own checkpoint.
+    /// before the pointers were written, a branch starts with its own checkpoint, and an average of the weights may begin here.
     fn settle(&mut self, now: &Snapshot<'_>, keep: usize) -> Result<()> {
         let state = now.state;
-        let is_missing =
-            self.writes() && self.checkpoints.latest().ok().flatten() != Some(state.step);
+        let is_here = || self.checkpoints.latest().ok().flatten() == Some(state.step);
+        let lacks_average =
+            || now.ema.is_some() && !self.of_step(state.step).join(files::EMA).exists();
+        let is_missing = self.writes() && (!is_here() || lacks_average());
         if ranks::any(now.ranks, is_missing)? {
             self.write(now)?;
         }
