@@ -538,6 +538,8 @@ fn keys_without_effect_are_refused() {
     let sites = lab.recipe("sites.toml", "");
     let plain = lab.plain_recipe("plain.toml", "");
     let pictures = lab.file("pictures.toml", "[model]\npreset = \"vit-digits\"\n");
+    let flat = lab.file("flat.toml", "[schedule]\nshape = \"constant\"\n");
+    let wsd = lab.file("wsd.toml", "[schedule]\nshape = \"wsd\"\ndecay_steps = 9\n");
     let show = |recipe: &str, sets: &[&str]| {
         let sets = sets.iter().flat_map(|set| ["--set", *set]);
         let args: Vec<&str> = ["config", "show", "--config", recipe]
@@ -559,6 +561,15 @@ fn keys_without_effect_are_refused() {
         (&plain, "model.rotary_base=500.0"),
         (&plain, "lr_base.qkv=8"),
         (&plain, "lr_base.ffn=8"),
+        (&sites, "schedule.decay_steps=4"),
+        (&sites, "schedule.decay_share=0.5"),
+        (&sites, "schedule.decay=sqrt"),
+        (&flat, "schedule.decay=sqrt"),
+        (&flat, "schedule.min_ratio=0.0"),
+        (&wsd, "schedule.decay_share=0.5"),
+        (&sites, "ema.warmup=5"),
+        (&sites, "planner.confidence=0.5"),
+        (&sites, "planner.evidence=[\"runs/a\"]"),
         (&pictures, "sample.every=5"),
         (&pictures, "sample.tokens=5"),
         (&pictures, "eval.tokens=5"),
@@ -569,6 +580,14 @@ fn keys_without_effect_are_refused() {
         let place = format!("--set: {key}: this key has no effect here");
         fail(show(recipe, &[set]), 2, &[&place]);
     }
+    let own = "\n[[grow]]\nat_step = 5\nffn = \"+8\"\nschedule = { shape = \"constant\", min_ratio = 0.5 }\n";
+    let grown = lab.recipe("grown.toml", own);
+    let problem = [
+        "grown.toml: grow[0].schedule.min_ratio: this key has no effect here",
+        "the learning rate stays the highest",
+        "got:      0.5",
+    ];
+    fail(show(&grown, &[]), 2, &problem);
     let images = lab.recipe("images.toml", "\n[images]\nworkers = 2\n");
     let place = "images.toml: images.workers: this key has no effect here";
     fail(lab.train(&images, "run", &[]), 2, &[place]);
@@ -580,6 +599,13 @@ fn keys_without_effect_are_refused() {
         (&sites, &["model.bias=false", "lr_base.ffn=8"][..]),
         (&plain, &["model.norm=joint", "lr_base.width=8"]),
         (&pictures, &["sample.tokens=0", "images.workers=2"]),
+        (
+            &sites,
+            &["schedule.min_ratio=0.0", "schedule.decay_share=0.2"],
+        ),
+        (&flat, &["schedule.min_ratio=0.1", "ema.warmup=10"]),
+        (&wsd, &["schedule.decay=sqrt", "schedule.min_ratio=0.0"]),
+        (&sites, &["ema.decay=0.9", "ema.warmup=5"]),
     ] {
         succeed(show(recipe, sets));
     }
@@ -587,7 +613,9 @@ fn keys_without_effect_are_refused() {
     succeed(lab.train(&sites, "run", &["--set", "train.steps=2"]));
     let own = lab.path("run/config.toml");
     let text = fs::read_to_string(&own).expect("a recipe");
-    fs::write(&own, format!("{text}\n[images]\nworkers = 2\n")).expect("room for a recipe");
+    let text = text.replace("decay_share = 0.2", "decay_share = 0.5");
+    let idle = "[images]\nworkers = 2\n[ema]\nwarmup = 5\n[planner]\nconfidence = 0.5\n";
+    fs::write(&own, format!("{text}\n{idle}")).expect("room for a recipe");
     succeed(lab.train(text_of(&own), "run", &["--set", "train.steps=3"]));
 }
 

@@ -160,7 +160,7 @@ fn a_branch_leaves_a_grown_run() {
     ];
     succeed(lab.command(&branch(text_of(&from), "branch", &more)));
     let own = "min_ratio = 0.0\ndecay_steps = 4\ndecay = \"cosine\"\n";
-    let planned = lab.recipe("planned.toml", &format!("{GROWTH}{flat}{own}"));
+    let planned = lab.recipe("planned.toml", &format!("{GROWTH}{own}"));
     succeed(lab.train(
         &planned,
         "planned",

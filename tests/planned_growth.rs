@@ -115,6 +115,21 @@ fn a_branch_keeps_what_has_come_and_a_run_from_elsewhere_is_refused() {
     assert_eq!(grown(&lab, "branch").0, [0; 0]);
     let kept = fs::read_to_string(lab.path("branch").join("config.toml")).expect("a recipe");
     assert_eq!(kept.matches("[[planner.grow]]").count(), 1);
+    // Nothing of the planner is left where none of its growths has come, so that the recipe can be used elsewhere.
+    let args = [
+        "train",
+        "--branch-from",
+        "run/checkpoints/step-00000018",
+        "--decay",
+        "2",
+        "--out",
+        "early",
+        "--threads",
+        "1",
+    ];
+    succeed(lab.command(&args));
+    fs::copy(lab.path("early/config.toml"), lab.path("early.toml")).expect("a recipe");
+    succeed(lab.command(&["config", "show", "--config", "early.toml"]));
 
     let elsewhere = ["--resume", "run"];
     let parts = [

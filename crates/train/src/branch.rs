@@ -8,8 +8,8 @@
 use crate::error::{Error, Result};
 use crate::files::TrainState;
 use crate::planned;
-use crate::recipe::Recipe;
-use crate::schedule::{DecayShape, Shape};
+use crate::recipe::{PlannerTable, Recipe};
+use crate::schedule::{DecayShape, Schedule, Shape};
 
 /// A decay branch to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,10 +67,15 @@ impl Branch {
         // Those that added nothing stay: their schedules began all the same.
         branch.grow.retain(|event| event.at_step < state.step);
         (branch.planner.grow).truncate(planned::planned_so_far(state));
+        // What has no effect on the branch is not in its recipe.
+        if branch.planner.grow.is_empty() {
+            branch.planner = PlannerTable::default();
+        }
         let own = (branch.grow.iter_mut().rev()).find_map(|event| event.schedule.as_mut());
         let schedule = own.unwrap_or(&mut branch.schedule);
         schedule.shape = Shape::Wsd;
         schedule.decay_steps = self.steps;
+        schedule.decay_share = Schedule::default().decay_share;
         schedule.decay = self.shape.unwrap_or(schedule.decay);
         schedule.min_ratio = self.min_ratio.unwrap_or(schedule.min_ratio);
         branch.train.steps = state.step.saturating_add(self.steps);

@@ -3,7 +3,7 @@
 use super::search::{Schedule, Size};
 use tokenformer_core::config::{Family, Slots};
 use tokenformer_core::growth::{Amount, Growth, Method};
-use tokenformer_train::recipe::{GrowEvent, ModelTable, Recipe};
+use tokenformer_train::recipe::{GrowEvent, ModelTable, PlannerTable, Recipe};
 use tokenformer_train::schedule::Shape;
 use tokenformer_train::{Error, Result};
 
@@ -89,7 +89,7 @@ impl Sizes {
         let per_step = self.tokens_per_step(recipe);
         let steps = |tokens: f64| ((tokens / per_step).round() as u64).max(1);
         planned.grow.clear();
-        planned.planner.grow.clear();
+        planned.planner = PlannerTable::default();
         let (mut seen, mut done) = (0.0, 0);
         for (number, (size, tokens)) in schedule.legs.iter().enumerate() {
             let slots = self.slots(size.factor);
