@@ -55,6 +55,16 @@ fn growths_come_when_they_pay_and_only_then() {
         events.iter().all(|past| past["event"]["planned"] == true),
         "{events:?}"
     );
+    // From the growth on every update is recorded; before it, when it was not known, as elsewhere.
+    let text = fs::read_to_string(lab.path("grows").join("metrics.jsonl")).expect("records");
+    let recorded: Vec<u64> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+        .filter(|record| record["kind"] == "train")
+        .map(|record| record["step"].as_u64().expect("a step"))
+        .collect();
+    let expected: Vec<u64> = (3..=18).step_by(3).chain(19..=30).collect();
+    assert_eq!(recorded, expected);
     // The recipe stays what was asked for.
     let kept = fs::read_to_string(lab.path("grows").join("config.toml")).expect("a recipe");
     assert!(

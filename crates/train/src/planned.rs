@@ -55,7 +55,8 @@ fn as_planned(growth: &Growth, state: &TrainState) -> GrowEvent {
     }
 }
 
-/// Whether the zoom plot of a growth shows update `step`, so that its loss is recorded by itself.
+/// Whether the zoom plot of a growth shows update `step`, so that its loss is recorded by itself. Growths of `[planner]` are in the
+/// recipe once they have come.
 pub(crate) fn is_near_growth(recipe: &Recipe, step: u64) -> bool {
     let mut growths = recipe.grow.iter();
     recipe.log.around_growth

@@ -317,7 +317,8 @@ impl Default for CheckpointTable {
 pub struct LogTable {
     /// Steps between two records of the training loss.
     pub every: u64,
-    /// Whether every step from 100 before to 200 after a growth of `[[grow]]` is recorded, for the report's zoom.
+    /// Whether every step from 100 before to 200 after a growth is recorded, for the report's zoom; of a growth of `[planner]`,
+    /// whose step is not known before, those after it.
     #[serde(default = "yes")]
     pub around_growth: bool,
 }
@@ -372,7 +373,7 @@ impl Course<'_> {
 }
 
 /// `[planner]`: growths that happen once they pay, by a law that is fitted to the losses of the run so far. Stages then begin after
-/// an evaluation, without more samples or records around the growth than elsewhere.
+/// an evaluation, without more samples, or records before the growth, than elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlannerTable {
