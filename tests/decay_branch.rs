@@ -267,3 +267,52 @@ fn a_branch_from_where_the_rate_is_not_flat_is_refused() {
     let nowhere = branch("nowhere", "branch", &["--decay", "4"]);
     fail(lab.command(&nowhere), 1, &["nowhere"]);
 }
+
+/// What the flags of a branch decide cannot be set beside them; the rest of the schedule can.
+#[test]
+fn what_a_branch_decides_is_not_set() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "trunk", &FLAT));
+    let from = checkpoint(&lab.path("trunk"), 12);
+    let from = text_of(&from);
+    for (set, flag) in [
+        ("train.steps=20", "--decay"),
+        ("schedule.shape=cosine", "--decay"),
+        ("schedule.decay_steps=5", "--decay"),
+        ("schedule.decay_share=0.5", "--decay"),
+        ("schedule.decay=sqrt", "--decay-shape"),
+        ("schedule.min_ratio=0.5", "--min-ratio"),
+    ] {
+        let more = [
+            "--decay",
+            "4",
+            "--decay-shape",
+            "cosine",
+            "--min-ratio",
+            "0",
+            "--set",
+            set,
+        ];
+        let key = set.split('=').next().unwrap_or_default();
+        let place = format!("--set {key}: ");
+        let decides = format!("where {flag} decides it");
+        fail(
+            lab.command(&branch(from, "branch", &more)),
+            2,
+            &[&place, &decides],
+        );
+    }
+    assert!(!lab.path("branch").exists());
+    let sets = [
+        "schedule.decay=sqrt",
+        "schedule.min_ratio=0.0",
+        "eval.every=2",
+    ];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    let set: Vec<&str> = ["--decay", "4"].into_iter().chain(sets).collect();
+    succeed(lab.command(&branch(from, "set", &set)));
+    let flags = ["--decay", "4", "--decay-shape", "sqrt", "--min-ratio", "0"];
+    succeed(lab.command(&branch(from, "flags", &flags)));
+    assert!(weights(&lab, "set", 16) == weights(&lab, "flags", 16));
+}

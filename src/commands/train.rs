@@ -122,6 +122,7 @@ fn recipe_of(dir: &Path) -> Option<PathBuf> {
 /// Makes `resolved`, the recipe of a run, that of its decay branch from the checkpoint at `trunk`, and says where the
 /// branch in `out` starts: where it stands, if it has begun already.
 fn branch(args: &TrainArgs, resolved: &mut Resolved, trunk: &Path, out: &Path) -> Result<Resume> {
+    ensure_undecided(args, resolved)?;
     let branch = Branch {
         steps: args.decay.unwrap_or_default(),
         shape: args.decay_shape,
@@ -135,6 +136,39 @@ fn branch(args: &TrainArgs, resolved: &mut Resolved, trunk: &Path, out: &Path) -
         true => Resume::Auto,
         false => Resume::From(trunk.into()),
     })
+}
+
+/// Refuses values of `--set` that the flags of a decay branch decide.
+fn ensure_undecided(args: &TrainArgs, resolved: &Resolved) -> Result<()> {
+    let decided = [
+        ("train.steps", "--decay", true),
+        ("schedule.shape", "--decay", true),
+        ("schedule.decay_steps", "--decay", true),
+        ("schedule.decay_share", "--decay", true),
+        (
+            "schedule.decay",
+            "--decay-shape",
+            args.decay_shape.is_some(),
+        ),
+        (
+            "schedule.min_ratio",
+            "--min-ratio",
+            args.min_ratio.is_some(),
+        ),
+    ];
+    let is_set = |key: &str| resolved.origin(key) == Some("--set");
+    match decided
+        .iter()
+        .find(|(key, _, is_decided)| *is_decided && is_set(key))
+    {
+        Some((key, flag, _)) => Err(usage(
+            &format!("--set {key}"),
+            &format!("no such value with --branch-from, where {flag} decides it"),
+            key,
+            "leave it out; --decay N ends the branch N steps after the checkpoint, and the learning rate falls over them",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Trains under a progress view, and says how the run ended and how to continue it.
