@@ -15,6 +15,11 @@ fn train_grow_evaluate_generate_export_and_convert() {
 
     let info = json(&succeed(lab.command(&["inspect", model, "--json"])));
     assert!(info.to_string().contains("mlp"), "{info}");
+    let shown = succeed(lab.command(&["inspect", model])).out;
+    assert!(
+        shown.contains(" in blocks)") && !shown.contains("parameter tokens"),
+        "{shown}"
+    );
     let eval = |model: &str| {
         let args = [
             "eval", "--model", model, "--data", "data", "--tokens", "256", "--json",

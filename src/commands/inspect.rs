@@ -5,7 +5,9 @@ use crate::Failure;
 use crate::args::InspectArgs;
 use std::path::Path;
 use tokenformer_core::ModelConfig;
-use tokenformer_core::config::{Input, LayerConfig, NormSpan, SegmentConfig, SiteKind};
+use tokenformer_core::config::{
+    BlockConfig, Input, LayerConfig, NormSpan, SegmentConfig, SiteKind,
+};
 use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_report::table::{Table, human_bytes, human_count};
 use tokenformer_store::Which;
@@ -82,8 +84,13 @@ fn print(output: &Output) {
         ),
         Input::Image(_) => format!("{:.3} GFLOP per image forward", output.forward_flops / 1e9),
     };
+    let mut layers = c.blocks.iter().flat_map(BlockConfig::layers);
+    let body = match layers.all(|layer| layer.site().is_some()) {
+        true => "parameter tokens",
+        false => "blocks",
+    };
     outln!(
-        "{} parameters ({} in parameter tokens), {} in f32, {flops}",
+        "{} parameters ({} in {body}), {} in f32, {flops}",
         output.params,
         output.body_params,
         human_bytes(output.weight_bytes),
