@@ -7,6 +7,13 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use tokenformer_core::ModelConfig;
+use tokenformer_core::device::{Device, Precision};
+use tokenformer_cuda::{Cuda, Planned};
+use tokenformer_train::memory::TrainingPlan;
+use tokenformer_train::recipe::resolve;
+use tokenformer_train::{Resume, Silent, Trainer, files, task};
 
 /// Settings under which the weights stay as they are: the loss of a step tells which windows it read.
 const STILL: [&str; 14] = [
@@ -272,5 +279,54 @@ fn an_automatic_precision_stays_that_of_the_run() {
             &[&go_on[..], &["--precision", "auto"]].concat(),
         ));
         assert!(told.err.contains(&note), "{told:?}");
+    }
+}
+
+/// A machine that has room for the model as it began, and not for what it has grown to.
+#[test]
+fn a_grown_run_is_resumed_only_where_it_has_room() {
+    const SCRATCH: u64 = 32 << 20;
+    let lab = Lab::new();
+    let all = "[[grow]]\nat_step = 2\nffn = \"+4000\"\n";
+    // What is frozen has no gradients and moments.
+    let last = "[[grow]]\nat_step = 3\nffn = \"+8\"\nfreeze_old = true\n";
+    for (name, growths) in [("all", all.to_string()), ("last", format!("{all}{last}"))] {
+        let recipe = lab.recipe(&format!("{name}.toml"), &growths);
+        let sets = ["train.steps=4", "train.batch=1"];
+        let more: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        succeed(lab.train(&recipe, name, &more));
+        let sets = sets.map(ToString::to_string);
+        let resolved = resolve(Some(Path::new(&recipe)), &sets).expect("a recipe");
+        let resumed = |bytes: u64| {
+            let gpu = Planned::new("a GPU", (SCRATCH + bytes) as usize);
+            let gpu: Arc<dyn Device> = Cuda::new(Arc::new(gpu), Precision::F32);
+            let (mut silent, out) = (Silent, lab.path(name));
+            let trainer = Trainer::new(&resolved, &out, &Resume::Auto, &gpu, &mut silent);
+            trainer.err().map(|error| error.to_string())
+        };
+        let plan = |config: &ModelConfig| {
+            let train = &resolved.recipe.train;
+            let moments = resolved.recipe.optimizer.moments;
+            TrainingPlan::new(
+                config,
+                train.batch,
+                config.context,
+                train.recompute,
+                moments,
+            )
+            .total_bytes()
+        };
+        let task = task::open(&resolved.recipe).expect("a task");
+        let grown = files::read_config(&newest(&lab.path(name))).expect("a model");
+        let (fresh, grown) = (plan(task.config()), plan(&grown));
+        assert!(fresh + (4 << 20) < grown, "{fresh} and {grown}");
+        let told = resumed(fresh + (grown - fresh) * 2 / 3);
+        match name {
+            "all" => {
+                let told = told.expect("too little memory");
+                assert!(told.starts_with("this run: not enough memory"), "{told}");
+            }
+            _ => assert!(!told.is_some_and(|told| told.starts_with("this run"))),
+        }
     }
 }

@@ -531,6 +531,26 @@ pub fn load_for_training(
     Ok(model)
 }
 
+/// Parameters of a checkpoint that training leaves as they are.
+///
+/// # Errors
+/// If files are missing or do not fit together.
+pub(crate) fn frozen_params(dir: &Path) -> Result<u64> {
+    let (state, (_, stored)) = (read_state(dir)?, read_model_files(dir)?);
+    let training = match state.training.is_default() {
+        true => stored,
+        false => state.training,
+    };
+    let weights = SafetensorsFile::open(&dir.join(WEIGHTS))?;
+    let frozen =
+        (training.params.iter()).filter(|(name, param)| !param.trainable && weights.contains(name));
+    let len = |name: &String| -> Result<u64> {
+        let shape = weights.shape(name)?;
+        Ok(shape.iter().map(|&n| n as u64).product())
+    };
+    frozen.map(|(name, _)| len(name)).sum()
+}
+
 /// Reads the files of its task next to a model, by name: the tokenizer, or classes and preprocessing.
 ///
 /// # Errors

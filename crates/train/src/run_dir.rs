@@ -3,7 +3,7 @@
 mod differences;
 mod start;
 
-pub(crate) use start::{Start, start};
+pub(crate) use start::{Start, ensure_memory, start};
 
 use crate::error::Result;
 use crate::files::{self, Best, KIND_CHECKPOINT, Snapshot};

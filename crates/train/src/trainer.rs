@@ -8,14 +8,13 @@ use crate::best::{Better, Measured};
 use crate::ema::Ema;
 use crate::error::Result;
 use crate::files::{Snapshot, TrainState};
-use crate::memory::{self, TrainingPlan};
 use crate::observer::Observer;
 use crate::planned::{is_near_growth, with_past};
 use crate::planner::GrowthPlanner;
 use crate::ranks::{self, RankTimes, Reducer};
 use crate::recipe::{Recipe, Resolved};
 use crate::records::{Place, Records, Update};
-use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Start, start};
+use crate::run_dir::{CONFIG_TOML, Resume, RunDir, Start, ensure_memory, start};
 use crate::scored::bits_per_byte;
 use crate::task::{self, Task};
 use std::ops::ControlFlow;
@@ -123,24 +122,12 @@ impl<'a> Trainer<'a> {
         let (device, data_parallel) = ranks::divide(&recipe, device, &collective)?;
         let device = &device;
         ranks::check(&recipe, data_parallel.world())?;
-        let config = task.config();
-        let own = ranks::part_of(config, device.token_ranks());
-        let plan = TrainingPlan::new(
-            &own,
-            recipe.train.batch,
-            config.context,
-            recipe.train.recompute,
-            recipe.optimizer.moments,
-        )
-        .with_activations_of(device.activation_bytes());
-        let help =
-            "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";
-        let average_bytes = match recipe.ema.decay {
-            0.0 => 0,
-            _ => own.params().saturating_mul(size_of::<f32>() as u64),
-        };
-        let bytes = plan.total_bytes().saturating_add(average_bytes);
-        memory::ensure_on_ranks(&**device, "this run", bytes, help, &*collective)?;
+        // A run that begins, and is too large, is refused before it has a folder. The others have a checkpoint, which may have grown.
+        let begins = matches!(resume, Resume::Auto | Resume::Never)
+            && matches!(RunDir::of_another(out).newest(), Ok(None));
+        if !ranks::any(&*collective, !begins)? {
+            ensure_memory(None, &recipe, &*task, &**device, &*collective)?;
+        }
 
         let mut warnings = Vec::new();
         let mut warn = |warning: Warning| warnings.push(warning.to_string());

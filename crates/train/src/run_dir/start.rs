@@ -5,6 +5,7 @@ use super::{Resume, RunDir};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::files::{self, Snapshot, TrainState};
+use crate::memory::{self, TrainingPlan};
 use crate::planned;
 use crate::ranks;
 use crate::recipe::{MomentsOn, Recipe};
@@ -46,6 +47,10 @@ pub(crate) fn start(
         false => None,
     };
     let found = ranks::share_path(collective, found)?;
+    if let Some(from) = &found {
+        ranks::ensure_readable(from, collective)?;
+    }
+    ensure_memory(found.as_deref(), recipe, task, &**device, collective)?;
     let among = Sharding {
         rank: work.rank(),
         world: work.world(),
@@ -53,7 +58,6 @@ pub(crate) fn start(
     };
     let mut start = match &found {
         Some(from) => {
-            ranks::ensure_readable(from, collective)?;
             // Its own checkpoints are on the other data already.
             let is_begun = dir.path().join(BEGAN_FROM).exists() && dir.owns(from);
             let may_change = matches!(resume, Resume::OnOtherData(_)) && !is_begun;
@@ -91,6 +95,40 @@ pub(crate) fn start(
         })?;
     }
     Ok(start)
+}
+
+/// Refuses a run that the memory cannot hold: with the model of the checkpoint at `from`, which may have grown and be frozen in
+/// parts, or with a fresh one.
+pub(crate) fn ensure_memory(
+    from: Option<&Path>,
+    recipe: &Recipe,
+    task: &dyn Task,
+    device: &dyn Device,
+    collective: &dyn Collective,
+) -> Result<()> {
+    let parts = device.token_ranks();
+    let (config, frozen) = match from {
+        Some(from) => (files::read_config(from)?, files::frozen_params(from)?),
+        None => (task.config().clone(), 0),
+    };
+    let own = ranks::part_of(&config, parts);
+    let plan = TrainingPlan::new(
+        &own,
+        recipe.train.batch,
+        config.context,
+        recipe.train.recompute,
+        recipe.optimizer.moments,
+    )
+    .with_frozen(frozen / parts as u64, recipe.optimizer.moments)
+    .with_activations_of(device.activation_bytes());
+    let help =
+        "choose a smaller model, train.batch or model.context, or train.recompute = \"blocks\"";
+    let average_bytes = match recipe.ema.decay {
+        0.0 => 0,
+        _ => own.params().saturating_mul(size_of::<f32>() as u64),
+    };
+    let bytes = plan.total_bytes().saturating_add(average_bytes);
+    memory::ensure_on_ranks(device, "this run", bytes, help, collective)
 }
 
 fn fresh(
