@@ -124,4 +124,10 @@ fn a_run_that_has_all_its_steps_says_so() {
         &[&OTHER[..], &["--set", "train.steps=14"]].concat(),
     ));
     assert!(!told.err.contains("nothing left"), "{}", told.err);
+    // Also where the new data are learned in the folder of the run: the same command again finds everything done.
+    let own = ["--resume", "base", "--new-data", "--set", "data.dir=other"];
+    let own = [&own[..], &["--set", "train.steps=16"]].concat();
+    succeed(lab.train(without, "base", &own));
+    let told = succeed(lab.train(without, "base", &own)).err;
+    assert!(told.contains("there is nothing left to train"), "{told}");
 }

@@ -157,7 +157,9 @@ fn load(
     among: Sharding,
 ) -> Result<Start> {
     let mut state = files::read_state(from)?;
-    if may_change_data && state.step >= recipe.train.steps {
+    let others = task.identity();
+    let changes_data = may_change_data && state.data_hash != others;
+    if changes_data && state.step >= recipe.train.steps {
         return Err(Error::Recipe {
             place: "train.steps".into(),
             problem: "no step is left for the new data".into(),
@@ -169,8 +171,6 @@ fn load(
             help: "train.steps counts from the model's first step: set it to theirs and those for the new data together".into(),
         });
     }
-    let others = task.identity();
-    let changes_data = may_change_data && state.data_hash != others;
     if changes_data {
         check_files(from, task)?;
         state.change_data(others);
