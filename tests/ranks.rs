@@ -188,6 +188,27 @@ fn the_fast_way_is_close_and_equal_on_all_ranks() {
     assert_same(&lab, "ranks.moments=owner", "ranks.moments=every");
 }
 
+/// A record of times is of the updates that count, without those of a comparison, which are taken back.
+#[test]
+fn times_are_of_the_updates_since_the_last_record() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", &GROWTH.replace("control = 2", "control = 6"));
+    train_on(2, &recipe, &SETS, &lab.path("run"));
+    let times = std::fs::read_to_string(lab.path("run").join("ranks.csv")).expect("times");
+    for line in times.lines().skip(1) {
+        let cells: Vec<&str> = line.rsplit(',').collect();
+        let [per_s, waiting, computing] =
+            [0, 1, 2].map(|i| cells[i].parse::<f64>().expect("a number"));
+        // Around the growth every update is recorded: two micro-batches of this rank, of 4 windows each.
+        let expected = (2 * 4 * common::CONTEXT) as f64;
+        let targets = per_s * (computing + waiting) / 1e3;
+        assert!(
+            (targets / expected - 1.0).abs() < 0.1,
+            "{targets} in {line}"
+        );
+    }
+}
+
 /// Parameter tokens divided between ranks, with an average, a growth, its comparison and samples: the losses of one process, a stop
 /// and another start that change no byte, and checkpoints that any number of ranks goes on from.
 #[test]

@@ -30,8 +30,11 @@ impl Trainer<'_> {
         self.records.note(step, text)?;
 
         let (state, settings) = (self.state.clone(), self.model.training_settings());
+        let (times, waited) = (self.times.pending(), self.waited);
         let trained = self.train_without_growth(updates, stop);
         self.state = state;
+        self.times.go_back_to(times);
+        self.waited = waited;
         let trained = trained?;
         let saved = self.dir.of_step(step);
         files::restore_arrays(&saved, &mut self.model, &mut self.optimizer)?;

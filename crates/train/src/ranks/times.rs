@@ -87,6 +87,16 @@ impl RankTimes {
         self.pending.targets += more.targets;
     }
 
+    /// The times since the last record.
+    pub fn pending(&self) -> Times {
+        self.pending
+    }
+
+    /// Goes back to what [`RankTimes::pending`] was before updates that are taken back.
+    pub fn go_back_to(&mut self, pending: Times) {
+        self.pending = pending;
+    }
+
     /// Brings the times since the last record together and writes them; a sentence if a rank is slow.
     pub fn record(&mut self, step: u64) -> Result<Option<String>> {
         let (rank, world) = (self.collective.rank(), self.collective.world());
