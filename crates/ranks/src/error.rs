@@ -51,16 +51,17 @@ pub enum Error {
     },
     /// The launcher and MPI disagree about the ranks.
     #[error(
-        "{launcher} started {expected} ranks, and MPI sees another number\n  expected: {expected}\n  got:      {got} ({library})\n  \
-         help:     {help}"
+        "{launcher} and MPI disagree about this process\n  expected: rank {} of {}, as {launcher} says\n  \
+         got:      rank {} of {} ({library})\n  help:     {help}",
+        expected.0, expected.1, got.0, got.1
     )]
     World {
         /// What started the ranks.
         launcher: &'static str,
-        /// Ranks of the launcher.
-        expected: usize,
-        /// Ranks of MPI.
-        got: usize,
+        /// Rank of this process and number of ranks, as the launcher says.
+        expected: (usize, usize),
+        /// The same, as MPI says.
+        got: (usize, usize),
         /// The library's name for itself.
         library: String,
         /// What to do.
@@ -113,5 +114,25 @@ impl Error {
     /// Whether settings are wrong (exit code 2), as opposed to something that failed (exit code 1).
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Variable { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn ranks_that_differ_are_named() {
+        let error = Error::World {
+            launcher: "mpirun",
+            expected: (1, 4),
+            got: (0, 4),
+            library: "a library".into(),
+            help: "take another",
+        };
+        let text = error.to_string();
+        for part in ["rank 1 of 4", "rank 0 of 4 (a library)"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

@@ -86,11 +86,12 @@ impl Mpi {
         let library = calls.version();
         calls.init()?;
         let (rank, world) = calls.rank_and_world()?;
-        if (rank, world) != (found.rank, found.world) {
+        let expected = (found.rank, found.world);
+        if (rank, world) != expected {
             return Err(Error::World {
                 launcher,
-                expected: found.world,
-                got: world,
+                expected,
+                got: (rank, world),
                 library,
                 help: advice(found.launcher),
             });
