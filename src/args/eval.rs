@@ -31,13 +31,19 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME,...", conflicts_with = "data")]
     pub tasks: Option<String>,
     /// Folder of the task files; `data fetch eval-tasks` makes it.
-    #[arg(long, value_name = "DIR", default_value = "data/eval")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "data",
+        default_value = "data/eval"
+    )]
     pub task_data: PathBuf,
+    // Beside --data, clap does not miss the --tasks that these flags require, because both exclude each other.
     /// Take the first N questions of each task only.
-    #[arg(long, value_name = "N", requires = "tasks", value_parser = values::count_from_one)]
+    #[arg(long, value_name = "N", requires = "tasks", conflicts_with = "data", value_parser = values::count_from_one)]
     pub limit: Option<usize>,
     /// Write each question with its scores, as JSON Lines.
-    #[arg(long, value_name = "FILE", requires = "tasks")]
+    #[arg(long, value_name = "FILE", requires = "tasks", conflicts_with = "data")]
     pub samples: Option<PathBuf>,
     /// Which part of the dataset; `test` exists for pictures.
     #[arg(
@@ -84,14 +90,9 @@ pub struct EvalArgs {
     /// Replace what an evaluation wrote to --out before.
     #[arg(long, requires = "out")]
     pub force: bool,
-    /// Share of the pictures that may be unreadable; they are listed, and left out of the accuracies.
-    #[arg(
-        long,
-        value_name = "SHARE",
-        default_value_t = 0.01,
-        conflicts_with = "tasks"
-    )]
-    pub max_unreadable: f64,
+    /// Share of the pictures that may be unreadable; they are listed, and left out of the accuracies [default: 0.01].
+    #[arg(long, value_name = "SHARE", conflicts_with = "tasks")]
+    pub max_unreadable: Option<f64>,
     /// Size of the pictures that the model is shown, as N or HEIGHTxWIDTH, if it is another than that of its training:
     /// positions are resampled [default: the size of its training].
     #[arg(long, value_name = "N|HxW", value_parser = values::image_size, conflicts_with = "tasks")]

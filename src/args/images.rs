@@ -5,6 +5,8 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use tokenformer_images::Storage;
 
+// Beside --input, clap does not miss the --images that these flags require, because both exclude each other: so the flags exclude
+// --input, too.
 /// Pictures instead of text, in `data prepare`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pictures")]
@@ -13,35 +15,55 @@ pub struct ImageArgs {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["input", "tokenizer", "text_key", "split_on"])]
     pub images: Option<PathBuf>,
     /// Pictures to validate on, if they lie elsewhere, of the same classes.
-    #[arg(long, value_name = "PATH", requires = "images")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "images",
+        conflicts_with = "input"
+    )]
     pub valid_images: Option<PathBuf>,
     /// Pictures to test on, if they lie elsewhere, of the same classes.
-    #[arg(long, value_name = "PATH", requires = "images")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "images",
+        conflicts_with = "input"
+    )]
     pub test_images: Option<PathBuf>,
     /// A text file with the name of a class per line, in the order of their numbers; folders of other classes are left out
     /// [default: the folders of the training pictures in byte order; others are an error].
-    #[arg(long, value_name = "FILE", requires = "images")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "images",
+        conflicts_with = "input"
+    )]
     pub class_map: Option<PathBuf>,
     /// Keep the pixels in the dataset, or only where the files are [default: packed up to 128 x 128].
-    #[arg(long, value_name = "packed|indexed", requires = "images", value_parser = values::storage())]
+    #[arg(long, value_name = "packed|indexed", requires = "images", conflicts_with = "input", value_parser = values::storage())]
     pub storage: Option<Storage>,
     /// Reduce larger pictures to this short side, in pixels.
-    #[arg(long, value_name = "N", requires = "images", value_parser = values::count)]
+    #[arg(long, value_name = "N", requires = "images", conflicts_with = "input", value_parser = values::count)]
     pub resize: Option<usize>,
     /// Make all pictures grey.
-    #[arg(long, requires = "images")]
+    #[arg(long, requires = "images", conflicts_with = "input")]
     pub grey: bool,
     /// The colour behind transparent pixels [default: 255,255,255].
-    #[arg(long, value_name = "R,G,B", requires = "images", value_parser = values::color)]
+    #[arg(long, value_name = "R,G,B", requires = "images", conflicts_with = "input", value_parser = values::color)]
     pub background: Option<[u8; 3]>,
     /// Leave pictures as they are stored and ignore their EXIF orientation.
-    #[arg(long, requires = "images")]
+    #[arg(long, requires = "images", conflicts_with = "input")]
     pub as_stored: bool,
     /// Take JPEG files that end early, with grey for what is missing.
-    #[arg(long, requires = "images")]
+    #[arg(long, requires = "images", conflicts_with = "input")]
     pub lenient: bool,
     /// Share of the pictures that may be unreadable; all are listed [default: 0.01].
-    #[arg(long, value_name = "SHARE", requires = "images")]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        requires = "images",
+        conflicts_with = "input"
+    )]
     pub max_unreadable: Option<f64>,
 }
 

@@ -11,8 +11,9 @@ Examples:
   tokenformer predict photo.jpg --model runs/cifar10
   tokenformer predict photos more/*.png --model runs/cifar10 --top 1 --json
 
-A picture is decoded, resized, cropped and normalised as the model's preprocess.json says, which is also what `eval`
-does: both give the same probabilities. Files that cannot be read are named and counted, and nothing is said of them.";
+A picture is decoded, resized, cropped and normalised as the model's preprocess.json says. `eval` shows pictures as they were
+decoded and reduced when their dataset was made, and warns where that is not what preprocess.json says; without such a warning
+both give the same probabilities. Files that cannot be read are named and counted, and nothing is said of them.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -43,8 +43,8 @@ pub struct TrainArgs {
     /// starts from that checkpoint.
     #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
     pub resume: String,
-    /// With --resume DIR: the recipe's data are others than the checkpoint's, with the same tokenizer. They are read from
-    /// their beginning; weights, moments and steps continue, up to a larger train.steps. A growth at that step gives the model room for them.
+    /// With --resume DIR: the recipe's data are other text than the checkpoint's, with the same tokenizer (not pictures). It is read
+    /// from its beginning; weights, moments and steps continue, up to a larger train.steps. A growth at that step gives the model room for it.
     #[arg(long)]
     pub new_data: bool,
     /// Checkpoint or run to take a decay branch from, into --out: the same run, whose learning rate falls over the next

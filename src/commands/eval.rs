@@ -64,26 +64,34 @@ pub fn run(args: &EvalArgs) -> std::result::Result<i32, Failure> {
     Ok(0)
 }
 
+fn refuse_flags_of_pictures(args: &EvalArgs) -> Result<()> {
+    let given = [
+        (
+            "--image-size",
+            args.image_size.is_some(),
+            "leave it out: text has a --context",
+        ),
+        (
+            "--max-unreadable",
+            args.max_unreadable.is_some(),
+            "leave it out: text is read as a whole",
+        ),
+        ("--out", args.out.is_some(), "leave it out, or use --json"),
+    ];
+    match given.iter().find(|(_, is_given, _)| *is_given) {
+        Some((flag, _, help)) => Err(usage(
+            flag,
+            "a dataset of pictures",
+            "a dataset of text",
+            help,
+        )),
+        None => Ok(()),
+    }
+}
+
 fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Result<()> {
     dataset::ensure("--data", data)?;
-    if args.image_size.is_some() {
-        let help = "leave it out: text has a --context";
-        return Err(usage(
-            "--image-size",
-            "a dataset of pictures",
-            "a dataset of text",
-            help,
-        ));
-    }
-    if args.out.is_some() {
-        let help = "leave it out, or use --json";
-        return Err(usage(
-            "--out",
-            "a dataset of pictures",
-            "a dataset of text",
-            help,
-        ));
-    }
+    refuse_flags_of_pictures(args)?;
     let device = device(&ranks::share(&args.compute))?;
     let dataset = Dataset::open(data)?;
     let weights = Weights::from(args.weights);

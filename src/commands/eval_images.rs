@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use tokenformer_images::dataset::Pictures;
-use tokenformer_images::{ImageSet, Split as Part};
+use tokenformer_images::{ImageSet, Preparation, Split as Part, Summary as ImageSummary};
 use tokenformer_report::table::Table;
 use tokenformer_store::DirWriter;
 use tokenformer_train::files::Weights;
@@ -16,6 +16,8 @@ use tokenformer_train::insight::Verdicts;
 use tokenformer_train::tally::ClassScore;
 use tokenformer_train::{Classifier, Error, Result, memory};
 
+/// Share of the pictures that may be unreadable by default.
+const MAX_UNREADABLE: f64 = 0.01;
 /// Pictures of a forward pass.
 const BATCH: usize = 64;
 /// Classes up to which the table of all of them is printed.
@@ -47,8 +49,10 @@ pub(super) struct Summary {
     pub(super) loss: f64,
     /// Expected calibration error over 15 intervals, 0 to 1.
     ece: f64,
-    /// Divisor of the logits that gives these pictures the least loss.
+    /// Divisor of the logits that gives these pictures the least loss, if one of the range looked at does.
     temperature: Option<f64>,
+    /// Pictures that it was fitted to, spread evenly over a large split.
+    temperature_pictures: Option<usize>,
     found: usize,
     pub(super) evaluated: usize,
     skipped: Vec<SkippedPicture>,
@@ -66,9 +70,10 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
     if let Some(out) = &args.out {
         outputs::folder("--out", out, args.force, &[KIND], &[&args.model, data])?;
     }
-    if !(0.0..=1.0).contains(&args.max_unreadable) {
+    let max_unreadable = args.max_unreadable.unwrap_or(MAX_UNREADABLE);
+    if !(0.0..=1.0).contains(&max_unreadable) {
         let help = "0.01 is the default";
-        return Err(usage("--max-unreadable", "from 0 to 1", args.max_unreadable, help).into());
+        return Err(usage("--max-unreadable", "from 0 to 1", max_unreadable, help).into());
     }
     let device = device(&args.compute)?;
     let weights = Weights::from(args.weights);
@@ -85,6 +90,7 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
     )?;
     let set = ImageSet::open(data)?;
     check_classes(&classifier, &set, data)?;
+    check_preparation(&classifier.labels().preparation, set.summary(), data)?;
     let part = match args.split {
         Split::Train => Part::Train,
         Split::Valid => Part::Valid,
@@ -102,7 +108,7 @@ pub fn run(args: &EvalArgs, data: &Path) -> std::result::Result<(), Failure> {
     };
     let verdicts = evaluate(args, &classifier, pictures)?;
     let skipped = skipped(&verdicts, pictures);
-    refuse_too_many(args, &skipped, pictures.len())?;
+    refuse_too_many(max_unreadable, &skipped, pictures.len())?;
     let about = (data, part);
     let summary = summary(args, &classifier, &verdicts, skipped, &model_dir, about);
     if let Some(out) = &args.out {
@@ -177,6 +183,48 @@ fn check_classes(classifier: &Classifier, set: &ImageSet, data: &Path) -> Result
     })
 }
 
+/// Refuses pictures of other channels than the model's, and warns if they were decoded or reduced in another way than the model's
+/// preparation says: `predict` shows the model other numbers then.
+fn check_preparation(model: &Preparation, set: &ImageSummary, data: &Path) -> Result<()> {
+    let channels = [model.input.channels, set.channels];
+    if channels[0] != channels[1] {
+        let [expected, got] = channels.map(|channels| match channels {
+            1 => "grey pictures",
+            _ => "pictures in colour",
+        });
+        return Err(Error::Damaged {
+            path: data.into(),
+            problem: format!(
+                "pictures of other channels than the model's\n  expected: {expected}\n  got:      {got}"
+            ),
+            help: "prepare the dataset again: --grey makes its pictures grey, as those of IDX files are from the start".into(),
+        });
+    }
+    let of_set = Preparation::of_dataset(set, model.input.clone());
+    let shown = |preparation: &Preparation| {
+        let decode = preparation.decode;
+        let reduced = preparation
+            .resized
+            .map_or("no".into(), |side| side.to_string());
+        [
+            ("background", format!("{:?}", decode.background)),
+            ("largest number of pixels", decode.max_pixels.to_string()),
+            ("turning by EXIF", decode.orient.to_string()),
+            ("files that end early", decode.lenient.to_string()),
+            ("reduced short side", reduced),
+        ]
+    };
+    for ((what, own), (_, theirs)) in shown(model).into_iter().zip(shown(&of_set)) {
+        if own != theirs {
+            errln!(
+                "warning: {what}: {theirs} in {}, {own} in the model's preprocess.json: `predict` can give other probabilities",
+                data.display()
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Shows the model every picture once.
 fn evaluate(args: &EvalArgs, classifier: &Classifier, pictures: &Pictures) -> Result<Verdicts> {
     let batch = match args.batch {
@@ -222,12 +270,12 @@ fn skipped(verdicts: &Verdicts, pictures: &Pictures) -> Vec<SkippedPicture> {
 }
 
 /// Warns of pictures that were skipped, and refuses more of them than accepted.
-fn refuse_too_many(args: &EvalArgs, skipped: &[SkippedPicture], total: usize) -> Result<()> {
+fn refuse_too_many(max_unreadable: f64, skipped: &[SkippedPicture], total: usize) -> Result<()> {
     const LISTED: usize = 20;
     for SkippedPicture { file, reason } in skipped.iter().take(LISTED) {
         errln!("warning: {file} is left out: {}", reason.replace('\n', ";"));
     }
-    let most = args.max_unreadable * total as f64;
+    let most = max_unreadable * total as f64;
     if skipped.len() as f64 <= most && skipped.len() < total {
         return Ok(());
     }
@@ -263,6 +311,7 @@ fn summary(
         percent(seen.iter().map(|class| of(class)).sum::<f64>() / seen.len().max(1) as f64)
     };
     let input = &classifier.labels().preparation.input;
+    let fitted = verdicts.temperature();
     Summary {
         model: model.display().to_string(),
         top1: percent(top1),
@@ -281,7 +330,8 @@ fn summary(
         weights: args.weights.name(),
         loss: result.loss,
         ece: tally.calibration_error(),
-        temperature: verdicts.temperature().map(|[temperature, _]| temperature),
+        temperature: fitted.map(|fitted| fitted.divisor),
+        temperature_pictures: fitted.map(|fitted| fitted.pictures),
         found: verdicts.all.len() + skipped.len(),
         evaluated: verdicts.all.len(),
         skipped,
@@ -366,8 +416,16 @@ fn print(summary: &Summary, classes: &[String], verdicts: &Verdicts) {
         "calibration    {:.4} expected error over 15 intervals",
         summary.ece
     );
-    if let Some(temperature) = summary.temperature {
-        outln!("temperature    {temperature:.3}, fitted to these pictures");
+    match (summary.temperature, summary.temperature_pictures) {
+        (Some(temperature), Some(pictures)) if pictures < summary.evaluated => {
+            outln!(
+                "temperature    {temperature:.3}, fitted to {pictures} of these pictures, spread evenly"
+            );
+        }
+        (Some(temperature), _) => {
+            outln!("temperature    {temperature:.3}, fitted to these pictures")
+        }
+        (None, _) => outln!("temperature    none: no divisor from 1/16 to 16 has the least loss"),
     }
     outln!(
         "mean of classes: precision {:.2} %, recall {:.2} %, F1 {:.2} %",

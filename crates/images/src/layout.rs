@@ -20,7 +20,8 @@ pub(crate) mod file_names {
 /// The kind of a dataset folder in its manifest.
 pub(crate) const KIND: &str = "images";
 
-/// Whether a folder is a dataset of pictures, also an incomplete one.
+/// Whether a folder has the form of a dataset of pictures, also of a damaged one: [`ImageSet::open`](super::dataset::ImageSet::open)
+/// says what is wrong with it. A folder of something else may look the same.
 pub fn is_image_dataset(dir: &Path) -> bool {
     dir.join(file_names::SUMMARY).is_file()
 }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Summary;
 use crate::decode::{DecodeOptions, Unreadable, decode, read_file};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::preprocess::Preprocess;
-use crate::resize::reduce;
+use crate::resize::{SIDES, reduce};
 
 /// How the file of a picture becomes the input of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,13 @@ impl Preparation {
     /// # Errors
     /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
+        if let Some(side) = self.resized.filter(|side| !SIDES.contains(side)) {
+            return Err(Error::Option {
+                option: "resized",
+                expected: "1 to 65535 pixels, or null",
+                got: side.to_string(),
+            });
+        }
         self.input.check()
     }
 

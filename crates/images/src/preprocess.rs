@@ -100,6 +100,13 @@ impl Preprocess {
         Ok(())
     }
 
+    /// A hash of all values.
+    pub fn identity(&self) -> String {
+        // Numbers and names in a structure that JSON has.
+        let json = serde_json::to_vec(self).expect("plain data is JSON");
+        blake3::hash(&json).to_hex().to_string()
+    }
+
     /// Number of elements of an input: `channels * height * width`.
     pub fn len(&self) -> usize {
         self.channels * self.height * self.width

@@ -9,7 +9,7 @@
 //! rounding between the passes, tall pictures then differ from those of older versions by a level in some pixels.
 
 use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,10 @@ pub fn resize(picture: &Picture, width: usize, height: usize, filter: Filter) ->
     resize_part(picture, (width, height), 0..width, 0..height, filter)
 }
 
-/// The picture with at most `side` pixels on its shorter side.
+/// Short sides that pictures may be reduced to.
+pub(crate) const SIDES: RangeInclusive<usize> = 1..=65_535;
+
+/// The picture with at most `side` pixels on its shorter side, one of [`SIDES`].
 pub(crate) fn reduce(picture: Picture, side: usize) -> Picture {
     let (width, height) = (picture.width(), picture.height());
     if width.min(height) <= side {

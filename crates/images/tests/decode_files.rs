@@ -3,7 +3,9 @@
 mod common;
 
 use common::{bytes, fixture, number};
-use tokenformer_images::{DecodeOptions, Unreadable, decode, decode::dimensions};
+use tokenformer_images::{
+    DecodeOptions, Preparation, Preprocess, Unreadable, decode, decode::dimensions,
+};
 
 fn read(bytes: &[u8]) -> Result<tokenformer_images::Picture, Unreadable> {
     decode(bytes, &DecodeOptions::default())
@@ -173,4 +175,23 @@ fn options_change_background_and_orientation() {
         ..DecodeOptions::default()
     };
     assert!(decode(&cut[..cut.len() - 2], &lenient).is_ok());
+}
+
+/// Zero would divide by nothing: a model that says so is refused before it is shown a picture.
+#[test]
+fn a_preparation_that_reduces_to_nothing_is_refused() {
+    for (resized, is_possible) in [
+        (None, true),
+        (Some(1), true),
+        (Some(65_535), true),
+        (Some(0), false),
+        (Some(65_536), false),
+    ] {
+        let preparation = Preparation {
+            decode: DecodeOptions::default(),
+            resized,
+            input: Preprocess::imagenet(),
+        };
+        assert_eq!(preparation.check().is_ok(), is_possible, "{resized:?}");
+    }
 }

@@ -548,8 +548,77 @@ fn a_dataset_among_the_class_folders_is_no_class() {
         o.force = true;
     };
     let summary = made(&dir, inside).unwrap();
-    assert_eq!(made(&dir, inside).unwrap(), summary);
     assert_eq!(summary.classes, ["a", "b"]);
+    let again = made(&dir, inside).unwrap();
+    let notes = vec!["left out: set, a dataset".to_owned()];
+    assert_eq!(again, Summary { notes, ..summary });
+    // Without its manifest it still has the description of one.
+    fs::remove_file(dir.join("set/manifest.json")).unwrap();
+    assert_eq!(open(&dir).classes(), ["a", "b"]);
+}
+
+/// Other programs write files of that name, too: what lies beside them are pictures.
+#[test]
+fn a_class_folder_may_hold_any_images_json() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    tree(&dir, &["a", "b"], 40);
+    for content in ["[]", "{\"version\": 1, \"images\": []}", "no JSON"] {
+        write(&dir.join("b/images.json"), content.as_bytes());
+        let force = |o: &mut PrepareOptions| o.force = true;
+        let summary = made(&dir, force).unwrap();
+        assert_eq!(summary.classes, ["a", "b"], "{content}");
+        assert_eq!(summary.found, 80, "{content}");
+    }
+}
+
+/// Splits beside a further folder must not become classes called `train` and `val`.
+#[test]
+fn folders_beside_the_splits_are_refused_or_left_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("tree");
+    tree(&dir, &["train/a", "train/b", "val/a", "val/b"], 3);
+    write(&dir.join("docs/readme.txt"), b"words");
+    write(&dir.join("__MACOSX/train/a/._000.png"), b"not a picture");
+    write(&dir.join(".cache/one.png"), b"hidden");
+    let summary = made(&dir, |_| {}).unwrap();
+    assert_eq!(summary.classes, ["a", "b"]);
+    assert_eq!(summary.found, 12);
+    let left_out: Vec<&String> = summary
+        .notes
+        .iter()
+        .filter(|n| n.starts_with("left out"))
+        .collect();
+    assert_eq!(
+        left_out,
+        [
+            "left out: __MACOSX, which has no pictures",
+            "left out: docs, which has no pictures"
+        ]
+    );
+
+    tree(&dir, &["more/a", "masks"], 1);
+    let error = refused(&dir, &SourceOptions::default());
+    for part in [
+        "got:      also masks, more\n",
+        "move them away",
+        "--valid-images",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    // A class may be called like a split, alone or if it is named.
+    let trees = scratch.path().join("vehicles");
+    tree(&trees, &["train", "car", "test"], 3);
+    let map = scratch.path().join("classes.txt");
+    fs::write(&map, "train\ncar\ntest\n").unwrap();
+    let options = SourceOptions {
+        class_map: Some(map),
+        ..SourceOptions::default()
+    };
+    let source = Source::open(&trees, &options).unwrap();
+    assert_eq!(source.classes(), ["train", "car", "test"]);
+    fs::remove_dir_all(trees.join("test")).unwrap();
+    assert_eq!(open(&trees).classes(), ["car", "train"]);
 }
 
 /// Any byte of any file: changed, cut off, or the file gone.

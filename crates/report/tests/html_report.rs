@@ -7,7 +7,7 @@ use tokenformer_report::{Record, ReportInput, render, write_report};
 
 use tokenformer_report::pictures::{
     Calibration, ClassRow, ClassTokens, ConfidenceBin, PictureGroup, PictureReport, Shown, SiteRow,
-    TokenRow,
+    Temperature, TokenRow,
 };
 
 const HOSTILE: &str =
@@ -40,7 +40,11 @@ fn pictures(text: &str, many: bool) -> PictureReport {
                 right: 0.875,
             }],
             error: 0.025,
-            temperature: Some([1.25, 0.0125]),
+            temperature: Some(Temperature {
+                divisor: 1.25,
+                pictures: 8,
+                errors: [0.025, 0.0125],
+            }),
         },
         groups: vec![PictureGroup {
             heading: text.to_owned(),
@@ -91,6 +95,25 @@ fn pictures_are_shown_with_what_was_said_of_them() {
         "cat taken for cat: 1 of 4",
         "8 pictures said with 90.0 %: 87.5 % right",
     ] {
+        assert!(page.contains(part), "no {part}");
+    }
+    let mut few = pictures("cat", false);
+    for (temperature, part) in [
+        (
+            Some(Temperature {
+                divisor: 1.25,
+                pictures: 4,
+                errors: [0.03, 0.02],
+            }),
+            "4 of these pictures, spread evenly, would change theirs from <b>3.00 %</b> to <b>2.00 %</b>",
+        ),
+        (None, "none was fitted"),
+    ] {
+        few.calibration.temperature = temperature;
+        let page = render(&ReportInput {
+            pictures: Some(&few),
+            ..input("run", &of_images())
+        });
         assert!(page.contains(part), "no {part}");
     }
     let many = pictures("cat", true);

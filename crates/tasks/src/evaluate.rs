@@ -29,6 +29,8 @@ pub struct Options {
     pub model_hash: String,
     /// Precision of the weights, on which scores depend.
     pub precision: String,
+    /// The kind of device that computes, such as `cpu`: another one sums in another order.
+    pub device: String,
     /// The program that computes, in its version: another one can give other scores.
     pub program: String,
 }
@@ -157,6 +159,7 @@ fn item(options: &Options, encoder: &Encoder<'_>, task: Task, row: &rows::Row) -
     let settings = [
         &*options.model_hash,
         &*options.precision,
+        &*options.device,
         &*options.program,
         &*encoder.context.to_string(),
     ];

@@ -84,6 +84,7 @@ fn options(dir: &Path) -> Options {
         limit: None,
         model_hash: "a model".into(),
         precision: "f32".into(),
+        device: "cpu".into(),
         program: "a program".into(),
     }
 }
@@ -215,8 +216,12 @@ fn results_stopping_and_going_on() {
             precision: "int8".into(),
             ..options.clone()
         },
+        Options {
+            device: "cuda".into(),
+            ..options.clone()
+        },
     ];
-    let scorers = [Bytes::default(), Bytes::default(), wider];
+    let scorers = [Bytes::default(), Bytes::default(), Bytes::default(), wider];
     for (other, mut scorer) in others.iter().chain([&options]).zip(scorers) {
         let (results, _) = finished(run_with(other, &path, &mut scorer));
         assert_eq!((results.taken_over, scorer.scored), (0, all_requests));

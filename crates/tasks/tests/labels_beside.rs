@@ -35,6 +35,7 @@ fn run(dir: &Path, limit: Option<usize>) -> Result<(Vec<usize>, f64), String> {
         limit,
         model_hash: String::new(),
         precision: "f32".into(),
+        device: "cpu".into(),
         program: "p".into(),
     };
     let stop = AtomicBool::new(false);

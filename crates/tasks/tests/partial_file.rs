@@ -37,6 +37,7 @@ fn run(dir: &Path, partial: &mut Partial, limit: Option<usize>) -> (usize, usize
         limit,
         model_hash: "a model".into(),
         precision: "f32".into(),
+        device: "cpu".into(),
         program: "p".into(),
     };
     let mut scorer = Constant(0);

@@ -66,7 +66,8 @@ pub trait Task {
     /// Hash of the training data. A run is resumed only with the data that it began with.
     fn identity(&self) -> String;
 
-    /// What its evaluations measure on: a hash of the held-out data and how much of them. Losses on others are not compared.
+    /// What its evaluations measure on: a hash of the held-out data and how much of them, and how they are shown. Losses on others
+    /// are not compared. What is added here goes to the end, so that states of older versions begin alike.
     fn measured_on(&self) -> String;
 
     /// What the data are, as rows of names and values for the report.

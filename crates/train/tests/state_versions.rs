@@ -57,3 +57,23 @@ fn counters_that_would_overflow_are_refused() {
     }
     assert!(read(&[("no_such_key", json!(1))]).is_err());
 }
+
+/// Losses of pictures that are shown in another way are no rivals; states of older versions say less, or nothing.
+#[test]
+fn the_best_is_forgotten_where_something_else_is_measured() {
+    let now = "0 of abc, shown as def";
+    for (before, is_kept) in [
+        (now, true),
+        ("0 of abc", true),
+        ("", true),
+        ("0 of abc, shown as ddd", false),
+        ("5 of abc", false),
+    ] {
+        let best = json!({"step": 3, "loss": 1.5});
+        let mut state = read(&[("best", best), ("step", json!(4))]).unwrap();
+        state.measured_on = before.into();
+        state.measure_on(now.into());
+        assert_eq!(state.best.is_some(), is_kept, "{before:?}");
+        assert_eq!(state.measured_on, now);
+    }
+}

@@ -19,5 +19,6 @@ mod table;
 
 pub use crate::layout::is_image_dataset;
 pub use prepare::{PrepareOptions, Progress, prepare};
+pub(crate) use read::is_published;
 pub use read::{ImageSet, Pictures};
 pub use summary::{Duplicates, Skipped, SplitSummary, Storage, Summary};

@@ -15,7 +15,7 @@ use crate::decode::{DecodeOptions, Unreadable};
 use crate::error::{Error, Result};
 use crate::layout::{KIND, file_names, is_image_dataset};
 use crate::picture::Picture;
-use crate::resize::reduce;
+use crate::resize::{SIDES, reduce};
 use crate::source::{Data, Item, Loaded, Source};
 use crate::split::Split;
 
@@ -82,7 +82,7 @@ impl PrepareOptions {
             );
         }
         match self.resize {
-            Some(side) if !(1..=65_535).contains(&side) => {
+            Some(side) if !SIDES.contains(&side) => {
                 return error("--resize", "1 to 65535 pixels", side.to_string());
             }
             Some(_) if self.storage == Some(Storage::Indexed) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use serde::Deserialize;
-use tokenformer_store::{read_small, verify};
+use tokenformer_store::{Manifest, read_small, verify};
 
 use super::summary::VERSION;
 use super::table::{Limits, Record, Table};
@@ -14,6 +14,7 @@ use crate::decode::{DecodeOptions, decode, read_file};
 use crate::error::{Error, Result};
 use crate::layout::{KIND, file_names, is_image_dataset};
 use crate::picture::Picture;
+use crate::resize::SIDES;
 use crate::source::MAX_CLASSES;
 use crate::split::Split;
 
@@ -115,6 +116,15 @@ impl ImageSet {
     }
 }
 
+/// Whether a folder is a dataset that this program made: its manifest says so, or its `images.json` is the description of one.
+/// A file of that name alone says nothing, since other programs write some, too.
+pub(crate) fn is_published(dir: &Path) -> bool {
+    let path = dir.join(file_names::SUMMARY);
+    is_image_dataset(dir)
+        && (Manifest::read(dir).is_ok_and(|manifest| manifest.kind == KIND)
+            || read_small(&path, MAX_SUMMARY_BYTES).is_ok_and(|json| parse(&path, &json).is_ok()))
+}
+
 fn damaged(dir: &Path, error: tokenformer_store::Error) -> Error {
     use tokenformer_store::Error as Store;
     match error {
@@ -193,6 +203,8 @@ fn parse(path: &Path, json: &[u8]) -> Result<Summary> {
         .any(|split| split.images == 0 || split.per_class.len() != classes)
     {
         "a split without pictures, or of other classes".into()
+    } else if let Some(side) = summary.resized.filter(|side| !SIDES.contains(side)) {
+        format!("pictures reduced to {side} pixels")
     } else if (summary.storage == Storage::Indexed) != summary.root.is_some() {
         "a folder of files with packed pixels, or none without".into()
     } else {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::{Classes, Data, Item, MAX_CLASSES, Part, Source};
+use crate::dataset::is_published;
 use crate::decode::{Unreadable, looks_like_a_picture};
 use crate::error::{Error, Result};
-use crate::layout::is_image_dataset;
 use crate::split::Split;
 use crate::text::shown;
 
@@ -33,21 +33,12 @@ const ENDINGS: [&str; 13] = [
 pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Source> {
     let root = dir.canonicalize().map_err(Error::io("read", dir))?;
     let mut listing = Listing::default();
+    let mut notes = Vec::new();
     let top = listing.folders(&root, "")?;
-    let split_of = |name: &String| {
-        SPLITS
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, split)| *split)
-    };
-    let splits: Option<Vec<Split>> = top.iter().map(split_of).collect();
-    let splits = splits.filter(|splits| splits.contains(&Split::Train));
-    let mut folders: Vec<(Split, String)> = match splits {
-        Some(splits) => splits
-            .into_iter()
-            .zip(top.iter().map(|name| format!("{name}/")))
-            .collect(),
-        None => vec![(split, String::new())],
+    let splits = splits(dir, &top, classes, &mut notes)?;
+    let mut folders: Vec<(Split, String)> = match splits.is_empty() {
+        true => vec![(split, String::new())],
+        false => splits,
     };
     if let [(only, _)] = &mut folders[..] {
         *only = split;
@@ -66,7 +57,6 @@ pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Sou
 
     let mut names = classes.names().map(<[String]>::to_vec);
     let mut parts = Vec::new();
-    let mut notes = Vec::new();
     for (split, folder) in folders {
         let found = match folder.is_empty() {
             true => top.clone(),
@@ -90,6 +80,8 @@ pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Sou
         }
         parts.push(Part { split, items });
     }
+    let datasets = listing.datasets.iter();
+    notes.extend(datasets.map(|name| format!("left out: {}, a dataset", shown(name))));
     if let Some(first) = listing.outside.iter().min() {
         notes.push(format!(
             "{} pictures that lie in no class folder were left out, such as {}.",
@@ -108,6 +100,60 @@ pub(super) fn open(dir: &Path, split: Split, classes: Classes<'_>) -> Result<Sou
         parts,
         notes,
         unreadable: listing.unreadable,
+    })
+}
+
+/// The splits that the folders `top` of `dir` are, with a slash at the end of their names; none if they are classes.
+///
+/// They are splits if nothing with pictures stands beside a folder to train on. A second split there is none by chance: then
+/// pictures beside both are an error, unless one of `classes` is called like a split.
+fn splits(
+    dir: &Path,
+    top: &[String],
+    classes: Classes<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(Split, String)>> {
+    let split_of = |name: &str| {
+        let found = SPLITS.iter().find(|(known, _)| *known == name);
+        found.map(|(_, split)| *split)
+    };
+    let splits: Vec<(Split, String)> = top
+        .iter()
+        .filter_map(|name| Some((split_of(name)?, format!("{name}/"))))
+        .collect();
+    let count = |train: bool| {
+        splits
+            .iter()
+            .filter(|(split, _)| (*split == Split::Train) == train)
+            .count()
+    };
+    if count(true) == 0 {
+        return Ok(Vec::new());
+    }
+    let (mut others, mut empty) = (Vec::new(), Vec::new());
+    for name in top.iter().filter(|name| split_of(name).is_none()) {
+        match list(&dir.join(name))?.is_empty() {
+            true => empty.push(name),
+            false => others.push(shown(name)),
+        }
+    }
+    if others.is_empty() {
+        let left_out = |name: &String| format!("left out: {}, which has no pictures", shown(name));
+        notes.extend(empty.into_iter().map(left_out));
+        return Ok(splits);
+    }
+    let names = classes.names().unwrap_or_default();
+    if count(false) == 0 || names.iter().any(|name| split_of(name).is_some()) {
+        return Ok(Vec::new());
+    }
+    Err(Error::Source {
+        location: dir.display().to_string(),
+        problem: "pictures in other folders than those of splits",
+        expected: "train, val (valid, validation) and test, or folders of classes".into(),
+        got: format!("also {}", others.join(", ")),
+        help: "move them away, or give train with --images, and val with --valid-images; classes that are called so have to be \
+               named with --class-map"
+            .into(),
     })
 }
 
@@ -183,6 +229,13 @@ pub struct Listed {
     pub others: usize,
 }
 
+impl Listed {
+    /// Whether nothing there was meant as a picture.
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.unreadable.is_empty()
+    }
+}
+
 /// Lists the pictures in `dir` and below it; hidden files are left out.
 ///
 /// # Errors
@@ -206,11 +259,13 @@ struct Listing {
     others: usize,
     /// Names of pictures that lie beside folders of classes or splits.
     outside: Vec<String>,
+    /// Folders that are datasets of this program.
+    datasets: Vec<String>,
 }
 
 impl Listing {
-    /// Names of the folders in `folder` (empty, or with a slash at its end) of `root`, in byte order; hidden folders and
-    /// datasets made from these pictures are skipped, and pictures beside them are noted.
+    /// Names of the folders in `folder` (empty, or with a slash at its end) of `root`, in byte order; hidden folders are skipped,
+    /// datasets made from these pictures and pictures beside the folders are noted.
     fn folders(&mut self, root: &Path, folder: &str) -> Result<Vec<String>> {
         let dir = &root.join(folder);
         let mut names = Vec::new();
@@ -225,9 +280,6 @@ impl Listing {
                 }
                 continue;
             }
-            if is_image_dataset(&entry.path()) {
-                continue;
-            }
             let name = entry
                 .file_name()
                 .into_string()
@@ -238,8 +290,12 @@ impl Listing {
                     got: shown(&name.to_string_lossy()),
                     help: "rename the folder".into(),
                 })?;
-            if !name.starts_with('.') {
-                names.push(name);
+            if name.starts_with('.') {
+                continue;
+            }
+            match is_published(&entry.path()) {
+                true => self.datasets.push(format!("{folder}{name}")),
+                false => names.push(name),
             }
         }
         names.sort_unstable();

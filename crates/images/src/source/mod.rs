@@ -208,7 +208,7 @@ impl Source {
             help: "classes are those of the training pictures; give the same folders, or a --class-map".into(),
         }
         };
-        if self.parts.iter().any(|part| part.split == split) {
+        if self.has(split) {
             let expected = format!("pictures for {} named once", split.name());
             let got = format!("they are in {} too", self.location);
             return Err(invalid("two sets for one split", expected, got));
@@ -306,6 +306,11 @@ impl Source {
             let loaded = self.load(item, &DecodeOptions::default());
             see(item.label, loaded.map(|loaded| loaded.picture));
         }
+    }
+
+    /// Whether it has pictures of its own for a split.
+    pub fn has(&self, split: Split) -> bool {
+        self.parts.iter().any(|part| part.split == split)
     }
 
     /// Names of the classes, by number.

@@ -2,7 +2,7 @@
 
 use super::figures::{MAX_CLASSES, confusion_matrix, reliability};
 use super::png::data_uri;
-use super::{ClassTokens, PictureGroup, PictureReport, Shown, SiteRow, TokenRow};
+use super::{ClassTokens, PictureGroup, PictureReport, Shown, SiteRow, Temperature, TokenRow};
 use crate::escape::escape;
 use crate::html::push_section;
 
@@ -146,12 +146,23 @@ fn confidence(report: &PictureReport) -> String {
         return String::new();
     }
     let fitted = match calibration.temperature {
-        Some([temperature, error]) => format!(
-            " Dividing the logits by <b>{temperature:.3}</b>, which gives the least loss on these same pictures, would make it \
-             <b>{}</b>.",
-            percent(error)
-        ),
-        None => String::new(),
+        Some(Temperature {
+            divisor,
+            pictures,
+            errors: [before, after],
+        }) => {
+            let seen: u64 = calibration.bins.iter().map(|bin| bin.images).sum();
+            let some = match pictures as u64 == seen {
+                true => "these same pictures, would make it".into(),
+                false => format!(
+                    "{pictures} of these pictures, spread evenly, would change theirs from <b>{}</b> to",
+                    percent(before)
+                ),
+            };
+            let after = percent(after);
+            format!(" Dividing the logits by <b>{divisor:.3}</b>, which gives the least loss on {some} <b>{after}</b>.")
+        }
+        None => " No divisor of the logits from 1/16 to 16 has the least loss on these pictures: none was fitted.".into(),
     };
     format!(
         "<p class=\"said\">Expected calibration error over 15 intervals: <b>{}</b>.{fitted}</p>\n<figure class=\"card\">{}</figure>\n",

@@ -53,8 +53,19 @@ pub struct Calibration {
     pub bins: Vec<ConfidenceBin>,
     /// Expected calibration error, 0 to 1.
     pub error: f64,
-    /// The divisor of the logits with the least loss on these pictures, and what the error would be with it.
-    pub temperature: Option<[f64; 2]>,
+    /// The divisor of the logits with the least loss on these pictures, if one from 1/16 to 16 has it.
+    pub temperature: Option<Temperature>,
+}
+
+/// A divisor of the logits that was fitted to pictures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// The divisor.
+    pub divisor: f64,
+    /// Pictures that it was fitted to: all, or some that are spread evenly over them.
+    pub pictures: usize,
+    /// Expected calibration error of these pictures, without the divisor and with it.
+    pub errors: [f64; 2],
 }
 
 /// Pictures of like confidence.

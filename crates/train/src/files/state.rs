@@ -80,7 +80,8 @@ pub struct TrainState {
     /// Sum of the same losses over all predictions, in nats, and the bytes of what was predicted.
     #[serde(default)]
     pub pending_text: (f64, f64),
-    /// What held-out losses are measured on ([`crate::task::Task::measured_on`]); states of older versions do not say it.
+    /// What held-out losses are measured on ([`crate::task::Task::measured_on`]); states of older versions do not say it, or not how
+    /// pictures are shown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub measured_on: String,
     /// Best held-out loss so far.
@@ -149,9 +150,10 @@ impl TrainState {
         self.pending_text = (0.0, 0.0);
     }
 
-    /// Measures on `what` from now on: the best of other measurements is no rival.
+    /// Measures on `what` from now on: the best of other measurements is no rival. What an older version says, nothing or less, is how
+    /// `what` begins.
     pub fn measure_on(&mut self, what: String) {
-        if !self.measured_on.is_empty() && self.measured_on != what {
+        if !what.starts_with(&self.measured_on) {
             self.forget_best();
         }
         self.measured_on = what;

@@ -2,17 +2,20 @@
 
 use super::Inputs;
 use crate::error::Result;
-use crate::tally::{Tally, likeliest, log_sum};
+use crate::tally::{Tally, likeliest};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokenformer_core::Model;
 use tokenformer_images::Preprocess;
 use tokenformer_images::dataset::Pictures;
+use tokenformer_report::pictures::Temperature;
 
 /// Classes that are kept for each picture.
 const KEPT: usize = 5;
-/// Logits that are kept to fit a temperature, at most; of larger evaluations the first pictures count.
+/// Logits that are kept to fit a temperature, at most; of larger evaluations every second picture counts, every fourth, and so on.
 const MAX_LOGITS: usize = 1 << 24;
+/// The least and the largest temperature that is looked for.
+const TEMPERATURES: [f64; 2] = [1.0 / 16.0, 16.0];
 
 /// What was said of a picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +63,10 @@ pub struct Verdicts {
     /// Pictures of which nothing was said, because they cannot be read.
     pub skipped: Vec<Skipped>,
     classes: usize,
+    /// Logits that are kept, at most.
+    most: usize,
+    /// One of so many pictures is kept with its logits, from the first on.
+    every: usize,
     labels: Vec<u32>,
     logits: Vec<f32>,
 }
@@ -72,6 +79,8 @@ impl Verdicts {
             all: Vec::new(),
             skipped: Vec::new(),
             classes,
+            most: MAX_LOGITS,
+            every: 1,
             labels: Vec::new(),
             logits: Vec::new(),
         }
@@ -138,53 +147,53 @@ impl Verdicts {
     /// If the class has no logit.
     pub fn add(&mut self, index: usize, label: u32, logits: &[f32]) {
         self.tally.add(label, logits);
+        if self.all.len().is_multiple_of(self.every) {
+            self.keep(label, logits);
+        }
         self.all.push(Verdict {
             index,
             label,
             top: likeliest(logits, KEPT),
         });
-        if self.logits.len() + logits.len() <= MAX_LOGITS {
-            self.logits.extend_from_slice(logits);
-            self.labels.push(label);
-        }
     }
 
-    /// The divisor of the logits that gives these pictures the least loss (Guo et al., 2017), and the expected calibration
-    /// error with it; `None` without pictures or numbers.
-    pub fn temperature(&self) -> Option<[f64; 2]> {
-        /// `log₂` of the least and of the largest divisor.
-        const RANGE: [f64; 2] = [-4.0, 4.0];
+    /// Keeps the logits of a picture; if they become too many, only those of every second of the pictures so far, so that they are
+    /// spread evenly. Sets are often sorted by class.
+    fn keep(&mut self, label: u32, logits: &[f32]) {
+        self.logits.extend_from_slice(logits);
+        self.labels.push(label);
+        if self.logits.len() <= self.most {
+            return;
+        }
+        self.every *= 2;
+        let rows = self.logits.chunks_exact(self.classes);
+        self.logits = rows.step_by(2).flatten().copied().collect();
+        self.labels = self.labels.iter().copied().step_by(2).collect();
+    }
+
+    /// The divisor of the logits that gives these pictures the least loss (Guo et al., 2017). `None` if none does, because the loss
+    /// falls as far as one looks: as where all pictures are recognised, or nothing is. So it is without pictures or numbers.
+    pub fn temperature(&self) -> Option<Temperature> {
         const STEPS: usize = 40;
-        let loss = |log: f64| self.loss_at(log.exp2());
-        if self.labels.is_empty() || !loss(0.0).is_finite() {
+        // The loss is convex in the inverse of the divisor: there is a least one where its slope changes its sign.
+        let [mut high, mut low] = TEMPERATURES.map(|temperature| -temperature.log2());
+        let slope = |log: f64| self.slope_at(log.exp2());
+        if !(slope(low) < 0.0 && slope(high) > 0.0) {
             return None;
         }
-        // The loss is convex in the inverse of the divisor, so it has one minimum: golden sections close in on it.
-        let ratio = 0.5 * (5f64.sqrt() - 1.0);
-        let [mut low, mut high] = RANGE;
-        let mut inner = [high - ratio * (high - low), low + ratio * (high - low)];
-        let mut losses = inner.map(loss);
         for _ in 0..STEPS {
-            if losses[0] < losses[1] {
-                (high, inner[1], losses[1]) = (inner[1], inner[0], losses[0]);
-                inner[0] = high - ratio * (high - low);
-                losses[0] = loss(inner[0]);
-            } else {
-                (low, inner[0], losses[0]) = (inner[0], inner[1], losses[1]);
-                inner[1] = low + ratio * (high - low);
-                losses[1] = loss(inner[1]);
+            let middle = 0.5 * (low + high);
+            match slope(middle) < 0.0 {
+                true => low = middle,
+                false => high = middle,
             }
         }
-        let temperature = (0.5 * (low + high)).exp2();
-        let mut tally = Tally::new(self.classes);
-        for (label, row) in self.rows() {
-            let scaled: Vec<f32> = row
-                .iter()
-                .map(|&logit| (f64::from(logit) / temperature) as f32)
-                .collect();
-            tally.add(label, &scaled);
-        }
-        Some([temperature, tally.calibration_error()])
+        let divisor = (-0.5 * (low + high)).exp2();
+        Some(Temperature {
+            divisor,
+            pictures: self.labels.len(),
+            errors: [1.0, divisor].map(|divisor| self.calibration_error_at(divisor)),
+        })
     }
 
     fn rows(&self) -> impl Iterator<Item = (u32, &[f32])> {
@@ -192,16 +201,30 @@ impl Verdicts {
         labels.zip(self.logits.chunks_exact(self.classes))
     }
 
-    /// Mean loss with the logits divided by `temperature`.
-    fn loss_at(&self, temperature: f64) -> f64 {
-        let mut scaled = vec![0.0; self.classes];
-        let losses = self.rows().map(|(label, row)| {
-            for (scaled, &logit) in scaled.iter_mut().zip(row) {
-                *scaled = (f64::from(logit) / temperature) as f32;
+    /// Slope of the summed loss over the factor of the logits.
+    fn slope_at(&self, factor: f64) -> f64 {
+        let slopes = self.rows().map(|(label, row)| {
+            let most = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let own = f64::from(row[label as usize]);
+            let (mut weights, mut sum) = (0.0, 0.0);
+            for &logit in row {
+                let weight = (factor * (f64::from(logit) - most)).exp();
+                weights += weight;
+                sum += weight * (f64::from(logit) - own);
             }
-            log_sum(&scaled) - f64::from(scaled[label as usize])
+            sum / weights
         });
-        losses.sum::<f64>() / self.labels.len() as f64
+        slopes.sum()
+    }
+
+    /// The expected calibration error of the kept pictures with their logits divided by `divisor`.
+    fn calibration_error_at(&self, divisor: f64) -> f64 {
+        let mut tally = Tally::new(self.classes);
+        for (label, row) in self.rows() {
+            let scaled = row.iter().map(|&logit| (f64::from(logit) / divisor) as f32);
+            tally.add(label, &scaled.collect::<Vec<f32>>());
+        }
+        tally.calibration_error()
     }
 }
 
@@ -217,13 +240,13 @@ mod tests {
         for (index, label) in [0, 0, 0, 1].into_iter().enumerate() {
             verdicts.add(index, label, &[6.0, 0.0]);
         }
-        let [temperature, error] = verdicts.temperature().unwrap();
-        assert!(
-            (temperature - 6.0 / 3f64.ln()).abs() < 1e-4,
-            "{temperature}"
-        );
-        assert!(error < 1e-4, "{error}");
-        assert!((verdicts.tally.calibration_error() - 0.2475).abs() < 1e-3);
+        let fitted = verdicts.temperature().unwrap();
+        let expected = 6.0 / 3f64.ln();
+        assert!((fitted.divisor - expected).abs() < 1e-9, "{fitted:?}");
+        let [before, after] = fitted.errors;
+        assert_eq!(before, verdicts.tally.calibration_error());
+        assert!((before - 0.2475).abs() < 1e-3 && after < 1e-6, "{fitted:?}");
+        assert_eq!(fitted.pictures, 4);
     }
 
     #[test]
@@ -232,5 +255,39 @@ mod tests {
         let mut verdicts = Verdicts::new(2);
         verdicts.add(0, 0, &[f32::NAN, 0.0]);
         assert!(verdicts.temperature().is_none());
+    }
+
+    /// The loss falls with the divisor if all are right, with its inverse if all are wrong, and with neither if nothing is said.
+    #[test]
+    fn an_end_of_the_range_is_no_temperature() {
+        for (label, logit) in [(0, 3.0), (0, 80.0), (1, 3.0), (1, 80.0), (0, 0.0)] {
+            let mut verdicts = Verdicts::new(2);
+            (0..9).for_each(|index| verdicts.add(index, label, &[logit, 0.0]));
+            assert_eq!(verdicts.temperature(), None, "{label} {logit}");
+        }
+        // All but one of a hundred are right, and little is said for it: the optimum lies below 1/16.
+        let mut verdicts = Verdicts::new(2);
+        (0..100).for_each(|index| verdicts.add(index, u32::from(index == 0), &[0.1, 0.0]));
+        assert_eq!(verdicts.temperature(), None);
+    }
+
+    /// The right pictures come first: their logits alone would have no temperature.
+    #[test]
+    fn kept_logits_are_spread_over_the_pictures() {
+        let fitted = |most: usize| {
+            let mut verdicts = Verdicts {
+                most,
+                ..Verdicts::new(2)
+            };
+            (0..4096).for_each(|index| verdicts.add(index, u32::from(index >= 3072), &[6.0, 0.0]));
+            assert!(verdicts.logits.len() <= most);
+            verdicts.temperature().unwrap()
+        };
+        let (all, some) = (fitted(8192), fitted(100));
+        assert_eq!((all.pictures, some.pictures), (4096, 32));
+        let pairs = [all.divisor, all.errors[0], all.errors[1]].into_iter();
+        for (all, some) in pairs.zip([some.divisor, some.errors[0], some.errors[1]]) {
+            assert!((all - some).abs() < 1e-9, "{all} {some}");
+        }
     }
 }

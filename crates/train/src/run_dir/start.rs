@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokenformer_core::Model;
 use tokenformer_core::device::{Collective, Device};
 use tokenformer_core::optim::{AdamW, Sharding};
+use tokenformer_report::Unit;
 use tokenformer_store::{MANIFEST_NAME, Warning, Which, write_atomic};
 
 /// In the folder of a run: the manifest of the checkpoint elsewhere that it began from.
@@ -172,6 +173,7 @@ fn load(
         });
     }
     if changes_data {
+        refuse_pictures(from, task)?;
         check_files(from, task)?;
         state.change_data(others);
     }
@@ -271,6 +273,21 @@ fn manifest(dir: &Path) -> Result<Vec<u8>> {
     })
 }
 
+/// Refuses other pictures than the checkpoint's: their mean and deviation are part of the model's preparation, so that the same
+/// picture would become another input.
+fn refuse_pictures(from: &Path, task: &dyn Task) -> Result<()> {
+    match task.unit() {
+        Unit::Token => Ok(()),
+        Unit::Image => Err(Error::Resume {
+            path: from.into(),
+            problem: "a model of pictures cannot go on with others".into(),
+            expected: "text with --new-data".into(),
+            got: "pictures, which are normalised by mean and deviation of their own set".into(),
+            help: "go on with the pictures of the run, or train a new model on the others, with another --out".into(),
+        }),
+    }
+}
+
 /// Returns an error if the numbers of the data mean something else than those that the checkpoint was trained on.
 fn check_files(from: &Path, task: &dyn Task) -> Result<()> {
     for (name, now) in task.files() {
@@ -325,9 +342,12 @@ fn check(from: &Path, state: &TrainState, recipe: &Recipe, task: &dyn Task) -> R
             problem: "other training data".into(),
             expected: state.data_hash.clone(),
             got: data,
-            help: "go on with the data of the run, or train its model on others with --resume DIR --new-data and \
-                   another --out"
-                .into(),
+            help: match task.unit() {
+                Unit::Token => "go on with the data of the run, or train its model on others with --resume DIR --new-data and \
+                                another --out",
+                Unit::Image => "go on with the pictures of the run, or train a new model on the others, with another --out",
+            }
+            .into(),
         });
     }
     planned::check_past(recipe, state, differs)

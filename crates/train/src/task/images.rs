@@ -168,7 +168,8 @@ impl Task for Images {
 
     fn measured_on(&self) -> String {
         let held_out = self.set.identity(Split::Valid).unwrap_or_default();
-        format!("{} of {held_out}", self.eval_images)
+        let shown = self.options.preprocess.identity();
+        format!("{} of {held_out}, shown as {shown}", self.eval_images)
     }
 
     fn describe(&self) -> Vec<(String, String)> {
