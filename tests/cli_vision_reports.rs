@@ -101,13 +101,20 @@ fn an_evaluation_makes_the_same_report_of_any_split() {
         "--report",
     ];
     let told = succeed(lab.command(&eval));
-    assert!(told.out.contains("temperature"), "{}", told.out);
+    // After so few steps the logits are small: the best divisor for these few pictures is below 1/16.
+    assert!(told.out.contains("temperature    none"), "{}", told.out);
     check_page(&read(&lab, "found/report.html"), &SECTIONS);
     let rows = read(&lab, "found/tokens.csv");
     assert!(rows.starts_with("class,place,token,stage,selectivity,effect\nfractal-0,1,"));
     let summary: serde_json::Value =
         serde_json::from_str(&read(&lab, "found/summary.json")).unwrap();
-    assert!(summary["temperature"].as_f64().unwrap() > 0.0);
+    assert!(summary["temperature"].is_null() && summary["temperature_pictures"].is_null());
+    assert!(read(&lab, "found/report.html").contains("none was fitted"));
+    let held_out = ["eval", "--model", "run", "--data", "set", "--json"];
+    let summary = json(&succeed(lab.command(&held_out)));
+    let temperature = summary["temperature"].as_f64().expect("a temperature");
+    assert!((0.1..4.0).contains(&temperature), "{temperature}");
+    assert_eq!(summary["temperature_pictures"], summary["evaluated"]);
     let packed = [&eval[..], &["--force", "--precision", "bf16"]].concat();
     fail(
         lab.command(&packed),

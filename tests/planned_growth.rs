@@ -107,7 +107,7 @@ fn a_branch_keeps_what_has_come_and_a_run_from_elsewhere_is_refused() {
     let lab = Lab::new();
     evidence(&lab, "evidence", true);
     let recipe = planned(&lab, "recipe.toml", "evidence");
-    let first = ["--set", "train.steps=22"];
+    let first = ["--set", "train.steps=22", "--set", "checkpoint.keep=20"];
     succeed(lab.train(&recipe, "run", &first));
     assert_eq!(grown(&lab, "run").0, [18]);
     let args = [
