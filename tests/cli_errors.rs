@@ -670,7 +670,10 @@ fn flags_out_of_range_are_refused() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
     succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
-    let flags: [(&[&str], &str); 35] = [
+    let flags: [(&[&str], &str); 37] = [
+        // Of two flags that exclude each other, what needs one of them is refused beside the other one.
+        (&["train", "--resume", "run", "--decay", "3"], "--decay"),
+        (&["inspect", "run", "--set", "train.batch=2"], "--set"),
         (&["train", "--threads", "0"], "--threads"),
         (&["train", "--threads", "1000000"], "--threads"),
         (&["train", "--threads", "two"], "--threads"),

@@ -19,7 +19,12 @@ pub struct InspectArgs {
     #[arg(long, value_name = "RECIPE", conflicts_with = "dir")]
     pub plan: Option<PathBuf>,
     /// Set a value of the recipe, for example --set train.batch=4. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "plan")]
+    #[arg(
+        long = "set",
+        value_name = "KEY=VALUE",
+        requires = "plan",
+        conflicts_with = "dir"
+    )]
     pub sets: Vec<String>,
     /// Print JSON.
     #[arg(long)]

@@ -52,13 +52,18 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR", requires_all = ["decay", "out"], conflicts_with = "resume")]
     pub branch_from: Option<PathBuf>,
     /// Steps of the branch.
-    #[arg(long, value_name = "STEPS", requires = "branch_from", value_parser = values::whole)]
+    #[arg(long, value_name = "STEPS", requires = "branch_from", conflicts_with = "resume", value_parser = values::whole)]
     pub decay: Option<u64>,
     /// Shape of the branch's decay [default: as in the recipe's schedule].
-    #[arg(long, value_name = "SHAPE", requires = "branch_from", value_parser = values::decay_shape())]
+    #[arg(long, value_name = "SHAPE", requires = "branch_from", conflicts_with = "resume", value_parser = values::decay_shape())]
     pub decay_shape: Option<DecayShape>,
     /// Lowest learning rate of the branch over the highest [default: as in the recipe's schedule].
-    #[arg(long, value_name = "R", requires = "branch_from")]
+    #[arg(
+        long,
+        value_name = "R",
+        requires = "branch_from",
+        conflicts_with = "resume"
+    )]
     pub min_ratio: Option<f64>,
     /// Whether the processes that a launcher started (`mpirun -n 4 tokenformer train ...`) train together: `auto`, or `off` to
     /// train alone.
