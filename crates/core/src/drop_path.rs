@@ -41,7 +41,7 @@ impl DropPath {
         if kept >= 1.0 {
             return false;
         }
-        // Every sample has its own stream, and every branch a block of 16 words of it.
+        // Every sample has its own stream, in which every branch has a block of 16 words.
         let mut rng = init::seeded(self.seed, "drop path");
         let word = 16 * (2 * branch.block + branch.number) as u128;
         factors.clear();

@@ -4,6 +4,8 @@
 //! walks the notes from the last to the first. In inference nothing is noted and memory is freed as the
 //! model goes. A model is written once, forward only, and is the same code in both. What an operation computes
 //! stands in its file in `ops/`.
+//!
+//! One concern, in many short methods: the interface of every operation, with its shapes. What they compute is in `ops/`.
 
 use crate::config::ImageInput;
 use crate::drop_path::{Branch, DropPath};

@@ -16,6 +16,8 @@
 //! The layers `query`, `key`, `value`, `proj` and `ffn` are Pattention sites in a TokenFormer, and linear projections
 //! and an MLP in a plain Transformer ([`crate::layers`], [`crate::block`]). Training runs the forward pass with a
 //! tape, inference without, decoding with a [`Cache`].
+//!
+//! The whole network is here, from its inputs to its losses, in the order of the formulas above.
 
 pub(crate) mod each;
 mod fired;

@@ -18,7 +18,7 @@ impl StopFilter {
         }
     }
 
-    /// Takes the next piece of the text: what of it is certain to stay, and whether a stop text was found.
+    /// Takes the next piece of the text. Returns the part that no stop text can remove any more, and whether a stop text was found.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         if self.found {
             return (String::new(), true);

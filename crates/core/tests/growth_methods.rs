@@ -886,7 +886,7 @@ fn old_arrays_learn_at_a_rate_of_their_own() {
     }
 }
 
-/// No array of a wider network is an old one, so nothing of it is held back by a growth before.
+/// No array of a wider network is an old one, so no earlier growth keeps it frozen or slow.
 #[test]
 fn a_wider_network_learns_as_a_whole() {
     let settings = |first: Growth, method| {

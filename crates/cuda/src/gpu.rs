@@ -186,7 +186,7 @@ pub struct Memory {
     pub total: usize,
 }
 
-/// A GPU, or what stands in for one. All work is done in the order of the calls, possibly later; [`Gpu::download`] and
+/// A GPU, or an emulator of one. All work is done in the order of the calls, possibly later; [`Gpu::download`] and
 /// [`Gpu::synchronize`] wait for it.
 ///
 /// # Safety of the unsafe functions

@@ -1,6 +1,6 @@
 //! The texts of the kernels, for the compiler at run time.
 
-/// What stands in front of every file of kernels.
+/// The code in front of every file of kernels.
 pub const PRELUDE: &str = include_str!("../kernels/prelude.cuh");
 
 /// A file of kernels, which is a module of its own.

@@ -91,7 +91,7 @@ pub trait Collective: Send + Sync + fmt::Debug {
 
 /// An operation that was begun.
 pub trait Pending: Send {
-    /// Whether it is done; also lets it go on where the transport needs that.
+    /// Tests whether it is done; the call also drives it where the transport needs that.
     ///
     /// # Errors
     /// As [`Collective::begin_gather`].

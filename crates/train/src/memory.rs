@@ -68,7 +68,7 @@ impl TrainingPlan {
         }
     }
 
-    /// The plan where so many of the parameters are frozen: they have neither gradients nor moments.
+    /// The plan if `params` parameters are frozen: they have neither gradients nor moments.
     #[must_use]
     pub fn with_frozen(self, params: u64, moments: MomentFormat) -> Self {
         let less = |bytes: u64, each: u64| bytes.saturating_sub(params.saturating_mul(each));
@@ -79,7 +79,7 @@ impl TrainingPlan {
         }
     }
 
-    /// The plan on a device that keeps what flows through the network in numbers of so many bytes.
+    /// The plan on a device whose activations have `bytes` bytes each.
     pub fn with_activations_of(self, bytes: usize) -> Self {
         let part = |all: u64| all / size_of::<f32>() as u64 * bytes as u64;
         Self {

@@ -66,7 +66,7 @@ pub struct Bin {
 pub struct ClassScore {
     /// Pictures of the class.
     pub images: u64,
-    /// Pictures that were said to be of it.
+    /// Pictures that were predicted to be of this class.
     pub told: u64,
     /// Share of those that are; 0 if there are none.
     pub precision: f64,

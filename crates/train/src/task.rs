@@ -27,9 +27,9 @@ use tokenformer_report::pictures::PictureReport;
 /// What a model did with a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// What it was given.
+    /// The prompt.
     pub prompt: String,
-    /// What came of it.
+    /// The continuation.
     pub text: String,
 }
 

@@ -3,6 +3,8 @@
 //! One step of the loop: events that are due, an update, then what is due after the update — records, evaluation,
 //! samples, a checkpoint. All of it is a function of the recipe and the data, so a run that was killed or stopped and
 //! continues from its last checkpoint repeats exactly what it would have done.
+//!
+//! The order of these parts, and of what ranks do together, is the concern of this file; the parts are in files of their own.
 
 use crate::best::{Better, Measured};
 use crate::ema::Ema;

@@ -43,7 +43,7 @@ pub enum Positions {
     },
     /// A learned vector per position, added to the embedding, as in GPT-2.
     Learned,
-    /// Of an image: sines and cosines of a patch's column and row, added to its embedding. Nothing of it is learned.
+    /// For images: sines and cosines of a patch's column and row, added to its embedding; not learned.
     #[serde(rename = "sincos2d")]
     SinCos2d,
     /// None: only the causal mask distinguishes positions.

@@ -1,4 +1,4 @@
-//! A growth as a map from a network to a larger one: what each array of it starts from.
+//! A growth as a map from a network to a larger one: the initial value of each of its arrays.
 
 use super::numbers::Numbers;
 use super::origin::Origin;

@@ -238,7 +238,7 @@ impl Growth {
         Ok(())
     }
 
-    /// Whether the blocks that are added can stand in a place that is asked for.
+    /// Whether `at` may choose where the new blocks are inserted.
     fn takes_place(&self) -> bool {
         let of_width = self.method.map(Method::grows) == Some(Grows::Width);
         !of_width && matches!(self.block_start(), NewBlocks::Zero | NewBlocks::Fresh)

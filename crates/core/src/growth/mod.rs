@@ -95,7 +95,7 @@ pub struct Growth {
     /// Start of new keys; by default what keeps the function under the norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Fill>,
-    /// Start of new values; likewise.
+    /// Start of new values; by default what keeps the function.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<Fill>,
     /// Span of the norm in grown sites; by default what the site has.

@@ -12,12 +12,12 @@ pub struct SiteGrowth {
     pub site: SiteKind,
     /// Parameter tokens (hidden width of an MLP) per block before; the fewest, where blocks differ.
     pub tokens_before: usize,
-    /// Parameter tokens per block after; likewise.
+    /// Parameter tokens per block after; the fewest, where blocks differ.
     pub tokens_after: usize,
     /// The most per block before, where blocks differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most_before: Option<usize>,
-    /// The most per block after; likewise.
+    /// The most per block after, where blocks differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most_after: Option<usize>,
     /// Parameters in all blocks before.

@@ -51,7 +51,7 @@ pub(crate) struct Select {
     x: Var,
     out: Var,
     index: Temp,
-    /// Numbers of `x`, and of a row of it.
+    /// Lengths of `x` and of one of its rows.
     len: usize,
     width: usize,
 }

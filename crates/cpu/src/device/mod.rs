@@ -1,4 +1,6 @@
 //! The CPU as a device: its memory, and the kernels that its operations call.
+//!
+//! It is the one implementation of the trait, with a short method for every operation.
 
 mod site;
 mod storage;

@@ -294,7 +294,7 @@ impl Driver {
         Ok(module)
     }
 
-    /// A kernel that may use so much dynamic shared memory. The context is current.
+    /// A kernel that may use this much dynamic shared memory. The context is current.
     fn kernel(&self, name: &str, shared: usize) -> Result<sys::CUfunction> {
         let failed = |reason: String| GpuError::Failed {
             operation: name.into(),

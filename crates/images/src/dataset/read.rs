@@ -117,7 +117,7 @@ impl ImageSet {
 }
 
 /// Whether a folder is a dataset that this program made: its manifest says so, or its `images.json` is the description of one.
-/// A file of that name alone says nothing, since other programs write some, too.
+/// The name alone is no evidence, because other programs write files of that name, too.
 pub(crate) fn is_published(dir: &Path) -> bool {
     let path = dir.join(file_names::SUMMARY);
     is_image_dataset(dir)

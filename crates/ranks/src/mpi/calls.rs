@@ -239,7 +239,7 @@ impl Calls {
         Ok(Id(request as usize))
     }
 
-    /// Whether a request is done; then it must not be asked about again. Lets all requests go on.
+    /// Tests whether a request is done, after which it must not be tested again. The call also drives all other requests.
     pub fn is_done(&self, request: Id) -> Result<bool> {
         let f = self.lock();
         let (mut handle, mut flag) = (request.handle(), 0);

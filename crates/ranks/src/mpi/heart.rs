@@ -137,7 +137,7 @@ impl Peer {
         }
     }
 
-    /// Asks for a message; every question lets all operations of MPI go on.
+    /// Probes for a message; every probe also drives all operations of MPI.
     fn listen(&mut self, connection: &Connection, within: Id) -> Result<()> {
         if self.has_left {
             return Ok(());

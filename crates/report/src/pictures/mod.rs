@@ -36,7 +36,7 @@ pub struct PictureReport {
 pub struct ClassRow {
     /// Pictures of the class.
     pub images: u64,
-    /// Pictures that were said to be of it.
+    /// Pictures that were predicted to be of this class.
     pub told: u64,
     /// Share of those that are.
     pub precision: f64,
@@ -86,7 +86,7 @@ pub struct Shown {
     pub png: Vec<u8>,
     /// Lines below it.
     pub lines: Vec<String>,
-    /// What is said of it when it is pointed at.
+    /// Its tooltip.
     pub title: String,
 }
 

@@ -116,7 +116,7 @@ pub struct TrainRecord {
         deserialize_with = "null_is_some_nan"
     )]
     pub tokens_per_s: Option<f64>,
-    /// Training images per second likewise, of a run on pictures.
+    /// Training images per second, of a run on pictures.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -209,12 +209,12 @@ pub struct SiteGrowth {
     pub name: String,
     /// Parameter tokens per block before; the fewest, where blocks differ.
     pub tokens_before: u64,
-    /// Parameter tokens per block after; likewise.
+    /// Parameter tokens per block after; the fewest, where blocks differ.
     pub tokens_after: u64,
     /// The most per block before, where blocks differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most_before: Option<u64>,
-    /// The most per block after; likewise.
+    /// The most per block after, where blocks differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most_after: Option<u64>,
     /// Parameters before.

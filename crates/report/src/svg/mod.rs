@@ -81,7 +81,7 @@ pub(crate) struct Series {
 pub(crate) enum Style {
     /// The main line.
     Line,
-    /// The unsmoothed values behind it.
+    /// The unsmoothed values, drawn behind the line.
     Raw,
     /// Unsmoothed values as the only line of the run.
     Thin,

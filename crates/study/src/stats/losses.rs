@@ -61,7 +61,7 @@ impl Losses {
     }
 
     /// The paired difference of two arms over the seeds that both have, with the error that the rows of `pooled` have in
-    /// these seeds. A row that lacks one of them tells nothing here.
+    /// these seeds. Rows that lack one of these seeds are left out.
     pub fn contrast(
         &self,
         name: String,

@@ -150,8 +150,7 @@ impl TrainState {
         self.pending_text = (0.0, 0.0);
     }
 
-    /// Measures on `what` from now on: the best of other measurements is no rival. What an older version says, nothing or less, is how
-    /// `what` begins.
+    /// Measures on `what` from now on: the best of other measurements is forgotten. Older versions wrote a prefix of `what`, or nothing.
     pub fn measure_on(&mut self, what: String) {
         if !what.starts_with(&self.measured_on) {
             self.forget_best();

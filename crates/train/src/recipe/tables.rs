@@ -161,7 +161,7 @@ impl Default for TrainTable {
     }
 }
 
-/// `[ranks]`: how several processes train together. Nothing of it changes what one process does.
+/// `[ranks]`: how several processes train together. These keys do not change what one process does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RanksTable {
@@ -338,7 +338,7 @@ impl Default for LogTable {
 pub struct GrowEvent {
     /// Updates done before it.
     pub at_step: u64,
-    /// What grows: the keys of [`Growth`] stand in the same table.
+    /// What grows: the keys of [`Growth`] are in the same table.
     #[serde(flatten)]
     pub growth: Growth,
     /// A learning-rate schedule of the stage's own, over its steps; without one the previous schedule continues.
