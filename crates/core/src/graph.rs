@@ -2,8 +2,7 @@
 //!
 //! In training, [`Graph`] notes each operation with what its backward pass needs; [`Graph::backward`]
 //! walks the notes from the last to the first. In inference nothing is noted and memory is freed as the
-//! model goes. A model is written once, forward only, and is the same code in both. What an operation computes
-//! stands in its file in `ops/`.
+//! model goes. A model is written once, forward only, and is the same code in both.
 //!
 //! One concern, in many short methods: the interface of every operation, with its shapes. What they compute is in `ops/`.
 
