@@ -54,17 +54,22 @@ fn study_of(settings: Settings, out: &Path, part: &str, better: f64) -> (Setting
     let mut results = Results::open(&out.join("results"), None).unwrap();
     loop {
         let plan = Plan::new(&settings, &results, &mut shapes).unwrap();
-        // What has no result, whether or not a child needs it.
-        let missing = plan.graph.nodes().iter().find(|node| {
-            results.of(node).is_none() && (plan.tuned || node.label.starts_with("tune/"))
-        });
-        let Some(node) = missing else {
+        // What has no result, whether or not a child needs it. A plan takes long, so all of them get theirs at once.
+        let nodes = plan.graph.nodes().iter();
+        let missing: Vec<_> = nodes
+            .filter(|node| results.of(node).is_none())
+            .filter(|node| plan.tuned || node.label.starts_with("tune/"))
+            .map(|node| {
+                let is_better = node.label.contains(part);
+                result(node, if is_better { better } else { 0.0 })
+            })
+            .collect();
+        if missing.is_empty() {
             return (settings, plan, results);
-        };
-        let is_better = node.label.contains(part);
-        results
-            .add(result(node, if is_better { better } else { 0.0 }))
-            .unwrap();
+        }
+        for found in missing {
+            results.add(found).unwrap();
+        }
     }
 }
 
