@@ -10,6 +10,31 @@
 //! Weights are streamed: memory stays near the size of the largest tensor, for files of any size. Beside the weights
 //! lies a [`Fingerprint`](fingerprint::Fingerprint), the logits after a few tokens, which shows whether the model still
 //! computes the same.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tokenformer_convert::{ConvertOptions, ExportOptions, WeightType, convert, export, verify};
+//! use tokenformer_core::{Device, Model, ModelSpec, config::Slots};
+//! use tokenformer_store::DirWriter;
+//! use tokenformer_train::files::{KIND_MODEL, write_model};
+//!
+//! let device: Arc<dyn Device> = tokenformer_cpu::Cpu::new(Some(1));
+//! let slots = Slots { qkv: 8, proj: 8, ffn: 16 };
+//! let spec = ModelSpec { vocab: 64, width: 16, layers: 1, heads: 2, context: 16, slots, ..ModelSpec::default() };
+//! let folder = tempfile::tempdir()?;
+//! let [model, published, back] = ["model", "published", "back"].map(|name| folder.path().join(name));
+//! let mut writer = DirWriter::begin(&model, KIND_MODEL)?;
+//! write_model(&mut writer, &Model::fresh(&device, &spec.build()?, 1)?, None)?;
+//! writer.commit()?;
+//!
+//! // To the names and files of the published models, and back.
+//! let options = ExportOptions { model, to: published.clone(), weights: WeightType::F32, shard_bytes: 1 << 30 };
+//! export(&options, &device, &mut |_, _| ())?;
+//! let options = ConvertOptions { from: published, configs: vec![], tokenizer: None, to: back.clone() };
+//! convert(&options, &device, &mut |_, _| ())?;
+//! assert!(verify(&back, &device)?.iter().all(|check| check.passed));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod check;
 mod checkpoint;

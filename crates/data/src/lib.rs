@@ -15,6 +15,21 @@
 //!
 //! Everything is deterministic: the same documents, options and seed give the same bytes, for any
 //! number of threads.
+//!
+//! ```
+//! use tokenformer_data::{Dataset, Document, DocumentSource, PrepareOptions, WindowSampler, prepare};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let document = |n: u32| Document { source: format!("story {n}"), text: format!("{n} little ducks went out one day. ").repeat(9) };
+//! let source = DocumentSource::Memory { label: "ducks".into(), documents: (0..20).map(document).collect() };
+//! prepare(&PrepareOptions::new(source, folder.path().join("ducks")), |_| ())?;
+//!
+//! let dataset = Dataset::open(&folder.path().join("ducks"))?;
+//! let sampler = WindowSampler::new(dataset.train, 32, 7)?;
+//! let batch = sampler.batch_at(0, 4)?; // [4, 32] tokens, and those that follow each
+//! assert_eq!(batch.inputs[1..32], batch.targets[..31]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod corpus;
 pub mod crate_sources;

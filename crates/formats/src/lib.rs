@@ -14,6 +14,20 @@
 //! only when they are read, never more than the file has elements, except for expanded tensors, of which a file may
 //! have up to [`MAX_REPEATED_ELEMENTS`] elements. Large files are mapped, so they must not be changed while they are
 //! open.
+//!
+//! ```
+//! use tokenformer_formats::{Dtype, Error, TensorSpec, TorchFile, write_torch};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("weights.pt");
+//! let keys = TensorSpec { name: "key_param_tokens".into(), dtype: Dtype::BF16, shape: vec![2, 3] };
+//! write_torch::<Error>(&path, &[keys], |_, sink| sink.write(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))?;
+//!
+//! let tensors = TorchFile::open(&path)?.tensors()?;
+//! assert_eq!(tensors.get("key_param_tokens")?.shape, [2, 3]);
+//! assert_eq!(tensors.read_f32("key_param_tokens")?, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod deepspeed;
 mod dtype;

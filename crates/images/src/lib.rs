@@ -16,6 +16,23 @@
 //!
 //! Everything is deterministic: a sample depends only on dataset, recipe, seed and position, not on the number of
 //! workers, so a resumed run needs only the position.
+//!
+//! ```
+//! use tokenformer_images::fractals::{self, FractalOptions};
+//! use tokenformer_images::{ImageSet, PrepareOptions, Preprocess, Split, prepare};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let few = FractalOptions { classes: 3, per_class: 8, test_per_class: 2, ..FractalOptions::default() };
+//! prepare(&fractals::source(&few)?, &PrepareOptions::new(folder.path().join("set")), &mut |_| ())?;
+//!
+//! let set = ImageSet::open(&folder.path().join("set"))?;
+//! let test = set.split(Split::Test).expect("every set of fractals has one");
+//! let preprocess = Preprocess::small(28, vec![0.5; 3], vec![0.25; 3]);
+//! let mut input = vec![0.0; preprocess.len()]; // [3, 28, 28]
+//! preprocess.normalise(&preprocess.center(test.picture(0)?), &mut input);
+//! assert!(input.iter().all(|value| (-2.0..=2.0).contains(value)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod augment;
 pub mod dataset;

@@ -10,6 +10,17 @@
 //! | `report.html` | [`render`] |
 //!
 //! [`write_report`] writes all but the event files. The crate knows nothing about models or training.
+//!
+//! ```
+//! use tokenformer_report::{Record, metrics_csv};
+//!
+//! // A line of `metrics.jsonl`.
+//! let line = r#"{"kind": "eval", "step": 400, "tokens": 819200, "stage": 1, "params": 655000, "loss": 1.5, "eval_tokens": 4096}"#;
+//! let measured: Record = serde_json::from_str(line)?;
+//! let csv = metrics_csv(&[measured]);
+//! assert!(csv.lines().nth(1).is_some_and(|row| row.starts_with("eval,400,819200,1,655000,1.5")), "{csv}");
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 mod csv;
 mod error;

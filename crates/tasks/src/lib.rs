@@ -15,6 +15,16 @@
 //!
 //! The rules, in short: no description, no examples, no token before the text; the score of an answer
 //! is the sum of the log-probabilities of its tokens over the whole vocabulary.
+//!
+//! ```
+//! use tokenformer_tasks::{Task, rows::Row};
+//!
+//! let line = r#"{"goal": "To keep bread fresh", "sol1": "leave it in the rain", "sol2": "put it in a box", "label": 1}"#;
+//! let question = Task::Piqa.question(&Row::parse(line, "piqa.jsonl:1".into(), 0)?)?;
+//! assert_eq!(question.pairs[1].context, "Question: To keep bread fresh\nAnswer:");
+//! assert_eq!(question.pairs[question.gold].continuation, " put it in a box");
+//! # Ok::<(), tokenformer_tasks::Error>(())
+//! ```
 
 pub mod encode;
 mod error;

@@ -2,6 +2,36 @@
 //!
 //! [`trainer`] is the loop, [`task`] what it trains on, [`recipe`] decides everything it does, [`files`] is what it
 //! leaves.
+//!
+//! ```
+//! use std::sync::{Arc, atomic::AtomicBool};
+//! use tokenformer_core::Device;
+//! use tokenformer_data::{Document, DocumentSource, PrepareOptions, prepare};
+//! use tokenformer_train::{Outcome, Resume, Silent, Trainer, recipe::resolve_table};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let data = folder.path().join("data");
+//! let document = |n: u32| Document { source: format!("story {n}"), text: format!("{n} little ducks went out one day. ").repeat(9) };
+//! let source = DocumentSource::Memory { label: "ducks".into(), documents: (0..20).map(document).collect() };
+//! prepare(&PrepareOptions::new(source, data.clone()), |_| ())?;
+//!
+//! // A recipe, as a file of TOML would have it: one growth after half of the updates.
+//! let mut recipe: toml::Table = toml::from_str(
+//!     "model = { width = 16, layers = 1, heads = 2, context = 32, norm = 'segment', slots = { qkv = 8, proj = 8, ffn = 16 } }
+//!      train = { steps = 4, batch = 2 }
+//!      grow = [{ at_step = 2, qkv = '+8', proj = '+8', ffn = '+16' }]",
+//! )?;
+//! recipe.insert("data".into(), toml::Table::from_iter([("dir".to_string(), data.display().to_string().into())]).into());
+//! let resolved = resolve_table(recipe, "ducks.toml", &[])?;
+//!
+//! let device: Arc<dyn Device> = tokenformer_cpu::Cpu::new(Some(1));
+//! let run = folder.path().join("run");
+//! let mut silent = Silent;
+//! let mut trainer = Trainer::new(&resolved, &run, &Resume::Auto, &device, &mut silent)?;
+//! assert_eq!(trainer.run(&AtomicBool::new(false))?, Outcome::Finished);
+//! assert!(run.join("report.html").is_file());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod accumulate;
 mod best;
