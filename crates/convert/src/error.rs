@@ -236,7 +236,7 @@ pub enum Error {
 
 impl Error {
     /// Pairs an I/O error with its path, for `map_err`.
-    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::Io {
             path,

@@ -157,7 +157,7 @@ fn tokenformer(
 ) -> Result<Layout> {
     let published = to_published(config, tokens, dtype)?;
     let mut text = serde_json::to_vec_pretty(&published)
-        .map_err(|error| Error::io(to, "write the configuration")(error.into()))?;
+        .map_err(|error| Error::io("write the configuration", to)(error.into()))?;
     text.push(b'\n');
     check_shapes(config, &source)?;
     let planned = |array: &Array| Planned {

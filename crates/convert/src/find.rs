@@ -28,7 +28,7 @@ pub(crate) struct Found {
 
 /// Looks at a file or folder.
 pub(crate) fn find(from: &Path) -> Result<Found> {
-    let found = std::fs::metadata(from).map_err(Error::io(from, "look at it"))?;
+    let found = std::fs::metadata(from).map_err(Error::io("look at it", from))?;
     if found.is_dir() {
         return in_folder(&snapshot(from)?);
     }
@@ -178,7 +178,7 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
             }),
         };
     }
-    let entries = std::fs::read_dir(&snapshots).map_err(Error::io(&snapshots, "list it"))?;
+    let entries = std::fs::read_dir(&snapshots).map_err(Error::io("list it", &snapshots))?;
     let revisions: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     match &revisions[..] {
         [one] => Ok(one.clone()),
@@ -217,8 +217,8 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     }
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {
-        let path = entry.map_err(Error::io(folder, "list it"))?.path();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list it", folder))? {
+        let path = entry.map_err(Error::io("list it", folder))?.path();
         if path
             .extension()
             .is_some_and(|end| end == "yml" || end == "yaml")
@@ -235,7 +235,7 @@ fn of_file(path: &Path) -> Result<Weights> {
     let mut start = Vec::new();
     File::open(path)
         .and_then(|file| file.take(9).read_to_end(&mut start))
-        .map_err(Error::io(path, "read it"))?;
+        .map_err(Error::io("read it", path))?;
     let is_safetensors = !start.starts_with(b"PK") && start.get(8) == Some(&b'{')
         || path.extension().is_some_and(|end| end == "safetensors");
     let paths = vec![path.to_path_buf()];

@@ -115,7 +115,7 @@ impl<'a> Pipe<'a> {
                     kind.append(numbers, &mut bytes);
                     // The other thread stops receiving only when it cannot write, and it reports that itself.
                     let gone =
-                        || Error::io(source.path(), "pass it on")(io::ErrorKind::BrokenPipe.into());
+                        || Error::io("pass it on", source.path())(io::ErrorKind::BrokenPipe.into());
                     full.send(bytes).map_err(|_| gone())
                 })
             });
@@ -164,7 +164,7 @@ impl<'a> Pipe<'a> {
             });
             copied.map_err(|error| match error {
                 Failure::Read(error) => error,
-                Failure::Write(error) => Error::io(path, "write it")(error),
+                Failure::Write(error) => Error::io("write it", path)(error),
             })
         })
     }

@@ -37,7 +37,7 @@ pub struct Check {
 /// Only when the path is not a folder; every problem inside the folder is a check that did not pass.
 pub fn verify(dir: &Path, device: &Arc<dyn Device>) -> Result<Vec<Check>> {
     if !std::fs::metadata(dir)
-        .map_err(Error::io(dir, "look at it"))?
+        .map_err(Error::io("look at it", dir))?
         .is_dir()
     {
         return Err(Error::NoCheckpoint {
@@ -86,7 +86,7 @@ fn check_file(dir: &Path, entry: &FileEntry) -> Result<String> {
         help: "copy or convert the model again",
     };
     // A pipe under the name of a file would block forever.
-    let found = std::fs::metadata(&path).map_err(Error::io(&path, "look at it"))?;
+    let found = std::fs::metadata(&path).map_err(Error::io("look at it", &path))?;
     if !found.is_file() || found.len() != entry.bytes {
         return Err(damaged(
             "the file has another size",

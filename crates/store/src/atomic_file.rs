@@ -32,7 +32,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     staged
         .file()
         .write_all(bytes)
-        .map_err(Error::io(path, "write it"))?;
+        .map_err(Error::io("write it", path))?;
     staged.commit()
 }
 
@@ -41,7 +41,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::TooLarge`], [`Error::Io`].
 pub fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
-    let read = files::read_small(path, max_bytes).map_err(Error::io(path, "read it"))?;
+    let read = files::read_small(path, max_bytes).map_err(Error::io("read it", path))?;
     read.ok_or_else(|| Error::TooLarge {
         path: path.to_path_buf(),
         max_bytes,
@@ -75,7 +75,7 @@ impl StagedFile {
     pub(crate) fn commit(mut self) -> Result<()> {
         self.file
             .sync_all()
-            .map_err(Error::io(&self.path, "sync it"))?;
+            .map_err(Error::io("sync it", &self.path))?;
         rename(&self.temporary, &self.path)?;
         self.committed = true;
         Ok(())

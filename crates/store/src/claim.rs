@@ -23,7 +23,7 @@ pub(crate) fn claim_dir(path: &Path) -> Result<Option<File>> {
     }
     match fs::create_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(busy(path)),
-        result => result.map_err(Error::io(path, "create the folder"))?,
+        result => result.map_err(Error::io("create the folder", path))?,
     }
     if cfg!(unix) {
         open_and_lock(path, OpenOptions::new().read(true)).map(Some)
@@ -38,14 +38,14 @@ pub(crate) fn claim_file(path: &Path) -> Result<File> {
         path,
         OpenOptions::new().write(true).create(true).truncate(false),
     )?;
-    file.set_len(0).map_err(Error::io(path, "empty the file"))?;
+    file.set_len(0).map_err(Error::io("empty the file", path))?;
     Ok(file)
 }
 
 fn open_and_lock(path: &Path, options: &OpenOptions) -> Result<File> {
     let file = options
         .open(path)
-        .map_err(Error::io(path, "open it for writing"))?;
+        .map_err(Error::io("open it for writing", path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(busy(path)),
         // The file system has no locks, so nothing more can be done.

@@ -32,7 +32,7 @@ pub(crate) fn exists(path: &Path) -> Result<bool> {
         {
             Ok(false)
         }
-        Err(source) => Err(Error::io(path, "look at it")(source)),
+        Err(source) => Err(Error::io("look at it", path)(source)),
     }
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn create_dir_all(dir: &Path) -> Result<()> {
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
         .collect();
-    fs::create_dir_all(dir).map_err(Error::io(dir, "create the folder"))?;
+    fs::create_dir_all(dir).map_err(Error::io("create the folder", dir))?;
     missing
         .into_iter()
         .try_for_each(|created| sync_dir(parent(created)))
@@ -50,24 +50,24 @@ pub(crate) fn create_dir_all(dir: &Path) -> Result<()> {
 
 /// Renames and syncs the directory, so that the new name survives a power cut. Both are in the same directory.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(Error::io(to, "rename to this name"))?;
+    fs::rename(from, to).map_err(Error::io("rename to this name", to))?;
     sync_dir(parent(to))
 }
 
 /// Syncs the directory `dir`, so that new names in it survive a power cut.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    files::sync_dir(dir).map_err(Error::io(dir, "sync the folder"))
+    files::sync_dir(dir).map_err(Error::io("sync the folder", dir))
 }
 
 /// Removes a file, a link (not its target) or a directory with its content.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    let found = fs::symlink_metadata(path).map_err(Error::io(path, "look at it"))?;
+    let found = fs::symlink_metadata(path).map_err(Error::io("look at it", path))?;
     if found.is_dir() {
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)
     }
-    .map_err(Error::io(path, "remove it"))
+    .map_err(Error::io("remove it", path))
 }
 
 /// Removes a directory so that nothing is left under its name even if the process is killed in between.

@@ -69,7 +69,7 @@ impl<W: Write> Write for HashingWriter<W> {
 
 /// Opens a regular file for reading.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
-    files::open_regular(path).map_err(Error::io(path, "read it"))
+    files::open_regular(path).map_err(Error::io("read it", path))
 }
 
 /// Hashes the first `limit_bytes` of a file through a fixed buffer.
@@ -80,14 +80,14 @@ pub(crate) fn hash_opened(path: &Path, file: &File, limit_bytes: u64) -> Result<
     loop {
         let count = match limited.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            result => result.map_err(Error::io(path, "read it"))?,
+            result => result.map_err(Error::io("read it", path))?,
         };
         let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
             return Ok(hashing.written());
         };
         hashing
             .write_all(read)
-            .map_err(Error::io(path, "hash it"))?;
+            .map_err(Error::io("hash it", path))?;
     }
 }
 

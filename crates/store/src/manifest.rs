@@ -81,11 +81,11 @@ impl Manifest {
         match fs::metadata(&path) {
             Ok(found) if found.is_file() => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(&path, "look at it")(error));
+                return Err(Error::io("look at it", &path)(error));
             }
             _ => {
                 // A missing directory gets another error than a missing manifest.
-                fs::read_dir(dir).map_err(Error::io(dir, "open the folder"))?;
+                fs::read_dir(dir).map_err(Error::io("open the folder", dir))?;
                 return Err(Error::ManifestMissing {
                     dir: dir.to_path_buf(),
                 });
@@ -247,7 +247,7 @@ pub(crate) fn entry_names(dir: &Path) -> Result<Vec<String>> {
                 .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
                 .collect()
         })
-        .map_err(Error::io(dir, "list the folder"))
+        .map_err(Error::io("list the folder", dir))
 }
 
 /// Returns an error for names that would lead out of their directory or that have a special meaning.

@@ -134,7 +134,7 @@ impl DirWriter {
         ensure_space(&self.final_dir, encoded_bytes(&path, metadata, &tensors)?)?;
         let mut file = create_new(&path)?;
         let written = write_to(&mut file, &path, metadata, tensors)?;
-        file.sync_all().map_err(Error::io(&path, "sync it"))?;
+        file.sync_all().map_err(Error::io("sync it", &path))?;
         self.files.insert(name.to_string(), Some(written.clone()));
         Ok(written)
     }
@@ -178,8 +178,8 @@ impl DirWriter {
         ensure_space(&self.final_dir, bytes.len() as u64)?;
         let mut file = create_new(&path)?;
         file.write_all(bytes)
-            .map_err(Error::io(&path, "write it"))?;
-        file.sync_all().map_err(Error::io(&path, "sync it"))?;
+            .map_err(Error::io("write it", &path))?;
+        file.sync_all().map_err(Error::io("sync it", &path))?;
         Ok(Written::of(bytes))
     }
 
@@ -194,7 +194,7 @@ impl DirWriter {
         rename(&self.final_dir, &aside)?;
         if let Err(error) = fs::rename(&self.temporary, &self.final_dir) {
             rename(&aside, &self.final_dir)?;
-            return Err(Error::io(&self.final_dir, "rename to this name")(error));
+            return Err(Error::io("rename to this name", &self.final_dir)(error));
         }
         self.committed = true;
         sync_dir(parent(&self.final_dir))?;
@@ -267,7 +267,7 @@ fn create_new(path: &Path) -> Result<File> {
         .write(true)
         .create_new(true)
         .open(path)
-        .map_err(Error::io(path, "create it"))
+        .map_err(Error::io("create it", path))
 }
 
 fn sync_and_hash(path: &Path) -> Result<Written> {
@@ -280,6 +280,6 @@ fn sync_and_hash(path: &Path) -> Result<Written> {
     };
     synced
         .and_then(|handle| handle.sync_all())
-        .map_err(Error::io(path, "sync it"))?;
+        .map_err(Error::io("sync it", path))?;
     hash_opened(path, &file, bytes)
 }

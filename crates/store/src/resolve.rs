@@ -63,7 +63,7 @@ pub fn resolve(path: &Path, which: Which, warn: &mut dyn FnMut(Warning)) -> Resu
         };
     }
     if !fs::metadata(path)
-        .map_err(Error::io(path, "look at it"))?
+        .map_err(Error::io("look at it", path))?
         .is_dir()
     {
         return no_model("a file", "give the folder that holds it");

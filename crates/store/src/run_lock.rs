@@ -28,7 +28,7 @@ impl RunLock {
             .create(true)
             .truncate(false)
             .open(&path)
-            .map_err(Error::io(&path, "open the lock file"))?;
+            .map_err(Error::io("open the lock file", &path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -1,7 +1,7 @@
 //! Detects runs whose numbers are no longer finite: when they end, and from which checkpoint they can continue.
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::finite;
 use crate::records::Update;
 use crate::trainer::Trainer;
 
@@ -33,7 +33,7 @@ impl Trainer<'_> {
 
     /// Ends a run with a weight that is not finite: no later loss can be.
     pub(crate) fn check_weights(&self) -> Result<()> {
-        match files::not_finite(&self.model)? {
+        match finite::not_finite(&self.model)? {
             None => Ok(()),
             Some((name, number)) => {
                 let got = format!("{number} in {name}");

@@ -458,7 +458,7 @@ pub(super) fn write(
 /// The text of `config.json`.
 pub(super) fn to_text(keys: &Value) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(keys).map_err(|error| {
-        Error::io(Path::new("config.json"), "write the configuration")(error.into())
+        Error::io("write the configuration", Path::new("config.json"))(error.into())
     })?;
     text.push(b'\n');
     Ok(text)

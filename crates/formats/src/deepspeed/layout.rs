@@ -172,8 +172,8 @@ fn listed(checkpoints: &[String]) -> String {
 /// The files with slices, indexed by rank.
 pub(super) fn shards(folder: &Path) -> Result<BTreeMap<usize, PathBuf>> {
     let mut shards = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {
-        let path = entry.map_err(Error::io(folder, "list it"))?.path();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list it", folder))? {
+        let path = entry.map_err(Error::io("list it", folder))?.path();
         let rank = path
             .file_name()
             .and_then(|name| name.to_str())

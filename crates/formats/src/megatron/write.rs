@@ -43,7 +43,7 @@ impl MegatronWriter {
         let handle = staged
             .as_file()
             .try_clone()
-            .map_err(Error::io(&bin_path, "write it"))?;
+            .map_err(Error::io("write it", &bin_path))?;
         Ok(MegatronWriter {
             bin_path,
             index_path,
@@ -88,7 +88,7 @@ impl MegatronWriter {
             self.bin
                 .write_all(bytes.get(..self.token.size_bytes()).unwrap_or(&bytes))
         });
-        written.map_err(Error::io(&self.bin_path, "write it"))?;
+        written.map_err(Error::io("write it", &self.bin_path))?;
         self.lengths.push(length);
         Ok(())
     }
@@ -100,10 +100,10 @@ impl MegatronWriter {
     pub fn finish(mut self) -> Result<()> {
         self.bin
             .flush()
-            .map_err(Error::io(&self.bin_path, "write it"))?;
+            .map_err(Error::io("write it", &self.bin_path))?;
         let index = file::stage(&self.index_path)?;
         let written = self.write_index(&mut BufWriter::new(index.as_file()));
-        written.map_err(Error::io(&self.index_path, "write it"))?;
+        written.map_err(Error::io("write it", &self.index_path))?;
         file::publish(self.staged, &self.bin_path)?;
         file::publish(index, &self.index_path)
     }

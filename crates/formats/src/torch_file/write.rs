@@ -45,7 +45,7 @@ impl TensorSink<'_> {
             self.spec.dtype.append_bytes(block, &mut self.bytes);
             self.zip
                 .write(&self.bytes)
-                .map_err(Error::io(self.path, "write it"))?;
+                .map_err(Error::io("write it", self.path))?;
         }
         Ok(())
     }
@@ -85,8 +85,8 @@ pub fn write_torch<E: From<Error>>(
     let handle = staged
         .as_file()
         .try_clone()
-        .map_err(Error::io(path, "write it"))?;
-    let io = |error| Error::io(path, "write it")(error);
+        .map_err(Error::io("write it", path))?;
+    let io = |error| Error::io("write it", path)(error);
     let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 18, handle));
     // PyTorch names the folder after the file; a constant name keeps the bytes independent of the file's name.
     const ROOT: &str = "archive";

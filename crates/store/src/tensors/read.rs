@@ -35,7 +35,7 @@ impl SafetensorsFile {
         let (file, _) = open_regular(path)?;
         // SAFETY: the map is only read, as bytes, for which every value is valid. This crate replaces files by renaming
         // and never changes one in place; the documentation above requires the same of other programs.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map it into memory"))?;
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map it into memory", path))?;
         let header = header::parse(path, &map)?;
         Ok(SafetensorsFile {
             path: path.to_path_buf(),

@@ -100,7 +100,7 @@ pub(crate) fn write_to<'a>(
 ) -> Result<Written> {
     let plan = Plan::new(path, metadata, &tensors)?;
     tensors.sort_by(layout);
-    let failed = |error| Error::io(path, "write it")(error);
+    let failed = |error| Error::io("write it", path)(error);
 
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, HashingWriter::new(sink));
     out.write_all(&plan.header).map_err(failed)?;

@@ -5,6 +5,7 @@ use super::{Resume, RunDir};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::files::{self, Snapshot, TrainState};
+use crate::finite;
 use crate::memory::{self, TrainingPlan};
 use crate::planned;
 use crate::ranks;
@@ -179,7 +180,7 @@ fn load(
     }
     check(from, &state, &planned::with_past(recipe, &state), task)?;
     let model = files::load_for_training(from, device, &state)?;
-    if let Some((name, number)) = files::not_finite(&model)? {
+    if let Some((name, number)) = finite::not_finite(&model)? {
         return Err(Error::Resume {
             path: from.into(),
             problem: "its weights are not finite".into(),
