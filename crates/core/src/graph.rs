@@ -4,87 +4,28 @@
 //! walks the notes from the last to the first. In inference nothing is noted and memory is freed as the
 //! model goes. A model is written once, forward only, and is the same code in both.
 //!
-//! One concern, in many short methods: the interface of every operation, with its shapes. What they compute is in `ops/`.
+//! One concern, in many short methods: the interface of every operation, with its shapes. What they compute is in `ops/`, and
+//! the way back over the tape in `graph/tape.rs`.
+
+mod tape;
 
 use crate::config::ImageInput;
 use crate::drop_path::{Branch, DropPath};
 use crate::error;
 use crate::gradients::{Finished, Gradients};
 use crate::input_layer;
-use crate::ops::{self, Backward, Recorder};
+use crate::ops::{self, Recorder};
 use crate::param::Param;
 use crate::recompute::Recompute;
 use crate::site::Site;
-use crate::tensor::{Tensor, Var};
+use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
-use tokenformer_device::{
-    Buffer, CachedSequence, Device, Result, Role, RotaryTable, SharedTemp, Temp,
-};
+use tape::{Lists, Node, RecomputedBlock, Tape, reborrow, walk};
+use tokenformer_device::{Buffer, CachedSequence, Device, Result, Role, RotaryTable, Temp};
 
 pub(crate) use crate::ops::SiteWeights;
 pub use crate::ops::{LossTargets, OutputHead};
-
-/// One noted operation.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "boxes would be allocated in every step; the list of notes is kept"
-)]
-enum Node<'m> {
-    Embed(ops::Embed<'m>),
-    Select(ops::Select),
-    Assemble(ops::Assemble<'m>),
-    Mean(ops::Mean),
-    LayerNorm(ops::LayerNorm<'m>),
-    Pattention(ops::Pattention<'m>),
-    Linear(ops::Linear<'m>),
-    Gelu(ops::Gelu),
-    Rotate(ops::Rotate),
-    Attention(ops::Attention),
-    Add(ops::Add),
-    Loss(ops::Loss<'m>),
-    Block(RecomputedBlock<'m>),
-}
-
-impl Node<'_> {
-    fn backward(self, back: &mut Backward<'_>) -> Result<()> {
-        match self {
-            Self::Embed(op) => op.backward(back),
-            Self::Select(op) => op.backward(back),
-            Self::Assemble(op) => op.backward(back),
-            Self::Mean(op) => op.backward(back),
-            Self::LayerNorm(op) => op.backward(back),
-            Self::Pattention(op) => op.backward(back),
-            Self::Linear(op) => op.backward(back),
-            Self::Gelu(op) => op.backward(back),
-            Self::Rotate(op) => op.backward(back),
-            Self::Attention(op) => op.backward(back),
-            Self::Add(op) => op.backward(back),
-            Self::Loss(op) => op.backward(back),
-            Self::Block(op) => op.backward(back),
-        }
-    }
-
-    /// Calls `each` for every parameter whose gradient [`Node::backward`] adds to. Those of a block that is recomputed are
-    /// noted when it is.
-    fn each_param(&self, mut each: impl FnMut(&Param)) {
-        match self {
-            Self::Embed(op) => each(op.table()),
-            Self::Assemble(op) => op.params().for_each(each),
-            Self::LayerNorm(op) => op.params().for_each(each),
-            Self::Pattention(op) => op.params().for_each(each),
-            Self::Linear(op) => op.params().for_each(each),
-            Self::Loss(op) => op.params().for_each(each),
-            Self::Select(_)
-            | Self::Mean(_)
-            | Self::Gelu(_)
-            | Self::Rotate(_)
-            | Self::Attention(_)
-            | Self::Add(_)
-            | Self::Block(_) => {}
-        }
-    }
-}
 
 /// A network in blocks that can be recomputed: block `b` maps `[B, T, D]` to `[B, T, D]`.
 pub trait Blocks: Sync {
@@ -93,39 +34,6 @@ pub trait Blocks: Sync {
     /// # Errors
     /// If the device fails.
     fn block<'m>(&'m self, g: &mut Graph<'m>, b: usize, h: Tensor) -> error::Result<Tensor>;
-}
-
-/// A block of which only the input is kept.
-struct RecomputedBlock<'m> {
-    blocks: &'m dyn Blocks,
-    b: usize,
-    h: Tensor,
-    out: Var,
-    dropping: Option<DropPath>,
-}
-
-struct Tape<'m> {
-    nodes: Vec<Node<'m>>,
-    gradients: &'m mut Gradients,
-}
-
-/// Lists that a step uses and the next one uses again, so that they are allocated once.
-#[derive(Default)]
-struct Lists {
-    nodes: Vec<Vec<Node<'static>>>,
-    values: Vec<Vec<Option<SharedTemp>>>,
-    ids: Vec<Vec<usize>>,
-    index: Vec<u32>,
-    numbers: Vec<f32>,
-}
-
-/// An empty list in the memory of `list`.
-fn emptied<'b>(mut list: Vec<Node<'_>>) -> Vec<Node<'b>> {
-    list.clear();
-    // A map from a list to one of the same layout is collected where it is.
-    list.into_iter()
-        .map(|_| -> Node<'b> { unreachable!("the list is empty") })
-        .collect()
 }
 
 /// The operations a model is written in, with or without a tape.
@@ -678,82 +586,5 @@ impl<'m> Graph<'m> {
         let again = reborrow(&mut finished);
         walk(device, gradients, tape.nodes, vars, None, again)?;
         gradients.complete_all(finished)
-    }
-}
-
-fn reborrow<'a>(finished: &'a mut Option<&mut dyn Finished>) -> Option<&'a mut dyn Finished> {
-    match finished {
-        Some(finished) => Some(&mut **finished),
-        None => None,
-    }
-}
-
-/// Walks back over the nodes, starting from the gradient of a value if one is given. Returns the gradient
-/// of value 0.
-fn walk(
-    device: &Arc<dyn Device>,
-    gradients: &mut Gradients,
-    mut nodes: Vec<Node<'_>>,
-    vars: usize,
-    from: Option<(Var, SharedTemp)>,
-    mut finished: Option<&mut dyn Finished>,
-) -> Result<Option<SharedTemp>> {
-    let lists: &mut Lists = gradients.spare.get();
-    let mut values = lists.values.pop().unwrap_or_default();
-    let mut ids = lists.ids.pop().unwrap_or_default();
-    values.resize(vars, None);
-    if let Some((var, gradient)) = from {
-        values[var] = Some(gradient);
-    }
-    let mut back = Backward {
-        device,
-        values,
-        params: gradients,
-        finished: reborrow(&mut finished),
-    };
-    while let Some(node) = nodes.pop() {
-        ids.clear();
-        node.each_param(|param| ids.push(param.id()));
-        node.backward(&mut back)?;
-        for &id in &ids {
-            back.params.added(id, reborrow(&mut back.finished))?;
-        }
-    }
-    let mut values = back.values;
-    let first = values.first_mut().and_then(Option::take);
-    values.clear();
-    let lists: &mut Lists = gradients.spare.get();
-    lists.values.push(values);
-    lists.ids.push(ids);
-    lists.nodes.push(emptied(nodes));
-    Ok(first)
-}
-
-impl RecomputedBlock<'_> {
-    /// Computes the block again, with a separate tape, and walks back over it.
-    fn backward(mut self, back: &mut Backward<'_>) -> Result<()> {
-        let (Some(dy), Some(input)) = (back.take(self.out), self.h.var) else {
-            return Ok(());
-        };
-        let device = back.device;
-        let mut g = Graph::training(device, back.params).recomputing(Recompute::Scores);
-        g.dropping = self.dropping;
-        self.h.var = Some(0);
-        g.rec.vars = Some(1);
-        // The operations of this second forward pass, which `g.rec` counts, are not those of the model.
-        let out = match self.blocks.block(&mut g, self.b, self.h) {
-            Ok(y) => y.var,
-            Err(error::Error::Device(error)) => return Err(error),
-            Err(error) => unreachable!("a block that has been computed before: {error}"),
-        };
-        let (Some(tape), Some(vars), Some(out)) = (g.tape, g.rec.vars, out) else {
-            return Ok(());
-        };
-        let finished = reborrow(&mut back.finished);
-        let from = Some((out, dy));
-        match walk(device, tape.gradients, tape.nodes, vars, from, finished)? {
-            Some(dx) => back.contribute(input, dx),
-            None => Ok(()),
-        }
     }
 }
