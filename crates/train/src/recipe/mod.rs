@@ -8,10 +8,12 @@ mod check;
 mod effect;
 mod model;
 mod resolve;
+mod schema;
 mod tables;
 
 pub use model::{ModelTable, PositionKind};
-pub use resolve::{Resolved, keys, resolve, resolve_table};
+pub use resolve::{Resolved, resolve, resolve_table};
+pub use schema::keys;
 pub use tables::{
     CheckpointTable, DataTable, EmaTable, EvalTable, GrowEvent, ImagesTable, LogTable,
     MAX_NEW_LAYERS, MomentsOn, PlannerTable, RanksTable, Recipe, Reduce, SampleTable, TokensOn,
