@@ -155,43 +155,23 @@ impl<'a> Trainer<'a> {
         )?;
         let recipe = with_past(&recipe, &state);
         let gradients = Gradients::zeros(device, model.params())?;
-        let program = format!("tokenformer {}", env!("CARGO_PKG_VERSION"));
-        let mut environment = vec![
-            ("program".into(), program),
-            ("computed on".into(), device.describe()),
-        ];
-        environment.extend(task.describe());
-        if collective.world() > 1 {
-            environment.push(("ranks".into(), collective.world().to_string()));
-        }
         let point = ResumePoint {
             step: state.step,
             stage: state.stage as usize,
             unevaluated: state.unevaluated,
         };
         let config_toml = resolved.to_toml();
-        let begin = format!(
-            "{config_toml}{}{:?}",
-            task.identity(),
-            (state.step, state.windows)
-        );
-        ranks::ensure_equal(
-            &*collective,
-            "recipe, data or checkpoint",
-            ranks::hash(begin.bytes()),
-        )?;
-        ranks::ensure_same_weights(&*collective, &model)?;
+        ensure_same_start(&*collective, &config_toml, &*task, &state, &model)?;
         if writes {
             tokenformer_store::write_atomic(&out.join(CONFIG_TOML), config_toml.as_bytes())?;
         }
-        let unit = task.unit();
         let mut records = Records::open(
             out.into(),
             point,
             observer,
             config_toml,
-            environment,
-            unit,
+            environment(&*task, &**device, collective.world()),
+            task.unit(),
             writes,
         )?;
         records.begin(place(&state, &model))?;
@@ -579,4 +559,36 @@ fn place(state: &TrainState, model: &Model) -> Place {
         params: model.param_count(),
         flops: state.flops,
     }
+}
+
+/// What a report says of the circumstances of a run.
+fn environment(task: &dyn Task, device: &dyn Device, ranks: usize) -> Vec<(String, String)> {
+    let program = format!("tokenformer {}", env!("CARGO_PKG_VERSION"));
+    let mut environment = vec![
+        ("program".into(), program),
+        ("computed on".into(), device.describe()),
+    ];
+    environment.extend(task.describe());
+    if ranks > 1 {
+        environment.push(("ranks".into(), ranks.to_string()));
+    }
+    environment
+}
+
+/// Ranks that began with different recipes, data or weights would compute nonsense together.
+fn ensure_same_start(
+    collective: &dyn Collective,
+    config_toml: &str,
+    task: &dyn Task,
+    state: &TrainState,
+    model: &Model,
+) -> Result<()> {
+    let place = (state.step, state.windows);
+    let begin = format!("{config_toml}{}{place:?}", task.identity());
+    ranks::ensure_equal(
+        collective,
+        "recipe, data or checkpoint",
+        ranks::hash(begin.bytes()),
+    )?;
+    ranks::ensure_same_weights(collective, model)
 }
