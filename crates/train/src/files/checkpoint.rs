@@ -34,7 +34,7 @@ pub struct Snapshot<'a> {
 /// Writes a whole checkpoint into a directory that is being made.
 ///
 /// # Errors
-/// As [`write_model`].
+/// As [`write_model`](super::write_model).
 pub fn write_checkpoint(to: &mut DirWriter, now: &Snapshot<'_>) -> Result<()> {
     let Snapshot {
         model,

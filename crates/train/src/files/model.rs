@@ -221,7 +221,7 @@ fn load(
 /// Reads the arrays of `model` from `file`, one after the other.
 ///
 /// # Errors
-/// As [`restore_arrays`].
+/// As [`restore_arrays`](super::restore_arrays).
 pub(crate) fn restore_weights(file: &Path, model: &mut Model) -> Result<()> {
     let device = Arc::clone(model.device());
     let file = SafetensorsFile::open(file)?;
