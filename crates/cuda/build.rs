@@ -1,5 +1,5 @@
 //! Builds the kernels as C++ for the emulator, if the feature `emulator` is on and there is a C++ compiler. Without a
-//! compiler the crate is built all the same, and the emulator says what is missing.
+//! compiler the crate still builds, and the emulator says that the compiler is missing.
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(emulated_kernels)");

@@ -172,7 +172,7 @@ pub(crate) fn expect_weights(source: &Source, name: &str) -> Result<()> {
     }
 }
 
-/// Notes for the user about what is not read. It is called after all wanted tensors were found.
+/// Notes for the user about tensors that were not read. It is called after all wanted tensors were found.
 pub(crate) fn left_out(source: &Source) -> Option<String> {
     let mut unread = source
         .names()

@@ -1,4 +1,4 @@
-//! Weights are found under their keys and prefixes, and what is next to them does not matter.
+//! Weights are found under their keys and prefixes, and other entries beside them do not matter.
 
 mod common;
 

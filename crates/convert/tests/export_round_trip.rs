@@ -275,7 +275,7 @@ fn a_models_own_folder_and_foreign_configurations_are_left_alone() {
     assert!(!lab.path("a.safetensors").exists() && stored(&model) == before);
 }
 
-/// `TOKENFORMER_PYTHON` names a Python with PyTorch, which reads what is written; `TOKENFORMER_GOLDEN` names the
+/// `TOKENFORMER_PYTHON` names a Python with PyTorch, which reads the written files; `TOKENFORMER_GOLDEN` names the
 /// folder of golden checkpoints, which PyTorch wrote.
 #[test]
 #[ignore = "needs a Python with PyTorch and golden checkpoints, named by TOKENFORMER_PYTHON and TOKENFORMER_GOLDEN"]

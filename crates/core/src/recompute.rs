@@ -13,7 +13,7 @@ pub enum Recompute {
     #[default]
     #[serde(alias = "speed")]
     None,
-    /// The scores `[R, N]` of Pattention sites, the largest part of what is kept: one product of six is computed
+    /// The scores `[R, N]` of Pattention sites, the largest part of the kept activations: one product of six is computed
     /// twice.
     #[serde(alias = "balanced")]
     Scores,

@@ -252,7 +252,7 @@ fn everything_new_learns_within_two_updates() {
             });
             optimizer.step(&mut model, &found, 1e-2).unwrap();
         }
-        // Softmax ignores what is added to all scores of a row.
+        // Softmax ignores a number added to all scores of a row.
         dead.retain(|name| !name.ends_with("key.bias"));
         assert_eq!(dead, Vec::<String>::new(), "{growth:?}");
     }

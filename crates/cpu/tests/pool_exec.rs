@@ -215,6 +215,6 @@ fn pieces_cover_everything_once() {
 fn a_part_out_of_bounds_is_refused() {
     let mut numbers = [0.0f32; 4];
     let numbers = Disjoint::new(&mut numbers);
-    // SAFETY: the only part; its bounds are what is tested.
+    // SAFETY: the only part; the test checks its bounds.
     unsafe { numbers.part(2..5) };
 }

@@ -148,7 +148,7 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// What is done to a line, by name: what is replaced, and by what.
+/// Changes of a line, by name: the replaced text, and its replacement.
 const RULES: &[(&str, &[(&str, &str)])] = &[
     (
         "barrier removed",

@@ -134,7 +134,7 @@ impl Emulated {
         }
     }
 
-    /// Without bytes after allocations: for a sanitizer, which notices what is beyond the end itself.
+    /// Without bytes after allocations: for a sanitizer, which notices accesses beyond the end itself.
     pub fn without_guards(mut self) -> Self {
         self.guard = 0;
         self

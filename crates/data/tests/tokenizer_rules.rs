@@ -1,4 +1,4 @@
-//! Encodings with unusual rules: the ids are those of the whole text, and what is lost is counted.
+//! Encodings with unusual rules: the ids are those of the whole text, and lost characters are counted.
 
 mod common;
 

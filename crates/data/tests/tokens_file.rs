@@ -1,4 +1,4 @@
-//! Token files: what is written is read, and anything else is refused.
+//! Token files: written tokens are read back, and damaged files are refused.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! DeepSpeed training folders: which weights, and what is refused.
+//! DeepSpeed training folders: which weights are read, and which folders are refused.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Token data: golden files, what is written, and what is refused.
+//! Token data: golden files, written files, and files that are refused.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! PyTorch itself reads what is written.
+//! PyTorch itself reads the files that we write.
 //!
 //! `TOKENFORMER_PYTHON=python3 cargo test -p tokenformer-formats --test torch_round_trip -- --ignored`
 

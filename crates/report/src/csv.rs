@@ -60,7 +60,7 @@ const MORE_COLUMNS: [Column; 7] = [
 /// The train and eval records as comma-separated values (RFC 4180), one header row first.
 ///
 /// A column that a record's kind lacks, and a float that is not finite, is an empty field. A run on pictures counts
-/// `images` and has accuracies in place of what only text has; what is measured of averaged weights has columns where
+/// `images` and has accuracies in place of the columns of text; measurements of averaged weights have columns where
 /// there are such values.
 #[must_use]
 pub fn metrics_csv(records: &[Record]) -> String {

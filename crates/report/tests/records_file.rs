@@ -230,7 +230,7 @@ fn damaged_lines_are_put_aside_and_told_when_a_run_goes_on() {
         bad.join("\n") + "\n"
     );
 
-    // The next time nothing is wrong; a later damage goes behind what is kept.
+    // The next call finds no damage; later damage is stored behind the kept lines.
     assert_eq!(MetricsWriter::open(&path, at(3)).unwrap().damage(), None);
     std::fs::write(&path, "later\n").unwrap();
     let writer = MetricsWriter::open(&path, None).unwrap();

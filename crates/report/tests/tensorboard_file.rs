@@ -227,7 +227,7 @@ fn more_records_are_appended() {
     let dir = tempfile::tempdir().unwrap();
     let all = every_kind();
     write_events(dir.path(), &all[..3]).unwrap();
-    // A watcher holds the file open: what is appended must reach it.
+    // A watcher holds the file open, so appended records must reach it.
     let mut watcher = std::fs::File::open(dir.path().join(file(0))).unwrap();
     write_events(dir.path(), &all).unwrap();
     write_events(dir.path(), &all).unwrap();

@@ -1,4 +1,4 @@
-//! Routes, and what is checked before any of them.
+//! The routes, and the checks before each of them.
 
 use crate::access::Access;
 use crate::body::receive;

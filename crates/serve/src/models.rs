@@ -35,7 +35,7 @@ pub struct Stage {
 }
 
 impl Served {
-    /// A model with what is known of its stages.
+    /// A model and its known stages.
     ///
     /// # Errors
     /// If the model reads images, sees what follows a position, or its vocabulary is smaller than the tokenizer's.

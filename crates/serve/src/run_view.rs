@@ -25,7 +25,7 @@ const PART_BYTES: u64 = 64 << 10;
 /// Longest line of records.
 const LINE_BYTES: u64 = 4 << 20;
 
-/// The records of the run as server-sent events: first all that there are, then each as it comes. A message is
+/// The records of the run as server-sent events: first the existing ones, then each new one. A message is
 /// `{"kind": "run", ...}` for what is known of the whole, at first and whenever the recipe is written,
 /// `{"kind": "reset"}` when the records start again, `{"kind": "records", "records": [...]}`, or
 /// `{"kind": "alive", "silent_s": ...}`.

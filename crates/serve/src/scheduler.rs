@@ -2,7 +2,8 @@
 //!
 //! One thread runs [`run`]. A step takes the next token of every text that is being continued, and a bounded number of
 //! tokens of prompts, through the model at once. What a text gets does not depend on the others: the model computes each
-//! row by itself, and every text has its own sampler.
+//! row by itself, and every text has its own sampler. The file holds the whole loop of that thread; the queue, the cache of
+//! prompts and the log-probabilities are in files of their own.
 
 use crate::failures::Failures;
 use crate::job::{Event, Job, TokenLogprobs};
@@ -230,7 +231,7 @@ impl<'m> Scheduler<'m> {
         self.drop_done();
     }
 
-    /// Ends what is done, and keeps its keys and values for texts that begin alike.
+    /// Removes finished texts, and keeps their keys and values for later texts with the same beginning.
     fn drop_done(&mut self) {
         let is_done = |s: &mut Sequence<'_>| s.is_done;
         for sequence in self.sequences.extract_if(.., is_done) {

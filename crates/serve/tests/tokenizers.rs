@@ -208,7 +208,7 @@ fn a_prompt_comes_back_as_it_was_sent_with_what_its_tokens_lose() {
     assert_eq!(value["prompt_losses"], Value::Null);
     let offsets = value["choices"][0]["logprobs"]["text_offset"].clone();
     assert_eq!(offsets, (0..12).collect::<Value>());
-    // Of a prompt that is cut, what is left comes back.
+    // The answer to a shortened prompt has the tokens that were kept.
     let long = format!("{}abc", "é".repeat(CONTEXT));
     let body = json!({"model": "dropped", "prompt": format!("{}abc", "x".repeat(CONTEXT)), "max_tokens": 0,
         "echo": true, "truncate": true});

@@ -23,7 +23,7 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// The file system clearly has too little space for what is about to be written.
+    /// The file system has too little space for the files to write.
     #[error(
         "{}: not enough free space\n  expected: {needed_bytes} bytes\n  got:      {available_bytes} bytes\n  \
          help:     free space there, or choose another folder",

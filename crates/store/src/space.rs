@@ -1,4 +1,4 @@
-//! Whether there is enough disk space for what is about to be written.
+//! Checks that there is enough disk space before writing.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Task files: lines, compression, and what is refused.
+//! Reading task files: lines, compression, and files that are refused.
 
 use std::io::Write;
 use std::path::PathBuf;

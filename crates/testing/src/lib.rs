@@ -1,4 +1,4 @@
-//! What the tests of several crates share: an allocator that counts what is allocated, small models ([`models`]), ranks that
+//! What the tests of several crates share: an allocator that counts bytes, small models ([`models`]), ranks that
 //! are threads ([`Threads`]), random numbers, and the operations of devices against the plain f64 device ([`operations`]).
 //!
 //! ```

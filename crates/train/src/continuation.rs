@@ -25,7 +25,7 @@ pub struct Piece {
     pub token: Option<u32>,
     /// The text that is certain now: characters whose last byte has come, and that no stop text may begin with.
     pub text: String,
-    /// Why the text ends here, if it does. Otherwise the token is to be fed to the model.
+    /// Why the text ends here, if it does. If it does not, the caller feeds the token to the model.
     pub end: Option<End>,
 }
 

@@ -13,7 +13,7 @@ use tokenformer_data::{EvalWindow, EvalWindows, TokenFile, TokenSource};
 pub enum Protocol {
     /// Windows of the context's length, side by side: the paper's protocol.
     Chunked,
-    /// Windows that advance by a stride, scored on what is new in them.
+    /// Windows that advance by a stride, scored on their new tokens.
     Sliding {
         /// Tokens by which a window advances.
         stride: usize,

@@ -268,7 +268,7 @@ impl<'a> Trainer<'a> {
         Ok(outcome)
     }
 
-    /// Does what is left of the run; breaks if `stop` was set meanwhile, with everything saved.
+    /// Finishes the run; breaks if `stop` was set, after saving everything.
     fn train(&mut self, stop: &AtomicBool) -> Result<ControlFlow<()>> {
         const STOPPED: Result<ControlFlow<()>> = Ok(ControlFlow::Break(()));
         self.check_planner()?;

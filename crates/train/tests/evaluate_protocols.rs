@@ -176,7 +176,7 @@ fn a_stop_ends_an_evaluation_between_two_passes_without_a_result() {
     };
     assert_eq!(evaluate(0), (None, 0));
     assert_eq!(evaluate(30), (None, 48));
-    // Also before the last pass, which holds what is left over.
+    // Also before the last pass, which has the remaining windows.
     assert_eq!(evaluate(96), (None, 96));
     let (found, last) = evaluate(100);
     assert_eq!(last, 100);

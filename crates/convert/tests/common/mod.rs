@@ -1,4 +1,4 @@
-//! Shared by the tests: checkpoints made of the committed weights, and what is done with them again and again.
+//! Shared by the tests: checkpoints made of the committed weights, and common operations on them.
 
 #![allow(dead_code, reason = "each test program uses a part of this module")]
 

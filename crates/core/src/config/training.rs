@@ -177,7 +177,7 @@ pub struct TrainingSettings {
     /// `τ`s that follow the scores, by name of the site.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tracked: BTreeMap<String, Tracked>,
-    /// Sizes at which the learning rate was found: what is born later takes its rate from them, too.
+    /// Sizes at which the learning rate was found: tokens and blocks of later growths take their rates from them, too.
     #[serde(skip_serializing_if = "BaseSizes::is_none")]
     pub base: BaseSizes,
 }

@@ -16,7 +16,7 @@
 //!
 //! Other ways, by name, are in [`Method`]: hidden units, blocks, and a larger width for plain Transformers.
 //!
-//! A [`Growth`] is what is asked for, a [`GrowthMap`] what every new array starts from, a [`GrowthReport`] what happened.
+//! A [`Growth`] is the request, a [`GrowthMap`] the start of every new array, a [`GrowthReport`] the result.
 //! Each way to grow is a file that writes into the map.
 
 mod amount;

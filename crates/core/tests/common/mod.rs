@@ -1,4 +1,4 @@
-//! Shared by the tests: small models, and what is done with them again and again.
+//! Shared by the tests: small models, and common operations on them.
 #![allow(dead_code)]
 
 use proptest::test_runner::{Config, RngSeed};
@@ -65,7 +65,7 @@ pub fn encoder() -> ModelSpec {
     }
 }
 
-/// Whether the loss does not depend on an array: softmax ignores what is added to all scores of a row, as the bias of
+/// Whether the loss does not depend on an array: softmax ignores a number added to all scores of a row, as the bias of
 /// keys does where positions turn no keys.
 pub fn is_without_effect(config: &ModelConfig, param: &Param) -> bool {
     let path = param.path();

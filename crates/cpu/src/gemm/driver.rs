@@ -1,5 +1,5 @@
 //! The loops around the micro-kernels. They are in one file with the descriptions of both factors, because which addresses a
-//! block has, and what is prefetched while it is in use, are decided by the order of these loops.
+//! block has, and which data are prefetched while it is in use, are decided by the order of these loops.
 
 use super::blocking::blocking;
 use super::kernel::{FEW_ROWS, Kernel, Kernels, PANEL, STRIP, Tile, UNROLLED};

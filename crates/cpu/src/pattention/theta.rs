@@ -84,7 +84,7 @@ pub(super) fn theta_row_backward<W>(
                 }
             }
             Theta::L1NormGelu => {
-                // As above, but for the norm's slope, which is the sign of A, and its scale, which is τ².
+                // As above, except for the norm's slope, which is the sign of A, and its scale, which is τ².
                 let scale = tau * scale;
                 let inner: f32 = parts()
                     .map(|c| {

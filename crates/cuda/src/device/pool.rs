@@ -112,7 +112,7 @@ impl Pool {
     }
 
     /// The size of the part that holds a block: a GPU without segments gives every block memory of its exact size, so
-    /// that what is written beyond its end is noticed.
+    /// that writes beyond its end are noticed.
     fn part(&self, bytes: usize) -> Result<usize> {
         match self.gpu.segment_bytes() {
             0 => Ok(bytes),

@@ -32,7 +32,7 @@ pub struct FoundDevice {
     pub memory: usize,
 }
 
-/// What was found, for `doctor` and for messages about what is missing.
+/// The parts of CUDA that were found, for `doctor` and for messages about missing ones.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The CUDA version of the driver, if `libcuda` can be loaded.

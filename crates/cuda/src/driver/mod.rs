@@ -136,7 +136,7 @@ impl Driver {
     /// Opens a GPU as [`Options::default`] says.
     ///
     /// # Errors
-    /// Says in a line what is missing; [`Driver::with`] also says what can be done about it.
+    /// Says in one line why it cannot be opened; [`Driver::with`] also says what to do about it.
     pub fn open(index: usize) -> Result<Self> {
         let options = Options {
             index,
@@ -151,7 +151,7 @@ impl Driver {
     /// Opens a GPU. Kernels are compiled when they are first launched, or by [`Driver::load_all`].
     ///
     /// # Errors
-    /// Says what is missing.
+    /// Says why it cannot be opened, and what to do about it.
     pub fn with(options: Options) -> std::result::Result<Self, OpenError> {
         let (device, capability) = device(options.index)?;
         let name = cuda::device::get_name(device).map_err(opening("asking for the GPU's name"))?;

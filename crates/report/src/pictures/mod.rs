@@ -38,7 +38,7 @@ pub struct ClassRow {
     pub images: u64,
     /// Pictures that were predicted to be of this class.
     pub told: u64,
-    /// Share of those that are.
+    /// Share of those that do belong to it.
     pub precision: f64,
     /// Share of its pictures that were recognised.
     pub recall: f64,

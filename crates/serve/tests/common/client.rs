@@ -92,7 +92,7 @@ impl Running {
         stream
     }
 
-    /// Sends bytes as they are, and reads all that comes.
+    /// Sends bytes unchanged, and reads the whole answer.
     pub fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
         // A server that refuses may close before everything is sent.

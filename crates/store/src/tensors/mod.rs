@@ -5,7 +5,7 @@
 //! strings; then the tensors' bytes, row-major and little-endian, without gaps. Offsets count from the header's end.
 //!
 //! The header is checked here and not by the `safetensors` crate because a repeated name must be an error, not a silent
-//! choice, and because messages name the file, the tensor and what is wrong with it.
+//! choice, and because messages name the file, the tensor and the fault.
 
 mod convert;
 mod dtype;

@@ -1,7 +1,8 @@
 //! Plans the runs of the study from a profile and the results so far.
 //!
 //! The plan is rebuilt after every run: the learning rate of all arms is known only after the search at the bases, and
-//! the rate of an arm's stage only after its first seed has tried three.
+//! the rate of an arm's stage only after its first seed has tried three. Everything that decides which runs there are is in this
+//! one file, because each decision depends on the ones before it.
 
 mod ladders;
 mod map;

@@ -81,7 +81,7 @@ impl Product {
 }
 
 impl Suite {
-    /// Where a matrix lies, what is transposed and what is added to; numbers around the output are left alone. Numbers
+    /// Places of the matrices, transposed factors and added outputs; numbers around the output stay unchanged. Numbers
     /// are off by no more than `bar`, times the usual size of a sum.
     pub fn product(&self, case: &Product, bar: f32) {
         let want = case.run(&*Reference::new()).expect("memory");

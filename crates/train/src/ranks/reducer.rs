@@ -21,7 +21,7 @@ pub(crate) struct Reducer {
     is_sharded: bool,
     owners: Owners,
     lens: BTreeMap<usize, usize>,
-    /// By owner, what is to be sent to it.
+    /// The gradients to send, by owner.
     filling: Vec<Filling>,
     /// In the order in which they were begun.
     under_way: VecDeque<UnderWay>,
@@ -81,7 +81,7 @@ impl Reducer {
         std::mem::take(&mut self.waited)
     }
 
-    /// Whether the gradients of round `round` of `rounds` are to be given here, instead of being added up in place.
+    /// Whether the gradients of round `round` of `rounds` are expected here, instead of being added up in place.
     pub fn takes(&self, round: u64, rounds: u64) -> bool {
         !self.reduce.is_fast() || round + 1 == rounds
     }

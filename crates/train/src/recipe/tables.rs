@@ -292,7 +292,7 @@ impl Default for SampleTable {
     }
 }
 
-/// `[checkpoint]`: what is kept of a run.
+/// `[checkpoint]`: which checkpoints a run keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointTable {
@@ -377,7 +377,7 @@ impl Course<'_> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlannerTable {
-    /// Folders of runs and of growth studies, from whose losses the law is fitted too.
+    /// Folders of runs and of growth studies, whose losses the law is also fitted to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
     /// Probability of paying from which on a growth happens.
