@@ -670,7 +670,7 @@ fn flags_out_of_range_are_refused() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
     succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
-    let flags: [(&[&str], &str); 37] = [
+    let flags: [(&[&str], &str); 38] = [
         // Of two flags that exclude each other, what needs one of them is refused beside the other one.
         (&["train", "--resume", "run", "--decay", "3"], "--decay"),
         (&["inspect", "run", "--set", "train.batch=2"], "--set"),
@@ -818,6 +818,10 @@ fn flags_out_of_range_are_refused() {
         (
             &["grow", "--from", "run", "--to", "x", "--layers", "=3"],
             "--layers",
+        ),
+        (
+            &["grow", "--from", "run", "--to", "x", "--freeze-old"],
+            "adds nothing",
         ),
         (
             &["grow", "--from", "run", "--to", "x", "--tau", "free"],

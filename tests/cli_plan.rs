@@ -205,3 +205,42 @@ fn a_check_predicts_each_training_from_the_others() {
     let table = succeed(lab.command(&["plan", "growth", "study", "--check"]));
     assert!(table.out.contains("of 9 intervals"), "{}", table.out);
 }
+
+#[test]
+fn evidence_is_of_one_text_and_counts_once() {
+    let lab = Lab::new();
+    lab.prepare("other", 2);
+    let recipe = grown_run(&lab);
+    let other = ["--set", "data.dir=other"];
+    succeed(lab.train(&recipe, "elsewhere", &other));
+    let onwards = ["--resume", "grown", "--new-data", "--set", "train.steps=40"];
+    succeed(lab.train(&recipe, "both", &[&onwards[..], &other].concat()));
+
+    let plan = |runs: &[&str], more: &[&str]| {
+        let budget = ["--config", &recipe, "--flops", "1e10"];
+        lab.command(&[&["plan", "growth"], runs, &budget, more].concat())
+    };
+    succeed(plan(&["grown"], &[]));
+    fail(
+        plan(&["grown", "./grown"], &[]),
+        2,
+        &["./grown", "named twice"],
+    );
+    let mixed = ["elsewhere", "another text", "the training tokens of grown"];
+    fail(plan(&["grown", "elsewhere"], &[]), 2, &mixed);
+    fail(plan(&["both"], &[]), 2, &["both", "two texts"]);
+    fail(
+        plan(&["grown"], &other),
+        2,
+        &["data.dir of the recipe", "another text"],
+    );
+
+    // A run that plans its growths by itself knows its own text.
+    let planner = "[planner]\nevidence = [\"elsewhere\"]\n[[planner.grow]]\nffn = \"+8\"\n";
+    let planned = lab.recipe("planner.toml", planner);
+    fail(
+        lab.train(&planned, "planned", &["--set", "schedule.shape=constant"]),
+        2,
+        &["elsewhere", "another text", "this run"],
+    );
+}

@@ -124,6 +124,10 @@ fn a_run_that_has_all_its_steps_says_so() {
         &[&OTHER[..], &["--set", "train.steps=14"]].concat(),
     ));
     assert!(!told.err.contains("nothing left"), "{}", told.err);
+    // Without other data it says that these are the old ones.
+    let same = ["--resume", "base", "--new-data", "--set", "train.steps=15"];
+    let told = succeed(lab.train(without, "same", &same)).err;
+    assert!(told.contains("trained on before"), "{told}");
     // Also where the new data are learned in the folder of the run: the same command again finds everything done.
     let own = ["--resume", "base", "--new-data", "--set", "data.dir=other"];
     let own = [&own[..], &["--set", "train.steps=16"]].concat();

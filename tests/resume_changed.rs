@@ -330,3 +330,21 @@ fn a_grown_run_is_resumed_only_where_it_has_room() {
         }
     }
 }
+
+#[test]
+fn a_run_that_has_ended_keeps_the_recipe_that_trained_it() {
+    let lab = Lab::new();
+    let recipe = lab.recipe("recipe.toml", "");
+    succeed(lab.train(&recipe, "run", &[]));
+    let config = || fs::read_to_string(lab.path("run/config.toml")).expect("a recipe");
+    let (trained, changed) = (config(), ["--set", "optimizer.clip=9.5"]);
+    let told = succeed(lab.train(&recipe, "run", &changed)).err;
+    assert!(told.contains("nothing left to train"), "{told}");
+    assert_eq!(config(), trained);
+    let report = fs::read_to_string(lab.path("run/report.html")).expect("a report");
+    assert!(!report.contains("clip = 9.5"), "what trained no step");
+    // With a step left it is the recipe of that step.
+    let longer = [&changed[..], &["--set", "train.steps=31"]].concat();
+    succeed(lab.train(&recipe, "run", &longer));
+    assert!(config().contains("clip = 9.5"));
+}

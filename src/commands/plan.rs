@@ -41,9 +41,9 @@ fn growth(args: &PlanGrowthArgs) -> Result<()> {
     }
     let vocab = match dataset::locate(&mut resolved, config) {
         Ok(()) if !resolved.recipe.data.dir.is_empty() => {
-            Dataset::open(Path::new(&resolved.recipe.data.dir))?
-                .tokenizer
-                .vocab_size()
+            let dataset = Dataset::open(Path::new(&resolved.recipe.data.dir))?;
+            evidence.of_data("data.dir of the recipe", &dataset.train.hash())?;
+            dataset.tokenizer.vocab_size()
         }
         _ => without_data(&resolved.recipe)?,
     };

@@ -187,7 +187,7 @@ fn planned<'a>(trainer: Trainer<'a>, resolved: &Resolved, out: &Path) -> Result<
     if !trainer.awaits_planner() {
         return Ok(trainer);
     }
-    let planner = Online::of(&resolved.recipe, out)?;
+    let planner = Online::of(&resolved.recipe, out, &trainer.state().data_hash)?;
     Ok(trainer.planned_by(Box::new(planner)))
 }
 

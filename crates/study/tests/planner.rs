@@ -1,9 +1,10 @@
 //! The planner against laws that are known, because the observations are made from them.
 
+use tokenformer_core::config::BaseSizes;
 use tokenformer_core::init::normal;
 use tokenformer_report::Record;
 use tokenformer_study::planner::{
-    Budget, Evidence, Law, Observation, Online, Size, Stage, coverage, plan,
+    Budget, Evidence, Law, Observation, Online, Schedule, Size, Sizes, Stage, coverage, plan,
 };
 use tokenformer_train::recipe::Recipe;
 use tokenformer_train::{GrowthPlanner, Moment};
@@ -205,7 +206,7 @@ fn a_growth_on_the_way_comes_at_the_moment_of_the_law() {
     std::fs::write(scratch.path().join("study.json"), study).unwrap();
     let mut recipe = Recipe::default();
     recipe.planner.evidence = vec![scratch.path().display().to_string()];
-    let mut planner = Online::of(&recipe, scratch.path()).unwrap();
+    let mut planner = Online::of(&recipe, scratch.path(), "").unwrap();
 
     let (size, larger) = (2e5, 8e5);
     let moment = law
@@ -383,4 +384,32 @@ fn the_second_growth_of_a_schedule_comes_as_if_growth_wasted_nothing() {
         }
     }
     assert!(seen > 0, "{:?}", advice.grown);
+}
+
+#[test]
+fn a_larger_model_from_scratch_learns_at_the_rates_of_the_recipes_size() {
+    let recipe = Recipe::default();
+    let slots = recipe.model.slots;
+    let sizes = Sizes::new(&recipe.model, 512, None).unwrap();
+    let planned = |recipe: &Recipe, factors: &[f64]| {
+        let legs = factors
+            .iter()
+            .map(|&factor| (sizes.of(factor).unwrap(), 1e6));
+        let legs = legs.collect();
+        sizes.recipe(recipe, &Schedule { legs })
+    };
+    let larger = planned(&recipe, &[4.0]);
+    assert_eq!(larger.model.slots.ffn, 4 * slots.ffn);
+    let base = BaseSizes {
+        qkv: slots.qkv,
+        proj: slots.proj,
+        ffn: slots.ffn,
+        ..BaseSizes::default()
+    };
+    assert_eq!(larger.lr_base, base);
+    // A growth takes its rates from the first stage by itself, and a size that the user names stays.
+    assert_eq!(planned(&recipe, &[1.0, 4.0]).lr_base, BaseSizes::default());
+    let mut own = recipe;
+    own.lr_base = BaseSizes { ffn: 7, ..base };
+    assert_eq!(planned(&own, &[4.0]).lr_base, own.lr_base);
 }

@@ -160,9 +160,14 @@ impl<'a> Trainer<'a> {
             stage: state.stage as usize,
             unevaluated: state.unevaluated,
         };
-        let config_toml = resolved.to_toml();
+        let mut config_toml = resolved.to_toml();
         ensure_same_start(&*collective, &config_toml, &*task, &state, &model)?;
-        if writes {
+        // The recipe of a run is the one that it was trained by. Where no step is left, that is the recipe which is there.
+        let trains = state.step < recipe.train.steps || state.unevaluated;
+        let found = std::fs::read_to_string(out.join(CONFIG_TOML)).ok();
+        if let Some(found) = found.filter(|_| !trains) {
+            config_toml = found;
+        } else if writes {
             tokenformer_store::write_atomic(&out.join(CONFIG_TOML), config_toml.as_bytes())?;
         }
         let mut records = Records::open(

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tokenformer_core::config::Family;
 use tokenformer_report::{Record, TrainRecord, Unit};
+use tokenformer_store::Checkpoints;
+use tokenformer_train::files::read_state;
 use tokenformer_train::recipe::resolve;
 use tokenformer_train::{Error, Result};
 
@@ -50,6 +52,10 @@ pub struct Evidence {
     pub observations: Vec<Observation>,
     /// Floating-point operations per second of the fastest run.
     pub flop_rate: Option<f64>,
+    /// The folders that were added.
+    folders: Vec<PathBuf>,
+    /// Hash of the training tokens of all runs, and where the first of them is; unknown before a run has a checkpoint.
+    data: Option<(String, String)>,
 }
 
 /// An end of a study's arm, as `study.json` has it.
@@ -79,8 +85,20 @@ impl Evidence {
     /// Adds a run's folder, or the folder of a growth study, of which the TokenFormers count.
     ///
     /// # Errors
-    /// If there is neither, a file is damaged, or the run is not of a TokenFormer on text.
+    /// If there is neither, a file is damaged, the run is not of a TokenFormer on text, its text or tokenizer is not that of the
+    /// runs before it, or the folder was added before.
     pub fn add(&mut self, dir: &Path) -> Result<()> {
+        let folder = dir.canonicalize().unwrap_or_else(|_| dir.into());
+        if self.folders.contains(&folder) {
+            return Err(Error::Recipe {
+                place: dir.display().to_string(),
+                problem: "is named twice, and would count twice".into(),
+                expected: "each folder once".into(),
+                got: "the same folder again".into(),
+                help: "leave one of them out".into(),
+            });
+        }
+        self.folders.push(folder);
         let before = self.observations.len();
         let (study, records) = (dir.join(STUDY), dir.join(RECORDS));
         let source = if study.exists() {
@@ -142,7 +160,48 @@ impl Evidence {
     fn add_run(&mut self, dir: &Path, path: &Path) -> Result<()> {
         let records = tokenformer_report::read(path)?;
         check_kind(dir, &records)?;
+        self.check_data(dir)?;
         self.add_records(dir, path, &records)
+    }
+
+    /// Refuses a run on other tokens than those before it: losses of different texts or tokenizers follow no common law.
+    fn check_data(&mut self, dir: &Path) -> Result<()> {
+        let checkpoints = Checkpoints::open(dir);
+        let newest = checkpoints.latest()?.map(|step| checkpoints.dir_for(step));
+        let Some(newest) = newest.filter(|newest| newest.exists()) else {
+            return Ok(());
+        };
+        let state = read_state(&newest)?;
+        let place = dir.display().to_string();
+        if !state.earlier_data.is_empty() {
+            return Err(Error::Recipe {
+                place,
+                problem: "has learnt from two texts".into(),
+                expected: "a run on one text".into(),
+                got: "a run that went on with --new-data".into(),
+                help: "leave it out, or name another run".into(),
+            });
+        }
+        self.of_data(&place, &state.data_hash)
+    }
+
+    /// Notes that `place` has training tokens with this hash ([`tokenformer_train::Task::identity`]).
+    ///
+    /// # Errors
+    /// If runs before it have others.
+    pub fn of_data(&mut self, place: &str, hash: &str) -> Result<()> {
+        let (first, known) = (self.data).get_or_insert_with(|| (place.into(), hash.into()));
+        match known == hash {
+            true => Ok(()),
+            false => Err(Error::Recipe {
+                place: place.into(),
+                problem: "is on another text, or has another tokenizer".into(),
+                expected: format!("the training tokens of {first}, hash {known}"),
+                got: format!("hash {hash}"),
+                help: "losses of different tokens cannot be compared: name runs on one dataset"
+                    .into(),
+            }),
+        }
     }
 
     /// Adds the run in `dir`, whose records at `path` are these.

@@ -28,11 +28,12 @@ struct Known {
 }
 
 impl Online {
-    /// The planner of the run in `out`, which knows the evidence of its recipe as it was when this was called first.
+    /// The planner of the run in `out` on training tokens with the hash `data`, which knows the evidence of its recipe as it
+    /// was when this was called first.
     ///
     /// # Errors
-    /// If a folder of the evidence has none, or what is known of it in `out` is damaged.
-    pub fn of(recipe: &Recipe, out: &Path) -> Result<Self> {
+    /// If a folder of the evidence has none or is of other data, or what is known of it in `out` is damaged.
+    pub fn of(recipe: &Recipe, out: &Path, data: &str) -> Result<Self> {
         let (path, evidence) = (out.join(KNOWN), &recipe.planner.evidence);
         if path.exists() {
             let damaged = |problem: String| Error::Damaged {
@@ -52,6 +53,7 @@ impl Online {
             }
         }
         let mut others = Evidence::default();
+        others.of_data("this run", data)?;
         for dir in evidence {
             others.add(Path::new(dir))?;
         }

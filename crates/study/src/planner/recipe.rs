@@ -1,7 +1,7 @@
 //! Sizes of a recipe's model, and the recipe of a schedule.
 
 use super::search::{Schedule, Size};
-use tokenformer_core::config::{Family, Slots};
+use tokenformer_core::config::{BaseSizes, Family, Slots};
 use tokenformer_core::growth::{Amount, Growth, Method};
 use tokenformer_train::recipe::{GrowEvent, ModelTable, PlannerTable, Recipe};
 use tokenformer_train::schedule::Shape;
@@ -83,7 +83,8 @@ impl Sizes {
         (size.params <= self.max_params).then_some(size)
     }
 
-    /// `recipe` with the steps, growths and decay of a schedule. A schedule from scratch at a larger size begins with it.
+    /// `recipe` with the steps, growths and decay of a schedule. A schedule from scratch at a larger size begins with it, and
+    /// takes its learning rates from the recipe's size, at which they were found.
     pub fn recipe(&self, recipe: &Recipe, schedule: &Schedule) -> Recipe {
         let mut planned = recipe.clone();
         let per_step = self.tokens_per_step(recipe);
@@ -94,7 +95,18 @@ impl Sizes {
         for (number, (size, tokens)) in schedule.legs.iter().enumerate() {
             let slots = self.slots(size.factor);
             match number {
-                0 => planned.model.slots = slots,
+                0 => {
+                    let base = recipe.model.slots;
+                    if slots != base && recipe.lr_base == BaseSizes::default() {
+                        planned.lr_base = BaseSizes {
+                            qkv: base.qkv,
+                            proj: base.proj,
+                            ffn: base.ffn,
+                            ..BaseSizes::default()
+                        };
+                    }
+                    planned.model.slots = slots;
+                }
                 _ => planned.grow.push(GrowEvent {
                     at_step: done,
                     growth: Growth {

@@ -197,6 +197,8 @@ fn load(
     )];
     if changes_data {
         notes.push("the training data are others now, read from their beginning".into());
+    } else if may_change_data {
+        notes.push("these are the data that the model was trained on before: it goes on where it was in them".into());
     }
     if state.step >= recipe.train.steps {
         notes.push(format!(
