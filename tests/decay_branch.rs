@@ -104,6 +104,15 @@ fn a_branch_is_the_run_that_decays_there() {
         let own = lab.path(&out).join("config.toml");
         succeed(lab.train(text_of(&own), &out, &[]));
         assert!(files(&lab.path(&out).join("checkpoints")) == before);
+        // Another decay is another branch, and leaves this one alone.
+        for more in [
+            &["--decay", "9"][..],
+            &["--decay", "6", "--min-ratio", "0.5"],
+        ] {
+            let other = lab.command(&branch(from, &out, more));
+            fail(other, 2, &["--out", "this very branch"]);
+        }
+        assert!(files(&lab.path(&out).join("checkpoints")) == before);
     }
     // The last update of a decay to nothing changes nothing.
     let last = loss_columns(&lab.path("branch-linear"));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Lab, loss_columns, succeed};
+use common::{Lab, fail, loss_columns, succeed};
 use std::fs;
 
 fn texts(lab: &Lab) {
@@ -84,6 +84,14 @@ fn the_demo_trains_grows_and_reports() {
         "{again:#?}"
     );
     assert_eq!(loss_columns(&out), records);
+    // Another demo, and a run that is no demo, are left alone.
+    let pictures = lab.command(&["demo", "--images", "--steps", "6", "--out", "demo"]);
+    fail(pictures, 2, &["--out", "this demo has made"]);
+    fs::rename(lab.path("demo/data"), lab.path("elsewhere")).expect("a folder");
+    let config = fs::read(out.join("config.toml")).expect("a recipe");
+    let run = lab.command(&["demo", "--steps", "6", "--data", "texts", "--out", "demo"]);
+    fail(run, 2, &["--out", "this demo has made"]);
+    assert_eq!(fs::read(out.join("config.toml")).expect("a recipe"), config);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use tokenformer_train::schedule::{Schedule, Shape};
 use tokenformer_train::{Outcome, Recipe, Resolved, Result, Resume};
 
 /// The dataset's folder in the run directory.
-const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 /// Vocabulary of the demo's tokenizer.
 const VOCAB: usize = 2048;
 /// Text taken, at most.
@@ -51,12 +51,11 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let earlier = out.join("config.toml");
     let (recipe, vocab) = if earlier.exists() {
         outputs::run_folder(&out)?;
+        ensure_demo(&out, "dataset.json")?;
         outln!("going on with the demo that is there, by its own settings");
         let mut recipe = resolve(Some(&earlier), &[])?;
         // Its data is inside its folder, even if the folder was moved or the demo is called from elsewhere.
-        if out.join(DATA).exists() {
-            recipe.recipe.data.dir = out.join(DATA).display().to_string();
-        }
+        recipe.recipe.data.dir = out.join(DATA).display().to_string();
         let data = Dataset::open(Path::new(&recipe.recipe.data.dir))?;
         (recipe, data.tokenizer.vocab_size())
     } else {
@@ -114,6 +113,19 @@ pub(super) fn check_length(args: &DemoArgs) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Refuses the run in `out` if it is not a demo whose data have this description: another run has a length and data of its own.
+pub(super) fn ensure_demo(out: &Path, description: &str) -> Result<()> {
+    match out.join(DATA).join(description).exists() {
+        true => Ok(()),
+        false => Err(usage(
+            "--out",
+            "a new folder, or one that this demo has made, with its data inside",
+            shell::path(out),
+            "choose another folder; `train` goes on with other runs",
+        )),
+    }
 }
 
 /// The directory asked for, or the first free one of those called `name`.

@@ -1,6 +1,6 @@
 //! `demo --images`: a model learns to tell pictures apart, grows without forgetting, and continues to learn.
 
-use super::demo::{FIRST_STAGE, check_length, out_dir, steps_for, summary};
+use super::demo::{DATA, FIRST_STAGE, check_length, ensure_demo, out_dir, steps_for, summary};
 use super::device;
 use super::train::train;
 use crate::args::DemoArgs;
@@ -20,8 +20,6 @@ use tokenformer_train::recipe::{GrowEvent, ModelTable, resolve, resolve_table};
 use tokenformer_train::schedule::{Schedule, Shape};
 use tokenformer_train::{Classifier, Outcome, Recipe, Resolved, Result, Resume, Tally, files};
 
-/// The dataset's folder in the run directory.
-const DATA: &str = "data";
 /// Pictures to try `predict` with, in the run directory.
 const SHOWN: &str = "pictures";
 const CLASSES: usize = 10;
@@ -47,6 +45,7 @@ pub fn run(args: &DemoArgs) -> std::result::Result<(), Failure> {
     let earlier = out.join("config.toml");
     let recipe = if earlier.exists() {
         outputs::run_folder(&out)?;
+        ensure_demo(&out, "images.json")?;
         outln!("going on with the demo that is there, by its own settings");
         let mut recipe = resolve(Some(&earlier), &[])?;
         recipe.recipe.data.dir = out.join(DATA).display().to_string();

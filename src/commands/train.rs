@@ -130,12 +130,37 @@ fn branch(args: &TrainArgs, resolved: &mut Resolved, trunk: &Path, out: &Path) -
     };
     resolved.recipe = branch.recipe(&resolved.recipe, &files::read_state(trunk)?)?;
     let begun = out.join("config.toml");
-    let is_same = begun.exists()
-        && resolve(Some(&begun), &[]).is_ok_and(|there| there.recipe == resolved.recipe);
-    Ok(match is_same {
-        true => Resume::Auto,
-        false => Resume::From(trunk.into()),
+    let there = match begun.exists() {
+        true => resolve(Some(&begun), &[]).ok().map(|there| there.recipe),
+        false => None,
+    };
+    let wanted = &resolved.recipe;
+    Ok(match there {
+        Some(there) if there == *wanted => Resume::Auto,
+        // It would go on in a branch that has decayed already.
+        Some(there)
+            if !is_within(trunk, out)
+                && (there.train.steps != wanted.train.steps
+                    || there.schedule != wanted.schedule) =>
+        {
+            let got = format!(
+                "{} with a run to step {} by another schedule",
+                shell::path(out),
+                there.train.steps
+            );
+            let expected = "a folder without a run, or with this very branch";
+            return Err(usage("--out", expected, got, "choose another --out"));
+        }
+        _ => Resume::From(trunk.into()),
     })
+}
+
+/// Whether the checkpoint is one of the run in `out`.
+fn is_within(checkpoint: &Path, out: &Path) -> bool {
+    match (checkpoint.canonicalize(), out.canonicalize()) {
+        (Ok(checkpoint), Ok(out)) => checkpoint.starts_with(out),
+        _ => false,
+    }
 }
 
 /// Refuses values of `--set` that the flags of a decay branch decide.

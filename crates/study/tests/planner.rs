@@ -340,7 +340,10 @@ fn runs_on_pictures_and_of_plain_transformers_are_no_evidence() {
             assert!(error.contains(part), "{part} in {error}");
         }
     }
-    let folder = folder_of(&records, "[model]\npreset = \"nano\"\n");
+    let folder = folder_of(
+        &records,
+        "[model]\npreset = \"nano\"\n[schedule]\nshape = \"constant\"\nlr = 1e-3\nwarmup_steps = 0\n",
+    );
     Evidence::default().add(folder.path()).unwrap();
 }
 
@@ -412,4 +415,30 @@ fn a_larger_model_from_scratch_learns_at_the_rates_of_the_recipes_size() {
     let mut own = recipe;
     own.lr_base = BaseSizes { ffn: 7, ..base };
     assert_eq!(planned(&own, &[4.0]).lr_base, own.lr_base);
+}
+
+/// The records of a decay branch may all have small rates, and a growth may go on at a smaller one that does not decay.
+#[test]
+fn a_rate_has_decayed_if_it_is_below_that_of_its_schedule() {
+    let records = records_of(&truth(1.2), &[(2e5, 4e6), (8e5, 4e6)]);
+    let recipe = "[train]\nsteps = 40\n[schedule]\nshape = \"wsd\"\nlr = 1e-2\nwarmup_steps = 2\n\
+                  [[grow]]\nat_step = 20\nffn = \"+8\"\nschedule = { shape = \"constant\", lr = 1e-3, warmup_steps = 0 }\n";
+    let mut evidence = Evidence::default();
+    evidence.add(folder_of(&records, recipe).path()).unwrap();
+    let decayed = |stages: usize| -> Vec<bool> {
+        let of_stage = evidence
+            .observations
+            .iter()
+            .filter(|o| o.stages.len() == stages);
+        of_stage.map(|o| o.decayed).collect()
+    };
+    let (first, second) = (decayed(1), decayed(2));
+    assert!(
+        !first.is_empty() && first.iter().all(|&decayed| decayed),
+        "{first:?}"
+    );
+    assert!(
+        !second.is_empty() && !second.iter().any(|&decayed| decayed),
+        "{second:?}"
+    );
 }

@@ -387,10 +387,13 @@ pub(super) fn expect_plain_blocks(config: &ModelConfig) -> Result<()> {
                     }
                     _ => "a linear layer".into(),
                 };
-                let got = format!(
-                    "another layer, of hidden width {}",
-                    block.layer(kind).hidden()
-                );
+                let layer = block.layer(kind);
+                let got = match layer {
+                    LayerConfig::Mlp { parts, .. } if !parts.is_empty() => {
+                        "an MLP in several parts, which a growth by ffn makes".into()
+                    }
+                    _ => format!("another layer, of hidden width {}", layer.hidden()),
+                };
                 return Err(cannot(&site_name(b, kind), &expected, got, HERE));
             }
         }

@@ -8,7 +8,7 @@ use tokenformer_core::config::Family;
 use tokenformer_report::{Record, TrainRecord, Unit};
 use tokenformer_store::Checkpoints;
 use tokenformer_train::files::read_state;
-use tokenformer_train::recipe::resolve;
+use tokenformer_train::recipe::{Recipe, resolve};
 use tokenformer_train::{Error, Result};
 
 /// Name of the numbers of a growth study in its folder.
@@ -20,7 +20,7 @@ const RECIPE: &str = "config.toml";
 const MAX_BYTES: u64 = 256 << 20;
 /// Observations that a run gives at most, evenly spaced in the logarithm of the tokens.
 const PER_RUN: usize = 8;
-/// Learning rate over the run's highest, below which a loss counts as decayed.
+/// Learning rate over the highest of its schedule, below which a loss counts as decayed.
 const DECAYED: f64 = 0.2;
 /// The same above which it counts as not decayed; between the two it is ambiguous and is not used.
 const FLAT: f64 = 0.95;
@@ -159,9 +159,9 @@ impl Evidence {
 
     fn add_run(&mut self, dir: &Path, path: &Path) -> Result<()> {
         let records = tokenformer_report::read(path)?;
-        check_kind(dir, &records)?;
+        let recipe = check_kind(dir, &records)?;
         self.check_data(dir)?;
-        self.add_records(dir, path, &records)
+        self.add_records(dir, path, &records, recipe.as_ref())
     }
 
     /// Refuses a run on other tokens than those before it: losses of different texts or tokenizers follow no common law.
@@ -204,7 +204,7 @@ impl Evidence {
         }
     }
 
-    /// Adds the run in `dir`, whose records at `path` are these.
+    /// Adds the run in `dir`, whose records at `path` are these, and whose schedules are those of `recipe`, if it is known.
     ///
     /// # Errors
     /// If a record has a number that cannot be.
@@ -213,8 +213,9 @@ impl Evidence {
         dir: &Path,
         path: &Path,
         records: &[Record],
+        recipe: Option<&Recipe>,
     ) -> Result<()> {
-        let run = Run::of(records);
+        let run = Run::of(records, recipe);
         if let Some(rate) = run.flop_rate {
             self.flop_rate = Some(self.flop_rate.map_or(rate, |known| known.max(rate)));
         }
@@ -254,17 +255,19 @@ impl Evidence {
     }
 }
 
-/// Refuses a run in `dir` that is on pictures or of a plain Transformer: other laws hold for them.
-fn check_kind(dir: &Path, records: &[Record]) -> Result<()> {
+/// The recipe of the run in `dir`, if it is there. Refuses one that is on pictures or of a plain Transformer: other laws hold for
+/// them.
+fn check_kind(dir: &Path, records: &[Record]) -> Result<Option<Recipe>> {
     let recipe = Some(dir.join(RECIPE)).filter(|recipe| recipe.exists());
-    let model = recipe
+    let recipe = (recipe
         .map(|recipe| resolve(Some(&recipe), &[]))
-        .transpose()?;
-    let family = model.map(|resolved| resolved.recipe.model.family);
+        .transpose()?)
+    .map(|resolved| resolved.recipe);
+    let family = recipe.as_ref().map(|recipe| recipe.model.family);
     let got = match (Unit::of(records), family) {
         (Unit::Image, _) => "a run on pictures",
         (Unit::Token, Some(Family::Gpt)) => "a run of a plain Transformer",
-        (Unit::Token, Some(Family::Tokenformer) | None) => return Ok(()),
+        (Unit::Token, Some(Family::Tokenformer) | None) => return Ok(recipe),
     };
     Err(Error::Recipe {
         place: dir.display().to_string(),
@@ -285,20 +288,21 @@ fn damaged(path: &Path, problem: String) -> Error {
 
 /// Sizes and tokens of the stages of the run with these records, after `tokens`; `None` before a stage has two records of training.
 pub(super) fn stages_of(records: &[Record], tokens: f64) -> Option<Vec<Stage>> {
-    Run::of(records).stages(tokens)
+    Run::of(records, None).stages(tokens)
 }
 
 /// What the records of a run say.
 struct Run {
     /// Stage, tokens and operations at its beginning, if that is a checkpoint, and at each record that counts them, in order.
     counts: Vec<(usize, f64, f64)>,
-    /// Tokens, loss and learning rate over the highest at each evaluation after the warm-up.
+    /// Tokens, loss and learning rate over the highest of its schedule at each evaluation after the warm-up.
     evals: Vec<(f64, f64, f64)>,
     flop_rate: Option<f64>,
 }
 
 impl Run {
-    fn of(records: &[Record]) -> Self {
+    /// Without the recipe the highest rate is that of the records, among which it may be missing: a decay branch begins below it.
+    fn of(records: &[Record], recipe: Option<&Recipe>) -> Self {
         let trains = || {
             records.iter().filter_map(|record| match record {
                 Record::Train(train) => Some(train),
@@ -308,6 +312,10 @@ impl Run {
         let highest = trains().map(|train| train.lr).fold(0.0, f64::max);
         let warm = trains().find(|train| train.lr >= 0.999 * highest);
         let warm = warm.map_or(u64::MAX, |train| train.step);
+        let peak_at = |step| match recipe {
+            Some(recipe) => recipe.peak_lr_at(step),
+            None => (step >= warm).then_some(highest),
+        };
         let (mut counts, mut evals, mut rate) = (Vec::new(), Vec::new(), 1.0);
         for record in records {
             match record {
@@ -315,11 +323,11 @@ impl Run {
                     counts.push((start.stage, start.tokens as f64, start.flops));
                 }
                 Record::Train(train) => {
-                    rate = train.lr / highest;
+                    rate = peak_at(train.step).map_or(1.0, |peak| train.lr / peak);
                     let count = |flops| (train.stage, train.tokens as f64, flops);
                     counts.extend(train.flops.map(count));
                 }
-                Record::Eval(eval) if eval.step >= warm && eval.loss.is_finite() => {
+                Record::Eval(eval) if peak_at(eval.step).is_some() && eval.loss.is_finite() => {
                     evals.push((eval.tokens as f64, eval.loss, rate));
                 }
                 _ => {}

@@ -75,7 +75,7 @@ impl GrowthPlanner for Online {
         let mut evidence = self.others.clone();
         let before = evidence.observations.len();
         let this = Path::new("this run");
-        evidence.add_records(this, this, moment.records)?;
+        evidence.add_records(this, this, moment.records, None)?;
         let Some(mut stages) = stages_of(moment.records, moment.tokens as f64) else {
             return Ok(None);
         };

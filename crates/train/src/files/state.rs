@@ -187,10 +187,12 @@ impl TrainState {
 /// If it is missing, malformed or of another version.
 pub fn read_state(dir: &Path) -> Result<TrainState> {
     let path = dir.join(STATE);
-    let damaged = |problem: String| Error::Damaged {
+    let damaged = |problem: String| {
+        Error::Damaged {
         path: path.clone(),
         problem,
-        help: "only checkpoints of training runs can be trained or grown on".into(),
+        help: "only checkpoints of training runs can be trained on; `grow` and `eval` take this model as it is".into(),
+    }
     };
     if !path.exists() {
         return Err(damaged("there is no training state here".into()));

@@ -426,6 +426,14 @@ impl Recipe {
         schedule.at(step - start, end - start)
     }
 
+    /// Highest learning rate of the schedule that decides update `step`; `None` while that warms up.
+    pub fn peak_lr_at(&self, step: u64) -> Option<f64> {
+        let Course {
+            schedule, start, ..
+        } = self.course_of(step);
+        (step - start >= schedule.warmup_steps).then_some(schedule.lr)
+    }
+
     /// What decides the learning rate of update `step`.
     pub(crate) fn course_of(&self, step: u64) -> Course<'_> {
         let mut course = Course {
