@@ -821,7 +821,7 @@ fn flags_out_of_range_are_refused() {
         ),
         (
             &["grow", "--from", "run", "--to", "x", "--freeze-old"],
-            "adds nothing",
+            "--ffn",
         ),
         (
             &["grow", "--from", "run", "--to", "x", "--tau", "free"],

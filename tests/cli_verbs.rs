@@ -274,10 +274,9 @@ fn a_model_without_training_state_grows_again_and_again() {
 fn growing_by_nothing_keeps_every_byte_of_the_weights() {
     let lab = Lab::new();
     let [run, checkpoint, _] = trained(&lab);
-    let report =
-        json(&succeed(lab.command(&[
-            "grow", "--from", &run, "--to", "same", "--json",
-        ])));
+    let report = json(&succeed(lab.command(&[
+        "grow", "--from", &run, "--to", "same", "--ffn", "+0", "--json",
+    ])));
     assert_eq!(report["params_before"], report["params_after"]);
     let (old, new) = (files(Path::new(&checkpoint)), files(&lab.path("same")));
     for name in [

@@ -1,7 +1,7 @@
 //! Flags of `grow`.
 
 use super::{ComputeArgs, values};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 use tokenformer_core::config::NormSpan;
 use tokenformer_core::growth::{Amount, At, Fill, Method, Moments, NewBlocks, Rate, TauRule};
@@ -16,8 +16,14 @@ Examples:
 Without a method the grown model computes exactly what the old one did, and learns on from there. docs/growth.md
 lists the methods, what each keeps, and which settings it reads.";
 
+/// The flags that say by how much a model grows.
+const AMOUNTS: [&str; 9] = [
+    "qkv", "query", "key", "value", "proj", "ffn", "sites", "layers", "width",
+];
+
+/// A growth of no amount is asked for as such, with `--ffn +0`: without any amount, one was forgotten.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, group = ArgGroup::new("amounts").args(AMOUNTS).required(true).multiple(true))]
 pub struct GrowArgs {
     /// Checkpoint, run or model directory to grow.
     #[arg(long, value_name = "DIR")]

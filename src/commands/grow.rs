@@ -71,11 +71,6 @@ pub fn run(args: &GrowArgs) -> Result<()> {
         None => files::load_model(&found.dir, &device)?,
     };
     let more = params_after(&model, &growth)?.saturating_sub(model.param_count());
-    if more == 0 {
-        let help = "for example --ffn +256, --qkv +64, --layers 2 or --width =512";
-        let expected = "a growth that adds tokens, blocks or width";
-        return Err(usage("grow", expected, "one that adds nothing", help));
-    }
     memory::ensure(
         &*device,
         "the growth",
