@@ -670,9 +670,21 @@ fn flags_out_of_range_are_refused() {
     let lab = Lab::new();
     let recipe = lab.recipe("recipe.toml", "");
     succeed(lab.train(&recipe, "run", &["--set", "train.steps=2"]));
-    let flags: [(&[&str], &str); 38] = [
+    let flags: [(&[&str], &str); 39] = [
         // Of two flags that exclude each other, what needs one of them is refused beside the other one.
         (&["train", "--resume", "run", "--decay", "3"], "--decay"),
+        (
+            &[
+                "plan",
+                "growth",
+                "run",
+                "--flops",
+                "1e9",
+                "--flop-rate",
+                "1e9",
+            ],
+            "--flop-rate",
+        ),
         (&["inspect", "run", "--set", "train.batch=2"], "--set"),
         (&["train", "--threads", "0"], "--threads"),
         (&["train", "--threads", "1000000"], "--threads"),
@@ -868,7 +880,7 @@ fn a_resume_under_other_conditions_is_refused() {
     fail(
         lab.train(&without, "run", &more),
         2,
-        &["past growths have changed"],
+        &["past growths have changed", "step 13: +8 qkv"],
     );
     let earlier = lab.recipe(
         "earlier.toml",
@@ -1164,6 +1176,11 @@ fn benchmarks_that_cannot_be_are_refused() {
         bench(&["decode", "--precision", "auto"]),
         2,
         &["--precision", "auto"],
+    );
+    fail(
+        bench(&["decode", "--recompute", "blocks"]),
+        2,
+        &["--recompute", "bench train"],
     );
     fail(
         bench(&["decode", "--batch", "0"]),

@@ -109,6 +109,20 @@ fn sites_are_planned_by_gradients_and_the_growth_is_a_recipe() {
     let records = fs::read_to_string(lab.path("run/metrics.jsonl")).unwrap();
     assert!(records.contains("\"max_logit_diff\":0.0"), "{records}");
 
+    // A model that grew under joint norms keeps them, and its new keys are what begins at zero.
+    let add = "[[grow]]\nat_step = 10\nmethod = \"zero-key\"\nffn = \"+16\"\n";
+    let joint = lab.recipe("joint.toml", add);
+    let steps = ["--set", "train.steps=20"];
+    succeed(lab.train(&joint, "joint", &steps));
+    let args = ["plan", "sites", "joint", "--factor", "3"];
+    let told = succeed(lab.command(&args)).out;
+    let more = &told[told.find("[[grow]]").expect("a growth")..];
+    assert!(more.contains("method = \"zero-key\""), "{told}");
+    let again = lab.recipe("again.toml", &format!("{add}{more}"));
+    succeed(lab.train(&again, "joint", &[]));
+    let records = fs::read_to_string(lab.path("joint/metrics.jsonl")).unwrap();
+    assert_eq!(records.matches("\"max_logit_diff\":0.0").count(), 2);
+
     fail(plan(&["--factor", "1"]), 2, &["--factor"]);
     fail(plan(&["--factor", "1e9"]), 2, &["--factor", "at most 1000"]);
     let plain = lab.plain_recipe("plain.toml", "");

@@ -674,6 +674,19 @@ fn models_and_data_that_do_not_fit_are_refused() {
         2,
         &["optimizer.layer_decay"],
     );
+    // A set that is not there is made by the verb for pictures, or for the set that the folder is named after.
+    let own = "data prepare --images FILES-OR-FOLDERS --out mine";
+    fail(train(&["data.dir=mine"]), 1, &["no dataset", own]);
+    let public = "with: tokenformer data fetch fashion-mnist --out data/fashion-mnist";
+    let set = "data.dir=data/fashion-mnist";
+    fail(train(&[set]), 1, &["no dataset", public]);
+    let made = "with: tokenformer data make fractals --out fractals";
+    fail(train(&["data.dir=fractals"]), 1, &["no dataset", made]);
+    fail(
+        lab.command(&["data", "export", "--data", "set", "--out", "tokens"]),
+        2,
+        &["--data", "a dataset of text", "one of pictures"],
+    );
     let words = lab.file("words.toml", "[model]\npreset = \"nano\"\n");
     let set = format!("data.dir={}", text_of(&lab.path("set")));
     fail(

@@ -134,7 +134,7 @@ pub struct PlanGrowthArgs {
     #[arg(long, value_name = "N", value_parser = values::above_zero)]
     pub hours: Option<f64>,
     /// Floating-point operations per second, for --hours.
-    #[arg(long, value_name = "N", requires = "hours", value_parser = values::above_zero)]
+    #[arg(long, value_name = "N", requires = "hours", conflicts_with_all = ["flops", "tokens", "check"], value_parser = values::above_zero)]
     pub flop_rate: Option<f64>,
     /// Learnable numbers of the largest model.
     #[arg(long, value_name = "N", value_parser = values::at_least_one)]

@@ -18,10 +18,14 @@ fn totals(recipe: &Recipe) {
                 false => "classes",
             };
             outln!(
-                "\n# The model has {} parameters, {} of them in blocks, with {} {outputs}{}.",
+                "\n# The model has {} parameters, {} of them in blocks, with {} {outputs}{}{}.",
                 config.params(),
                 config.body_params(),
                 config.vocab,
+                match recipe.model.vocab {
+                    0 => " as the preset (the dataset decides)",
+                    _ => "",
+                },
                 if recipe.grow.is_empty() {
                     ""
                 } else {

@@ -43,7 +43,7 @@ pub fn export(args: &ExportDataArgs) -> Result<(), Failure> {
         }
         None => Part::All,
     };
-    dataset::ensure("--data", &args.data)?;
+    dataset::ensure_text("--data", &args.data)?;
     let files = corpus::files(&args.out);
     outputs::new_files("--out", &files, args.force, &[&args.data])?;
     let bar = ui::bar(0, "writing");

@@ -1,6 +1,6 @@
 //! Where a dataset is, or how to make it.
 
-use crate::shell;
+use crate::{shell, usage};
 use std::path::{Path, PathBuf};
 use tokenformer_images::dataset::is_image_dataset;
 use tokenformer_train::recipe::Resolved;
@@ -17,12 +17,16 @@ pub fn locate(resolved: &mut Resolved, recipe: Option<&Path>) -> Result<()> {
     if named.as_os_str().is_empty() || is_dataset(&named) {
         return Ok(());
     }
+    let kind = match resolved.recipe.model.input.is_tokens() {
+        true => Kind::Text,
+        false => Kind::Pictures,
+    };
     let from_recipe = resolved.origin("data.dir") != Some("--set");
     let beside = recipe
         .filter(|_| from_recipe && named.is_relative())
         .and_then(Path::parent);
     let Some(folder) = beside.filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Err(missing("data.dir", &named, None));
+        return Err(missing("data.dir", &named, None, kind));
     };
     let found = folder.join(&named);
     match found.to_str() {
@@ -30,26 +34,37 @@ pub fn locate(resolved: &mut Resolved, recipe: Option<&Path>) -> Result<()> {
             resolved.recipe.data.dir = text.into();
             Ok(())
         }
-        _ => Err(missing("data.dir", &named, Some(folder))),
+        _ => Err(missing("data.dir", &named, Some(folder), kind)),
     }
 }
 
-/// Refuses a folder that holds no dataset, for the flag `flag`.
+/// Refuses a folder that holds no dataset of text, for the flag `flag`.
 ///
 /// # Errors
 /// With the command that makes one.
-pub fn ensure(flag: &str, dir: &Path) -> Result<()> {
+pub fn ensure_text(flag: &str, dir: &Path) -> Result<()> {
+    if is_image_dataset(dir) {
+        let help = "name the folder of a text that `data prepare --input` or `data import` made";
+        return Err(usage(flag, "a dataset of text", "one of pictures", help));
+    }
     match is_dataset(dir) {
         true => Ok(()),
-        false => Err(missing(flag, dir, None)),
+        false => Err(missing(flag, dir, None, Kind::Text)),
     }
+}
+
+/// What a dataset consists of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Pictures,
 }
 
 fn is_dataset(dir: &Path) -> bool {
     dir.join("dataset.json").exists() || is_image_dataset(dir)
 }
 
-fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
+fn missing(place: &str, dir: &Path, beside: Option<&Path>, kind: Kind) -> Error {
     let here = std::env::current_dir().map_or_else(|_| ".".into(), |dir| dir.display().to_string());
     let got = match (dir.is_dir(), beside) {
         (true, _) => "a folder without dataset.json".to_string(),
@@ -63,26 +78,47 @@ fn missing(place: &str, dir: &Path, beside: Option<&Path>) -> Error {
             )
         }
     };
-    // The folder may hold the text itself.
+    // The folder may hold the text or the pictures themselves.
     let (input, out) = match dir.exists() {
         true => (shell::path(dir), renamed(dir)),
         false => ("FILES-OR-FOLDERS".into(), dir.into()),
     };
+    let (what, flag) = match kind {
+        Kind::Text => ("text", "--input"),
+        Kind::Pictures => ("pictures", "--images"),
+    };
     let command = format!(
-        "tokenformer data prepare --input {input} --out {}",
+        "tokenformer data prepare {flag} {input} --out {}",
         shell::path(&out)
     );
-    let help = match dir.exists() {
-        true => format!("if this is text, make a dataset of it with: {command}"),
-        false => format!("check the path, or make the dataset of your text with: {command}"),
+    let makers = match kind {
+        Kind::Text => "`data prepare` or `data import`",
+        Kind::Pictures => "`data prepare`, `data fetch` or `data make`",
+    };
+    let help = match (known_set(dir, kind), dir.exists()) {
+        (Some(make), false) => format!("check the path, or make it with: {make}"),
+        (_, true) => format!("if this is {what}, make a dataset of it with: {command}"),
+        (_, false) => format!("check the path, or make the dataset of your {what} with: {command}"),
     };
     Error::Damaged {
         path: dir.into(),
         problem: format!(
-            "no dataset for {place}\n  expected: a folder that `data prepare` or `data import` made\n  got:      {got}"
+            "no dataset for {place}\n  expected: a folder that {makers} made\n  got:      {got}"
         ),
         help,
     }
+}
+
+/// The command that makes the set of pictures after which the folder is named.
+fn known_set(dir: &Path, kind: Kind) -> Option<String> {
+    let name = dir.file_name()?.to_str()?;
+    let verb = match (kind, name) {
+        (Kind::Pictures, "fashion-mnist" | "digits" | "emoji") => "fetch",
+        (Kind::Pictures, "fractals") => "make",
+        _ => return None,
+    };
+    let out = shell::path(dir);
+    Some(format!("tokenformer data {verb} {name} --out {out}"))
 }
 
 /// A name next to `dir` for the dataset of the text in it.

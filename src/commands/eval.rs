@@ -20,6 +20,8 @@ const PASS_TOKENS: usize = 2048;
 #[derive(serde::Serialize)]
 struct Output {
     model: String,
+    /// Which weights were read, `trained` or `ema`.
+    weights: &'static str,
     data: String,
     protocol: String,
     context: usize,
@@ -90,7 +92,7 @@ fn refuse_flags_of_pictures(args: &EvalArgs) -> Result<()> {
 }
 
 fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Result<()> {
-    dataset::ensure("--data", data)?;
+    dataset::ensure_text("--data", data)?;
     refuse_flags_of_pictures(args)?;
     let device = device(&ranks::share(&args.compute))?;
     let dataset = Dataset::open(data)?;
@@ -131,6 +133,7 @@ fn on_dataset(args: &EvalArgs, data: &Path, collective: &dyn Collective) -> Resu
     let result = checked(ended, done, total)?;
     let output = Output {
         model: found.dir.display().to_string(),
+        weights: args.weights.name(),
         data: text.path().display().to_string(),
         protocol: match options.protocol {
             Protocol::Chunked => "windows side by side".into(),
@@ -215,7 +218,11 @@ fn options(args: &EvalArgs, most: usize) -> Result<EvalOptions> {
 }
 
 fn print(output: &Output) {
-    outln!("model          {}", output.model);
+    outln!(
+        "model          {} ({} weights)",
+        output.model,
+        output.weights
+    );
     outln!("data           {}", output.data);
     outln!(
         "protocol       {} of {} tokens",

@@ -41,7 +41,9 @@ fn growth(args: &PlanGrowthArgs) -> Result<()> {
     }
     let vocab = match dataset::locate(&mut resolved, config) {
         Ok(()) if !resolved.recipe.data.dir.is_empty() => {
-            let dataset = Dataset::open(Path::new(&resolved.recipe.data.dir))?;
+            let dir = Path::new(&resolved.recipe.data.dir);
+            dataset::ensure_text("data.dir of the recipe", dir)?;
+            let dataset = Dataset::open(dir)?;
             evidence.of_data("data.dir of the recipe", &dataset.train.hash())?;
             dataset.tokenizer.vocab_size()
         }

@@ -3,10 +3,10 @@
 use super::{dataset, device_in, find_model, print_json, run_of};
 use crate::args::PlanSitesArgs;
 use crate::usage;
-use tokenformer_core::growth::Birth;
+use tokenformer_core::growth::{Birth, Method};
 use tokenformer_report::table::Table;
 use tokenformer_store::Which;
-use tokenformer_study::planner::{Reading, SitePlan, UNIT, plan_sites};
+use tokenformer_study::planner::{Reading, SitePlan, UNIT, exact_method, plan_sites};
 use tokenformer_train::recipe::resolve;
 use tokenformer_train::{Result, files, memory};
 
@@ -55,15 +55,16 @@ pub fn run(args: &PlanSitesArgs) -> Result<()> {
         step: state.step,
         seed: state.seed,
     };
+    let method = exact_method(&model);
     let sites = plan_sites(model, task.as_mut(), reading, args.factor, birth)?;
     match args.json {
         true => print_json(&sites),
-        false => print(&sites, args.factor, state.step),
+        false => print(&sites, method, args.factor, state.step),
     }
     Ok(())
 }
 
-fn print(sites: &[SitePlan], factor: f64, step: u64) {
+fn print(sites: &[SitePlan], method: Method, factor: f64, step: u64) {
     let mut table = Table::new(["site", "tokens", "gain", "even growth", "planned"]);
     for site in sites {
         table.row([
@@ -82,7 +83,7 @@ fn print(sites: &[SitePlan], factor: f64, step: u64) {
         "even growth: {:.3} times the tokens, in whole units of {UNIT} for each site; {factor} times were asked for\n",
         (before + even) as f64 / before as f64
     );
-    outln!("[[grow]]\nat_step = {step}\nmethod = \"segment\"\n\n[grow.sites]");
+    outln!("[[grow]]\nat_step = {step}\nmethod = \"{method}\"\n\n[grow.sites]");
     for site in sites {
         outln!("\"{}\" = \"+{}\"", site.site, site.planned);
     }

@@ -179,6 +179,16 @@ fn at_place(place: &str, error: tokenformer_core::Error) -> tokenformer_core::Er
     }
 }
 
+/// What grew or grows when, for people.
+fn listed<'a>(events: impl IntoIterator<Item = &'a GrowEvent>) -> String {
+    let one = |event: &GrowEvent| format!("step {}: {}", event.at_step, event.growth.summary());
+    let all: Vec<String> = events.into_iter().map(one).collect();
+    match all.is_empty() {
+        true => "none".into(),
+        false => all.join("; "),
+    }
+}
+
 /// Returns an error if the recipe's growths before `state` are not those that happened.
 pub(crate) fn check_past(
     recipe: &Recipe,
@@ -193,11 +203,10 @@ pub(crate) fn check_past(
         .filter(|g| has_happened(g, state))
         .count();
     if planned < past.len() {
-        let (expected, got) = (format!("{past:?}"), format!("{:?}", recipe.grow));
         return Err(refused(
             "the recipe's past growths have changed",
-            expected,
-            got,
+            listed(past),
+            listed(&recipe.grow),
         ));
     }
     let planned = past.iter().filter(|event| event.planned);

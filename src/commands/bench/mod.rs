@@ -17,7 +17,7 @@ use crate::{Failure, devices, usage};
 use std::sync::Arc;
 use tokenformer_core::optim::MomentFormat;
 use tokenformer_core::presets::Preset;
-use tokenformer_core::{Device, ModelConfig, ModelSpec, Precision, WeightFormat};
+use tokenformer_core::{Device, ModelConfig, ModelSpec, Precision, Recompute, WeightFormat};
 use tokenformer_train::Result;
 use tokenformer_train::memory::{self, TrainingPlan};
 
@@ -51,6 +51,11 @@ impl<'a> Setup<'a> {
     fn new(args: &'a BenchArgs) -> Result<Self> {
         if args.steps == 0 {
             return Err(usage("--steps", "at least 1", 0, "5 or more give a median"));
+        }
+        let trains = matches!(args.what, BenchWhat::Train | BenchWhat::Growth);
+        if !trains && args.recompute != Recompute::None {
+            let help = "only training has a backward pass: `bench train` or `bench growth`";
+            return Err(usage("--recompute", "none", args.recompute, help));
         }
         const MAX_BATCH: usize = 1 << 10;
         if let Some(batch) = args.batch

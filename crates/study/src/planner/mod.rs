@@ -20,7 +20,7 @@ pub use law::{Law, Stage};
 pub use online::Online;
 pub use recipe::Sizes;
 pub use search::{Budget, Schedule, Size};
-pub use sites::{Reading, SitePlan, UNIT, plan_sites};
+pub use sites::{Reading, SitePlan, UNIT, exact_method, plan_sites};
 
 use fit::Problem;
 use search::Search;

@@ -1,13 +1,14 @@
 //! Which sites gain most from new parameter tokens: a probe by gradients alone.
 //!
-//! Every site gets new tokens with random keys and values of zero, which keep the function. The gradient of those values says how
-//! much a first update lowers the loss: AdamW's first step moves every number by the learning rate against the sign of its
-//! gradient, so that the loss falls by the rate times the sum of the absolute gradients. The same idea chooses neurons in GradMax
-//! (Evci et al. 2022). It is a guess from one update: a site keeps a part of its even share whatever it says.
+//! Every site gets new tokens that keep the function: random keys and values of zero, or, in a model that has grown under joint
+//! norms, keys of zero and random values. The gradient of what is zero says how much a first update lowers the loss: AdamW's
+//! first step moves every number by the learning rate against the sign of its gradient, so that the loss falls by the rate
+//! times the sum of the absolute gradients. The same idea chooses neurons in GradMax (Evci et al. 2022). It is a guess from one
+//! update: a site keeps a part of its even share whatever it says.
 
 use serde::Serialize;
 use std::sync::Arc;
-use tokenformer_core::config::SiteKind;
+use tokenformer_core::config::{NormSpan, SiteConfig, SiteKind};
 use tokenformer_core::device::Device;
 use tokenformer_core::growth::{Amount, Birth, Growth, Method};
 use tokenformer_core::model::site_name;
@@ -28,7 +29,7 @@ pub struct SitePlan {
     pub site: String,
     /// Tokens before.
     pub tokens: usize,
-    /// Fall of the loss by a first update of the new values, over the operations that they cost; 1 is the mean of all sites.
+    /// Fall of the loss by a first update of the new tokens, over the operations that they cost; 1 is the mean of all sites.
     pub gain: f64,
     /// New tokens of a growth that multiplies every site by the same factor.
     pub even: usize,
@@ -43,6 +44,18 @@ pub struct Reading {
     pub first_window: u64,
     /// Micro-batches.
     pub batches: u64,
+}
+
+/// The way to grow `model` that keeps its function: a site of several segments keeps the norm that it has.
+pub fn exact_method(model: &Model) -> Method {
+    let config = model.config();
+    let blocks = config.blocks.iter();
+    let mut sites = blocks.flat_map(|block| SiteKind::ALL.map(|kind| block.site(kind)));
+    let is_joint = |site: &SiteConfig| site.norm == NormSpan::Joint && site.segments.len() > 1;
+    match sites.any(|site| site.is_some_and(is_joint)) {
+        true => Method::ZeroKey,
+        false => Method::Segment,
+    }
 }
 
 /// Plans a growth of all Pattention sites of `model` by `factor`, by the gradients of some micro-batches of `task`.
@@ -70,8 +83,13 @@ pub fn plan_sites(
         .map(|(_, _, tokens)| units(*tokens as f64 * (factor - 1.0)))
         .collect();
     let amounts = sites.iter().zip(&even);
+    let method = exact_method(&model);
+    let zeros = match method {
+        Method::ZeroKey => ParamRole::Keys,
+        _ => ParamRole::Values,
+    };
     let growth = Growth {
-        method: Some(Method::Segment),
+        method: Some(method),
         sites: (amounts.map(|((b, kind, _), &new)| (site_name(*b, *kind), Amount::Add(new))))
             .collect(),
         // Only the new arrays need gradients.
@@ -79,9 +97,9 @@ pub fn plan_sites(
         ..Growth::default()
     };
     task.grow(&mut model, &growth, birth)?;
-    let sums = sums(&model, task, reading)?;
-    // A token costs the same operations in every site, since all of them map the width to the width. New values learn at the
-    // rate of the site's first tokens over the new ones (`docs/growth.md`).
+    let sums = sums(&model, zeros, task, reading)?;
+    // A token costs the same operations in every site, since all of them map the width to the width. New values (or keys) learn at
+    // the rate of the site's first tokens over the new ones (`docs/growth.md`).
     let gains: Vec<f64> = (sites.iter().zip(&even))
         .map(|(&(b, kind, tokens), &new)| {
             let sum = sums[b * SiteKind::ALL.len() + kind as usize];
@@ -115,8 +133,8 @@ fn sites_of(model: &Model) -> Vec<(usize, SiteKind, usize)> {
         .collect()
 }
 
-/// Sums of the absolute gradients of the values that can be trained, by block and kind.
-fn sums(model: &Model, task: &mut dyn Task, reading: Reading) -> Result<Vec<f64>> {
+/// Sums of the absolute gradients of the arrays of `role` that can be trained, by block and kind.
+fn sums(model: &Model, role: ParamRole, task: &mut dyn Task, reading: Reading) -> Result<Vec<f64>> {
     let device: &Arc<dyn Device> = model.device();
     let mut gradients = Gradients::zeros(device, model.params())?;
     let predictions = reading.batches * task.batch() * task.targets_per_window();
@@ -129,10 +147,12 @@ fn sums(model: &Model, task: &mut dyn Task, reading: Reading) -> Result<Vec<f64>
     let mut sums = vec![0.0; model.blocks().len() * SiteKind::ALL.len()];
     for param in model.each_param() {
         let path = param.path();
-        let (Place::Segment { block, kind, .. }, ParamRole::Values) = (path.place, path.role)
-        else {
+        let Place::Segment { block, kind, .. } = path.place else {
             continue;
         };
+        if path.role != role {
+            continue;
+        }
         let Some(gradient) = gradients.get(param) else {
             continue;
         };
