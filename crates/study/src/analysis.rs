@@ -284,29 +284,37 @@ impl Analysis {
         for arm in grown {
             for (name, easier) in [("same loss", 0.0), ("within 2 %", TOLERANCE)] {
                 let name = format!("{arm} {size}, {name}");
-                if let Some(found) = self.speed_up(ends, &name, &[(&arm, size)], easier) {
-                    self.speed_ups.insert(name, found);
-                }
+                let models = [(&*arm, &**size)];
+                let cost = |seed| ends.series_flops(&models, seed);
+                self.measure_speed_up(ends, name, &models, easier, &cost);
             }
+        }
+        // What it is worth to whoever has the base already.
+        for (arm, size) in [GROWN, STAY]
+            .iter()
+            .flat_map(|arm| sizes.iter().map(move |size| (*arm, size)))
+        {
+            let name = format!("{arm} {size}, same loss, base not charged");
+            let cost = |seed| ends.flops_after_base(arm, size, seed);
+            self.measure_speed_up(ends, name, &[(arm, size)], 0.0, &cost);
         }
         let family: Vec<(&str, &str)> = std::iter::once(("base", "x1"))
             .chain(sizes.iter().map(|size| (GROWN, size.as_str())))
             .collect();
-        if let Some(found) = self.speed_up(ends, "series", &family, 0.0) {
-            self.speed_ups.insert("series".into(), found);
-        }
+        let cost = |seed| ends.series_flops(&family, seed);
+        self.measure_speed_up(ends, "series".into(), &family, 0.0, &cost);
     }
 
-    /// The cost from scratch of the losses of all `models`, divided by the cost of the whole series of grown models.
-    /// With `easier`, the loss of the scratch model may be lower by that much and the grown model still counts as
-    /// comparable.
-    fn speed_up(
-        &self,
+    /// Measures the cost from scratch of the losses of all `models`, divided by `own_cost` of a seed. With `easier`, the loss of
+    /// the scratch model may be lower by that much and the grown model still counts as comparable.
+    fn measure_speed_up(
+        &mut self,
         ends: &Ends<'_>,
-        name: &str,
+        name: String,
         models: &[(&str, &str)],
         easier: f64,
-    ) -> Option<SpeedUp> {
+        own_cost: &dyn Fn(u64) -> Option<f64>,
+    ) {
         let (mut by_seed, mut is_measured) = (Vec::new(), false);
         let (mut at_least, mut at_most) = (false, false);
         for seed in ends.seeds() {
@@ -317,7 +325,7 @@ impl Analysis {
             });
             // Seeds with missing runs are left out.
             let found: Option<Vec<FromScratch>> = found.collect();
-            let (Some(found), Some(own)) = (found, ends.series_flops(models, seed)) else {
+            let (Some(found), Some(own)) = (found, own_cost(seed)) else {
                 continue;
             };
             for one in &found {
@@ -330,7 +338,7 @@ impl Analysis {
             by_seed.push(found.iter().map(|one| one.cost).sum::<f64>() / own);
         }
         if by_seed.is_empty() {
-            return None;
+            return;
         }
         let logs: Vec<f64> = by_seed.iter().map(|s| s.ln()).collect();
         let middle = mean(&logs);
@@ -348,13 +356,14 @@ impl Analysis {
                 (middle + reach).exp()
             },
         ];
-        Some(SpeedUp {
-            name: name.into(),
+        let found = SpeedUp {
+            name: name.clone(),
             factor: middle.exp(),
             interval,
             is_bound: at_least || at_most,
             by_seed,
-        })
+        };
+        self.speed_ups.insert(name, found);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokenformer_core::Device;
 use tokenformer_cpu::Cpu;
-use tokenformer_study::analysis::{Analysis, GROWN};
+use tokenformer_study::analysis::{Analysis, GROWN, STAY};
 use tokenformer_study::context_cost::context_costs;
 use tokenformer_study::shapes::Shapes;
 use tokenformer_study::verdicts::{Finding, verdicts};
@@ -399,6 +399,15 @@ fn an_equal_grown_model_is_not_found_to_be_better() {
     // The same loss for the same cost.
     let same = &analysis.speed_ups["t-seg x16, same loss"];
     assert!((same.factor - 1.0).abs() < 0.1 || same.is_bound, "{same:?}");
+    // Whoever has the base pays the rest alone, whether the model grows or goes on.
+    let flops = |arm: &str, size: &str| analysis.row(arm, size).unwrap().flops;
+    for arm in [GROWN, STAY] {
+        let name = format!("{arm} x16, same loss, base not charged");
+        let rest = &analysis.speed_ups[&name];
+        let ratio = flops(arm, "x16") / (flops(arm, "x16") - flops("base", "x1"));
+        let found = rest.factor / same.factor;
+        assert!((found / ratio - 1.0).abs() < 0.02, "{found} {ratio}");
+    }
 }
 
 #[test]
@@ -427,6 +436,7 @@ fn the_map_shows_where_growth_pays() {
     let analysis = Analysis::new(&plan, &results);
     // Two moments, two factors, two lengths.
     assert_eq!(analysis.map.len(), 8);
+    let base = analysis.row("base", "x1").unwrap();
     for cell in &analysis.map {
         let pays = (cell.base_tokens, cell.factor) == (400 * 256, 4);
         let expected = if pays { -0.25 } else { 0.0 };
@@ -437,6 +447,9 @@ fn the_map_shows_where_growth_pays() {
             assert!((difference - expected).abs() < 0.03, "{cell:?}");
         }
         let saving = cell.speed_up.unwrap();
+        let stage = cell.flops - cell.base_tokens as f64 * base.flops / base.tokens as f64;
+        let found = cell.speed_up_of_stage.unwrap() * stage / cell.flops;
+        assert!((found / saving - 1.0).abs() < 1e-9, "{cell:?}");
         match pays {
             true => assert!(saving > 1.1, "{cell:?}"),
             false => assert!((saving - 1.0).abs() < 0.15 && cell.bound == "=", "{cell:?}"),

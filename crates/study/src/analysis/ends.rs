@@ -289,6 +289,29 @@ impl<'a> Ends<'a> {
         Some(graph.node(at).from_step * (common.batch * common.context) as u64)
     }
 
+    /// Operations of a run, from its beginning to its end.
+    fn own_flops(&self, node: usize) -> f64 {
+        let node = self.plan.graph.node(node);
+        node.flops_per_step * node.steps() as f64
+    }
+
+    /// Operations on the way to a node since it left the first run of that way, the base.
+    pub fn flops_after(&self, node: usize) -> f64 {
+        let graph = &self.plan.graph;
+        let run = |at: usize| graph.node(at).label.split('/').nth(1);
+        let base = graph.path(node).last().and_then(run);
+        let own = graph.path(node).filter(|&at| run(at) != base);
+        own.map(|at| self.own_flops(at)).sum()
+    }
+
+    /// The cost of an end of an arm to whoever has the base already; `None` for one that is a base itself.
+    pub fn flops_after_base(&self, arm: &str, size: &str, seed: u64) -> Option<f64> {
+        let ends = self.plan.endpoints.iter();
+        let mut ends = ends.filter(|end| end.counts && end.seed == seed);
+        let end = ends.find(|end| end.arm == arm && end.size == size)?;
+        Some(self.flops_after(end.node)).filter(|flops| *flops > 0.0)
+    }
+
     /// The cost of a series of models; parts of the training that they share count once.
     pub fn series_flops(&self, models: &[(&str, &str)], seed: u64) -> Option<f64> {
         let graph = &self.plan.graph;
@@ -299,7 +322,6 @@ impl<'a> Ends<'a> {
             let end = ends.find(|end| end.arm == *arm && end.size == *size)?;
             paid.extend(graph.path(end.node));
         }
-        let own = |at: &usize| graph.node(*at).flops_per_step * graph.node(*at).steps() as f64;
-        Some(paid.iter().map(own).sum())
+        Some(paid.iter().map(|&at| self.own_flops(at)).sum())
     }
 }

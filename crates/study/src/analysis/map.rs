@@ -25,7 +25,9 @@ pub struct Cell {
     pub against_scratch: Option<f64>,
     /// Cost from scratch of the same loss, over the cost with the growth.
     pub speed_up: Option<f64>,
-    /// How the speed-up is to be read: `"="`, or `">="` and `"<="` for a loss outside the measured range.
+    /// The same, over the cost since the growth: for whoever has the base already.
+    pub speed_up_of_stage: Option<f64>,
+    /// How the speed-ups are to be read: `"="`, or `">="` and `"<="` for a loss outside the measured range.
     pub bound: &'static str,
 }
 
@@ -62,6 +64,8 @@ pub(super) fn cells(ends: &Ends<'_>) -> Vec<Cell> {
             against_base: without.map(|loss| held_out.loss - loss),
             against_scratch: rival.map(|loss| held_out.loss - loss),
             speed_up: cost.as_ref().map(|found| found.cost / flops),
+            speed_up_of_stage: (cost.as_ref())
+                .map(|found| found.cost / ends.flops_after(place.node)),
             bound: match cost.map(|found| found.place) {
                 Some(Place::AtLeast) => ">=",
                 Some(Place::AtMost) => "<=",

@@ -130,6 +130,11 @@ pub(super) fn map(page: &mut Page, analysis: &Analysis) {
             format!("{:+.2} %", 100.0 * nats.exp_m1())
         })
     };
+    let times = |factor: Option<f64>, bound: &str| match (factor, bound) {
+        (None, _) => "-".into(),
+        (Some(s), "=") => format!("{s:.2}"),
+        (Some(s), bound) => format!("{bound} {s:.2}"),
+    };
     let rows: Vec<Vec<String>> = (analysis.map.iter())
         .map(|cell| {
             vec![
@@ -140,11 +145,8 @@ pub(super) fn map(page: &mut Page, analysis: &Analysis) {
                 format!("{:.4}", cell.bits_per_byte),
                 percent(cell.against_base),
                 percent(cell.against_scratch),
-                match (cell.speed_up, cell.bound) {
-                    (None, _) => "-".into(),
-                    (Some(s), "=") => format!("{s:.2}"),
-                    (Some(s), bound) => format!("{bound} {s:.2}"),
-                },
+                times(cell.speed_up, cell.bound),
+                times(cell.speed_up_of_stage, cell.bound),
             ]
         })
         .collect();
@@ -157,6 +159,7 @@ pub(super) fn map(page: &mut Page, analysis: &Analysis) {
         "perplexity against no growth",
         "against the best scratch",
         "S",
+        "S, base not charged",
     ];
     page.table("Single growths, one seed", &headers, &rows, false);
 }
