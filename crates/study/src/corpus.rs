@@ -51,7 +51,7 @@ pub fn source(profile: &Profile, given: Option<&Path>, data: &Path) -> Result<So
         return Ok(Source::Ready(dir.into()));
     }
     let text = match given {
-        Some(folder) => Text::of_folder(folder)?,
+        Some(folder) => Text::of_folder(folder, data)?,
         None if profile.vocab.is_none() => Text::made_up(&text::FIRST),
         None => {
             return Err(Error::Recipe {
@@ -97,7 +97,7 @@ pub fn second_source(
         return Ok(Some(Source::Ready(dir.into())));
     }
     let text = match (given, of_first) {
-        (Some(folder), _) => Text::of_folder(folder)?,
+        (Some(folder), _) => Text::of_folder(folder, data)?,
         (None, None) => Text::made_up(&text::SECOND),
         (None, Some(_)) => return Ok(None),
     };
@@ -116,8 +116,10 @@ struct Text {
 }
 
 impl Text {
-    fn of_folder(folder: &Path) -> Result<Self> {
-        let options = CorpusOptions::new(vec![folder.into()]);
+    /// All files in `folder`, but for a study in it, whose dataset will be `data`.
+    fn of_folder(folder: &Path, data: &Path) -> Result<Self> {
+        let mut options = CorpusOptions::new(vec![folder.into()]);
+        options.left_out.extend(data.parent().map(Into::into));
         Ok(Self {
             bytes: Files::open(options.clone())?.visit(|_| Ok(()))?.text_bytes,
             documents: DocumentSource::Paths(options),
@@ -158,15 +160,33 @@ fn prepared(
 ) -> Result<Source> {
     if data.join(DATASET).exists() {
         let summary = Dataset::open(data)?.summary;
-        if summary.inputs == [text.name.clone()] && fits(profile, summary.tokenizer.vocab_size) {
-            return Ok(Source::Ready(data.into()));
-        }
+        let is_of_these =
+            summary.inputs == [text.name.clone()] && fits(profile, summary.tokenizer.vocab_size);
+        let bytes = (summary.read.text_bytes, text.bytes);
+        let (problem, expected, got) = match &text.documents {
+            _ if !is_of_these => {
+                let problem = "the study there has another corpus";
+                (problem, text.name, summary.inputs.join(", "))
+            }
+            DocumentSource::Paths(_) if bytes.0 != bytes.1 => {
+                let problem = "the corpus has changed since the study there began";
+                (
+                    problem,
+                    format!("{} bytes of text", bytes.0),
+                    bytes.1.to_string(),
+                )
+            }
+            _ => return Ok(Source::Ready(data.into())),
+        };
         return Err(Error::Recipe {
             place: "--out".into(),
-            problem: "the study there has another corpus".into(),
-            expected: text.name,
-            got: summary.inputs.join(", "),
-            help: "choose another --out for another corpus".into(),
+            problem: problem.into(),
+            expected,
+            got,
+            help: format!(
+                "choose another --out; or remove {} if no result needs it",
+                data.display()
+            ),
         });
     }
     let share = profile.held_out_bytes as f64 / text.bytes.max(1) as f64;
