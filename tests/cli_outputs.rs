@@ -65,8 +65,12 @@ fn what_is_read_is_not_written() {
     let checkpoint = text_of(&checkpoint);
     succeed(lab.command(&["export", "--model", "run", "--to", "published"]));
     let refused: [&[&str]; 5] = [
-        &["grow", "--from", checkpoint, "--to", checkpoint, "--force"],
-        &["grow", "--from", "run", "--to", "./run", "--force"],
+        &[
+            "grow", "--from", checkpoint, "--to", checkpoint, "--ffn", "+8", "--force",
+        ],
+        &[
+            "grow", "--from", "run", "--to", "./run", "--ffn", "+8", "--force",
+        ],
         &[
             "convert",
             "--from",
@@ -87,7 +91,9 @@ fn what_is_read_is_not_written() {
     // A folder that contains an input, and a folder inside an input.
     let inside: [&[&str]; 3] = [
         &["export", "--model", "run", "--to", checkpoint, "--force"],
-        &["grow", "--from", "run", "--to", checkpoint, "--force"],
+        &[
+            "grow", "--from", "run", "--to", checkpoint, "--ffn", "+8", "--force",
+        ],
         &[
             "convert",
             "--from",
